@@ -1,0 +1,173 @@
+//! The one error type: what was attempted, on what, why it failed, what to do next.
+//!
+//! Kinds are cut by what the operator must do, not by which module failed; each kind has one
+//! exit code (documented in README) and one stable label (state file, metrics).
+//! Must never: carry a secret, or let control characters from a network reach the terminal.
+
+use crate::text::printable;
+use std::fmt;
+
+/// Says which sort of failure this is.
+///
+/// Source: the exit-code table in README.md; the label is the `kind` of `last_error`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A fault of the agent itself, or a command that is not built yet. Exit 1.
+    Internal,
+    /// The command line is wrong. Exit 2.
+    Usage,
+    /// The configuration is wrong. Exit 2.
+    Config,
+    /// A gate refused the artifact. Exit 4.
+    Gate,
+    /// Bytes do not match their digest or size. Exit 5.
+    Digest,
+    /// No acceptable signature. Exit 5.
+    Signature,
+    /// The network failed: connection, TLS, timeout. Exit 6.
+    Network,
+    /// The server, registry or layout answered something unusable. Exit 6.
+    Source,
+    /// A partition, mount, file system or disk failed. Exit 7.
+    Device,
+    /// A slot is not what it should be. Exit 7.
+    Slot,
+    /// The boot loader's state forbids it. Exit 7.
+    Boot,
+    /// The state on the data partition forbids it. Exit 7.
+    State,
+    /// Another run holds the lock. Exit 8.
+    Busy,
+    /// The node is not healthy. Exit 9.
+    Unhealthy,
+}
+
+impl Kind {
+    /// Returns the stable label used in state.json and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Kind::Internal => "internal",
+            Kind::Usage => "usage",
+            Kind::Config => "config",
+            Kind::Gate => "gate",
+            Kind::Digest => "digest",
+            Kind::Signature => "signature",
+            Kind::Network => "network",
+            Kind::Source => "source",
+            Kind::Device => "device",
+            Kind::Slot => "slot",
+            Kind::Boot => "boot",
+            Kind::State => "state",
+            Kind::Busy => "busy",
+            Kind::Unhealthy => "unhealthy",
+        }
+    }
+
+    /// Returns the process exit code for this kind.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::Internal => 1,
+            Kind::Usage | Kind::Config => 2,
+            Kind::Gate => 4,
+            Kind::Digest | Kind::Signature => 5,
+            Kind::Network | Kind::Source => 6,
+            Kind::Device | Kind::Slot | Kind::Boot | Kind::State => 7,
+            Kind::Busy => 8,
+            Kind::Unhealthy => 9,
+        }
+    }
+}
+
+/// Describes one failure for a person and for a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    kind: Kind,
+    op: String,
+    why: String,
+    hint: String,
+}
+
+/// The result of everything that can fail here.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Makes an error from its kind and the reason.
+    /// Input: `why`: a sentence without a full stop; control characters are replaced when printed.
+    pub fn new(kind: Kind, why: impl Into<String>) -> Self {
+        Error { kind, op: String::new(), why: why.into(), hint: String::new() }
+    }
+
+    /// Says what was attempted, and on what. The innermost call wins; later ones are ignored.
+    pub fn at(mut self, op: &str, subject: impl fmt::Display) -> Self {
+        if self.op.is_empty() {
+            self.op = format!("{op} {subject}");
+        }
+        self
+    }
+
+    /// Says what the operator can do about it. The innermost call wins.
+    pub fn hint(mut self, next: impl Into<String>) -> Self {
+        if self.hint.is_empty() {
+            self.hint = next.into();
+        }
+        self
+    }
+
+    /// Returns the kind.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Returns the process exit code.
+    pub fn exit_code(&self) -> u8 {
+        self.kind.exit_code()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.op.is_empty() {
+            write!(f, "{}: ", printable(&self.op))?;
+        }
+        f.write_str(&printable(&self.why))?;
+        if !self.hint.is_empty() {
+            write!(f, " ({})", printable(&self.hint))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Turns an I/O error into ours, with the kind that says whose fault it is.
+pub trait IoContext<T> {
+    /// Wraps the error: `kind` as given, `op` and `subject` as in [`Error::at`].
+    fn io(self, kind: Kind, op: &str, subject: impl fmt::Display) -> Result<T>;
+}
+
+impl<T> IoContext<T> for std::io::Result<T> {
+    fn io(self, kind: Kind, op: &str, subject: impl fmt::Display) -> Result<T> {
+        self.map_err(|e| Error::new(kind, e.to_string()).at(op, subject))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_what_on_what_why_and_next() {
+        let e = Error::new(Kind::Network, "connection refused")
+            .at("fetch manifest", "reg.example/os:v1")
+            .at("apply", "outer context is dropped")
+            .hint("check the network");
+        assert_eq!(e.to_string(), "fetch manifest reg.example/os:v1: connection refused (check the network)");
+        assert_eq!(e.exit_code(), 6);
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let e = Error::new(Kind::Source, "bad \x1b[31mname\r\n").at("read", "a\x07b");
+        assert!(!e.to_string().chars().any(|c| c.is_control()));
+    }
+}

@@ -1,0 +1,3 @@
+//! OCI formats as pure functions: no file, clock or network in here.
+
+pub mod digest;

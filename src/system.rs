@@ -1,0 +1,92 @@
+//! The machine this runs on: root prefix, clock, and every path the agent uses.
+//!
+//! Tests, chroots and rescue consoles point `--root` elsewhere; no other module may know an
+//! absolute path. Must never: open a file, or decide anything.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Hands out paths below a root, and the time.
+#[derive(Clone, Debug)]
+pub struct System {
+    root: PathBuf,
+    fixed_now: Option<u64>,
+}
+
+impl System {
+    /// Makes a system whose paths all lie below `root` (`/` on a real machine).
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        System { root: root.into(), fixed_now: None }
+    }
+
+    /// Sets the clock to a fixed time. Input: seconds since 1970, UTC.
+    pub fn with_now(mut self, unix_secs: u64) -> Self {
+        self.fixed_now = Some(unix_secs);
+        self
+    }
+
+    /// Returns the system clock in seconds since 1970, UTC; 0 if the clock is before that.
+    pub fn now_secs(&self) -> u64 {
+        self.fixed_now.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+    }
+
+    /// Says whether paths are the machine's own, not below a prefix.
+    pub fn is_live(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// Puts an absolute path below the root.
+    pub fn path(&self, absolute: &str) -> PathBuf {
+        self.root.join(absolute.trim_start_matches('/'))
+    }
+
+    /// Configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.path("/etc/kubesolo/update.conf")
+    }
+
+    /// Directory of trusted public keys.
+    pub fn keys_dir(&self) -> PathBuf {
+        self.path("/etc/kubesolo/update-keys.d")
+    }
+
+    /// CA bundles of the common distributions, tried in order where `ca_file` is not set.
+    pub fn ca_bundles(&self) -> [PathBuf; 4] {
+        [
+            self.path("/etc/ssl/certs/ca-certificates.crt"),
+            self.path("/etc/pki/tls/certs/ca-bundle.crt"),
+            self.path("/etc/ssl/cert.pem"),
+            self.path("/etc/ssl/ca-bundle.pem"),
+        ]
+    }
+
+    /// Kernel command line of this boot.
+    pub fn kernel_cmdline(&self) -> PathBuf {
+        self.path("/proc/cmdline")
+    }
+
+    /// Block devices as the kernel lists them.
+    pub fn class_block(&self) -> PathBuf {
+        self.path("/sys/class/block")
+    }
+
+    /// Device node of a kernel block-device name.
+    pub fn device(&self, name: &str) -> PathBuf {
+        self.path("/dev").join(name)
+    }
+
+    /// Where the EFI partition belongs.
+    pub fn efi_dir(&self) -> PathBuf {
+        self.path("/boot/efi")
+    }
+
+    /// Where the data partition belongs.
+    pub fn data_dir(&self) -> PathBuf {
+        self.path("/var/lib/kubesolo")
+    }
+
+    /// Directory under which partitions are mounted privately.
+    pub fn mount_dir(&self) -> PathBuf {
+        self.path("/run/kubesolo-update")
+    }
+}

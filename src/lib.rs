@@ -2,7 +2,13 @@
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod atomic;
 pub mod error;
 pub mod oci;
+pub mod slot;
+pub mod state;
+pub mod sys;
 pub mod system;
 pub mod text;
+pub mod time;
+pub mod version;

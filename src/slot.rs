@@ -1,0 +1,236 @@
+//! Slots A and B, and the record that makes one valid. Pure: bytes and structs only.
+//!
+//! Must never: call a slot valid that has no complete record.
+
+use crate::error::{Error, Kind, Result};
+use crate::oci::digest::Digest;
+use miniserde::{Deserialize, Serialize, json};
+use std::fmt;
+
+/// File name of the kernel in a slot.
+pub const KERNEL: &str = "vmlinuz";
+/// File name of the initramfs in a slot.
+pub const INITRAMFS: &str = "kubesolo-os.gz";
+/// File name of the one-line version.
+pub const VERSION: &str = "version";
+/// File name of the record. Written last, removed first.
+pub const RECORD: &str = "slot.json";
+/// Longest record that is read, in bytes.
+pub const RECORD_MAX_BYTES: u64 = 16 * 1024;
+
+/// Names one of the two slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Slot {
+    /// Partition `KSOLOA`.
+    A,
+    /// Partition `KSOLOB`.
+    B,
+}
+
+impl Slot {
+    /// Returns the slot that this one is not.
+    pub fn other(self) -> Slot {
+        match self {
+            Slot::A => Slot::B,
+            Slot::B => Slot::A,
+        }
+    }
+
+    /// Returns `A` or `B`.
+    pub fn letter(self) -> char {
+        match self {
+            Slot::A => 'A',
+            Slot::B => 'B',
+        }
+    }
+
+    /// Returns the partition name and file-system label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Slot::A => "KSOLOA",
+            Slot::B => "KSOLOB",
+        }
+    }
+
+    /// Reads `A` or `B`; anything else is `None`.
+    pub fn parse(text: &str) -> Option<Slot> {
+        match text {
+            "A" => Some(Slot::A),
+            "B" => Some(Slot::B),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.letter())
+    }
+}
+
+/// Says how long one file is and what it hashes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRecord {
+    /// Length in bytes.
+    pub size_bytes: u64,
+    /// SHA-256 of the whole file.
+    pub sha256: Digest,
+}
+
+/// Says what a slot holds. The content of `slot.json`.
+///
+/// Power cut: absent from before the first byte of an update until after the last is proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Version as published.
+    pub version: String,
+    /// `amd64` or `arm64`.
+    pub architecture: String,
+    /// Channel, `stable` where the publisher named none.
+    pub channel: String,
+    /// Where it came from, for people.
+    pub source: String,
+    /// Identity of the artifact; `None` for a slot that the image builder filled.
+    pub manifest_digest: Option<Digest>,
+    /// The kernel.
+    pub kernel: FileRecord,
+    /// The initramfs.
+    pub initramfs: FileRecord,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RawFile {
+    size: Option<u64>,
+    sha256: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RawRecord {
+    version: Option<String>,
+    architecture: Option<String>,
+    channel: Option<String>,
+    source: Option<String>,
+    manifest_digest: Option<String>,
+    kernel: Option<RawFile>,
+    initramfs: Option<RawFile>,
+}
+
+impl Record {
+    /// Reads `slot.json`.
+    /// Input: UTF-8 JSON, at most [`RECORD_MAX_BYTES`].
+    /// Errors: Slot: not JSON, or a field is missing or malformed; the field is named.
+    pub fn parse(bytes: &[u8]) -> Result<Record> {
+        let bad = |why: &str| Error::new(Kind::Slot, format!("slot.json: {why}"));
+        let text = std::str::from_utf8(bytes).map_err(|_| bad("is not UTF-8"))?;
+        let raw: RawRecord = json::from_str(text).map_err(|_| bad("is not a JSON object of the right shape"))?;
+        let field = |name: &str, value: Option<String>| match value {
+            Some(v) if !v.is_empty() => Ok(v),
+            _ => Err(bad(&format!("`{name}` is missing"))),
+        };
+        let manifest_digest = match raw.manifest_digest {
+            Some(text) => Some(Digest::parse(&text).map_err(|e| bad(&format!("`manifest_digest`: {e}")))?),
+            None => None,
+        };
+        Ok(Record {
+            version: field("version", raw.version)?,
+            architecture: field("architecture", raw.architecture)?,
+            channel: field("channel", raw.channel)?,
+            source: raw.source.unwrap_or_default(),
+            manifest_digest,
+            kernel: file("kernel", raw.kernel)?,
+            initramfs: file("initramfs", raw.initramfs)?,
+        })
+    }
+
+    /// Writes the record as one JSON line.
+    pub fn encode(&self) -> String {
+        let file = |f: &FileRecord| Some(RawFile { size: Some(f.size_bytes), sha256: Some(f.sha256.hex()) });
+        let raw = RawRecord {
+            version: Some(self.version.clone()),
+            architecture: Some(self.architecture.clone()),
+            channel: Some(self.channel.clone()),
+            source: Some(self.source.clone()),
+            manifest_digest: self.manifest_digest.map(|d| d.to_string()),
+            kernel: file(&self.kernel),
+            initramfs: file(&self.initramfs),
+        };
+        let mut text = json::to_string(&raw);
+        text.push('\n');
+        text
+    }
+
+    /// Returns the files that the record vouches for, by name in the slot.
+    pub fn files(&self) -> [(&'static str, &FileRecord); 2] {
+        [(KERNEL, &self.kernel), (INITRAMFS, &self.initramfs)]
+    }
+}
+
+fn file(name: &str, raw: Option<RawFile>) -> Result<FileRecord> {
+    let bad = |why: &str| Error::new(Kind::Slot, format!("slot.json: `{name}` {why}"));
+    let raw = raw.ok_or_else(|| bad("is missing"))?;
+    let size_bytes = raw.size.filter(|s| *s > 0).ok_or_else(|| bad("has no size"))?;
+    let sha256 = raw.sha256.ok_or_else(|| bad("has no sha256"))?;
+    let sha256 = Digest::parse_hex(&sha256).map_err(|_| bad("has a sha256 that is not 64 hex digits"))?;
+    Ok(FileRecord { size_bytes, sha256 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            version: "1.2.0".into(),
+            architecture: "amd64".into(),
+            channel: "stable".into(),
+            source: "layout /mnt/stick".into(),
+            manifest_digest: Some(Digest::of(b"m")),
+            kernel: FileRecord { size_bytes: 6, sha256: Digest::of(b"kernel") },
+            initramfs: FileRecord { size_bytes: 4, sha256: Digest::of(b"init") },
+        }
+    }
+
+    #[test]
+    fn survives_a_round_trip() {
+        let mut r = record();
+        assert_eq!(Record::parse(r.encode().as_bytes()).unwrap(), r);
+        r.manifest_digest = None;
+        assert_eq!(Record::parse(r.encode().as_bytes()).unwrap(), r);
+    }
+
+    #[test]
+    fn reads_what_another_writer_wrote() {
+        // As `jq` prints it; unknown fields are the future's.
+        let text = format!(
+            "{{\n \"kernel\": {{\"size\": 6, \"sha256\": \"{0}\", \"x\": []}},\n \"future\": {{}},\n \"version\": \"1.0.0\", \
+             \"architecture\": \"arm64\", \"channel\": \"edge\", \"initramfs\": {{\"sha256\": \"{0}\", \"size\": 1}}}}",
+            Digest::of(b"kernel").hex()
+        );
+        let r = Record::parse(text.as_bytes()).unwrap();
+        assert_eq!((r.version.as_str(), r.architecture.as_str(), r.kernel.size_bytes), ("1.0.0", "arm64", 6));
+    }
+
+    #[test]
+    fn every_cut_is_refused() {
+        let text = record().encode();
+        for end in 0..text.trim_end().len() {
+            let e = Record::parse(&text.as_bytes()[..end]).unwrap_err();
+            assert_eq!(e.exit_code(), 7, "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn missing_fields_are_named() {
+        for (from, to, word) in [
+            ("\"version\":\"1.2.0\"", "\"version\":null", "version"),
+            ("\"size\":6", "\"size\":0", "kernel"),
+            ("\"architecture\":\"amd64\"", "\"architecture\":\"\"", "architecture"),
+            ("\"manifest_digest\":\"sha256:", "\"manifest_digest\":\"sha1:", "manifest_digest"),
+        ] {
+            let text = record().encode();
+            assert!(text.contains(from), "{from}");
+            let e = Record::parse(text.replace(from, to).as_bytes()).unwrap_err().to_string();
+            assert!(e.contains(word), "{e}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Tests of the state machine.
+
+use super::*;
+
+fn taken(version: &str) -> Taken<'_> {
+    Taken {
+        from_version: "1.0.0",
+        version,
+        source: "layout x",
+        digest: Digest::of(version.as_bytes()),
+        target: Slot::B,
+    }
+}
+
+#[test]
+fn the_table_is_the_one_in_the_documentation() {
+    use Phase::*;
+    let allowed: &[(Phase, &[Phase])] = &[
+        (Idle, &[Checking, Activated, RolledBack]),
+        (Checking, &[Checking, Downloading, Failed]),
+        (Downloading, &[Checking, Staged, Failed]),
+        (Staged, &[Checking, Activated, Failed, RolledBack]),
+        (Activated, &[Verifying, Success, Failed, RolledBack]),
+        (Verifying, &[Success, Failed, RolledBack]),
+        (Success, &[Checking, Activated, RolledBack]),
+        (Failed, &[Checking, Activated, Failed, RolledBack]),
+        (RolledBack, &[Checking, Activated, RolledBack]),
+    ];
+    for (from, to) in allowed {
+        for next in Phase::ALL {
+            assert_eq!(from.may_become(next), to.contains(&next), "{} to {}", from.name(), next.name());
+        }
+    }
+}
+
+#[test]
+fn a_good_update() {
+    let mut s = State::default();
+    s.begin("1.0.0", "layout x", 100).unwrap();
+    s.take(&taken("1.1.0"), 101).unwrap();
+    assert_eq!((s.attempt_count, s.attempts_total), (1, 1));
+    s.step(Phase::Staged, 102).unwrap();
+    s.step(Phase::Activated, 103).unwrap();
+    s.step(Phase::Verifying, 104).unwrap();
+    s.succeed(105).unwrap();
+    assert_eq!(s.updated_at.as_deref(), Some("1970-01-01T00:01:45Z"));
+    assert_eq!(State::parse(s.encode().as_bytes()).unwrap(), s);
+}
+
+#[test]
+fn attempts_are_counted_for_one_version() {
+    let mut s = State::default();
+    let error = Error::new(Kind::Network, "no route");
+    for (version, count, total) in [("1.1.0", 1, 1), ("1.1.0", 2, 2), ("1.2.0", 1, 3)] {
+        s.begin("1.0.0", "x", 1).unwrap();
+        s.take(&taken(version), 1).unwrap();
+        s.fail(&error, 2).unwrap();
+        assert_eq!((s.attempt_count, s.attempts_total), (count, total));
+    }
+    assert_eq!(s.last_error_kind.as_deref(), Some("network"));
+}
+
+#[test]
+fn a_check_without_result_changes_nothing_but_the_time() {
+    for phase in [Phase::Idle, Phase::Staged, Phase::Success, Phase::Failed, Phase::RolledBack] {
+        let before = State { phase, last_error: Some("kept".into()), ..State::default() };
+        let mut s = before.clone();
+        s.begin("1.0.0", "x", 1).unwrap();
+        // Killed while checking, then checked again.
+        s = State::parse(s.encode().as_bytes()).unwrap();
+        s.begin("1.0.0", "x", 2).unwrap();
+        s.nothing_taken(3);
+        assert_eq!((s.phase, s.last_error, s.attempts_total), (phase, Some("kept".into()), 0));
+    }
+}
+
+#[test]
+fn a_failed_check_leaves_a_staged_slot_staged() {
+    let mut s = State { phase: Phase::Staged, to_version: Some("1.1.0".into()), ..State::default() };
+    s.begin("1.0.0", "x", 1).unwrap();
+    s.fail(&Error::new(Kind::Network, "no route"), 2).unwrap();
+    assert_eq!((s.phase, s.last_error), (Phase::Staged, None));
+}
+
+#[test]
+fn a_killed_download_counts_as_failed_when_nothing_more_is_found() {
+    let mut s = State::default();
+    s.begin("1.0.0", "x", 1).unwrap();
+    s.take(&taken("1.1.0"), 1).unwrap();
+    s.begin("1.0.0", "x", 2).unwrap();
+    s.nothing_taken(3);
+    assert_eq!(s.phase, Phase::Failed);
+}
+
+#[test]
+fn illegal_steps_are_errors_and_change_nothing() {
+    let mut s = State { phase: Phase::Activated, ..State::default() };
+    let before = s.clone();
+    assert_eq!(s.begin("1.0.0", "x", 1).unwrap_err().exit_code(), 7);
+    assert_eq!(s.step(Phase::Staged, 1).unwrap_err().exit_code(), 7);
+    assert_eq!(s, before);
+}
+
+#[test]
+fn random_walks_keep_the_invariants() {
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |n: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % n
+    };
+    let error = Error::new(Kind::Digest, "wrong");
+    let mut s = State::default();
+    for now in 0..20_000 {
+        let before = s.clone();
+        let version = if next(2) == 0 { "1.1.0" } else { "1.2.0" };
+        let done = match next(9) {
+            0 => s.begin("1.0.0", "x", now),
+            1 => s.take(&taken(version), now),
+            2 => s.step(Phase::Staged, now),
+            3 => s.step(Phase::Activated, now),
+            4 => s.step(Phase::Verifying, now),
+            5 => s.succeed(now),
+            6 => s.fail(&error, now),
+            7 => s.roll_back("r", now),
+            _ => {
+                s.nothing_taken(now);
+                Ok(())
+            }
+        };
+        if done.is_err() {
+            assert_eq!(State { phase: before.phase, ..s.clone() }.phase, before.phase);
+        }
+        assert_eq!(State::parse(s.encode().as_bytes()).unwrap(), s);
+        assert!(s.attempts_total >= before.attempts_total && s.rollbacks_total >= before.rollbacks_total);
+        assert_eq!(s.resume_phase.is_some(), s.phase == Phase::Checking);
+        assert!(
+            s.phase != Phase::Success
+                || s.last_error.is_none()
+                || before.phase == s.phase
+                || before.resume_phase.is_some()
+        );
+        let trial = matches!(before.phase, Phase::Activated | Phase::Verifying);
+        assert!(!trial || !s.phase.is_unfinished(), "a trial must not be overwritten");
+    }
+}
+
+#[test]
+fn broken_files_are_errors() {
+    let good = State::default().encode();
+    for end in 0..good.trim_end().len() {
+        assert!(State::parse(&good.as_bytes()[..end]).is_err());
+    }
+    for bad in ["{\"phase\":\"flying\"}", "{\"phase\":\"idle\",\"target_slot\":\"C\"}", "[]", "null", "{\"phase\":1}"] {
+        assert_eq!(State::parse(bad.as_bytes()).unwrap_err().exit_code(), 7, "{bad}");
+    }
+}

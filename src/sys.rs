@@ -1,0 +1,123 @@
+//! System calls that std lacks: the only `unsafe` in the crate.
+//!
+//! Each function wraps one call, checks its result, and decides nothing.
+//! Must never: keep a raw pointer or descriptor beyond the call it was made for.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// How a file system is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing is written, not even a journal replay.
+    Read,
+    /// Read and write.
+    Write,
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// Enters a private mount namespace: what is mounted from here on goes when the process goes.
+/// Errors: EPERM without CAP_SYS_ADMIN.
+pub fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: plain values; the process has one thread, so no other loses its view.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: both strings are NUL-terminated literals; null is allowed for the unused arguments.
+    check(unsafe { libc::mount(c"none".as_ptr(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null()) })
+}
+
+/// Mounts a block device without set-uid, device nodes or programs.
+/// Input: `options`: file-system specific, comma-separated.
+pub fn mount(device: &Path, dir: &Path, fstype: &str, access: Access, options: &str) -> io::Result<()> {
+    let (device, dir) = (c_path(device)?, c_path(dir)?);
+    let (fstype, options) = (CString::new(fstype)?, CString::new(options)?);
+    let mut flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_NOATIME;
+    if access == Access::Read {
+        flags |= libc::MS_RDONLY;
+    }
+    // SAFETY: all five strings outlive the call and are NUL-terminated.
+    check(unsafe { libc::mount(device.as_ptr(), dir.as_ptr(), fstype.as_ptr(), flags, options.as_ptr().cast()) })
+}
+
+/// Unmounts, and returns only when the file system is really gone from this namespace.
+/// Errors: EBUSY while a file on it is open.
+pub fn unmount(dir: &Path) -> io::Result<()> {
+    let dir = c_path(dir)?;
+    // SAFETY: NUL-terminated string that outlives the call. No lazy unmount: its data would still be in flight.
+    check(unsafe { libc::umount2(dir.as_ptr(), libc::UMOUNT_NOFOLLOW) })
+}
+
+/// Takes an exclusive lock that ends with the process.
+/// Returns: false if another process holds it.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    // SAFETY: the descriptor is open for the length of the call.
+    match check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Size and free room of a file system, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Space {
+    /// Allocation unit.
+    pub block_bytes: u64,
+    /// Free for root.
+    pub free_bytes: u64,
+    /// All of it.
+    pub total_bytes: u64,
+}
+
+/// Reads the room on the file system that `path` lies on.
+pub fn space(path: &Path) -> io::Result<Space> {
+    let path = c_path(path)?;
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the string is NUL-terminated; the kernel fills the structure, which is plain old data.
+    let stat = unsafe {
+        check(libc::statvfs(path.as_ptr(), stat.as_mut_ptr()))?;
+        stat.assume_init()
+    };
+    #[allow(clippy::useless_conversion)] // its fields' widths differ between the C libraries
+    let (unit, free, total) = (u64::from(stat.f_frsize), u64::from(stat.f_bfree), u64::from(stat.f_blocks));
+    Ok(Space { block_bytes: unit, free_bytes: free.saturating_mul(unit), total_bytes: total.saturating_mul(unit) })
+}
+
+/// Asks the kernel to start writing a range out, and does not wait: the final fsync is short then.
+pub fn start_writeback(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    let (offset, length) = (offset as libc::off64_t, length as libc::off64_t);
+    // SAFETY: plain values and an open descriptor.
+    check(unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) })
+}
+
+/// Drops a file's clean pages, so that the next read comes from the device.
+pub fn drop_cache(file: &File) -> io::Result<()> {
+    // SAFETY: plain values and an open descriptor.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// Writes out everything the kernel holds, then restarts the machine.
+/// Returns: only on failure.
+pub fn reboot() -> io::Error {
+    // SAFETY: no arguments; a plain value.
+    unsafe {
+        libc::sync();
+        libc::reboot(libc::RB_AUTOBOOT);
+    }
+    io::Error::last_os_error()
+}

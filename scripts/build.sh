@@ -1,0 +1,196 @@
+#!/bin/sh
+# Builds the static musl release binaries, dist/kubesolo-update-{amd64,arm64}.
+set -eu
+
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+ZIG=$REPO/.tools/zig/bin
+TARGET_DIR=$REPO/target/musl
+# Edition 2024.
+RUST_MIN=1.85
+# `-Cpanic=immediate-abort`, which scripts/musl.toml asks for.
+RUST_MIN_SOURCE=1.92
+
+OUTPUT=$REPO/dist
+ARCHES=
+RUSTC_BIN=
+CARGO_BIN=
+STD=
+
+usage() {
+    cat <<USAGE
+Usage: scripts/build.sh [--arch amd64|arm64]... [--output DIR]
+
+Builds kubesolo-update, static, for each --arch (default: both), into DIR (default: dist/).
+
+Needs zig (as C compiler and linker) and one of
+  - Rust $RUST_MIN_SOURCE or later with the source of its standard library: the small build
+  - Rust $RUST_MIN or later with both musl targets: about 300 KB larger
+scripts/install-deps.sh build brings them. SOURCE_DATE_EPOCH, or else the time of the last
+commit, becomes the build time that the agent takes as the least its clock can say.
+
+  --check-rust   only say which Rust would be used; fails if none fits
+  -h, --help     this text
+USAGE
+}
+
+say() { printf 'build: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+triple() {
+    case $1 in
+        amd64) echo x86_64-unknown-linux-musl ;;
+        arm64) echo aarch64-unknown-linux-musl ;;
+        *) die "unknown architecture $1: amd64 or arm64" ;;
+    esac
+}
+
+# at_least HAVE MIN: major and minor.
+at_least() {
+    awk -v have="$1" -v min="$2" 'BEGIN {
+        split(have, h, "."); split(min, m, ".")
+        exit !(h[1] + 0 > m[1] + 0 || (h[1] + 0 == m[1] + 0 && h[2] + 0 >= m[2] + 0)) }'
+}
+
+rust_version() { "$1" -V 2>/dev/null | awk '{ print $2 }'; }
+
+has_std_source() { [ -e "$("$1" --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" ]; }
+
+has_musl_std() {
+    for arch in amd64 arm64; do
+        dir=$("$1" --print target-libdir --target "$(triple "$arch")" 2>/dev/null) || return 1
+        set -- "$1" "$dir"/libstd-*.rlib
+        [ -e "$2" ] || return 1
+    done
+}
+
+# Debian's compiler is tried before the one in PATH: it comes with its source, rustup's seldom.
+find_rust() {
+    found=
+    for pair in /usr/bin/rustc:/usr/bin/cargo rustc:cargo; do
+        rustc=$(command -v "${pair%:*}") || continue
+        cargo=$(command -v "${pair#*:}") || continue
+        version=$(rust_version "$rustc")
+        found="$found $rustc $version;"
+        if at_least "$version" "$RUST_MIN_SOURCE" && has_std_source "$rustc"; then
+            RUSTC_BIN=$rustc CARGO_BIN=$cargo STD=source
+            return 0
+        fi
+    done
+    for pair in /usr/bin/rustc:/usr/bin/cargo rustc:cargo; do
+        rustc=$(command -v "${pair%:*}") || continue
+        cargo=$(command -v "${pair#*:}") || continue
+        if at_least "$(rust_version "$rustc")" "$RUST_MIN" && has_musl_std "$rustc"; then
+            RUSTC_BIN=$rustc CARGO_BIN=$cargo STD=prebuilt
+            return 0
+        fi
+    done
+    say "no Rust here can build for musl. Found:${found:- none}"
+    say "needed: $RUST_MIN_SOURCE or later with the source of std (Debian 12: rustc-web cargo-web rust-web-src)"
+    say "    or: $RUST_MIN or later with x86_64-unknown-linux-musl and aarch64-unknown-linux-musl (rustup)"
+    say "scripts/install-deps.sh build brings it where apt can"
+    return 1
+}
+
+find_zig() {
+    if [ -x "$ZIG/cargo-zigbuild" ]; then
+        PATH=$ZIG:$PATH
+        export PATH
+    fi
+    command -v cargo-zigbuild >/dev/null || die "no cargo-zigbuild: scripts/install-deps.sh build brings it"
+}
+
+build_epoch() {
+    if [ -n "${SOURCE_DATE_EPOCH:-}" ]; then echo "$SOURCE_DATE_EPOCH"; return; fi
+    if git -C "$REPO" log -1 --format=%ct 2>/dev/null; then return; fi
+    say "no git history and no SOURCE_DATE_EPOCH: the build time is now, so the bytes will differ from others'"
+    date +%s
+}
+
+# Sets the arguments that every cargo call gets, then calls it.
+run_cargo() {
+    target=$1
+    set -- --release --locked --target "$target" --target-dir "$TARGET_DIR" --bin kubesolo-update
+    if [ "$STD" = source ]; then
+        # The settings of musl.toml are unstable, and Debian's compiler is a stable one.
+        export RUSTC_BOOTSTRAP=1
+        set -- "$@" --config "$REPO/scripts/musl.toml"
+    fi
+    if [ -e "$REPO/vendor/.complete" ]; then
+        set -- "$@" --offline --config 'source.crates-io.replace-with="vendored-sources"' \
+            --config "source.vendored-sources.directory=\"$REPO/vendor\""
+    fi
+    # No path of this machine may get into the binary: the same source gives the same bytes.
+    sysroot=$("$RUSTC_BIN" --print sysroot)
+    cargo_home=${CARGO_HOME:-$HOME/.cargo}
+    set -- "$@" --config "target.'cfg(target_env = \"musl\")'.rustflags = [
+        \"--remap-path-prefix=$cargo_home=/cargo\",
+        \"--remap-path-prefix=$sysroot=/rust\",
+        \"--remap-path-prefix=$REPO=/kubesolo-update\"]"
+    # RUSTFLAGS would take the place of all of these.
+    env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_TARGET \
+        CARGO="$CARGO_BIN" RUSTC="$RUSTC_BIN" cargo-zigbuild zigbuild "$@"
+}
+
+# musl targets can come out dynamic without a word (a wrong linker is enough), hence the look.
+check_binary() {
+    case $2 in
+        amd64) machine='X86-64' ;;
+        arm64) machine='AArch64' ;;
+    esac
+    readelf -hW "$1" | grep -q "Machine:.*$machine" || die "$1 is not for $2: $(file -b "$1")"
+    if readelf -lW "$1" | grep -q INTERP; then die "$1 asks for a dynamic loader: $(file -b "$1")"; fi
+    if readelf -dW "$1" | grep -q NEEDED; then die "$1 needs shared libraries: $(file -b "$1")"; fi
+    case $(file -b "$1") in
+        *"statically linked"* | *"static-pie linked"*) ;;
+        *) die "$1 is not static: $(file -b "$1")" ;;
+    esac
+    for path in "$REPO" "${CARGO_HOME:-$HOME/.cargo}"; do
+        if grep -qF "$path/" "$1"; then die "$1 holds a path of this machine: $path"; fi
+    done
+}
+
+build_one() {
+    arch=$1
+    target=$(triple "$arch")
+    say "$arch: $(rust_version "$RUSTC_BIN") ($RUSTC_BIN, standard library: $STD), $target"
+    run_cargo "$target" || die "cargo failed for $arch"
+    built=$TARGET_DIR/$target/release/kubesolo-update
+    check_binary "$built" "$arch"
+    # Renamed into place: a test that runs the old one meanwhile is not disturbed.
+    cp "$built" "$OUTPUT/.kubesolo-update-$arch.$$"
+    mv "$OUTPUT/.kubesolo-update-$arch.$$" "$OUTPUT/kubesolo-update-$arch"
+    say "$arch: $OUTPUT/kubesolo-update-$arch, static, $(wc -c <"$built") bytes," \
+        "sha256 $(sha256sum <"$built" | cut -d' ' -f1)"
+}
+
+main() {
+    check_only=no
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --check-rust) check_only=yes ;;
+            --arch) [ $# -ge 2 ] || die "--arch needs a value"; triple "$2" >/dev/null; ARCHES="$ARCHES $2"; shift ;;
+            --output) [ $# -ge 2 ] || die "--output needs a value"; OUTPUT=$2; shift ;;
+            *) usage >&2; die "unknown option: $1" ;;
+        esac
+        shift
+    done
+    find_rust || exit 1
+    if [ "$check_only" = yes ]; then
+        echo "$RUSTC_BIN $(rust_version "$RUSTC_BIN"), standard library: $STD"
+        exit 0
+    fi
+    find_zig
+    mkdir -p "$OUTPUT"
+    OUTPUT=$(CDPATH='' cd -- "$OUTPUT" && pwd)
+    cd "$REPO"
+    SOURCE_DATE_EPOCH=$(build_epoch)
+    KUBESOLO_BUILD_EPOCH=$SOURCE_DATE_EPOCH
+    export SOURCE_DATE_EPOCH KUBESOLO_BUILD_EPOCH
+    trap 'rm -f "$OUTPUT"/.kubesolo-update-*.$$' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    for arch in ${ARCHES:-amd64 arm64}; do build_one "$arch"; done
+}
+
+main "$@"

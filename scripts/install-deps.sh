@@ -1,0 +1,315 @@
+#!/bin/sh
+# Installs what building, linting, testing, the demo and the benchmarks need, where it is missing.
+set -eu
+
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+TOOLS=$REPO/.tools
+ZIG_VERSION=0.17.1
+ZIGBUILD_VERSION=0.24.0
+# Older oras has no `manifest index create` and no `--artifact-platform`.
+ORAS_MIN=1.3
+
+# sgdisk, mkfs.ext4 and losetup live in sbin, which a plain user's PATH lacks.
+PATH=$TOOLS/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
+
+DRY_RUN=no
+PACKAGES=
+LACKING=0
+POLICY_RC=
+WORK=
+
+usage() {
+    cat <<USAGE
+Usage: scripts/install-deps.sh [--dry-run] GROUP...
+
+Installs what is missing for each GROUP, and is silent and quick where nothing is.
+
+  build   static release binaries (Rust with musl, zig as C compiler and linker)
+  lint    rustfmt, clippy, shellcheck
+  test    disk, GRUB, registry and emulation tools of the integration tests
+  demo    disk and GRUB tools of the demonstration
+  bench   test, and GNU time
+
+Debian packages come from apt (as root; otherwise the command to run is printed). What Debian
+12 lacks goes below .tools/ in this repository, and nowhere else.
+
+  --dry-run    say what would be installed, change nothing
+  -h, --help   this text
+USAGE
+}
+
+say() { printf 'install-deps: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+cleanup() {
+    [ -z "$POLICY_RC" ] || rm -f "$POLICY_RC"
+    [ -z "$WORK" ] || rm -rf "$WORK"
+}
+
+loud() {
+    printf '%s\n' '' '**********************************************************************' >&2
+    printf '* %s\n' "$@" >&2
+    printf '%s\n' '**********************************************************************' '' >&2
+}
+
+# Something apt cannot bring is missing: CI must not go on without it, a person may.
+lacking() {
+    loud "MISSING: $1" "$2"
+    LACKING=1
+}
+
+add() {
+    case " $PACKAGES " in
+        *" $1 "*) ;;
+        *) PACKAGES="$PACKAGES $1"; say "$2 is missing: package $1" ;;
+    esac
+}
+
+need() { have "$1" || add "$2" "$1"; }
+need_file() { [ -e "$1" ] || add "$2" "$1"; }
+
+rust_fits() { "$REPO/scripts/build.sh" --check-rust >/dev/null 2>&1; }
+zig_fits() { [ "$(cat "$TOOLS/zig/versions" 2>/dev/null)" = "$ZIG_VERSION $ZIGBUILD_VERSION" ]; }
+python_venv_fits() { /usr/bin/python3 -c 'import venv, ensurepip' >/dev/null 2>&1; }
+oras_fits() { oras version 2>/dev/null | awk -v min="$ORAS_MIN" '
+    $1 == "Version:" { split($2, v, "."); split(min, m, "."); ok = v[1] > m[1] || (v[1] == m[1] && v[2] >= m[2]) }
+    END { exit !ok }'; }
+
+need_build() {
+    need make make
+    need git git
+    need file file
+    need readelf binutils
+    need cc gcc
+    need_file /usr/include/stdio.h libc6-dev
+    need_file /etc/ssl/certs/ca-certificates.crt ca-certificates
+    rust_fits || { add rustc-web 'Rust that can build for musl'; add cargo-web cargo; add rust-web-src 'source of std'; }
+    # Tests and linters want a cargo by that name, whichever one builds the release.
+    have cargo || add cargo-web cargo
+    zig_fits || python_venv_fits || { add python3-venv 'python3 -m venv'; add python3-pip pip; }
+}
+
+need_lint() {
+    need cc gcc
+    need_file /usr/include/stdio.h libc6-dev
+    need shellcheck shellcheck
+    need cargo cargo-web
+    if have rustup; then return; fi # its components are asked of rustup, below
+    need rustfmt rustfmt-web
+    need clippy-driver rust-web-clippy
+}
+
+need_disk_tools() {
+    need sgdisk gdisk
+    need mkfs.ext4 e2fsprogs
+    need mkfs.fat dosfstools
+    need mcopy mtools
+    need losetup mount
+    need partx util-linux
+    need grub-editenv grub-common
+    need openssl openssl
+    need python3 python3
+}
+
+need_test() {
+    need_disk_tools
+    need docker-registry docker-registry
+    need curl curl
+    need jq jq
+    need qemu-aarch64-static qemu-user-static
+    need_file /etc/ssl/certs/ca-certificates.crt ca-certificates
+}
+
+# Debian 12 has losetup in package mount.
+need_demo() { need_disk_tools; }
+
+need_bench() {
+    need_test
+    need_file /usr/bin/time time
+}
+
+apt_install() {
+    have apt-get || die "no apt-get here: install by hand what these Debian packages hold:$PACKAGES"
+    if [ "$DRY_RUN" = yes ]; then say "would run: apt-get install --no-install-recommends$PACKAGES"; return; fi
+    if [ "$(id -u)" -ne 0 ]; then
+        say "not root; run this, then start again:"
+        printf '  sudo apt-get update && sudo apt-get install --no-install-recommends%s\n' "$PACKAGES" >&2
+        exit 1
+    fi
+    WORK=$(mktemp -d)
+    export DEBIAN_FRONTEND=noninteractive
+    # Lists that are absent or older than the mirror make the install fail: refresh them then.
+    # shellcheck disable=SC2086 # a list of words
+    if ! apt-cache show $PACKAGES >/dev/null 2>&1; then apt_update; fi
+    check_known
+    hold_daemons
+    # shellcheck disable=SC2086
+    if ! apt-get install -y -q --no-install-recommends $PACKAGES >"$WORK/log" 2>&1; then
+        apt_update
+        apt-get install -y -q --no-install-recommends $PACKAGES >"$WORK/log" 2>&1 ||
+            { tail -n 20 "$WORK/log" >&2; die "apt-get install failed:$PACKAGES"; }
+    fi
+    release_daemons
+    for package in $PACKAGES; do
+        say "installed $package $(dpkg-query -W -f '${Version}' "$package" 2>/dev/null || true)"
+    done
+}
+
+apt_update() {
+    say "apt-get update"
+    apt-get update -q >"$WORK/log" 2>&1 || { tail -n 20 "$WORK/log" >&2; die "apt-get update failed"; }
+}
+
+# A release without one of the packages (Ubuntu has no rustc-web) gets a plain word, not apt's.
+check_known() {
+    for package in $PACKAGES; do
+        apt-cache show "$package" >/dev/null 2>&1 && continue
+        case $package in
+            rustc-web | cargo-web | rust-web-src | rustfmt-web | rust-web-clippy)
+                die "this release has no package $package: install rustup, then: rustup component add rustfmt clippy;" \
+                    "rustup target add x86_64-unknown-linux-musl aarch64-unknown-linux-musl; and start again" ;;
+            *) die "this release has no package $package" ;;
+        esac
+    done
+}
+
+# docker-registry's package starts a daemon and enables it; the tests start their own.
+hold_daemons() {
+    case " $PACKAGES " in *" docker-registry "*) ;; *) return ;; esac
+    if [ -e /usr/sbin/policy-rc.d ]; then return; fi
+    POLICY_RC=/usr/sbin/policy-rc.d
+    printf '#!/bin/sh\nexit 101\n' >"$POLICY_RC"
+    chmod 755 "$POLICY_RC"
+}
+
+release_daemons() {
+    case " $PACKAGES " in *" docker-registry "*) ;; *) return ;; esac
+    if [ -n "$POLICY_RC" ]; then rm -f "$POLICY_RC"; POLICY_RC=; fi
+    if have systemctl; then systemctl disable -q docker-registry >/dev/null 2>&1 || true; fi
+    if have update-rc.d; then update-rc.d docker-registry disable >/dev/null 2>&1 || true; fi
+}
+
+install_zig() {
+    if zig_fits; then return; fi
+    say "zig $ZIG_VERSION and cargo-zigbuild $ZIGBUILD_VERSION are missing: pip, into .tools/zig"
+    if [ "$DRY_RUN" = yes ]; then return; fi
+    rm -rf "$TOOLS/zig"
+    mkdir -p "$TOOLS"
+    /usr/bin/python3 -m venv "$TOOLS/zig" || die "cannot make a Python environment in .tools/zig"
+    "$TOOLS/zig/bin/pip" install -q --disable-pip-version-check \
+        "ziglang==$ZIG_VERSION" "cargo-zigbuild==$ZIGBUILD_VERSION" || die "pip could not install zig"
+    # Written last: a half-made environment does not count.
+    printf '%s %s\n' "$ZIG_VERSION" "$ZIGBUILD_VERSION" >"$TOOLS/zig/versions"
+    say "installed zig $ZIG_VERSION and cargo-zigbuild $ZIGBUILD_VERSION in .tools/zig"
+}
+
+rustup_components() {
+    have rustup || return 0
+    for component in rustfmt clippy; do
+        tool=cargo-fmt
+        if [ "$component" = clippy ]; then tool=cargo-clippy; fi
+        if "$tool" --version >/dev/null 2>&1; then continue; fi
+        say "$component is missing: rustup component add $component"
+        if [ "$DRY_RUN" = yes ]; then continue; fi
+        rustup component add "$component" >&2 || lacking "$component" "rustup could not add it; make lint needs it"
+    done
+}
+
+# The address of the Debian mirror this system already uses; nothing on other distributions.
+debian_mirror() {
+    # shellcheck disable=SC2016 # apt's own placeholders
+    apt-get indextargets --format '$(REPO_URI) $(LABEL)' 'Created-By: Packages' 'Component: main' 2>/dev/null |
+        awk '$2 == "Debian" { print $1; exit }'
+}
+
+# fetch_deb SUITE PACKAGE: unpacks a package of another Debian suite into .tools/PACKAGE, through
+# an apt root of its own: the system's sources, lists and packages stay as they are, and apt still
+# checks the archive's signature. Only for programs that need no more than libc.
+fetch_deb() {
+    suite=$1 package=$2
+    mirror=$(debian_mirror)
+    if [ -z "$mirror" ] && [ "$(id -u)" -eq 0 ]; then
+        [ -n "$WORK" ] || WORK=$(mktemp -d)
+        apt_update # the mirror is known by its lists
+        mirror=$(debian_mirror)
+    fi
+    [ -n "$mirror" ] || return 1
+    root=$TOOLS/apt-$suite
+    rm -rf "$root"
+    mkdir -p "$root/state/lists/partial" "$root/cache/archives/partial"
+    : >"$root/status"
+    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    signed=
+    if [ -e "$keyring" ]; then signed="[signed-by=$keyring] "; fi
+    printf 'deb %s%s %s main\n' "$signed" "$mirror" "$suite" >"$root/sources.list"
+    cat >"$root/apt.conf" <<CONF
+Dir::State "$root/state";
+Dir::State::Lists "$root/state/lists";
+Dir::State::status "$root/status";
+Dir::Cache "$root/cache";
+Dir::Etc::sourcelist "$root/sources.list";
+Dir::Etc::sourceparts "-";
+Dir::Etc::preferences "-";
+Dir::Etc::preferencesparts "-";
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+CONF
+    if ! (cd "$root" && apt-get -q -c apt.conf update && apt-get -q -c apt.conf download "$package") \
+        >"$root/log" 2>&1; then
+        tail -n 10 "$root/log" >&2
+        return 1
+    fi
+    rm -rf "${TOOLS:?}/$package"
+    dpkg -x "$root/${package}"_*.deb "$TOOLS/$package" || return 1
+    mkdir -p "$TOOLS/bin"
+    for program in "$TOOLS/$package"/usr/bin/*; do
+        ln -sf "../$package/usr/bin/${program##*/}" "$TOOLS/bin/${program##*/}"
+    done
+    rm -rf "$root"
+}
+
+install_oras() {
+    if oras_fits; then return; fi
+    say "oras $ORAS_MIN or later is missing: Debian sid's package, into .tools/oras"
+    if [ "$DRY_RUN" = yes ]; then return; fi
+    if fetch_deb sid oras && oras_fits; then
+        say "installed $(oras version | sed -n 's/^Version: */oras /p') in .tools/bin"
+    else
+        lacking "oras $ORAS_MIN or later" \
+            "Get it from the release page of the ORAS project and put it in PATH or in .tools/bin."
+    fi
+}
+
+main() {
+    groups=
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --dry-run) DRY_RUN=yes ;;
+            build | lint | test | demo | bench) groups="$groups $1" ;;
+            *) usage >&2; die "unknown group or option: $1" ;;
+        esac
+        shift
+    done
+    [ -n "$groups" ] || { usage >&2; die "no group given"; }
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    for group in $groups; do "need_$group"; done
+    if [ -n "$PACKAGES" ]; then apt_install; fi
+    for group in $groups; do
+        case $group in
+            build) install_zig ;;
+            lint) rustup_components ;;
+            test | bench) install_oras ;;
+        esac
+    done
+    if [ "$LACKING" -ne 0 ]; then
+        if [ -n "${CI:-}" ]; then die "CI must have everything"; fi
+        loud "SKIP: what needs the missing tools will be left out"
+    fi
+}
+
+main "$@"

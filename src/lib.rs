@@ -4,6 +4,9 @@
 
 pub mod atomic;
 pub mod error;
+pub mod grubenv;
+pub mod grubenv_file;
+pub mod json;
 pub mod oci;
 pub mod slot;
 pub mod state;
@@ -11,4 +14,5 @@ pub mod sys;
 pub mod system;
 pub mod text;
 pub mod time;
+pub mod url;
 pub mod version;

@@ -1,3 +1,5 @@
 //! OCI formats as pure functions: no file, clock or network in here.
 
 pub mod digest;
+pub mod manifest;
+pub mod reference;

@@ -1,0 +1,362 @@
+//! Image indexes and image manifests: parsed into optional fields, then checked field by field.
+//!
+//! Where an architecture comes from: the manifest's own annotation is what is reported, even when an
+//! index offered the manifest under another one, so that the gate can refuse it. Only a manifest
+//! without that annotation takes the platform of the index entry that led to it; one reached by
+//! tag alone then has none. Must never: guess what a document is when it says two things at once.
+
+use super::digest::Digest;
+use crate::error::{Error, Kind, Result};
+use crate::json::{self, Field};
+use miniserde::Deserialize;
+
+/// Largest index or manifest that is read. Source: distribution-spec 1.1, "Pushing manifests" (4 MiB).
+pub const DOCUMENT_CAP: u64 = 4 << 20;
+/// `Accept` for manifests. A registry may answer 404 for an index unless it is named here
+/// (measured: docker-registry 2.8.2).
+pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+/// Media type of the kernel's layer.
+pub const KERNEL_TYPE: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
+/// Media type of the initramfs's layer.
+pub const INITRAMFS_TYPE: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip";
+
+const INDEX_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+const MANIFEST_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
+/// Most manifests that are looked into when an index does not say what they are for.
+const MAX_CANDIDATES: usize = 8;
+/// Most architectures that an error names.
+const MAX_NAMED: usize = 16;
+
+/// Names a blob or document: what it is, how long, and its digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Media type, lower case, without parameters.
+    pub media_type: String,
+    /// Digest of the bytes.
+    pub digest: Digest,
+    /// Length in bytes; above 0 and below 2^63.
+    pub size_bytes: u64,
+}
+
+/// What a tag or digest led to.
+#[derive(Debug)]
+pub enum Document {
+    /// A list of manifests, one for each platform.
+    Index(Index),
+    /// One manifest.
+    Manifest(Manifest),
+}
+
+/// Holds an image index whose entries have been checked.
+#[derive(Debug)]
+pub struct Index {
+    name: String,
+    entries: Vec<Entry>,
+}
+
+/// Holds one entry of an index.
+#[derive(Debug)]
+pub struct Entry {
+    /// What it points to.
+    pub descriptor: Descriptor,
+    /// Operating system and architecture, where the index gives both.
+    pub platform: Option<(String, String)>,
+    /// `org.opencontainers.image.ref.name`: the tag, in an image layout's index.
+    pub ref_name: Option<String>,
+}
+
+/// Says which manifest of an index is for this machine.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Choice<'a> {
+    /// This one.
+    One(&'a Descriptor),
+    /// One of these, if its own annotation says so: the index gives no platform for them.
+    LookInto(Vec<&'a Descriptor>),
+}
+
+/// Holds a manifest: its annotations, and its layers still unchecked.
+#[derive(Debug)]
+pub struct Manifest {
+    name: String,
+    layers: Vec<RawDescriptor>,
+    annotations: Annotations,
+}
+
+/// What a manifest says about the artifact, each as it stands there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// `io.kubesolo.os.version`.
+    pub version: Option<String>,
+    /// `io.kubesolo.os.channel`.
+    pub channel: Option<String>,
+    /// `io.kubesolo.os.architecture`.
+    pub architecture: Option<String>,
+    /// `io.kubesolo.os.min_compatible_version`.
+    pub min_compatible_version: Option<String>,
+    /// `io.kubesolo.os.release_notes`.
+    pub release_notes: Option<String>,
+    /// `io.kubesolo.os.release_date`.
+    pub release_date: Option<String>,
+    /// `io.kubesolo.os.expires`.
+    pub expires: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RawDocument {
+    #[serde(rename = "schemaVersion")]
+    schema_version: Field<u64>,
+    #[serde(rename = "mediaType")]
+    media_type: Field<String>,
+    manifests: Option<Vec<RawDescriptor>>,
+    layers: Option<Vec<RawDescriptor>>,
+    annotations: Option<Annotations>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawDescriptor {
+    #[serde(rename = "mediaType")]
+    media_type: Field<String>,
+    digest: Field<String>,
+    size: Field<u64>,
+    platform: Option<RawPlatform>,
+    annotations: Option<EntryAnnotations>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawPlatform {
+    os: Field<String>,
+    architecture: Field<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct EntryAnnotations {
+    #[serde(rename = "org.opencontainers.image.ref.name")]
+    ref_name: Field<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Annotations {
+    #[serde(rename = "io.kubesolo.os.version")]
+    version: Field<String>,
+    #[serde(rename = "io.kubesolo.os.channel")]
+    channel: Field<String>,
+    #[serde(rename = "io.kubesolo.os.architecture")]
+    architecture: Field<String>,
+    #[serde(rename = "io.kubesolo.os.min_compatible_version")]
+    min_compatible_version: Field<String>,
+    #[serde(rename = "io.kubesolo.os.release_notes")]
+    release_notes: Field<String>,
+    #[serde(rename = "io.kubesolo.os.release_date")]
+    release_date: Field<String>,
+    #[serde(rename = "io.kubesolo.os.expires")]
+    expires: Field<String>,
+}
+
+/// Reads an index or a manifest.
+/// Input: `bytes`: at most [`DOCUMENT_CAP`]; `declared_type`: the Content-Type, or the media type of the
+/// descriptor that led here; `name`: for errors.
+/// Errors: Source: malformed JSON; an unknown type; a type that contradicts `mediaType` or the
+/// content; another schemaVersion than 2; a malformed index entry.
+/// Source: image-spec 1.1, image-index.md and manifest.md; CVE-2021-41190 (ambiguous documents).
+pub fn parse(bytes: &[u8], declared_type: Option<&str>, name: &str) -> Result<Document> {
+    read(bytes, declared_type, name).map_err(|e| e.at("read", name))
+}
+
+fn read(bytes: &[u8], declared_type: Option<&str>, name: &str) -> Result<Document> {
+    let raw: RawDocument = json::parse(bytes, name)?;
+    match raw.schema_version.need("schemaVersion")? {
+        2 => {}
+        other => return Err(source(format!("schemaVersion is {other}, only 2 is understood"))),
+    }
+    let declared = declared_type.map(plain_type);
+    let inner = raw.media_type.optional("mediaType")?.map(|t| plain_type(&t));
+    if let (Some(declared), Some(inner)) = (&declared, &inner) {
+        if declared != inner {
+            return Err(source(format!("'mediaType' is {inner}, but it was served as {declared}")));
+        }
+    }
+    let is_index = match declared.or(inner) {
+        Some(t) if INDEX_TYPES.contains(&t.as_str()) => true,
+        Some(t) if MANIFEST_TYPES.contains(&t.as_str()) => false,
+        Some(t) => return Err(source(format!("media type '{t}' is neither an image index nor an image manifest"))),
+        None => raw.manifests.is_some(),
+    };
+    match (is_index, raw.manifests, raw.layers) {
+        (_, Some(_), Some(_)) => Err(source("has both 'manifests' and 'layers'")),
+        (true, Some(entries), None) => {
+            let entries = entries.into_iter().enumerate().map(|(i, e)| e.entry(i)).collect::<Result<_>>()?;
+            Ok(Document::Index(Index { name: name.to_owned(), entries }))
+        }
+        (true, None, _) => Err(source("'manifests' is missing")),
+        (false, None, Some(layers)) => Ok(Document::Manifest(Manifest {
+            name: name.to_owned(),
+            layers,
+            annotations: raw.annotations.unwrap_or_default(),
+        })),
+        (false, _, None) => Err(source("'layers' is missing")),
+    }
+}
+
+fn source(why: impl Into<String>) -> Error {
+    Error::new(Kind::Source, why)
+}
+
+/// Cuts parameters (`; charset=...`) off a media type. Source: RFC 9110, section 8.3.1.
+fn plain_type(text: &str) -> String {
+    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+impl RawDescriptor {
+    fn check(self, place: &str) -> Result<Descriptor> {
+        let media_type = plain_type(&self.media_type.need(&format!("{place}.mediaType"))?);
+        let digest = self.digest.need(&format!("{place}.digest"))?;
+        let digest = Digest::parse(&digest).map_err(|e| source(format!("'{place}.digest': {e}")))?;
+        let size_bytes = self.size.need(&format!("{place}.size"))?;
+        if size_bytes == 0 || size_bytes > i64::MAX as u64 {
+            return Err(source(format!("'{place}.size' is {size_bytes}, not between 1 and 2^63-1")));
+        }
+        Ok(Descriptor { media_type, digest, size_bytes })
+    }
+
+    fn entry(mut self, index: usize) -> Result<Entry> {
+        let place = format!("manifests[{index}]");
+        let platform = match self.platform.take() {
+            None => None,
+            Some(p) => {
+                let os = p.os.optional(&format!("{place}.platform.os"))?;
+                os.zip(p.architecture.optional(&format!("{place}.platform.architecture"))?)
+            }
+        };
+        let ref_name = match self.annotations.take() {
+            None => None,
+            Some(a) => a.ref_name.optional(&format!("{place}: org.opencontainers.image.ref.name"))?,
+        };
+        Ok(Entry { descriptor: self.check(&place)?, platform, ref_name })
+    }
+}
+
+impl Index {
+    /// Returns the entries, for an image layout's index, whose entries carry tags.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Finds the entry for linux on `architecture` (Go's name: amd64, arm64). The first of several wins.
+    /// Errors: Gate: nothing here for this machine, naming what there is. Source: the entry is an index
+    /// again, or larger than a document may be.
+    /// Source: image-spec 1.1, image-index.md: the first matching entry should be used.
+    pub fn select(&self, architecture: &str) -> Result<Choice<'_>> {
+        let fits = |e: &&Entry| matches!(&e.platform, Some((os, a)) if os == "linux" && a == architecture);
+        if let Some(entry) = self.entries.iter().find(fits) {
+            entry.descriptor.check_document().map_err(|e| e.at("read", &self.name))?;
+            return Ok(Choice::One(&entry.descriptor));
+        }
+        let unmarked: Vec<&Descriptor> = self
+            .entries
+            .iter()
+            .filter(|e| e.platform.is_none() && e.descriptor.check_document().is_ok())
+            .map(|e| &e.descriptor)
+            .take(MAX_CANDIDATES)
+            .collect();
+        match unmarked.is_empty() {
+            true => Err(self.nothing_for(architecture, &[])),
+            false => Ok(Choice::LookInto(unmarked)),
+        }
+    }
+
+    /// Says that nothing is offered for this machine. Input: `found`: architectures that unmarked
+    /// manifests turned out to be for.
+    pub fn nothing_for(&self, architecture: &str, found: &[String]) -> Error {
+        let marked = self.entries.iter().filter_map(|e| e.platform.as_ref());
+        // Attestations are filed under unknown/unknown.
+        let marked = marked.filter(|(os, _)| os != "unknown").map(|(os, a)| format!("{os}/{a}"));
+        let found = found.iter().map(|a| format!("linux/{a}"));
+        nothing_for(architecture, marked.chain(found)).at("choose a manifest from", &self.name)
+    }
+}
+
+/// Says that a source offers nothing for this machine. Input: `offered`: what there is instead.
+pub(crate) fn nothing_for(architecture: &str, offered: impl Iterator<Item = String>) -> Error {
+    let mut names: Vec<String> = offered.take(MAX_NAMED).collect();
+    names.dedup();
+    let offered = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    Error::new(Kind::Gate, format!("nothing for linux/{architecture} here; offered: {offered}"))
+}
+
+impl Descriptor {
+    /// Checks that this may be followed from an index: a manifest, and not too large.
+    fn check_document(&self) -> Result<()> {
+        if INDEX_TYPES.contains(&self.media_type.as_str()) {
+            return Err(source("an index inside an index is not followed"));
+        }
+        if !MANIFEST_TYPES.contains(&self.media_type.as_str()) {
+            return Err(source(format!("media type '{}' is not an image manifest", self.media_type)));
+        }
+        check_document_size(self.size_bytes)
+    }
+}
+
+/// Checks a document's size before it is read. Errors: Source: above [`DOCUMENT_CAP`].
+pub fn check_document_size(size_bytes: u64) -> Result<()> {
+    match size_bytes > DOCUMENT_CAP {
+        true => Err(source(format!("{size_bytes} bytes is more than a document may have ({DOCUMENT_CAP})"))),
+        false => Ok(()),
+    }
+}
+
+impl Manifest {
+    /// Returns the architecture annotation, if there is a usable one.
+    pub fn architecture(&self) -> Option<&str> {
+        match &self.annotations.architecture {
+            Field::Is(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Takes the metadata and the two files out.
+    /// Errors: Source: a kernel or initramfs layer missing, there twice, or malformed; an annotation
+    /// that is not a string.
+    pub fn into_parts(self) -> Result<(Metadata, Descriptor, Descriptor)> {
+        let name = self.name.clone();
+        self.split().map_err(|e| e.at("read", name))
+    }
+
+    fn split(self) -> Result<(Metadata, Descriptor, Descriptor)> {
+        let (mut kernel, mut initramfs) = (None, None);
+        for (i, layer) in self.layers.into_iter().enumerate() {
+            let place = format!("layers[{i}]");
+            let (slot, what) = match &layer.media_type {
+                Field::Is(t) if plain_type(t) == KERNEL_TYPE => (&mut kernel, "kernel"),
+                Field::Is(t) if plain_type(t) == INITRAMFS_TYPE => (&mut initramfs, "initramfs"),
+                _ => continue,
+            };
+            if slot.replace(layer.check(&place)?).is_some() {
+                return Err(source(format!("more than one {what} layer")));
+            }
+        }
+        let kernel = kernel.ok_or_else(|| source(format!("no kernel layer ({KERNEL_TYPE})")))?;
+        let initramfs = initramfs.ok_or_else(|| source(format!("no initramfs layer ({INITRAMFS_TYPE})")))?;
+        Ok((self.annotations.check()?, kernel, initramfs))
+    }
+}
+
+impl Annotations {
+    fn check(self) -> Result<Metadata> {
+        Ok(Metadata {
+            version: self.version.optional("io.kubesolo.os.version")?,
+            channel: self.channel.optional("io.kubesolo.os.channel")?,
+            architecture: self.architecture.optional("io.kubesolo.os.architecture")?,
+            min_compatible_version: self.min_compatible_version.optional("io.kubesolo.os.min_compatible_version")?,
+            release_notes: self.release_notes.optional("io.kubesolo.os.release_notes")?,
+            release_date: self.release_date.optional("io.kubesolo.os.release_date")?,
+            expires: self.expires.optional("io.kubesolo.os.expires")?,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "manifest_tests.rs"]
+mod tests;

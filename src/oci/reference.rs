@@ -1,0 +1,268 @@
+//! OCI references: `[oci://]host[:port]/repository[:tag][@sha256:...]`, checked before they become URLs.
+//!
+//! Must never: guess a registry for a reference that names none, or let an unchecked part into a URL.
+
+use super::digest::Digest;
+use crate::error::{Error, Kind, Result};
+use crate::url::parse_authority;
+use std::fmt;
+
+/// Longest host and repository together, in bytes: what registries of today accept.
+const MAX_NAME: usize = 255;
+/// Longest tag. Source: distribution-spec 1.1, "Pulling manifests".
+const MAX_TAG: usize = 128;
+
+/// Holds a checked reference: which registry, which repository, which tag or digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    host: String,
+    port: Option<u16>,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<Digest>,
+}
+
+impl Reference {
+    /// Parses a reference. The first path component is always the registry's host; `docker.io` alone is
+    /// translated, to the host that serves its API and to `library/` for single names.
+    /// Errors: Config: which part is malformed.
+    /// Source: distribution-spec 1.1 "Pulling manifests" (name and tag grammar).
+    pub fn parse(text: &str) -> Result<Reference> {
+        let bad = |why: &str| Error::new(Kind::Config, why).at("read OCI reference", shown(text));
+        let rest = text.strip_prefix("oci://").unwrap_or(text);
+        if rest.contains("://") {
+            return Err(bad("this is a URL, not host/repository:tag")
+                .hint("OCI references are written without a scheme, or with oci://"));
+        }
+        let (rest, digest) = match rest.split_once('@') {
+            None => (rest, None),
+            Some((name, _)) if !name.contains('/') => return Err(bad("must not carry a user name or password")),
+            Some((name, digest)) => match Digest::parse(digest) {
+                Ok(digest) => (name, Some(digest)),
+                Err(_) => return Err(bad("digest after @ is not sha256:<64 lower-case hex digits>")),
+            },
+        };
+        let (authority, path) =
+            rest.split_once('/').ok_or_else(|| bad("no repository: expected host[:port]/repository[:tag]"))?;
+        let (path, tag) = match path.split_once(':') {
+            Some((path, tag)) => (path, Some(tag)),
+            None => (path, None),
+        };
+        let (mut host, port) = parse_authority(authority)
+            .map_err(|e| bad("registry host is malformed").hint(format!("{e}; IPv6 addresses go in brackets")))?;
+        if !is_repository(path) {
+            return Err(bad("repository name is malformed: lower-case letters, digits and single separators . _ -"));
+        }
+        if host.len() + path.len() + 1 > MAX_NAME {
+            return Err(bad("host and repository are longer than 255 characters"));
+        }
+        if let Some(tag) = tag {
+            check_tag(tag).map_err(|e| e.at("read OCI reference", shown(text)))?;
+        }
+        let mut repository = path.to_owned();
+        if host == "docker.io" && port.is_none() {
+            host = "registry-1.docker.io".to_owned();
+            if !repository.contains('/') {
+                repository.insert_str(0, "library/");
+            }
+        }
+        Ok(Reference { host, port, repository, tag: tag.map(str::to_owned), digest })
+    }
+
+    /// Puts another tag in place of the reference's own (`--tag`).
+    /// Errors: Usage: not a tag, or the reference is pinned to a digest.
+    pub fn with_tag(mut self, tag: &str) -> Result<Reference> {
+        if self.digest.is_some() {
+            return Err(Error::new(Kind::Usage, "the reference names a digest, so a tag has no effect")
+                .at("use tag", shown(tag))
+                .hint("drop the tag or the digest"));
+        }
+        check_tag(tag).map_err(|e| e.at("use tag", shown(tag)))?;
+        self.tag = Some(tag.to_owned());
+        Ok(self)
+    }
+
+    /// Returns the registry's host, IPv6 in brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Returns the port where one is given.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// Returns the repository's name.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// Returns the tag; `latest` where none is given.
+    pub fn tag(&self) -> &str {
+        self.tag.as_deref().unwrap_or("latest")
+    }
+
+    /// Returns the digest that the reference is pinned to.
+    pub fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+
+    /// Says whether the registry is this machine.
+    pub fn is_loopback(&self) -> bool {
+        crate::url::is_loopback(&self.host)
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host)?;
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        write!(f, "/{}", self.repository)?;
+        match (&self.tag, self.digest) {
+            (Some(tag), Some(digest)) => write!(f, ":{tag}@{digest}"),
+            (None, Some(digest)) => write!(f, "@{digest}"),
+            (_, None) => write!(f, ":{}", self.tag()),
+        }
+    }
+}
+
+/// Checks a tag. Errors: Usage: what a tag may be.
+/// Source: distribution-spec 1.1: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
+pub fn check_tag(tag: &str) -> Result<()> {
+    let first = tag.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let rest = tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    match first && rest && tag.len() <= MAX_TAG {
+        true => Ok(()),
+        false => Err(Error::new(
+            Kind::Usage,
+            "tag is malformed: letters, digits, '_', '.', '-', at most 128, not beginning with '.' or '-'",
+        )),
+    }
+}
+
+/// Source: distribution-spec 1.1: `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*`.
+fn is_repository(path: &str) -> bool {
+    path.split('/').all(|component| {
+        let bytes = component.as_bytes();
+        let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let mut at = 0;
+        loop {
+            let start = at;
+            while bytes.get(at).copied().is_some_and(word) {
+                at += 1;
+            }
+            if at == start {
+                return false;
+            }
+            if at == bytes.len() {
+                return true;
+            }
+            at += match &bytes[at..] {
+                [b'_', b'_', ..] => 2,
+                [b'_' | b'.', ..] => 1,
+                [b'-', ..] => bytes[at..].iter().take_while(|b| **b == b'-').count(),
+                _ => return false,
+            };
+        }
+    })
+}
+
+/// Quotes foreign text for a message, unless it may hold a password.
+fn shown(text: &str) -> String {
+    match text.split_once('@') {
+        Some((before, _)) if !before.trim_start_matches("oci://").contains('/') => "(not shown)".to_owned(),
+        _ => format!("'{text}'"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn parses_and_prints() {
+        let pinned = format!("r.example/os@sha256:{HEX}");
+        let both = format!("r.example/os:v1@sha256:{HEX}");
+        for (text, host, port, repository, tag, print) in [
+            ("r.example/os", "r.example", None, "os", "latest", "r.example/os:latest"),
+            ("oci://r.example/a/b/c:v1", "r.example", None, "a/b/c", "v1", "r.example/a/b/c:v1"),
+            ("R.Example:5000/os:V1.2-x_y", "r.example", Some(5000), "os", "V1.2-x_y", "r.example:5000/os:V1.2-x_y"),
+            ("[::1]:5000/os:v1", "[::1]", Some(5000), "os", "v1", "[::1]:5000/os:v1"),
+            ("127.0.0.1:5000/os:v1", "127.0.0.1", Some(5000), "os", "v1", "127.0.0.1:5000/os:v1"),
+            ("r/a__b/c--d/e.f:_", "r", None, "a__b/c--d/e.f", "_", "r/a__b/c--d/e.f:_"),
+            (
+                "docker.io/alpine",
+                "registry-1.docker.io",
+                None,
+                "library/alpine",
+                "latest",
+                "registry-1.docker.io/library/alpine:latest",
+            ),
+            ("docker.io/me/os:1", "registry-1.docker.io", None, "me/os", "1", "registry-1.docker.io/me/os:1"),
+            (&pinned, "r.example", None, "os", "latest", &pinned),
+            (&both, "r.example", None, "os", "v1", &both),
+        ] {
+            let r = Reference::parse(text).unwrap();
+            assert_eq!((r.host(), r.port(), r.repository(), r.tag()), (host, port, repository, tag), "{text}");
+            assert_eq!(r.to_string(), print);
+            assert_eq!(Reference::parse(print).unwrap().to_string(), print);
+        }
+    }
+
+    #[test]
+    fn names_what_is_wrong() {
+        let long_tag = format!("r/os:{}", "t".repeat(129));
+        let long_name = format!("r/{}", "a".repeat(255));
+        let short_digest = format!("r/os@sha256:{}", &HEX[1..]);
+        for (text, word) in [
+            ("", "no repository"),
+            ("os:v1", "no repository"),
+            ("r.example/", "repository name"),
+            ("r.example/OS", "repository name"),
+            ("r/a//b", "repository name"),
+            ("r/a___b", "repository name"),
+            ("r/a..b", "repository name"),
+            ("r/-a", "repository name"),
+            ("r/a-", "repository name"),
+            ("r/../b", "repository name"),
+            ("r/a b", "repository name"),
+            ("r/a?x", "repository name"),
+            ("r/os:", "tag is"),
+            ("r/os:.x", "tag is"),
+            ("r/os:a/b", "tag is"),
+            (&long_tag, "tag is"),
+            (&long_name, "255"),
+            ("::1/os", "host"),
+            ("[::1/os", "host"),
+            ("r:x/os", "host"),
+            ("r:0/os", "host"),
+            ("/os", "host"),
+            ("https://r/os", "URL"),
+            (&short_digest, "digest"),
+            ("r/os@sha512:00", "digest"),
+            ("r/os@", "digest"),
+            ("r/\u{1b}[31m", "repository name"),
+        ] {
+            let e = Reference::parse(text).unwrap_err();
+            assert_eq!(e.exit_code(), 2, "{text}");
+            assert!(e.to_string().contains(word), "{text}: {e}");
+        }
+        for text in ["oci://user:secret@r/os:v1", "user:secret@r/os"] {
+            let e = Reference::parse(text).unwrap_err();
+            assert!(!e.to_string().contains("secret"), "{e}");
+        }
+    }
+
+    #[test]
+    fn a_given_tag_wins_over_the_reference_but_not_over_a_digest() {
+        let r = Reference::parse("r/os:v1").unwrap();
+        assert_eq!(r.clone().with_tag("v2").unwrap().to_string(), "r/os:v2");
+        assert_eq!(r.with_tag("../x").unwrap_err().kind(), Kind::Usage);
+        let pinned = Reference::parse(&format!("r/os@sha256:{HEX}")).unwrap();
+        assert_eq!(pinned.with_tag("v2").unwrap_err().kind(), Kind::Usage);
+    }
+}

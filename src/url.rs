@@ -1,0 +1,382 @@
+//! HTTP(S) URLs: parsed once, joined by RFC 3986, printed without what may be secret.
+//!
+//! Must never: print a query string, accept credentials inside a URL, or accept another scheme
+//! than http and https.
+
+use crate::error::{Error, Kind, Result};
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Longest URL that is accepted, in bytes. Presigned storage addresses reach 2 KiB.
+const MAX_LEN: usize = 8192;
+
+/// Holds one absolute http or https URL. `Display` and `Debug` leave the query out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Url {
+    secure: bool,
+    host: String,
+    port: Option<u16>,
+    path: String,
+    query: Option<String>,
+}
+
+impl Url {
+    /// Parses an absolute URL; a fragment is dropped, dot segments are resolved.
+    /// Errors: Source: what is wrong with it; callers that read configuration use [`Url::configured`].
+    /// Source: RFC 3986, section 3.
+    pub fn parse(text: &str) -> Result<Url> {
+        check_text(text)?;
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("not an http:// or https:// URL", text))?;
+        let secure = match scheme.to_ascii_lowercase().as_str() {
+            "https" => true,
+            "http" => false,
+            _ => return Err(bad("only http and https URLs are used here", text)),
+        };
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (host, port) = parse_authority(&rest[..end])?;
+        let (path, query) = split_tail(&rest[end..]);
+        Ok(Url { secure, host, port, path: resolve_dots(path), query: query.map(str::to_owned) })
+    }
+
+    /// Parses a URL that a person wrote: the same, but a mistake is Kind::Config.
+    pub fn configured(text: &str) -> Result<Url> {
+        Url::parse(text).map_err(|e| Error::new(Kind::Config, e.to_string()))
+    }
+
+    /// Builds the URL of an API endpoint. Input: `host` as kept by a parsed URL or OCI reference (IPv6 in
+    /// brackets); `path` begins with a slash and is made of checked parts.
+    pub(crate) fn from_parts(secure: bool, host: &str, port: Option<u16>, path: String) -> Url {
+        Url { secure, host: host.to_owned(), port, path, query: None }
+    }
+
+    /// Resolves a reference against this URL.
+    /// Input: an absolute URL, `//host/path`, `/path`, `path`, `?query`, or nothing.
+    /// Errors: Source: another scheme, or characters that do not belong into a URL.
+    /// Source: RFC 3986, section 5.2.2.
+    pub fn join(&self, reference: &str) -> Result<Url> {
+        check_text(reference)?;
+        if has_scheme(reference) {
+            return Url::parse(reference);
+        }
+        if reference.starts_with("//") {
+            return Url::parse(&format!("{}:{reference}", self.scheme()));
+        }
+        let (path, query) = split_tail(reference);
+        let mut out = self.clone();
+        if path.is_empty() {
+            if query.is_some() {
+                out.query = query.map(str::to_owned);
+            }
+            return Ok(out);
+        }
+        out.query = query.map(str::to_owned);
+        out.path = if path.starts_with('/') {
+            resolve_dots(path)
+        } else {
+            let directory = self.path.rfind('/').map_or("/", |at| &self.path[..=at]);
+            resolve_dots(&format!("{directory}{path}"))
+        };
+        Ok(out)
+    }
+
+    /// Appends a file name to the path, whether or not that ends in a slash; keeps the query.
+    pub fn child(&self, name: &str) -> Url {
+        let mut out = self.clone();
+        out.path = format!("{}/{name}", self.path.trim_end_matches('/'));
+        out
+    }
+
+    /// Says whether this is https.
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// Returns the host as it stands in the URL, lower case, IPv6 in brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Returns the port, 80 or 443 where none is given.
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or(if self.secure { 443 } else { 80 })
+    }
+
+    /// Returns the path, which begins with a slash.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Says whether the host is this machine.
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.host)
+    }
+
+    /// Writes the whole URL, query included: for requests, never for messages.
+    pub fn request_text(&self) -> String {
+        match &self.query {
+            Some(query) => format!("{self}?{query}"),
+            None => self.to_string(),
+        }
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme(), self.host)?;
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        f.write_str(&self.path)
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Says whether a host name or address (IPv6 in brackets or not) is this machine.
+/// Source: RFC 6761 (localhost), RFC 1122 (127.0.0.0/8), RFC 4291 (::1).
+pub fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || bare.parse::<Ipv4Addr>().is_ok_and(|a| a.is_loopback())
+        || bare.parse::<Ipv6Addr>().is_ok_and(|a| a.is_loopback())
+}
+
+/// Splits `host[:port]` and checks both. Returns the host in lower case, IPv6 in brackets.
+/// Errors: Source: credentials, an empty or malformed host, a port that is none.
+pub fn parse_authority(text: &str) -> Result<(String, Option<u16>)> {
+    if text.contains('@') {
+        // The text itself may hold a password: it is not repeated.
+        return Err(Error::new(Kind::Source, "a URL must not carry a user name or password"));
+    }
+    let (host, port) = if text.starts_with('[') {
+        let end = text.find(']').ok_or_else(|| bad("IPv6 address without closing bracket", text))?;
+        let after = &text[end + 1..];
+        match after.strip_prefix(':') {
+            Some(port) => (&text[..=end], Some(port)),
+            None if after.is_empty() => (text, None),
+            None => return Err(bad("nothing but a port may follow an IPv6 address", text)),
+        }
+    } else {
+        match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        }
+    };
+    check_host(host)?;
+    let port = match port {
+        None => None,
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => match digits.parse::<u16>() {
+            Ok(port) if port != 0 => Some(port),
+            _ => return Err(bad("port is not between 1 and 65535", text)),
+        },
+        Some(_) => return Err(bad("port is not a number (IPv6 addresses go in brackets)", text)),
+    };
+    Ok((host.to_ascii_lowercase(), port))
+}
+
+fn check_host(host: &str) -> Result<()> {
+    if let Some(inner) = host.strip_prefix('[') {
+        return match inner.trim_end_matches(']').parse::<Ipv6Addr>() {
+            Ok(_) => Ok(()),
+            Err(_) => Err(bad("not an IPv6 address", host)),
+        };
+    }
+    let label = |l: &str| {
+        !l.is_empty()
+            && l.len() <= 63
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if host.is_empty() {
+        return Err(bad("host is missing", host));
+    }
+    if host.len() > 253 || !host.strip_suffix('.').unwrap_or(host).split('.').all(label) {
+        return Err(bad("not a host name or address", host));
+    }
+    Ok(())
+}
+
+fn bad(why: &str, text: &str) -> Error {
+    let shown = text.split(['?', '#']).next().unwrap_or_default();
+    if shown.contains('@') {
+        return Error::new(Kind::Source, why).at("read URL", "(not shown: it may hold a password)");
+    }
+    Error::new(Kind::Source, why).at("read URL", format_args!("'{shown}'"))
+}
+
+fn check_text(text: &str) -> Result<()> {
+    if text.len() > MAX_LEN {
+        return Err(Error::new(Kind::Source, format!("longer than {MAX_LEN} bytes")).at("read", "URL"));
+    }
+    match text.bytes().any(|b| !b.is_ascii_graphic() || b"<>\"\\^`".contains(&b)) {
+        true => Err(bad("a character that does not belong into a URL", text)),
+        false => Ok(()),
+    }
+}
+
+fn has_scheme(reference: &str) -> bool {
+    let end = reference.find([':', '/', '?', '#']).unwrap_or(reference.len());
+    reference[end..].starts_with(':')
+        && reference.starts_with(|c: char| c.is_ascii_alphabetic())
+        && reference[..end].bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+}
+
+/// Splits what follows the authority into path and query; the fragment goes.
+fn split_tail(tail: &str) -> (&str, Option<&str>) {
+    let tail = tail.split('#').next().unwrap_or_default();
+    match tail.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (tail, None),
+    }
+}
+
+/// Removes `.` and `..` segments. Source: RFC 3986, section 5.2.4.
+fn resolve_dots(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
+    while let Some(segment) = segments.next() {
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    kept.pop();
+                }
+                if segments.peek().is_none() {
+                    kept.push("");
+                }
+            }
+            _ => kept.push(segment),
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joins_as_rfc_3986_section_5_4_says() {
+        let base = Url::parse("http://a/b/c/d;p?q").unwrap();
+        for (reference, want) in [
+            ("g", "http://a/b/c/g"),
+            ("./g", "http://a/b/c/g"),
+            ("g/", "http://a/b/c/g/"),
+            ("/g", "http://a/g"),
+            ("//g", "http://g/"),
+            ("?y", "http://a/b/c/d;p?y"),
+            ("g?y", "http://a/b/c/g?y"),
+            ("#s", "http://a/b/c/d;p?q"),
+            ("g#s", "http://a/b/c/g"),
+            ("g?y#s", "http://a/b/c/g?y"),
+            (";x", "http://a/b/c/;x"),
+            ("g;x?y#s", "http://a/b/c/g;x?y"),
+            ("", "http://a/b/c/d;p?q"),
+            (".", "http://a/b/c/"),
+            ("./", "http://a/b/c/"),
+            ("..", "http://a/b/"),
+            ("../g", "http://a/b/g"),
+            ("../..", "http://a/"),
+            ("../../g", "http://a/g"),
+            ("../../../g", "http://a/g"),
+            ("../../../../g", "http://a/g"),
+            ("/./g", "http://a/g"),
+            ("/../g", "http://a/g"),
+            ("g.", "http://a/b/c/g."),
+            ("..g", "http://a/b/c/..g"),
+            ("./g/.", "http://a/b/c/g/"),
+            ("g/../h", "http://a/b/c/h"),
+            ("g;x=1/../y", "http://a/b/c/y"),
+            ("g?y/../x", "http://a/b/c/g?y/../x"),
+            ("HTTPS://H:8443/x?z", "https://h:8443/x?z"),
+        ] {
+            assert_eq!(base.join(reference).unwrap().request_text(), want, "{reference}");
+        }
+        for refused in ["g:h", "http:g", "ftp://a/", "javascript:x", "http://", "a b", "\u{e9}", "//u:p@h/"] {
+            assert!(base.join(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn parses_hosts_and_ports() {
+        let u = Url::parse("https://[2001:DB8::1]:8443/x").unwrap();
+        assert_eq!(
+            (u.host(), u.port(), u.to_string().as_str()),
+            ("[2001:db8::1]", 8443, "https://[2001:db8::1]:8443/x")
+        );
+        assert_eq!(Url::parse("http://h").unwrap().path(), "/");
+        assert_eq!(Url::parse("http://h?x=1").unwrap().request_text(), "http://h/?x=1");
+        let long = format!("http://h/{}", "x".repeat(MAX_LEN));
+        for refused in [
+            "h/x",
+            "http:///x",
+            "http://:80/",
+            "http://h:0/",
+            "http://h:99999/",
+            "http://h:/",
+            "http://h:+80/",
+            "http://::1/",
+            "http://[::1/",
+            "http://[::1]x/",
+            "http://[z]/",
+            "http://-h/",
+            "http://h..i/",
+            "http://h/\u{1b}",
+            "http://h/ x",
+            "ftp://h/",
+            "",
+            &long,
+        ] {
+            assert!(Url::parse(refused).is_err(), "{refused}");
+        }
+        assert_eq!(Url::configured("x").unwrap_err().kind(), Kind::Config);
+    }
+
+    #[test]
+    fn child_keeps_the_query() {
+        for (server, want) in [
+            ("http://h", "http://h/latest.json"),
+            ("http://h/", "http://h/latest.json"),
+            ("http://h/os/stable", "http://h/os/stable/latest.json"),
+            ("http://h/os/?k=v", "http://h/os/latest.json?k=v"),
+        ] {
+            assert_eq!(Url::parse(server).unwrap().child("latest.json").request_text(), want);
+        }
+    }
+
+    #[test]
+    fn never_shows_what_may_be_secret() {
+        let u = Url::parse("https://h/p?X-Amz-Signature=secret#frag").unwrap();
+        assert!(!format!("{u} {u:?}").contains("secret"));
+        for text in ["https://user:secret@h/p", "https://h /p?secret", "ftp://user:secret@h/"] {
+            assert!(!Url::parse(text).unwrap_err().to_string().contains("secret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn knows_loopback_hosts() {
+        for (host, want) in [
+            ("localhost", true),
+            ("LOCALHOST", true),
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("[::1]", true),
+            ("::1", true),
+            ("10.0.0.1", false),
+            ("localhost.evil.org", false),
+            ("127.0.0.1.evil.org", false),
+            ("[::2]", false),
+            ("128.0.0.1", false),
+        ] {
+            assert_eq!(is_loopback(host), want, "{host}");
+        }
+    }
+}

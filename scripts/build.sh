@@ -99,6 +99,11 @@ find_zig() {
     command -v cargo-zigbuild >/dev/null || die "no cargo-zigbuild: scripts/install-deps.sh build brings it"
 }
 
+# vendor/ counts only while it holds the crates of the present Cargo.lock.
+vendor_fits() {
+    [ "$(sha256sum <"$REPO/Cargo.lock")" = "$(cat "$REPO/vendor/.complete/cargo-lock.sha256" 2>/dev/null)" ]
+}
+
 build_epoch() {
     if [ -n "${SOURCE_DATE_EPOCH:-}" ]; then echo "$SOURCE_DATE_EPOCH"; return; fi
     if git -C "$REPO" log -1 --format=%ct 2>/dev/null; then return; fi
@@ -115,7 +120,8 @@ run_cargo() {
         export RUSTC_BOOTSTRAP=1
         set -- "$@" --config "$REPO/scripts/musl.toml"
     fi
-    if [ -e "$REPO/vendor/.complete" ]; then
+    if vendor_fits; then
+        say "crates come from vendor/"
         set -- "$@" --offline --config 'source.crates-io.replace-with="vendored-sources"' \
             --config "source.vendored-sources.directory=\"$REPO/vendor\""
     fi

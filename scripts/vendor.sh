@@ -1,0 +1,116 @@
+#!/bin/sh
+# Fills vendor/ with the crates of Cargo.lock, and keeps the committed list of them.
+set -eu
+
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+MANIFEST=$REPO/vendor/MANIFEST.tsv
+WORK=
+
+usage() {
+    cat <<USAGE
+Usage: scripts/vendor.sh [--check]
+
+Downloads the source of every crate in Cargo.lock into vendor/ (not committed; a build without
+network uses it) and writes vendor/MANIFEST.tsv (committed): crate, version, SHA-256 of the
+crate's archive, licence.
+
+  --check      only hold MANIFEST.tsv against Cargo.lock: no network, nothing is written
+  -h, --help   this text
+USAGE
+}
+
+say() { printf 'vendor: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
+
+# crate, version, checksum of everything in Cargo.lock that came from outside.
+locked_crates() {
+    awk -F '"' '
+        /^\[\[package\]\]/ { name = version = "" }
+        /^name = /     { name = $2 }
+        /^version = /  { version = $2 }
+        /^checksum = / { print name "\t" version "\t" $2 }
+    ' "$REPO/Cargo.lock" | LC_ALL=C sort
+}
+
+check() {
+    [ -f "$MANIFEST" ] || die "no vendor/MANIFEST.tsv: run scripts/vendor.sh"
+    # git and path crates have no checksum, so nothing could be held against it.
+    if grep -q '^source = "git+' "$REPO/Cargo.lock"; then die "Cargo.lock has a crate from git"; fi
+    locked_crates >"$WORK/locked"
+    grep -v '^#' "$MANIFEST" >"$WORK/listed"
+    cut -f 1-3 "$WORK/listed" >"$WORK/listed-crates"
+    if ! cmp -s "$WORK/locked" "$WORK/listed-crates"; then
+        diff "$WORK/listed-crates" "$WORK/locked" >&2 || true
+        die "vendor/MANIFEST.tsv (<) is not what Cargo.lock (>) says: run scripts/vendor.sh and commit it"
+    fi
+    awk -F '\t' 'NF != 4 || $4 == "" { print "vendor: no licence: " $1 " " $2; bad = 1 } END { exit bad }' \
+        "$WORK/listed" >&2 || die "vendor/MANIFEST.tsv is incomplete"
+    say "ok: $(wc -l <"$WORK/locked") crates, MANIFEST.tsv agrees with Cargo.lock"
+}
+
+write_manifest() {
+    cargo metadata --locked --format-version 1 >"$WORK/metadata"
+    python3 -c '
+import json, sys
+for p in json.load(sys.stdin)["packages"]:
+    if p["source"]:
+        print(p["name"], p["version"], p["license"] or "see " + str(p["license_file"]), sep="\t")
+' <"$WORK/metadata" >"$WORK/licences"
+    locked_crates >"$WORK/locked"
+    {
+        printf '# Written by scripts/vendor.sh from Cargo.lock: crate, version, SHA-256, licence.\n'
+        awk -F '\t' 'NR == FNR { licence[$1 " " $2] = $3; next }
+            { print $0 "\t" licence[$1 " " $2] }' "$WORK/licences" "$WORK/locked"
+    } >"$WORK/manifest"
+    mv "$WORK/manifest" "$MANIFEST"
+    chmod 644 "$MANIFEST"
+}
+
+fill() {
+    set -- --locked --versioned-dirs
+    # A release build compiles std as well (scripts/build.sh): its crates have to be there too.
+    cargo=cargo
+    for rustc in /usr/bin/rustc rustc; do
+        command -v "$rustc" >/dev/null || continue
+        std=$("$rustc" --print sysroot)/lib/rustlib/src/rust/library/Cargo.toml
+        if [ -e "$std" ]; then
+            set -- "$@" --sync "$std"
+            cargo=${rustc%rustc}cargo
+            break
+        fi
+    done
+    rm -rf "$REPO/vendor/.complete"
+    # std's manifest has unstable keys.
+    RUSTC_BOOTSTRAP=1 "$cargo" vendor "$@" "$REPO/vendor" >/dev/null
+    # A directory, since those are what .gitignore leaves out below vendor/.
+    mkdir "$REPO/vendor/.complete"
+    sha256sum <"$REPO/Cargo.lock" >"$REPO/vendor/.complete/cargo-lock.sha256"
+}
+
+main() {
+    check_only=no
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --check) check_only=yes ;;
+            *) usage >&2; die "unknown option: $1" ;;
+        esac
+        shift
+    done
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    WORK=$(mktemp -d)
+    cd "$REPO"
+    if [ "$check_only" = no ]; then
+        for tool in cargo python3; do
+            command -v "$tool" >/dev/null || die "no $tool: scripts/install-deps.sh build brings it"
+        done
+        fill
+        write_manifest
+    fi
+    check
+}
+
+main "$@"

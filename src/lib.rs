@@ -3,16 +3,31 @@
 #![deny(missing_docs)]
 
 pub mod atomic;
+pub mod cli;
+pub mod cmdline;
 pub mod error;
+pub mod failed;
+pub mod gpt;
 pub mod grubenv;
 pub mod grubenv_file;
+pub mod gzip;
+pub mod http;
 pub mod json;
+pub mod mount;
 pub mod oci;
+pub mod partition;
+pub mod readback;
+pub mod reconcile;
 pub mod slot;
+pub mod source;
 pub mod state;
+pub mod store;
+pub mod superblock;
 pub mod sys;
 pub mod system;
 pub mod text;
 pub mod time;
+pub mod tls;
 pub mod url;
 pub mod version;
+pub mod window;

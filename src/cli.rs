@@ -1,0 +1,220 @@
+//! The command line as argh structs; nothing else. What the words mean is config.rs's business.
+//!
+//! Must never: read a file or decide anything.
+
+use argh::FromArgs;
+use std::path::PathBuf;
+
+/// A/B update agent of KubeSolo OS. Exit codes: 0 done, 1 internal, 2 usage or configuration, 3 nothing to do,
+/// 4 refused by a gate, 5 not authentic, 6 network or registry, 7 device, slot or boot state, 8 another run
+/// holds the lock, 9 unhealthy.
+#[derive(FromArgs, Debug)]
+pub struct Cli {
+    /// print the version and exit
+    #[argh(switch, short = 'V')]
+    pub version: bool,
+    /// what to do
+    #[argh(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Flags that every command takes.
+#[derive(Clone, Debug, Default)]
+pub struct Common {
+    /// `--config`
+    pub config: Option<PathBuf>,
+    /// `--state`
+    pub state: Option<PathBuf>,
+    /// `--root`
+    pub root: Option<PathBuf>,
+    /// `--server`
+    pub server: Option<String>,
+    /// `--registry`
+    pub registry: Option<String>,
+    /// `--tag`
+    pub tag: Option<String>,
+    /// `--layout`
+    pub layout: Option<PathBuf>,
+}
+
+/// argh can not flatten a struct into another, so the common flags are written into each command here.
+/// (Types are matched as words, since argh reads their spelling.)
+macro_rules! command {
+    ($(#[$meta:meta])* $name:ident, $word:literal { $($(#[$field_meta:meta])* $field:ident: $kind:ident $(<$inner:ident>)?,)* }) => {
+        $(#[$meta])*
+        #[derive(FromArgs, Debug)]
+        #[argh(subcommand, name = $word)]
+        pub struct $name {
+            /// configuration file (default /etc/kubesolo/update.conf)
+            #[argh(option)]
+            pub config: Option<PathBuf>,
+            /// state file (default update/state.json on the data partition)
+            #[argh(option)]
+            pub state: Option<PathBuf>,
+            /// directory that stands for / (tests, chroots, rescue)
+            #[argh(option)]
+            pub root: Option<PathBuf>,
+            /// update server: an HTTP(S) URL, or an OCI reference
+            #[argh(option)]
+            pub server: Option<String>,
+            /// OCI registry: host[:port]/repository[:tag][@digest]
+            #[argh(option)]
+            pub registry: Option<String>,
+            /// tag to use in place of the reference's
+            #[argh(option)]
+            pub tag: Option<String>,
+            /// OCI image layout directory
+            #[argh(option)]
+            pub layout: Option<PathBuf>,
+            $($(#[$field_meta])* pub $field: $kind $(<$inner>)?,)*
+        }
+
+        impl $name {
+            /// Returns the flags that every command takes.
+            pub fn common(&self) -> Common {
+                Common {
+                    config: self.config.clone(),
+                    state: self.state.clone(),
+                    root: self.root.clone(),
+                    server: self.server.clone(),
+                    registry: self.registry.clone(),
+                    tag: self.tag.clone(),
+                    layout: self.layout.clone(),
+                }
+            }
+        }
+    };
+}
+
+command! {
+    /// Ask the source for an update and run the gates; changes nothing.
+    Check, "check" {
+        /// print one JSON document
+        #[argh(switch)]
+        json: bool,
+        /// take a version that is older than the running one
+        #[argh(switch)]
+        allow_downgrade: bool,
+        /// take an artifact that failed here before
+        #[argh(switch)]
+        retry_failed: bool,
+    }
+}
+
+command! {
+    /// Download an update into the slot that is not running, and prove it.
+    Apply, "apply" {
+        /// print one JSON document
+        #[argh(switch)]
+        json: bool,
+        /// activate it when it is staged
+        #[argh(switch)]
+        activate: bool,
+        /// activate it and restart the machine
+        #[argh(switch)]
+        reboot: bool,
+        /// take a version that is older than the running one
+        #[argh(switch)]
+        allow_downgrade: bool,
+        /// take an artifact that failed here before
+        #[argh(switch)]
+        retry_failed: bool,
+        /// go on although GRUB has not shown that it can write its environment block
+        #[argh(switch)]
+        allow_unproven_bootloader: bool,
+    }
+}
+
+command! {
+    /// Let GRUB try the staged slot at the next boot.
+    Activate, "activate" {
+        /// print one JSON document
+        #[argh(switch)]
+        json: bool,
+        /// restart the machine afterwards
+        #[argh(switch)]
+        reboot: bool,
+        /// go on although GRUB has not shown that it can write its environment block
+        #[argh(switch)]
+        allow_unproven_bootloader: bool,
+    }
+}
+
+command! {
+    /// Go back to the other slot at the next boot.
+    Rollback, "rollback" {
+        /// print one JSON document
+        #[argh(switch)]
+        json: bool,
+        /// restart the machine afterwards
+        #[argh(switch)]
+        reboot: bool,
+        /// go on although GRUB has not shown that it can write its environment block
+        #[argh(switch)]
+        allow_unproven_bootloader: bool,
+    }
+}
+
+command! {
+    /// Confirm a trial boot when the node is healthy (not built yet).
+    Healthcheck, "healthcheck" {
+        /// print one JSON document
+        #[argh(switch)]
+        json: bool,
+    }
+}
+
+command! {
+    /// Show slots, boot variables and the state of the update.
+    Status, "status" {
+        /// print one JSON document
+        #[argh(switch)]
+        json: bool,
+    }
+}
+
+command! {
+    /// Serve metrics for Prometheus (not built yet).
+    Metrics, "metrics" {
+    }
+}
+
+command! {
+    /// Hold a slot against its record (not built yet).
+    Verify, "verify" {
+        /// print one JSON document
+        #[argh(switch)]
+        json: bool,
+    }
+}
+
+/// The commands.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+#[allow(missing_docs)] // each is documented at its own struct
+pub enum Command {
+    Check(Check),
+    Apply(Apply),
+    Activate(Activate),
+    Rollback(Rollback),
+    Healthcheck(Healthcheck),
+    Status(Status),
+    Metrics(Metrics),
+    Verify(Verify),
+}
+
+impl Command {
+    /// Returns the flags that every command takes.
+    pub fn common(&self) -> Common {
+        match self {
+            Command::Check(c) => c.common(),
+            Command::Apply(c) => c.common(),
+            Command::Activate(c) => c.common(),
+            Command::Rollback(c) => c.common(),
+            Command::Healthcheck(c) => c.common(),
+            Command::Status(c) => c.common(),
+            Command::Metrics(c) => c.common(),
+            Command::Verify(c) => c.common(),
+        }
+    }
+}

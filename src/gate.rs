@@ -1,0 +1,185 @@
+//! The gates: every policy that refuses an artifact before a byte of it is downloaded. Pure.
+//!
+//! Called from one place (cmd/check.rs) with the same facts for every source.
+//! Must never: fetch, read or write anything, or stop at the first refusal.
+
+use crate::error::{Error, Kind, Result};
+use crate::oci::digest::Digest;
+use crate::source::Artifact;
+use crate::text::{human_size, printable};
+use crate::time::parse_rfc3339;
+use crate::version::Version;
+use crate::window::Window;
+use std::cmp::Ordering;
+
+/// Channel of an artifact whose publisher named none.
+pub const DEFAULT_CHANNEL: &str = "stable";
+
+/// What the gates need to know of this machine, now.
+pub struct Facts<'a> {
+    /// `amd64` or `arm64`.
+    pub architecture: &'a str,
+    /// Channel that the configuration follows.
+    pub channel: &'a str,
+    /// Version of the running slot.
+    pub running_version: &'a str,
+    /// Artifact in the running slot, where it is known.
+    pub running_digest: Option<Digest>,
+    /// Why the target slot must not be touched now.
+    pub trial_pending: Option<&'a str>,
+    /// Artifacts that rolled back, and why.
+    pub failed: &'a [(Digest, String)],
+    /// Seconds since 1970, UTC; never before the build.
+    pub now_secs: u64,
+    /// Room in the target slot once its old files are gone; `None` where it can not be told.
+    pub room_bytes: Option<u64>,
+    /// When updates may be applied.
+    pub window: Option<&'a Window>,
+    /// `--allow-downgrade`.
+    pub allow_downgrade: bool,
+    /// `--retry-failed`.
+    pub retry_failed: bool,
+}
+
+/// Names a gate. The label is part of the `--json` output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the labels say it
+pub enum Gate {
+    TrialPending,
+    Architecture,
+    Channel,
+    Version,
+    MinCompatible,
+    Expired,
+    FailedBefore,
+    Size,
+    Window,
+}
+
+impl Gate {
+    /// Returns the stable label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Gate::TrialPending => "trial_pending",
+            Gate::Architecture => "architecture",
+            Gate::Channel => "channel",
+            Gate::Version => "version",
+            Gate::MinCompatible => "min_compatible_version",
+            Gate::Expired => "expired",
+            Gate::FailedBefore => "failed_before",
+            Gate::Size => "size",
+            Gate::Window => "maintenance_window",
+        }
+    }
+
+    /// Says whether the refusal is a fault that a person must mend, rather than the ordinary course
+    /// of things (a window that is shut, a mirror that lags, a version already known to be bad).
+    pub fn is_fault(self) -> bool {
+        matches!(self, Gate::Architecture | Gate::Channel | Gate::MinCompatible | Gate::Expired | Gate::Size)
+    }
+}
+
+/// One gate that refused, with the two values it compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which gate.
+    pub gate: Gate,
+    /// Both values, for people.
+    pub why: String,
+}
+
+/// What the gates say of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may be taken.
+    Take,
+    /// It is what runs already.
+    UpToDate,
+    /// It must not be taken; at least one refusal.
+    Refused(Vec<Refusal>),
+}
+
+/// Holds an artifact against every gate.
+/// Errors: Source: the artifact's own versions or dates are malformed. Slot: the running version is.
+pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
+    let mut refusals = Vec::new();
+    let mut refuse = |gate: Gate, why: String| refusals.push(Refusal { gate, why });
+    let running = Version::parse(facts.running_version)
+        .map_err(|e| Error::new(Kind::Slot, e.to_string()).at("read", "version of the running slot"))?;
+    let offered = Version::parse(&artifact.version)?;
+
+    let architecture = artifact.architecture.as_deref();
+    if architecture != Some(facts.architecture) {
+        let named = architecture.map_or("no architecture".to_string(), printable);
+        refuse(Gate::Architecture, format!("artifact is for {named}, this machine is {}", facts.architecture));
+    }
+    let channel = artifact.channel.as_deref().unwrap_or(DEFAULT_CHANNEL);
+    if channel != facts.channel {
+        refuse(
+            Gate::Channel,
+            format!("artifact is on channel {}, this machine follows {}", printable(channel), facts.channel),
+        );
+    }
+    let order = offered.cmp(&running);
+    let other_build = facts.running_digest.is_some_and(|d| d != artifact.digest);
+    if order == Ordering::Equal && !(facts.allow_downgrade && other_build) {
+        // A wrong architecture or channel is a fault even when the number is the same.
+        let same = refusals.is_empty();
+        return Ok(if same { Verdict::UpToDate } else { Verdict::Refused(refusals) });
+    }
+    if order == Ordering::Less && !facts.allow_downgrade {
+        refuse(Gate::Version, format!("{offered} is older than the running {running} (--allow-downgrade takes it)"));
+    }
+    if let Some(minimum) = &artifact.min_compatible_version {
+        let minimum = Version::parse(minimum)?;
+        if running < minimum {
+            refuse(Gate::MinCompatible, format!("it needs at least {minimum} to update from, {running} is running"));
+        }
+    }
+    if let Some(expires) = &artifact.expires
+        && parse_rfc3339(expires)? <= facts.now_secs
+    {
+        let now = crate::time::rfc3339(facts.now_secs);
+        refuse(Gate::Expired, format!("it expired at {}, now is {now}", printable(expires)));
+    }
+    let known_bad = facts.failed.iter().find(|(digest, _)| *digest == artifact.digest);
+    if let Some((digest, reason)) = known_bad
+        && !facts.retry_failed
+    {
+        refuse(
+            Gate::FailedBefore,
+            format!("{} failed here before: {} (--retry-failed takes it)", digest.short(), printable(reason)),
+        );
+    }
+    judge_place_and_time(artifact, facts, &mut refuse);
+    Ok(if refusals.is_empty() { Verdict::Take } else { Verdict::Refused(refusals) })
+}
+
+fn judge_place_and_time(artifact: &Artifact, facts: &Facts<'_>, refuse: &mut dyn FnMut(Gate, String)) {
+    if let Some(why) = facts.trial_pending {
+        refuse(Gate::TrialPending, why.to_string());
+    }
+    let needed = artifact.kernel.size_bytes.saturating_add(artifact.initramfs.size_bytes);
+    if let Some(room) = facts.room_bytes
+        && needed > room
+    {
+        let (needed, room) = (human_size(needed), human_size(room));
+        refuse(Gate::Size, format!("it needs {needed}, the target slot has room for {room}"));
+    }
+    if let Some(window) = facts.window
+        && !window.is_open(facts.now_secs)
+    {
+        let now = crate::time::rfc3339(facts.now_secs);
+        refuse(Gate::Window, format!("the maintenance window is {window}, now is {now}"));
+    }
+}
+
+/// Turns refusals into the error that a command ends with.
+pub fn refused(version: &str, refusals: &[Refusal]) -> Error {
+    let reasons: Vec<&str> = refusals.iter().map(|r| r.why.as_str()).collect();
+    Error::new(Kind::Gate, format!("refused: {}", reasons.join("; "))).at("take version", version)
+}
+
+#[cfg(test)]
+#[path = "gate_tests.rs"]
+mod tests;

@@ -1,0 +1,193 @@
+//! What happened since the last run: the state file held against GRUB's variables and this boot. Pure.
+//!
+//! A power cut can fall between the boot variables and the state file, and GRUB can roll back by
+//! itself; the boot variables are the truth, the state follows them.
+//! Must never: decide anything about an update that is not on trial or staged.
+
+use crate::grubenv::BootVars;
+use crate::slot::Slot;
+use crate::state::{Phase, State};
+
+/// What this run sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The running slot.
+    pub running: Slot,
+    /// GRUB's variables.
+    pub vars: BootVars,
+    /// This boot's id, where the kernel tells it.
+    pub boot_id: Option<&'a str>,
+}
+
+/// What must be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// State and boot variables agree.
+    Nothing,
+    /// `activate` wrote the boot variables, and was cut off before it wrote the state.
+    WasActivated,
+    /// `healthcheck` confirmed the trial, and was cut off before it wrote the state.
+    WasConfirmed,
+    /// The machine is back on the other slot.
+    RolledBack {
+        /// The slot that did not make it.
+        gave_up: Slot,
+        /// Why, for people.
+        reason: String,
+    },
+    /// GRUB gave a slot up that no attempt of ours knows; the mark has to be cleared.
+    StaleMark,
+    /// GRUB booted the other slot although the active one is confirmed: what runs becomes active.
+    ActiveSlotUnusable,
+}
+
+/// Says why the target slot must not be touched, while a trial is pending.
+pub fn pending_trial(running: Slot, vars: &BootVars) -> Option<String> {
+    if vars.boot_success != Some(false) {
+        return None;
+    }
+    let active = vars.active_slot.unwrap_or(running);
+    let other = active.other();
+    Some(match active == running {
+        true => format!("slot {active} runs on trial and slot {other} is its fallback"),
+        false => format!("slot {active} is activated and waits for its first boot; slot {other} is its fallback"),
+    })
+}
+
+/// Finds what the last run or GRUB left to be recorded.
+pub fn find(state: &State, seen: &Seen<'_>) -> Finding {
+    if let Some(gave_up) = seen.vars.rollback_from {
+        if !state.phase.may_become(Phase::RolledBack) {
+            return Finding::StaleMark;
+        }
+        let reason = match state.phase {
+            Phase::RolledBack => format!("slot {gave_up} did not come up after a rollback to it; GRUB went back"),
+            _ => format!("slot {gave_up} was not confirmed in three boots; GRUB went back"),
+        };
+        return Finding::RolledBack { gave_up, reason };
+    }
+    let active = seen.vars.active_slot.unwrap_or(seen.running);
+    let on_trial = seen.vars.boot_success == Some(false);
+    match (state.phase, state.target_slot) {
+        (Phase::Activated | Phase::Verifying, Some(target)) => trial(state, target, active, on_trial, seen),
+        (Phase::Staged, Some(target)) if target == active && (on_trial || target == seen.running) => {
+            Finding::WasActivated
+        }
+        _ if active != seen.running && !on_trial => Finding::ActiveSlotUnusable,
+        _ => Finding::Nothing,
+    }
+}
+
+fn trial(state: &State, target: Slot, active: Slot, on_trial: bool, seen: &Seen<'_>) -> Finding {
+    let running = seen.running;
+    let back = |reason: String| Finding::RolledBack { gave_up: target, reason };
+    if active != target {
+        return back(format!("slot {active} was made active again before slot {target} was confirmed"));
+    }
+    if running == target {
+        return if on_trial { Finding::Nothing } else { Finding::WasConfirmed };
+    }
+    // Not rebooted yet, or GRUB could not load the target and fell through to this slot.
+    let other_boot = matches!((&state.activated_boot_id, seen.boot_id), (Some(then), Some(now)) if then != now);
+    let was_counted = seen.vars.boot_counter.is_some_and(|left| left < 3);
+    if !on_trial || other_boot || was_counted {
+        return back(format!("slot {target} could not be loaded; GRUB booted slot {running}"));
+    }
+    Finding::Nothing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vars(active: Slot, success: bool, counter: u8) -> BootVars {
+        BootVars {
+            active_slot: Some(active),
+            boot_success: Some(success),
+            boot_counter: Some(counter),
+            rollback_from: None,
+            boot_canary: true,
+        }
+    }
+
+    fn seen(running: Slot, vars: BootVars) -> Seen<'static> {
+        Seen { running, vars, boot_id: Some("second") }
+    }
+
+    fn state(phase: Phase) -> State {
+        let activated_boot_id = Some("first".to_string());
+        State { phase, target_slot: Some(Slot::B), activated_boot_id, ..State::default() }
+    }
+
+    #[test]
+    fn agreement_is_nothing() {
+        for (phase, running, vars) in [
+            (Phase::Idle, Slot::A, vars(Slot::A, true, 3)),
+            (Phase::Staged, Slot::A, vars(Slot::A, true, 3)),
+            (Phase::Activated, Slot::B, vars(Slot::B, false, 2)),
+            (Phase::Verifying, Slot::B, vars(Slot::B, false, 0)),
+            (Phase::Success, Slot::B, vars(Slot::B, true, 2)),
+            (Phase::RolledBack, Slot::A, vars(Slot::A, true, 0)),
+            (Phase::RolledBack, Slot::B, vars(Slot::A, false, 3)), // manual rollback, not booted yet
+        ] {
+            assert_eq!(find(&state(phase), &seen(running, vars)), Finding::Nothing, "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn waiting_for_the_reboot_is_not_a_rollback() {
+        let waiting = Seen { boot_id: Some("first"), ..seen(Slot::A, vars(Slot::B, false, 3)) };
+        assert_eq!(find(&state(Phase::Activated), &waiting), Finding::Nothing);
+    }
+
+    #[test]
+    fn every_way_back_is_seen() {
+        let marked = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 0) };
+        for (phase, running, vars, words) in [
+            (Phase::Activated, Slot::A, marked, "three boots"),
+            (Phase::Verifying, Slot::A, marked, "three boots"),
+            (Phase::Staged, Slot::A, marked, "three boots"),
+            (Phase::Idle, Slot::A, marked, "three boots"), // the state file was lost
+            (Phase::RolledBack, Slot::A, marked, "after a rollback"),
+            (Phase::Activated, Slot::A, vars(Slot::B, false, 3), "could not be loaded"), // another boot, not counted
+            (Phase::Activated, Slot::A, vars(Slot::B, false, 2), "could not be loaded"),
+            (Phase::Activated, Slot::A, vars(Slot::A, true, 3), "made active again"),
+            (Phase::Verifying, Slot::A, vars(Slot::B, true, 3), "could not be loaded"),
+        ] {
+            match find(&state(phase), &seen(running, vars)) {
+                Finding::RolledBack { gave_up: Slot::B, reason } => assert!(reason.contains(words), "{reason}"),
+                other => panic!("{phase:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn cuts_between_boot_variables_and_state_are_mended() {
+        assert_eq!(find(&state(Phase::Staged), &seen(Slot::A, vars(Slot::B, false, 3))), Finding::WasActivated);
+        assert_eq!(find(&state(Phase::Staged), &seen(Slot::B, vars(Slot::B, false, 2))), Finding::WasActivated);
+        assert_eq!(find(&state(Phase::Staged), &seen(Slot::B, vars(Slot::B, true, 2))), Finding::WasActivated);
+        assert_eq!(find(&state(Phase::Activated), &seen(Slot::B, vars(Slot::B, true, 2))), Finding::WasConfirmed);
+        assert_eq!(find(&state(Phase::Verifying), &seen(Slot::B, vars(Slot::B, true, 2))), Finding::WasConfirmed);
+    }
+
+    #[test]
+    fn a_confirmed_slot_that_does_not_boot_is_not_active_any_more() {
+        for phase in [Phase::Idle, Phase::Success, Phase::Failed, Phase::RolledBack, Phase::Staged] {
+            let finding = find(&state(phase), &seen(Slot::A, vars(Slot::B, true, 3)));
+            assert_eq!(finding, Finding::ActiveSlotUnusable, "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn a_mark_nobody_can_record_is_cleared() {
+        let marked = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 0) };
+        assert_eq!(find(&state(Phase::Downloading), &seen(Slot::A, marked)), Finding::StaleMark);
+    }
+
+    #[test]
+    fn trials_are_named() {
+        assert_eq!(pending_trial(Slot::A, &vars(Slot::A, true, 3)), None);
+        assert!(pending_trial(Slot::B, &vars(Slot::B, false, 2)).unwrap().contains("slot B runs on trial"));
+        assert!(pending_trial(Slot::A, &vars(Slot::B, false, 3)).unwrap().contains("waits for its first boot"));
+    }
+}

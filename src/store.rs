@@ -1,0 +1,205 @@
+//! The agent's files on the data partition: lock, state, failed artifacts.
+//!
+//! A broken file is kept aside, said aloud, and never stops an update.
+//! Must never: hold a second copy of the state in memory across commands.
+
+use crate::atomic;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::failed::{FAILED_MAX_BYTES, Failures};
+use crate::state::{STATE_MAX_BYTES, State};
+use crate::sys;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Finds the agent's files.
+pub struct Store {
+    state_file: PathBuf,
+    dir: PathBuf,
+}
+
+/// Held by the one run that may change anything; ends with the process.
+pub struct Lock {
+    _file: File,
+}
+
+/// A file's content, and what was wrong with it.
+pub struct Loaded<T> {
+    /// What it says; the default where it is missing or broken.
+    pub value: T,
+    /// Why it could not be used.
+    pub damage: Option<Error>,
+}
+
+impl Store {
+    /// Points at `update/` on the data partition, or beside a `--state` file.
+    pub fn new(data_dir: &Path, state_flag: Option<&Path>) -> Store {
+        match state_flag {
+            Some(file) => {
+                let dir = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                Store { state_file: file.to_path_buf(), dir: dir.to_path_buf() }
+            }
+            None => {
+                let dir = data_dir.join("update");
+                Store { state_file: dir.join("state.json"), dir }
+            }
+        }
+    }
+
+    /// Takes the lock, making the directory if need be.
+    /// Errors: Busy: another run holds it. State: the data partition can not be written.
+    pub fn lock(&self) -> Result<Lock> {
+        let hint = "the data partition may be full, read-only or missing";
+        fs::create_dir_all(&self.dir).io(Kind::State, "create", self.dir.display()).map_err(|e| e.hint(hint))?;
+        let path = self.dir.join("lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .io(Kind::State, "open", path.display())
+            .map_err(|e| e.hint(hint))?;
+        if !sys::try_lock(&file).io(Kind::State, "lock", path.display())? {
+            return Err(Error::new(Kind::Busy, "another run holds it")
+                .at("lock", path.display())
+                .hint("wait until that run ends"));
+        }
+        Ok(Lock { _file: file })
+    }
+
+    /// Reads the state; a missing file is idle, a broken one as well.
+    pub fn state(&self) -> Loaded<State> {
+        load(&self.state_file, STATE_MAX_BYTES, State::parse)
+    }
+
+    /// Writes the state, durably.
+    /// Errors: State: the data partition can not be written.
+    pub fn save_state(&self, state: &State) -> Result<()> {
+        save(&self.state_file, &state.encode())
+    }
+
+    /// Reads the remembered failures.
+    pub fn failures(&self) -> Loaded<Failures> {
+        load(&self.failed_file(), FAILED_MAX_BYTES, Failures::parse)
+    }
+
+    /// Writes the remembered failures, durably.
+    /// Errors: State: the data partition can not be written.
+    pub fn save_failures(&self, failures: &Failures) -> Result<()> {
+        save(&self.failed_file(), &failures.encode())
+    }
+
+    /// Moves broken files out of the way, under the lock.
+    /// Returns: the sentences that stderr should get.
+    pub fn set_broken_aside(&self) -> Vec<String> {
+        let broken = [(self.state_file.clone(), self.state().damage), (self.failed_file(), self.failures().damage)];
+        let mut said = Vec::new();
+        for (path, damage) in broken {
+            let Some(damage) = damage else { continue };
+            let mut aside = path.clone().into_os_string();
+            aside.push(".corrupt");
+            let moved = fs::rename(&path, &aside).and_then(|()| atomic::sync_dir(&self.dir));
+            said.push(match moved {
+                Ok(()) => format!("{damage}; kept as {} and counted as new", Path::new(&aside).display()),
+                Err(e) => format!("{damage}; it could not be moved aside: {e}"),
+            });
+        }
+        said
+    }
+
+    fn failed_file(&self) -> PathBuf {
+        self.dir.join("failed.json")
+    }
+}
+
+fn load<T: Default>(path: &Path, max_bytes: u64, parse: fn(&[u8]) -> Result<T>) -> Loaded<T> {
+    let read = match read_bounded(path, max_bytes) {
+        Ok(Some(bytes)) => parse(&bytes),
+        Ok(None) => Ok(T::default()),
+        Err(e) => Err(Error::new(Kind::State, e.to_string())),
+    };
+    match read {
+        Ok(value) => Loaded { value, damage: None },
+        Err(e) => Loaded { value: T::default(), damage: Some(e.at("read", path.display())) },
+    }
+}
+
+fn save(path: &Path, text: &str) -> Result<()> {
+    atomic::replace(path, text.as_bytes())
+        .io(Kind::State, "write", path.display())
+        .map_err(|e| e.hint("the data partition may be full or read-only"))
+}
+
+/// Reads a whole small file.
+/// Returns: `None` if it is not there.
+/// Errors: InvalidData: it is longer than `max_bytes`.
+pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut bytes = Vec::new();
+    file.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("longer than {max_bytes} bytes")));
+    }
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Phase;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path(), None);
+        (dir, store)
+    }
+
+    #[test]
+    fn a_missing_state_is_idle_and_a_written_one_is_read() {
+        let (_dir, store) = store();
+        assert_eq!(store.state().value, State::default());
+        let _lock = store.lock().unwrap();
+        let mut state = State::default();
+        state.begin("1.0.0", "x", 1).unwrap();
+        store.save_state(&state).unwrap();
+        assert_eq!(store.state().value.phase, Phase::Checking);
+    }
+
+    #[test]
+    fn the_lock_is_exclusive_and_ends_with_its_holder() {
+        let (_dir, store) = store();
+        let lock = store.lock().unwrap();
+        assert_eq!(store.lock().err().map(|e| e.exit_code()), Some(8));
+        drop(lock);
+        assert!(store.lock().is_ok());
+    }
+
+    #[test]
+    fn broken_files_are_kept_aside_and_count_as_new() {
+        let (dir, store) = store();
+        let _lock = store.lock().unwrap();
+        let update = dir.path().join("update");
+        for garbage in [&b"{\"phase\":"[..], b"\xff\xfe", &vec![b' '; 70_000]] {
+            fs::write(update.join("state.json"), garbage).unwrap();
+            assert!(store.state().damage.is_some());
+            let said = store.set_broken_aside();
+            assert_eq!(said.len(), 1, "{said:?}");
+            assert_eq!(fs::read(update.join("state.json.corrupt")).unwrap(), garbage);
+            assert!(store.state().damage.is_none());
+            assert!(store.set_broken_aside().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_state_flag_takes_its_directory_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(Path::new("/nowhere"), Some(&dir.path().join("s.json")));
+        let _lock = store.lock().unwrap();
+        store.save_state(&State::default()).unwrap();
+        assert!(dir.path().join("s.json").exists() && dir.path().join("lock").exists());
+    }
+}

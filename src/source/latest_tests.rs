@@ -1,0 +1,3 @@
+//! Tests of `latest.rs`.
+
+use super::*;

@@ -1,0 +1,3 @@
+//! Tests of `layout.rs`.
+
+use super::*;

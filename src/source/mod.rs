@@ -1,0 +1,266 @@
+//! Where updates come from: HTTP server, OCI registry, or OCI image layout, behind one small trait.
+//!
+//! A source describes an artifact and opens its files; it decides nothing (see `gate`) and
+//! writes nothing (see `stage`). Must never: hand out a document whose digest was asked for and not checked.
+
+pub mod latest;
+pub mod layout;
+pub mod registry;
+
+use crate::error::{Error, Kind, Result};
+use crate::http::Client;
+use crate::oci::digest::Digest;
+use crate::oci::manifest::{self, Choice, Descriptor, Document, Index, Manifest};
+use crate::oci::reference::Reference;
+use crate::url::Url;
+use std::io::Read;
+use std::path::PathBuf;
+
+pub use crate::http::PlainHttp;
+
+/// Longest version, in characters.
+const MAX_VERSION: usize = 128;
+
+/// Names one file of an artifact: how long it is, what it must hash to, and where it lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRef {
+    /// Length in bytes; above 0 and below 2^63.
+    pub size_bytes: u64,
+    /// SHA-256 of the bytes.
+    pub sha256: Digest,
+    pub(crate) place: Place,
+}
+
+/// Where a file lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A blob of the source's repository or layout, named by the file's own digest.
+    Blob,
+    /// A URL.
+    Url(Url),
+}
+
+/// Describes what a source offers for one architecture. Every text is as the source gave it, so it goes
+/// through `text::printable` before it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// Version: 1 to 128 printable ASCII characters without spaces.
+    pub version: String,
+    /// Channel.
+    pub channel: Option<String>,
+    /// What the artifact says it is for, in Go's names (amd64, arm64). Not checked against the request.
+    pub architecture: Option<String>,
+    /// Lowest version that can be updated to this one.
+    pub min_compatible_version: Option<String>,
+    /// Release notes, possibly long, possibly with newlines.
+    pub release_notes: Option<String>,
+    /// Release date.
+    pub release_date: Option<String>,
+    /// After this the artifact is not to be installed.
+    pub expires: Option<String>,
+    /// Identity: the digest of the per-architecture manifest; for HTTP see [`latest::identity`].
+    pub digest: Digest,
+    /// Digest of the index that led to the manifest, where one did.
+    pub index_digest: Option<Digest>,
+    /// The source, for people and for records; without secrets.
+    pub source: String,
+    /// The kernel.
+    pub kernel: FileRef,
+    /// The initramfs.
+    pub initramfs: FileRef,
+}
+
+/// A place that updates come from.
+pub trait Source {
+    /// Finds out what is offered. Reads metadata only, never a file. Input: `architecture`: amd64, arm64.
+    /// Errors: Gate: nothing here for this architecture. Digest: a document is not what it should
+    /// be. Source: a document is malformed. Network: not reachable. Config: no way to ask.
+    fn resolve(&mut self, architecture: &str) -> Result<Artifact>;
+
+    /// Opens a file of an artifact that this source resolved.
+    /// Returns: at most one byte more than `size_bytes`; **unverified**: the reader of it checks length and digest.
+    /// Errors: as above; Digest: the source announces another length.
+    fn open(&mut self, file: &FileRef) -> Result<Box<dyn Read>>;
+
+    /// Names the source for people, without secrets.
+    fn describe(&self) -> String;
+}
+
+/// Says which source to use: what configuration and command line come down to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceSpec {
+    /// An HTTP server with a `latest.json`.
+    Http {
+        /// URL of the directory that holds it.
+        server: String,
+        /// Where plain HTTP may be used.
+        plain_http: PlainHttp,
+    },
+    /// A repository in an OCI registry.
+    Registry {
+        /// Which.
+        reference: Reference,
+        /// Where plain HTTP may be used.
+        plain_http: PlainHttp,
+    },
+    /// An OCI image layout on a medium.
+    Layout {
+        /// Its directory.
+        path: PathBuf,
+        /// Which entry; needed where several are there and none is `latest`.
+        tag: Option<String>,
+    },
+}
+
+/// Makes the source. Opens no connection and no file.
+/// Errors: Config: the server URL is malformed, or plain HTTP is not allowed to it.
+pub fn open_source(spec: SourceSpec, client: &Client) -> Result<Box<dyn Source>> {
+    Ok(match spec {
+        SourceSpec::Http { server, plain_http } => {
+            Box::new(latest::Latest::new(&server, client.with_plain_http(plain_http))?)
+        }
+        SourceSpec::Registry { reference, plain_http } => {
+            Box::new(registry::Registry::new(reference, plain_http, client.with_plain_http(plain_http)))
+        }
+        SourceSpec::Layout { path, tag } => Box::new(layout::Layout::new(path, tag)),
+    })
+}
+
+/// Refuses a version that could not be shown, compared or kept.
+fn check_version(version: Option<String>, field: &str) -> Result<String> {
+    let fail = |why: &str| Err(Error::new(Kind::Source, format!("'{field}' {why}")));
+    match version {
+        None => fail("is missing"),
+        Some(v) if v.is_empty() => fail("is empty"),
+        Some(v) if v.len() > MAX_VERSION => fail("is longer than 128 characters"),
+        Some(v) if !v.bytes().all(|b| b.is_ascii_graphic()) => fail("is not printable ASCII without spaces"),
+        Some(v) => Ok(v),
+    }
+}
+
+/// Fetches a document by descriptor; what it returns has been checked with [`check_bytes`].
+type Fetch<'a> = &'a mut dyn FnMut(&Descriptor) -> Result<Vec<u8>>;
+
+/// Holds bytes against the descriptor that led to them. Errors: Digest: another length or digest.
+fn check_bytes(bytes: &[u8], want: &Descriptor) -> Result<()> {
+    if bytes.len() as u64 != want.size_bytes {
+        let (got, want) = (bytes.len(), want.size_bytes);
+        return Err(Error::new(Kind::Digest, format!("{got} bytes, where its descriptor says {want}")));
+    }
+    match Digest::of(bytes) {
+        d if d == want.digest => Ok(()),
+        d => Err(Error::new(Kind::Digest, format!("hashes to {d}"))),
+    }
+}
+
+/// Follows an index or a manifest to the artifact for one architecture.
+/// Input: `document`: parsed from bytes that hash to `digest`; `name`: the source, for people.
+/// Errors: as [`Source::resolve`].
+fn follow(document: Document, digest: Digest, architecture: &str, name: &str, fetch: Fetch) -> Result<Artifact> {
+    let index = match document {
+        Document::Manifest(m) => return artifact(m, digest, None, None, name),
+        Document::Index(index) => index,
+    };
+    let (found, manifest) = match index.select(architecture)? {
+        Choice::One(descriptor) => (descriptor, fetch_manifest(descriptor, fetch)?),
+        Choice::LookInto(candidates) => look_into(&index, &candidates, architecture, fetch)?,
+    };
+    artifact(manifest, found.digest, Some(digest), Some(architecture), name)
+}
+
+/// Reads the candidates of an index without platforms until one says it is for this architecture.
+fn look_into<'a>(
+    index: &Index,
+    candidates: &[&'a Descriptor],
+    architecture: &str,
+    fetch: Fetch,
+) -> Result<(&'a Descriptor, Manifest)> {
+    let mut others = Vec::new();
+    for descriptor in candidates {
+        let manifest = fetch_manifest(descriptor, fetch)?;
+        match manifest.architecture() {
+            Some(name) if name == architecture => return Ok((descriptor, manifest)),
+            Some(name) => others.push(name.to_owned()),
+            None => {}
+        }
+    }
+    Err(index.nothing_for(architecture, &others))
+}
+
+fn fetch_manifest(descriptor: &Descriptor, fetch: Fetch) -> Result<Manifest> {
+    let name = format!("manifest {}", descriptor.digest);
+    let bytes = fetch(descriptor)?;
+    match manifest::parse(&bytes, Some(&descriptor.media_type), &name)? {
+        Document::Manifest(m) => Ok(m),
+        Document::Index(_) => {
+            Err(Error::new(Kind::Source, "an index inside an index is not followed").at("read", name))
+        }
+    }
+}
+
+/// Turns a manifest into an artifact. Input: `platform`: the architecture that an index gave it.
+fn artifact(
+    manifest: Manifest,
+    digest: Digest,
+    index_digest: Option<Digest>,
+    platform: Option<&str>,
+    name: &str,
+) -> Result<Artifact> {
+    let (meta, kernel, initramfs) = manifest.into_parts()?;
+    let version = check_version(meta.version, "io.kubesolo.os.version")
+        .map_err(|e| e.at("read", format_args!("manifest {digest}")))?;
+    let blob = |d: Descriptor| FileRef { size_bytes: d.size_bytes, sha256: d.digest, place: Place::Blob };
+    Ok(Artifact {
+        version,
+        channel: meta.channel,
+        architecture: meta.architecture.or(platform.map(str::to_owned)),
+        min_compatible_version: meta.min_compatible_version,
+        release_notes: meta.release_notes,
+        release_date: meta.release_date,
+        expires: meta.expires,
+        digest,
+        index_digest,
+        source: name.to_owned(),
+        kernel: blob(kernel),
+        initramfs: blob(initramfs),
+    })
+}
+
+/// Bounds a reader to one byte more than the file has, so that too much is seen and not endured.
+fn bounded(reader: impl Read + 'static, size_bytes: u64) -> Box<dyn Read> {
+    Box::new(reader.take(size_bytes.saturating_add(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_short_and_printable() {
+        let long = "1".repeat(129);
+        for (version, word) in
+            [("", "empty"), ("1 2", "printable"), ("1\u{1b}", "printable"), ("ü", "printable"), (&long, "128")]
+        {
+            let e = check_version(Some(version.to_owned()), "v").unwrap_err();
+            assert!(e.to_string().contains(word) && e.kind() == Kind::Source, "{e}");
+        }
+        assert!(check_version(None, "v").unwrap_err().to_string().contains("'v' is missing"));
+        assert_eq!(check_version(Some("1.2.0-rc.1+b".to_owned()), "v").unwrap(), "1.2.0-rc.1+b");
+    }
+
+    #[test]
+    fn bytes_are_held_against_their_descriptor() {
+        let want = Descriptor { media_type: String::new(), digest: Digest::of(b"abc"), size_bytes: 3 };
+        assert!(check_bytes(b"abc", &want).is_ok());
+        for bytes in [&b"abd"[..], b"abcd", b""] {
+            assert_eq!(check_bytes(bytes, &want).unwrap_err().kind(), Kind::Digest);
+        }
+    }
+
+    #[test]
+    fn a_reader_ends_one_byte_after_the_file() {
+        let mut out = Vec::new();
+        bounded(std::io::repeat(7), 10).read_to_end(&mut out).unwrap();
+        assert_eq!(out.len(), 11);
+    }
+}

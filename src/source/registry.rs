@@ -1,0 +1,110 @@
+//! OCI registry: a distribution-spec 1.1 client for pulling, without authentication so far.
+//!
+//! A tag is resolved once; everything after that goes by digest. Must never: use a document whose bytes
+//! do not hash to the digest that was asked for, or ask for a blob just to learn about it.
+
+use super::{Artifact, Fetch, FileRef, PlainHttp, Source, bounded, check_bytes, follow};
+use crate::error::{Error, Kind, Result};
+use crate::http::{Client, Document};
+use crate::oci::digest::Digest;
+use crate::oci::manifest::{self, ACCEPT, DOCUMENT_CAP, Descriptor};
+use crate::oci::reference::Reference;
+use crate::url::Url;
+use std::io::Read;
+
+/// One repository of a registry.
+pub struct Registry {
+    reference: Reference,
+    secure: bool,
+    client: Client,
+}
+
+impl Registry {
+    /// Makes the source. Opens no connection.
+    pub fn new(reference: Reference, plain_http: PlainHttp, client: Client) -> Registry {
+        let secure = !plain_http.for_registry(reference.is_loopback());
+        Registry { reference, secure, client }
+    }
+
+    /// Source: distribution-spec 1.1, "Endpoints" end-2 and end-3.
+    fn url(&self, kind: &str, which: &str) -> Url {
+        let path = format!("/v2/{}/{kind}/{which}", self.reference.repository());
+        Url::from_parts(self.secure, self.reference.host(), self.reference.port(), path)
+    }
+
+    /// Fetches what the reference names: by digest where it is pinned, else by tag.
+    fn top(&self) -> Result<(Document, Digest)> {
+        let pinned = self.reference.digest();
+        let which = pinned.map_or_else(|| self.reference.tag().to_owned(), |d| d.to_string());
+        let url = self.url("manifests", &which);
+        let document = self.client.document(&url, ACCEPT, DOCUMENT_CAP)?;
+        let digest = Digest::of(&document.body);
+        check_header(&document, digest)?;
+        match pinned {
+            Some(want) if want != digest => {
+                Err(Error::new(Kind::Digest, format!("the answer hashes to {digest}")).at("fetch", url))
+            }
+            _ => Ok((document, digest)),
+        }
+    }
+
+    fn fetch(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        let url = self.url("manifests", &descriptor.digest.to_string());
+        let document = self.client.document(&url, ACCEPT, DOCUMENT_CAP.min(descriptor.size_bytes))?;
+        check_bytes(&document.body, descriptor).map_err(|e| e.at("fetch", &url))?;
+        check_header(&document, descriptor.digest)?;
+        check_type(&document, &descriptor.media_type)?;
+        Ok(document.body)
+    }
+}
+
+/// Holds Docker-Content-Digest, where it was sent, against the bytes.
+/// Errors: Digest: it is another one. Source: it is none.
+fn check_header(document: &Document, digest: Digest) -> Result<()> {
+    let Some(header) = &document.digest_header else { return Ok(()) };
+    let at = |e: Error| e.at("check Docker-Content-Digest of", &document.final_url);
+    match Digest::parse(header) {
+        Ok(said) if said == digest => Ok(()),
+        Ok(said) => Err(at(Error::new(Kind::Digest, format!("it says {said}, the bytes hash to {digest}")))),
+        Err(_) => Err(at(Error::new(Kind::Source, format!("'{header}' is not a SHA-256 digest")))),
+    }
+}
+
+/// Holds Content-Type, where it was sent, against the descriptor.
+fn check_type(document: &Document, want: &str) -> Result<()> {
+    let Some(header) = &document.content_type else { return Ok(()) };
+    let got = header.split(';').next().unwrap_or_default().trim();
+    match got.eq_ignore_ascii_case(want) {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Source, format!("served as {got}, where the index says {want}"))
+            .at("fetch", &document.final_url)),
+    }
+}
+
+impl Source for Registry {
+    fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
+        let name = self.describe();
+        let (top, digest) = self.top()?;
+        let document = manifest::parse(&top.body, top.content_type.as_deref(), &self.reference.to_string())?;
+        drop(top);
+        let fetch: Fetch = &mut |descriptor| self.fetch(descriptor);
+        follow(document, digest, architecture, &name, fetch)
+    }
+
+    fn open(&mut self, file: &FileRef) -> Result<Box<dyn Read>> {
+        let url = self.url("blobs", &file.sha256.to_string());
+        let body = self.client.stream(&url, "*/*")?;
+        match body.length {
+            Some(n) if n != file.size_bytes => Err(Error::new(
+                Kind::Digest,
+                format!("the registry sends {n} bytes, the manifest says {}", file.size_bytes),
+            )
+            .at("fetch", url)),
+            _ => Ok(bounded(body.reader, file.size_bytes)),
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("registry {}", self.reference)
+    }
+}

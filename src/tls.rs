@@ -1,0 +1,286 @@
+//! TLS for the HTTP client: rustls under ureq, roots from a file, a clock that cannot be too early.
+//!
+//! Roots are loaded when the first https connection is made, so a machine without any can still use
+//! a medium or a loopback registry. Must never: skip a certificate check, or fall back to plain HTTP.
+
+use crate::error::{Error, IoContext, Kind, Result};
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::{cipher_suite as suite, default_provider, kx_group};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
+};
+
+/// Tells the time in seconds since 1970, UTC.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Largest CA bundle that is read, in bytes. Debian's has 220 KB.
+const MAX_BUNDLE: u64 = 8 << 20;
+/// Sessions kept for resumption: a few hosts, a few redirects.
+const SESSIONS: usize = 8;
+
+/// Says which servers are trusted, and what time it is.
+pub(crate) struct Trust {
+    /// The configured CA bundle; nothing else is read where it is set.
+    pub ca_file: Option<PathBuf>,
+    /// Otherwise the first of these that exists.
+    pub ca_candidates: Vec<PathBuf>,
+    /// The system clock.
+    pub now: Clock,
+    /// A time that is certainly past, in seconds since 1970: certificates are checked at the later of both.
+    pub floor_secs: u64,
+}
+
+/// Wraps connections to https URLs in TLS; hands others on.
+pub(crate) struct TlsConnector {
+    trust: Trust,
+    config: OnceLock<Result<Arc<ClientConfig>>>,
+}
+
+impl TlsConnector {
+    pub(crate) fn new(trust: Trust) -> Self {
+        TlsConnector { trust, config: OnceLock::new() }
+    }
+}
+
+impl<In: Transport> Connector<In> for TlsConnector {
+    type Out = Either<In, TlsTransport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> std::result::Result<Option<Self::Out>, ureq::Error> {
+        let Some(transport) = chained else { return Err(ureq::Error::ConnectionFailed) };
+        if !details.needs_tls() || transport.is_tls() {
+            return Ok(Some(Either::A(transport)));
+        }
+        let config = match self.config.get_or_init(|| self.trust.client_config()) {
+            Ok(config) => config.clone(),
+            Err(e) => return Err(ureq::Error::Other(Box::new(e.clone()))),
+        };
+        let host = details.uri.host().unwrap_or_default();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let name =
+            ServerName::try_from(bare.to_owned()).map_err(|_| ureq::Error::Tls("not a valid TLS server name"))?;
+        let mut conn = ClientConnection::new(config, name).map_err(|e| ureq::Error::Io(io::Error::other(e)))?;
+        let mut sock: TransportAdapter =
+            TransportAdapter::new(Box::new(transport) as Box<dyn Transport>, details.current_time.clone());
+        sock.set_timeout(details.timeout);
+        conn.complete_io(&mut sock)?;
+        let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+        Ok(Some(Either::B(TlsTransport { buffers, stream: StreamOwned { conn, sock } })))
+    }
+}
+
+impl fmt::Debug for TlsConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsConnector")
+    }
+}
+
+impl Trust {
+    fn client_config(&self) -> Result<Arc<ClientConfig>> {
+        let clock = FloorClock { now: self.now.clone(), floor_secs: self.floor_secs };
+        let mut config = ClientConfig::builder_with_details(Arc::new(provider()), Arc::new(clock))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|e| Error::new(Kind::Internal, e.to_string()).at("set up", "TLS"))?
+            .with_root_certificates(self.roots()?)
+            .with_no_client_auth();
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        Ok(Arc::new(config))
+    }
+
+    fn roots(&self) -> Result<RootCertStore> {
+        if let Some(path) = &self.ca_file {
+            return read_roots(path);
+        }
+        match self.ca_candidates.iter().find(|p| p.exists()) {
+            Some(path) => read_roots(path),
+            None => Err(Error::new(Kind::Config, "no CA certificates on this machine")
+                .at("set up", "TLS")
+                .hint("set ca_file to a PEM bundle")),
+        }
+    }
+}
+
+/// Reads a PEM bundle. Errors: Config: unreadable, malformed, or without one usable certificate.
+fn read_roots(path: &Path) -> Result<RootCertStore> {
+    let fail = |why: String| {
+        Error::new(Kind::Config, why).at("read CA certificates", path.display()).hint("set ca_file to a PEM bundle")
+    };
+    let mut pem = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_BUNDLE).read_to_end(&mut pem)).io(
+        Kind::Config,
+        "read CA certificates",
+        path.display(),
+    )?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|e| fail(format!("not PEM: {e}")))?;
+        // Bundles in the field hold a few certificates that webpki does not take: they are left out.
+        roots.add_parsable_certificates([certificate]);
+    }
+    match roots.is_empty() {
+        true => Err(fail("no usable certificate in it".to_owned())),
+        false => Ok(roots),
+    }
+}
+
+/// Returns the cryptography in use: ring, TLS 1.2 and 1.3 with forward secrecy only.
+///
+/// Written out, so that a new rustls cannot widen it silently. AES-128 stands first: it is what
+/// every peer has, and the cheapest where the CPU helps.
+pub(crate) fn provider() -> CryptoProvider {
+    let ring = default_provider();
+    CryptoProvider {
+        cipher_suites: vec![
+            suite::TLS13_AES_128_GCM_SHA256,
+            suite::TLS13_AES_256_GCM_SHA384,
+            suite::TLS13_CHACHA20_POLY1305_SHA256,
+            suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        ],
+        kx_groups: vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
+        // rustls exports these three only through its default provider.
+        signature_verification_algorithms: ring.signature_verification_algorithms,
+        secure_random: ring.secure_random,
+        key_provider: ring.key_provider,
+    }
+}
+
+/// Says what to do about a TLS failure, where that is known.
+pub(crate) fn advice(error: &rustls::Error) -> &'static str {
+    use CertificateError as C;
+    match error {
+        rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
+            "set ca_file to the CA that signed this server's certificate"
+        }
+        rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
+            "use the name that stands in the server's certificate"
+        }
+        rustls::Error::InvalidCertificate(
+            C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. },
+        ) => "check this machine's clock, and the server's certificate",
+        rustls::Error::InvalidMessage(_) => "does this port speak TLS?",
+        _ => "",
+    }
+}
+
+struct FloorClock {
+    now: Clock,
+    floor_secs: u64,
+}
+
+impl TimeProvider for FloorClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs((self.now)().max(self.floor_secs))))
+    }
+}
+
+impl fmt::Debug for FloorClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FloorClock")
+    }
+}
+
+/// One TLS connection under ureq.
+pub(crate) struct TlsTransport {
+    buffers: LazyBuffers,
+    stream: StreamOwned<ClientConnection, TransportAdapter>,
+}
+
+impl Transport for TlsTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> std::result::Result<(), ureq::Error> {
+        self.stream.sock.set_timeout(timeout);
+        let output = self.buffers.output();
+        let output = &output[..amount.min(output.len())];
+        self.stream.write_all(output)?;
+        self.stream.flush()?;
+        Ok(())
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> std::result::Result<bool, ureq::Error> {
+        self.stream.sock.set_timeout(timeout);
+        let amount = self.stream.read(self.buffers.input_append_buf())?;
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.stream.sock.get_mut().is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for TlsTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsTransport")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trust(ca_file: Option<PathBuf>, ca_candidates: Vec<PathBuf>) -> Trust {
+        Trust { ca_file, ca_candidates, now: Arc::new(|| 100), floor_secs: 0 }
+    }
+
+    #[test]
+    fn says_which_bundle_is_unusable_and_what_to_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let (absent, empty, broken) = (dir.path().join("absent"), dir.path().join("empty"), dir.path().join("broken"));
+        std::fs::write(&empty, "").unwrap();
+        std::fs::write(&broken, "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n").unwrap();
+        for (case, word) in [
+            (trust(Some(absent.clone()), vec![empty.clone()]), "absent"),
+            (trust(Some(broken), vec![]), "not PEM"),
+            (trust(None, vec![absent.clone(), empty]), "no usable certificate"),
+            (trust(None, vec![absent]), "set ca_file"),
+            (trust(None, vec![]), "set ca_file"),
+        ] {
+            let e = case.client_config().unwrap_err();
+            assert_eq!(e.kind(), Kind::Config);
+            assert!(e.to_string().contains(word), "{word}: {e}");
+        }
+    }
+
+    #[test]
+    fn the_clock_is_never_before_the_floor() {
+        for (now, floor_secs, want) in [(0, 500, 500), (900, 500, 900)] {
+            let clock = FloorClock { now: Arc::new(move || now), floor_secs };
+            assert_eq!(clock.current_time().unwrap().as_secs(), want);
+        }
+    }
+
+    #[test]
+    fn offers_both_protocol_versions_and_three_groups() {
+        let provider = provider();
+        let versions = |v| provider.cipher_suites.iter().filter(|s| s.version().version == v).count();
+        assert_eq!(versions(rustls::ProtocolVersion::TLSv1_3), 3);
+        assert_eq!(versions(rustls::ProtocolVersion::TLSv1_2), 6);
+        assert_eq!(provider.kx_groups.len(), 3);
+    }
+}

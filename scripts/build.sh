@@ -5,8 +5,7 @@ set -eu
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 ZIG=$REPO/.tools/zig/bin
 TARGET_DIR=$REPO/target/musl
-# Edition 2024.
-RUST_MIN=1.85
+RUST_MIN=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPO/Cargo.toml")
 # `-Cpanic=immediate-abort`, which scripts/musl.toml asks for.
 RUST_MIN_SOURCE=1.92
 

@@ -140,17 +140,14 @@ apt_install() {
     fi
     WORK=$(mktemp -d)
     export DEBIAN_FRONTEND=noninteractive
-    # Lists that are absent or older than the mirror make the install fail: refresh them then.
-    # shellcheck disable=SC2086 # a list of words
-    if ! apt-cache show $PACKAGES >/dev/null 2>&1; then apt_update; fi
+    # Old lists name files that are gone, or (a new system, without the security suite's list)
+    # bring a compiler that is too old. Without network they may still do.
+    apt_update || say "apt-get update failed; going on with the lists that are there"
     check_known
     hold_daemons
-    # shellcheck disable=SC2086
-    if ! apt-get install -y -q --no-install-recommends $PACKAGES >"$WORK/log" 2>&1; then
-        apt_update
-        apt-get install -y -q --no-install-recommends $PACKAGES >"$WORK/log" 2>&1 ||
-            { tail -n 20 "$WORK/log" >&2; die "apt-get install failed:$PACKAGES"; }
-    fi
+    # shellcheck disable=SC2086 # a list of words
+    apt-get install -y -q --no-install-recommends $PACKAGES >"$WORK/log" 2>&1 ||
+        { tail -n 20 "$WORK/log" >&2; die "apt-get install failed:$PACKAGES"; }
     release_daemons
     for package in $PACKAGES; do
         say "installed $package $(dpkg-query -W -f '${Version}' "$package" 2>/dev/null || true)"
@@ -159,7 +156,7 @@ apt_install() {
 
 apt_update() {
     say "apt-get update"
-    apt-get update -q >"$WORK/log" 2>&1 || { tail -n 20 "$WORK/log" >&2; die "apt-get update failed"; }
+    apt-get update -q >"$WORK/log" 2>&1 || { tail -n 5 "$WORK/log" >&2; return 1; }
 }
 
 # A release without one of the packages (Ubuntu has no rustc-web) gets a plain word, not apt's.
@@ -189,6 +186,14 @@ release_daemons() {
     if [ -n "$POLICY_RC" ]; then rm -f "$POLICY_RC"; POLICY_RC=; fi
     if have systemctl; then systemctl disable -q docker-registry >/dev/null 2>&1 || true; fi
     if have update-rc.d; then update-rc.d docker-registry disable >/dev/null 2>&1 || true; fi
+}
+
+# apt may have brought a Rust that is too old: Debian 12 has the new one in its security suite only.
+check_rust() {
+    if [ "$DRY_RUN" = yes ] || rust_fits; then return; fi
+    "$REPO/scripts/build.sh" --check-rust >&2 || true
+    die "what apt brought does not fit: does apt know this release's security suite? Otherwise install rustup, with" \
+        "the targets x86_64-unknown-linux-musl and aarch64-unknown-linux-musl"
 }
 
 install_zig() {
@@ -232,7 +237,7 @@ fetch_deb() {
     mirror=$(debian_mirror)
     if [ -z "$mirror" ] && [ "$(id -u)" -eq 0 ]; then
         [ -n "$WORK" ] || WORK=$(mktemp -d)
-        apt_update # the mirror is known by its lists
+        apt_update || return 1 # the mirror is known by its lists
         mirror=$(debian_mirror)
     fi
     [ -n "$mirror" ] || return 1
@@ -301,7 +306,7 @@ main() {
     if [ -n "$PACKAGES" ]; then apt_install; fi
     for group in $groups; do
         case $group in
-            build) install_zig ;;
+            build) check_rust; install_zig ;;
             lint) rustup_components ;;
             test | bench) install_oras ;;
         esac

@@ -3,7 +3,7 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
-RUST_MIN=1.85
+RUST_MIN=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPO/Cargo.toml")
 FAILED=
 
 usage() {
@@ -43,7 +43,7 @@ check_rust_version() {
     awk -v have="$have" -v min="$RUST_MIN" 'BEGIN {
         split(have, h, "."); split(min, m, ".")
         exit !(h[1] + 0 > m[1] + 0 || (h[1] + 0 == m[1] + 0 && h[2] + 0 >= m[2] + 0)) }' ||
-        die "Rust $RUST_MIN or later is needed (edition 2024); $(command -v rustc) is $have"
+        die "Rust $RUST_MIN or later is needed (Cargo.toml); $(command -v rustc) is $have"
 }
 
 # Every file that starts as a shell script does, wherever it lives.

@@ -1,9 +1,17 @@
 //! Tests of the gates.
 
 use super::*;
-use crate::source::FileRef;
+use crate::source::{FileRef, Place};
+use std::sync::LazyLock;
+
+static FAILED: LazyLock<[(Digest, String); 1]> = LazyLock::new(|| [(Digest::of(b"new"), "no API server".into())]);
+static WINDOW: LazyLock<Window> = LazyLock::new(|| Window::parse("02:00-03:00").unwrap());
 
 const NOW: u64 = 1_795_377_600; // 2026-11-22T20:00:00Z
+
+fn file(size_bytes: u64) -> FileRef {
+    FileRef { size_bytes, sha256: Digest::of(b"x"), place: Place::Blob }
+}
 
 fn artifact() -> Artifact {
     Artifact {
@@ -17,8 +25,8 @@ fn artifact() -> Artifact {
         digest: Digest::of(b"new"),
         index_digest: None,
         source: "layout x".into(),
-        kernel: FileRef::for_test(1000),
-        initramfs: FileRef::for_test(2000),
+        kernel: file(1000),
+        initramfs: file(2000),
     }
 }
 
@@ -53,39 +61,29 @@ fn a_newer_version_that_fits_is_taken() {
 
 #[test]
 fn each_gate_refuses_alone_and_names_both_values() {
-    let window = Window::parse("02:00-03:00").unwrap();
-    let failed = [(Digest::of(b"new"), "no API server".to_string())];
-    type Change<'a> = Box<dyn Fn(&mut Artifact, &mut Facts<'a>) + 'a>;
-    let cases: Vec<(Gate, &str, &str, Change<'_>)> = vec![
-        (Gate::Architecture, "arm64", "amd64", Box::new(|a, _| a.architecture = Some("arm64".into()))),
-        (Gate::Architecture, "no architecture", "amd64", Box::new(|a, _| a.architecture = None)),
-        (Gate::Channel, "edge", "stable", Box::new(|a, _| a.channel = Some("edge".into()))),
-        (Gate::Channel, "stable", "edge", Box::new(|_, f| f.channel = "edge")),
-        (Gate::Version, "1.0.9", "1.1.0", Box::new(|a, _| a.version = "1.0.9".into())),
-        (Gate::Version, "1.1.0-rc.1", "1.1.0", Box::new(|a, _| a.version = "1.1.0-rc.1".into())),
-        (Gate::MinCompatible, "1.1.1", "1.1.0", Box::new(|a, _| a.min_compatible_version = Some("1.1.1".into()))),
-        (
-            Gate::Expired,
-            "20:00:00Z",
-            "2026-11-22T20:00:00Z",
-            Box::new(|a, _| a.expires = Some("2026-11-22T20:00:00Z".into())),
-        ),
-        (Gate::FailedBefore, "no API server", &failed[0].0.short()[..4], Box::new(|_, f| f.failed = &failed)),
-        (Gate::Size, "3000 B", "2999 B", Box::new(|_, f| f.room_bytes = Some(2999))),
-        (Gate::Window, "02:00-03:00", "20:00:00Z", Box::new(|_, f| f.window = Some(&window))),
-        (Gate::TrialPending, "trial", "slot B", Box::new(|_, f| f.trial_pending = Some("trial of slot B"))),
-    ]
-    .into_iter()
-    .map(|(g, a, b, c)| {
-        (g, Box::leak(a.to_string().into_boxed_str()) as &str, Box::leak(b.to_string().into_boxed_str()) as &str, c)
-    })
-    .collect();
-    for (gate, one, other, change) in &cases {
+    type Change = fn(&mut Artifact, &mut Facts<'static>);
+    let cases: [(Gate, &str, &str, Change); 12] = [
+        (Gate::Architecture, "arm64", "amd64", |a, _| a.architecture = Some("arm64".into())),
+        (Gate::Architecture, "no architecture", "amd64", |a, _| a.architecture = None),
+        (Gate::Channel, "edge", "stable", |a, _| a.channel = Some("edge".into())),
+        (Gate::Channel, "stable", "edge", |_, f| f.channel = "edge"),
+        (Gate::Version, "1.0.9", "1.1.0", |a, _| a.version = "1.0.9".into()),
+        (Gate::Version, "1.1.0-rc.1", "1.1.0", |a, _| a.version = "1.1.0-rc.1".into()),
+        (Gate::MinCompatible, "1.1.1", "1.1.0", |a, _| a.min_compatible_version = Some("1.1.1".into())),
+        (Gate::Expired, "at 2026-11-22T19:59:60Z", "2026-11-22T20:00:00Z", |a, _| {
+            a.expires = Some("2026-11-22T19:59:60Z".into())
+        }),
+        (Gate::FailedBefore, "no API server", "11507a0e2f5e", |_, f| f.failed = &*FAILED),
+        (Gate::Size, "3000 B", "2999 B", |_, f| f.room_bytes = Some(2999)),
+        (Gate::Window, "02:00-03:00", "20:00:00Z", |_, f| f.window = Some(&WINDOW)),
+        (Gate::TrialPending, "trial", "slot B", |_, f| f.trial_pending = Some("trial of slot B")),
+    ];
+    for (gate, one, other, change) in cases {
         let (mut a, mut f) = (artifact(), facts());
         change(&mut a, &mut f);
         let Verdict::Refused(refusals) = judge(&a, &f).unwrap() else { panic!("{gate:?} let it through") };
         assert_eq!(refusals.len(), 1, "{refusals:?}");
-        assert_eq!(refusals[0].gate, *gate);
+        assert_eq!(refusals[0].gate, gate);
         assert!(refusals[0].why.contains(one) && refusals[0].why.contains(other), "{}", refusals[0].why);
         assert_eq!(refused(&a.version, &refusals).exit_code(), 4);
     }

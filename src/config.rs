@@ -1,0 +1,221 @@
+//! Configuration: what the file says, overlaid by what was typed, then validated into what it means.
+//!
+//! Must never: guess at an unknown key, or let two sources stand.
+
+use crate::cli::Common;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::gate::DEFAULT_CHANNEL;
+use crate::oci::reference::Reference;
+use crate::source::{PlainHttp, SourceSpec};
+use crate::store::read_bounded;
+use crate::system::System;
+use crate::window::Window;
+use std::path::{Path, PathBuf};
+
+/// Largest configuration file that is read, in bytes.
+const CONFIG_MAX_BYTES: u64 = 64 * 1024;
+
+/// Every key that `update.conf` may hold.
+const KEYS: [&str; 9] =
+    ["server", "registry", "layout", "tag", "channel", "signature", "plain_http", "ca_file", "maintenance_window"];
+
+/// Whether an update must be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignaturePolicy {
+    /// The default.
+    Required,
+    /// `signature = off`: insecurity, chosen.
+    Off,
+}
+
+/// The configuration, validated.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where updates come from, if anything says so.
+    pub source: Option<SourceSpec>,
+    /// Channel to follow.
+    pub channel: String,
+    /// Whether an update must be signed.
+    pub signature: SignaturePolicy,
+    /// CA bundle in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// When updates may be applied.
+    pub window: Option<Window>,
+    /// `--state`.
+    pub state_file: Option<PathBuf>,
+}
+
+/// `key = value` lines as they stand in the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Raw {
+    entries: Vec<(String, String, usize)>,
+}
+
+impl Raw {
+    /// Parses `update.conf`. Pure.
+    /// Errors: Config: an unknown or repeated key, or a line without `=`; the line is named.
+    pub fn parse(text: &str) -> Result<Raw> {
+        let mut raw = Raw::default();
+        for (index, line) in text.lines().enumerate() {
+            let number = index + 1;
+            let bad = |why: String| Error::new(Kind::Config, format!("line {number}: {why}"));
+            let line = without_comment(line).trim();
+            if line.is_empty() {
+                continue;
+            }
+            let (key, value) =
+                line.split_once('=').ok_or_else(|| bad(format!("`{line}` is not of the form key = value")))?;
+            let (key, value) = (key.trim(), value.trim());
+            if !KEYS.contains(&key) {
+                return Err(bad(format!("unknown key `{key}`")).hint(format!("known keys: {}", KEYS.join(", "))));
+            }
+            if let Some((_, _, first)) = raw.entries.iter().find(|(k, _, _)| k == key) {
+                return Err(bad(format!("`{key}` stands in line {first} already")));
+            }
+            if value.is_empty() {
+                return Err(bad(format!("`{key}` has no value")));
+            }
+            raw.entries.push((key.to_string(), value.to_string(), number));
+        }
+        Ok(raw)
+    }
+
+    fn value(&self, key: &str) -> Option<&str> {
+        self.entries.iter().find(|(k, _, _)| k == key).map(|(_, v, _)| v.as_str())
+    }
+
+    /// Blames the line that a value came from.
+    fn blame(&self, key: &str, error: Error) -> Error {
+        match self.entries.iter().find(|(k, _, _)| k == key) {
+            Some((_, _, line)) => Error::new(Kind::Config, format!("line {line}: {error}")),
+            None => error,
+        }
+    }
+}
+
+/// A comment starts at a `#` that opens the line or follows a blank.
+fn without_comment(line: &str) -> &str {
+    let starts = line.char_indices().find(|(i, c)| *c == '#' && (*i == 0 || line[..*i].ends_with([' ', '\t'])));
+    starts.map_or(line, |(i, _)| &line[..i])
+}
+
+/// Reads the file, overlays the flags, validates.
+/// Errors: Config, Usage: what is wrong, and where.
+pub fn load(system: &System, flags: &Common) -> Result<Config> {
+    let path = flags.config.clone().unwrap_or_else(|| system.config_file());
+    let bytes = read_bounded(&path, CONFIG_MAX_BYTES).io(Kind::Config, "read", path.display())?;
+    let raw = match bytes {
+        None if flags.config.is_some() => {
+            return Err(Error::new(Kind::Config, "there is no such file").at("read", path.display()));
+        }
+        None => Raw::default(),
+        Some(bytes) => {
+            let text = String::from_utf8(bytes)
+                .map_err(|_| Error::new(Kind::Config, "it is not UTF-8").at("read", path.display()))?;
+            Raw::parse(&text).map_err(|e| e.at("read", path.display()))?
+        }
+    };
+    validate(&raw, flags, &|text| system.path(text)).map_err(|e| e.at("read", path.display()))
+}
+
+/// Turns lines and flags into what they mean. Pure.
+/// Input: `rooted`: puts a path of the file below `--root`; a path that was typed is taken as it is.
+/// Errors: Config, Usage: a value that makes no sense, or two sources.
+pub fn validate(raw: &Raw, flags: &Common, rooted: &dyn Fn(&str) -> PathBuf) -> Result<Config> {
+    let plain_http = match raw.value("plain_http") {
+        None | Some("auto") => PlainHttp::Auto,
+        Some("yes") => PlainHttp::Yes,
+        Some("no") => PlainHttp::No,
+        Some(other) => return Err(raw.blame("plain_http", one_of("plain_http", other, "auto, yes, no"))),
+    };
+    let signature = match raw.value("signature") {
+        None | Some("required") => SignaturePolicy::Required,
+        Some("off") => SignaturePolicy::Off,
+        Some(other) => return Err(raw.blame("signature", one_of("signature", other, "required, off"))),
+    };
+    let window = raw.value("maintenance_window").map(Window::parse).transpose();
+    let channel = raw.value("channel").unwrap_or(DEFAULT_CHANNEL).to_string();
+    if !channel.bytes().all(|b| b.is_ascii_graphic()) {
+        let error = Error::new(Kind::Config, "`channel` must be printable ASCII without blanks");
+        return Err(raw.blame("channel", error));
+    }
+    Ok(Config {
+        source: source(raw, flags, plain_http, rooted)?,
+        channel,
+        signature,
+        ca_file: raw.value("ca_file").map(rooted),
+        window: window.map_err(|e| raw.blame("maintenance_window", e))?,
+        state_file: flags.state.clone(),
+    })
+}
+
+fn one_of(key: &str, value: &str, known: &str) -> Error {
+    Error::new(Kind::Config, format!("`{key} = {value}` is none of: {known}"))
+}
+
+/// Takes the source that was typed, else the one in the file.
+fn source(
+    raw: &Raw,
+    flags: &Common,
+    plain_http: PlainHttp,
+    rooted: &dyn Fn(&str) -> PathBuf,
+) -> Result<Option<SourceSpec>> {
+    let typed = [flags.server.is_some(), flags.registry.is_some(), flags.layout.is_some()];
+    if typed.iter().filter(|t| **t).count() > 1 {
+        return Err(Error::new(Kind::Usage, "--server, --registry and --layout exclude each other"));
+    }
+    let tag = flags.tag.as_deref().or(raw.value("tag"));
+    if typed.contains(&true) {
+        let layout = flags.layout.as_deref();
+        return spec(flags.server.as_deref(), flags.registry.as_deref(), layout, tag, plain_http).map_err(as_usage);
+    }
+    let keys: Vec<&str> = ["server", "registry", "layout"].into_iter().filter(|k| raw.value(k).is_some()).collect();
+    if keys.len() > 1 {
+        let error = Error::new(Kind::Config, format!("`{}` exclude each other", keys.join("` and `")));
+        return Err(raw.blame(keys[1], error));
+    }
+    let layout = raw.value("layout").map(rooted);
+    let found = spec(raw.value("server"), raw.value("registry"), layout.as_deref(), tag, plain_http);
+    found.map_err(|e| match (keys.first(), flags.tag.is_some()) {
+        (Some(key), false) => raw.blame(key, e),
+        _ => as_usage(e),
+    })
+}
+
+fn as_usage(error: Error) -> Error {
+    Error::new(Kind::Usage, error.to_string())
+}
+
+fn spec(
+    server: Option<&str>,
+    registry: Option<&str>,
+    layout: Option<&Path>,
+    tag: Option<&str>,
+    plain_http: PlainHttp,
+) -> Result<Option<SourceSpec>> {
+    if let Some(path) = layout {
+        return Ok(Some(SourceSpec::Layout { path: path.to_path_buf(), tag: tag.map(str::to_string) }));
+    }
+    let is_http = |text: &str| {
+        let lower = text.to_ascii_lowercase();
+        lower.starts_with("http://") || lower.starts_with("https://")
+    };
+    match (server, registry) {
+        (Some(server), _) if is_http(server) => match tag {
+            Some(_) => Err(Error::new(Kind::Config, "`tag` has no meaning for an HTTP server")),
+            None => Ok(Some(SourceSpec::Http { server: server.to_string(), plain_http })),
+        },
+        (Some(text), _) | (_, Some(text)) => {
+            let mut reference = Reference::parse(text)?;
+            if let Some(tag) = tag {
+                reference = reference.with_tag(tag)?;
+            }
+            Ok(Some(SourceSpec::Registry { reference, plain_http }))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

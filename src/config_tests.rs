@@ -1,0 +1,103 @@
+//! Tests of the configuration.
+
+use super::*;
+
+fn read(text: &str, flags: &Common) -> Result<Config> {
+    validate(&Raw::parse(text)?, flags, &|p| Path::new("/root").join(p.trim_start_matches('/')))
+}
+
+fn flags() -> Common {
+    Common::default()
+}
+
+#[test]
+fn a_whole_file() {
+    let text = "# where from\nregistry = reg.example:5000/os/kubesolo # the one in the basement\n\ttag=v1\n\
+        channel = edge\nsignature = off\nca_file = /etc/ca.pem\nmaintenance_window = Sat,Sun 22:00-04:00\nplain_http = no\n";
+    let config = read(text, &flags()).unwrap();
+    let Some(SourceSpec::Registry { reference, plain_http: PlainHttp::No }) = config.source else { panic!() };
+    assert_eq!(
+        (reference.host(), reference.port(), reference.repository()),
+        ("reg.example", Some(5000), "os/kubesolo")
+    );
+    assert_eq!(reference.tag(), "v1");
+    assert_eq!((config.channel.as_str(), config.signature), ("edge", SignaturePolicy::Off));
+    assert_eq!(config.ca_file, Some(PathBuf::from("/root/etc/ca.pem")));
+    assert!(config.window.is_some());
+}
+
+#[test]
+fn nothing_is_secure_and_stable() {
+    let config = read("", &flags()).unwrap();
+    assert!(config.source.is_none() && config.window.is_none());
+    assert_eq!((config.channel.as_str(), config.signature), ("stable", SignaturePolicy::Required));
+}
+
+#[test]
+fn a_typed_source_beats_the_file() {
+    let typed = Common { layout: Some("stick".into()), ..flags() };
+    let config = read("server = https://up.example/\n", &typed).unwrap();
+    assert_eq!(config.source, Some(SourceSpec::Layout { path: "stick".into(), tag: None }));
+    let typed = Common { tag: Some("v9".into()), ..flags() };
+    let Some(SourceSpec::Registry { reference, .. }) = read("registry = r.example/os:v1\n", &typed).unwrap().source
+    else {
+        panic!()
+    };
+    assert_eq!(reference.tag(), "v9");
+}
+
+#[test]
+fn a_server_may_be_a_reference() {
+    for text in ["oci://r.example/os:v1", "r.example/os:v1"] {
+        let config = read(&format!("server = {text}\n"), &flags()).unwrap();
+        assert!(matches!(config.source, Some(SourceSpec::Registry { .. })), "{text}");
+    }
+    let config = read("server = HTTPS://up.example/\n", &flags()).unwrap();
+    assert!(matches!(config.source, Some(SourceSpec::Http { .. })));
+}
+
+#[test]
+fn a_layout_in_the_file_lies_below_the_root() {
+    let config = read("layout = /mnt/stick\n", &flags()).unwrap();
+    assert_eq!(config.source, Some(SourceSpec::Layout { path: "/root/mnt/stick".into(), tag: None }));
+}
+
+#[test]
+fn bad_lines_are_named() {
+    for (text, line, word) in [
+        ("chanel = edge\n", "line 1", "chanel"),
+        ("\n\nchannel edge\n", "line 3", "key = value"),
+        ("channel = edge\nchannel = edge\n", "line 2", "line 1"),
+        ("server =\n", "line 1", "no value"),
+        ("server = https://a/\n# x\nregistry = r.example/os\n", "line 3", "exclude"),
+        ("signature = false\n", "line 1", "required, off"),
+        ("plain_http = true\n", "line 1", "auto, yes, no"),
+        ("maintenance_window = always\n", "line 1", "02:00-05:00"),
+        ("channel = two words\n", "line 1", "blanks"),
+        ("registry = r.example/UPPER\n", "line 1", "UPPER"),
+        ("server = https://a/\ntag = v1\n", "line 1", "tag"),
+    ] {
+        let e = read(text, &flags()).unwrap_err();
+        assert_eq!(e.exit_code(), 2, "{e}");
+        assert!(e.to_string().contains(line) && e.to_string().contains(word), "{text}: {e}");
+    }
+}
+
+#[test]
+fn two_typed_sources_are_a_usage_error() {
+    let typed = Common { server: Some("https://a/".into()), layout: Some("x".into()), ..flags() };
+    assert_eq!(read("", &typed).unwrap_err().kind(), Kind::Usage);
+    let typed = Common { registry: Some("https://a/".into()), ..flags() };
+    assert_eq!(read("", &typed).unwrap_err().exit_code(), 2);
+}
+
+#[test]
+fn a_missing_default_file_is_fine_and_a_missing_named_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let system = System::new(dir.path());
+    assert!(load(&system, &flags()).is_ok());
+    let named = Common { config: Some(dir.path().join("x.conf")), ..flags() };
+    assert_eq!(load(&system, &named).unwrap_err().exit_code(), 2);
+    std::fs::write(dir.path().join("x.conf"), vec![b'#'; 70_000]).unwrap();
+    assert_eq!(load(&system, &named).unwrap_err().exit_code(), 2);
+}

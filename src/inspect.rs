@@ -1,0 +1,132 @@
+//! Looks into a slot: its record, whether its files fit it, how much room it has.
+//!
+//! Must never: write, or replay a journal.
+
+use crate::error::{Error, Kind, Result};
+use crate::mount::Mounts;
+use crate::partition::{self, Partition};
+use crate::readback;
+use crate::slot::{RECORD, RECORD_MAX_BYTES, Record, Slot, VERSION};
+use crate::stage;
+use crate::store::read_bounded;
+use crate::superblock::FileSystem;
+use crate::sys::{self, Access};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Kept free beside an update's two files, in bytes: record, version, directory and extent blocks.
+const RESERVE_BYTES: u64 = 1024 * 1024;
+
+/// What a slot looks like without reading its files.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Which slot.
+    pub slot: Slot,
+    /// Its record, if the slot is valid as far as that can be told without hashing.
+    pub record: Result<Record>,
+    /// The one-line version, also of a slot without a record.
+    pub version: Option<String>,
+    /// Room for an update once this slot's own files are gone, in bytes.
+    pub room_bytes: Option<u64>,
+}
+
+impl View {
+    /// Makes a view of a slot that can not be looked into.
+    pub fn unreadable(slot: Slot, error: Error) -> View {
+        View { slot, record: Err(error), version: None, room_bytes: None }
+    }
+
+    /// Returns the version that the slot holds: by its record, else by its version file.
+    pub fn version(&self) -> Option<&str> {
+        self.record.as_ref().ok().map(|r| r.version.as_str()).or(self.version.as_deref())
+    }
+}
+
+/// Looks into a slot, mounting it for reading.
+pub fn look(slot: Slot, part: &Partition, mounts: &Mounts) -> View {
+    match mounts.mount(part, Access::Read) {
+        Err(e) => View::unreadable(slot, e),
+        Ok(mounted) => {
+            let dir = mounted.dir();
+            let record = match journal(part) {
+                Ok(()) => read_record(dir).map_err(|e| e.at("read", format!("slot {slot}"))),
+                Err(e) => Err(e),
+            };
+            View { slot, record, version: read_version(dir), room_bytes: room(dir) }
+        }
+    }
+}
+
+/// Refuses a journal that is not empty: GRUB, which replays none, would see older files.
+/// Errors: Slot: it needs recovery, or there is no ext4. Device: it can not be read.
+pub fn journal(part: &Partition) -> Result<()> {
+    let bad =
+        |why: &str| Error::new(Kind::Slot, why).at("check the journal of", format!("{} ({})", part.label, part.name));
+    match partition::probe_on_disk(&part.node)? {
+        FileSystem::Ext { needs_recovery: false, .. } => Ok(()),
+        FileSystem::Ext { .. } => Err(bad("it was not unmounted cleanly, and GRUB replays no journal")),
+        _ => Err(bad("it has no ext4 file system")),
+    }
+}
+
+/// Reads a slot's record and holds the files' presence and length against it.
+/// Errors: Slot: no record, a broken one, or files that do not fit it.
+pub fn read_record(dir: &Path) -> Result<Record> {
+    let bad = |why: String| Error::new(Kind::Slot, why);
+    let bytes = match read_bounded(&dir.join(RECORD), RECORD_MAX_BYTES) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Err(bad("it has no record (slot.json): empty, or an update into it was cut off".into())),
+        Err(e) => return Err(bad(format!("{RECORD}: {e}"))),
+    };
+    let record = Record::parse(&bytes)?;
+    for (name, expected) in record.files() {
+        match fs::symlink_metadata(dir.join(name)) {
+            Ok(meta) if meta.is_file() && meta.len() == expected.size_bytes => {}
+            Ok(meta) => {
+                return Err(bad(format!("{name} has {} bytes, recorded are {}", meta.len(), expected.size_bytes)));
+            }
+            Err(e) => return Err(bad(format!("{name}: {e}"))),
+        }
+    }
+    Ok(record)
+}
+
+/// Reads both files of a slot from the device and holds them against the record.
+/// Errors: Slot: they differ. Device: they can not be read.
+pub fn scrub(slot: Slot, part: &Partition, mounts: &Mounts, progress: &mut dyn FnMut(u64)) -> Result<Record> {
+    settle(part, mounts)?;
+    let mounted = mounts.mount(part, Access::Read)?;
+    let mut check = || {
+        let record = read_record(mounted.dir())?;
+        for (name, expected) in record.files() {
+            readback::verify(&mounted.dir().join(name), expected, progress)?;
+        }
+        Ok(record)
+    };
+    let record = check().map_err(|e: Error| e.at("scrub", format!("slot {slot}")))?;
+    mounted.unmount()?;
+    Ok(record)
+}
+
+/// Empties a journal that a power cut left, by mounting for writing once. Never called on the running slot.
+fn settle(part: &Partition, mounts: &Mounts) -> Result<()> {
+    if journal(part).is_ok() {
+        return Ok(());
+    }
+    mounts.mount(part, Access::Write)?.unmount()?;
+    journal(part)
+}
+
+fn read_version(dir: &Path) -> Option<String> {
+    let bytes = read_bounded(&dir.join(VERSION), 256).ok()??;
+    let text = String::from_utf8(bytes).ok()?.trim().to_string();
+    (!text.is_empty()).then_some(text)
+}
+
+fn room(dir: &Path) -> Option<u64> {
+    let space = sys::space(dir).ok()?;
+    let own = stage::own_names().into_iter().filter_map(|name| fs::symlink_metadata(dir.join(name)).ok());
+    let reclaimed: u64 = own.filter(|m| m.is_file()).map(|m| m.blocks().saturating_mul(512)).sum();
+    Some(space.free_bytes.saturating_add(reclaimed).saturating_sub(RESERVE_BYTES))
+}

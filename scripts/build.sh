@@ -69,20 +69,17 @@ find_rust() {
         rustc=$(command -v "${pair%:*}") || continue
         cargo=$(command -v "${pair#*:}") || continue
         version=$(rust_version "$rustc")
+        case $found in *" $rustc "*) continue ;; esac
         found="$found $rustc $version;"
         if at_least "$version" "$RUST_MIN_SOURCE" && has_std_source "$rustc"; then
             RUSTC_BIN=$rustc CARGO_BIN=$cargo STD=source
             return 0
         fi
-    done
-    for pair in /usr/bin/rustc:/usr/bin/cargo rustc:cargo; do
-        rustc=$(command -v "${pair%:*}") || continue
-        cargo=$(command -v "${pair#*:}") || continue
-        if at_least "$(rust_version "$rustc")" "$RUST_MIN" && has_musl_std "$rustc"; then
+        if [ -z "$STD" ] && at_least "$version" "$RUST_MIN" && has_musl_std "$rustc"; then
             RUSTC_BIN=$rustc CARGO_BIN=$cargo STD=prebuilt
-            return 0
         fi
     done
+    if [ -n "$STD" ]; then return 0; fi
     say "no Rust here can build for musl. Found:${found:- none}"
     say "needed: $RUST_MIN_SOURCE or later with the source of std (Debian 12: rustc-web cargo-web rust-web-src)"
     say "    or: $RUST_MIN or later with x86_64-unknown-linux-musl and aarch64-unknown-linux-musl (rustup)"

@@ -208,6 +208,7 @@ fn every_damage_is_called_what_it_is() {
         ("CRLF after a value of two lines", with(b"m=1\\\n2\na=b\r\n"), Damage::Crlf(7)),
         ("no =", with(b"word\na=b\n"), Damage::NoEquals(5)),
         ("empty line", with(b"\n"), Damage::NoEquals(5)),
+        ("name of two lines", with(b"wo\\\nrd=1\n"), Damage::NoEquals(5)),
         ("duplicate", with(b"x=1\nactive_slot=B\n"), Damage::Duplicate(b"active_slot".into())),
         ("duplicate unknown", with(b"x=1\nx=1\n"), Damage::Duplicate(b"x".into())),
         ("escape of a letter", with(b"a=\\b\n"), Damage::BadEscape(5)),

@@ -337,10 +337,12 @@ fn error_detail(reader: Reader) -> Option<String> {
 }
 
 fn explain(error: ureq::Error, url: &Url, timeouts: Timeouts) -> Error {
-    if let ureq::Error::Other(inner) = &error {
-        if let Some(ours) = inner.downcast_ref::<Error>() {
-            return ours.clone();
-        }
+    let ours = match &error {
+        ureq::Error::Other(inner) => inner.downcast_ref::<Error>(),
+        _ => None,
+    };
+    if let Some(ours) = ours {
+        return ours.clone();
     }
     let (why, hint) = why(&error, timeouts);
     Error::new(Kind::Network, format!("{}: {why}", url.host())).at("fetch", url).hint(hint)

@@ -1,3 +1,213 @@
 //! Tests of `http.rs` against servers that say exactly what a test needs.
 
 use super::*;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::thread::{self, JoinHandle};
+
+/// Answers one connection with each text, in order, and returns the heads of the requests.
+/// A text that ends in `HANG` is not followed by a close: the peer has to give up.
+fn serve(answers: Vec<String>) -> (u16, JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let handle = thread::spawn(move || answers.iter().map(|answer| answer_one(&listener, answer)).collect());
+    (port, handle)
+}
+
+fn answer_one(listener: &TcpListener, answer: &str) -> String {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+        head.push(byte[0]);
+    }
+    let hang = answer.ends_with("HANG");
+    // The client may well hang up on what it refuses.
+    let _ = stream.write_all(answer.trim_end_matches("HANG").as_bytes());
+    if hang {
+        let _ = stream.read(&mut byte);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+fn answer(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{body}", body.len())
+}
+
+fn client() -> Client {
+    let mut options = HttpOptions::new(&System::new("/nonexistent"));
+    options.timeouts.stall = Duration::from_millis(300);
+    options.timeouts.headers = Duration::from_millis(300);
+    Client::new(options).unwrap()
+}
+
+fn url(port: u16, path: &str) -> Url {
+    Url::parse(&format!("http://127.0.0.1:{port}{path}")).unwrap()
+}
+
+#[test]
+fn fetches_a_document_and_asks_for_it_uncompressed() {
+    let headers = "Content-Type: a/b; charset=utf-8\r\nDocker-Content-Digest: d\r\nETag: \"e\"\r\n";
+    let (port, server) = serve(vec![answer("200 OK", headers, "hello"), answer("200 OK", headers, "")]);
+    let d = client().document(&url(port, "/x?k=v"), "text/x, text/y", 5).unwrap();
+    assert_eq!((d.status, d.body.as_slice(), d.length), (200, &b"hello"[..], Some(5)));
+    assert_eq!(d.content_type.as_deref(), Some("a/b; charset=utf-8"));
+    assert_eq!((d.digest_header.as_deref(), d.etag.as_deref()), (Some("d"), Some("\"e\"")));
+    let d = client().head(&url(port, "/y"), "*/*").unwrap();
+    assert!(d.body.is_empty());
+    let heads = server.join().unwrap();
+    let head = heads[0].to_ascii_lowercase();
+    assert!(head.starts_with("get /x?k=v http/1.1\r\n"), "{head}");
+    for line in ["accept: text/x, text/y", "accept-encoding: identity", "user-agent: kubesolo-update/"] {
+        assert_eq!(head.matches(line).count(), 1, "{head}");
+    }
+    assert!(heads[1].starts_with("HEAD /y "), "{}", heads[1]);
+}
+
+#[test]
+fn a_document_never_exceeds_its_cap() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\nHANG".to_owned();
+    let unbounded = "HTTP/1.1 200 OK\r\n\r\nabcdefHANG".to_owned();
+    let announced = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nHANG".to_owned();
+    for text in [chunked, unbounded, announced] {
+        let (port, server) = serve(vec![text]);
+        let e = client().document(&url(port, "/"), "*/*", 5).unwrap_err();
+        assert!(e.kind() == Kind::Source && e.to_string().contains("longer than 5 bytes"), "{e}");
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn a_short_or_stalled_answer_is_an_error() {
+    for (text, word) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "closed before the end"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabcHANG", "no data for 0.3 s"),
+        ("HTTP/1.1 200 OK\r\nContHANG", "no answer for 0.3 s"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "127.0.0.1: "),
+        ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "127.0.0.1: "),
+        ("", "closed before the end"),
+        ("SSH-2.0-x\r\n", "127.0.0.1: "),
+    ] {
+        let (port, server) = serve(vec![text.to_owned()]);
+        let e = client().document(&url(port, "/p"), "*/*", 99).unwrap_err();
+        assert!(e.kind() == Kind::Network && e.to_string().contains(word), "{text}: {e}");
+        assert!(e.to_string().starts_with(&format!("fetch http://127.0.0.1:{port}/p: ")), "{e}");
+        server.join().unwrap();
+    }
+    let (port, server) = serve(vec![format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(1 << 20))]);
+    let e = client().document(&url(port, "/"), "*/*", 99).unwrap_err();
+    assert!(e.to_string().contains("header"), "{e}");
+    server.join().unwrap();
+}
+
+#[test]
+fn a_stream_reports_its_length_and_ends_where_it_should() {
+    let (port, server) = serve(vec![answer("200 OK", "", "abc"), "HTTP/1.1 200 OK\r\n\r\nabc".to_owned()]);
+    for length in [Some(3), None] {
+        let mut body = client().stream(&url(port, "/"), "*/*").unwrap();
+        assert_eq!(body.length, length);
+        let mut out = String::new();
+        body.reader.read_to_string(&mut out).unwrap();
+        assert_eq!(out, "abc");
+    }
+    server.join().unwrap();
+}
+
+#[test]
+fn follows_at_most_five_redirects() {
+    let hop = |to: &str| answer("302 Found", &format!("Location: {to}\r\n"), "");
+    let mut chain: Vec<String> = (1..=5).map(|i| hop(&format!("../h{i}?s={i}"))).collect();
+    chain.push(answer("200 OK", "", "end"));
+    let (port, server) = serve(chain);
+    let d = client().document(&url(port, "/a/b"), "*/*", 9).unwrap();
+    assert_eq!((d.body.as_slice(), d.final_url.path()), (&b"end"[..], "/h5"));
+    assert!(server.join().unwrap()[5].starts_with("GET /h5?s=5 "));
+    let (port, server) = serve(vec![hop("/x"); 6]);
+    let e = client().document(&url(port, "/"), "*/*", 9).unwrap_err();
+    assert!(e.to_string().contains("more than 5 redirects"), "{e}");
+    server.join().unwrap();
+}
+
+#[test]
+fn refuses_bad_redirects() {
+    let from = Url::parse("https://h/a?secret").unwrap();
+    for (location, word) in [
+        (Some("http://h/a"), "from https to plain http"),
+        (Some("ftp://h/a"), "only http and https"),
+        (Some("//u:secret@h/"), "password"),
+        (None, "says no location"),
+    ] {
+        let mut response = Response::builder().status(302);
+        if let Some(location) = location {
+            response = response.header("location", location);
+        }
+        let response = response.body(ureq::Body::builder().data("")).unwrap();
+        let e = redirect_target(&response, &from).unwrap_err();
+        assert!(e.kind() == Kind::Source && e.to_string().contains(word), "{e}");
+        assert!(!e.to_string().contains("secret"), "{e}");
+    }
+    // A loopback server may not send us to another host in the clear.
+    let (port, server) = serve(vec![answer("307 Temporary Redirect", "Location: http://192.0.2.1/x?secret\r\n", "")]);
+    let e = client().document(&url(port, "/"), "*/*", 9).unwrap_err();
+    assert!(e.kind() == Kind::Config && e.to_string().contains("plain_http = yes"), "{e}");
+    assert!(!e.to_string().contains("secret"), "{e}");
+    server.join().unwrap();
+}
+
+#[test]
+fn says_what_the_server_said() {
+    let registry = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"no \u001b[31msuch"},{"code":"B"}]}"#;
+    for (status, path, body, words) in [
+        ("404 Not Found", "/v2/os/manifests/v1", registry, &["404 Not Found: MANIFEST_UNKNOWN no", "tag?"][..]),
+        ("404 Not Found", "/latest.json", "<html>", &["404 Not Found", "path right?"]),
+        ("401 Unauthorized", "/v2/", "", &["401 Unauthorized", "cannot send yet"]),
+        ("403 Forbidden", "/v2/", "", &["403 Forbidden", "cannot send yet"]),
+        ("500 Internal Server Error", "/", "{\"errors\":[]}", &["500 Internal Server Error"]),
+        ("304 Not Modified", "/", "", &["304 Not Modified"]),
+    ] {
+        let (port, server) = serve(vec![answer(status, "", body)]);
+        let e = client().document(&url(port, &format!("{path}?secret")), "*/*", 9).unwrap_err();
+        assert_eq!(e.kind(), Kind::Network);
+        let text = e.to_string();
+        assert!(words.iter().all(|w| text.contains(w)), "{text}");
+        assert!(text.contains(path) && !text.contains("secret") && !text.contains('\u{1b}'), "{text}");
+        server.join().unwrap();
+    }
+    let (port, server) = serve(vec![answer("200 OK", "Content-Encoding: gzip\r\n", "x")]);
+    let e = client().document(&url(port, "/"), "*/*", 9).unwrap_err();
+    assert!(e.kind() == Kind::Source && e.to_string().contains("Content-Encoding gzip"), "{e}");
+    server.join().unwrap();
+}
+
+#[test]
+fn plain_http_goes_only_where_it_may() {
+    let loopback = Url::parse("http://[::1]/").unwrap();
+    let other = Url::parse("http://192.0.2.1/").unwrap();
+    let secure = Url::parse("https://192.0.2.1/").unwrap();
+    for (rule, here, there) in
+        [(PlainHttp::Auto, true, false), (PlainHttp::Yes, true, true), (PlainHttp::No, false, false)]
+    {
+        assert_eq!(rule.check(&loopback).is_ok(), here);
+        assert_eq!(rule.check(&other).is_ok(), there);
+        assert!(rule.check(&secure).is_ok());
+    }
+    let e = client().document(&other, "*/*", 9).unwrap_err();
+    assert!(e.kind() == Kind::Config && e.to_string().contains("plain_http = yes"), "{e}");
+}
+
+#[test]
+fn unreachable_hosts_and_missing_roots_are_named() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let e = client().document(&url(port, "/p?secret"), "*/*", 9).unwrap_err();
+    assert!(e.kind() == Kind::Network && e.to_string().contains("refused"), "{e}");
+    assert!(!e.to_string().contains("secret"), "{e}");
+    let (port, server) = serve(vec![String::new()]);
+    let secure = Url::parse(&format!("https://127.0.0.1:{port}/")).unwrap();
+    let e = client().document(&secure, "*/*", 9).unwrap_err();
+    assert!(e.kind() == Kind::Config && e.to_string().contains("set ca_file"), "{e}");
+    drop(TcpStream::connect(("127.0.0.1", port)));
+    let _ = server.join();
+    let mut options = HttpOptions::new(&System::new("/nonexistent"));
+    options.user_agent = "a\nb".to_owned();
+    assert_eq!(Client::new(options).err().unwrap().kind(), Kind::Config);
+}

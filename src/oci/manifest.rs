@@ -173,10 +173,11 @@ fn read(bytes: &[u8], declared_type: Option<&str>, name: &str) -> Result<Documen
     }
     let declared = declared_type.map(plain_type);
     let inner = raw.media_type.optional("mediaType")?.map(|t| plain_type(&t));
-    if let (Some(declared), Some(inner)) = (&declared, &inner) {
-        if declared != inner {
+    match (&declared, &inner) {
+        (Some(declared), Some(inner)) if declared != inner => {
             return Err(source(format!("'mediaType' is {inner}, but it was served as {declared}")));
         }
+        _ => {}
     }
     let is_index = match declared.or(inner) {
         Some(t) if INDEX_TYPES.contains(&t.as_str()) => true,

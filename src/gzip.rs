@@ -11,6 +11,7 @@ use std::io::{self, Write};
 const INFLATED_MAX_BYTES: u64 = 8 * 1024 * 1024 * 1024;
 
 /// Takes a stream in pieces, and says in the end whether it was whole.
+#[derive(Default)]
 pub struct Check {
     member: Option<GzDecoder<Count>>,
     members: u32,
@@ -30,12 +31,6 @@ impl Write for Count {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl Default for Check {
-    fn default() -> Self {
-        Check { member: None, members: 0, inflated_bytes: 0 }
     }
 }
 

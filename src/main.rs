@@ -1,3 +1,53 @@
 //! Parses, dispatches, prints the error, sets the exit code. Must never: decide anything.
 
-fn main() {}
+use argh::FromArgs;
+use kubesolo_update::cli::{Cli, Command};
+use kubesolo_update::cmd::{self, Outcome, activate, apply, check, rollback, status};
+use kubesolo_update::error::{Error, Kind};
+use kubesolo_update::progress::note;
+use kubesolo_update::{config, system::System};
+use std::io::{Write, stdout};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args_os().skip(1).map(|w| w.to_string_lossy().into_owned()).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let ended = match Cli::from_args(&["kubesolo-update"], &words) {
+        Ok(Cli { version: true, .. }) => print(concat!("kubesolo-update ", env!("CARGO_PKG_VERSION"))),
+        Ok(Cli { command: Some(command), .. }) => run(&command),
+        Ok(Cli { command: None, .. }) => Err(Error::new(Kind::Usage, "no command").hint("--help lists them")),
+        Err(early) if early.status.is_ok() => print(early.output.trim_end()),
+        Err(early) => Err(Error::new(Kind::Usage, early.output.trim_end()).hint("--help lists commands and flags")),
+    };
+    match ended {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Nothing) => ExitCode::from(3),
+        Ok(Outcome::Refused(error)) | Err(error) => {
+            note(&error.to_string());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<Outcome, Error> {
+    let common = command.common();
+    let system = System::new(common.root.clone().unwrap_or_else(|| "/".into()));
+    let config = config::load(&system, &common)?;
+    let out = &mut stdout().lock();
+    match command {
+        Command::Check(args) => check::run(&system, &config, args, out),
+        Command::Apply(args) => apply::run(&system, &config, args, out),
+        Command::Activate(args) => activate::run(&system, &config, args, out),
+        Command::Rollback(args) => rollback::run(&system, &config, args, out),
+        Command::Status(args) => status::run(&system, &config, args, out),
+        Command::Healthcheck(_) => Err(cmd::not_built("healthcheck")),
+        Command::Metrics(_) => Err(cmd::not_built("metrics")),
+        Command::Verify(_) => Err(cmd::not_built("verify")),
+    }
+}
+
+fn print(text: &str) -> Result<Outcome, Error> {
+    // Nobody reads it: nothing is lost.
+    let _ = writeln!(stdout(), "{text}");
+    Ok(Outcome::Done)
+}

@@ -8,6 +8,9 @@ use crate::grubenv::BootVars;
 use crate::slot::Slot;
 use crate::state::{Phase, State};
 
+/// The reason of a rollback that a person asked for.
+pub const MANUAL: &str = "manual rollback";
+
 /// What this run sees.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
@@ -57,7 +60,9 @@ pub fn pending_trial(running: Slot, vars: &BootVars) -> Option<String> {
 /// Finds what the last run or GRUB left to be recorded.
 pub fn find(state: &State, seen: &Seen<'_>) -> Finding {
     if let Some(gave_up) = seen.vars.rollback_from {
-        if !state.phase.may_become(Phase::RolledBack) {
+        // Recorded already, and cut off before the mark was cleared; or nothing that can be recorded.
+        let recorded = state.phase == Phase::RolledBack && state.target_slot == Some(gave_up);
+        if recorded || !state.phase.may_become(Phase::RolledBack) {
             return Finding::StaleMark;
         }
         let reason = match state.phase {
@@ -72,6 +77,10 @@ pub fn find(state: &State, seen: &Seen<'_>) -> Finding {
         (Phase::Activated | Phase::Verifying, Some(target)) => trial(state, target, active, on_trial, seen),
         (Phase::Staged, Some(target)) if target == active && (on_trial || target == seen.running) => {
             Finding::WasActivated
+        }
+        // `rollback` writes the boot variables first.
+        (Phase::Success, Some(left)) if active != left && on_trial => {
+            Finding::RolledBack { gave_up: left, reason: MANUAL.to_string() }
         }
         _ if active != seen.running && !on_trial => Finding::ActiveSlotUnusable,
         _ => Finding::Nothing,
@@ -148,11 +157,11 @@ mod tests {
             (Phase::Verifying, Slot::A, marked, "three boots"),
             (Phase::Staged, Slot::A, marked, "three boots"),
             (Phase::Idle, Slot::A, marked, "three boots"), // the state file was lost
-            (Phase::RolledBack, Slot::A, marked, "after a rollback"),
             (Phase::Activated, Slot::A, vars(Slot::B, false, 3), "could not be loaded"), // another boot, not counted
             (Phase::Activated, Slot::A, vars(Slot::B, false, 2), "could not be loaded"),
             (Phase::Activated, Slot::A, vars(Slot::A, true, 3), "made active again"),
             (Phase::Verifying, Slot::A, vars(Slot::B, true, 3), "could not be loaded"),
+            (Phase::Success, Slot::B, vars(Slot::A, false, 3), "manual rollback"), // cut off before the state
         ] {
             match find(&state(phase), &seen(running, vars)) {
                 Finding::RolledBack { gave_up: Slot::B, reason } => assert!(reason.contains(words), "{reason}"),
@@ -182,6 +191,19 @@ mod tests {
     fn a_mark_nobody_can_record_is_cleared() {
         let marked = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 0) };
         assert_eq!(find(&state(Phase::Downloading), &seen(Slot::A, marked)), Finding::StaleMark);
+        // The state was written, then the power went before the mark was cleared.
+        assert_eq!(find(&state(Phase::RolledBack), &seen(Slot::A, marked)), Finding::StaleMark);
+    }
+
+    #[test]
+    fn a_rollback_to_a_slot_that_fails_is_recorded() {
+        let marked = BootVars { rollback_from: Some(Slot::A), ..vars(Slot::B, true, 0) };
+        match find(&state(Phase::RolledBack), &seen(Slot::B, marked)) {
+            Finding::RolledBack { gave_up: Slot::A, reason } => {
+                assert!(reason.contains("after a rollback"), "{reason}")
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

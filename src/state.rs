@@ -76,14 +76,14 @@ impl Phase {
 
     /// Says whether the table allows to go from here to `next`.
     ///
-    /// Beside the straight line: an unfinished attempt may be begun again; a slot whose record is good may be
+    /// Beside the straight line: a slot whose record is good may be
     /// activated although the state file was lost (`idle`) or a later attempt failed; and a person may roll back
     /// from any phase in which nothing is half-done.
     pub fn may_become(self, next: Phase) -> bool {
         use Phase::*;
         match next {
             Idle => false,
-            Checking => !matches!(self, Activated | Verifying),
+            Checking => matches!(self, Idle | Staged | Success | Failed | RolledBack),
             Downloading => self == Checking,
             Staged => self == Downloading,
             Activated => matches!(self, Staged | Idle | Success | Failed | RolledBack),
@@ -240,13 +240,9 @@ impl State {
     }
 
     /// Starts an attempt: the source is going to be asked.
-    /// Errors: State: a trial is pending.
+    /// Errors: State: a trial is pending, or an attempt was not settled (see [`State::cut_off`]).
     pub fn begin(&mut self, from_version: &str, source: &str, now_secs: u64) -> Result<()> {
-        let resume = match self.phase {
-            Phase::Checking => self.resume_phase.unwrap_or(Phase::Idle),
-            Phase::Downloading => Phase::Failed,
-            settled => settled,
-        };
+        let resume = self.phase;
         self.step(Phase::Checking, now_secs)?;
         self.resume_phase = Some(resume);
         if resume != Phase::Staged {
@@ -262,6 +258,23 @@ impl State {
             self.phase = resume;
             self.resume_phase = None;
             self.updated_at = Some(rfc3339(now_secs));
+        }
+    }
+
+    /// Settles an attempt that was killed, crashed or lost its power: no run holds the lock any more.
+    pub fn cut_off(&mut self, now_secs: u64) -> Result<()> {
+        match self.phase {
+            Phase::Checking => {
+                self.resume_phase.get_or_insert(Phase::Idle);
+                self.nothing_taken(now_secs);
+                Ok(())
+            }
+            Phase::Downloading => {
+                let error = Error::new(Kind::State, "the run was cut off: killed, crashed, or the power went")
+                    .at("download", self.to_version.as_deref().unwrap_or("an update"));
+                self.fail(&error, now_secs)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -303,9 +316,20 @@ impl State {
     }
 
     /// Records that the machine is, or will be, back on the other slot.
+    /// Input: `gave_up`: the slot that was left; `artifact`: what was in it, digest and version, if known.
     /// Errors: State: an attempt is half-done.
-    pub fn roll_back(&mut self, reason: &str, now_secs: u64) -> Result<()> {
+    pub fn roll_back(
+        &mut self,
+        gave_up: Slot,
+        artifact: Option<(Digest, String)>,
+        reason: &str,
+        now_secs: u64,
+    ) -> Result<()> {
         self.step(Phase::RolledBack, now_secs)?;
+        if artifact.is_some() || self.target_slot != Some(gave_up) {
+            (self.manifest_digest, self.to_version) = artifact.unzip();
+        }
+        self.target_slot = Some(gave_up);
         self.rollbacks_total = self.rollbacks_total.saturating_add(1);
         self.last_error = Some(printable(reason));
         self.last_error_kind = Some("rollback".into());

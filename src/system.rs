@@ -3,6 +3,7 @@
 //! Tests, chroots and rescue consoles point `--root` elsewhere; no other module may know an
 //! absolute path. Must never: open a file, or decide anything.
 
+use crate::time::BUILD_EPOCH;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,9 +26,12 @@ impl System {
         self
     }
 
-    /// Returns the system clock in seconds since 1970, UTC; 0 if the clock is before that.
+    /// Returns the time in seconds since 1970, UTC: the system clock, but never before this program was built,
+    /// since a machine without a clock battery wakes up in the past.
+    #[allow(clippy::unnecessary_min_or_max)] // BUILD_EPOCH is 0 only in a plain `cargo build`
     pub fn now_secs(&self) -> u64 {
-        self.fixed_now.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+        let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        self.fixed_now.unwrap_or_else(clock).max(BUILD_EPOCH)
     }
 
     /// Says whether paths are the machine's own, not below a prefix.
@@ -63,6 +67,11 @@ impl System {
     /// Kernel command line of this boot.
     pub fn kernel_cmdline(&self) -> PathBuf {
         self.path("/proc/cmdline")
+    }
+
+    /// Identity of this boot.
+    pub fn boot_id(&self) -> PathBuf {
+        self.path("/proc/sys/kernel/random/boot_id")
     }
 
     /// Block devices as the kernel lists them.

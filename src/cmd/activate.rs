@@ -1,0 +1,154 @@
+//! `activate`: reads the staged slot once more, then lets GRUB try it: one write to the boot variables.
+//!
+//! Must never: activate what it has not just read whole, or while GRUB could not count the trial's boots.
+
+use crate::cli;
+use crate::cmd::{Outcome, say, say_json};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::gate::{self, Gate, Refusal};
+use crate::machine::ARCHITECTURE;
+use crate::progress::Progress;
+use crate::session::Session;
+use crate::slot::{Record, Slot};
+use crate::state::Phase;
+use crate::system::System;
+use crate::text::printable;
+use crate::version::Version;
+use miniserde::Serialize;
+use std::io::Write;
+
+/// How an activation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// GRUB will try the slot at the next boot.
+    Done,
+    /// It was activated before, and waits for that boot.
+    Before,
+    /// Nothing is staged.
+    Nothing,
+}
+
+/// Runs the command.
+/// Errors: as [`activate`]; Usage: `--reboot` below a `--root`.
+pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut dyn Write) -> Result<Outcome> {
+    refuse_reboot_below_root(system, args.reboot)?;
+    let mut session = Session::open(system, config)?;
+    let slot = session.target();
+    let activation = activate(&mut session, args.allow_unproven_bootloader)?;
+    if args.json {
+        let result = match activation {
+            Activation::Done => "activated",
+            Activation::Before => "activated_before",
+            Activation::Nothing => "nothing_staged",
+        };
+        let version = session.state.to_version.as_deref().map(printable);
+        say_json(out, &Answer { result, slot: slot.to_string(), version })?;
+    } else {
+        match activation {
+            Activation::Done => say_activated(out, slot, args.reboot)?,
+            Activation::Before => say(out, &format!("slot {slot} is activated already; restart to try it"))?,
+            Activation::Nothing => say(out, "nothing is staged; `kubesolo-update apply` stages an update")?,
+        }
+    }
+    match activation {
+        Activation::Nothing => Ok(Outcome::Nothing),
+        _ if args.reboot => Err(session.reboot()),
+        Activation::Done => Ok(Outcome::Done),
+        Activation::Before => Ok(Outcome::Nothing),
+    }
+}
+
+#[derive(Serialize)]
+struct Answer {
+    result: &'static str,
+    slot: String,
+    version: Option<String>,
+}
+
+/// Says that a slot is on trial from the next boot on.
+/// Errors: Internal: stdout is gone.
+pub fn say_activated(out: &mut dyn Write, slot: Slot, reboot: bool) -> Result<()> {
+    let next = if reboot { "restarting" } else { "restart to try it" };
+    say(out, &format!("slot {slot} is active, on trial for three boots; {next}"))
+}
+
+/// Refuses to restart the machine that merely holds the `--root`.
+/// Errors: Usage: it was asked for.
+pub fn refuse_reboot_below_root(system: &System, reboot: bool) -> Result<()> {
+    match reboot && !system.is_live() {
+        true => Err(Error::new(Kind::Usage, "--reboot and --root exclude each other")),
+        false => Ok(()),
+    }
+}
+
+/// Activates the target slot.
+///
+/// Errors: Gate: a trial is pending. Boot: GRUB is not proven. Slot: the slot is not what its record says.
+/// Power cut: before the boot variables are written: staged, as before. After it: on trial; the next run
+/// finds the state behind and follows.
+pub fn activate(session: &mut Session<'_>, allow_unproven_bootloader: bool) -> Result<Activation> {
+    let slot = session.target();
+    if let Some(why) = session.pending_trial() {
+        if session.vars.active_slot == Some(slot) {
+            return Ok(Activation::Before);
+        }
+        return Err(gate::refused("another slot", &[Refusal { gate: Gate::TrialPending, why }]));
+    }
+    if session.state.phase != Phase::Staged && !is_newer(session, slot) {
+        return Ok(Activation::Nothing);
+    }
+    demand_proven_bootloader(session, allow_unproven_bootloader)?;
+    let record = scrub(session, slot)?;
+    let expected = session.state.manifest_digest.filter(|_| session.state.phase == Phase::Staged);
+    if expected.is_some() && record.manifest_digest != expected {
+        return Err(Error::new(Kind::Slot, "it holds another artifact than the one that was staged")
+            .at("activate", format!("slot {slot}"))
+            .hint("run apply again"));
+    }
+    session.save_boot(|block| block.activate(slot))?;
+    let now = session.now();
+    session.state.step(Phase::Activated, now)?;
+    session.state.target_slot = Some(slot);
+    session.state.to_version = Some(record.version);
+    session.state.manifest_digest = record.manifest_digest;
+    session.state.activated_boot_id = session.machine.boot_id();
+    session.save_state()?;
+    Ok(Activation::Done)
+}
+
+/// Says whether a slot may be activated although the state does not call it staged (the state file was lost): it
+/// holds a newer version than the running one, and not one that failed here.
+fn is_newer(session: &Session<'_>, slot: Slot) -> bool {
+    let (running, target) = (session.machine.view(session.running), session.machine.view(slot));
+    let Ok(record) = target.record else { return false };
+    let failed = session.failures.reasons().iter().any(|(digest, _)| record.manifest_digest == Some(*digest));
+    match (running.version().map(Version::parse), Version::parse(&record.version)) {
+        (Some(Ok(running)), Ok(version)) => version > running && !failed,
+        _ => false,
+    }
+}
+
+/// Refuses while GRUB has not shown that it can write: it could not count, so it could not come back.
+/// Errors: Boot: `boot_canary` is not 1.
+pub fn demand_proven_bootloader(session: &Session<'_>, allow_unproven: bool) -> Result<()> {
+    if session.vars.boot_canary || allow_unproven {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Boot, "GRUB has not shown that it can write its environment block (boot_canary is 0)")
+        .at("put a slot", "on trial")
+        .hint("restart once so that GRUB can show it; --allow-unproven-bootloader goes on without a way back"))
+}
+
+/// Reads a whole slot and checks that it is for this machine.
+/// Errors: Slot: it is not what its record says, or for another architecture.
+pub fn scrub(session: &Session<'_>, slot: Slot) -> Result<Record> {
+    let total = session.machine.view(slot).record.map_or(0, |r| r.kernel.size_bytes + r.initramfs.size_bytes);
+    let mut progress = Progress::new(&format!("read slot {slot}"), total);
+    let record = session.machine.scrub(slot, &mut |n| progress.add(n))?;
+    if record.architecture != ARCHITECTURE {
+        let why = format!("it holds a system for {}, this machine is {ARCHITECTURE}", printable(&record.architecture));
+        return Err(Error::new(Kind::Slot, why).at("boot", format!("slot {slot}")));
+    }
+    Ok(record)
+}

@@ -1,0 +1,240 @@
+//! `apply`: checks, downloads into the slot that is not running, proves it, and records it as staged.
+//!
+//! Must never: touch a slot while a trial is pending, or the running slot at all.
+
+use crate::cli;
+use crate::cmd::activate::{self, Activation};
+use crate::cmd::check::{self, Overrides, Situation};
+use crate::cmd::{Outcome, say, say_json};
+use crate::config::Config;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::gate::{self, DEFAULT_CHANNEL, Gate, Refusal, Verdict};
+use crate::inspect;
+use crate::machine::ARCHITECTURE;
+use crate::progress::Progress;
+use crate::session::Session;
+use crate::slot::{FileRecord, INITRAMFS, KERNEL, Record};
+use crate::source::{Artifact, FileRef, Source};
+use crate::stage::{self, Part, Step};
+use crate::state::{Phase, Taken};
+use crate::system::System;
+use crate::text::{human_size, printable};
+use crate::trust;
+use miniserde::Serialize;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+/// How an attempt ended that did not fail.
+enum Attempt {
+    Staged(Artifact),
+    StagedBefore(Artifact),
+    UpToDate(Artifact),
+}
+
+/// Runs the command.
+/// Errors: Signature: unsigned updates are not allowed. Gate: a gate refuses. Others: what went wrong, and the
+/// state says `failed`.
+pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Write) -> Result<Outcome> {
+    let reboot = args.reboot;
+    activate::refuse_reboot_below_root(system, reboot)?;
+    let mut session = Session::open(system, config)?;
+    trust::allow_unsigned(installed_keys(system)?, config.signature)?;
+    let mut source = check::open(system, config)?;
+    if let Some(why) = session.pending_trial() {
+        // Before anything else, and without a mark in the state: that belongs to the trial.
+        return Err(gate::refused("a new version", &[Refusal { gate: Gate::TrialPending, why }]));
+    }
+    let overrides = Overrides { allow_downgrade: args.allow_downgrade, retry_failed: args.retry_failed };
+    let attempt = attempt(&mut session, config, source.as_mut(), overrides)?;
+    let goes_on = args.activate || reboot;
+    let (result, artifact) = match &attempt {
+        Attempt::UpToDate(artifact) => ("up_to_date", artifact),
+        Attempt::StagedBefore(artifact) => ("staged_before", artifact),
+        Attempt::Staged(artifact) => ("staged", artifact),
+    };
+    let settled = matches!(attempt, Attempt::UpToDate(_));
+    let slot = session.target();
+    if !args.json {
+        let version = printable(&artifact.version);
+        say(
+            out,
+            &match &attempt {
+                Attempt::UpToDate(_) => format!("{version} is running already: nothing to do"),
+                Attempt::StagedBefore(_) => format!("{version} is staged in slot {slot} already"),
+                Attempt::Staged(a) => {
+                    let size = a.kernel.size_bytes.saturating_add(a.initramfs.size_bytes);
+                    format!("{version} is staged in slot {slot} ({}, written and read back)", human_size(size))
+                }
+            },
+        )?;
+        if !settled && !goes_on {
+            say(out, "Next: `kubesolo-update activate`, then restart")?;
+        }
+    }
+    let activated = if goes_on && !settled {
+        activate::activate(&mut session, args.allow_unproven_bootloader)? == Activation::Done
+    } else {
+        false
+    };
+    if args.json {
+        let digest = artifact.digest.to_string();
+        let version = printable(&artifact.version);
+        say_json(out, &Answer { result, version, manifest_digest: digest, slot: slot.to_string(), activated })?;
+    } else if activated {
+        activate::say_activated(out, slot, reboot)?;
+    }
+    if reboot && activated {
+        return Err(session.reboot());
+    }
+    Ok(match attempt {
+        Attempt::UpToDate(_) => Outcome::Nothing,
+        Attempt::StagedBefore(_) if !goes_on => Outcome::Nothing,
+        _ => Outcome::Done,
+    })
+}
+
+#[derive(Serialize)]
+struct Answer {
+    result: &'static str,
+    version: String,
+    manifest_digest: String,
+    slot: String,
+    activated: bool,
+}
+
+/// Counts the public keys that are installed.
+/// Errors: Config: the directory is there and can not be read.
+fn installed_keys(system: &System) -> Result<usize> {
+    let dir = system.keys_dir();
+    let entries = match fs::read_dir(&dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.io(Kind::Config, "list keys in", dir.display())?,
+    };
+    let is_key = |entry: std::io::Result<fs::DirEntry>| match entry {
+        Ok(entry) => Ok(usize::from(entry.path().extension().is_some_and(|e| e == "pub"))),
+        Err(e) => Err(e).io(Kind::Config, "list keys in", dir.display()),
+    };
+    entries.map(is_key).sum()
+}
+
+/// One attempt, from the first question to the last proof; its end is in the state file, whatever it was.
+fn attempt(
+    session: &mut Session<'_>,
+    config: &Config,
+    source: &mut dyn Source,
+    overrides: Overrides,
+) -> Result<Attempt> {
+    let situation = Situation {
+        running: session.machine.view(session.running),
+        target: session.machine.view(session.target()),
+        trial_pending: None,
+        failed: session.failures.reasons(),
+        now_secs: session.now(),
+    };
+    let from_version = check::running_version(&situation.running)?.to_string();
+    session.state.begin(&from_version, &source.describe(), session.now())?;
+    session.save_state()?;
+    let ended = decide_and_stage(session, config, source, &situation, &from_version, overrides);
+    let now = session.now();
+    match &ended {
+        Ok(Attempt::Staged(_)) => session.state.step(Phase::Staged, now)?,
+        Ok(_) => session.state.nothing_taken(now),
+        Err(Ended::Refused(_)) => session.state.nothing_taken(now),
+        Err(Ended::Failed(error)) => session.state.fail(error, now)?,
+    }
+    let saved = session.save_state();
+    match ended {
+        Ok(attempt) => saved.map(|()| attempt),
+        // The first error is the one to report.
+        Err(Ended::Refused(error) | Ended::Failed(error)) => Err(error),
+    }
+}
+
+/// An attempt that ended without a staged slot.
+enum Ended {
+    /// The ordinary course of things: the state goes back to what it was.
+    Refused(Error),
+    /// The state becomes `failed`.
+    Failed(Error),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Ended {
+        Ended::Failed(error)
+    }
+}
+
+fn decide_and_stage(
+    session: &mut Session<'_>,
+    config: &Config,
+    source: &mut dyn Source,
+    situation: &Situation,
+    from_version: &str,
+    overrides: Overrides,
+) -> std::result::Result<Attempt, Ended> {
+    let (artifact, verdict) = check::consult(source, config, situation, overrides)?;
+    match verdict {
+        Verdict::UpToDate => return Ok(Attempt::UpToDate(artifact)),
+        Verdict::Refused(refusals) => {
+            let error = gate::refused(&artifact.version, &refusals);
+            let fault = refusals.iter().any(|r| r.gate.is_fault());
+            return Err(if fault { Ended::Failed(error) } else { Ended::Refused(error) });
+        }
+        Verdict::Take => {}
+    }
+    let staged = situation.target.record.as_ref().ok().and_then(|r| r.manifest_digest);
+    if session.state.resume_phase == Some(Phase::Staged) && staged == Some(artifact.digest) {
+        return Ok(Attempt::StagedBefore(artifact));
+    }
+    let taken = Taken {
+        from_version,
+        version: &artifact.version,
+        source: &artifact.source,
+        digest: artifact.digest,
+        target: session.target(),
+    };
+    session.state.take(&taken, session.now())?;
+    session.save_state()?;
+    stage_all(session, source, &artifact)?;
+    Ok(Attempt::Staged(artifact))
+}
+
+/// Power cut: see the functions of `stage`; until the slot is unmounted and its journal seen empty, the state
+/// says `downloading`.
+fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact) -> Result<()> {
+    let slot = session.target();
+    let record = Record {
+        version: artifact.version.clone(),
+        architecture: ARCHITECTURE.to_string(),
+        channel: artifact.channel.clone().unwrap_or_else(|| DEFAULT_CHANNEL.to_string()),
+        source: printable(&artifact.source),
+        manifest_digest: Some(artifact.digest),
+        kernel: file_record(&artifact.kernel),
+        initramfs: file_record(&artifact.initramfs),
+    };
+    // A source that is gone must not cost the slot its old content.
+    let mut kernel = source.open(&artifact.kernel)?;
+    let mounted = session.machine.mount_target(slot)?;
+    let dir = mounted.dir();
+    stage::invalidate(dir)?;
+    write(dir, &Part { name: KERNEL, expected: &record.kernel, is_gzip: false }, kernel.as_mut())?;
+    drop(kernel);
+    let mut initramfs = source.open(&artifact.initramfs)?;
+    write(dir, &Part { name: INITRAMFS, expected: &record.initramfs, is_gzip: true }, initramfs.as_mut())?;
+    stage::finish(dir, &record)?;
+    mounted.unmount()?;
+    inspect::journal(session.machine.slot_partition(slot)?)
+}
+
+fn write(dir: &Path, part: &Part<'_>, body: &mut dyn std::io::Read) -> Result<()> {
+    // Each byte is written and read back.
+    let mut progress = Progress::new(part.name, part.expected.size_bytes.saturating_mul(2));
+    stage::write(dir, part, body, &mut |step| match step {
+        Step::Written(n) | Step::ReadBack(n) => progress.add(n),
+    })
+}
+
+fn file_record(file: &FileRef) -> FileRecord {
+    FileRecord { size_bytes: file.size_bytes, sha256: file.sha256 }
+}

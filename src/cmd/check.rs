@@ -1,0 +1,217 @@
+//! `check`: asks the source, holds the answer against the gates, and says what there is.
+//!
+//! Must never: change anything, or take the lock.
+
+use crate::cli;
+use crate::cmd::{Outcome, say, say_json};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::gate::{self, Facts, Verdict};
+use crate::http::{Client, HttpOptions};
+use crate::inspect::View;
+use crate::machine::{ARCHITECTURE, Machine};
+use crate::oci::digest::Digest;
+use crate::progress::note;
+use crate::reconcile::pending_trial;
+use crate::slot::Slot;
+use crate::source::{self, Artifact, Source};
+use crate::sys::Access;
+use crate::system::System;
+use crate::text::{human_size, printable};
+use miniserde::Serialize;
+use std::io::Write;
+
+/// What this machine brings to the gates, read once.
+pub struct Situation {
+    /// The running slot.
+    pub running: View,
+    /// The slot an update would go to.
+    pub target: View,
+    /// Why that slot must not be touched, if so.
+    pub trial_pending: Option<String>,
+    /// Artifacts that rolled back.
+    pub failed: Vec<(Digest, String)>,
+    /// Seconds since 1970, UTC.
+    pub now_secs: u64,
+}
+
+/// What the person allows.
+#[derive(Clone, Copy)]
+pub struct Overrides {
+    /// `--allow-downgrade`
+    pub allow_downgrade: bool,
+    /// `--retry-failed`
+    pub retry_failed: bool,
+}
+
+/// Runs the command.
+/// Errors: as [`consult`]; Config: no source is named.
+pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Write) -> Result<Outcome> {
+    let machine = Machine::look(system);
+    let situation = look(system, config, &machine)?;
+    let mut source = open(system, config)?;
+    let overrides = Overrides { allow_downgrade: args.allow_downgrade, retry_failed: args.retry_failed };
+    let (artifact, verdict) = consult(source.as_mut(), config, &situation, overrides)?;
+    if args.json {
+        say_json(out, &answer(&artifact, &verdict, &situation))?;
+    } else {
+        describe(out, &artifact, &verdict, &situation)?;
+    }
+    Ok(match verdict {
+        Verdict::Take => Outcome::Done,
+        Verdict::UpToDate => Outcome::Nothing,
+        Verdict::Refused(refusals) => Outcome::Refused(gate::refused(&artifact.version, &refusals)),
+    })
+}
+
+/// Opens the source that configuration and command line name.
+/// Errors: Config: none is named, or it can not be used.
+pub fn open(system: &System, config: &Config) -> Result<Box<dyn Source>> {
+    let spec = config.source.clone().ok_or_else(|| {
+        Error::new(Kind::Config, "no source of updates is named")
+            .hint("set server, registry or layout in update.conf, or give --server, --registry or --layout")
+    })?;
+    let options = HttpOptions { ca_file: config.ca_file.clone(), ..HttpOptions::new(system) };
+    source::open_source(spec, &Client::new(options)?)
+}
+
+/// Asks the source and judges what it offers: the one place where the gates are called.
+/// Errors: what the source ends with; Slot: the running version is not known.
+pub fn consult(
+    source: &mut dyn Source,
+    config: &Config,
+    situation: &Situation,
+    overrides: Overrides,
+) -> Result<(Artifact, Verdict)> {
+    let running_version = running_version(&situation.running)?;
+    let artifact = source.resolve(ARCHITECTURE)?;
+    let facts = Facts {
+        architecture: ARCHITECTURE,
+        channel: &config.channel,
+        running_version,
+        running_digest: situation.running.record.as_ref().ok().and_then(|r| r.manifest_digest),
+        trial_pending: situation.trial_pending.as_deref(),
+        failed: &situation.failed,
+        now_secs: situation.now_secs,
+        room_bytes: situation.target.room_bytes,
+        window: config.window.as_ref(),
+        allow_downgrade: overrides.allow_downgrade,
+        retry_failed: overrides.retry_failed,
+    };
+    let verdict = gate::judge(&artifact, &facts)?;
+    Ok((artifact, verdict))
+}
+
+/// Returns the version that runs.
+/// Errors: Slot: the running slot does not say.
+pub fn running_version(running: &View) -> Result<&str> {
+    running.version().ok_or_else(|| {
+        let why = running.record.as_ref().err().map_or_else(String::new, ToString::to_string);
+        Error::new(Kind::Slot, why).at("find the version of", format!("the running slot {}", running.slot))
+    })
+}
+
+/// Reads what the gates need, without the lock and without recording anything.
+fn look(system: &System, config: &Config, machine: &Machine<'_>) -> Result<Situation> {
+    let running: Slot = machine.running()?;
+    let trial_pending = match machine.boot_env(Access::Read).and_then(|env| Ok(env.files.load().usable()?.1)) {
+        Ok(vars) => pending_trial(running, &vars),
+        Err(e) => {
+            note(&format!("{e}; whether a trial is pending is not known"));
+            None
+        }
+    };
+    let failed = match machine.data(config.state_file.as_deref(), Access::Read) {
+        Ok(data) => data.store.failures().value.reasons(),
+        Err(_) => Vec::new(),
+    };
+    let now_secs = system.now_secs();
+    let (running, target) = (machine.view(running), machine.view(running.other()));
+    Ok(Situation { running, target, trial_pending, failed, now_secs })
+}
+
+fn describe(out: &mut dyn Write, artifact: &Artifact, verdict: &Verdict, situation: &Situation) -> Result<()> {
+    let running = running_version(&situation.running)?;
+    say(out, &format!("Running   {} (slot {}, {ARCHITECTURE})", printable(running), situation.running.slot))?;
+    let (kernel, initramfs) = (human_size(artifact.kernel.size_bytes), human_size(artifact.initramfs.size_bytes));
+    say(out, &format!("Offered   {} from {}", printable(&artifact.version), printable(&artifact.source)))?;
+    say(out, &format!("          kernel {kernel}, initramfs {initramfs}, {}", artifact.digest))?;
+    for (name, value) in [("Released", &artifact.release_date), ("Expires ", &artifact.expires)] {
+        if let Some(value) = value {
+            say(out, &format!("{name}  {}", printable(value)))?;
+        }
+    }
+    for line in artifact.release_notes.iter().flat_map(|notes| notes.lines()).take(20) {
+        say(out, &format!("Notes     {}", printable(line)))?;
+    }
+    let result = match verdict {
+        Verdict::Take => "an update is available; `kubesolo-update apply` takes it".to_string(),
+        Verdict::UpToDate => "up to date".to_string(),
+        Verdict::Refused(refusals) => {
+            let reasons: Vec<&str> = refusals.iter().map(|r| r.why.as_str()).collect();
+            format!("refused: {}", reasons.join("; "))
+        }
+    };
+    say(out, &format!("Result    {}", printable(&result)))
+}
+
+#[derive(Serialize)]
+struct Answer {
+    result: &'static str,
+    update_available: bool,
+    running_version: Option<String>,
+    running_slot: String,
+    offered: Offered,
+    refusals: Vec<Refused>,
+}
+
+#[derive(Serialize)]
+struct Offered {
+    version: String,
+    channel: Option<String>,
+    architecture: Option<String>,
+    manifest_digest: String,
+    source: String,
+    size_bytes: u64,
+    min_compatible_version: Option<String>,
+    release_date: Option<String>,
+    release_notes: Option<String>,
+    expires: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    gate: &'static str,
+    reason: String,
+}
+
+fn answer(artifact: &Artifact, verdict: &Verdict, situation: &Situation) -> Answer {
+    let text = |value: &Option<String>| value.as_deref().map(printable);
+    let (result, refusals) = match verdict {
+        Verdict::Take => ("available", Vec::new()),
+        Verdict::UpToDate => ("up_to_date", Vec::new()),
+        Verdict::Refused(refusals) => {
+            let listed = refusals.iter().map(|r| Refused { gate: r.gate.label(), reason: printable(&r.why) });
+            ("refused", listed.collect())
+        }
+    };
+    Answer {
+        result,
+        update_available: *verdict == Verdict::Take,
+        running_version: situation.running.version().map(printable),
+        running_slot: situation.running.slot.to_string(),
+        offered: Offered {
+            version: printable(&artifact.version),
+            channel: text(&artifact.channel),
+            architecture: text(&artifact.architecture),
+            manifest_digest: artifact.digest.to_string(),
+            source: printable(&artifact.source),
+            size_bytes: artifact.kernel.size_bytes.saturating_add(artifact.initramfs.size_bytes),
+            min_compatible_version: text(&artifact.min_compatible_version),
+            release_date: text(&artifact.release_date),
+            release_notes: text(&artifact.release_notes),
+            expires: text(&artifact.expires),
+        },
+        refusals,
+    }
+}

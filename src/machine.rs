@@ -1,0 +1,143 @@
+//! This machine: what it booted from, its slots, its boot variables, its data partition.
+//!
+//! Looks things up once and hands them out; mounts privately what is not mounted where it should be.
+//! Must never: decide what to do with what it finds.
+
+use crate::cmdline::{self, BootedFrom};
+use crate::error::{Error, Kind, Result};
+use crate::grubenv_file::EnvFiles;
+use crate::inspect::{self, View};
+use crate::mount::{self, Mounted, Mounts};
+use crate::partition::{self, BootDisk, DATA, EFI, Partition};
+use crate::slot::{Record, Slot};
+use crate::store::{Store, read_bounded};
+use crate::sys::Access;
+use crate::system::System;
+use std::path::{Path, PathBuf};
+
+/// Longest kernel command line that is read, in bytes; the kernel's own limit is 2 or 4 KiB.
+const CMDLINE_MAX_BYTES: u64 = 64 * 1024;
+
+/// Name of this machine's architecture, as the OCI spells it.
+pub const ARCHITECTURE: &str = match std::env::consts::ARCH.as_bytes() {
+    b"x86_64" => "amd64",
+    b"aarch64" => "arm64",
+    _ => std::env::consts::ARCH,
+};
+
+/// Looks things up on this machine.
+pub struct Machine<'a> {
+    system: &'a System,
+    booted: BootedFrom,
+    disk: Result<BootDisk>,
+    mounts: Mounts,
+}
+
+/// The boot variables' files, mounted for as long as this lives.
+pub struct BootEnv {
+    /// Reads and writes the two copies.
+    pub files: EnvFiles,
+    _mounted: Option<Mounted>,
+}
+
+/// The agent's files on the data partition, mounted for as long as this lives.
+pub struct Data {
+    /// Reads and writes them.
+    pub store: Store,
+    _mounted: Option<Mounted>,
+}
+
+impl<'a> Machine<'a> {
+    /// Reads the kernel command line and finds the boot disk; nothing is mounted yet.
+    pub fn look(system: &'a System) -> Machine<'a> {
+        let cmdline = read_bounded(&system.kernel_cmdline(), CMDLINE_MAX_BYTES).ok().flatten().unwrap_or_default();
+        let booted = cmdline::parse(&String::from_utf8_lossy(&cmdline));
+        let disk = partition::find(system, &booted);
+        Machine { system, booted, disk, mounts: Mounts::new(system.mount_dir()) }
+    }
+
+    /// Returns the running slot.
+    /// Errors: Boot: GRUB named none.
+    pub fn running(&self) -> Result<Slot> {
+        self.booted.slot.ok_or_else(|| {
+            Error::new(Kind::Boot, "the kernel command line has no kubesolo.slot=A or B")
+                .at("find", "the running slot")
+                .hint("only a machine that booted from a slot can be updated")
+        })
+    }
+
+    /// Returns the boot disk.
+    /// Errors: Device: none, or several.
+    pub fn disk(&self) -> Result<&BootDisk> {
+        self.disk.as_ref().map_err(Error::clone)
+    }
+
+    /// Returns a slot's partition.
+    /// Errors: Device: there is none.
+    pub fn slot_partition(&self, slot: Slot) -> Result<&Partition> {
+        self.disk()?.slot(slot)
+    }
+
+    /// Looks into a slot. What can not be read is in the view as an error.
+    pub fn view(&self, slot: Slot) -> View {
+        match self.slot_partition(slot) {
+            Ok(part) => inspect::look(slot, part, &self.mounts),
+            Err(e) => View::unreadable(slot, e),
+        }
+    }
+
+    /// Reads a whole slot and holds it against its record. Never for the running slot, whose journal
+    /// must not be touched.
+    /// Errors: Slot: it does not fit. Device: it can not be read.
+    pub fn scrub(&self, slot: Slot, progress: &mut dyn FnMut(u64)) -> Result<Record> {
+        inspect::scrub(slot, self.slot_partition(slot)?, &self.mounts, progress)
+    }
+
+    /// Mounts a slot for writing.
+    /// Errors: Slot: it is the running one. Device: it can not be mounted.
+    pub fn mount_target(&self, slot: Slot) -> Result<Mounted> {
+        if slot == self.running()? {
+            return Err(Error::new(Kind::Slot, "it is the running slot").at("write to", format!("slot {slot}")));
+        }
+        self.mounts.mount(self.slot_partition(slot)?, Access::Write)
+    }
+
+    /// Opens the boot variables.
+    /// Errors: Device: the EFI partition can not be found or mounted.
+    pub fn boot_env(&self, access: Access) -> Result<BootEnv> {
+        let (dir, mounted) = self.place(EFI, &self.system.efi_dir(), access)?;
+        Ok(BootEnv { files: EnvFiles::new(dir.join("boot/grub")), _mounted: mounted })
+    }
+
+    /// Opens the agent's own files.
+    /// Input: `state_file`: `--state`, which needs no data partition.
+    /// Errors: Device: the data partition can not be found or mounted.
+    pub fn data(&self, state_file: Option<&Path>, access: Access) -> Result<Data> {
+        if let Some(file) = state_file {
+            return Ok(Data { store: Store::new(Path::new(""), Some(file)), _mounted: None });
+        }
+        let (dir, mounted) = self.place(DATA, &self.system.data_dir(), access)?;
+        Ok(Data { store: Store::new(&dir, None), _mounted: mounted })
+    }
+
+    /// Returns this boot's id.
+    pub fn boot_id(&self) -> Option<String> {
+        let bytes = read_bounded(&self.system.boot_id(), 256).ok()??;
+        Some(String::from_utf8(bytes).ok()?.trim().to_string()).filter(|id| !id.is_empty())
+    }
+
+    /// Finds a partition's content: where it should be mounted, where else it is mounted, or mounted privately.
+    /// Below a `--root`, a directory in the right place will do: whoever set it up mounted it, or means it.
+    fn place(&self, label: &str, usual: &Path, access: Access) -> Result<(PathBuf, Option<Mounted>)> {
+        let in_place = if self.system.is_live() { mount::is_mount_point(usual) } else { usual.is_dir() };
+        if in_place {
+            return Ok((usual.to_path_buf(), None));
+        }
+        let part = self.disk()?.partition(label)?;
+        if let Some(dir) = mount::mounted_at(part) {
+            return Ok((dir, None));
+        }
+        let mounted = self.mounts.mount(part, access)?;
+        Ok((mounted.dir().to_path_buf(), Some(mounted)))
+    }
+}

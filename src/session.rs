@@ -1,0 +1,181 @@
+//! A run that may change something: locked, its state read, and what happened since the last run recorded.
+//!
+//! Must never: be opened by a command that only looks (check, status).
+
+use crate::config::Config;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::failed::{Failure, Failures};
+use crate::grubenv::{Block, BootVars};
+use crate::grubenv_file::Loaded;
+use crate::machine::{BootEnv, Data, Machine};
+use crate::oci::digest::Digest;
+use crate::progress::note;
+use crate::reconcile::{self, Finding, Seen};
+use crate::slot::Slot;
+use crate::state::{Phase, State};
+use crate::store::Lock;
+use crate::sys::{self, Access};
+use crate::system::System;
+use crate::time::rfc3339;
+
+/// Everything a changing command works on.
+pub struct Session<'a> {
+    /// The machine.
+    pub machine: Machine<'a>,
+    /// The running slot.
+    pub running: Slot,
+    /// The attempt's state; change it, then [`Session::save_state`].
+    pub state: State,
+    /// Artifacts that rolled back.
+    pub failures: Failures,
+    /// GRUB's variables as they are now.
+    pub vars: BootVars,
+    system: &'a System,
+    block: Block,
+    env: BootEnv,
+    data: Data,
+    _lock: Lock,
+}
+
+impl<'a> Session<'a> {
+    /// Takes the lock, reads everything, records what happened since the last run.
+    /// Errors: Busy: another run. Device, Boot, State: the machine is not in a state to be changed.
+    pub fn open(system: &'a System, config: &Config) -> Result<Session<'a>> {
+        let machine = Machine::look(system);
+        let running = machine.running()?;
+        let data = machine.data(config.state_file.as_deref(), Access::Write)?;
+        let lock = data.store.lock()?;
+        data.store.set_broken_aside().iter().for_each(|said| note(said));
+        let (state, failures) = (data.store.state().value, data.store.failures().value);
+        let env = machine.boot_env(Access::Write)?;
+        let loaded = env.files.load();
+        env_remarks(&loaded).iter().for_each(|said| note(said));
+        let (block, vars) = loaded.usable().map(|(block, vars)| (block.clone(), vars))?;
+        let mut session = Session { machine, running, state, failures, vars, system, block, env, data, _lock: lock };
+        session.record_the_past()?;
+        Ok(session)
+    }
+
+    /// Returns the time for stamps and gates.
+    pub fn now(&self) -> u64 {
+        self.system.now_secs()
+    }
+
+    /// Returns the slot an update goes to.
+    pub fn target(&self) -> Slot {
+        self.running.other()
+    }
+
+    /// Returns why the other slot must not be touched, while a trial is pending.
+    pub fn pending_trial(&self) -> Option<String> {
+        reconcile::pending_trial(self.running, &self.vars)
+    }
+
+    /// Writes the state, durably.
+    /// Errors: State: the data partition can not be written.
+    pub fn save_state(&self) -> Result<()> {
+        self.data.store.save_state(&self.state)
+    }
+
+    /// Changes the boot variables: both copies, each proven.
+    /// Errors: Boot, Device: the main copy could not be written; nothing of this run counts then.
+    pub fn save_boot(&mut self, change: impl FnOnce(&mut Block)) -> Result<()> {
+        let mut block = self.block.clone();
+        change(&mut block);
+        if let Some(error) = self.env.files.save(&block)?.backup {
+            note(&format!("the second copy of the boot variables is not written: {error}"));
+        }
+        self.vars = BootVars::read_whole(&block)?;
+        self.block = block;
+        Ok(())
+    }
+
+    /// Remembers an artifact, so that it is not taken again by itself.
+    /// Errors: State: the data partition can not be written.
+    fn remember_failure(&mut self, artifact: Option<(Digest, String)>, reason: &str) -> Result<()> {
+        let Some((digest, version)) = artifact else { return Ok(()) };
+        let at = rfc3339(self.now());
+        self.failures.remember(Failure { digest, version, reason: reason.into(), at });
+        self.data.store.save_failures(&self.failures)
+    }
+
+    /// Names the artifact in a slot: by the state, if the attempt was about that slot, else by its record.
+    fn artifact_in(&self, slot: Slot) -> Option<(Digest, String)> {
+        if let (true, Some(digest)) = (self.state.target_slot == Some(slot), self.state.manifest_digest) {
+            return Some((digest, self.state.to_version.clone().unwrap_or_default()));
+        }
+        let record = self.machine.view(slot).record.ok()?;
+        Some((record.manifest_digest?, record.version))
+    }
+
+    /// Records that a slot was left: remembers its artifact, and moves the state.
+    /// Errors: State: the table does not allow it, or the data partition can not be written.
+    pub fn leave(&mut self, gave_up: Slot, reason: &str) -> Result<()> {
+        let artifact = self.artifact_in(gave_up);
+        self.state.roll_back(gave_up, artifact.clone(), reason, self.now())?;
+        self.remember_failure(artifact, reason)?;
+        self.save_state()
+    }
+
+    /// Restarts the machine; comes back only when that fails.
+    pub fn reboot(&self) -> Error {
+        match Err::<(), _>(sys::reboot()).io(Kind::Internal, "restart", "the machine") {
+            Err(e) => e.hint("restarting needs root"),
+            Ok(()) => Error::new(Kind::Internal, "the kernel did not restart"),
+        }
+    }
+
+    /// Power cut: each step is found again by the next run: failures, then the state, then the boot variables.
+    fn record_the_past(&mut self) -> Result<()> {
+        if self.state.phase.is_unfinished() {
+            self.state.cut_off(self.now())?;
+            self.save_state()?;
+        }
+        // Activated, confirmed, done: three findings at most follow from one another.
+        for _ in 0..3 {
+            let boot_id = self.machine.boot_id();
+            let seen = Seen { running: self.running, vars: self.vars, boot_id: boot_id.as_deref() };
+            match reconcile::find(&self.state, &seen) {
+                Finding::Nothing => return Ok(()),
+                Finding::WasActivated => {
+                    self.state.step(Phase::Activated, self.now())?;
+                    self.save_state()?;
+                }
+                Finding::WasConfirmed => {
+                    self.state.succeed(self.now())?;
+                    self.save_state()?;
+                }
+                Finding::RolledBack { gave_up, reason } => self.record_rollback(gave_up, &reason)?,
+                Finding::StaleMark => self.save_boot(Block::clear_rollback)?,
+                Finding::ActiveSlotUnusable => {
+                    note(&format!("slot {} runs although the other one was active; it is made active", self.running));
+                    let running = self.running;
+                    self.save_boot(|block| block.back_to_confirmed(running))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn record_rollback(&mut self, gave_up: Slot, reason: &str) -> Result<()> {
+        note(&format!("rolled back: {reason}"));
+        self.leave(gave_up, reason)?;
+        let (running, active) = (self.running, self.vars.active_slot);
+        self.save_boot(|block| {
+            block.clear_rollback();
+            if active != Some(running) {
+                block.back_to_confirmed(running);
+            }
+        })
+    }
+}
+
+/// Says what is wrong with the boot variables' files.
+pub fn env_remarks(loaded: &Loaded) -> Vec<String> {
+    let mut said: Vec<String> =
+        loaded.damage.iter().map(|(copy, fault)| format!("boot variables: {copy} {fault}")).collect();
+    if loaded.copies_differ {
+        said.push("boot variables: the two copies differ (a write was cut off between them); the first counts".into());
+    }
+    said
+}

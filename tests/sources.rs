@@ -339,6 +339,13 @@ fn a_registry_that_lies_is_caught() {
     let alone = resolve(&lying((MANIFEST_TYPE, manifest.clone()), good.clone())).unwrap();
     assert_eq!((alone.digest, alone.architecture), (Digest::of(manifest.as_bytes()), None));
 
+    // An index that offers one architecture under another's name: the manifest's own word is reported.
+    let foreign = manifest.replace(r#""annotations":{"#, r#""annotations":{"io.kubesolo.os.architecture":"arm64","#);
+    let digest = Digest::of(foreign.as_bytes()).to_string();
+    let offer = index(foreign.len(), MANIFEST_TYPE).replace(&Digest::of(manifest.as_bytes()).to_string(), &digest);
+    let artifact = resolve(&lying((index_type, offer), move || Answer::ok(foreign.clone()))).unwrap();
+    assert_eq!((artifact.architecture.as_deref(), artifact.digest.to_string()), (Some("arm64"), digest));
+
     let forged = manifest.replace(r#""1""#, r#""2""#);
     let m = manifest.clone();
     let cases: Vec<(Web, Kind, &str)> = vec![

@@ -4,7 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub mod disk;
 pub mod registry;
+pub mod release;
+pub mod root;
 pub mod web;
 
 /// Says whether a program is there. A test that needs it returns early where it is not.

@@ -1,0 +1,269 @@
+#!/bin/sh
+# Makes a raw disk image of KubeSolo OS: GPT, EFI partition, slots A and B, data. No root, no mounting.
+#
+# The boot loader is NOT in it yet: partition 128 is reserved for a BIOS GRUB and is empty, the EFI
+# partition holds the environment block and nothing that boots. What the update agent reads and
+# writes is all there, so this is the disk that its tests and the demonstration run on.
+set -eu
+
+# A file system that GRUB 2.06 reads: Debian 12's own defaults by name, since later e2fsprogs add
+# metadata_csum_seed and orphan_file, which it does not.
+EXT4_FEATURES=none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg
+EXT4_FEATURES=$EXT4_FEATURES,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum
+# A slot is written once per update; a small journal leaves the room to the system.
+SLOT_JOURNAL_MIB=4
+
+KERNEL=
+INITRAMFS=
+VERSION=
+ARCH=
+CHANNEL=stable
+OUTPUT=
+EFI_MIB=64
+SLOT_MIB=512
+DATA_MIB=1024
+SEED=
+FORCE=no
+DRY_RUN=no
+WORK=
+
+usage() {
+    cat <<USAGE
+Usage: scripts/build-image.sh --kernel FILE --initramfs FILE --version V --arch amd64|arm64 --output FILE [OPTION]...
+
+Makes a raw disk image: partitions KSOLOEFI (FAT32), KSOLOA and KSOLOB (ext4, both with the given
+system and its record), KSOLODATA (ext4), and the GRUB environment block with slot A active.
+The boot loader itself is not put in yet: this image does not boot by itself.
+
+  --channel NAME       channel of the system (default: $CHANNEL)
+  --efi-size MIB       size of the EFI partition (default: $EFI_MIB, the least)
+  --slot-size MIB      size of each slot (default: $SLOT_MIB)
+  --data-size MIB      size of the data partition (default: $DATA_MIB)
+  --seed TEXT          what all GUIDs are derived from (default: the system's own bytes). A stick beside
+                       the disk needs another seed: two disks with the same GUIDs are refused
+  --force              replace FILE where it is there
+  --dry-run            check everything, say what would be written, write nothing
+  -h, --help           this text
+
+With the same input, seed and SOURCE_DATE_EPOCH the image is the same, byte for byte.
+USAGE
+}
+
+say() { printf 'build-image: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
+
+number() {
+    case $2 in '' | *[!0-9]* | 0*) die "$1 must be a whole number of MiB, not '$2'" ;; esac
+    [ "${#2}" -le 7 ] || die "$1 is too large: $2"
+}
+
+# A word that needs no escaping, in JSON or anywhere else.
+word() {
+    case $2 in '' | *[!A-Za-z0-9._+-]*) die "$1 may hold letters, digits, '.', '_', '+' and '-' only, not '$2'" ;; esac
+    [ "${#2}" -le 128 ] || die "$1 is longer than 128 characters"
+}
+
+hash_of() { sha256sum | cut -d' ' -f1; }
+
+# guid NAME: a GUID of the random kind, made of the seed and a name.
+guid() {
+    printf '%s\n%s\n' "$SEED" "$1" | hash_of |
+        sed 's/^\(.\{8\}\)\(.\{4\}\).\(.\{3\}\).\(.\{3\}\)\(.\{12\}\).*/\1-\2-4\3-8\4-\5/'
+}
+
+check() {
+    for tool in sgdisk mke2fs e2fsck debugfs mkfs.fat mmd mcopy gzip sha256sum truncate dd; do
+        command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh demo brings it"
+    done
+    [ -n "$KERNEL" ] || die "--kernel is missing"
+    [ -n "$INITRAMFS" ] || die "--initramfs is missing"
+    [ -n "$OUTPUT" ] || die "--output is missing"
+    [ -s "$KERNEL" ] || die "$KERNEL is no file, or empty"
+    [ -s "$INITRAMFS" ] || die "$INITRAMFS is no file, or empty"
+    gzip -t <"$INITRAMFS" 2>/dev/null || die "$INITRAMFS is not whole gzip"
+    word --version "$VERSION"
+    word --channel "$CHANNEL"
+    case $ARCH in amd64 | arm64) ;; *) die "--arch must be amd64 or arm64, not '$ARCH'" ;; esac
+    number --efi-size "$EFI_MIB"
+    number --slot-size "$SLOT_MIB"
+    number --data-size "$DATA_MIB"
+    [ "$EFI_MIB" -ge 64 ] || die "--efi-size must be at least 64: FAT32 is not FAT32 below that"
+    [ "$SLOT_MIB" -ge 16 ] || die "--slot-size must be at least 16: a journal has to fit as well"
+    [ "$DATA_MIB" -ge 16 ] || die "--data-size must be at least 16: a journal has to fit as well"
+    if [ -e "$OUTPUT" ]; then
+        [ -f "$OUTPUT" ] || die "$OUTPUT is not a regular file; write the image to a file, then to the device"
+        [ "$FORCE" = yes ] || die "$OUTPUT is there already (--force replaces it)"
+    fi
+    [ -d "$(dirname -- "$OUTPUT")" ] || die "the directory of $OUTPUT is missing"
+    KERNEL_BYTES=$(wc -c <"$KERNEL")
+    INITRAMFS_BYTES=$(wc -c <"$INITRAMFS")
+    needed=$(((KERNEL_BYTES + INITRAMFS_BYTES) / 1048576 + SLOT_JOURNAL_MIB + 2))
+    [ "$SLOT_MIB" -ge "$needed" ] || die "this system needs --slot-size $needed or more, not $SLOT_MIB"
+}
+
+plan() {
+    KERNEL_SHA256=$(hash_of <"$KERNEL")
+    INITRAMFS_SHA256=$(hash_of <"$INITRAMFS")
+    # Sizes count too: a small and a large image of the same system are two disks.
+    [ -n "$SEED" ] || SEED="$KERNEL_SHA256 $INITRAMFS_SHA256 $VERSION $ARCH $CHANNEL $EFI_MIB $SLOT_MIB $DATA_MIB"
+    # The first and the last MiB are for the partition table and its backup.
+    EFI_START=1
+    A_START=$((EFI_START + EFI_MIB))
+    B_START=$((A_START + SLOT_MIB))
+    DATA_START=$((B_START + SLOT_MIB))
+    IMAGE_MIB=$((DATA_START + DATA_MIB + 1))
+    say "$OUTPUT: $IMAGE_MIB MiB, version $VERSION ($ARCH, $CHANNEL), seed '$SEED'"
+    say "  128 BIOS boot  at   34 sectors                    $(guid bios) (empty: no boot loader yet)"
+    say "  1   KSOLOEFI   at $EFI_START MiB, $EFI_MIB MiB, FAT32   $(guid efi)"
+    say "  2   KSOLOA     at $A_START MiB, $SLOT_MIB MiB, ext4   $(guid a)"
+    say "  3   KSOLOB     at $B_START MiB, $SLOT_MIB MiB, ext4   $(guid b)"
+    say "  4   KSOLODATA  at $DATA_START MiB, $DATA_MIB MiB, ext4   $(guid data)"
+}
+
+# Both copies of the environment block: src/grubenv/vars.rs, Block::fresh(A). A test holds one against the other.
+environment_block() {
+    {
+        printf '# GRUB Environment Block\nactive_slot=A\nboot_success=1\nboot_counter=3\nrollback_from=\nboot_canary=0\n'
+        head -c 1024 /dev/zero | tr '\0' '#'
+    } | head -c 1024
+}
+
+slot_record() {
+    printf '{"version":"%s","architecture":"%s","channel":"%s","source":"image",' "$VERSION" "$ARCH" "$CHANNEL"
+    printf '"kernel":{"size":%d,"sha256":"%s"},' "$KERNEL_BYTES" "$KERNEL_SHA256"
+    printf '"initramfs":{"size":%d,"sha256":"%s"}}\n' "$INITRAMFS_BYTES" "$INITRAMFS_SHA256"
+}
+
+make_slot_tree() {
+    mkdir "$WORK/slot" "$WORK/empty"
+    cp "$KERNEL" "$WORK/slot/vmlinuz"
+    cp "$INITRAMFS" "$WORK/slot/kubesolo-os.gz"
+    printf '%s\n' "$VERSION" >"$WORK/slot/version"
+    slot_record >"$WORK/slot/slot.json"
+    chmod 644 "$WORK"/slot/*
+}
+
+# mke2fs takes owner and times (ctime cannot be set on a file) from where it copies: put right afterwards.
+level_inodes() {
+    for file in / $2; do
+        for field in uid gid atime_extra ctime_extra mtime_extra crtime_extra; do
+            printf 'set_inode_field %s %s 0\n' "$file" "$field"
+        done
+        for field in atime ctime mtime crtime; do
+            printf 'set_inode_field %s %s @%s\n' "$file" "$field" "$SOURCE_DATE_EPOCH"
+        done
+    done >"$WORK/commands"
+    debugfs -w -f "$WORK/commands" "$1" >"$WORK/log" 2>&1 || return 1
+    # debugfs ends well whatever happens; what it complains about is not an echoed command.
+    if grep -v -e '^debugfs: set_inode_field' -e '^debugfs [0-9]' "$WORK/log" >&2; then return 1; fi
+}
+
+# ext4 NAME LABEL MIB TREE FILES JOURNAL
+ext4() {
+    image=$WORK/$1
+    truncate -s "$3M" "$image"
+    uuid=$(guid "$1 file system")
+    set -- "$@" -U "$uuid" -E "root_owner=0:0,hash_seed=$uuid,lazy_itable_init=0,lazy_journal_init=0,nodiscard"
+    label=$2 tree=$4 files=$5 journal=$6
+    shift 6
+    # One block size and inode ratio for every size: mke2fs would choose by the device.
+    mke2fs -q -F -t ext4 -b 4096 -I 256 -i 65536 -m 0 -J "size=$journal" -O "$EXT4_FEATURES" -L "$label" "$@" \
+        -d "$tree" "$image" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "mke2fs could not make $label"; }
+    level_inodes "$image" "$files" || die "the files of $label could not be put right"
+    e2fsck -fn "$image" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "e2fsck finds faults in $label"; }
+}
+
+fat32() {
+    image=$WORK/efi
+    truncate -s "$EFI_MIB"M "$image"
+    serial=$(guid 'efi file system' | cut -c1-8)
+    mkfs.fat --invariant -F 32 -s 1 -h 2048 -i "$serial" -n KSOLOEFI "$image" >"$WORK/log" 2>&1 ||
+        { cat "$WORK/log" >&2; die "mkfs.fat could not make KSOLOEFI"; }
+    mmd -i "$image" ::/EFI ::/boot ::/boot/grub
+    environment_block >"$WORK/grubenv"
+    mcopy -i "$image" "$WORK/grubenv" ::/boot/grub/grubenv
+    mcopy -i "$image" "$WORK/grubenv" ::/boot/grub/grubenv.bak
+}
+
+partition() {
+    truncate -s "$IMAGE_MIB"M "$1"
+    set -- "$1" -a 1 -U "$(guid disk)" \
+        -n 128:34:2047 -t 128:EF02 -c '128:BIOS boot' -u "128:$(guid bios)"
+    set -- "$@" -n "1:${EFI_START}M:+${EFI_MIB}M" -t 1:EF00 -c 1:KSOLOEFI -u "1:$(guid efi)"
+    set -- "$@" -n "2:${A_START}M:+${SLOT_MIB}M" -t 2:8300 -c 2:KSOLOA -u "2:$(guid a)"
+    set -- "$@" -n "3:${B_START}M:+${SLOT_MIB}M" -t 3:8300 -c 3:KSOLOB -u "3:$(guid b)"
+    set -- "$@" -n "4:${DATA_START}M:+${DATA_MIB}M" -t 4:8300 -c 4:KSOLODATA -u "4:$(guid data)"
+    image=$1
+    shift
+    sgdisk "$@" "$image" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "sgdisk could not partition $image"; }
+    sgdisk -v "$image" >"$WORK/log" 2>&1 || true
+    grep -q 'No problems found' "$WORK/log" ||
+        { cat "$WORK/log" >&2; die "sgdisk finds faults in the partition table"; }
+}
+
+# put PART START_MIB IMAGE
+put() { dd if="$WORK/$1" of="$3" bs=1M seek="$2" conv=notrunc,sparse status=none; }
+
+build() {
+    # Beside the output: the last step is a rename, so the image is whole or not there.
+    WORK=$(mktemp -d "$OUTPUT.XXXXXX")
+    make_slot_tree
+    partition "$WORK/disk"
+    fat32
+    put efi "$EFI_START" "$WORK/disk"
+    files='/vmlinuz /kubesolo-os.gz /version /slot.json'
+    for slot in a b; do
+        label=KSOLOA start=$A_START
+        if [ "$slot" = b ]; then label=KSOLOB start=$B_START; fi
+        ext4 "$slot" "$label" "$SLOT_MIB" "$WORK/slot" "$files" "$SLOT_JOURNAL_MIB"
+        put "$slot" "$start" "$WORK/disk"
+    done
+    journal=$((DATA_MIB >= 256 ? 16 : 4))
+    ext4 data KSOLODATA "$DATA_MIB" "$WORK/empty" '' "$journal"
+    put data "$DATA_START" "$WORK/disk"
+    mv -f "$WORK/disk" "$OUTPUT"
+}
+
+main() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --force) FORCE=yes; shift; continue ;;
+            --dry-run) DRY_RUN=yes; shift; continue ;;
+            --kernel | --initramfs | --version | --arch | --channel | --output | --efi-size | --slot-size | \
+                --data-size | --seed) [ $# -ge 2 ] || die "$1 needs a value" ;;
+            *) usage >&2; die "unknown option: $1" ;;
+        esac
+        case $1 in
+            --kernel) KERNEL=$2 ;;
+            --initramfs) INITRAMFS=$2 ;;
+            --version) VERSION=$2 ;;
+            --arch) ARCH=$2 ;;
+            --channel) CHANNEL=$2 ;;
+            --output) OUTPUT=$2 ;;
+            --efi-size) EFI_MIB=$2 ;;
+            --slot-size) SLOT_MIB=$2 ;;
+            --data-size) DATA_MIB=$2 ;;
+            --seed) SEED=$2 ;;
+        esac
+        shift 2
+    done
+    PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+    SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(date +%s)}
+    # e2fsprogs before 1.47.1 knows the other name only. FAT keeps local time.
+    E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC0
+    export PATH SOURCE_DATE_EPOCH E2FSPROGS_FAKE_TIME LC_ALL TZ
+    umask 022
+    check
+    plan
+    if [ "$DRY_RUN" = yes ]; then say "dry run: nothing was written"; exit 0; fi
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    build
+    say "sha256 $(hash_of <"$OUTPUT")"
+}
+
+main "$@"

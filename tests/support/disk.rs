@@ -1,0 +1,303 @@
+//! A disk image from `scripts/build-image.sh`, attached as a loop device with its partitions.
+
+use super::{command, need, run};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+pub const EFI: u32 = 1;
+pub const A: u32 = 2;
+pub const B: u32 = 3;
+pub const DATA: u32 = 4;
+
+/// What the image's slots hold.
+pub const BORN: &str = "1.0.0";
+const MIB: u64 = 1 << 20;
+const EFI_MIB: u64 = 64;
+const ATTACH_TRIES: u32 = 50;
+const SETTLE: Duration = Duration::from_secs(20);
+
+/// Name of this machine's architecture.
+pub fn architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+/// The architecture that this machine is not.
+pub fn other_architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" }
+}
+
+/// Bytes that do not compress and repeat from run to run.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        bytes.extend_from_slice(&x.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// What a real gzip makes of bytes.
+pub fn gzip(dir: &Path, bytes: &[u8]) -> Vec<u8> {
+    let plain = dir.join("plain");
+    fs::write(&plain, bytes).unwrap();
+    let out = Command::new("gzip").args(["-n", "-c"]).arg(&plain).output().unwrap();
+    assert!(out.status.success() && !out.stdout.is_empty());
+    fs::remove_file(&plain).unwrap();
+    out.stdout
+}
+
+/// Says whether this machine can attach disks. A test that needs one returns early where it can not.
+/// Panics: in CI.
+pub fn need_disks() -> bool {
+    let tools = ["sgdisk", "mke2fs", "debugfs", "mkfs.fat", "mcopy", "losetup", "partx", "jq", "grub-editenv", "gzip"];
+    if !tools.into_iter().all(need) {
+        return false;
+    }
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let able = is_root && Path::new("/dev/loop-control").exists();
+    if !able {
+        assert!(std::env::var_os("CI").is_none(), "no root or no loop devices, and CI must not skip tests");
+        eprintln!("SKIP: loop devices need root and /dev/loop-control: THIS TEST PROVES NOTHING");
+    }
+    able
+}
+
+/// A `scripts/build-image.sh` command whose fixtures lie in `dir`.
+pub fn build_image(dir: &Path, output: &Path, slot_mib: u64, data_mib: u64) -> Command {
+    let (kernel, initramfs) = (dir.join("born-vmlinuz"), dir.join("born-initramfs"));
+    fs::write(&kernel, noise(1, 300_001)).unwrap();
+    fs::write(&initramfs, gzip(dir, &noise(2, 100_003))).unwrap();
+    let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/build-image.sh"));
+    build.args(["--version", BORN, "--arch", architecture()]).arg("--kernel").arg(kernel);
+    build.arg("--initramfs").arg(initramfs).arg("--output").arg(output);
+    build.arg("--slot-size").arg(slot_mib.to_string()).arg("--data-size").arg(data_mib.to_string());
+    build
+}
+
+/// One image of each size is built per test program, and kept without a name: nothing is left behind.
+static BUILT: Mutex<Vec<((u64, u64), File)>> = Mutex::new(Vec::new());
+
+fn copy_of_built(slot_mib: u64, data_mib: u64, to: &Path) {
+    let mut built = BUILT.lock().unwrap_or_else(|e| e.into_inner());
+    let at = built.iter().position(|(size, _)| *size == (slot_mib, data_mib)).unwrap_or_else(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        run(&mut build_image(dir.path(), &image, slot_mib, data_mib));
+        built.push(((slot_mib, data_mib), File::open(&image).unwrap()));
+        built.len() - 1
+    });
+    let source = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&built[at].1));
+    run(Command::new("cp").args(["--sparse=always", &source]).arg(to));
+}
+
+/// An attached disk; detached when dropped.
+pub struct Disk {
+    pub image: PathBuf,
+    slot_mib: u64,
+    data_mib: u64,
+    device: Option<String>,
+    // Dropped after the device is gone.
+    dir: TempDir,
+}
+
+impl Disk {
+    /// Makes and attaches one with GUIDs of its own.
+    pub fn new(slot_mib: u64, data_mib: u64) -> Disk {
+        let mut disk = Disk::detached(slot_mib, data_mib);
+        disk.attach();
+        disk
+    }
+
+    /// Makes one with GUIDs of its own.
+    pub fn detached(slot_mib: u64, data_mib: u64) -> Disk {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("disk.img");
+        copy_of_built(slot_mib, data_mib, &image);
+        run(command("sgdisk").arg("-G").arg(&image));
+        Disk { image, slot_mib, data_mib, device: None, dir }
+    }
+
+    /// Makes and attaches a copy, GUIDs and all.
+    pub fn twin(&self) -> Disk {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("disk.img");
+        run(Command::new("cp").arg("--sparse=always").arg(&self.image).arg(&image));
+        let mut twin = Disk { image, slot_mib: self.slot_mib, data_mib: self.data_mib, device: None, dir };
+        twin.attach();
+        twin
+    }
+
+    /// Attaches the image and its partitions.
+    pub fn attach(&mut self) {
+        assert!(self.device.is_none());
+        let mut said = String::new();
+        for _ in 0..ATTACH_TRIES {
+            // Two that look for a free device at once may find the same.
+            let out = command("losetup").args(["-f", "--show"]).arg(&self.image).output().unwrap();
+            if out.status.success() {
+                let device = String::from_utf8(out.stdout).unwrap().trim().to_string();
+                self.device = Some(device.clone());
+                run(command("partx").arg("-a").arg(&device));
+                for n in [EFI, A, B, DATA] {
+                    assert!(self.node(n).exists(), "{} is missing", self.node(n).display());
+                }
+                return;
+            }
+            said = String::from_utf8_lossy(&out.stderr).into_owned();
+            std::thread::yield_now();
+        }
+        panic!("no loop device: {said}");
+    }
+
+    /// Detaches it. Panics: a partition stays busy: something left it mounted.
+    pub fn detach(&mut self) {
+        let Some(device) = self.device.take() else { return };
+        let gone = wait_for(SETTLE, || command("partx").arg("-d").arg(&device).output().unwrap().status.success());
+        let detached = command("losetup").arg("-d").arg(&device).output().unwrap().status.success();
+        if !std::thread::panicking() {
+            assert!(gone && detached, "{device} is still in use");
+        }
+    }
+
+    /// `/dev/loop0`.
+    pub fn device(&self) -> &str {
+        self.device.as_deref().expect("the disk is attached")
+    }
+
+    /// `loop0p2`.
+    pub fn name(&self, number: u32) -> String {
+        format!("{}p{number}", self.device().trim_start_matches("/dev/"))
+    }
+
+    /// `/dev/loop0p2`.
+    pub fn node(&self, number: u32) -> PathBuf {
+        Path::new("/dev").join(self.name(number))
+    }
+
+    /// A partition's unique GUID, lower case, as sgdisk reads it.
+    pub fn guid(&self, number: u32) -> String {
+        let info = run(command("sgdisk").args(["-i", &number.to_string()]).arg(&self.image));
+        let line = info.lines().find_map(|l| l.strip_prefix("Partition unique GUID: ")).expect("sgdisk names a GUID");
+        line.trim().to_lowercase()
+    }
+
+    /// Where a partition lies in the image, in bytes: start and length.
+    pub fn extent(&self, number: u32) -> (u64, u64) {
+        let start = [1, 1 + EFI_MIB, 1 + EFI_MIB + self.slot_mib, 1 + EFI_MIB + 2 * self.slot_mib];
+        let length = [EFI_MIB, self.slot_mib, self.slot_mib, self.data_mib];
+        let at = number as usize - 1;
+        (start[at] * MIB, length[at] * MIB)
+    }
+
+    /// Every byte of a partition, from the image: past all caches of the partition's device.
+    pub fn bytes(&self, number: u32) -> Vec<u8> {
+        let (start, length) = self.extent(number);
+        let mut bytes = vec![0; length as usize];
+        File::open(&self.image).unwrap().read_exact_at(&mut bytes, start).unwrap();
+        bytes
+    }
+
+    /// Overwrites bytes of a partition, or of the disk with number 0, in the image. Detach before, for the kernel's caches.
+    pub fn overwrite(&self, number: u32, offset: u64, bytes: &[u8]) {
+        assert!(self.device.is_none(), "detach first");
+        let start = if number == 0 { 0 } else { self.extent(number).0 };
+        OpenOptions::new().write(true).open(&self.image).unwrap().write_all_at(bytes, start + offset).unwrap();
+    }
+
+    /// Asks a real debugfs, which reads the image and replays no journal: what GRUB would see.
+    pub fn debugfs(&self, number: u32, request: &str) -> String {
+        let target = format!("{}?offset={}", self.image.display(), self.extent(number).0);
+        run(command("debugfs").args(["-R", request]).arg(target))
+    }
+
+    /// Names in a slot's root directory, sorted.
+    pub fn names(&self, number: u32) -> Vec<String> {
+        let listing = self.debugfs(number, "ls -p /");
+        let mut names: Vec<String> = listing.lines().filter_map(|l| Some(l.split('/').nth(5)?.to_string())).collect();
+        names.retain(|name| ![".", "..", "lost+found", ""].contains(&name.as_str()));
+        names.sort();
+        names
+    }
+
+    /// A file of a slot; `None` where there is none.
+    pub fn file(&self, number: u32, name: &str) -> Option<Vec<u8>> {
+        if !self.names(number).iter().any(|n| n == name) {
+            return None;
+        }
+        let out = self.dir.path().join("dumped");
+        self.debugfs(number, &format!("dump /{name} {}", out.display()));
+        let bytes = fs::read(&out).unwrap();
+        fs::remove_file(&out).unwrap();
+        Some(bytes)
+    }
+
+    /// A text file of a slot.
+    pub fn text(&self, number: u32, name: &str) -> Option<String> {
+        Some(String::from_utf8(self.file(number, name)?).unwrap())
+    }
+
+    /// Says whether the journal holds what GRUB would not see.
+    pub fn needs_recovery(&self, number: u32) -> bool {
+        let stats = self.debugfs(number, "stats -h");
+        let features = stats.lines().find(|l| l.starts_with("Filesystem features:")).expect("debugfs lists features");
+        features.contains("needs_recovery")
+    }
+
+    /// Waits until no mount holds a partition, in whichever namespace; a killed process's goes a little after it.
+    pub fn wait_unmounted(&self, number: u32) {
+        let free = wait_for(SETTLE, || !self.is_mounted(number));
+        assert!(free, "{} stays mounted", self.name(number));
+    }
+
+    /// Says whether a partition is mounted anywhere: an exclusive opening fails then.
+    pub fn is_mounted(&self, number: u32) -> bool {
+        match OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(self.node(number)) {
+            Ok(_) => false,
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => true,
+            Err(e) => panic!("{}: {e}", self.name(number)),
+        }
+    }
+
+    /// A file on the EFI partition, as mcopy reads it: this machine's kernel may not know FAT.
+    pub fn efi_file(&self, name: &str) -> Vec<u8> {
+        let image = format!("{}@@{}", self.image.display(), self.extent(EFI).0);
+        let out = command("mtype").args(["-i", &image, &format!("::{name}")]).output().unwrap();
+        assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+        out.stdout
+    }
+
+    /// A directory that goes when the disk goes.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+/// Waits for a condition; returns whether it came true.
+pub fn wait_for(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        sleep(Duration::from_millis(2));
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::{command, need, run};
 use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +19,7 @@ pub const DATA: u32 = 4;
 /// What the image's slots hold.
 pub const BORN: &str = "1.0.0";
 const MIB: u64 = 1 << 20;
+const SECTOR: u64 = 512;
 const EFI_MIB: u64 = 64;
 const ATTACH_TRIES: u32 = 50;
 const SETTLE: Duration = Duration::from_secs(20);
@@ -100,6 +102,36 @@ fn copy_of_built(slot_mib: u64, data_mib: u64, to: &Path) {
     run(Command::new("cp").args(["--sparse=always", &source]).arg(to));
 }
 
+/// Gives disk and partitions random GUIDs, in both tables. What `sgdisk -G` does, without its second of sleep;
+/// tests/image.rs lets sgdisk judge it.
+fn give_new_guids(image: &Path) {
+    let file = OpenOptions::new().read(true).write(true).open(image).unwrap();
+    let last = fs::metadata(image).unwrap().len() / SECTOR - 1;
+    let random = || RandomState::new().build_hasher().finish().to_le_bytes();
+    let guids: Vec<[u8; 16]> = (0..129).map(|_| [random(), random()].concat().try_into().unwrap()).collect();
+    let crc = |bytes: &[u8]| {
+        let mut crc = flate2::Crc::new();
+        crc.update(bytes);
+        crc.sum().to_le_bytes()
+    };
+    for lba in [1, last] {
+        let (mut header, mut entries) = ([0; 92], vec![0; 128 * 128]);
+        file.read_exact_at(&mut header, lba * SECTOR).unwrap();
+        let at = u64::from_le_bytes(header[72..80].try_into().unwrap()) * SECTOR;
+        file.read_exact_at(&mut entries, at).unwrap();
+        for (entry, guid) in entries.chunks_exact_mut(128).zip(&guids).filter(|(e, _)| e[..16] != [0; 16]) {
+            entry[16..32].copy_from_slice(guid);
+        }
+        header[56..72].copy_from_slice(&guids[128]);
+        header[88..92].copy_from_slice(&crc(&entries));
+        header[16..20].fill(0);
+        let sum = crc(&header);
+        header[16..20].copy_from_slice(&sum);
+        file.write_all_at(&entries, at).unwrap();
+        file.write_all_at(&header, lba * SECTOR).unwrap();
+    }
+}
+
 /// An attached disk; detached when dropped.
 pub struct Disk {
     pub image: PathBuf,
@@ -123,7 +155,7 @@ impl Disk {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("disk.img");
         copy_of_built(slot_mib, data_mib, &image);
-        run(command("sgdisk").arg("-G").arg(&image));
+        give_new_guids(&image);
         Disk { image, slot_mib, data_mib, device: None, dir }
     }
 

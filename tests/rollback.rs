@@ -1,0 +1,267 @@
+//! Every way back: by hand before and during a trial, by GRUB itself, and from a confirmed system.
+//!
+//! GRUB's own part is played by a real grub-editenv on both copies of the environment block.
+
+mod support;
+
+use std::fs;
+use support::disk::{A, B, BORN, Disk, need_disks};
+use support::release::{Medium, Release};
+use support::root::{Root, jq};
+use support::{need, run};
+
+/// A machine with a release on trial, before its first boot.
+struct Trial {
+    root: Root,
+    medium: Medium,
+    disk: Disk,
+}
+
+impl Trial {
+    fn ready() -> bool {
+        need_disks() && need("oras")
+    }
+
+    fn staged() -> Trial {
+        let disk = Disk::new(24, 16);
+        let (root, medium) = (Root::new(&disk), Medium::new(disk.dir(), &Release::new("2.0.0")));
+        root.set_boot_variables(&["boot_canary=1"]);
+        root.agent(&["apply", "--layout", medium.path()]).expect(0, &["staged"]);
+        Trial { root, medium, disk }
+    }
+
+    fn activated() -> Trial {
+        let trial = Trial::staged();
+        trial.root.agent(&["activate"]).expect(0, &[]);
+        trial
+    }
+
+    /// The first trial boot: GRUB counts, and boots slot B.
+    fn booted() -> Trial {
+        let mut trial = Trial::activated();
+        trial.root.set_boot_variables(&["boot_counter=2"]);
+        trial.boot(B);
+        trial
+    }
+
+    fn boot(&mut self, number: u32) {
+        let letter = if number == A { 'A' } else { 'B' };
+        let guid = self.disk.guid(number);
+        self.root.boot(letter, Some(&guid));
+    }
+
+    /// The boot variables as one line, the common ones only.
+    #[track_caller]
+    fn assert_boot(&self, active: &str, success: &str, counter: &str, rollback_from: &str) {
+        let v = self.root.boot_variables();
+        let found = ["active_slot", "boot_success", "boot_counter", "rollback_from"].map(|name| v[name].as_str());
+        assert_eq!(found, [active, success, counter, rollback_from]);
+    }
+
+    #[track_caller]
+    fn assert_rolled_back(&self, why: &str) {
+        assert_eq!(self.root.state_field("phase"), "rolled_back");
+        assert!(self.root.state_field("last_error").contains(why), "{}", self.root.state_field("last_error"));
+        let failed = fs::read_to_string(self.root.path("var/lib/kubesolo/update/failed.json")).unwrap();
+        assert_eq!(jq(&failed, ".failed | map(.manifest_digest)"), format!("[\"{}\"]", self.medium.digest));
+        assert!(jq(&failed, ".failed[0].reason").contains(why), "{failed}");
+    }
+
+    /// What failed is not taken again by itself, the next version is, and a person may insist.
+    fn assert_remembered(&self) {
+        let path = self.medium.path();
+        self.root.agent(&["apply", "--layout", path]).expect(4, &["failed here before", "--retry-failed"]);
+        self.root.agent(&["check", "--layout", path]).expect(4, &["failed here before"]);
+        assert_eq!(self.root.state_field("phase"), "rolled_back");
+        self.root.agent(&["apply", "--layout", path, "--retry-failed"]).expect(0, &["staged"]);
+        assert_eq!(self.root.state_field("phase"), "staged");
+        let next = Medium::new(self.disk.dir(), &Release::new("2.0.1"));
+        self.root.agent(&["apply", "--layout", next.path()]).expect(0, &["2.0.1 is staged"]);
+    }
+}
+
+#[test]
+fn by_hand_before_the_first_boot() {
+    if !Trial::ready() {
+        return;
+    }
+    let trial = Trial::activated();
+    let before = [trial.disk.bytes(A), trial.disk.bytes(B)];
+    let run = trial.root.agent(&["rollback", "--json"]).expect(0, &[]);
+    assert_eq!(run.jq("[.result, .slot, .on_trial]"), r#"["rolled_back","A",false]"#);
+    trial.assert_boot("A", "1", "3", "");
+    trial.assert_rolled_back("manual rollback");
+    assert!(before == [trial.disk.bytes(A), trial.disk.bytes(B)], "a slot was written");
+    // Once more: slot A is confirmed, so this would be another decision, and slot B is whole: it goes on trial.
+    trial.assert_remembered();
+}
+
+#[test]
+fn by_hand_from_an_unconfirmed_trial() {
+    if !Trial::ready() {
+        return;
+    }
+    let mut trial = Trial::booted();
+    let status = trial.root.agent(&["status", "--json"]).expect(0, &[]);
+    assert_eq!(status.jq("[.running_slot, .running_version, .boot.boot_counter]"), r#"["B","2.0.0",2]"#);
+    assert!(status.jq(".next").contains("on trial"), "{}", status.stdout);
+    // The other slot is the only way back: nothing may write to it.
+    let before = [trial.disk.bytes(A), trial.disk.bytes(B)];
+    let next = Medium::new(trial.disk.dir(), &Release::new("3.0.0"));
+    trial.root.agent(&["apply", "--layout", next.path()]).expect(4, &["slot B runs on trial", "fallback"]);
+    assert_eq!(trial.root.state_field("phase"), "activated");
+    // Not counted again, and no canary needed: that slot was confirmed.
+    trial.root.set_boot_variables(&["boot_canary=0"]);
+    trial.root.agent(&["rollback"]).expect(0, &["slot A, which was confirmed before, is active again"]);
+    trial.assert_boot("A", "1", "2", "");
+    trial.assert_rolled_back("manual rollback");
+    assert!(before == [trial.disk.bytes(A), trial.disk.bytes(B)], "a slot was written");
+    trial.boot(A);
+    trial.root.set_boot_variables(&["boot_canary=1"]);
+    trial.assert_remembered();
+}
+
+#[test]
+fn grub_gave_up_after_three_boots() {
+    if !Trial::ready() {
+        return;
+    }
+    for command in ["apply", "activate"] {
+        let mut trial = Trial::booted();
+        // What DESIGN section 4 has GRUB write when the counter is 0.
+        trial.root.set_boot_variables(&["active_slot=A", "boot_success=1", "boot_counter=0", "rollback_from=B"]);
+        trial.boot(A);
+        // Looking records nothing.
+        let (blocks, state) = (trial.root.blocks(), trial.root.state());
+        trial.root.agent(&["status"]).expect(0, &["rolled back, not recorded yet", "three boots"]);
+        trial.root.agent(&["check", "--layout", trial.medium.path()]).expect(0, &[]);
+        assert!(trial.root.blocks() == blocks && trial.root.state() == state, "looking has written");
+        let run = match command {
+            "apply" => trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(4, &["failed here before"]),
+            _ => trial.root.agent(&["activate"]).expect(3, &["nothing is staged"]),
+        };
+        assert!(run.stderr.contains("slot B was not confirmed in three boots"), "{}", run.stderr);
+        trial.assert_boot("A", "1", "0", "");
+        trial.assert_rolled_back("three boots");
+        assert_eq!(trial.root.state_field("rollbacks_total"), "1");
+        trial.assert_remembered();
+    }
+}
+
+#[test]
+fn grub_could_not_load_the_slot_on_trial() {
+    if !Trial::ready() {
+        return;
+    }
+    let mut trial = Trial::activated();
+    trial.root.set_boot_variables(&["boot_counter=2"]);
+    trial.boot(A);
+    trial.root.agent(&["activate"]).expect(3, &["nothing is staged", "could not be loaded"]);
+    trial.assert_boot("A", "1", "2", "");
+    trial.assert_rolled_back("could not be loaded");
+    trial.assert_remembered();
+}
+
+#[test]
+fn from_a_confirmed_system_the_old_one_is_on_trial() {
+    if !Trial::ready() {
+        return;
+    }
+    let mut trial = Trial::booted();
+    // What healthcheck, which has its own issue, writes.
+    trial.root.set_boot_variables(&["boot_success=1"]);
+    // Another counted boot must not be needed for the state to follow.
+    let next = Medium::new(trial.disk.dir(), &Release::new("3.0.0"));
+    let running = trial.disk.bytes(B);
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(3, &["running already"]);
+    assert_eq!(
+        (trial.root.state_field("phase"), trial.root.state_field("last_error")),
+        ("success".into(), "null".into())
+    );
+    // No canary, no trial.
+    trial.root.set_boot_variables(&["boot_canary=0"]);
+    let blocks = trial.root.blocks();
+    trial.root.agent(&["rollback"]).expect(7, &["boot_canary is 0"]);
+    assert!(trial.root.blocks() == blocks);
+    trial.root.agent(&["rollback", "--allow-unproven-bootloader"]).expect(0, &["slot A is active, on trial"]);
+    trial.assert_boot("A", "0", "3", "");
+    trial.assert_rolled_back("manual rollback");
+    // The old one fails too: GRUB comes back to B, and what ran all the time is not blamed twice.
+    trial.root.set_boot_variables(&["active_slot=B", "boot_success=1", "boot_counter=0", "rollback_from=A"]);
+    trial.boot(B);
+    trial.root.agent(&["apply", "--layout", next.path()]).expect(0, &["3.0.0 is staged in slot A"]);
+    trial.assert_boot("B", "1", "0", "");
+    assert_eq!(trial.disk.text(A, "version").as_deref(), Some("3.0.0\n"));
+    assert!(trial.disk.bytes(B) == running, "the running slot was written");
+}
+
+/// Flips a bit in the middle of a file of a slot, past every cache.
+fn spoil(disk: &mut Disk, number: u32, name: &str) {
+    let file = disk.file(number, name).unwrap();
+    let piece = &file[file.len() / 2..file.len() / 2 + 64];
+    let at = disk.bytes(number).windows(64).position(|w| w == piece).expect("the file lies in the partition");
+    disk.detach();
+    disk.overwrite(number, at as u64, &[piece[0] ^ 1]);
+    disk.attach();
+    assert!(disk.file(number, name).unwrap() != file, "the damage did not arrive");
+}
+
+#[test]
+fn a_slot_that_rotted_is_not_activated() {
+    if !Trial::ready() {
+        return;
+    }
+    for name in ["vmlinuz", "kubesolo-os.gz"] {
+        let mut trial = Trial::staged();
+        spoil(&mut trial.disk, B, name);
+        let (blocks, state) = (trial.root.blocks(), trial.root.state());
+        trial.root.agent(&["activate"]).expect(7, &[name, "recorded is sha256:"]);
+        assert!(trial.root.blocks() == blocks && trial.root.state() == state, "a refused activate changed something");
+    }
+}
+
+#[test]
+fn a_slot_that_rotted_is_not_rolled_back_to() {
+    if !Trial::ready() {
+        return;
+    }
+    // From a confirmed system, and from a trial: there a slot that does not boot is no way back either.
+    for confirmed in ["1", "0"] {
+        let mut trial = Trial::booted();
+        trial.root.set_boot_variables(&[&format!("boot_success={confirmed}")]);
+        spoil(&mut trial.disk, A, "vmlinuz");
+        let blocks = trial.root.blocks();
+        trial.root.agent(&["rollback"]).expect(7, &["KSOLOA", "vmlinuz", "recorded is sha256:"]);
+        assert!(trial.root.blocks() == blocks);
+    }
+}
+
+#[test]
+fn a_lost_state_file_does_not_lose_the_staged_slot() {
+    if !Trial::ready() {
+        return;
+    }
+    let trial = Trial::staged();
+    fs::remove_file(trial.root.path("var/lib/kubesolo/update/state.json")).unwrap();
+    trial.root.agent(&["activate"]).expect(0, &["slot B is active"]);
+    trial.assert_boot("B", "0", "3", "");
+    assert_eq!(trial.root.state_field("phase"), "activated");
+    assert_eq!(trial.root.state_field("manifest_digest"), trial.medium.digest);
+}
+
+#[test]
+fn nothing_staged_is_nothing_to_activate() {
+    if !need_disks() {
+        return;
+    }
+    // Born with the same version in both slots.
+    let disk = Disk::new(24, 16);
+    let root = Root::new(&disk);
+    root.set_boot_variables(&["boot_canary=1"]);
+    let blocks = root.blocks();
+    root.agent(&["activate"]).expect(3, &["nothing is staged"]);
+    assert!(root.blocks() == blocks);
+    let listed = run(support::command("grub-editenv").arg(root.block("grubenv")).arg("list"));
+    assert!(listed.contains("active_slot=A\nboot_success=1"), "{listed}");
+    root.agent(&["status"]).expect(0, &[BORN, "idle"]);
+}

@@ -57,7 +57,7 @@ macro_rules! command {
             /// update server: an HTTP(S) URL, or an OCI reference
             #[argh(option)]
             pub server: Option<String>,
-            /// OCI registry: host[:port]/repository[:tag][@digest]
+            /// OCI reference: host/repository, with :tag or @digest if need be
             #[argh(option)]
             pub registry: Option<String>,
             /// tag to use in place of the reference's

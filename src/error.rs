@@ -79,8 +79,13 @@ impl Kind {
 }
 
 /// Describes one failure for a person and for a machine.
+///
+/// One pointer wide, and built out of line: it is on the cold path of nearly every function (size-budget.md).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
+pub struct Error(Box<Detail>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Detail {
     kind: Kind,
     op: String,
     why: String,
@@ -94,44 +99,58 @@ impl Error {
     /// Makes an error from its kind and the reason.
     /// Input: `why`: a sentence without a full stop; control characters are replaced when printed.
     pub fn new(kind: Kind, why: impl Into<String>) -> Self {
-        Error { kind, op: String::new(), why: why.into(), hint: String::new() }
+        Error::build(kind, why.into())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn build(kind: Kind, why: String) -> Self {
+        Error(Box::new(Detail { kind, op: String::new(), why, hint: String::new() }))
     }
 
     /// Says what was attempted, and on what. The innermost call wins; later ones are ignored.
-    pub fn at(mut self, op: &str, subject: impl fmt::Display) -> Self {
-        if self.op.is_empty() {
-            self.op = format!("{op} {subject}");
+    pub fn at(self, op: &str, subject: impl fmt::Display) -> Self {
+        self.place(op, &subject)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn place(mut self, op: &str, subject: &dyn fmt::Display) -> Self {
+        if self.0.op.is_empty() {
+            self.0.op = format!("{op} {subject}");
         }
         self
     }
 
     /// Says what the operator can do about it. The innermost call wins.
+    #[cold]
+    #[inline(never)]
     pub fn hint(mut self, next: impl Into<String>) -> Self {
-        if self.hint.is_empty() {
-            self.hint = next.into();
+        if self.0.hint.is_empty() {
+            self.0.hint = next.into();
         }
         self
     }
 
     /// Returns the kind.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.0.kind
     }
 
     /// Returns the process exit code.
     pub fn exit_code(&self) -> u8 {
-        self.kind.exit_code()
+        self.0.kind.exit_code()
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.op.is_empty() {
-            write!(f, "{}: ", printable(&self.op))?;
+        if !self.0.op.is_empty() {
+            write!(f, "{}: ", printable(&self.0.op))?;
         }
-        f.write_str(&printable(&self.why))?;
-        if !self.hint.is_empty() {
-            write!(f, " ({})", printable(&self.hint))?;
+        f.write_str(&printable(&self.0.why))?;
+        if !self.0.hint.is_empty() {
+            write!(f, " ({})", printable(&self.0.hint))?;
         }
         Ok(())
     }
@@ -147,8 +166,17 @@ pub trait IoContext<T> {
 
 impl<T> IoContext<T> for std::io::Result<T> {
     fn io(self, kind: Kind, op: &str, subject: impl fmt::Display) -> Result<T> {
-        self.map_err(|e| Error::new(kind, e.to_string()).at(op, subject))
+        match self {
+            Ok(value) => Ok(value),
+            Err(e) => Err(from_io(&e, kind, op, &subject)),
+        }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn from_io(error: &std::io::Error, kind: Kind, op: &str, subject: &dyn fmt::Display) -> Error {
+    Error::build(kind, error.to_string()).place(op, subject)
 }
 
 #[cfg(test)]

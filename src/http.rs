@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::system::System;
-use crate::tls::{Clock, TlsConnector, Trust, advice};
+use crate::tls::{Clock, TlsConnector, Trust, advice, words};
 use crate::url::Url;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -357,7 +357,7 @@ fn why(error: &ureq::Error, timeouts: Timeouts) -> (String, &'static str) {
         ureq::Error::Timeout(T::PerRead | T::RecvBody) => (waited("no data", timeouts.stall), ""),
         ureq::Error::Timeout(_) => (waited("no answer", timeouts.headers), ""),
         ureq::Error::Io(e) => match e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(tls) => (format!("TLS: {tls}"), advice(tls)),
+            Some(tls) => (format!("TLS: {}", words(tls)), advice(tls)),
             None if e.kind() == io::ErrorKind::UnexpectedEof => ("connection closed before the end".to_owned(), ""),
             None => (e.to_string(), ""),
         },

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod cmd;
 pub mod cmdline;
 pub mod config;
+pub mod crypto;
 pub mod error;
 pub mod failed;
 pub mod gate;

@@ -26,7 +26,7 @@ fn full_record(kernel: &[u8]) -> Record {
 #[test]
 fn a_good_file_lands_whole_and_is_counted() {
     let dir = tempfile::tempdir().unwrap();
-    let bytes: Vec<u8> = (0..9_000_001u32).map(|i| (i * 31 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..9_000_001u32).map(|i| ((i * 31) >> 3) as u8).collect();
     let (mut written, mut read_back) = (0, 0);
     let expected = record_of(&bytes);
     let part = Part { name: KERNEL, expected: &expected, is_gzip: false };

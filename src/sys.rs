@@ -111,6 +111,24 @@ pub fn drop_cache(file: &File) -> io::Result<()> {
     }
 }
 
+/// Fills a buffer with random bytes from the kernel.
+pub fn random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let rest = &mut bytes[done..];
+        // SAFETY: pointer and length are those of a buffer that is ours alone for the length of the call.
+        let got = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match usize::try_from(got) {
+            Ok(got) => done += got,
+            Err(_) => match io::Error::last_os_error() {
+                e if e.kind() == io::ErrorKind::Interrupted => {}
+                e => return Err(e),
+            },
+        }
+    }
+    Ok(())
+}
+
 /// Writes out everything the kernel holds, then restarts the machine.
 /// Returns: only on failure.
 pub fn reboot() -> io::Error {

@@ -3,10 +3,9 @@
 //! Roots are loaded when the first https connection is made, so a machine without any can still use
 //! a medium or a loopback registry. Must never: skip a certificate check, or fall back to plain HTTP.
 
+use crate::crypto;
 use crate::error::{Error, IoContext, Kind, Result};
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::ring::{cipher_suite as suite, default_provider, kx_group};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
@@ -92,7 +91,7 @@ impl fmt::Debug for TlsConnector {
 impl Trust {
     fn client_config(&self) -> Result<Arc<ClientConfig>> {
         let clock = FloorClock { now: self.now.clone(), floor_secs: self.floor_secs };
-        let mut config = ClientConfig::builder_with_details(Arc::new(provider()), Arc::new(clock))
+        let mut config = ClientConfig::builder_with_details(Arc::new(crypto::provider()), Arc::new(clock))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|e| Error::new(Kind::Internal, e.to_string()).at("set up", "TLS"))?
             .with_root_certificates(self.roots()?)
@@ -137,29 +136,46 @@ fn read_roots(path: &Path) -> Result<RootCertStore> {
     }
 }
 
-/// Returns the cryptography in use: ring, TLS 1.2 and 1.3 with forward secrecy only.
-///
-/// Written out, so that a new rustls cannot widen it silently. AES-128 stands first: it is what
-/// every peer has, and the cheapest where the CPU helps.
-pub(crate) fn provider() -> CryptoProvider {
-    let ring = default_provider();
-    CryptoProvider {
-        cipher_suites: vec![
-            suite::TLS13_AES_128_GCM_SHA256,
-            suite::TLS13_AES_256_GCM_SHA384,
-            suite::TLS13_CHACHA20_POLY1305_SHA256,
-            suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-            suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-            suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-            suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-            suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-            suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-        ],
-        kx_groups: vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
-        // rustls exports these three only through its default provider.
-        signature_verification_algorithms: ring.signature_verification_algorithms,
-        secure_random: ring.secure_random,
-        key_provider: ring.key_provider,
+/// Says what went wrong. rustls's own words need Debug formatting, which the release build leaves out for size.
+pub(crate) fn words(error: &rustls::Error) -> String {
+    use CertificateError as C;
+    let text = match error {
+        rustls::Error::InvalidCertificate(certificate) => match certificate {
+            C::UnknownIssuer => "the server's certificate was signed by an unknown CA",
+            C::BadSignature => "the signature of the server's certificate is wrong",
+            C::NotValidForName | C::NotValidForNameContext { .. } => "the server's certificate is for another name",
+            C::Expired | C::ExpiredContext { .. } => "the server's certificate has expired",
+            C::NotValidYet | C::NotValidYetContext { .. } => "the server's certificate is not valid yet",
+            C::Revoked => "the server's certificate is revoked",
+            C::BadEncoding => "the server's certificate is malformed",
+            C::UnhandledCriticalExtension => "the server's certificate has a critical extension that is not known",
+            C::InvalidPurpose | C::InvalidPurposeContext { .. } => "the server's certificate is not for servers",
+            _ => "the server's certificate is not acceptable",
+        },
+        rustls::Error::AlertReceived(alert) => {
+            let code = u8::from(*alert);
+            return format!("the server refused with TLS alert {code}{}", alert_name(code));
+        }
+        rustls::Error::InvalidMessage(_) => "the answer is not TLS",
+        rustls::Error::PeerIncompatible(_) => "the server offers no TLS version and cipher that are secure",
+        rustls::Error::PeerMisbehaved(_) => "the server breaks the TLS protocol",
+        rustls::Error::NoCertificatesPresented => "the server shows no certificate",
+        rustls::Error::DecryptError => "a record can not be decrypted",
+        _ => return error.to_string(),
+    };
+    text.to_owned()
+}
+
+/// Source: RFC 8446 section 6, the alerts that servers send for reasons an operator can mend.
+fn alert_name(code: u8) -> &'static str {
+    match code {
+        40 => " (handshake failure)",
+        42 | 46 => " (it does not accept the client certificate)",
+        48 => " (it does not know the client certificate's CA)",
+        70 => " (protocol version)",
+        112 => " (it does not know this host name)",
+        116 => " (it wants a client certificate)",
+        _ => "",
     }
 }
 
@@ -273,14 +289,5 @@ mod tests {
             let clock = FloorClock { now: Arc::new(move || now), floor_secs };
             assert_eq!(clock.current_time().unwrap().as_secs(), want);
         }
-    }
-
-    #[test]
-    fn offers_both_protocol_versions_and_three_groups() {
-        let provider = provider();
-        let versions = |v| provider.cipher_suites.iter().filter(|s| s.version().version == v).count();
-        assert_eq!(versions(rustls::ProtocolVersion::TLSv1_3), 3);
-        assert_eq!(versions(rustls::ProtocolVersion::TLSv1_2), 6);
-        assert_eq!(provider.kx_groups.len(), 3);
     }
 }

@@ -1,0 +1,215 @@
+#!/bin/sh
+# An update from end to end, on this machine and without a network: real agent, real disk image.
+#
+# The machine is a directory given as --root, so that nothing of the real one counts: neither its
+# disks nor its boot loader. The EFI partition stays in the image and its two files are copied out,
+# since many kernels cannot mount FAT.
+set -eu
+
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+KERNEL_MIB=8
+INITRAMFS_MIB=24
+SLOT_MIB=64
+ROOT=machine
+
+BINARY=
+KEEP=no
+WORK=
+DEVICE=
+
+usage() {
+    cat <<USAGE
+Usage: scripts/demo.sh [--binary FILE] [--keep]
+
+Shows an update of KubeSolo OS: makes a disk image with version 1.0.0, publishes 1.1.0 and 1.2.0,
+and lets kubesolo-update check, apply and activate. Needs root, for a loop device. Works in a
+temporary directory, and leaves nothing behind.
+
+  --binary FILE   the agent (default: dist/kubesolo-update-ARCH, from make build)
+  --keep          keep the temporary directory
+  -h, --help      this text
+USAGE
+}
+
+die() { printf 'demo: error: %s\n' "$*" >&2; exit 1; }
+
+cleanup() {
+    cd /
+    if [ -n "$DEVICE" ]; then
+        partx -d "$DEVICE" 2>/dev/null || true
+        losetup -d "$DEVICE" || true
+    fi
+    if [ -z "$WORK" ]; then return; fi
+    if [ "$KEEP" = yes ]; then printf 'demo: kept %s\n' "$WORK"; else rm -rf "$WORK"; fi
+}
+
+title() { printf '\n== %s\n' "$1"; }
+tell() { printf '%s\n' "$@"; }
+
+# run COMMAND...: shows a command and runs exactly that.
+run() {
+    printf '\n$ %s\n' "$*"
+    "$@"
+}
+
+# quietly COMMAND...: what makes the stage; heard only when it fails.
+quietly() { "$@" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "failed: $*"; }; }
+
+machine() {
+    case $(uname -m) in
+        x86_64) ARCH=amd64 ;;
+        aarch64) ARCH=arm64 ;;
+        *) die "neither amd64 nor arm64: $(uname -m)" ;;
+    esac
+    [ -n "$BINARY" ] || BINARY=$REPO/dist/kubesolo-update-$ARCH
+    [ -x "$BINARY" ] || die "$BINARY is missing: make build makes it"
+    BINARY=$(CDPATH='' cd -- "$(dirname -- "$BINARY")" && pwd)/$(basename -- "$BINARY")
+    for tool in losetup partx blockdev sgdisk mcopy grub-editenv gzip jq sha256sum; do
+        command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh demo brings it"
+    done
+    if [ "$(id -u)" -ne 0 ]; then
+        # Not `sudo make`: it would build again, without the user's own Rust.
+        die "attaching a disk image needs root. Everything else is ready; type: sudo $0"
+    fi
+    [ -e /dev/loop-control ] || die "no /dev/loop-control: this kernel or container has no loop devices"
+}
+
+# system VERSION: a kernel and an initramfs that stand in for real ones; bytes that boot nothing.
+system() {
+    mkdir "$1"
+    head -c "${KERNEL_MIB}M" /dev/urandom >"$1/vmlinuz"
+    head -c "${INITRAMFS_MIB}M" /dev/urandom | gzip -1n >"$1/kubesolo-os.gz"
+}
+
+publish() {
+    version=$1
+    shift
+    quietly "$REPO/scripts/publish-layout.sh" --layout "$ROOT/media/usb" "$@" --version "$version" \
+        --notes "Demonstration: nothing in here boots." --release-date 2026-01-31T12:00:00Z \
+        --arch "$ARCH" --kernel "$version/vmlinuz" --initramfs "$version/kubesolo-os.gz"
+}
+
+attach() {
+    # Another process may take the device that was just found free.
+    for _ in 1 2 3 4 5; do
+        DEVICE=$(losetup --find --show disk.img 2>log) && break
+    done
+    [ -n "$DEVICE" ] || { cat log >&2; die "no loop device"; }
+    quietly partx -a "$DEVICE"
+    [ -e "${DEVICE}p2" ] || die "${DEVICE}p2 did not appear: is /dev a devtmpfs here?"
+}
+
+# The directory that stands for the machine after a boot from slot A.
+make_root() {
+    guid=$(sgdisk -i 2 disk.img | sed -n 's/^Partition unique GUID: //p' | tr 'A-F' 'a-f')
+    start=$(sgdisk -i 1 disk.img | sed -n 's/^First sector: \([0-9]*\).*/\1/p')
+    mkdir -p "$ROOT/proc/sys/kernel/random" "$ROOT/boot/efi/boot/grub" "$ROOT/var/lib/kubesolo" \
+        "$ROOT/etc/kubesolo" "$ROOT/run" "$ROOT/media"
+    printf 'kubesolo.slot=A kubesolo.part=%s panic=10\n' "$guid" >"$ROOT/proc/cmdline"
+    cp /proc/sys/kernel/random/boot_id "$ROOT/proc/sys/kernel/random/boot_id"
+    ln -s /sys /dev "$ROOT/"
+    GRUBENV=$ROOT/boot/efi/boot/grub/grubenv
+    for file in "$GRUBENV" "$GRUBENV.bak"; do
+        quietly mcopy -i "disk.img@@$((start * 512))" "::/boot/grub/$(basename "$file")" "$file"
+        # What GRUB does at the first boot.
+        grub-editenv "$file" set boot_canary=1
+    done
+    printf '%s\n' 'layout = /media/usb' 'signature = off' >"$ROOT/etc/kubesolo/update.conf"
+}
+
+prepare() {
+    WORK=$(mktemp -d "${TMPDIR:-/tmp}/kubesolo-demo.XXXXXX")
+    cd "$WORK"
+    mkdir bin
+    ln -s "$BINARY" bin/kubesolo-update
+    PATH=$WORK/bin:$PATH
+    for version in 1.0.0 1.1.0 1.2.0; do system "$version"; done
+    quietly "$REPO/scripts/build-image.sh" --kernel 1.0.0/vmlinuz --initramfs 1.0.0/kubesolo-os.gz \
+        --version 1.0.0 --arch "$ARCH" --slot-size "$SLOT_MIB" --data-size 16 --output disk.img
+    make_root
+    publish 1.1.0 --tag 1.1.0 --tag latest
+    publish 1.2.0 --tag 1.2.0 --tag latest
+    attach
+}
+
+# Past every cache: what was read before must not stand in for what is on disk now.
+slot_a() {
+    blockdev --flushbufs "${DEVICE}p2"
+    sha256sum "${DEVICE}p2"
+}
+
+intro() {
+    tell 'An update of KubeSolo OS, from end to end, with nothing but this machine.' '' \
+        'KubeSolo OS is kept twice on disk, in slots A and B. An update goes into the' \
+        'slot that is not running; GRUB tries it, and goes back if it does not work.' '' \
+        'Made for this, and removed at the end:' \
+        "  disk.img            a disk, attached as $DEVICE: EFI partition, data, and" \
+        '                      slots A and B, both with version 1.0.0' \
+        "  $ROOT/            stands for / of a machine that booted from slot A" \
+        "  $ROOT/media/usb/  an OCI image layout, as on a USB stick, with two versions:" \
+        '                      1.1.0 and 1.2.0; the tag "latest" has moved to 1.2.0' \
+        'Kernels and initramfs are stand-ins of random bytes: nothing here boots. So' \
+        'boot_canary=1, with which GRUB proves at the first boot that it can count' \
+        "boots, was set by hand. --root $ROOT makes that directory the machine; a real" \
+        'one needs no such flag. Its /etc/kubesolo/update.conf:'
+    sed 's/^/    /' "$ROOT/etc/kubesolo/update.conf"
+    tell '(It has no keys to check a signature with; without "off", apply would refuse.)'
+}
+
+steps() {
+    before=$(slot_a)
+    title '1. What there is: both slots whole; slot A runs, and is confirmed.'
+    run kubesolo-update status --root "$ROOT"
+    title '2. Ask for an update. This changes nothing, so cron may do it at any time.'
+    run kubesolo-update check --root "$ROOT"
+    title '3. Take it: each byte is hashed, written to slot B, and read back from disk.'
+    run kubesolo-update apply --root "$ROOT"
+    tell '' 'Staged is not active: if the power failed now, 1.0.0 would start as always.'
+    run kubesolo-update status --root "$ROOT"
+    title '4. Let GRUB try it. Slot B is read once more, then one small file is written.'
+    run kubesolo-update activate --root "$ROOT"
+    run kubesolo-update status --root "$ROOT"
+    tell '' "The same, as GRUB's own tool reads it:"
+    run grub-editenv "$GRUBENV" list
+    title '5. The running slot is untouched: SHA-256 of its partition, before and now.'
+    printf '%s\n' "$before"
+    after=$(slot_a)
+    printf '%s\n' "$after"
+    [ "$before" = "$after" ] || die "slot A changed"
+}
+
+outro() {
+    title 'What a real machine does next'
+    tell 'It restarts. GRUB takes one from boot_counter and starts slot B. Once the node' \
+        'is healthy, "kubesolo-update healthcheck" (not built yet) sets boot_success=1.' \
+        'If it crashes, hangs or stays unhealthy three times, the counter is used up:' \
+        'GRUB makes slot A active again, and the agent will not take 1.2.0 a second time.'
+}
+
+main() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --binary) [ $# -ge 2 ] || die "--binary needs a value"; BINARY=$2; shift ;;
+            --keep) KEEP=yes ;;
+            *) usage >&2; die "unknown option: $1" ;;
+        esac
+        shift
+    done
+    PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+    export PATH
+    umask 022
+    machine
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    # A closed terminal or `| head` must not leave a loop device behind either.
+    trap 'exit 129' HUP
+    trap 'exit 141' PIPE
+    prepare
+    intro
+    steps
+    outro
+}
+
+main "$@"

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub mod disk;
+pub mod machine;
 pub mod raw;
 pub mod registry;
 pub mod release;

@@ -36,13 +36,13 @@ pub fn hex(bytes: &[u8]) -> String {
     out
 }
 
-/// Writes a size for a person: bytes up to 10 KiB, then KiB, MiB with one decimal.
+/// Writes a size for a person: bytes up to 10 KiB, KiB up to 1 MiB, then MiB, with one decimal.
 pub fn human_size(bytes: u64) -> String {
     if bytes < 10 * 1024 {
         return format!("{bytes} B");
     }
     let tenths_kib = bytes.saturating_mul(10) / 1024;
-    if tenths_kib < 10 * 1024 * 10 {
+    if tenths_kib < 1024 * 10 {
         return format!("{}.{} KiB", tenths_kib / 10, tenths_kib % 10);
     }
     let tenths_mib = tenths_kib / 1024;
@@ -65,7 +65,8 @@ mod tests {
     fn hex_and_sizes() {
         assert_eq!(hex(&[0, 0xab, 255]), "00abff");
         assert_eq!(human_size(512), "512 B");
-        assert_eq!(human_size(64 * 1024 * 1024), "64.0 MiB");
+        assert_eq!(human_size(100 * 1024 + 512), "100.5 KiB");
+        assert_eq!(human_size(8 * 1024 * 1024), "8.0 MiB");
         assert!(human_size(u64::MAX).ends_with("MiB"));
     }
 }

@@ -159,7 +159,7 @@ fn slot_line(view: &View, report: &Report) -> String {
         Ok(_) => "valid".to_string(),
         Err(e) => format!("INVALID: {e}"),
     };
-    format!("Slot {}  {version:<12} {:<24} {validity}", view.slot, marks.join(", "))
+    format!("Slot {}  {version:<12} {:<25} {validity}", view.slot, marks.join(", "))
 }
 
 fn boot_line(report: &Report) -> String {

@@ -29,7 +29,7 @@ build:
 	scripts/build.sh --arch $(ARCH)
 
 test:
-	scripts/install-deps.sh build lint test
+	scripts/install-deps.sh build lint test vm
 	scripts/lint.sh
 	cargo test --locked --lib
 	scripts/build.sh
@@ -44,7 +44,7 @@ unit:
 	cargo test --locked --lib
 
 integration:
-	scripts/install-deps.sh build test
+	scripts/install-deps.sh build test vm
 	scripts/build.sh --arch $(HOST_ARCH)
 	KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --test '*'
 

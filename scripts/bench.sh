@@ -143,8 +143,8 @@ make_machine() {
     mkdir small
     noise 1 >small/vmlinuz
     noise 1 | gzip -1n >small/kubesolo-os.gz
-    quietly "$REPO/scripts/build-image.sh" --kernel small/vmlinuz --initramfs small/kubesolo-os.gz --version 1.0.0 \
-        --arch "$ARCH" --slot-size "$SLOT_MIB" --data-size 16 --output disk.img
+    quietly "$REPO/scripts/build-image.sh" --no-bootloader --kernel small/vmlinuz --initramfs small/kubesolo-os.gz \
+        --version 1.0.0 --arch "$ARCH" --slot-size "$SLOT_MIB" --data-size 16 --output disk.img
     guid=$(sgdisk -i 2 disk.img | sed -n 's/^Partition unique GUID: //p' | tr 'A-F' 'a-f')
     start=$(sgdisk -i 1 disk.img | sed -n 's/^First sector: \([0-9]*\).*/\1/p')
     mkdir -p root/proc/sys/kernel/random root/boot/efi/boot/grub root/var/lib/kubesolo root/etc/kubesolo root/run

@@ -1,10 +1,13 @@
 #!/bin/sh
-# Makes a raw disk image of KubeSolo OS: GPT, EFI partition, slots A and B, data. No root, no mounting.
+# Makes a disk image of KubeSolo OS that boots: GPT, GRUB, EFI partition, slots A and B, data. No root,
+# no mounting.
 #
-# The boot loader is NOT in it yet: partition 128 is reserved for a BIOS GRUB and is empty, the EFI
-# partition holds the environment block and nothing that boots. What the update agent reads and
-# writes is all there, so this is the disk that its tests and the demonstration run on.
+# GRUB is put in by hand: grub-install and grub-bios-setup want devices and root. For UEFI that is one
+# file. For BIOS, core.img fills partition 128 and boot.img the first sector, with the two places
+# patched that say where the rest is.
 set -eu
+
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 
 # A file system that GRUB 2.06 reads: Debian 12's own defaults by name, since later e2fsprogs add
 # metadata_csum_seed and orphan_file, which it does not.
@@ -12,6 +15,13 @@ EXT4_FEATURES=none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,6
 EXT4_FEATURES=$EXT4_FEATURES,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum
 # A slot is written once per update; a small journal leaves the room to the system.
 SLOT_JOURNAL_MIB=4
+# All that grub.cfg needs is in the core: no module is read from a disk. gzio: arm64 kernels may be
+# gzip. ls, cat and minicmd: for a person at the prompt.
+GRUB_MODULES='part_gpt fat ext2 normal configfile loadenv regexp probe test true echo sleep linux gzio'
+GRUB_MODULES="$GRUB_MODULES reboot halt minicmd ls cat"
+# Partition 128: 34 to 2047.
+BIOS_START=34
+BIOS_SECTORS=2014
 
 KERNEL=
 INITRAMFS=
@@ -23,6 +33,9 @@ EFI_MIB=64
 SLOT_MIB=512
 DATA_MIB=1024
 SEED=
+FORMAT=raw
+XZ=no
+BOOTLOADER=yes
 FORCE=no
 DRY_RUN=no
 WORK=
@@ -31,9 +44,12 @@ usage() {
     cat <<USAGE
 Usage: scripts/build-image.sh --kernel FILE --initramfs FILE --version V --arch amd64|arm64 --output FILE [OPTION]...
 
-Makes a raw disk image: partitions KSOLOEFI (FAT32), KSOLOA and KSOLOB (ext4, both with the given
-system and its record), KSOLODATA (ext4), and the GRUB environment block with slot A active.
-The boot loader itself is not put in yet: this image does not boot by itself.
+Makes a disk image that boots: partitions KSOLOEFI (FAT32), KSOLOA and KSOLOB (ext4, both with the
+given system and its record), KSOLODATA (ext4); GRUB for UEFI, and on amd64 for BIOS as well; grub.cfg
+and the GRUB environment block with slot A active.
+
+Keys and update.conf are no part of the image: the agent reads both in the initramfs, so that an update
+brings them along with the system; scripts/inject-agent.sh puts them there, before this script.
 
   --channel NAME       channel of the system (default: $CHANNEL)
   --efi-size MIB       size of the EFI partition (default: $EFI_MIB, the least)
@@ -41,6 +57,9 @@ The boot loader itself is not put in yet: this image does not boot by itself.
   --data-size MIB      size of the data partition (default: $DATA_MIB)
   --seed TEXT          what all GUIDs are derived from (default: the system's own bytes). A stick beside
                        the disk needs another seed: two disks with the same GUIDs are refused
+  --format raw|qcow2   format of FILE (default: raw)
+  --xz                 compress FILE with xz
+  --no-bootloader      leave GRUB out: partition 128 stays empty, and the image does not boot
   --force              replace FILE where it is there
   --dry-run            check everything, say what would be written, write nothing
   -h, --help           this text
@@ -73,10 +92,34 @@ guid() {
         sed 's/^\(.\{8\}\)\(.\{4\}\).\(.\{3\}\).\(.\{3\}\)\(.\{12\}\).*/\1-\2-4\3-8\4-\5/'
 }
 
+need_vm() { command -v "$1" >/dev/null || die "$1 is missing: scripts/install-deps.sh vm brings it"; }
+
+# grub_dir TARGET FILE: prints where GRUB's files for a target are: this system's, or fetched ones.
+grub_dir() {
+    for dir in "/usr/lib/grub/$1" "$REPO/.tools/vm/amd64/usr/lib/grub/$1" "$REPO/.tools/vm/arm64/usr/lib/grub/$1"; do
+        if [ -s "$dir/$2" ]; then printf '%s\n' "$dir"; return 0; fi
+    done
+    return 1
+}
+
+check_grub() {
+    [ -s "$REPO/grub/grub.cfg" ] || die "$REPO/grub/grub.cfg is missing"
+    EFI_TARGET=x86_64-efi EFI_NAME=BOOTX64.EFI
+    if [ "$ARCH" = arm64 ]; then EFI_TARGET=arm64-efi EFI_NAME=BOOTAA64.EFI; fi
+    EFI_DIR=$(grub_dir "$EFI_TARGET" normal.mod) ||
+        die "GRUB's files for $EFI_TARGET are missing: scripts/install-deps.sh vm brings them (or --no-bootloader)"
+    [ "$ARCH" = amd64 ] || return 0
+    BIOS_DIR=$(grub_dir i386-pc boot.img) ||
+        die "GRUB's files for i386-pc are missing: scripts/install-deps.sh vm brings them (or --no-bootloader)"
+}
+
 check() {
     for tool in sgdisk mke2fs e2fsck debugfs mkfs.fat mmd mcopy gzip sha256sum truncate dd; do
         command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh demo brings it"
     done
+    if [ "$FORMAT" = qcow2 ]; then need_vm qemu-img; fi
+    if [ "$XZ" = yes ]; then need_vm xz; fi
+    if [ "$BOOTLOADER" = yes ]; then need_vm grub-mkimage; fi
     [ -n "$KERNEL" ] || die "--kernel is missing"
     [ -n "$INITRAMFS" ] || die "--initramfs is missing"
     [ -n "$OUTPUT" ] || die "--output is missing"
@@ -86,6 +129,8 @@ check() {
     word --version "$VERSION"
     word --channel "$CHANNEL"
     case $ARCH in amd64 | arm64) ;; *) die "--arch must be amd64 or arm64, not '$ARCH'" ;; esac
+    case $FORMAT in raw | qcow2) ;; *) die "--format must be raw or qcow2, not '$FORMAT'" ;; esac
+    if [ "$BOOTLOADER" = yes ]; then check_grub; fi
     number --efi-size "$EFI_MIB"
     number --slot-size "$SLOT_MIB"
     number --data-size "$DATA_MIB"
@@ -115,7 +160,10 @@ plan() {
     DATA_START=$((B_START + SLOT_MIB))
     IMAGE_MIB=$((DATA_START + DATA_MIB + 1))
     say "$OUTPUT: $IMAGE_MIB MiB, version $VERSION ($ARCH, $CHANNEL), seed '$SEED'"
-    say "  128 BIOS boot  at   34 sectors                    $(guid bios) (empty: no boot loader yet)"
+    loader="GRUB: $EFI_TARGET"
+    if [ "$ARCH" = amd64 ]; then loader="$loader, i386-pc"; fi
+    if [ "$BOOTLOADER" = no ]; then loader="no boot loader"; fi
+    say "  128 BIOS boot  at $BIOS_START, $BIOS_SECTORS sectors          $(guid bios)  ($loader)"
     say "  1   KSOLOEFI   at $EFI_START MiB, $EFI_MIB MiB, FAT32   $(guid efi)"
     say "  2   KSOLOA     at $A_START MiB, $SLOT_MIB MiB, ext4   $(guid a)"
     say "  3   KSOLOB     at $B_START MiB, $SLOT_MIB MiB, ext4   $(guid b)"
@@ -175,6 +223,56 @@ ext4() {
     e2fsck -fn "$image" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "e2fsck finds faults in $label"; }
 }
 
+# grub_image TARGET DIR PREFIX MODULES OUTPUT
+grub_image() {
+    # shellcheck disable=SC2086 # lists of words
+    grub-mkimage -O "$1" -d "$2" -p "$3" -o "$5" $GRUB_MODULES $4 >"$WORK/log" 2>&1 ||
+        { cat "$WORK/log" >&2; die "grub-mkimage could not make $1"; }
+}
+
+# patch FILE OFFSET ESCAPES: overwrites bytes.
+patch() {
+    # shellcheck disable=SC2059 # the escapes are what it is for
+    printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
+# le VALUE BYTES: prints a number as printf escapes, lowest byte first.
+le() {
+    value=$1 count=$2
+    while [ "$count" -gt 0 ]; do
+        printf '\\%03o' $((value % 256))
+        value=$((value / 256)) count=$((count - 1))
+    done
+}
+
+# Puts GRUB for BIOS into the disk. Source: boot.S and diskboot.S of GRUB 2.06; measured.
+bios_grub() {
+    # Without a disk in it, the prefix is on the disk that the BIOS started.
+    grub_image i386-pc "$BIOS_DIR" '(,gpt1)/boot/grub' 'biosdisk serial terminal' "$WORK/core"
+    bytes=$(wc -c <"$WORK/core")
+    sectors=$(((bytes + 511) / 512))
+    [ "$sectors" -le "$BIOS_SECTORS" ] || die "GRUB for BIOS takes $sectors sectors, more than there are"
+    # First sector of the core: where the others are, how many, and to which segment.
+    patch "$WORK/core" 500 "$(le $((BIOS_START + 1)) 8)$(le $((sectors - 1)) 2)$(le 2080 2)"
+    dd if="$WORK/core" of="$1" bs=512 seek="$BIOS_START" conv=notrunc status=none
+    # The first 440 bytes are code; behind them are the disk's signature and the partition table.
+    head -c 440 "$BIOS_DIR/boot.img" >"$WORK/boot"
+    patch "$WORK/boot" 92 "$(le "$BIOS_START" 8)"
+    # Start from the disk that the BIOS names, also where its number looks wrong (two no-operations).
+    patch "$WORK/boot" 100 '\377'
+    patch "$WORK/boot" 102 '\220\220'
+    dd if="$WORK/boot" of="$1" conv=notrunc status=none
+}
+
+efi_grub() {
+    extra='all_video efi_gop'
+    if [ "$EFI_TARGET" = x86_64-efi ]; then extra="$extra efi_uga serial"; fi
+    grub_image "$EFI_TARGET" "$EFI_DIR" /boot/grub "$extra terminal" "$WORK/$EFI_NAME"
+    mmd -i "$1" ::/EFI/BOOT
+    mcopy -i "$1" "$WORK/$EFI_NAME" "::/EFI/BOOT/$EFI_NAME"
+    mcopy -i "$1" "$REPO/grub/grub.cfg" ::/boot/grub/grub.cfg
+}
+
 fat32() {
     image=$WORK/efi
     truncate -s "$EFI_MIB"M "$image"
@@ -185,12 +283,13 @@ fat32() {
     environment_block >"$WORK/grubenv"
     mcopy -i "$image" "$WORK/grubenv" ::/boot/grub/grubenv
     mcopy -i "$image" "$WORK/grubenv" ::/boot/grub/grubenv.bak
+    if [ "$BOOTLOADER" = yes ]; then efi_grub "$image"; fi
 }
 
 partition() {
     truncate -s "$IMAGE_MIB"M "$1"
     set -- "$1" -a 1 -U "$(guid disk)" \
-        -n 128:34:2047 -t 128:EF02 -c '128:BIOS boot' -u "128:$(guid bios)"
+        -n "128:$BIOS_START:$((BIOS_START + BIOS_SECTORS - 1))" -t 128:EF02 -c '128:BIOS boot' -u "128:$(guid bios)"
     set -- "$@" -n "1:${EFI_START}M:+${EFI_MIB}M" -t 1:EF00 -c 1:KSOLOEFI -u "1:$(guid efi)"
     set -- "$@" -n "2:${A_START}M:+${SLOT_MIB}M" -t 2:8300 -c 2:KSOLOA -u "2:$(guid a)"
     set -- "$@" -n "3:${B_START}M:+${SLOT_MIB}M" -t 3:8300 -c 3:KSOLOB -u "3:$(guid b)"
@@ -223,6 +322,16 @@ build() {
     journal=$((DATA_MIB >= 256 ? 16 : 4))
     ext4 data KSOLODATA "$DATA_MIB" "$WORK/empty" '' "$journal"
     put data "$DATA_START" "$WORK/disk"
+    if [ "$BOOTLOADER$ARCH" = yesamd64 ]; then bios_grub "$WORK/disk"; fi
+    if [ "$FORMAT" = qcow2 ]; then
+        qemu-img convert -q -f raw -O qcow2 "$WORK/disk" "$WORK/disk.qcow2"
+        mv "$WORK/disk.qcow2" "$WORK/disk"
+    fi
+    if [ "$XZ" = yes ]; then
+        # One thread: how the work is shared out would show in the bytes.
+        xz -T1 -6 -q "$WORK/disk"
+        mv "$WORK/disk.xz" "$WORK/disk"
+    fi
     mv -f "$WORK/disk" "$OUTPUT"
 }
 
@@ -232,8 +341,10 @@ main() {
             -h | --help) usage; exit 0 ;;
             --force) FORCE=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
+            --xz) XZ=yes; shift; continue ;;
+            --no-bootloader) BOOTLOADER=no; shift; continue ;;
             --kernel | --initramfs | --version | --arch | --channel | --output | --efi-size | --slot-size | \
-                --data-size | --seed) [ $# -ge 2 ] || die "$1 needs a value" ;;
+                --data-size | --seed | --format) [ $# -ge 2 ] || die "$1 needs a value" ;;
             *) usage >&2; die "unknown option: $1" ;;
         esac
         case $1 in
@@ -247,6 +358,7 @@ main() {
             --slot-size) SLOT_MIB=$2 ;;
             --data-size) DATA_MIB=$2 ;;
             --seed) SEED=$2 ;;
+            --format) FORMAT=$2 ;;
         esac
         shift 2
     done

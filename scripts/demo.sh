@@ -124,7 +124,7 @@ prepare() {
     ln -s "$BINARY" bin/kubesolo-update
     PATH=$WORK/bin:$PATH
     for version in 1.0.0 1.1.0 1.2.0; do system "$version"; done
-    quietly "$REPO/scripts/build-image.sh" --kernel 1.0.0/vmlinuz --initramfs 1.0.0/kubesolo-os.gz \
+    quietly "$REPO/scripts/build-image.sh" --no-bootloader --kernel 1.0.0/vmlinuz --initramfs 1.0.0/kubesolo-os.gz \
         --version 1.0.0 --arch "$ARCH" --slot-size "$SLOT_MIB" --data-size 16 --output disk.img
     make_root
     publish 1.1.0 --tag 1.1.0 --tag latest

@@ -28,6 +28,7 @@ Installs what is missing for each GROUP, and is silent and quick where nothing i
   build   static release binaries (Rust with musl, zig as C compiler and linker)
   lint    rustfmt, clippy, shellcheck
   test    disk, GRUB, registry and emulation tools of the integration tests
+  vm      QEMU, firmware and GRUB of the boot tests; kernel and busybox of both architectures
   demo    disk and GRUB tools of the demonstration
   bench   test, and GNU time
 
@@ -118,12 +119,28 @@ need_test() {
     need docker-registry docker-registry
     need curl curl
     need jq jq
+    need strace strace
     need qemu-aarch64-static qemu-user-static
     need_file /etc/ssl/certs/ca-certificates.crt ca-certificates
 }
 
+# On amd64. What this machine's apt has no packages of is fetched below .tools/vm (install_vm).
+need_vm() {
+    need_disk_tools
+    need qemu-system-x86_64 qemu-system-x86
+    need qemu-system-aarch64 qemu-system-arm
+    need_file /usr/share/OVMF/OVMF_CODE_4M.fd ovmf
+    need_file /usr/share/AAVMF/AAVMF_CODE.fd qemu-efi-aarch64
+    need_file /usr/lib/grub/i386-pc/boot.img grub-pc-bin
+    need_file /usr/lib/grub/x86_64-efi/normal.mod grub-efi-amd64-bin
+    need qemu-img qemu-utils
+    need busybox busybox-static
+    need cpio cpio
+    need xz xz-utils
+}
+
 # Debian 12 has losetup in package mount.
-need_demo() { need_disk_tools; }
+need_demo() { need_disk_tools; need jq jq; }
 
 need_bench() {
     need_test
@@ -229,11 +246,10 @@ debian_mirror() {
         awk '$2 == "Debian" { print $1; exit }'
 }
 
-# fetch_deb SUITE PACKAGE: unpacks a package of another Debian suite into .tools/PACKAGE, through
-# an apt root of its own: the system's sources, lists and packages stay as they are, and apt still
-# checks the archive's signature. Only for programs that need no more than libc.
-fetch_deb() {
-    suite=$1 package=$2
+# private_apt ROOT SUITE ARCH: an apt root of its own below .tools, with fresh lists: the system's
+# sources, lists and packages stay as they are, and apt still checks the archive's signature.
+private_apt() {
+    root=$1 suite=$2 arch=$3
     mirror=$(debian_mirror)
     if [ -z "$mirror" ] && [ "$(id -u)" -eq 0 ]; then
         [ -n "$WORK" ] || WORK=$(mktemp -d)
@@ -241,7 +257,6 @@ fetch_deb() {
         mirror=$(debian_mirror)
     fi
     [ -n "$mirror" ] || return 1
-    root=$TOOLS/apt-$suite
     rm -rf "$root"
     mkdir -p "$root/state/lists/partial" "$root/cache/archives/partial"
     : >"$root/status"
@@ -258,14 +273,27 @@ Dir::Etc::sourcelist "$root/sources.list";
 Dir::Etc::sourceparts "-";
 Dir::Etc::preferences "-";
 Dir::Etc::preferencesparts "-";
+APT::Architecture "$arch";
+APT::Architectures { "$arch"; };
 APT::Sandbox::User "root";
 Acquire::Languages "none";
 CONF
-    if ! (cd "$root" && apt-get -q -c apt.conf update && apt-get -q -c apt.conf download "$package") \
-        >"$root/log" 2>&1; then
-        tail -n 10 "$root/log" >&2
-        return 1
-    fi
+    quietly_in "$root" apt-get -q -c apt.conf update
+}
+
+# quietly_in DIR COMMAND...: what it says is heard only when it fails.
+quietly_in() {
+    dir=$1
+    shift
+    (cd "$dir" && "$@") >"$dir/log" 2>&1 || { tail -n 10 "$dir/log" >&2; return 1; }
+}
+
+# fetch_deb SUITE PACKAGE: unpacks a package of another Debian suite into .tools/PACKAGE. Only for
+# programs that need no more than libc.
+fetch_deb() {
+    suite=$1 package=$2
+    private_apt "$TOOLS/apt-$suite" "$suite" "$(dpkg --print-architecture)" || return 1
+    quietly_in "$root" apt-get -q -c apt.conf download "$package" || return 1
     rm -rf "${TOOLS:?}/$package"
     dpkg -x "$root/${package}"_*.deb "$TOOLS/$package" || return 1
     mkdir -p "$TOOLS/bin"
@@ -273,6 +301,41 @@ CONF
         ln -sf "../$package/usr/bin/${program##*/}" "$TOOLS/bin/${program##*/}"
     done
     rm -rf "$root"
+}
+
+vm_fits() { [ -e "$TOOLS/vm/$1/packages" ]; }
+
+# Kernel, busybox and GRUB for virtual machines of an architecture, unpacked into .tools/vm/ARCH and
+# never installed: nothing of it is to run here. Debian 12's, whatever runs here: what the tests know.
+fetch_vm() {
+    arch=$1
+    private_apt "$TOOLS/apt-vm-$arch" bookworm "$arch" || return 1
+    # The package of that name is empty and depends on the newest kernel.
+    kernel=$(cd "$root" && apt-cache -c apt.conf depends "linux-image-cloud-$arch" 2>log |
+        sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
+    [ -n "$kernel" ] || return 1
+    set -- "$kernel" busybox-static
+    if [ "$arch" = arm64 ]; then set -- "$@" grub-efi-arm64-bin; fi
+    quietly_in "$root" apt-get -q -c apt.conf download "$@" || return 1
+    rm -rf "$TOOLS/vm/$arch"
+    mkdir -p "$TOOLS/vm/$arch"
+    for deb in "$root"/*.deb; do dpkg -x "$deb" "$TOOLS/vm/$arch" || return 1; done
+    # Written last: a half-made directory does not count.
+    (cd "$root" && ls -- *.deb) >"$TOOLS/vm/$arch/packages"
+    rm -rf "$root"
+}
+
+install_vm() {
+    for arch in amd64 arm64; do
+        if vm_fits "$arch"; then continue; fi
+        say "kernel, busybox and GRUB of $arch machines are missing: Debian's packages, into .tools/vm/$arch"
+        if [ "$DRY_RUN" = yes ]; then continue; fi
+        if fetch_vm "$arch"; then
+            say "unpacked in .tools/vm/$arch: $(tr '\n' ' ' <"$TOOLS/vm/$arch/packages")"
+        else
+            lacking "what $arch virtual machines are made of" "The boot tests of $arch machines need it."
+        fi
+    done
 }
 
 install_oras() {
@@ -293,7 +356,7 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --dry-run) DRY_RUN=yes ;;
-            build | lint | test | demo | bench) groups="$groups $1" ;;
+            build | lint | test | vm | demo | bench) groups="$groups $1" ;;
             *) usage >&2; die "unknown group or option: $1" ;;
         esac
         shift
@@ -309,6 +372,7 @@ main() {
             build) check_rust; install_zig ;;
             lint) rustup_components ;;
             test | bench) install_oras ;;
+            vm) install_vm ;;
         esac
     done
     if [ "$LACKING" -ne 0 ]; then

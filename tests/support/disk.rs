@@ -80,7 +80,7 @@ pub fn build_image(dir: &Path, output: &Path, slot_mib: u64, data_mib: u64) -> C
     fs::write(&kernel, noise(1, 300_001)).unwrap();
     fs::write(&initramfs, gzip(dir, &noise(2, 100_003))).unwrap();
     let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/build-image.sh"));
-    build.args(["--version", BORN, "--arch", architecture()]).arg("--kernel").arg(kernel);
+    build.args(["--no-bootloader", "--version", BORN, "--arch", architecture()]).arg("--kernel").arg(kernel);
     build.arg("--initramfs").arg(initramfs).arg("--output").arg(output);
     build.arg("--slot-size").arg(slot_mib.to_string()).arg("--data-size").arg(data_mib.to_string());
     build

@@ -160,9 +160,11 @@ plan() {
     DATA_START=$((B_START + SLOT_MIB))
     IMAGE_MIB=$((DATA_START + DATA_MIB + 1))
     say "$OUTPUT: $IMAGE_MIB MiB, version $VERSION ($ARCH, $CHANNEL), seed '$SEED'"
-    loader="GRUB: $EFI_TARGET"
-    if [ "$ARCH" = amd64 ]; then loader="$loader, i386-pc"; fi
-    if [ "$BOOTLOADER" = no ]; then loader="no boot loader"; fi
+    loader="no boot loader"
+    if [ "$BOOTLOADER" = yes ]; then
+        loader="GRUB: $EFI_TARGET"
+        if [ "$ARCH" = amd64 ]; then loader="$loader, i386-pc"; fi
+    fi
     say "  128 BIOS boot  at $BIOS_START, $BIOS_SECTORS sectors          $(guid bios)  ($loader)"
     say "  1   KSOLOEFI   at $EFI_START MiB, $EFI_MIB MiB, FAT32   $(guid efi)"
     say "  2   KSOLOA     at $A_START MiB, $SLOT_MIB MiB, ext4   $(guid a)"

@@ -180,14 +180,12 @@ fn an_http_server_with_latest_json() {
     let release = Release::new("2.2.0");
     let web = release.serve();
     let source = format!("http {}", web.url("/latest.json"));
-    let dir = tempfile::tempdir().unwrap();
     // Its identity is the agent's own definition: taken from check, held against record and state.
     let disk = Disk::new(24, 16);
     let check = Root::new(&disk).agent(&["check", "--json", "--server", &web.url("")]).expect(0, &[]);
     let digest = check.jq(".offered.manifest_digest");
     assert!(web.seen().iter().all(|r| r.ends_with("/latest.json")), "check fetched a file: {:?}", web.seen());
     from_source("http", &["--server", &web.url("")], &release, &source, &digest);
-    drop(dir);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use support::disk::{A, B, DATA, Disk, need_disks, noise};
 use support::machine::{Left, Machine};
 use support::release::Release;
 use support::root::{Root, jq};
-use support::{need, run};
+use support::run;
 
 #[test]
 fn a_slot_that_is_too_small() {
@@ -278,7 +278,7 @@ fn a_machine_that_no_slot_booted() {
 
 #[test]
 fn the_data_partition_is_mounted_where_it_is_not() {
-    if !(need_disks() && need("oras")) {
+    if !need_disks() {
         return;
     }
     // A rescue console: nothing is mounted, so the agent mounts the data partition for itself.

@@ -46,7 +46,7 @@ fn the_guid_names_the_disk_among_others_with_the_same_labels() {
 
 #[test]
 fn two_disks_without_a_guid_are_refused_by_name() {
-    if !need_disks() {
+    if !(need_disks() && need("oras")) {
         return;
     }
     let (first, second) = (Disk::new(24, 16), Disk::new(24, 16));
@@ -65,7 +65,7 @@ fn two_disks_without_a_guid_are_refused_by_name() {
 
 #[test]
 fn a_copy_with_the_same_guids_is_refused() {
-    if !need_disks() {
+    if !(need_disks() && need("oras")) {
         return;
     }
     let disk = Disk::new(24, 16);
@@ -84,7 +84,7 @@ fn a_copy_with_the_same_guids_is_refused() {
 
 #[test]
 fn a_disk_that_is_not_there_is_not_replaced_by_another() {
-    if !need_disks() {
+    if !(need_disks() && need("oras")) {
         return;
     }
     let disk = Disk::new(24, 16);
@@ -168,7 +168,7 @@ fn cut_while_mounted(disk: &mut Disk, number: u32) {
 
 #[test]
 fn a_journal_that_needs_recovery_is_seen_and_not_replayed_by_looking() {
-    if !(need_disks() && need("unshare")) {
+    if !(need_disks() && need("oras") && need("unshare")) {
         return;
     }
     let mut disk = Disk::new(24, 16);
@@ -204,7 +204,7 @@ fn a_rollback_settles_the_journal_of_the_slot_it_goes_to() {
 
 #[test]
 fn the_running_slots_journal_is_never_replayed() {
-    if !(need_disks() && need("unshare")) {
+    if !(need_disks() && need("oras") && need("unshare")) {
         return;
     }
     let mut disk = Disk::new(24, 16);
@@ -221,7 +221,7 @@ fn the_running_slots_journal_is_never_replayed() {
 
 #[test]
 fn a_target_that_is_mounted_elsewhere_is_refused() {
-    if !(need_disks() && need("unshare")) {
+    if !(need_disks() && need("oras") && need("unshare")) {
         return;
     }
     let disk = Disk::new(24, 16);
@@ -244,7 +244,7 @@ fn a_target_that_is_mounted_elsewhere_is_refused() {
 
 #[test]
 fn nothing_stays_mounted_and_nobody_else_sees_the_mounts() {
-    if !(need_disks() && need("strace")) {
+    if !(need_disks() && need("oras") && need("strace")) {
         return;
     }
     let disk = Disk::new(24, 16);

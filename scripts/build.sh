@@ -10,6 +10,7 @@ RUST_MIN=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPO/Cargo.toml")
 RUST_MIN_SOURCE=1.92
 
 OUTPUT=$REPO/dist
+SYMBOLS=
 ARCHES=
 RUSTC_BIN=
 CARGO_BIN=
@@ -17,7 +18,7 @@ STD=
 
 usage() {
     cat <<USAGE
-Usage: scripts/build.sh [--arch amd64|arm64]... [--output DIR]
+Usage: scripts/build.sh [--arch amd64|arm64]... [--output DIR] [--symbols]
 
 Builds kubesolo-update, static, for each --arch (default: both), into DIR (default: dist/).
 
@@ -27,6 +28,7 @@ Needs zig (as C compiler and linker) and one of
 scripts/install-deps.sh build brings them. SOURCE_DATE_EPOCH, or else the time of the last
 commit, becomes the build time that the agent takes as the least its clock can say.
 
+  --symbols      keep the symbols, to see what is in the binary (scripts/size.sh); not for release
   --check-rust   only say which Rust would be used; fails if none fits
   -h, --help     this text
 USAGE
@@ -146,6 +148,7 @@ check_binary() {
         *"statically linked"* | *"static-pie linked"*) ;;
         *) die "$1 is not static: $(file -b "$1")" ;;
     esac
+    [ -z "$SYMBOLS" ] || return 0 # C objects then name the directory they were built in
     for path in "$REPO" "${CARGO_HOME:-$HOME/.cargo}"; do
         if grep -qF "$path/" "$1"; then die "$1 holds a path of this machine: $path"; fi
     done
@@ -171,6 +174,7 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --check-rust) check_only=yes ;;
+            --symbols) SYMBOLS=yes; TARGET_DIR=$TARGET_DIR-symbols; export CARGO_PROFILE_RELEASE_STRIP=false ;;
             --arch) [ $# -ge 2 ] || die "--arch needs a value"; triple "$2" >/dev/null; ARCHES="$ARCHES $2"; shift ;;
             --output) [ $# -ge 2 ] || die "--output needs a value"; OUTPUT=$2; shift ;;
             *) usage >&2; die "unknown option: $1" ;;

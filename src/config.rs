@@ -6,6 +6,7 @@ use crate::cli::Common;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::gate::DEFAULT_CHANNEL;
 use crate::oci::reference::Reference;
+use crate::progress::note;
 use crate::source::{PlainHttp, SourceSpec};
 use crate::store::read_bounded;
 use crate::system::System;
@@ -116,6 +117,18 @@ pub fn load(system: &System, flags: &Common) -> Result<Config> {
         }
     };
     validate(&raw, flags, &|text| system.path(text)).map_err(|e| e.at("read", path.display()))
+}
+
+/// The same for a command that must always answer: a broken file is said on stderr, and counts as empty.
+/// Errors: Usage: what was typed makes no sense.
+pub fn load_leniently(system: &System, flags: &Common) -> Result<Config> {
+    match load(system, flags) {
+        Err(e) if e.kind() == Kind::Config => {
+            note(&e.to_string());
+            validate(&Raw::default(), flags, &|text| system.path(text))
+        }
+        loaded => loaded,
+    }
 }
 
 /// Turns lines and flags into what they mean. Pure.

@@ -101,3 +101,16 @@ fn a_missing_default_file_is_fine_and_a_missing_named_one_is_not() {
     std::fs::write(dir.path().join("x.conf"), vec![b'#'; 70_000]).unwrap();
     assert_eq!(load(&system, &named).unwrap_err().exit_code(), 2);
 }
+
+#[test]
+fn a_broken_file_does_not_keep_status_from_answering() {
+    let dir = tempfile::tempdir().unwrap();
+    let system = System::new(dir.path());
+    std::fs::create_dir_all(dir.path().join("etc/kubesolo")).unwrap();
+    std::fs::write(system.config_file(), "chanel = edge\n").unwrap();
+    assert!(load(&system, &flags()).is_err());
+    assert_eq!(load_leniently(&system, &flags()).unwrap().channel, "stable");
+    let typed = Common { server: Some("https://a/".into()), layout: Some("x".into()), ..flags() };
+    std::fs::write(system.config_file(), "").unwrap();
+    assert_eq!(load_leniently(&system, &typed).unwrap_err().kind(), Kind::Usage);
+}

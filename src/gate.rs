@@ -163,8 +163,8 @@ fn judge_place_and_time(artifact: &Artifact, facts: &Facts<'_>, refuse: &mut dyn
     if let Some(room) = facts.room_bytes
         && needed > room
     {
-        let (needed, room) = (human_size(needed), human_size(room));
-        refuse(Gate::Size, format!("it needs {needed}, the target slot has room for {room}"));
+        let (n, r) = (human_size(needed), human_size(room));
+        refuse(Gate::Size, format!("it needs {n} ({needed} bytes), the target slot has room for {r} ({room} bytes)"));
     }
     if let Some(window) = facts.window
         && !window.is_open(facts.now_secs)

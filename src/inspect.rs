@@ -104,7 +104,9 @@ pub fn scrub(slot: Slot, part: &Partition, mounts: &Mounts, progress: &mut dyn F
         }
         Ok(record)
     };
-    let record = check().map_err(|e: Error| e.at("scrub", format!("slot {slot}")))?;
+    let record = check().map_err(|e: Error| {
+        e.at("read", format!("slot {slot}")).hint("it must not be booted; `apply` can write another system into it")
+    })?;
     mounted.unmount()?;
     Ok(record)
 }

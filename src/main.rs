@@ -32,7 +32,10 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> Result<Outcome, Error> {
     let common = command.common();
     let system = System::new(common.root.clone().unwrap_or_else(|| "/".into()));
-    let config = config::load(&system, &common)?;
+    let config = match command {
+        Command::Status(_) => config::load_leniently(&system, &common)?,
+        _ => config::load(&system, &common)?,
+    };
     let out = &mut stdout().lock();
     match command {
         Command::Check(args) => check::run(&system, &config, args, out),

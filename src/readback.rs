@@ -67,19 +67,21 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Holds a file on the device against what it should be.
-/// Errors: Slot: missing, or another length or digest. Device: it can not be read.
+/// Errors: Slot: missing, or another length or digest; the file is named, the caller says where it is.
+/// Device: it can not be read.
 pub fn verify(path: &Path, expected: &FileRecord, progress: &mut dyn FnMut(u64)) -> Result<()> {
-    let bad = |why: String| Error::new(Kind::Slot, why).at("verify", path.display());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let bad = |why: String| Error::new(Kind::Slot, format!("{name} {why}"));
     match std::fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(bad("it is missing".into())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(bad("is missing".into())),
         Ok(meta) if meta.is_file() && meta.len() != expected.size_bytes => {
-            return Err(bad(format!("it has {} bytes, recorded are {}", meta.len(), expected.size_bytes)));
+            return Err(bad(format!("has {} bytes, recorded are {}", meta.len(), expected.size_bytes)));
         }
         _ => {}
     }
     let found = hash(path, progress)?;
     if found != *expected {
-        return Err(bad(format!("it is {}, recorded is {}", found.sha256, expected.sha256)));
+        return Err(bad(format!("is {}, recorded is {}", found.sha256, expected.sha256)));
     }
     Ok(())
 }

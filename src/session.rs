@@ -99,19 +99,10 @@ impl<'a> Session<'a> {
         self.data.store.save_failures(&self.failures)
     }
 
-    /// Names the artifact in a slot: by the state, if the attempt was about that slot, else by its record.
-    fn artifact_in(&self, slot: Slot) -> Option<(Digest, String)> {
-        if let (true, Some(digest)) = (self.state.target_slot == Some(slot), self.state.manifest_digest) {
-            return Some((digest, self.state.to_version.clone().unwrap_or_default()));
-        }
-        let record = self.machine.view(slot).record.ok()?;
-        Some((record.manifest_digest?, record.version))
-    }
-
     /// Records that a slot was left: remembers its artifact, and moves the state.
     /// Errors: State: the table does not allow it, or the data partition can not be written.
     pub fn leave(&mut self, gave_up: Slot, reason: &str) -> Result<()> {
-        let artifact = self.artifact_in(gave_up);
+        let artifact = artifact_in(&self.state, &self.machine, gave_up);
         self.state.roll_back(gave_up, artifact.clone(), reason, self.now())?;
         self.remember_failure(artifact, reason)?;
         self.save_state()
@@ -168,6 +159,16 @@ impl<'a> Session<'a> {
             }
         })
     }
+}
+
+/// Names the artifact in a slot, digest and version: by the state, if the attempt was about that slot, else by
+/// its record.
+pub fn artifact_in(state: &State, machine: &Machine<'_>, slot: Slot) -> Option<(Digest, String)> {
+    if let (true, Some(digest)) = (state.target_slot == Some(slot), state.manifest_digest) {
+        return Some((digest, state.to_version.clone().unwrap_or_default()));
+    }
+    let record = machine.view(slot).record.ok()?;
+    Some((record.manifest_digest?, record.version))
 }
 
 /// Says what is wrong with the boot variables' files.

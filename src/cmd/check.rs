@@ -12,8 +12,10 @@ use crate::inspect::View;
 use crate::machine::{ARCHITECTURE, Machine};
 use crate::oci::digest::Digest;
 use crate::progress::note;
-use crate::reconcile::pending_trial;
+use crate::reconcile::{self, Finding, Seen, pending_trial};
+use crate::session::artifact_in;
 use crate::slot::Slot;
+use crate::state::State;
 use crate::source::{self, Artifact, Source};
 use crate::sys::Access;
 use crate::system::System;
@@ -114,17 +116,23 @@ pub fn running_version(running: &View) -> Result<&str> {
 /// Reads what the gates need, without the lock and without recording anything.
 fn look(system: &System, config: &Config, machine: &Machine<'_>) -> Result<Situation> {
     let running: Slot = machine.running()?;
-    let trial_pending = match machine.boot_env(Access::Read).and_then(|env| Ok(env.files.load().usable()?.1)) {
-        Ok(vars) => pending_trial(running, &vars),
-        Err(e) => {
-            note(&format!("{e}; whether a trial is pending is not known"));
-            None
+    let (state, mut failed) = match machine.data(config.state_file.as_deref(), Access::Read) {
+        Ok(data) => (data.store.state().value, data.store.failures().value.reasons()),
+        Err(_) => (State::default(), Vec::new()),
+    };
+    let mut trial_pending = None;
+    match machine.boot_env(Access::Read).and_then(|env| Ok(env.files.load().usable()?.1)) {
+        Err(e) => note(&format!("{e}; whether a trial is pending is not known")),
+        Ok(vars) => {
+            trial_pending = pending_trial(running, &vars);
+            let boot_id = machine.boot_id();
+            let seen = Seen { running, vars, boot_id: boot_id.as_deref() };
+            // A rollback that no changing command has recorded yet counts all the same.
+            if let Finding::RolledBack { gave_up, reason } = reconcile::find(&state, &seen) {
+                failed.extend(artifact_in(&state, machine, gave_up).map(|(digest, _)| (digest, reason)));
+            }
         }
-    };
-    let failed = match machine.data(config.state_file.as_deref(), Access::Read) {
-        Ok(data) => data.store.failures().value.reasons(),
-        Err(_) => Vec::new(),
-    };
+    }
     let now_secs = system.now_secs();
     let (running, target) = (machine.view(running), machine.view(running.other()));
     Ok(Situation { running, target, trial_pending, failed, now_secs })

@@ -156,11 +156,20 @@ command! {
 }
 
 command! {
-    /// Confirm a trial boot when the node is healthy (not built yet).
+    /// Run the site's health checks until they pass; confirms a trial boot.
     Healthcheck, "healthcheck" {
         /// print one JSON document
         #[argh(switch)]
         json: bool,
+        /// seconds until the node counts as unhealthy (default 600)
+        #[argh(option)]
+        timeout: Option<u64>,
+        /// seconds that each check may take (default 30)
+        #[argh(option)]
+        check_timeout: Option<u64>,
+        /// restart the machine when a trial boot is unhealthy, so that GRUB counts it
+        #[argh(switch)]
+        reboot_on_failure: bool,
     }
 }
 
@@ -180,11 +189,17 @@ command! {
 }
 
 command! {
-    /// Hold a slot against its record (not built yet).
+    /// Read both slots and the boot variables, and hold them against what they should be.
     Verify, "verify" {
         /// print one JSON document
         #[argh(switch)]
         json: bool,
+        /// read this slot only: A or B
+        #[argh(option)]
+        slot: Option<String>,
+        /// write both copies of the boot variables anew if one of them is damaged
+        #[argh(switch)]
+        repair_boot_variables: bool,
     }
 }
 

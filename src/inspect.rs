@@ -96,6 +96,13 @@ pub fn read_record(dir: &Path) -> Result<Record> {
 /// Errors: Slot: they differ. Device: they can not be read.
 pub fn scrub(slot: Slot, part: &Partition, mounts: &Mounts, progress: &mut dyn FnMut(u64)) -> Result<Record> {
     settle(part, mounts)?;
+    scrub_as_it_is(slot, part, mounts, progress)
+}
+
+/// The same for the running slot, whose journal is left as it is.
+/// Errors: as [`scrub`]; Slot: the journal is not empty.
+pub fn scrub_as_it_is(slot: Slot, part: &Partition, mounts: &Mounts, progress: &mut dyn FnMut(u64)) -> Result<Record> {
+    journal(part)?;
     let mounted = mounts.mount(part, Access::Read)?;
     let mut check = || {
         let record = read_record(mounted.dir())?;
@@ -113,11 +120,10 @@ pub fn scrub(slot: Slot, part: &Partition, mounts: &Mounts, progress: &mut dyn F
 
 /// Empties a journal that a power cut left, by mounting for writing once. Never called on the running slot.
 fn settle(part: &Partition, mounts: &Mounts) -> Result<()> {
-    if journal(part).is_ok() {
-        return Ok(());
+    match journal(part) {
+        Ok(()) => Ok(()),
+        Err(_) => mounts.mount(part, Access::Write)?.unmount(),
     }
-    mounts.mount(part, Access::Write)?.unmount()?;
-    journal(part)
 }
 
 fn read_version(dir: &Path) -> Option<String> {

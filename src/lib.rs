@@ -15,6 +15,7 @@ pub mod gpt;
 pub mod grubenv;
 pub mod grubenv_file;
 pub mod gzip;
+pub mod health;
 pub mod http;
 pub mod inspect;
 pub mod json;

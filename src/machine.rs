@@ -93,6 +93,12 @@ impl<'a> Machine<'a> {
         inspect::scrub(slot, self.slot_partition(slot)?, &self.mounts, progress)
     }
 
+    /// The same without emptying a journal first: for the running slot, and for commands that only look.
+    /// Errors: as [`Machine::scrub`].
+    pub fn scrub_as_it_is(&self, slot: Slot, progress: &mut dyn FnMut(u64)) -> Result<Record> {
+        inspect::scrub_as_it_is(slot, self.slot_partition(slot)?, &self.mounts, progress)
+    }
+
     /// Mounts a slot for writing.
     /// Errors: Slot: it is the running one. Device: it can not be mounted.
     pub fn mount_target(&self, slot: Slot) -> Result<Mounted> {

@@ -2,7 +2,7 @@
 
 use argh::FromArgs;
 use kubesolo_update::cli::{Cli, Command};
-use kubesolo_update::cmd::{self, Outcome, activate, apply, check, rollback, status};
+use kubesolo_update::cmd::{self, Outcome, activate, apply, check, healthcheck, rollback, status, verify};
 use kubesolo_update::error::{Error, Kind};
 use kubesolo_update::progress::note;
 use kubesolo_update::{config, system::System};
@@ -43,9 +43,9 @@ fn run(command: &Command) -> Result<Outcome, Error> {
         Command::Activate(args) => activate::run(&system, &config, args, out),
         Command::Rollback(args) => rollback::run(&system, &config, args, out),
         Command::Status(args) => status::run(&system, &config, args, out),
-        Command::Healthcheck(_) => Err(cmd::not_built("healthcheck")),
+        Command::Healthcheck(args) => healthcheck::run(&system, &config, args, out),
         Command::Metrics(_) => Err(cmd::not_built("metrics")),
-        Command::Verify(_) => Err(cmd::not_built("verify")),
+        Command::Verify(args) => verify::run(&system, &config, args, out),
     }
 }
 

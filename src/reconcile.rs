@@ -75,6 +75,8 @@ pub fn find(state: &State, seen: &Seen<'_>) -> Finding {
     let on_trial = seen.vars.boot_success == Some(false);
     match (state.phase, state.target_slot) {
         (Phase::Activated | Phase::Verifying, Some(target)) => trial(state, target, active, on_trial, seen),
+        // A trial boot was not healthy, and more may follow.
+        (Phase::Failed, Some(target)) if target == active && on_trial => trial(state, target, active, on_trial, seen),
         (Phase::Staged, Some(target)) if target == active && (on_trial || target == seen.running) => {
             Finding::WasActivated
         }
@@ -136,6 +138,8 @@ mod tests {
             (Phase::Activated, Slot::B, vars(Slot::B, false, 2)),
             (Phase::Verifying, Slot::B, vars(Slot::B, false, 0)),
             (Phase::Success, Slot::B, vars(Slot::B, true, 2)),
+            (Phase::Failed, Slot::B, vars(Slot::B, false, 1)), // another trial boot after an unhealthy one
+            (Phase::Failed, Slot::A, vars(Slot::A, true, 3)),  // a download that failed
             (Phase::RolledBack, Slot::A, vars(Slot::A, true, 0)),
             (Phase::RolledBack, Slot::B, vars(Slot::A, false, 3)), // manual rollback, not booted yet
         ] {
@@ -159,6 +163,8 @@ mod tests {
             (Phase::Idle, Slot::A, marked, "three boots"), // the state file was lost
             (Phase::Activated, Slot::A, vars(Slot::B, false, 3), "could not be loaded"), // another boot, not counted
             (Phase::Activated, Slot::A, vars(Slot::B, false, 2), "could not be loaded"),
+            (Phase::Failed, Slot::A, vars(Slot::B, false, 1), "could not be loaded"),
+            (Phase::Failed, Slot::A, marked, "three boots"),
             (Phase::Activated, Slot::A, vars(Slot::A, true, 3), "made active again"),
             (Phase::Verifying, Slot::A, vars(Slot::B, true, 3), "could not be loaded"),
             (Phase::Success, Slot::B, vars(Slot::A, false, 3), "manual rollback"), // cut off before the state

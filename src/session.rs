@@ -108,11 +108,23 @@ impl<'a> Session<'a> {
         self.save_state()
     }
 
-    /// Restarts the machine; comes back only when that fails.
-    pub fn reboot(&self) -> Error {
-        match Err::<(), _>(sys::reboot()).io(Kind::Internal, "restart", "the machine") {
-            Err(e) => e.hint("restarting needs root"),
-            Ok(()) => Error::new(Kind::Internal, "the kernel did not restart"),
+    /// Says whether the running slot is on trial.
+    pub fn runs_on_trial(&self) -> bool {
+        self.vars.boot_success == Some(false) && self.vars.active_slot == Some(self.running)
+    }
+
+    /// Says whether that trial is the one of the attempt in the state, not one after a manual rollback.
+    pub fn trial_is_of_this_attempt(&self) -> bool {
+        self.state.target_slot == Some(self.running) && self.state.phase != Phase::RolledBack
+    }
+
+    /// Forgets that the running artifact failed before: it proved itself.
+    /// Errors: State: the data partition can not be written.
+    pub fn forget_failure(&mut self) -> Result<()> {
+        let artifact = artifact_in(&self.state, &self.machine, self.running);
+        match artifact.is_some_and(|(digest, _)| self.failures.forget(digest)) {
+            true => self.data.store.save_failures(&self.failures),
+            false => Ok(()),
         }
     }
 
@@ -158,6 +170,15 @@ impl<'a> Session<'a> {
                 block.back_to_confirmed(running);
             }
         })
+    }
+}
+
+/// Writes everything out and restarts the machine; comes back only when that fails.
+pub fn reboot() -> Error {
+    let failed = Err::<(), _>(sys::reboot()).io(Kind::Internal, "restart", "the machine");
+    match failed {
+        Err(e) => e.hint("restarting needs root"),
+        Ok(()) => Error::new(Kind::Internal, "the kernel did not restart"),
     }
 }
 

@@ -76,7 +76,7 @@ impl Phase {
 
     /// Says whether the table allows to go from here to `next`.
     ///
-    /// Beside the straight line: a slot whose record is good may be
+    /// Beside the straight line: another trial boot of a slot that was not healthy before is verified again; a slot whose record is good may be
     /// activated although the state file was lost (`idle`) or a later attempt failed; and a person may roll back
     /// from any phase in which nothing is half-done.
     pub fn may_become(self, next: Phase) -> bool {
@@ -87,7 +87,8 @@ impl Phase {
             Downloading => self == Checking,
             Staged => self == Downloading,
             Activated => matches!(self, Staged | Idle | Success | Failed | RolledBack),
-            Verifying => self == Activated,
+            // A second or third trial boot, after one that was not healthy.
+            Verifying => matches!(self, Activated | Failed),
             Success => matches!(self, Activated | Verifying),
             Failed => !matches!(self, Idle | Success | RolledBack),
             RolledBack => !matches!(self, Checking | Downloading),

@@ -23,7 +23,7 @@ fn the_table_is_the_one_in_the_documentation() {
         (Activated, &[Verifying, Success, Failed, RolledBack]),
         (Verifying, &[Success, Failed, RolledBack]),
         (Success, &[Checking, Activated, RolledBack]),
-        (Failed, &[Checking, Activated, Failed, RolledBack]),
+        (Failed, &[Checking, Activated, Verifying, Failed, RolledBack]),
         (RolledBack, &[Checking, Activated, RolledBack]),
     ];
     for (from, to) in allowed {

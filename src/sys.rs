@@ -5,10 +5,11 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// How a file system is mounted.
@@ -36,6 +37,54 @@ pub fn unshare_mounts() -> io::Result<()> {
     let private = libc::MS_REC | libc::MS_PRIVATE;
     // SAFETY: both strings are NUL-terminated literals; null is allowed for the unused arguments.
     check(unsafe { libc::mount(c"none".as_ptr(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null()) })
+}
+
+/// A mount namespace to come back to.
+pub struct MountNamespace {
+    namespace: File,
+    root: File,
+}
+
+impl MountNamespace {
+    /// Remembers the namespace and the root directory of this process.
+    pub fn current() -> io::Result<MountNamespace> {
+        Ok(MountNamespace { namespace: File::open(OWN_NAMESPACE)?, root: File::open("/")? })
+    }
+
+    /// Goes back there, if this process has left it. What was mounted privately meanwhile is gone from view.
+    /// Errors: EPERM without CAP_SYS_ADMIN and CAP_SYS_CHROOT.
+    pub fn enter(&self) -> io::Result<()> {
+        if fs::metadata(OWN_NAMESPACE)?.ino() == self.namespace.metadata()?.ino() {
+            return Ok(());
+        }
+        // SAFETY: plain values and open descriptors; the process has one thread. setns also moves the root to
+        // that of the namespace, hence the way back into what may be a chroot.
+        unsafe {
+            check(libc::setns(self.namespace.as_raw_fd(), libc::CLONE_NEWNS))?;
+            check(libc::fchdir(self.root.as_raw_fd()))?;
+            check(libc::chroot(c".".as_ptr()))
+        }
+    }
+}
+
+/// Names the process's mount namespace.
+const OWN_NAMESPACE: &str = "/proc/self/ns/mnt";
+
+/// Makes reads return at once where there is nothing to read.
+pub fn set_nonblocking(file: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: plain values and an open descriptor.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Kills a process group that this process made.
+/// Errors: ESRCH: nobody is left in it.
+pub fn kill_group(leader: u32) -> io::Result<()> {
+    let group = libc::pid_t::try_from(leader).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: plain values.
+    check(unsafe { libc::kill(-group, libc::SIGKILL) })
 }
 
 /// Mounts a block device without set-uid, device nodes or programs.

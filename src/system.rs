@@ -54,6 +54,11 @@ impl System {
         self.path("/etc/kubesolo/update-keys.d")
     }
 
+    /// Directory of the site's health checks.
+    pub fn health_dir(&self) -> PathBuf {
+        self.path("/etc/kubesolo/health.d")
+    }
+
     /// CA bundles of the common distributions, tried in order where `ca_file` is not set.
     pub fn ca_bundles(&self) -> [PathBuf; 4] {
         [

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gate::{self, Gate, Refusal};
 use crate::machine::ARCHITECTURE;
 use crate::progress::Progress;
-use crate::session::Session;
+use crate::session::{Session, reboot as reboot_machine};
 use crate::slot::{Record, Slot};
 use crate::state::Phase;
 use crate::system::System;
@@ -53,7 +53,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut dyn
     }
     match activation {
         Activation::Nothing => Ok(Outcome::Nothing),
-        _ if args.reboot => Err(session.reboot()),
+        _ if args.reboot => Err(reboot_machine()),
         Activation::Done => Ok(Outcome::Done),
         Activation::Before => Ok(Outcome::Nothing),
     }

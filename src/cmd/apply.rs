@@ -12,7 +12,7 @@ use crate::gate::{self, DEFAULT_CHANNEL, Gate, Refusal, Verdict};
 use crate::inspect;
 use crate::machine::ARCHITECTURE;
 use crate::progress::Progress;
-use crate::session::Session;
+use crate::session::{Session, reboot as reboot_machine};
 use crate::slot::{FileRecord, INITRAMFS, KERNEL, Record};
 use crate::source::{Artifact, FileRef, Source};
 use crate::stage::{self, Part, Step};
@@ -85,7 +85,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wr
         activate::say_activated(out, slot, reboot)?;
     }
     if reboot && activated {
-        return Err(session.reboot());
+        return Err(reboot_machine());
     }
     Ok(match attempt {
         Attempt::UpToDate(_) => Outcome::Nothing,

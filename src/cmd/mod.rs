@@ -3,8 +3,10 @@
 pub mod activate;
 pub mod apply;
 pub mod check;
+pub mod healthcheck;
 pub mod rollback;
 pub mod status;
+pub mod verify;
 
 use crate::error::{Error, IoContext, Kind, Result};
 use miniserde::{Serialize, json};

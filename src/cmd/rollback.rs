@@ -10,7 +10,7 @@ use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
 use crate::error::Result;
 use crate::reconcile::MANUAL;
-use crate::session::Session;
+use crate::session::{Session, reboot as reboot_machine};
 use crate::slot::Slot;
 use crate::system::System;
 use miniserde::Serialize;
@@ -58,7 +58,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
         )?;
     }
     if args.reboot && back != Back::Cancel {
-        return Err(session.reboot());
+        return Err(reboot_machine());
     }
     Ok(Outcome::Done)
 }

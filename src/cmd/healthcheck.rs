@@ -1,0 +1,154 @@
+//! `healthcheck`: waits until the node is healthy, and then confirms the trial boot: one write to the boot variables.
+//!
+//! On a machine that is not on trial it looks and changes nothing.
+//! Must never: hold the lock or a mount while a check runs, or confirm a slot that is not the running one.
+
+use crate::cli;
+use crate::cmd::activate::refuse_reboot_below_root;
+use crate::cmd::{Outcome, say, say_json};
+use crate::config::Config;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::grubenv::Block;
+use crate::health::{self, Round, executables};
+use crate::progress::note;
+use crate::session::Session;
+use crate::state::Phase;
+use crate::sys::MountNamespace;
+use crate::system::System;
+use crate::text::printable;
+use miniserde::Serialize;
+use std::io::Write;
+use std::time::Duration;
+
+const TIMEOUT_SECS: u64 = 600;
+const CHECK_TIMEOUT_SECS: u64 = 30;
+
+/// Runs the command.
+/// Errors: Unhealthy: a check failed to the end. Config: the checks can not be listed. Boot, Device, State: the
+/// result could not be recorded.
+pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut dyn Write) -> Result<Outcome> {
+    refuse_reboot_below_root(system, args.reboot_on_failure)?;
+    let home = MountNamespace::current().io(Kind::Internal, "look at", "the mount namespace")?;
+    let on_trial = begin(system, config)?;
+    // The checks see the machine as everybody does, not our private mounts.
+    home.enter().io(Kind::Internal, "leave", "the private mount namespace")?;
+    let limit = Duration::from_secs(args.check_timeout.unwrap_or(CHECK_TIMEOUT_SECS));
+    let timeout = Duration::from_secs(args.timeout.unwrap_or(TIMEOUT_SECS));
+    let last = health::wait_until_healthy(timeout, &mut |left| round(system, limit.min(left)))?;
+    let unhealthy = (!last.passed()).then(|| {
+        Error::new(Kind::Unhealthy, last.reason())
+            .at("check", "the health of this node")
+            .hint(format!("checks are executables in {}", system.health_dir().display()))
+    });
+    let confirmed = on_trial && record(system, config, unhealthy.as_ref())?;
+    if args.json {
+        say_json(out, &answer(&last, on_trial, confirmed))?;
+    } else {
+        describe(out, &last, on_trial, confirmed)?;
+    }
+    match unhealthy {
+        None => Ok(Outcome::Done),
+        Some(error) if on_trial && args.reboot_on_failure => {
+            note(&format!("{error}; restarting, so that GRUB counts this boot"));
+            Err(crate::session::reboot())
+        }
+        Some(error) => Ok(Outcome::Refused(error)),
+    }
+}
+
+/// Says whether this boot is on trial, and if so records that it is being verified.
+fn begin(system: &System, config: &Config) -> Result<bool> {
+    let mut session = Session::open(system, config)?;
+    let on_trial = session.runs_on_trial();
+    if on_trial && session.trial_is_of_this_attempt() && session.state.phase.may_become(Phase::Verifying) {
+        let now = session.now();
+        session.state.step(Phase::Verifying, now)?;
+        session.save_state()?;
+    }
+    Ok(on_trial)
+}
+
+/// Records how the trial ended.
+/// Returns: whether it is confirmed.
+/// Power cut: before the boot variables are written: the trial goes on. After it: confirmed; the next run finds
+/// the state behind and follows.
+fn record(system: &System, config: &Config, unhealthy: Option<&Error>) -> Result<bool> {
+    let mut session = Session::open(system, config)?;
+    if !session.runs_on_trial() {
+        note("the trial ended while the checks ran: nothing is recorded");
+        return Ok(false);
+    }
+    let now = session.now();
+    let ours = session.state.phase == Phase::Verifying;
+    match unhealthy {
+        Some(error) if ours => {
+            session.state.fail(error, now)?;
+            session.save_state()?;
+            Ok(false)
+        }
+        Some(_) => Ok(false),
+        None => {
+            session.save_boot(Block::confirm)?;
+            session.forget_failure()?;
+            if ours {
+                session.state.succeed(now)?;
+                session.save_state()?;
+            }
+            Ok(true)
+        }
+    }
+}
+
+/// Runs every check once. A later one is not run when an earlier one failed: they build on each other.
+fn round(system: &System, limit: Duration) -> Result<Round> {
+    let mut round = Round::default();
+    for path in executables::list(&system.health_dir())? {
+        let outcome = executables::run(&path, limit);
+        let failed = outcome.failure.is_some();
+        round.checks.push(outcome);
+        if failed {
+            break;
+        }
+    }
+    Ok(round)
+}
+
+fn describe(out: &mut dyn Write, last: &Round, on_trial: bool, confirmed: bool) -> Result<()> {
+    for check in &last.checks {
+        let result = check.failure.as_deref().unwrap_or("ok");
+        say(out, &format!("{:<24} {} ({} ms)", check.name, printable(result), check.duration_millis))?;
+    }
+    say(out, match (last.passed(), on_trial, confirmed) {
+        (true, _, true) => "healthy; the trial boot is confirmed",
+        (true, true, false) => "healthy; the trial had ended already",
+        (true, false, _) => "healthy; this boot is not on trial",
+        (false, true, _) => "NOT healthy; the trial boot is not confirmed",
+        (false, false, _) => "NOT healthy; this boot is not on trial",
+    })
+}
+
+#[derive(Serialize)]
+struct Answer {
+    healthy: bool,
+    on_trial: bool,
+    confirmed: bool,
+    checks: Vec<CheckAnswer>,
+}
+
+#[derive(Serialize)]
+struct CheckAnswer {
+    name: String,
+    passed: bool,
+    reason: Option<String>,
+    duration_millis: u64,
+}
+
+fn answer(last: &Round, on_trial: bool, confirmed: bool) -> Answer {
+    let checks = last.checks.iter().map(|c| CheckAnswer {
+        name: c.name.clone(),
+        passed: c.failure.is_none(),
+        reason: c.failure.as_deref().map(printable),
+        duration_millis: c.duration_millis,
+    });
+    Answer { healthy: last.passed(), on_trial, confirmed, checks: checks.collect() }
+}

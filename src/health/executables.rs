@@ -1,0 +1,197 @@
+//! Health checks that the site brings: executables in one directory, run in the order of their names.
+//!
+//! Exit status 0 is healthy; the last line of output says why not. Each has a time limit, and what it
+//! started ends with it. Must never: run a file that others than root may write.
+
+use super::Outcome;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::sys;
+use crate::text::printable;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// What is kept of a check's output, in bytes.
+const OUTPUT_MAX_BYTES: usize = 4096;
+/// How often a running check is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Lists the checks: executable regular files, in the order of their names.
+/// Returns: none if there is no such directory.
+/// Errors: Config: it can not be listed, or somebody else than its owner may write to a check.
+pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.io(Kind::Config, "list health checks in", dir.display())?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.io(Kind::Config, "list health checks in", dir.display())?.path();
+        let meta = fs::metadata(&path).io(Kind::Config, "look at health check", path.display())?;
+        let hidden = path.file_name().is_none_or(|n| n.to_string_lossy().starts_with('.'));
+        if hidden || !meta.is_file() || meta.mode() & 0o111 == 0 {
+            continue;
+        }
+        if meta.permissions().mode() & 0o022 != 0 {
+            return Err(Error::new(Kind::Config, "its group or everybody may write to it")
+                .at("run health check", path.display())
+                .hint("chmod go-w"));
+        }
+        paths.push(path);
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Runs one check.
+/// Input: `limit`: after that it is killed, with everything in its process group.
+pub fn run(path: &Path, limit: Duration) -> Outcome {
+    let name = path.file_name().map_or_else(String::new, |n| printable(&n.to_string_lossy()));
+    let start = Instant::now();
+    let failure = attempt(path, limit).unwrap_or_else(|e| Some(e.to_string()));
+    let duration_millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Outcome { name, failure, duration_millis }
+}
+
+fn attempt(path: &Path, limit: Duration) -> io::Result<Option<String>> {
+    let (mut output, writer) = io::pipe()?;
+    let mut command = Command::new(path);
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
+    let mut child = command.spawn()?;
+    // The command holds its own copies of the pipe's writing end; without them the end of output would never come.
+    drop(command);
+    sys::set_nonblocking(&output)?;
+    let ended = wait(&mut child, limit, &mut output)?;
+    Ok(match ended {
+        (Some(status), _) if status.success() => None,
+        (Some(status), said) => Some(with_words(&describe(status), &said)),
+        (None, said) => Some(with_words(&format!("not done after {} s", limit.as_secs()), &said)),
+    })
+}
+
+/// Waits for the end or the limit; then ends the whole process group.
+fn wait(child: &mut Child, limit: Duration, output: &mut impl Read) -> io::Result<(Option<ExitStatus>, String)> {
+    let start = Instant::now();
+    let mut said = Vec::new();
+    let status = loop {
+        drain(output, &mut said);
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        if start.elapsed() >= limit {
+            break None;
+        }
+        std::thread::sleep(POLL);
+    };
+    // Whatever the check left running ends with it; it may be gone already.
+    let _ = sys::kill_group(child.id());
+    if status.is_none() {
+        child.wait()?;
+    }
+    drain(output, &mut said);
+    Ok((status, last_line(&said)))
+}
+
+/// Reads what is there, and keeps the end of it.
+fn drain(output: &mut impl Read, said: &mut Vec<u8>) {
+    let mut buffer = [0u8; 1024];
+    // A check that never stops talking is looked at again after each 64 KiB.
+    for _ in 0..64 {
+        match output.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(length) => said.extend_from_slice(&buffer[..length]),
+        }
+        if said.len() > OUTPUT_MAX_BYTES {
+            said.drain(..said.len() - OUTPUT_MAX_BYTES);
+        }
+    }
+}
+
+fn last_line(said: &[u8]) -> String {
+    let text = String::from_utf8_lossy(said);
+    printable(text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default().trim())
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("ended by signal {signal}"),
+        (None, None) => "ended".to_string(),
+    }
+}
+
+fn with_words(what: &str, said: &str) -> String {
+    if said.is_empty() { what.to_string() } else { format!("{said} ({what})") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(dir: &Path, name: &str, mode: u32, script: &str) -> PathBuf {
+        let path = dir.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    #[test]
+    fn lists_executables_in_order_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        check(dir.path(), "20-b", 0o755, "");
+        check(dir.path(), "10-a", 0o700, "");
+        check(dir.path(), "README", 0o644, "");
+        check(dir.path(), ".hidden", 0o755, "");
+        fs::create_dir(dir.path().join("dir")).unwrap();
+        let names: Vec<_> = list(dir.path()).unwrap().iter().map(|p| p.file_name().unwrap().to_owned()).collect();
+        assert_eq!(names, ["10-a", "20-b"]);
+        assert!(list(&dir.path().join("absent")).unwrap().is_empty());
+        check(dir.path(), "30-open", 0o775, "");
+        assert_eq!(list(dir.path()).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn exit_status_and_last_line_are_the_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = Duration::from_secs(60);
+        for (script, failure) in [
+            ("echo fine; exit 0", None),
+            ("echo one; echo two >&2; echo; exit 3", Some("two (exit status 3)")),
+            ("exit 1", Some("exit status 1")),
+            ("kill -TERM $$", Some("ended by signal 15")),
+            ("head -c 300000 /dev/zero | tr '\\0' 'x'; echo; echo end; exit 1", Some("end (exit status 1)")),
+        ] {
+            let path = check(dir.path(), "c", 0o755, script);
+            assert_eq!(run(&path, limit).failure.as_deref(), failure, "{script}");
+        }
+        let missing = check(dir.path(), "m", 0o755, "");
+        fs::write(&missing, "#!/no/such/interpreter\n").unwrap();
+        assert!(run(&missing, limit).failure.is_some());
+    }
+
+    #[test]
+    fn a_check_that_hangs_ends_with_all_it_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("pid");
+        let script = format!("echo waiting; sleep 600 & echo $! > {}; wait", mark.display());
+        let path = check(dir.path(), "c", 0o755, &script);
+        let outcome = run(&path, Duration::from_secs(2));
+        assert_eq!(outcome.failure.as_deref(), Some("waiting (not done after 2 s)"));
+        let pid = fs::read_to_string(mark).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        assert!(status.is_empty() || status.contains(") Z"), "still running: {status}");
+    }
+
+    #[test]
+    fn a_child_that_keeps_the_output_open_does_not_hold_us_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = check(dir.path(), "c", 0o755, "sleep 600 & exit 0");
+        let start = Instant::now();
+        assert_eq!(run(&path, Duration::from_secs(300)).failure, None);
+        assert!(start.elapsed() < Duration::from_secs(200));
+    }
+}

@@ -1,0 +1,103 @@
+//! Is this node healthy? Checks are run in rounds until one round passes or the time is up.
+//!
+//! Must never: touch the state or the boot variables; that is for the command.
+
+pub mod executables;
+
+use crate::error::Result;
+use std::time::{Duration, Instant};
+
+/// How long to wait between two rounds.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// One check's outcome in the last round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Name of the check.
+    pub name: String,
+    /// Why it failed; `None` if it passed.
+    pub failure: Option<String>,
+    /// How long it took, in milliseconds.
+    pub duration_millis: u64,
+}
+
+/// The last round.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// Every check, in order.
+    pub checks: Vec<Outcome>,
+}
+
+impl Round {
+    /// Says whether the node is healthy: there is at least one check, and all passed.
+    pub fn passed(&self) -> bool {
+        !self.checks.is_empty() && self.checks.iter().all(|c| c.failure.is_none())
+    }
+
+    /// Says in one line what is wrong.
+    pub fn reason(&self) -> String {
+        if self.checks.is_empty() {
+            return "no health checks are installed".into();
+        }
+        let failed = self.checks.iter().filter_map(|c| Some(format!("{}: {}", c.name, c.failure.as_ref()?)));
+        failed.collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Runs rounds until one passes, or the time is up.
+/// Input: `round`: runs every check once, and gets what is left of the time.
+/// Errors: what `round` ends with; a failed check is no error.
+pub fn wait_until_healthy(
+    timeout: Duration,
+    round: &mut dyn FnMut(Duration) -> Result<Round>,
+) -> Result<Round> {
+    let start = Instant::now();
+    loop {
+        let last = round(timeout.saturating_sub(start.elapsed()))?;
+        let left = timeout.saturating_sub(start.elapsed());
+        // Waiting does not install checks.
+        if last.passed() || last.checks.is_empty() || left.is_zero() {
+            return Ok(last);
+        }
+        std::thread::sleep(PAUSE.min(left));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(failure: Option<&str>) -> Outcome {
+        Outcome { name: "10-api".into(), failure: failure.map(str::to_string), duration_millis: 1 }
+    }
+
+    #[test]
+    fn no_check_is_no_health() {
+        let empty = Round::default();
+        assert!(!empty.passed() && empty.reason().contains("no health checks"));
+        let mut rounds = 0;
+        let last = wait_until_healthy(Duration::from_secs(600), &mut |_| {
+            rounds += 1;
+            Ok(Round::default())
+        });
+        assert_eq!((last.unwrap(), rounds), (Round::default(), 1));
+    }
+
+    #[test]
+    fn waits_for_a_round_in_which_all_pass() {
+        let mut rounds = 0;
+        let last = wait_until_healthy(Duration::from_secs(60), &mut |_| {
+            rounds += 1;
+            Ok(Round { checks: vec![outcome(None), outcome((rounds < 2).then_some("not ready"))] })
+        })
+        .unwrap();
+        assert!(last.passed() && rounds == 2);
+    }
+
+    #[test]
+    fn gives_up_when_the_time_is_up() {
+        let round = Round { checks: vec![outcome(None), outcome(Some("not ready"))] };
+        let last = wait_until_healthy(Duration::ZERO, &mut |_| Ok(round.clone())).unwrap();
+        assert_eq!(last.reason(), "10-api: not ready");
+    }
+}

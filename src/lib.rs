@@ -3,6 +3,7 @@
 #![deny(missing_docs)]
 
 pub mod atomic;
+pub mod boot;
 pub mod cli;
 pub mod cmd;
 pub mod cmdline;

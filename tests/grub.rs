@@ -1,0 +1,619 @@
+//! The shipped GRUB configuration in a real GRUB, in virtual machines: what it boots and what it writes
+//! is what src/boot.rs says, for every row of tests/fixtures/boot-cases.tsv.
+//!
+//! `linux`, `initrd`, `sleep` and `reboot` are unloaded and replaced by functions that print: no kernel
+//! starts, many boots fit into one run of GRUB, and every line of the shipped file is as shipped.
+
+#[path = "support/boot_cases.rs"]
+mod boot_cases;
+#[path = "support/qemu.rs"]
+mod qemu;
+mod support;
+
+use boot_cases::{Copies, Model, NAMES, Row, block, rows, values};
+use kubesolo_update::boot::{Decision, Vars};
+use kubesolo_update::grubenv::Block;
+use kubesolo_update::grubenv_file::EnvFiles;
+use kubesolo_update::slot::Slot;
+use qemu::{Drive, Firmware, Machine, need_file, need_machine};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use support::disk::{gzip, noise};
+use support::{command, need, run};
+
+const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/grub/grub.cfg");
+const COPIES: [&str; 2] = ["grubenv", "grubenv.bak"];
+const EFI_OFFSET: u64 = 1 << 20;
+const SLOT_OFFSETS: [u64; 2] = [65 << 20, 81 << 20];
+
+/// Takes the commands that leave GRUB or wait away, and prints instead. UEFI's console is the serial line
+/// already: with GRUB's own, everything would be there twice.
+const SHIM: &str = r#"
+if [ "$grub_platform" = efi ]; then rmmod serial; fi
+source "$prefix/shipped.cfg"
+rmmod linux
+rmmod sleep
+rmmod reboot
+function linux {
+    if [ -s "$1" ]; then
+        for word in "$@"; do echo "SHIM linux $word"; done
+    else
+        false
+    fi
+}
+function initrd {
+    if [ -s "$1" ]; then echo "SHIM initrd $1"; else false; fi
+}
+function sleep { echo "SHIM sleep $1"; }
+function reboot { echo "SHIM reboot"; }
+"#;
+
+/// One case of a batch: shows both copies after the boot, with GRUB's own eyes.
+const BATCH: &str = r#"
+set home="$prefix"
+function show {
+    unset active_slot
+    unset boot_counter
+    unset boot_success
+    unset rollback_from
+    unset boot_canary
+    load_env --file "$2" active_slot boot_counter boot_success rollback_from boot_canary
+    echo "SHIM $1 $active_slot:$boot_counter:$boot_success:$rollback_from:$boot_canary"
+}
+function boot_case {
+    echo "SHIM case $1"
+    set prefix="$2"
+    set options=quiet
+    source "$home/shipped.cfg"
+    boot_normally
+    show main "$2/grubenv"
+    show backup "$2/grubenv.bak"
+}
+"#;
+
+/// A disk image from `scripts/build-image.sh`, with its boot loader. Built once, kept without a name.
+fn copy_image(architecture: &str, to: &Path) {
+    static BUILT: [OnceLock<File>; 2] = [OnceLock::new(), OnceLock::new()];
+    let built = &BUILT[usize::from(architecture == "arm64")];
+    let file = built.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        run(&mut build_image(dir.path(), architecture, &image));
+        File::open(&image).unwrap()
+    });
+    let source = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    run(Command::new("cp").args(["--sparse=always", &source]).arg(to));
+}
+
+fn build_image(dir: &Path, architecture: &str, output: &Path) -> Command {
+    let (kernel, initramfs) = (dir.join("vmlinuz"), dir.join("initramfs"));
+    fs::write(&kernel, noise(1, 5000)).unwrap();
+    fs::write(&initramfs, gzip(dir, &noise(2, 5000))).unwrap();
+    let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/build-image.sh"));
+    build.args(["--version", "1.0.0", "--slot-size", "16", "--data-size", "16", "--arch", architecture]);
+    build.arg("--kernel").arg(kernel).arg("--initramfs").arg(initramfs).arg("--output").arg(output);
+    build
+}
+
+fn efi(image: &Path) -> String {
+    format!("{}@@{EFI_OFFSET}", image.display())
+}
+
+/// Puts a file or directory on the EFI partition.
+fn put(image: &Path, from: &Path, to: &str) {
+    run(command("mcopy").args(["-s", "-Q", "-o", "-i", &efi(image)]).arg(from).arg(format!("::{to}")));
+}
+
+/// Puts the shipped configuration there as `shipped.cfg`, and a test's own in its place.
+fn put_shim(dir: &Path, image: &Path, text: &str) {
+    let shim = dir.join("shim.cfg");
+    fs::write(&shim, text).unwrap();
+    put(image, &shim, "/boot/grub/grub.cfg");
+    put(image, Path::new(SHIPPED), "/boot/grub/shipped.cfg");
+}
+
+/// Changes a slot with debugfs.
+fn change_slot(image: &Path, slot: Slot, request: &str) {
+    let target = format!("{}?offset={}", image.display(), SLOT_OFFSETS[usize::from(slot == Slot::B)]);
+    run(command("debugfs").args(["-w", "-R", request]).arg(target));
+}
+
+/// Unique GUID of a partition, lower case.
+fn guid(image: &Path, number: u32) -> String {
+    let info = run(command("sgdisk").args(["-i", &number.to_string()]).arg(image));
+    let line = info.lines().find_map(|l| l.strip_prefix("Partition unique GUID: ")).unwrap();
+    line.trim().to_lowercase()
+}
+
+/// Makes the disk that a row of the table names.
+fn make_disk(dir: &Path, architecture: &str, name: &str) -> Drive {
+    let image = dir.join(format!("{name}.img"));
+    copy_image(architecture, &image);
+    for (named, slot, requests) in [
+        ("no-kernel-A", Slot::A, ["rm /vmlinuz", ""]),
+        ("no-initramfs-A", Slot::A, ["rm /kubesolo-os.gz", ""]),
+        ("empty-kernel-A", Slot::A, ["rm /vmlinuz", "write /dev/null /vmlinuz"]),
+        ("no-record-A", Slot::A, ["rm /slot.json", ""]),
+        ("no-kernel-B", Slot::B, ["rm /vmlinuz", ""]),
+        ("none", Slot::A, ["rm /vmlinuz", ""]),
+        ("none", Slot::B, ["rm /kubesolo-os.gz", ""]),
+    ] {
+        if named == name {
+            requests.into_iter().filter(|r| !r.is_empty()).for_each(|request| change_slot(&image, slot, request));
+        }
+    }
+    Drive { image, read_only: name == "read-only" }
+}
+
+/// What GRUB did in one case.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Slots in the order of the attempts.
+    tried: Vec<String>,
+    kernel_line: Vec<String>,
+    booted: Option<Slot>,
+    after: Vec<String>,
+    waits: Vec<String>,
+}
+
+fn parse(said: &str) -> Vec<Seen> {
+    let mut all: Vec<Seen> = Vec::new();
+    for line in said.lines().map(str::trim) {
+        if line.starts_with("SHIM case ") {
+            all.push(Seen::default());
+            continue;
+        }
+        let Some(seen) = all.last_mut() else { continue };
+        if let Some(slot) = line.strip_prefix("KubeSolo OS, slot ") {
+            seen.tried.push(slot.into());
+        } else if let Some(path) = line.strip_prefix("SHIM initrd ") {
+            // The first one would have booted; what is tried after it is what GRUB falls back to.
+            let slot = if path.contains(",gpt2)/") { Slot::A } else { Slot::B };
+            seen.booted.get_or_insert(slot);
+        } else if let Some(word) = line.strip_prefix("SHIM linux ") {
+            if seen.booted.is_none() {
+                seen.kernel_line.push(word.into());
+            }
+        } else if let Some(values) = line.strip_prefix("SHIM main ").or(line.strip_prefix("SHIM backup ")) {
+            seen.after.push(values.into());
+        } else if let Some(wait) = line.strip_prefix("SHIM ").filter(|wait| *wait != "done") {
+            seen.waits.push(wait.into());
+        }
+    }
+    all
+}
+
+/// A machine of the table and all its boots.
+struct Case {
+    rows: Vec<Row>,
+    before: Copies,
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases: Vec<Case> = Vec::new();
+    for row in rows() {
+        match row.blocks {
+            Some(notations) => cases.push(Case { before: notations.map(block), rows: vec![row] }),
+            None => cases.last_mut().unwrap().rows.push(row),
+        }
+    }
+    cases
+}
+
+/// What the table says a copy holds, against what src/boot.rs says.
+#[track_caller]
+fn hold_after(row: &Row, before: &Copies, after: &Copies) {
+    for n in 0..2 {
+        let name = format!("{}: {}", row.name, COPIES[n]);
+        match row.after[n] {
+            "=" => assert!(before[n] == after[n], "{name} was written: {}", values(&after[n])),
+            should => {
+                assert_eq!(values(&after[n]), should, "{name}");
+                assert!(before[n] != after[n], "{name} was not written: the table should say =");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_function_does_what_the_table_says() {
+    let cases = cases();
+    for case in &cases {
+        let mut model = Model { copies: case.before.clone(), disk: case.rows[0].disk };
+        for row in &case.rows {
+            let before = model.copies.clone();
+            let (_, boots) = model.boot();
+            assert_eq!(boots, row.boots, "{}", row.name);
+            hold_after(row, &before, &model.copies);
+        }
+    }
+    assert!(cases.len() > 80);
+}
+
+/// Where the agent is stricter than GRUB, the table says so; and what the agent saves, GRUB acts on.
+#[test]
+fn agent_and_grub_agree_on_what_is_active() {
+    for case in cases() {
+        let mut model = Model { copies: case.before.clone(), disk: case.rows[0].disk };
+        for row in &case.rows {
+            let dir = tempfile::tempdir().unwrap();
+            for (name, copy) in COPIES.iter().zip(&model.copies) {
+                if let Some(bytes) = copy {
+                    fs::write(dir.path().join(name), bytes).unwrap();
+                }
+            }
+            let files = EnvFiles::new(dir.path());
+            let loaded = files.load();
+            let grub = model.copies.iter().flatten().find_map(|bytes| Vars::read(bytes));
+            let agent = match (loaded.usable(), grub) {
+                (Err(_), _) => "none",
+                (Ok(_), None) => panic!("{}: the agent takes what GRUB does not", row.name),
+                (Ok((_, vars)), Some(grub)) => {
+                    let same = (vars.active_slot, vars.boot_success, vars.boot_counter)
+                        == (Some(grub.active), Some(grub.success), Some(grub.counter));
+                    if same { "same" } else { "other" }
+                }
+            };
+            assert_eq!(agent, row.agent, "{}", row.name);
+            for target in [Slot::A, Slot::B] {
+                agent_saves(row, &files, &model.copies, target);
+            }
+            model.boot();
+        }
+    }
+}
+
+/// Activates a slot as the agent does: GRUB then acts on exactly that, or nothing was written.
+fn agent_saves(row: &Row, files: &EnvFiles, copies: &Copies, target: Slot) {
+    let read = || COPIES.map(|name| fs::read(files.path_of(name)).ok());
+    let mut block = match files.load().block {
+        Some(block) => block,
+        None => return,
+    };
+    block.activate(target);
+    let saved = files.save(&block);
+    let after = read();
+    let grub = after.iter().flatten().find_map(|bytes| Vars::read(bytes));
+    match saved {
+        Ok(_) => {
+            let grub = grub.expect("GRUB reads what the agent wrote");
+            assert_eq!((grub.active, grub.success, grub.counter), (target, false, 3), "{}", row.name);
+        }
+        Err(_) => assert!(after[0] == copies[0], "{}: refused, and yet main was written", row.name),
+    }
+    for (name, copy) in COPIES.iter().zip(copies) {
+        match copy {
+            Some(bytes) => fs::write(files.path_of(name), bytes).unwrap(),
+            None => drop(fs::remove_file(files.path_of(name))),
+        }
+    }
+}
+
+trait PathOf {
+    fn path_of(&self, name: &str) -> PathBuf;
+}
+
+impl PathOf for EnvFiles {
+    fn path_of(&self, name: &str) -> PathBuf {
+        use kubesolo_update::grubenv_file::Copy;
+        self.path(if name == COPIES[0] { Copy::Main } else { Copy::Backup })
+    }
+}
+
+/// Boots every case of these disks in one run of GRUB, and holds all that it did against src/boot.rs.
+fn hold_grub(firmware: Firmware, disks: &[&'static str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let cases: Vec<Case> = cases().into_iter().filter(|case| disks.contains(&case.rows[0].disk)).collect();
+    let drives: Vec<Drive> = disks.iter().map(|name| make_disk(dir, firmware.architecture(), name)).collect();
+    let mut script = format!("{SHIM}{BATCH}");
+    for (at, drive) in drives.iter().enumerate() {
+        let tree = dir.join(format!("tree{at}"));
+        for (n, case) in cases.iter().enumerate().filter(|(_, case)| case.rows[0].disk == disks[at]) {
+            let home = tree.join(n.to_string());
+            fs::create_dir_all(&home).unwrap();
+            for (name, copy) in COPIES.iter().zip(&case.before) {
+                if let Some(bytes) = copy {
+                    fs::write(home.join(name), bytes).unwrap();
+                }
+            }
+            // On UEFI GRUB numbers disks as the firmware likes: one disk only, that it was started from.
+            let disk = if disks.len() > 1 { format!("(hd{at},gpt1)") } else { "($boot_disk,gpt1)".into() };
+            for _ in &case.rows {
+                writeln!(script, "boot_case {n} \"{disk}/cases/{n}\"").unwrap();
+            }
+        }
+        put(&drive.image, &tree, "/cases");
+    }
+    script.push_str("echo \"SHIM done\"\nhalt\n");
+    put_shim(
+        dir,
+        &drives[0].image,
+        &script.replacen("set home", "regexp --set=1:boot_disk '^\\(([^,]+),' \"$prefix\"\nset home", 1),
+    );
+    let mut machine = Machine::start(firmware, &drives, 0, dir);
+    machine.wait_said("SHIM done", 1);
+    let said = machine.said().to_string();
+    drop(machine);
+    let mut all = parse(&said).into_iter();
+    for (at, drive) in drives.iter().enumerate() {
+        let here = cases.iter().enumerate().filter(|(_, case)| case.rows[0].disk == disks[at]);
+        let blocks = read_cases(dir, &drive.image, at);
+        for (n, case) in here {
+            let mut model = Model { copies: case.before.clone(), disk: disks[at] };
+            for row in &case.rows {
+                let (decision, boots) = model.boot();
+                let seen = all.next().unwrap_or_else(|| panic!("GRUB did not get to '{}':\n{said}", row.name));
+                hold_boot(firmware, row, &seen, (decision, boots), drive);
+                let after = model.copies.each_ref().map(|copy| values(copy).replace('\r', ""));
+                assert_eq!(seen.after, after, "{}: {seen:?}", row.name);
+            }
+            for (name, copy) in COPIES.iter().zip(&model.copies) {
+                let on_disk = blocks.get(&format!("{n}/{name}"));
+                let last = case.rows.last().unwrap().name;
+                assert!(on_disk == copy.as_ref(), "after '{last}', {name} is not byte for byte what was foretold");
+                if let Some(bytes) = on_disk {
+                    hold_editenv(dir, last, bytes);
+                }
+            }
+        }
+    }
+    assert!(all.next().is_none());
+}
+
+/// Reads all cases' files back from a disk.
+fn read_cases(dir: &Path, image: &Path, at: usize) -> BTreeMap<String, Vec<u8>> {
+    let back = dir.join(format!("back{at}"));
+    fs::create_dir(&back).unwrap();
+    run(command("mcopy").args(["-s", "-Q", "-n", "-i", &efi(image), "::/cases"]).arg(&back));
+    let mut blocks = BTreeMap::new();
+    for case in fs::read_dir(back.join("cases")).unwrap().map(|e| e.unwrap()) {
+        for file in fs::read_dir(case.path()).unwrap().map(|e| e.unwrap()) {
+            let name = format!("{}/{}", case.file_name().display(), file.file_name().display());
+            blocks.insert(name, fs::read(file.path()).unwrap());
+        }
+    }
+    blocks
+}
+
+fn hold_boot(firmware: Firmware, row: &Row, seen: &Seen, foretold: (Decision, Option<Slot>), drive: &Drive) {
+    let (decision, boots) = foretold;
+    let context = || format!("'{}' on {firmware:?}: {seen:?}", row.name);
+    assert_eq!(seen.booted, boots, "{}", context());
+    let order = [decision.first, decision.first.other()].map(|slot| slot.letter().to_string());
+    assert_eq!(seen.tried, order, "{}", context());
+    // After both: a wait, and all over again.
+    assert_eq!(seen.waits, ["sleep 30", "reboot"], "{}", context());
+    let Some(slot) = boots else { return };
+    // A slot that lacks its initramfs gets as far as the kernel line: the last one counts.
+    let part = guid(&drive.image, if slot == Slot::A { 2 } else { 3 });
+    let words = [format!("kubesolo.slot={slot}"), format!("kubesolo.part={part}"), "panic=10".into()];
+    let serial = if firmware == Firmware::UefiArm64 { "console=ttyAMA0,115200" } else { "console=ttyS0,115200n8" };
+    let line = &seen.kernel_line[seen.kernel_line.len() - 7..];
+    assert!(line[0].ends_with("/vmlinuz"), "{}", context());
+    assert_eq!(line[1..4], words, "{}", context());
+    assert_eq!(line[4..], ["console=tty0", serial, "quiet"], "{}", context());
+}
+
+/// Real grub-editenv reads the same. It refuses other lengths than 1,024 bytes.
+fn hold_editenv(dir: &Path, name: &str, bytes: &[u8]) {
+    if bytes.len() != 1024 || !bytes.starts_with(b"# GRUB Environment Block\n") || bytes.contains(&0) {
+        return;
+    }
+    let file = dir.join("block");
+    fs::write(&file, bytes).unwrap();
+    let listed = run(command("grub-editenv").arg(&file).arg("list"));
+    let last = |name: &str| {
+        let start = format!("{name}=");
+        listed.lines().filter_map(|l| l.strip_prefix(&start)).next_back().unwrap_or_default().to_string()
+    };
+    // Its list does not tell a name of two lines from two names.
+    let block = Block::decode_lenient(bytes).unwrap();
+    if block.variables().all(|(name, value)| !name.contains(&b'\n') && !value.ends_with(b"\r")) {
+        assert_eq!(NAMES.map(last).join(":"), values(&Some(bytes.to_vec())), "{name}: {listed}");
+    }
+}
+
+#[test]
+fn grub_on_bios_does_what_the_function_says() {
+    if need_machine(Firmware::Bios) {
+        let disks = ["both", "no-kernel-A", "no-initramfs-A", "empty-kernel-A", "no-record-A", "no-kernel-B", "none"];
+        hold_grub(Firmware::Bios, &[disks.as_slice(), &["read-only"]].concat());
+    }
+}
+
+#[test]
+fn grub_on_uefi_does_what_the_function_says() {
+    if need_machine(Firmware::Uefi) {
+        hold_grub(Firmware::Uefi, &["both"]);
+    }
+}
+
+#[test]
+fn grub_on_arm64_does_what_the_function_says() {
+    if need_machine(Firmware::UefiArm64) {
+        hold_grub(Firmware::UefiArm64, &["both"]);
+    }
+}
+
+/// What stands for booting, where the real menu is to be seen: says which slot, and powers the machine up anew.
+const BOOTS_PRINTED: &str = r#"
+source "$prefix/shipped.cfg"
+rmmod linux
+function linux {
+    if [ -s "$1" ]; then echo "SHIM linux $2 $3"; else false; fi
+}
+function initrd {
+    if [ -s "$1" ]; then
+        load_env --file "$prefix/grubenv" active_slot boot_counter boot_success rollback_from boot_canary
+        echo "SHIM boots $active_slot:$boot_counter:$boot_success:$rollback_from:$boot_canary"
+        reboot
+    else
+        false
+    fi
+}
+"#;
+
+/// Writes both copies of the environment block of an image.
+fn put_blocks(dir: &Path, image: &Path, notation: &str) {
+    for name in COPIES {
+        fs::write(dir.join(name), block(notation).unwrap()).unwrap();
+        put(image, &dir.join(name), &format!("/boot/grub/{name}"));
+    }
+}
+
+fn words_after(said: &str, start: &str) -> Vec<String> {
+    said.lines().filter_map(|l| l.trim().strip_prefix(start)).map(str::to_string).collect()
+}
+
+/// The whole way, nobody at the console: menu, count, reset, three times, then back, and there it stays.
+#[test]
+fn a_machine_that_resets_itself_comes_back() {
+    if !need_machine(Firmware::Bios) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let drive = make_disk(dir, "amd64", "both");
+    put_shim(dir, &drive.image, BOOTS_PRINTED);
+    put_blocks(dir, &drive.image, "B:3:0::0");
+    let mut machine = Machine::start(Firmware::Bios, std::slice::from_ref(&drive), 0, dir);
+    machine.wait_said("SHIM boots ", 6);
+    let said = machine.said().to_string();
+    drop(machine);
+    let boots = words_after(&said, "SHIM boots ");
+    let should = ["B:2:0::1", "B:1:0::1", "B:0:0::1", "A:0:1:B:1", "A:0:1:B:1"];
+    assert_eq!(boots[..5], should, "{said}");
+    let slots = words_after(&said, "KubeSolo OS, slot ");
+    assert_eq!(slots[..5], ["B", "B", "B", "A", "A"], "{said}");
+}
+
+/// Nothing to boot: no prompt, no menu; it waits and starts over.
+#[test]
+fn two_broken_slots_end_in_another_try() {
+    if !need_machine(Firmware::Bios) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let drive = make_disk(dir, "amd64", "none");
+    // All as shipped, `linux` included.
+    let mut machine = Machine::start(Firmware::Bios, &[drive], 0, dir);
+    machine.wait_said("Neither slot loads.", 2);
+    assert!(!machine.said().contains("grub>"), "{}", machine.said());
+}
+
+/// A second disk with the same names, labels and files, which the firmware lists first.
+#[test]
+fn only_the_boot_disk_counts() {
+    for firmware in [Firmware::Bios, Firmware::Uefi] {
+        if !need_machine(firmware) {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let [other, own] = ["other", "own"].map(|seed| {
+            let image = dir.join(seed);
+            run(build_image(dir, "amd64", &image).args(["--seed", seed]));
+            Drive { image, read_only: false }
+        });
+        put_shim(dir, &own.image, BOOTS_PRINTED);
+        put_blocks(dir, &own.image, "B:3:0::1");
+        let before = fs::read(&other.image).unwrap();
+        let (kernel_arguments, other_image) = (format!("kubesolo.part={}", guid(&own.image, 3)), other.image.clone());
+        let mut machine = Machine::start(firmware, &[other, own], 1, dir);
+        machine.wait_said("SHIM boots ", 1);
+        machine.wait_said("\n", 1);
+        let said = machine.said().replace('\n', "");
+        drop(machine);
+        assert!(said.contains(&kernel_arguments), "{firmware:?}: {kernel_arguments}: {said}");
+        assert!(said.contains("SHIM boots B:2:0::1"), "{firmware:?}: {said}");
+        assert!(fs::read(other_image).unwrap() == before, "{firmware:?}: the other disk was written to");
+    }
+}
+
+/// A real kernel and a busybox that says what it was told: past GRUB, with nothing replaced.
+fn boot_for_real(firmware: Firmware) {
+    let architecture = firmware.architecture();
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/vm").join(architecture);
+    let kernel = qemu::kernel(architecture).unwrap_or_else(|| tools.join("boot/vmlinuz"));
+    if !(need_machine(firmware) && need("cpio") && need_file(&kernel) && need_file(&tools.join("bin/busybox"))) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let tree = dir.join("tree");
+    fs::create_dir_all(tree.join("dev")).unwrap();
+    fs::create_dir_all(tree.join("proc")).unwrap();
+    fs::copy(tools.join("bin/busybox"), tree.join("busybox")).unwrap();
+    let init = "#!/busybox sh\n/busybox mount -t proc proc /proc\n\
+        echo \"INIT $(/busybox cat /proc/cmdline)\"\n/busybox poweroff -f\n";
+    fs::write(tree.join("init"), init).unwrap();
+    run(Command::new("chmod").args(["755", "init", "busybox"]).current_dir(&tree));
+    // The console has to be there before init has mounted anything.
+    let pack = "{ find . ! -name . | cpio -o -H newc -R 0:0 --quiet; } | gzip -1 >../initramfs";
+    run(Command::new("sh").args(["-c", &format!("mknod dev/console c 5 1 && {pack}")]).current_dir(&tree));
+    let image = dir.join("image");
+    let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/build-image.sh"));
+    build.args(["--version", "1.0.0", "--slot-size", "64", "--data-size", "16", "--arch", architecture]);
+    build.arg("--kernel").arg(kernel).arg("--initramfs").arg(dir.join("initramfs")).arg("--output").arg(&image);
+    run(&mut build);
+    put_blocks(dir, &image, "B:3:0::0");
+    let part = format!("kubesolo.slot=B kubesolo.part={} panic=10", guid(&image, 3));
+    let mut machine = Machine::start(firmware, &[Drive { image: image.clone(), read_only: false }], 0, dir);
+    machine.wait_said("INIT ", 1);
+    machine.wait_off();
+    let line = words_after(machine.said(), "INIT ").remove(0);
+    assert!(line.contains(&part) && line.ends_with("quiet"), "{part}: {line}");
+    let listed = run(command("mtype").args(["-i", &efi(&image), "::/boot/grub/grubenv"]));
+    assert_eq!(values(&Some(listed.into_bytes())), "B:2:0::1");
+}
+
+#[test]
+fn a_real_kernel_starts_from_bios() {
+    boot_for_real(Firmware::Bios);
+}
+
+#[test]
+fn a_real_kernel_starts_from_uefi() {
+    boot_for_real(Firmware::Uefi);
+}
+
+#[test]
+fn a_real_kernel_starts_on_arm64() {
+    boot_for_real(Firmware::UefiArm64);
+}
+
+/// With GRUB in it, the image is as reproducible as without, and its other formats hold the same.
+#[test]
+fn images_with_a_boot_loader_are_reproducible_in_every_format() {
+    if !(need_machine(Firmware::Bios) && need("qemu-img") && need("xz")) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let build = |name: &str, extra: &[&str]| {
+        let image = dir.join(name);
+        let work = tempfile::tempdir().unwrap();
+        let mut build = build_image(work.path(), "amd64", &image);
+        run(build.args(["--seed", "s"]).args(extra).env("SOURCE_DATE_EPOCH", "1700000000"));
+        image
+    };
+    let (first, second) = (build("first", &[]), build("second", &[]));
+    assert!(fs::read(&first).unwrap() == fs::read(&second).unwrap(), "two runs differ");
+    let packed = build("packed.xz", &["--format", "qcow2", "--xz"]);
+    run(command("xz").arg("-d").arg(&packed));
+    run(command("qemu-img").args(["compare", "-f", "raw", "-F", "qcow2"]).arg(&first).arg(dir.join("packed")));
+    let shipped = run(command("mtype").args(["-i", &efi(&first), "::/boot/grub/grub.cfg"]));
+    assert_eq!(shipped, fs::read_to_string(SHIPPED).unwrap());
+    // Code only: the disk's signature and the partition table behind it are sgdisk's.
+    let loader = fs::read(&first).unwrap();
+    assert!(loader[..440].iter().any(|b| *b != 0) && loader[510..512] == [0x55, 0xaa]);
+    let verdict = run(command("sgdisk").arg("-v").arg(&first));
+    assert!(verdict.contains("No problems found"), "{verdict}");
+}

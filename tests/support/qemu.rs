@@ -1,0 +1,193 @@
+//! Virtual machines with a serial console: no network, no screen, no person.
+
+use super::support::{command, need};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longest that words may take to come, in an emulator on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What starts the boot loader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    Bios,
+    Uefi,
+    UefiArm64,
+}
+
+impl Firmware {
+    /// Architecture of the machine.
+    pub fn architecture(self) -> &'static str {
+        if self == Firmware::UefiArm64 { "arm64" } else { "amd64" }
+    }
+
+    fn program(self) -> &'static str {
+        if self == Firmware::UefiArm64 { "qemu-system-aarch64" } else { "qemu-system-x86_64" }
+    }
+
+    /// Code and an empty variable store.
+    fn flash(self) -> Option<[&'static str; 2]> {
+        match self {
+            Firmware::Bios => None,
+            Firmware::Uefi => Some(["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"]),
+            Firmware::UefiArm64 => Some(["/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"]),
+        }
+    }
+}
+
+/// Says whether a file is there. A test that needs it returns early where it is not. Panics: in CI.
+pub fn need_file(path: &Path) -> bool {
+    let found = path.is_file();
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "{} is missing, and CI must not skip tests", path.display());
+        eprintln!("SKIP: {} is missing (scripts/install-deps.sh vm): THIS TEST PROVES NOTHING", path.display());
+    }
+    found
+}
+
+/// Says whether machines with this firmware and their boot loader can be made. Panics: in CI.
+pub fn need_machine(firmware: Firmware) -> bool {
+    let repo = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let grub = match firmware {
+        Firmware::UefiArm64 => repo.join(".tools/vm/arm64/usr/lib/grub/arm64-efi/normal.mod"),
+        _ => PathBuf::from("/usr/lib/grub/i386-pc/boot.img"),
+    };
+    need(firmware.program())
+        && ["grub-mkimage", "mcopy", "debugfs", "sgdisk", "mkfs.fat"].into_iter().all(need)
+        && need_file(&grub)
+        && (firmware == Firmware::UefiArm64 || need_file(Path::new("/usr/lib/grub/x86_64-efi/normal.mod")))
+        && firmware.flash().into_iter().flatten().all(|path| need_file(Path::new(path)))
+}
+
+/// A disk of a machine, raw.
+#[derive(Clone, Debug)]
+pub struct Drive {
+    pub image: PathBuf,
+    pub read_only: bool,
+}
+
+/// A running machine; killed when dropped.
+pub struct Machine {
+    child: Child,
+    serial: Receiver<Vec<u8>>,
+    said: String,
+    searched: usize,
+    control: bool,
+}
+
+impl Machine {
+    /// Powers one on. Input: its disks, of which it boots one; a directory for what it needs besides.
+    pub fn start(firmware: Firmware, drives: &[Drive], boot: usize, dir: &Path) -> Machine {
+        let mut qemu = command(firmware.program());
+        // Never /dev/kvm, also where there is one: results and times are to be the same everywhere.
+        qemu.args(["-accel", "tcg", "-nodefaults", "-display", "none", "-serial", "stdio", "-nic", "none"]);
+        match firmware {
+            Firmware::UefiArm64 => qemu.args(["-machine", "virt", "-cpu", "cortex-a57", "-m", "512"]),
+            _ => qemu.args(["-machine", "q35", "-cpu", "qemu64", "-m", "384"]),
+        };
+        if let Some([code, vars]) = firmware.flash() {
+            let own = dir.join("firmware-vars");
+            fs::copy(vars, &own).unwrap();
+            qemu.arg("-drive").arg(format!("if=pflash,format=raw,readonly=on,file={code}"));
+            qemu.arg("-drive").arg(format!("if=pflash,format=raw,file={}", own.display()));
+        }
+        for (n, drive) in drives.iter().enumerate() {
+            let read_only = if drive.read_only { ",readonly=on" } else { "" };
+            let first = if n == boot { ",bootindex=0" } else { "" };
+            let file = drive.image.display();
+            qemu.arg("-drive").arg(format!("if=none,id=d{n},format=raw,file={file}{read_only}"));
+            qemu.arg("-device").arg(format!("virtio-blk-pci,drive=d{n}{first}"));
+        }
+        Machine::run(&mut qemu)
+    }
+
+    fn run(qemu: &mut Command) -> Machine {
+        let mut child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let (send, serial) = channel();
+        thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(n @ 1..) = stdout.read(&mut chunk) {
+                if send.send(chunk[..n].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Machine { child, serial, said: String::new(), searched: 0, control: false }
+    }
+
+    /// Everything on the serial console so far, without terminal control.
+    pub fn said(&self) -> &str {
+        &self.said
+    }
+
+    /// Waits until words were said so many times since the last wait. Panics: it takes too long, or the
+    /// machine ended.
+    #[track_caller]
+    pub fn wait_said(&mut self, words: &str, times: usize) {
+        let deadline = Instant::now() + LIMIT;
+        let mut missing = times;
+        while missing > 0 {
+            if let Some(at) = self.said[self.searched..].find(words) {
+                self.searched += at + words.len();
+                missing -= 1;
+                continue;
+            }
+            // Words may be cut between two readings.
+            let keep = self.said.len().saturating_sub(words.len()).max(self.searched);
+            self.searched = (self.searched..=keep).rev().find(|n| self.said.is_char_boundary(*n)).unwrap();
+            match self.serial.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(chunk) => self.hear(&chunk),
+                Err(RecvTimeoutError::Disconnected) => panic!("ended without '{words}':\n{}", self.said),
+                Err(RecvTimeoutError::Timeout) => panic!("no '{words}' within {LIMIT:?}:\n{}", self.said),
+            }
+        }
+    }
+
+    /// Waits until the machine powers itself off. Panics: it takes too long.
+    #[track_caller]
+    pub fn wait_off(&mut self) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            match self.serial.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(chunk) => self.hear(&chunk),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("not off within {LIMIT:?}:\n{}", self.said),
+            }
+        }
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "qemu: {status}\n{}", self.said);
+    }
+
+    /// Takes out ESC [ ... letter, carriage returns and what is no text.
+    fn hear(&mut self, chunk: &[u8]) {
+        for byte in chunk {
+            match (self.control, byte) {
+                (_, 0x1b) => self.control = true,
+                (true, b'[' | b'?' | b';' | b'0'..=b'9') => {}
+                (true, _) => self.control = false,
+                (false, b'\n' | b' '..=b'~') => self.said.push(char::from(*byte)),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Path of a kernel for machines of an architecture, below `.tools`.
+pub fn kernel(architecture: &str) -> Option<PathBuf> {
+    let boot = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/vm").join(architecture).join("boot");
+    let names = fs::read_dir(boot).ok()?.filter_map(|e| Some(e.ok()?.path()));
+    names.into_iter().find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz")))
+}

@@ -53,7 +53,8 @@ function sleep { echo "SHIM sleep $1"; }
 function reboot { echo "SHIM reboot"; }
 "#;
 
-/// One case of a batch: shows both copies after the boot, with GRUB's own eyes.
+/// One case of a batch: shows both copies after the boot, with GRUB's own eyes. Not on the BIOS's screen,
+/// which takes a call into real mode for every letter.
 const BATCH: &str = r#"
 set home="$prefix"
 function show {
@@ -70,6 +71,7 @@ function boot_case {
     set prefix="$2"
     set options=quiet
     source "$home/shipped.cfg"
+    if [ "$grub_platform" = pc ]; then terminal_output serial; fi
     boot_normally
     show main "$2/grubenv"
     show backup "$2/grubenv.bak"

@@ -146,6 +146,9 @@ command! {
         /// print one JSON document
         #[argh(switch)]
         json: bool,
+        /// go back even to what failed here before
+        #[argh(switch)]
+        retry_failed: bool,
         /// restart the machine afterwards
         #[argh(switch)]
         reboot: bool,
@@ -219,6 +222,20 @@ pub enum Command {
 }
 
 impl Command {
+    /// Says whether the answer is to be one JSON document.
+    pub fn json(&self) -> bool {
+        match self {
+            Command::Check(c) => c.json,
+            Command::Apply(c) => c.json,
+            Command::Activate(c) => c.json,
+            Command::Rollback(c) => c.json,
+            Command::Healthcheck(c) => c.json,
+            Command::Status(c) => c.json,
+            Command::Metrics(_) => false,
+            Command::Verify(c) => c.json,
+        }
+    }
+
     /// Returns the flags that every command takes.
     pub fn common(&self) -> Common {
         match self {

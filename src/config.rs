@@ -177,11 +177,12 @@ fn source(
     if typed.iter().filter(|t| **t).count() > 1 {
         return Err(Error::new(Kind::Usage, "--server, --registry and --layout exclude each other"));
     }
-    let tag = flags.tag.as_deref().or(raw.value("tag"));
     if typed.contains(&true) {
-        let layout = flags.layout.as_deref();
+        // The file's tag belongs to the file's source.
+        let (layout, tag) = (flags.layout.as_deref(), flags.tag.as_deref());
         return spec(flags.server.as_deref(), flags.registry.as_deref(), layout, tag, plain_http).map_err(as_usage);
     }
+    let tag = flags.tag.as_deref().or(raw.value("tag"));
     let keys: Vec<&str> = ["server", "registry", "layout"].into_iter().filter(|k| raw.value(k).is_some()).collect();
     if keys.len() > 1 {
         let error = Error::new(Kind::Config, format!("`{}` exclude each other", keys.join("` and `")));

@@ -36,8 +36,10 @@ fn nothing_is_secure_and_stable() {
 #[test]
 fn a_typed_source_beats_the_file() {
     let typed = Common { layout: Some("stick".into()), ..flags() };
-    let config = read("server = https://up.example/\n", &typed).unwrap();
-    assert_eq!(config.source, Some(SourceSpec::Layout { path: "stick".into(), tag: None }));
+    for file in ["server = https://up.example/\n", "registry = r.example/os\ntag = prod\n"] {
+        let config = read(file, &typed).unwrap();
+        assert_eq!(config.source, Some(SourceSpec::Layout { path: "stick".into(), tag: None }), "{file}");
+    }
     let typed = Common { tag: Some("v9".into()), ..flags() };
     let Some(SourceSpec::Registry { reference, .. }) = read("registry = r.example/os:v1\n", &typed).unwrap().source
     else {

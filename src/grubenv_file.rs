@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 /// Most that is read of a copy, in bytes: enough to say what is in a damaged one.
 const READ_MAX_BYTES: u64 = 4096;
-const REPAIR_HINT: &str = "repair the environment block: it is created anew only on request";
+const REPAIR_HINT: &str = "`verify --repair-boot-variables` writes both copies anew";
 
 /// Names one of the two copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,12 +151,12 @@ impl EnvFiles {
 
     /// Writes a block over both copies: main, prove it, then backup, prove that.
     ///
-    /// A main copy that is not there or has another length is not created or resized here. For the
-    /// backup the same fault is told in [`Saved`] and no more: confirming or rolling back must not fail
+    /// A copy that is no good is first made to hold what the good one holds, so that a good copy exists throughout:
+    /// there is nothing to guess (docs/decisions/0002). Only where neither is good does that stay an explicit act, [`EnvFiles::repair`].
+    /// A backup that can not be written is told in [`Saved`] and no more: confirming or rolling back must not fail
     /// for the lack of a copy that is not read, and once the main copy is durable GRUB acts on it, so
-    /// an error would be untrue. A backup of the right length whose content is bad is overwritten like
-    /// any other, first of all with what the good main copy holds, so that a good copy exists throughout.
-    /// Errors: Boot: GRUB would discard the block; the main copy is missing or not 1,024 bytes long; what
+    /// an error would be untrue.
+    /// Errors: Boot: GRUB would discard the block; neither copy is good and main is missing or not 1,024 bytes long; what
     /// was read back differs. Device: it is no regular file, or the system refused. The main copy is then
     /// unproven, and the backup holds the state from before.
     /// Power cut: before and during the main write: both old, or main torn, which is to say old or new in
@@ -166,10 +166,13 @@ impl EnvFiles {
     pub fn save(&self, block: &Block) -> Result<Saved> {
         let bytes = sensible_bytes(block)?;
         let (main, backup) = (self.path(Copy::Main), self.path(Copy::Backup));
-        if let (Ok(old), Err(_)) = (good_bytes(&main), good_bytes(&backup)) {
-            // Fails again below, and is told there, if the backup cannot be written at all.
-            let _ = overwrite(&backup, &old);
-        }
+        // One copy is good: what the other should hold is known, so it is made whole first, and a good copy
+        // exists throughout. Fails again below, and is told there, if it cannot be written at all.
+        let _ = match (good_bytes(&main), good_bytes(&backup)) {
+            (Ok(old), Err(_)) => recreate(&backup, &self.dir, &old),
+            (Err(_), Ok(old)) => recreate(&main, &self.dir, &old),
+            _ => Ok(()),
+        };
         overwrite(&main, &bytes)?;
         Ok(Saved { backup: overwrite(&backup, &bytes).err() })
     }

@@ -10,6 +10,10 @@ use std::io::{self, Write};
 /// Most that an initramfs may inflate to, in bytes: far beyond what these machines have as memory.
 const INFLATED_MAX_BYTES: u64 = 8 * 1024 * 1024 * 1024;
 
+/// Most members that it may have: an initramfs has one, and one for each thing that was appended. Each costs memory
+/// to be set up, however small it is.
+const MEMBERS_MAX: u32 = 1024;
+
 /// Takes a stream in pieces, and says in the end whether it was whole.
 #[derive(Default)]
 pub struct Check {
@@ -45,8 +49,9 @@ impl Check {
                     bytes = &bytes[bytes.iter().take_while(|b| **b == 0).count()..];
                     continue;
                 }
+                None if self.members == MEMBERS_MAX => return Err(format!("it has more than {MEMBERS_MAX} gzip members")),
                 None => {
-                    self.members = self.members.saturating_add(1);
+                    self.members += 1;
                     GzDecoder::new(Count(self.inflated_bytes))
                 }
             };
@@ -137,6 +142,13 @@ mod tests {
             broken[at] ^= 0xff; // all bits: some of a byte may be padding
             assert!(check(&broken, 1000).is_err(), "byte {at}");
         }
+    }
+
+    #[test]
+    fn members_without_end_are_refused() {
+        let many = gzip(b"").repeat(MEMBERS_MAX as usize);
+        check(&many, 1 << 20).unwrap();
+        assert!(check(&[many, gzip(b"")].concat(), 1 << 20).unwrap_err().contains("more than 1024"));
     }
 
     #[test]

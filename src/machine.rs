@@ -116,14 +116,21 @@ impl<'a> Machine<'a> {
     }
 
     /// Opens the agent's own files.
-    /// Input: `state_file`: `--state`, which needs no data partition.
+    /// Input: `state_file`: `--state`; lock and failures stay where every other run looks for them, unless there is no
+    /// data partition.
     /// Errors: Device: the data partition can not be found or mounted.
     pub fn data(&self, state_file: Option<&Path>, access: Access) -> Result<Data> {
-        if let Some(file) = state_file {
-            return Ok(Data { store: Store::new(Path::new(""), Some(file)), _mounted: None });
-        }
-        let (dir, mounted) = self.place(DATA, &self.system.data_dir(), access)?;
-        Ok(Data { store: Store::new(&dir, None), _mounted: mounted })
+        let (dir, mounted) = match (self.place(DATA, &self.system.data_dir(), access), state_file) {
+            // A machine without data: everything goes beside the state that was named.
+            (Err(_), Some(file)) => (file.parent().unwrap_or(Path::new("/")).to_path_buf(), None),
+            (place, _) => place?,
+        };
+        Ok(Data { store: Store::new(&dir, state_file), _mounted: mounted })
+    }
+
+    /// Returns a place for the lock and the state that lasts until the restart, for when the data partition is gone.
+    pub fn volatile_data(&self) -> Data {
+        Data { store: Store::new(&self.system.mount_dir(), None), _mounted: None }
     }
 
     /// Returns this boot's id.

@@ -4,29 +4,27 @@ use argh::FromArgs;
 use kubesolo_update::cli::{Cli, Command};
 use kubesolo_update::cmd::{self, Outcome, activate, apply, check, healthcheck, rollback, status, verify};
 use kubesolo_update::error::{Error, Kind};
-use kubesolo_update::progress::note;
 use kubesolo_update::{config, system::System};
 use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args_os().skip(1).map(|w| w.to_string_lossy().into_owned()).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let typed: Vec<_> = std::env::args_os().skip(1).collect();
+    let Some(words) = typed.iter().map(|w| w.to_str()).collect::<Option<Vec<&str>>>() else {
+        return cmd::finish(Err(Error::new(Kind::Usage, "an argument is not UTF-8")), false);
+    };
+    let mut json = false;
     let ended = match Cli::from_args(&["kubesolo-update"], &words) {
         Ok(Cli { version: true, .. }) => print(concat!("kubesolo-update ", env!("CARGO_PKG_VERSION"))),
-        Ok(Cli { command: Some(command), .. }) => run(&command),
+        Ok(Cli { command: Some(command), .. }) => {
+            json = command.json();
+            run(&command)
+        }
         Ok(Cli { command: None, .. }) => Err(Error::new(Kind::Usage, "no command").hint("--help lists them")),
         Err(early) if early.status.is_ok() => print(early.output.trim_end()),
         Err(early) => Err(Error::new(Kind::Usage, early.output.trim_end()).hint("--help lists commands and flags")),
     };
-    match ended {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Nothing) => ExitCode::from(3),
-        Ok(Outcome::Refused(error)) | Err(error) => {
-            note(&error.to_string());
-            ExitCode::from(error.exit_code())
-        }
-    }
+    cmd::finish(ended, json)
 }
 
 fn run(command: &Command) -> Result<Outcome, Error> {

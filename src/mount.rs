@@ -9,8 +9,10 @@ use crate::partition::{self, Partition};
 use crate::superblock::FileSystem;
 use crate::sys::{self, Access};
 use std::cell::Cell;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Where the kernel tells this process what is mounted. Never below a `--root`: it is about the process.
 const MOUNTINFO: &str = "/proc/self/mountinfo";
@@ -25,6 +27,7 @@ pub struct Mounts {
 pub struct Mounted {
     dir: PathBuf,
     owned: bool,
+    _lock: Option<File>,
 }
 
 impl Mounts {
@@ -38,7 +41,7 @@ impl Mounts {
     pub fn mount(&self, part: &Partition, access: Access) -> Result<Mounted> {
         if let Some(dir) = mounted_at(part) {
             if access == Access::Read {
-                return Ok(Mounted { dir, owned: false });
+                return Ok(Mounted { dir, owned: false, _lock: None });
             }
             return Err(Error::new(Kind::Device, format!("it is mounted at {}", dir.display()))
                 .at("write to", format!("{} ({})", part.label, part.name))
@@ -56,8 +59,14 @@ impl Mounts {
         self.enter()?;
         let dir = self.dir.join(&part.label);
         fs::create_dir_all(&dir).io(Kind::Device, "create mount point", dir.display())?;
-        sys::mount(&part.node, &dir, fstype, access, options).io(Kind::Device, "mount", what)?;
-        Ok(Mounted { dir, owned: true })
+        let lock = match access {
+            Access::Read => None,
+            Access::Write => Some(lock(part)?),
+        };
+        wait_while_busy(|| sys::mount(&part.node, &dir, fstype, access, options))
+            .io(Kind::Device, "mount", what)
+            .map_err(|e| e.hint("if it is busy: another run is at work on it"))?;
+        Ok(Mounted { dir, owned: true, _lock: lock })
     }
 
     fn enter(&self) -> Result<()> {
@@ -68,6 +77,34 @@ impl Mounts {
             self.private.set(true);
         }
         Ok(())
+    }
+}
+
+/// How long a mount that is refused as busy is tried again: a reader is done in milliseconds.
+const BUSY_LIMIT: Duration = Duration::from_secs(3);
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// The kernel mounts one file system read-only or read-write, not both: whoever looks at it keeps a writer out.
+fn wait_while_busy(mut mount: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match mount() {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && start.elapsed() < BUSY_LIMIT => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            ended => return ended,
+        }
+    }
+}
+
+/// Keeps other writers away from a partition, whatever state file and namespace they use.
+/// Errors: Busy: another run holds it.
+fn lock(part: &Partition) -> Result<File> {
+    let what = format!("{} ({})", part.label, part.name);
+    let device = File::open(&part.node).io(Kind::Device, "open", &what)?;
+    match sys::try_lock(&device).io(Kind::Device, "lock", &what)? {
+        true => Ok(device),
+        false => Err(Error::new(Kind::Busy, "another run writes to it").at("lock", what).hint("wait until that run ends")),
     }
 }
 

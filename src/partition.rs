@@ -91,7 +91,26 @@ pub fn find(system: &System, from: &BootedFrom) -> Result<BootDisk> {
             found
         }
     };
-    choose(candidates, from)
+    let chosen = choose(candidates, from)?;
+    check_running_slot(system, from, &chosen, &seen)?;
+    Ok(chosen)
+}
+
+/// Refuses a kernel command line whose slot is not the partition it names: the other one might be the running one.
+fn check_running_slot(system: &System, from: &BootedFrom, disk: &BootDisk, seen: &[Seen]) -> Result<()> {
+    let (Some(slot), Some(guid)) = (from.slot, &from.partition_guid) else { return Ok(()) };
+    let number = table_number(system, &disk.disk, guid);
+    let named = seen.iter().find(|s| s.disk == disk.disk && Some(s.number) == number);
+    let found = named.and_then(|s| disk.partitions.iter().find(|p| p.name == s.name));
+    match found {
+        Some(part) if part.label != slot.label() => {
+            let why = format!("kubesolo.slot={slot}, but kubesolo.part= names {} ({})", part.label, part.name);
+            Err(Error::new(Kind::Boot, why)
+                .at("find", "the running slot")
+                .hint("the kernel command line contradicts itself: mend the GRUB configuration"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Takes the only candidate. Pure.
@@ -165,12 +184,16 @@ fn collect(system: &System, disk: &str, seen: &[Seen]) -> Result<BootDisk> {
 
 /// Says whether a disk's table has the GUID, at a number that the kernel knows as well.
 fn holds(system: &System, disk: &str, guid: &str, seen: &[Seen]) -> bool {
+    let number = table_number(system, disk, guid);
+    number.is_some_and(|n| seen.iter().any(|s| s.disk == disk && s.number == n))
+}
+
+fn table_number(system: &System, disk: &str, guid: &str) -> Option<u32> {
     let block_bytes = fs::read_to_string(system.class_block().join(disk).join("queue/logical_block_size"))
         .ok()
         .and_then(|t| t.trim().parse().ok())
         .unwrap_or(512);
-    let number = find_in_table(&system.device(disk), block_bytes, guid);
-    number.is_some_and(|n| seen.iter().any(|s| s.disk == disk && s.number == n))
+    find_in_table(&system.device(disk), block_bytes, guid)
 }
 
 /// Looks in the first table, and in the backup at the disk's end if that is damaged.
@@ -182,11 +205,13 @@ fn find_in_table(node: &Path, block_bytes: u64, guid: &str) -> Option<u32> {
     let length = file.seek(SeekFrom::End(0)).ok()?;
     let last = (length / block_bytes).checked_sub(1)?;
     for lba in [1, last] {
-        let block = read_at(&mut file, lba * block_bytes, block_bytes as usize)?;
-        let Some(header) = gpt::header(&block) else { continue };
-        let entries = read_at(&mut file, header.entries_lba.checked_mul(block_bytes)?, header.entries_bytes);
-        if let Some(number) = entries.and_then(|e| header.find(&e, guid)) {
-            return Some(number);
+        let found = read_at(&mut file, lba * block_bytes, block_bytes as usize).and_then(|block| {
+            let header = gpt::header(&block)?;
+            let entries = read_at(&mut file, header.entries_lba.checked_mul(block_bytes)?, header.entries_bytes)?;
+            header.find(&entries, guid)
+        });
+        if found.is_some() {
+            return found;
         }
     }
     None

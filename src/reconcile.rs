@@ -40,17 +40,19 @@ pub enum Finding {
     },
     /// GRUB gave a slot up that no attempt of ours knows; the mark has to be cleared.
     StaleMark,
-    /// GRUB booted the other slot although the active one is confirmed: what runs becomes active.
-    ActiveSlotUnusable,
+    /// The other slot is active and confirmed, and yet this one runs: GRUB could not load that one, or a person chose
+    /// this one in its menu.
+    NotTheActiveSlot,
 }
 
 /// Says why the target slot must not be touched, while a trial is pending.
 pub fn pending_trial(running: Slot, vars: &BootVars) -> Option<String> {
-    if vars.boot_success != Some(false) {
-        return None;
-    }
     let active = vars.active_slot.unwrap_or(running);
     let other = active.other();
+    if vars.boot_success != Some(false) {
+        return (active != running)
+            .then(|| format!("slot {active} is active again and boots next; slot {running} still runs"));
+    }
     Some(match active == running {
         true => format!("slot {active} runs on trial and slot {other} is its fallback"),
         false => format!("slot {active} is activated and waits for its first boot; slot {other} is its fallback"),
@@ -73,10 +75,12 @@ pub fn find(state: &State, seen: &Seen<'_>) -> Finding {
     }
     let active = seen.vars.active_slot.unwrap_or(seen.running);
     let on_trial = seen.vars.boot_success == Some(false);
+    if on_trial && active != seen.running && was_tried(state, seen) {
+        let reason = format!("slot {active} could not be loaded; GRUB booted slot {}", seen.running);
+        return Finding::RolledBack { gave_up: active, reason };
+    }
     match (state.phase, state.target_slot) {
-        (Phase::Activated | Phase::Verifying, Some(target)) => trial(state, target, active, on_trial, seen),
-        // A trial boot was not healthy, and more may follow.
-        (Phase::Failed, Some(target)) if target == active && on_trial => trial(state, target, active, on_trial, seen),
+        (Phase::Activated | Phase::Verifying, Some(target)) => trial(target, active, on_trial, seen),
         (Phase::Staged, Some(target)) if target == active && (on_trial || target == seen.running) => {
             Finding::WasActivated
         }
@@ -84,27 +88,41 @@ pub fn find(state: &State, seen: &Seen<'_>) -> Finding {
         (Phase::Success, Some(left)) if active != left && on_trial => {
             Finding::RolledBack { gave_up: left, reason: MANUAL.to_string() }
         }
-        _ if active != seen.running && !on_trial => Finding::ActiveSlotUnusable,
+        _ if active != seen.running && !on_trial && !same_boot(state, seen) => Finding::NotTheActiveSlot,
         _ => Finding::Nothing,
     }
 }
 
-fn trial(state: &State, target: Slot, active: Slot, on_trial: bool, seen: &Seen<'_>) -> Finding {
-    let running = seen.running;
-    let back = |reason: String| Finding::RolledBack { gave_up: target, reason };
-    if active != target {
-        return back(format!("slot {active} was made active again before slot {target} was confirmed"));
-    }
-    if running == target {
-        return if on_trial { Finding::Nothing } else { Finding::WasConfirmed };
-    }
-    // Not rebooted yet, or GRUB could not load the target and fell through to this slot.
-    let other_boot = matches!((&state.activated_boot_id, seen.boot_id), (Some(then), Some(now)) if then != now);
+/// Says whether the agent itself switched the active slot in this boot: then it is not for GRUB's doing that
+/// another slot runs.
+fn same_boot(state: &State, seen: &Seen<'_>) -> bool {
+    state.switched_boot_id.is_some() && state.switched_boot_id.as_deref() == seen.boot_id
+}
+
+/// Says whether GRUB has tried the active slot, which does not run: it counted a boot, or this is another boot than
+/// the one in which that slot was made active.
+fn was_tried(state: &State, seen: &Seen<'_>) -> bool {
     let was_counted = seen.vars.boot_counter.is_some_and(|left| left < 3);
-    if !on_trial || other_boot || was_counted {
-        return back(format!("slot {target} could not be loaded; GRUB booted slot {running}"));
+    // The id in the state is of the boot in which that very slot was made active.
+    let switched_to = match state.phase {
+        Phase::Activated | Phase::Verifying | Phase::Failed => state.target_slot,
+        Phase::RolledBack => state.target_slot.map(Slot::other),
+        _ => None,
+    };
+    let ids_known = state.switched_boot_id.is_some() && seen.boot_id.is_some();
+    was_counted || (switched_to == seen.vars.active_slot && ids_known && !same_boot(state, seen))
+}
+
+fn trial(target: Slot, active: Slot, on_trial: bool, seen: &Seen<'_>) -> Finding {
+    let back = |reason: String| Finding::RolledBack { gave_up: target, reason };
+    match (active == target, seen.running == target, on_trial) {
+        (false, _, _) => back(format!("slot {active} was made active again before slot {target} was confirmed")),
+        (true, true, true) => Finding::Nothing,
+        (true, true, false) => Finding::WasConfirmed,
+        // Not tried yet: it waits for its first boot.
+        (true, false, true) => Finding::Nothing,
+        (true, false, false) => back(format!("slot {target} could not be loaded; GRUB booted slot {}", seen.running)),
     }
-    Finding::Nothing
 }
 
 #[cfg(test)]
@@ -126,8 +144,8 @@ mod tests {
     }
 
     fn state(phase: Phase) -> State {
-        let activated_boot_id = Some("first".to_string());
-        State { phase, target_slot: Some(Slot::B), activated_boot_id, ..State::default() }
+        let switched_boot_id = Some("first".to_string());
+        State { phase, target_slot: Some(Slot::B), switched_boot_id, ..State::default() }
     }
 
     #[test]
@@ -141,7 +159,6 @@ mod tests {
             (Phase::Failed, Slot::B, vars(Slot::B, false, 1)), // another trial boot after an unhealthy one
             (Phase::Failed, Slot::A, vars(Slot::A, true, 3)),  // a download that failed
             (Phase::RolledBack, Slot::A, vars(Slot::A, true, 0)),
-            (Phase::RolledBack, Slot::B, vars(Slot::A, false, 3)), // manual rollback, not booted yet
         ] {
             assert_eq!(find(&state(phase), &seen(running, vars)), Finding::Nothing, "{phase:?}");
         }
@@ -164,6 +181,7 @@ mod tests {
             (Phase::Activated, Slot::A, vars(Slot::B, false, 3), "could not be loaded"), // another boot, not counted
             (Phase::Activated, Slot::A, vars(Slot::B, false, 2), "could not be loaded"),
             (Phase::Failed, Slot::A, vars(Slot::B, false, 1), "could not be loaded"),
+            (Phase::Idle, Slot::A, vars(Slot::B, false, 2), "could not be loaded"), // the state file was lost
             (Phase::Failed, Slot::A, marked, "three boots"),
             (Phase::Activated, Slot::A, vars(Slot::A, true, 3), "made active again"),
             (Phase::Verifying, Slot::A, vars(Slot::B, true, 3), "could not be loaded"),
@@ -189,8 +207,23 @@ mod tests {
     fn a_confirmed_slot_that_does_not_boot_is_not_active_any_more() {
         for phase in [Phase::Idle, Phase::Success, Phase::Failed, Phase::RolledBack, Phase::Staged] {
             let finding = find(&state(phase), &seen(Slot::A, vars(Slot::B, true, 3)));
-            assert_eq!(finding, Finding::ActiveSlotUnusable, "{phase:?}");
+            assert_eq!(finding, Finding::NotTheActiveSlot, "{phase:?}");
         }
+    }
+
+    #[test]
+    fn a_manual_rollback_to_a_slot_that_can_not_be_loaded_is_seen() {
+        match find(&state(Phase::RolledBack), &seen(Slot::B, vars(Slot::A, false, 2))) {
+            Finding::RolledBack { gave_up: Slot::A, reason } => assert!(reason.contains("could not be loaded")),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_rollback_that_waits_for_its_restart_is_not_undone() {
+        let waiting = Seen { boot_id: Some("first"), ..seen(Slot::B, vars(Slot::A, true, 2)) };
+        assert_eq!(find(&state(Phase::RolledBack), &waiting), Finding::Nothing);
+        assert!(pending_trial(Slot::B, &waiting.vars).unwrap().contains("slot A is active again"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Must never: be opened by a command that only looks (check, status).
 
-use crate::config::Config;
+use crate::config::{Config, SignaturePolicy};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::failed::{Failure, Failures};
 use crate::grubenv::{Block, BootVars};
@@ -17,6 +17,9 @@ use crate::store::Lock;
 use crate::sys::{self, Access};
 use crate::system::System;
 use crate::time::rfc3339;
+use crate::trust;
+use std::fs;
+use std::io;
 
 /// Everything a changing command works on.
 pub struct Session<'a> {
@@ -31,6 +34,8 @@ pub struct Session<'a> {
     /// GRUB's variables as they are now.
     pub vars: BootVars,
     system: &'a System,
+    signature: SignaturePolicy,
+    must_record: bool,
     block: Block,
     env: BootEnv,
     data: Data,
@@ -41,19 +46,56 @@ impl<'a> Session<'a> {
     /// Takes the lock, reads everything, records what happened since the last run.
     /// Errors: Busy: another run. Device, Boot, State: the machine is not in a state to be changed.
     pub fn open(system: &'a System, config: &Config) -> Result<Session<'a>> {
+        Session::open_with(system, config, true)
+    }
+
+    /// The same for what must work on a damaged machine, going back and confirming: a data partition that is full,
+    /// read-only or gone costs the record of it, which is said aloud, and not the act.
+    /// Errors: as [`Session::open`], but for the data partition.
+    pub fn open_to_recover(system: &'a System, config: &Config) -> Result<Session<'a>> {
+        Session::open_with(system, config, false)
+    }
+
+    fn open_with(system: &'a System, config: &Config, must_record: bool) -> Result<Session<'a>> {
         let machine = Machine::look(system);
         let running = machine.running()?;
-        let data = machine.data(config.state_file.as_deref(), Access::Write)?;
-        let lock = data.store.lock()?;
+        let data = match machine.data(config.state_file.as_deref(), Access::Write) {
+            Err(e) if !must_record => {
+                note(&format!("{e}; nothing of this run will be remembered"));
+                machine.volatile_data()
+            }
+            data => data?,
+        };
+        let lock = match data.store.lock() {
+            Err(e) if !must_record && e.kind() != Kind::Busy => {
+                note(&e.to_string());
+                machine.volatile_data().store.lock()?
+            }
+            lock => lock?,
+        };
         data.store.set_broken_aside().iter().for_each(|said| note(said));
         let (state, failures) = (data.store.state().value, data.store.failures().value);
         let env = machine.boot_env(Access::Write)?;
         let loaded = env.files.load();
         env_remarks(&loaded).iter().for_each(|said| note(said));
         let (block, vars) = loaded.usable().map(|(block, vars)| (block.clone(), vars))?;
-        let mut session = Session { machine, running, state, failures, vars, system, block, env, data, _lock: lock };
+        let signature = config.signature;
+        let mut session = Session {
+            machine, running, state, failures, vars, system, signature, must_record, block, env, data, _lock: lock,
+        };
         session.record_the_past()?;
         Ok(session)
+    }
+
+    /// Says whether an unsigned system may be put on trial.
+    /// Errors: Signature: it may not. Config: the keys can not be listed.
+    pub fn allow_unsigned(&self) -> Result<()> {
+        trust::allow_unsigned(installed_keys(self.system)?, self.signature)
+    }
+
+    /// Names the artifact in a slot, digest and version.
+    pub fn artifact_in(&self, slot: Slot) -> Option<(Digest, String)> {
+        artifact_in(&self.state, &self.machine, slot)
     }
 
     /// Returns the time for stamps and gates.
@@ -77,6 +119,25 @@ impl<'a> Session<'a> {
         self.data.store.save_state(&self.state)
     }
 
+    /// Writes the state after the deed is done: a failure is said and costs only the record. The next run finds
+    /// the state behind the boot variables and follows.
+    pub fn note_state(&self) {
+        if let Err(e) = self.save_state() {
+            note(&format!("done, but not recorded: {e}"));
+        }
+    }
+
+    /// Lets a failure to record pass, where the act matters more.
+    fn recorded(&self, saved: Result<()>) -> Result<()> {
+        match saved {
+            Err(e) if !self.must_record => {
+                note(&format!("not recorded: {e}"));
+                Ok(())
+            }
+            saved => saved,
+        }
+    }
+
     /// Changes the boot variables: both copies, each proven.
     /// Errors: Boot, Device: the main copy could not be written; nothing of this run counts then.
     pub fn save_boot(&mut self, change: impl FnOnce(&mut Block)) -> Result<()> {
@@ -90,22 +151,18 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Remembers an artifact, so that it is not taken again by itself.
-    /// Errors: State: the data partition can not be written.
-    fn remember_failure(&mut self, artifact: Option<(Digest, String)>, reason: &str) -> Result<()> {
-        let Some((digest, version)) = artifact else { return Ok(()) };
-        let at = rfc3339(self.now());
-        self.failures.remember(Failure { digest, version, reason: reason.into(), at });
-        self.data.store.save_failures(&self.failures)
-    }
-
     /// Records that a slot was left: remembers its artifact, and moves the state.
     /// Errors: State: the table does not allow it, or the data partition can not be written.
     pub fn leave(&mut self, gave_up: Slot, reason: &str) -> Result<()> {
         let artifact = artifact_in(&self.state, &self.machine, gave_up);
         self.state.roll_back(gave_up, artifact.clone(), reason, self.now())?;
-        self.remember_failure(artifact, reason)?;
-        self.save_state()
+        self.state.switched_boot_id = self.machine.boot_id();
+        if let Some((digest, version)) = artifact {
+            let at = rfc3339(self.now());
+            self.failures.remember(Failure { digest, version, reason: reason.into(), at });
+            self.recorded(self.data.store.save_failures(&self.failures))?;
+        }
+        self.recorded(self.save_state())
     }
 
     /// Says whether the running slot is on trial.
@@ -123,7 +180,7 @@ impl<'a> Session<'a> {
     pub fn forget_failure(&mut self) -> Result<()> {
         let artifact = artifact_in(&self.state, &self.machine, self.running);
         match artifact.is_some_and(|(digest, _)| self.failures.forget(digest)) {
-            true => self.data.store.save_failures(&self.failures),
+            true => self.recorded(self.data.store.save_failures(&self.failures)),
             false => Ok(()),
         }
     }
@@ -132,7 +189,7 @@ impl<'a> Session<'a> {
     fn record_the_past(&mut self) -> Result<()> {
         if self.state.phase.is_unfinished() {
             self.state.cut_off(self.now())?;
-            self.save_state()?;
+            self.recorded(self.save_state())?;
         }
         // Activated, confirmed, done: three findings at most follow from one another.
         for _ in 0..3 {
@@ -142,22 +199,33 @@ impl<'a> Session<'a> {
                 Finding::Nothing => return Ok(()),
                 Finding::WasActivated => {
                     self.state.step(Phase::Activated, self.now())?;
-                    self.save_state()?;
+                    self.recorded(self.save_state())?;
                 }
                 Finding::WasConfirmed => {
                     self.state.succeed(self.now())?;
-                    self.save_state()?;
+                    self.recorded(self.save_state())?;
                 }
                 Finding::RolledBack { gave_up, reason } => self.record_rollback(gave_up, &reason)?,
                 Finding::StaleMark => self.save_boot(Block::clear_rollback)?,
-                Finding::ActiveSlotUnusable => {
-                    note(&format!("slot {} runs although the other one was active; it is made active", self.running));
-                    let running = self.running;
-                    self.save_boot(|block| block.back_to_confirmed(running))?;
-                }
+                Finding::NotTheActiveSlot => return self.look_at_active_slot(),
             }
         }
         Ok(())
+    }
+
+    /// The other slot is active and confirmed, and this one runs. Only if that one is proven to be damaged is this
+    /// one made active, on trial: nothing has confirmed it. Otherwise a person chose it in GRUB's menu, and the
+    /// next boot goes to the active one.
+    fn look_at_active_slot(&mut self) -> Result<()> {
+        let running = self.running;
+        match self.machine.scrub(running.other(), &mut |_| {}) {
+            Err(e) if e.kind() == Kind::Slot => {
+                note(&format!("{e}; slot {running}, which runs in its place, is made active, on trial"));
+                self.save_boot(|block| block.activate(running))
+            }
+            Err(e) => Err(e),
+            Ok(_) => Ok(()),
+        }
     }
 
     fn record_rollback(&mut self, gave_up: Slot, reason: &str) -> Result<()> {
@@ -166,11 +234,27 @@ impl<'a> Session<'a> {
         let (running, active) = (self.running, self.vars.active_slot);
         self.save_boot(|block| {
             block.clear_rollback();
-            if active != Some(running) {
+            // The slot that was left may still run, until the restart.
+            if active != Some(running) && running != gave_up {
                 block.back_to_confirmed(running);
             }
         })
     }
+}
+
+/// Counts the public keys that are installed.
+/// Errors: Config: the directory is there and can not be read.
+fn installed_keys(system: &System) -> Result<usize> {
+    let dir = system.keys_dir();
+    let entries = match fs::read_dir(&dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.io(Kind::Config, "list keys in", dir.display())?,
+    };
+    let is_key = |entry: io::Result<fs::DirEntry>| match entry {
+        Ok(entry) => Ok(usize::from(entry.path().extension().is_some_and(|e| e == "pub"))),
+        Err(e) => Err(e).io(Kind::Config, "list keys in", dir.display()),
+    };
+    entries.map(is_key).sum()
 }
 
 /// Writes everything out and restarts the machine; comes back only when that fails.

@@ -129,8 +129,8 @@ pub struct State {
     pub source: Option<String>,
     /// Identity of the artifact.
     pub manifest_digest: Option<Digest>,
-    /// Boot (`/proc/sys/kernel/random/boot_id`) in which the target was activated.
-    pub activated_boot_id: Option<String>,
+    /// Boot (`/proc/sys/kernel/random/boot_id`) in which the agent last switched the active slot.
+    pub switched_boot_id: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -149,7 +149,7 @@ struct Raw {
     target_slot: Option<String>,
     source: Option<String>,
     manifest_digest: Option<String>,
-    activated_boot_id: Option<String>,
+    switched_boot_id: Option<String>,
 }
 
 impl Default for State {
@@ -169,7 +169,7 @@ impl Default for State {
             target_slot: None,
             source: None,
             manifest_digest: None,
-            activated_boot_id: None,
+            switched_boot_id: None,
         }
     }
 }
@@ -185,6 +185,10 @@ impl State {
         let phase = |name: &str| Phase::parse(name).ok_or_else(|| bad(format!("has the unknown phase `{name}`")));
         let slot = |name: String| Slot::parse(&name).ok_or_else(|| bad(format!("has the unknown slot `{name}`")));
         let digest = |text: String| Digest::parse(&text).map_err(|_| bad("has a malformed manifest_digest".into()));
+        let needs_slot = ["staged", "activated", "verifying"].contains(&raw.phase.as_str());
+        if needs_slot && raw.target_slot.is_none() {
+            return Err(bad(format!("is {} without a target_slot", raw.phase)));
+        }
         Ok(State {
             phase: phase(&raw.phase)?,
             resume_phase: raw.resume_phase.map(|p| phase(&p)).transpose()?,
@@ -200,7 +204,7 @@ impl State {
             target_slot: raw.target_slot.map(slot).transpose()?,
             source: raw.source,
             manifest_digest: raw.manifest_digest.map(digest).transpose()?,
-            activated_boot_id: raw.activated_boot_id,
+            switched_boot_id: raw.switched_boot_id,
         })
     }
 
@@ -221,7 +225,7 @@ impl State {
             target_slot: self.target_slot.map(|s| s.to_string()),
             source: self.source.clone(),
             manifest_digest: self.manifest_digest.map(|d| d.to_string()),
-            activated_boot_id: self.activated_boot_id.clone(),
+            switched_boot_id: self.switched_boot_id.clone(),
         });
         text.push('\n');
         text
@@ -292,7 +296,7 @@ impl State {
         self.manifest_digest = Some(what.digest);
         self.target_slot = Some(what.target);
         self.started_at = Some(rfc3339(now_secs));
-        self.activated_boot_id = None;
+        self.switched_boot_id = None;
         Ok(())
     }
 

@@ -32,31 +32,25 @@ pub struct Loaded<T> {
 }
 
 impl Store {
-    /// Points at `update/` on the data partition, or beside a `--state` file.
+    /// Points at `update/` on the data partition. A `--state` file moves the state alone.
     pub fn new(data_dir: &Path, state_flag: Option<&Path>) -> Store {
-        match state_flag {
-            Some(file) => {
-                let dir = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                Store { state_file: file.to_path_buf(), dir: dir.to_path_buf() }
-            }
-            None => {
-                let dir = data_dir.join("update");
-                Store { state_file: dir.join("state.json"), dir }
-            }
-        }
+        let dir = data_dir.join("update");
+        let state_file = state_flag.map_or_else(|| dir.join("state.json"), Path::to_path_buf);
+        Store { state_file, dir }
     }
 
     /// Takes the lock, making the directory if need be.
     /// Errors: Busy: another run holds it. State: the data partition can not be written.
     pub fn lock(&self) -> Result<Lock> {
         let hint = "the data partition may be full, read-only or missing";
-        fs::create_dir_all(&self.dir).io(Kind::State, "create", self.dir.display()).map_err(|e| e.hint(hint))?;
         let path = self.dir.join("lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
+        let open = || {
+            fs::create_dir_all(&self.dir)?;
+            OpenOptions::new().write(true).create(true).truncate(false).open(&path)
+        };
+        // What can not be written can still be locked, if an earlier run has made it.
+        let file = open()
+            .or_else(|e| File::open(&path).map_err(|_| e))
             .io(Kind::State, "open", path.display())
             .map_err(|e| e.hint(hint))?;
         if !sys::try_lock(&file).io(Kind::State, "lock", path.display())? {
@@ -195,11 +189,12 @@ mod tests {
     }
 
     #[test]
-    fn a_state_flag_takes_its_directory_along() {
+    fn a_state_flag_moves_the_state_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::new(Path::new("/nowhere"), Some(&dir.path().join("s.json")));
+        let store = Store::new(dir.path(), Some(&dir.path().join("s.json")));
         let _lock = store.lock().unwrap();
         store.save_state(&State::default()).unwrap();
-        assert!(dir.path().join("s.json").exists() && dir.path().join("lock").exists());
+        assert!(dir.path().join("s.json").exists() && dir.path().join("update/lock").exists());
+        assert_eq!(Store::new(dir.path(), None).lock().err().map(|e| e.exit_code()), Some(8));
     }
 }

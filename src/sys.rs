@@ -124,7 +124,7 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
 pub struct Space {
     /// Allocation unit.
     pub block_bytes: u64,
-    /// Free for root.
+    /// Free to everybody: without what the file system keeps back, from root as well (ext4: 2 %, at most 4,096 blocks).
     pub free_bytes: u64,
     /// All of it.
     pub total_bytes: u64,
@@ -140,7 +140,7 @@ pub fn space(path: &Path) -> io::Result<Space> {
         stat.assume_init()
     };
     #[allow(clippy::useless_conversion)] // its fields' widths differ between the C libraries
-    let (unit, free, total) = (u64::from(stat.f_frsize), u64::from(stat.f_bfree), u64::from(stat.f_blocks));
+    let (unit, free, total) = (u64::from(stat.f_frsize), u64::from(stat.f_bavail), u64::from(stat.f_blocks));
     Ok(Space { block_bytes: unit, free_bytes: free.saturating_mul(unit), total_bytes: total.saturating_mul(unit) })
 }
 

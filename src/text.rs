@@ -15,7 +15,7 @@ pub fn printable(text: &str) -> String {
             break;
         }
         let hostile = c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
         out.push(match c {
             '\n' | '\t' => ' ',
             _ if hostile => '\u{fffd}',

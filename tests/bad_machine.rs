@@ -300,9 +300,12 @@ fn the_data_partition_is_mounted_where_it_is_not() {
     let before = disk.bytes(B);
     root.agent(&["apply", "--server", &server.url("")]).expect(7, &["var/lib/kubesolo/update"]);
     assert!(disk.bytes(B) == before);
-    // --state needs no data partition at all.
+    // --state moves the state alone: the lock stays where every other run looks for it.
+    fs::remove_file(root.path("var/lib/kubesolo/update")).unwrap();
     let state = root.path("elsewhere/state.json");
     fs::create_dir(state.parent().unwrap()).unwrap();
     root.agent(&["apply", "--state", state.to_str().unwrap(), "--server", &server.url("")]).expect(0, &["staged"]);
     assert_eq!(jq(&fs::read_to_string(&state).unwrap(), ".phase"), "staged");
+    assert!(root.path("var/lib/kubesolo/update/lock").exists());
+    assert!(!root.path("var/lib/kubesolo/update/state.json").exists());
 }

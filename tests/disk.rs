@@ -29,8 +29,11 @@ fn the_guid_names_the_disk_among_others_with_the_same_labels() {
     let system = System::new("/");
     for disk in [&first, &second] {
         // Whichever slot it booted from, and in whichever case GRUB wrote it.
-        for guid in [disk.guid(A), disk.guid(B)] {
-            let found = partition::find(&system, &from(&guid)).unwrap();
+        for (slot, guid) in [(Slot::A, disk.guid(A)), (Slot::B, disk.guid(B))] {
+            let contradiction = BootedFrom { slot: Some(slot.other()), partition_guid: Some(guid.clone()) };
+            let e = partition::find(&system, &contradiction).unwrap_err();
+            assert!(e.exit_code() == 7 && e.to_string().contains("contradicts itself"), "{e}");
+            let found = partition::find(&system, &BootedFrom { slot: Some(slot), ..from(&guid) }).unwrap();
             assert_eq!(format!("/dev/{}", found.disk), disk.device());
             for (label, number) in [("KSOLOEFI", EFI), ("KSOLOA", A), ("KSOLOB", B), ("KSOLODATA", DATA)] {
                 let part = found.partition(label).unwrap();

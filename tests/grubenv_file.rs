@@ -77,34 +77,71 @@ fn save_overwrites_the_same_file_in_place() {
     assert_eq!(seen, expected, "a descriptor opened before sees it: same inode, same blocks");
 }
 
+type Break = fn(&Path);
+
+/// Faults that say nothing of what the file should hold; and what is said of each.
+const GONE: [(&str, Break, &str); 4] = [
+    ("missing", |p| fs::remove_file(p).unwrap(), "is missing"),
+    ("empty", |p| fs::write(p, "").unwrap(), "is 0 bytes long, not 1024"),
+    ("short", |p| fs::write(p, "x").unwrap(), "is 1 bytes long, not 1024"),
+    ("long", |p| fs::write(p, vec![b'#'; 9000]).unwrap(), "is 9000 bytes long, not 1024"),
+];
+
+/// Something else in the file's place: never followed, never removed by guess.
+const IN_THE_WAY: [(&str, Break, &str); 3] = [
+    ("directory", |p| fs::remove_file(p).and_then(|()| fs::create_dir(p)).unwrap(), "directory"),
+    ("device", |p| fs::remove_file(p).and_then(|()| std::os::unix::fs::symlink("/dev/full", p)).unwrap(), "links"),
+    ("FIFO", fifo, "not a regular file"),
+];
+
 #[test]
-fn save_never_creates_cuts_or_follows() {
+fn save_makes_the_bad_copy_whole_from_the_good_one() {
     let fresh = Block::fresh(Slot::A);
-    type Break = fn(&Path);
-    let cases: [(&str, Break, &str); 7] = [
-        ("missing", |p| fs::remove_file(p).unwrap(), "is missing"),
-        ("empty", |p| fs::write(p, "").unwrap(), "is 0 bytes long, not 1024"),
-        ("short", |p| fs::write(p, "x").unwrap(), "is 1 bytes long, not 1024"),
-        ("long", |p| fs::write(p, vec![b'#'; 9000]).unwrap(), "is 9000 bytes long, not 1024"),
-        ("directory", |p| fs::remove_file(p).and_then(|()| fs::create_dir(p)).unwrap(), "directory"),
-        ("device", |p| fs::remove_file(p).and_then(|()| std::os::unix::fs::symlink("/dev/full", p)).unwrap(), "links"),
-        ("FIFO", fifo, "not a regular file"),
-    ];
-    for (name, damage, says) in cases {
+    for (name, damage, _) in GONE {
+        for copy in [Copy::Main, Copy::Backup] {
+            let (_dir, files) = two_copies(&fresh);
+            damage(&files.path(copy));
+            assert_eq!(files.load().damage.len(), 1, "{name}");
+            assert_eq!(files.save(&trial()).unwrap().backup, None, "{name} {copy}");
+            for copy in [Copy::Main, Copy::Backup] {
+                assert_eq!(fs::read(files.path(copy)).unwrap(), trial().encode().unwrap(), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn save_guesses_nothing_where_neither_copy_is_good() {
+    let fresh = Block::fresh(Slot::A);
+    for (name, damage, says) in GONE {
         let (dir, files) = two_copies(&fresh);
+        fs::write(files.path(Copy::Backup), "no block").unwrap();
         damage(&files.path(Copy::Main));
         let size = fs::symlink_metadata(files.path(Copy::Main)).ok().map(|m| m.len());
         let names = names_in(dir.path());
         let e = files.save(&trial()).unwrap_err();
         assert_eq!(e.exit_code(), 7);
         assert!(e.to_string().contains(says), "{name}: {e}");
-        assert!(e.to_string().contains(&format!("{}", files.path(Copy::Main).display())), "{name}: {e}");
         assert_eq!(fs::symlink_metadata(files.path(Copy::Main)).ok().map(|m| m.len()), size, "{name}");
+        assert_eq!(names_in(dir.path()), names, "{name}");
+    }
+}
+
+#[test]
+fn save_never_follows_or_removes_what_is_in_the_way() {
+    let fresh = Block::fresh(Slot::A);
+    for (name, damage, says) in IN_THE_WAY {
+        let (dir, files) = two_copies(&fresh);
+        damage(&files.path(Copy::Main));
+        let names = names_in(dir.path());
+        let e = files.save(&trial()).unwrap_err();
+        assert_eq!(e.exit_code(), 7);
+        assert!(e.to_string().contains(says), "{name}: {e}");
+        assert!(e.to_string().contains(&format!("{}", files.path(Copy::Main).display())), "{name}: {e}");
         assert_eq!(names_in(dir.path()), names, "{name}");
         assert_eq!(fs::read(files.path(Copy::Backup)).unwrap(), fresh.encode().unwrap(), "{name}: backup is kept");
         let loaded = files.load();
         assert_eq!((loaded.which, loaded.block.as_ref()), (Copy::Backup, Some(&fresh)), "{name}");
-        assert_eq!(loaded.damage.len(), 1, "{name}");
 
         // The same fault of the backup is told, and stops nothing.
         let (_dir, files) = two_copies(&fresh);

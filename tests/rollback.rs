@@ -7,78 +7,9 @@ mod support;
 use std::fs;
 use support::disk::{A, B, BORN, Disk, need_disks};
 use support::release::{Medium, Release};
-use support::root::{Root, jq};
-use support::{need, run};
-
-/// A machine with a release on trial, before its first boot.
-struct Trial {
-    root: Root,
-    medium: Medium,
-    disk: Disk,
-}
-
-impl Trial {
-    fn ready() -> bool {
-        need_disks() && need("oras")
-    }
-
-    fn staged() -> Trial {
-        let disk = Disk::new(24, 16);
-        let (root, medium) = (Root::new(&disk), Medium::new(disk.dir(), &Release::new("2.0.0")));
-        root.set_boot_variables(&["boot_canary=1"]);
-        root.agent(&["apply", "--layout", medium.path()]).expect(0, &["staged"]);
-        Trial { root, medium, disk }
-    }
-
-    fn activated() -> Trial {
-        let trial = Trial::staged();
-        trial.root.agent(&["activate"]).expect(0, &[]);
-        trial
-    }
-
-    /// The first trial boot: GRUB counts, and boots slot B.
-    fn booted() -> Trial {
-        let mut trial = Trial::activated();
-        trial.root.set_boot_variables(&["boot_counter=2"]);
-        trial.boot(B);
-        trial
-    }
-
-    fn boot(&mut self, number: u32) {
-        let letter = if number == A { 'A' } else { 'B' };
-        let guid = self.disk.guid(number);
-        self.root.boot(letter, Some(&guid));
-    }
-
-    /// The boot variables as one line, the common ones only.
-    #[track_caller]
-    fn assert_boot(&self, active: &str, success: &str, counter: &str, rollback_from: &str) {
-        let v = self.root.boot_variables();
-        let found = ["active_slot", "boot_success", "boot_counter", "rollback_from"].map(|name| v[name].as_str());
-        assert_eq!(found, [active, success, counter, rollback_from]);
-    }
-
-    #[track_caller]
-    fn assert_rolled_back(&self, why: &str) {
-        assert_eq!(self.root.state_field("phase"), "rolled_back");
-        assert!(self.root.state_field("last_error").contains(why), "{}", self.root.state_field("last_error"));
-        let failed = fs::read_to_string(self.root.path("var/lib/kubesolo/update/failed.json")).unwrap();
-        assert_eq!(jq(&failed, ".failed | map(.manifest_digest)"), format!("[\"{}\"]", self.medium.digest));
-        assert!(jq(&failed, ".failed[0].reason").contains(why), "{failed}");
-    }
-
-    /// What failed is not taken again by itself, the next version is, and a person may insist.
-    fn assert_remembered(&self) {
-        let path = self.medium.path();
-        self.root.agent(&["apply", "--layout", path]).expect(4, &["failed here before", "--retry-failed"]);
-        self.root.agent(&["check", "--layout", path]).expect(4, &["failed here before"]);
-        assert_eq!(self.root.state_field("phase"), "rolled_back");
-        self.root.agent(&["apply", "--layout", path, "--retry-failed"]).expect(0, &["staged"]);
-        assert_eq!(self.root.state_field("phase"), "staged");
-        let next = Medium::new(self.disk.dir(), &Release::new("2.0.1"));
-        self.root.agent(&["apply", "--layout", next.path()]).expect(0, &["2.0.1 is staged"]);
-    }
-}
+use support::root::Root;
+use support::run;
+use support::trial::{Trial, spoil};
 
 #[test]
 fn by_hand_before_the_first_boot() {
@@ -195,17 +126,6 @@ fn from_a_confirmed_system_the_old_one_is_on_trial() {
     assert!(trial.disk.bytes(B) == running, "the running slot was written");
 }
 
-/// Flips a bit in the middle of a file of a slot, past every cache.
-fn spoil(disk: &mut Disk, number: u32, name: &str) {
-    let file = disk.file(number, name).unwrap();
-    let piece = &file[file.len() / 2..file.len() / 2 + 64];
-    let at = disk.bytes(number).windows(64).position(|w| w == piece).expect("the file lies in the partition");
-    disk.detach();
-    disk.overwrite(number, at as u64, &[piece[0] ^ 1]);
-    disk.attach();
-    assert!(disk.file(number, name).unwrap() != file, "the damage did not arrive");
-}
-
 #[test]
 fn a_slot_that_rotted_is_not_activated() {
     if !Trial::ready() {
@@ -231,7 +151,7 @@ fn a_slot_that_rotted_is_not_rolled_back_to() {
         trial.root.set_boot_variables(&[&format!("boot_success={confirmed}")]);
         spoil(&mut trial.disk, A, "vmlinuz");
         let blocks = trial.root.blocks();
-        trial.root.agent(&["rollback"]).expect(7, &["KSOLOA", "vmlinuz", "recorded is sha256:"]);
+        trial.root.agent(&["rollback"]).expect(7, &["read slot A", "vmlinuz", "recorded is sha256:"]);
         assert!(trial.root.blocks() == blocks);
     }
 }
@@ -264,4 +184,119 @@ fn nothing_staged_is_nothing_to_activate() {
     let listed = run(support::command("grub-editenv").arg(root.block("grubenv")).arg("list"));
     assert!(listed.contains("active_slot=A\nboot_success=1"), "{listed}");
     root.agent(&["status"]).expect(0, &[BORN, "idle"]);
+}
+
+/// What a slot must never become without a passed health check.
+#[track_caller]
+fn assert_not_confirmed(trial: &Trial, slot: &str) {
+    let v = trial.root.boot_variables();
+    assert!(v["active_slot"] != slot || v["boot_success"] != "1", "slot {slot} was confirmed by nobody: {v:?}");
+}
+
+#[test]
+fn a_rollback_that_waits_for_its_restart_is_not_undone() {
+    if !Trial::ready() {
+        return;
+    }
+    // Cut off after the boot variables or not: the trial is over, slot B still runs, slot A is the only confirmed one.
+    for cut in [false, true] {
+        let trial = Trial::booted();
+        let state = trial.root.state().unwrap();
+        trial.root.agent(&["rollback"]).expect(0, &["slot A, which was confirmed before"]);
+        if cut {
+            fs::write(trial.root.path("var/lib/kubesolo/update/state.json"), state).unwrap();
+        }
+        let (blocks, slot) = (trial.root.blocks(), trial.disk.bytes(A));
+        let next = Medium::new(trial.disk.dir(), &Release::new("3.0.0"));
+        trial.root.agent(&["apply", "--layout", next.path()]).expect(4, &["slot A is active again and boots next"]);
+        trial.root.agent(&["activate"]).expect(3, &["slot A is active already"]);
+        trial.root.agent(&["rollback"]).expect(3, &["slot A is active already"]);
+        trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(9, &[]);
+        assert!(trial.root.blocks() == blocks && trial.disk.bytes(A) == slot, "cut: {cut}");
+        trial.assert_rolled_back(if cut { "made active again" } else { "manual rollback" });
+    }
+}
+
+#[test]
+fn a_slot_booted_by_hand_is_not_made_active() {
+    if !Trial::ready() {
+        return;
+    }
+    // Staged, never activated, and chosen in GRUB's menu.
+    let mut trial = Trial::staged();
+    trial.boot(B);
+    let (blocks, slot) = (trial.root.blocks(), trial.disk.bytes(A));
+    let next = Medium::new(trial.disk.dir(), &Release::new("3.0.0"));
+    trial.root.agent(&["apply", "--layout", next.path()]).expect(4, &["slot A is active again"]);
+    trial.root.agent(&["activate"]).expect(3, &[]);
+    assert!(trial.root.blocks() == blocks && trial.disk.bytes(A) == slot);
+    assert_eq!(trial.root.state_field("phase"), "staged");
+    // Only if the active slot is damaged does the one that runs take its place: on trial.
+    spoil(&mut trial.disk, A, "vmlinuz");
+    let run = trial.root.agent(&["apply", "--layout", next.path()]).expect(4, &["slot B runs on trial"]);
+    assert!(run.stderr.contains("which runs in its place, is made active, on trial"), "{}", run.stderr);
+    assert_not_confirmed(&trial, "B");
+}
+
+#[test]
+fn what_is_staged_is_not_tried_by_a_rollback() {
+    if !Trial::ready() {
+        return;
+    }
+    let trial = Trial::staged();
+    let blocks = trial.root.blocks();
+    trial.root.agent(&["rollback"]).expect(0, &["will not be tried", "slot A stays active"]);
+    assert!(trial.root.blocks() == blocks);
+    trial.assert_rolled_back("manual rollback");
+    trial.root.agent(&["activate"]).expect(3, &["nothing is staged"]);
+    // Nor what was called off before.
+    let trial = Trial::activated();
+    trial.root.agent(&["rollback"]).expect(0, &["is called off"]);
+    let blocks = trial.root.blocks();
+    trial.root.agent(&["rollback"]).expect(4, &["failed here before", "--retry-failed"]);
+    assert!(trial.root.blocks() == blocks);
+}
+
+#[test]
+fn a_policy_that_was_tightened_stops_what_is_staged() {
+    if !Trial::ready() {
+        return;
+    }
+    let trial = Trial::staged();
+    let blocks = trial.root.blocks();
+    for (config, key) in [("signature = required\n", false), ("signature = off\n", true)] {
+        trial.root.configure(config);
+        if key {
+            fs::create_dir(trial.root.path("etc/kubesolo/update-keys.d")).unwrap();
+            fs::write(trial.root.path("etc/kubesolo/update-keys.d/a.pub"), "").unwrap();
+        }
+        trial.root.agent(&["activate"]).expect(5, &["signatures are required"]);
+        assert!(trial.root.blocks() == blocks);
+    }
+}
+
+#[test]
+fn a_staged_slot_that_rotted_is_staged_anew() {
+    if !Trial::ready() {
+        return;
+    }
+    let mut trial = Trial::staged();
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(3, &["is staged in slot B already"]);
+    spoil(&mut trial.disk, B, "vmlinuz");
+    trial.root.agent(&["apply", "--layout", trial.medium.path(), "--activate"]).expect(0, &["slot B is active"]);
+    trial.assert_boot("B", "0", "3", "");
+}
+
+#[test]
+fn nobody_reading_the_answer_changes_nothing() {
+    if !Trial::ready() {
+        return;
+    }
+    let trial = Trial::staged();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut agent = trial.root.command(&["apply", "--layout", trial.medium.path(), "--activate"]);
+    let run = agent.stdout(full).output().unwrap();
+    assert!(run.status.success(), "{run:?}");
+    assert!(String::from_utf8_lossy(&run.stderr).contains("the answer could not be written"));
+    trial.assert_boot("B", "0", "3", "");
 }

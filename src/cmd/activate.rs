@@ -47,7 +47,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut dyn
     } else {
         match activation {
             Activation::Done => say_activated(out, slot, args.reboot)?,
-            Activation::Before => say(out, &format!("slot {slot} is activated already; restart to try it"))?,
+            Activation::Before => say(out, &format!("slot {slot} is active already; restart to boot it"))?,
             Activation::Nothing => say(out, "nothing is staged; `kubesolo-update apply` stages an update")?,
         }
     }
@@ -84,11 +84,12 @@ pub fn refuse_reboot_below_root(system: &System, reboot: bool) -> Result<()> {
 
 /// Activates the target slot.
 ///
-/// Errors: Gate: a trial is pending. Boot: GRUB is not proven. Slot: the slot is not what its record says.
+/// Errors: Signature: unsigned systems are not allowed. Gate: a trial is pending. Boot: GRUB is not proven. Slot: the slot is not what its record says.
 /// Power cut: before the boot variables are written: staged, as before. After it: on trial; the next run
 /// finds the state behind and follows.
 pub fn activate(session: &mut Session<'_>, allow_unproven_bootloader: bool) -> Result<Activation> {
     let slot = session.target();
+    session.allow_unsigned()?;
     if let Some(why) = session.pending_trial() {
         if session.vars.active_slot == Some(slot) {
             return Ok(Activation::Before);
@@ -112,8 +113,8 @@ pub fn activate(session: &mut Session<'_>, allow_unproven_bootloader: bool) -> R
     session.state.target_slot = Some(slot);
     session.state.to_version = Some(record.version);
     session.state.manifest_digest = record.manifest_digest;
-    session.state.activated_boot_id = session.machine.boot_id();
-    session.save_state()?;
+    session.state.switched_boot_id = session.machine.boot_id();
+    session.note_state();
     Ok(Activation::Done)
 }
 

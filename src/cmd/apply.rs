@@ -7,21 +7,19 @@ use crate::cmd::activate::{self, Activation};
 use crate::cmd::check::{self, Overrides, Situation};
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, Result};
 use crate::gate::{self, DEFAULT_CHANNEL, Gate, Refusal, Verdict};
 use crate::inspect;
 use crate::machine::ARCHITECTURE;
 use crate::progress::Progress;
 use crate::session::{Session, reboot as reboot_machine};
-use crate::slot::{FileRecord, INITRAMFS, KERNEL, Record};
+use crate::slot::{FileRecord, INITRAMFS, KERNEL, Record, Slot};
 use crate::source::{Artifact, FileRef, Source};
 use crate::stage::{self, Part, Step};
 use crate::state::{Phase, Taken};
 use crate::system::System;
 use crate::text::{human_size, printable};
-use crate::trust;
 use miniserde::Serialize;
-use std::fs;
 use std::io::Write;
 use std::path::Path;
 
@@ -32,6 +30,14 @@ enum Attempt {
     UpToDate(Artifact),
 }
 
+impl Attempt {
+    fn artifact(&self) -> &Artifact {
+        match self {
+            Attempt::Staged(artifact) | Attempt::StagedBefore(artifact) | Attempt::UpToDate(artifact) => artifact,
+        }
+    }
+}
+
 /// Runs the command.
 /// Errors: Signature: unsigned updates are not allowed. Gate: a gate refuses. Others: what went wrong, and the
 /// state says `failed`.
@@ -39,7 +45,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wr
     let reboot = args.reboot;
     activate::refuse_reboot_below_root(system, reboot)?;
     let mut session = Session::open(system, config)?;
-    trust::allow_unsigned(installed_keys(system)?, config.signature)?;
+    session.allow_unsigned()?;
     let mut source = check::open(system, config)?;
     if let Some(why) = session.pending_trial() {
         // Before anything else, and without a mark in the state: that belongs to the trial.
@@ -48,41 +54,15 @@ pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wr
     let overrides = Overrides { allow_downgrade: args.allow_downgrade, retry_failed: args.retry_failed };
     let attempt = attempt(&mut session, config, source.as_mut(), overrides)?;
     let goes_on = args.activate || reboot;
-    let (result, artifact) = match &attempt {
-        Attempt::UpToDate(artifact) => ("up_to_date", artifact),
-        Attempt::StagedBefore(artifact) => ("staged_before", artifact),
-        Attempt::Staged(artifact) => ("staged", artifact),
-    };
     let settled = matches!(attempt, Attempt::UpToDate(_));
-    let slot = session.target();
-    if !args.json {
-        let version = printable(&artifact.version);
-        say(
-            out,
-            &match &attempt {
-                Attempt::UpToDate(_) => format!("{version} is running already: nothing to do"),
-                Attempt::StagedBefore(_) => format!("{version} is staged in slot {slot} already"),
-                Attempt::Staged(a) => {
-                    let size = a.kernel.size_bytes.saturating_add(a.initramfs.size_bytes);
-                    format!("{version} is staged in slot {slot} ({}, written and read back)", human_size(size))
-                }
-            },
-        )?;
-        if !settled && !goes_on {
-            say(out, "Next: `kubesolo-update activate`, then restart")?;
-        }
+    let mut activated = false;
+    if goes_on && !settled {
+        activated = activate::activate(&mut session, args.allow_unproven_bootloader)? == Activation::Done;
     }
-    let activated = if goes_on && !settled {
-        activate::activate(&mut session, args.allow_unproven_bootloader)? == Activation::Done
-    } else {
-        false
-    };
-    if args.json {
-        let digest = artifact.digest.to_string();
-        let version = printable(&artifact.version);
-        say_json(out, &Answer { result, version, manifest_digest: digest, slot: slot.to_string(), activated })?;
-    } else if activated {
-        activate::say_activated(out, slot, reboot)?;
+    let slot = session.target();
+    match args.json {
+        true => say_json(out, &answer(&attempt, slot, activated))?,
+        false => describe(out, &attempt, slot, activated, reboot)?,
     }
     if reboot && activated {
         return Err(reboot_machine());
@@ -94,6 +74,33 @@ pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wr
     })
 }
 
+fn describe(out: &mut dyn Write, attempt: &Attempt, slot: Slot, activated: bool, reboot: bool) -> Result<()> {
+    let version = printable(&attempt.artifact().version);
+    say(out, &match attempt {
+        Attempt::UpToDate(_) => return say(out, &format!("{version} is running already: nothing to do")),
+        Attempt::StagedBefore(_) => format!("{version} is staged in slot {slot} already"),
+        Attempt::Staged(a) => {
+            let size = a.kernel.size_bytes.saturating_add(a.initramfs.size_bytes);
+            format!("{version} is staged in slot {slot} ({}, written and read back)", human_size(size))
+        }
+    })?;
+    match activated {
+        true => activate::say_activated(out, slot, reboot),
+        false => say(out, "Next: `kubesolo-update activate`, then restart"),
+    }
+}
+
+fn answer(attempt: &Attempt, slot: Slot, activated: bool) -> Answer {
+    let result = match attempt {
+        Attempt::UpToDate(_) => "up_to_date",
+        Attempt::StagedBefore(_) => "staged_before",
+        Attempt::Staged(_) => "staged",
+    };
+    let artifact = attempt.artifact();
+    let (version, manifest_digest) = (printable(&artifact.version), artifact.digest.to_string());
+    Answer { result, version, manifest_digest, slot: slot.to_string(), activated }
+}
+
 #[derive(Serialize)]
 struct Answer {
     result: &'static str,
@@ -101,21 +108,6 @@ struct Answer {
     manifest_digest: String,
     slot: String,
     activated: bool,
-}
-
-/// Counts the public keys that are installed.
-/// Errors: Config: the directory is there and can not be read.
-fn installed_keys(system: &System) -> Result<usize> {
-    let dir = system.keys_dir();
-    let entries = match fs::read_dir(&dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        entries => entries.io(Kind::Config, "list keys in", dir.display())?,
-    };
-    let is_key = |entry: std::io::Result<fs::DirEntry>| match entry {
-        Ok(entry) => Ok(usize::from(entry.path().extension().is_some_and(|e| e == "pub"))),
-        Err(e) => Err(e).io(Kind::Config, "list keys in", dir.display()),
-    };
-    entries.map(is_key).sum()
 }
 
 /// One attempt, from the first question to the last proof; its end is in the state file, whatever it was.
@@ -184,7 +176,9 @@ fn decide_and_stage(
         Verdict::Take => {}
     }
     let staged = situation.target.record.as_ref().ok().and_then(|r| r.manifest_digest);
-    if session.state.resume_phase == Some(Phase::Staged) && staged == Some(artifact.digest) {
+    let is_staged = session.state.resume_phase == Some(Phase::Staged) && staged == Some(artifact.digest);
+    // What has rotted since it was staged is staged anew.
+    if is_staged && activate::scrub(session, session.target()).is_ok() {
         return Ok(Attempt::StagedBefore(artifact));
     }
     let taken = Taken {
@@ -214,6 +208,7 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
         initramfs: file_record(&artifact.initramfs),
     };
     // A source that is gone must not cost the slot its old content.
+    //PROBE source.probe(&artifact.initramfs)?;
     let mut kernel = source.open(&artifact.kernel)?;
     let mounted = session.machine.mount_target(slot)?;
     let dir = mounted.dir();

@@ -15,8 +15,8 @@ use crate::progress::note;
 use crate::reconcile::{self, Finding, Seen, pending_trial};
 use crate::session::artifact_in;
 use crate::slot::Slot;
-use crate::state::State;
 use crate::source::{self, Artifact, Source};
+use crate::state::State;
 use crate::sys::Access;
 use crate::system::System;
 use crate::text::{human_size, printable};
@@ -78,7 +78,7 @@ pub fn open(system: &System, config: &Config) -> Result<Box<dyn Source>> {
 }
 
 /// Asks the source and judges what it offers: the one place where the gates are called.
-/// Errors: what the source ends with; Slot: the running version is not known.
+/// Errors: what the source ends with; Slot: the running version is not known; Device: the target can not be read.
 pub fn consult(
     source: &mut dyn Source,
     config: &Config,
@@ -101,7 +101,11 @@ pub fn consult(
         retry_failed: overrides.retry_failed,
     };
     let verdict = gate::judge(&artifact, &facts)?;
-    Ok((artifact, verdict))
+    // Room that can not be told is not room.
+    match (&verdict, situation.target.room_bytes, &situation.target.record) {
+        (Verdict::Take, None, Err(error)) => Err(error.clone()),
+        _ => Ok((artifact, verdict)),
+    }
 }
 
 /// Returns the version that runs.

@@ -34,7 +34,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
     home.enter().io(Kind::Internal, "leave", "the private mount namespace")?;
     let limit = Duration::from_secs(args.check_timeout.unwrap_or(CHECK_TIMEOUT_SECS));
     let timeout = Duration::from_secs(args.timeout.unwrap_or(TIMEOUT_SECS));
-    let last = health::wait_until_healthy(timeout, &mut |left| round(system, limit.min(left)))?;
+    let last = health::wait_until_healthy(timeout, &mut || round(system, limit))?;
     let unhealthy = (!last.passed()).then(|| {
         Error::new(Kind::Unhealthy, last.reason())
             .at("check", "the health of this node")
@@ -58,12 +58,12 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
 
 /// Says whether this boot is on trial, and if so records that it is being verified.
 fn begin(system: &System, config: &Config) -> Result<bool> {
-    let mut session = Session::open(system, config)?;
+    let mut session = Session::open_to_recover(system, config)?;
     let on_trial = session.runs_on_trial();
     if on_trial && session.trial_is_of_this_attempt() && session.state.phase.may_become(Phase::Verifying) {
         let now = session.now();
         session.state.step(Phase::Verifying, now)?;
-        session.save_state()?;
+        session.note_state();
     }
     Ok(on_trial)
 }
@@ -73,7 +73,7 @@ fn begin(system: &System, config: &Config) -> Result<bool> {
 /// Power cut: before the boot variables are written: the trial goes on. After it: confirmed; the next run finds
 /// the state behind and follows.
 fn record(system: &System, config: &Config, unhealthy: Option<&Error>) -> Result<bool> {
-    let mut session = Session::open(system, config)?;
+    let mut session = Session::open_to_recover(system, config)?;
     if !session.runs_on_trial() {
         note("the trial ended while the checks ran: nothing is recorded");
         return Ok(false);
@@ -83,7 +83,7 @@ fn record(system: &System, config: &Config, unhealthy: Option<&Error>) -> Result
     match unhealthy {
         Some(error) if ours => {
             session.state.fail(error, now)?;
-            session.save_state()?;
+            session.note_state();
             Ok(false)
         }
         Some(_) => Ok(false),
@@ -92,7 +92,7 @@ fn record(system: &System, config: &Config, unhealthy: Option<&Error>) -> Result
             session.forget_failure()?;
             if ours {
                 session.state.succeed(now)?;
-                session.save_state()?;
+                session.note_state();
             }
             Ok(true)
         }
@@ -118,13 +118,16 @@ fn describe(out: &mut dyn Write, last: &Round, on_trial: bool, confirmed: bool) 
         let result = check.failure.as_deref().unwrap_or("ok");
         say(out, &format!("{:<24} {} ({} ms)", check.name, printable(result), check.duration_millis))?;
     }
-    say(out, match (last.passed(), on_trial, confirmed) {
-        (true, _, true) => "healthy; the trial boot is confirmed",
-        (true, true, false) => "healthy; the trial had ended already",
-        (true, false, _) => "healthy; this boot is not on trial",
-        (false, true, _) => "NOT healthy; the trial boot is not confirmed",
-        (false, false, _) => "NOT healthy; this boot is not on trial",
-    })
+    say(
+        out,
+        match (last.passed(), on_trial, confirmed) {
+            (true, _, true) => "healthy; the trial boot is confirmed",
+            (true, true, false) => "healthy; the trial had ended already",
+            (true, false, _) => "healthy; this boot is not on trial",
+            (false, true, _) => "NOT healthy; the trial boot is not confirmed",
+            (false, false, _) => "NOT healthy; this boot is not on trial",
+        },
+    )
 }
 
 #[derive(Serialize)]

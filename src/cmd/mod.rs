@@ -8,9 +8,11 @@ pub mod rollback;
 pub mod status;
 pub mod verify;
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, Kind, Result};
+use crate::progress::note;
 use miniserde::{Serialize, json};
-use std::io::Write;
+use std::io::{Write, stdout};
+use std::process::ExitCode;
 
 /// How a command ended that has given its answer.
 #[derive(Debug)]
@@ -23,16 +25,46 @@ pub enum Outcome {
     Refused(Error),
 }
 
-/// Writes a line of the answer.
-/// Errors: Internal: stdout is gone.
+/// Writes a line of the answer. What was done is done: where nobody can read it, that is said on stderr, and no more.
+/// Errors: none; the result makes it fit in a chain.
 pub fn say(out: &mut dyn Write, line: &str) -> Result<()> {
-    writeln!(out, "{line}").io(Kind::Internal, "write", "the answer")
+    match writeln!(out, "{line}") {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => note(&format!("the answer could not be written: {e}")),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Writes the answer as one JSON document.
 /// Errors: Internal: stdout is gone.
 pub fn say_json<T: Serialize>(out: &mut dyn Write, answer: &T) -> Result<()> {
     say(out, &json::to_string(answer))
+}
+
+#[derive(Serialize)]
+struct Failure {
+    result: &'static str,
+    kind: &'static str,
+    exit_code: u8,
+    message: String,
+}
+
+/// Ends the program: says the error on stderr, and with `--json` as a document where no answer was given.
+pub fn finish(ended: Result<Outcome>, json: bool) -> ExitCode {
+    let (error, answered) = match ended {
+        Ok(Outcome::Done) => return ExitCode::SUCCESS,
+        Ok(Outcome::Nothing) => return ExitCode::from(3),
+        Ok(Outcome::Refused(error)) => (error, true),
+        Err(error) => (error, false),
+    };
+    let message = error.to_string();
+    note(&message);
+    let (kind, exit_code) = (error.kind().label(), error.exit_code());
+    if json && !answered {
+        // Nothing is left to report a failure of this to.
+        let _ = say_json(&mut stdout(), &Failure { result: "error", kind, exit_code, message });
+    }
+    ExitCode::from(exit_code)
 }
 
 /// Makes the error of a command whose turn has not come.

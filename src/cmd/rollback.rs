@@ -1,7 +1,7 @@
 //! `rollback`: back to the other slot at the next boot.
 //!
 //! From a confirmed slot the other one goes on trial, so that GRUB comes back if it fails; from an
-//! unconfirmed trial it is straight back to the slot that was confirmed.
+//! unconfirmed trial it is straight back to the slot that was confirmed. What was staged is never tried by it.
 //! Must never: make a slot active that it has not just read whole, unless that slot is the running one.
 
 use crate::cli;
@@ -9,58 +9,65 @@ use crate::cmd::activate::{demand_proven_bootloader, refuse_reboot_below_root, s
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
 use crate::error::Result;
+use crate::gate::{self, Gate, Refusal};
+use crate::grubenv::BootVars;
 use crate::reconcile::MANUAL;
 use crate::session::{Session, reboot as reboot_machine};
 use crate::slot::Slot;
+use crate::state::Phase;
 use crate::system::System;
+use crate::text::printable;
 use miniserde::Serialize;
 use std::io::Write;
 
 /// Runs the command.
-/// Errors: Slot: the other slot is not whole. Boot: GRUB is not proven. Usage: `--reboot` below a `--root`.
+/// Errors: Slot: the other slot is not whole. Gate: what it holds failed here before. Boot: GRUB is not proven.
+/// Usage: `--reboot` below a `--root`.
 /// Power cut: before the boot variables are written: as before. After it: the next boot goes to the other
 /// slot, and the next run finds the state behind and follows.
 pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn Write) -> Result<Outcome> {
     refuse_reboot_below_root(system, args.reboot)?;
-    let mut session = Session::open(system, config)?;
+    let mut session = Session::open_to_recover(system, config)?;
     let (running, other) = (session.running, session.running.other());
-    let back = plan(running, session.vars.active_slot, session.pending_trial().is_some());
-    if back == Back::OnTrial {
-        demand_proven_bootloader(&session, args.allow_unproven_bootloader)?;
+    let back = plan(running, &session.vars, session.state.phase);
+    match back {
+        Back::Before => {}
+        Back::Discard => session.leave(other, MANUAL)?,
+        Back::Cancel => {
+            session.save_boot(|block| block.back_to_confirmed(running))?;
+            session.leave(other, MANUAL)?;
+        }
+        Back::ToConfirmed => {
+            scrub(&session, other)?;
+            session.save_boot(|block| block.back_to_confirmed(other))?;
+            session.leave(running, MANUAL)?;
+        }
+        Back::OnTrial => {
+            demand_proven_bootloader(&session, args.allow_unproven_bootloader)?;
+            refuse_known_bad(&session, other, args.retry_failed)?;
+            scrub(&session, other)?;
+            session.save_boot(|block| block.activate(other))?;
+            session.leave(running, MANUAL)?;
+        }
     }
-    if back != Back::Cancel {
-        scrub(&session, other)?;
-    }
-    let left = if back == Back::Cancel { other } else { running };
-    session.save_boot(|block| match back {
-        Back::Cancel => block.back_to_confirmed(running),
-        Back::ToConfirmed => block.back_to_confirmed(other),
-        Back::OnTrial => block.activate(other),
-    })?;
-    session.leave(left, MANUAL)?;
-    let (slot, on_trial) = match back {
-        Back::Cancel => (running, false),
-        Back::ToConfirmed => (other, false),
-        Back::OnTrial => (other, true),
-    };
+    let stays = matches!(back, Back::Cancel | Back::Discard);
+    let slot = if stays { running } else { other };
     if args.json {
-        say_json(out, &Answer { result: "rolled_back", slot: slot.to_string(), on_trial })?;
+        let result = if back == Back::Before { "rolled_back_before" } else { "rolled_back" };
+        say_json(out, &Answer { result, slot: slot.to_string(), on_trial: back == Back::OnTrial })?;
     } else {
-        say(
-            out,
-            &match back {
-                Back::Cancel => format!("the trial of slot {other} is called off; slot {running} stays active"),
-                Back::ToConfirmed => {
-                    format!("slot {slot}, which was confirmed before, is active again; restart to go back")
-                }
-                Back::OnTrial => format!("slot {slot} is active, on trial for three boots; restart to go back"),
-            },
-        )?;
+        say(out, &match back {
+            Back::Before => format!("slot {slot} is active already; restart to go back"),
+            Back::Discard => format!("what was staged in slot {other} will not be tried; slot {slot} stays active"),
+            Back::Cancel => format!("the trial of slot {other} is called off; slot {slot} stays active"),
+            Back::ToConfirmed => format!("slot {slot}, which was confirmed before, is active again; restart to go back"),
+            Back::OnTrial => format!("slot {slot} is active, on trial for three boots; restart to go back"),
+        })?;
     }
-    if args.reboot && back != Back::Cancel {
+    if args.reboot && !stays {
         return Err(reboot_machine());
     }
-    Ok(Outcome::Done)
+    Ok(if back == Back::Before { Outcome::Nothing } else { Outcome::Done })
 }
 
 #[derive(Serialize)]
@@ -70,6 +77,19 @@ struct Answer {
     on_trial: bool,
 }
 
+/// Refuses to try what rolled back before, unless a person insists.
+fn refuse_known_bad(session: &Session<'_>, slot: Slot, retry_failed: bool) -> Result<()> {
+    let Some((digest, version)) = session.artifact_in(slot) else { return Ok(()) };
+    let known = session.failures.reasons().into_iter().find(|(failed, _)| *failed == digest);
+    match known {
+        Some((_, reason)) if !retry_failed => {
+            let why = format!("it failed here before: {} (--retry-failed takes it)", printable(&reason));
+            Err(gate::refused(&version, &[Refusal { gate: Gate::FailedBefore, why }]))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Which way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Back {
@@ -77,16 +97,22 @@ enum Back {
     Cancel,
     /// The running slot is on trial: to the one that was confirmed.
     ToConfirmed,
+    /// The other slot, confirmed before, is active already and waits for the restart.
+    Before,
+    /// The running slot is confirmed, and the other holds an update that was never tried: forget it.
+    Discard,
     /// The running slot is confirmed: the other one has to prove itself.
     OnTrial,
 }
 
 /// Pure.
-fn plan(running: Slot, active: Option<Slot>, trial_pending: bool) -> Back {
-    match (trial_pending, active == Some(running)) {
+fn plan(running: Slot, vars: &BootVars, phase: Phase) -> Back {
+    match (vars.boot_success == Some(false), vars.active_slot.unwrap_or(running) == running) {
         (true, true) => Back::ToConfirmed,
         (true, false) => Back::Cancel,
-        (false, _) => Back::OnTrial,
+        (false, false) => Back::Before,
+        (false, true) if phase == Phase::Staged => Back::Discard,
+        (false, true) => Back::OnTrial,
     }
 }
 
@@ -96,8 +122,17 @@ mod tests {
 
     #[test]
     fn each_situation_has_its_way_back() {
-        assert_eq!(plan(Slot::A, Some(Slot::A), false), Back::OnTrial);
-        assert_eq!(plan(Slot::B, Some(Slot::B), true), Back::ToConfirmed);
-        assert_eq!(plan(Slot::A, Some(Slot::B), true), Back::Cancel);
+        let vars = |active, success| BootVars {
+            active_slot: Some(active),
+            boot_success: Some(success),
+            boot_counter: Some(2),
+            rollback_from: None,
+            boot_canary: true,
+        };
+        assert_eq!(plan(Slot::A, &vars(Slot::A, true), Phase::Success), Back::OnTrial);
+        assert_eq!(plan(Slot::A, &vars(Slot::A, true), Phase::Staged), Back::Discard);
+        assert_eq!(plan(Slot::B, &vars(Slot::B, false), Phase::Verifying), Back::ToConfirmed);
+        assert_eq!(plan(Slot::A, &vars(Slot::B, false), Phase::Activated), Back::Cancel);
+        assert_eq!(plan(Slot::B, &vars(Slot::A, true), Phase::RolledBack), Back::Before);
     }
 }

@@ -94,7 +94,7 @@ fn not_recorded_yet(finding: &Finding) -> Option<String> {
         Finding::WasActivated => Some("the staged slot is activated; the state file is one step behind".into()),
         Finding::WasConfirmed => Some("the trial is confirmed; the state file is one step behind".into()),
         Finding::RolledBack { reason, .. } => Some(format!("rolled back, not recorded yet: {reason}")),
-        Finding::ActiveSlotUnusable => Some("GRUB did not boot the active slot, but the other one".into()),
+        Finding::NotTheActiveSlot => Some("GRUB did not boot the active slot, but the other one".into()),
     }
 }
 
@@ -110,6 +110,9 @@ fn next_step(running: Option<Slot>, vars: Option<&BootVars>, state: &State, find
             true => "this boot is on trial: `healthcheck` confirms it, `rollback` goes back".into(),
             false => format!("restart to try slot {}; `rollback` calls it off", running.other()),
         };
+    }
+    if vars.active_slot.is_some_and(|active| active != running) {
+        return format!("restart: slot {} is the active one", running.other());
     }
     match state.phase {
         Phase::Staged => "`activate`, then restart".into(),

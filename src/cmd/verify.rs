@@ -32,9 +32,10 @@ struct Findings {
 pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut dyn Write) -> Result<Outcome> {
     let wanted = match args.slot.as_deref() {
         None => vec![Slot::A, Slot::B],
-        Some(name) => vec![Slot::parse(name).ok_or_else(|| {
-            Error::new(Kind::Usage, format!("--slot takes A or B, not `{}`", printable(name)))
-        })?],
+        Some(name) => vec![
+            Slot::parse(name)
+                .ok_or_else(|| Error::new(Kind::Usage, format!("--slot takes A or B, not `{}`", printable(name))))?,
+        ],
     };
     let machine = Machine::look(system);
     let repaired = args.repair_boot_variables && repair(&machine, config)?;
@@ -115,7 +116,9 @@ fn describe(out: &mut dyn Write, findings: &Findings) -> Result<()> {
     }
     for (slot, read) in &findings.slots {
         let text = match read {
-            Ok(record) => format!("{} is what its record says; its signature was not checked", printable(&record.version)),
+            Ok(record) => {
+                format!("{} is what its record says; its signature was not checked", printable(&record.version))
+            }
             Err(e) => format!("INVALID: {e}"),
         };
         say(out, &format!("Slot {slot}  {text}"))?;

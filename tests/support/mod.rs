@@ -10,6 +10,7 @@ pub mod raw;
 pub mod registry;
 pub mod release;
 pub mod root;
+pub mod trial;
 pub mod web;
 
 /// Says whether a program is there. A test that needs it returns early where it is not.

@@ -1,0 +1,176 @@
+//! healthcheck and verify on a disk image; GRUB's part is played by a real grub-editenv.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use support::disk::{A, B, need_disks};
+use support::need;
+use support::root::Root;
+use support::trial::Trial;
+
+fn install(root: &Root, name: &str, script: &str) {
+    let dir = root.path("etc/kubesolo/health.d");
+    fs::create_dir_all(&dir).unwrap();
+    let path = dir.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_healthy_trial_is_confirmed_with_one_byte() {
+    if !Trial::ready() {
+        return;
+    }
+    let trial = Trial::booted();
+    let before = trial.root.blocks();
+    // The check sees the state that is being verified, and none of the agent's private mounts.
+    let witness = trial.root.path("run/witness");
+    install(
+        &trial.root,
+        "10-seen",
+        &format!(
+            "cat {0}/var/lib/kubesolo/update/state.json > {1}; cut -d' ' -f5 /proc/self/mountinfo >> {1}",
+            trial.root.path("").display(),
+            witness.display()
+        ),
+    );
+    install(&trial.root, "20-ok", "echo fine");
+    let run = trial.root.agent(&["healthcheck", "--json"]).expect(0, &[]);
+    assert_eq!(
+        run.jq("[.healthy, .on_trial, .confirmed, (.checks | map(.name))]"),
+        r#"[true,true,true,["10-seen","20-ok"]]"#
+    );
+    let seen = fs::read_to_string(witness).unwrap();
+    assert!(seen.contains("\"phase\":\"verifying\"") && !seen.contains("run/kubesolo-update"), "{seen}");
+    trial.assert_boot("B", "1", "2", "");
+    for (old, new) in before.iter().zip(trial.root.blocks()) {
+        assert_eq!(old.iter().zip(&new).filter(|(a, b)| a != b).count(), 1);
+    }
+    assert_eq!(trial.root.state_field("phase"), "success");
+    assert_eq!(trial.root.state_field("last_error"), "null");
+    // Again, on the stable system: it looks and writes nothing.
+    let (blocks, state) = (trial.root.blocks(), trial.root.state());
+    trial.root.agent(&["healthcheck"]).expect(0, &["healthy; this boot is not on trial"]);
+    assert!(trial.root.blocks() == blocks && trial.root.state() == state);
+}
+
+#[test]
+fn an_unhealthy_trial_fails_and_the_next_boot_may_still_pass() {
+    if !Trial::ready() {
+        return;
+    }
+    let mut trial = Trial::booted();
+    trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(9, &["no health checks are installed"]);
+    let flag = trial.root.path("run/up");
+    install(
+        &trial.root,
+        "10-api",
+        &format!("test -e {} || {{ echo the API server is not ready; exit 4; }}", flag.display()),
+    );
+    install(&trial.root, "20-never-reached", &format!("echo ran > {}", trial.root.path("run/reached").display()));
+    let blocks = trial.root.blocks();
+    let run = trial.root.agent(&["healthcheck", "--timeout", "1"]);
+    run.expect(9, &["NOT healthy", "10-api: the API server is not ready (exit status 4)"]);
+    assert!(trial.root.blocks() == blocks, "an unhealthy trial must not be confirmed");
+    assert!(!trial.root.path("run/reached").exists());
+    assert_eq!(trial.root.state_field("phase"), "failed");
+    assert_eq!(trial.root.state_field("last_error_kind"), "unhealthy");
+    // GRUB counts, and boots it once more; this time it comes up while the agent waits.
+    trial.root.set_boot_variables(&["boot_counter=1"]);
+    trial.boot(B);
+    let mut waiting = trial.root.command(&["healthcheck", "--timeout", "100"]).spawn().unwrap();
+    assert!(
+        support::disk::wait_for(std::time::Duration::from_secs(60), || trial.root.state_field("phase") == "verifying")
+    );
+    fs::write(&flag, "").unwrap();
+    assert!(waiting.wait().unwrap().success());
+    trial.assert_boot("B", "1", "1", "");
+    assert_eq!(trial.root.state_field("phase"), "success");
+}
+
+#[test]
+fn a_rollback_by_grub_is_noticed_and_a_manual_one_is_confirmed() {
+    if !Trial::ready() {
+        return;
+    }
+    let mut trial = Trial::booted();
+    install(&trial.root, "10-ok", "exit 0");
+    trial.root.set_boot_variables(&["active_slot=A", "boot_success=1", "boot_counter=0", "rollback_from=B"]);
+    trial.boot(A);
+    trial.root.agent(&["healthcheck"]).expect(0, &["rolled back", "not on trial"]);
+    trial.assert_boot("A", "1", "0", "");
+    trial.assert_rolled_back("three boots");
+    // By hand to slot B after all; healthy, so the boot variables are confirmed, and the state stays.
+    trial.root.agent(&["rollback"]).expect(4, &["failed here before"]);
+    trial.root.agent(&["rollback", "--retry-failed"]).expect(0, &["slot B is active, on trial"]);
+    trial.root.set_boot_variables(&["boot_counter=2"]);
+    trial.boot(B);
+    trial.root.agent(&["healthcheck"]).expect(0, &["the trial boot is confirmed"]);
+    trial.assert_boot("B", "1", "2", "");
+    assert_eq!(trial.root.state_field("phase"), "rolled_back");
+}
+
+#[test]
+fn a_full_or_lost_data_partition_keeps_nobody_from_confirming_or_going_back() {
+    if !Trial::ready() {
+        return;
+    }
+    for (command, active) in [("healthcheck", "B"), ("rollback", "A")] {
+        for lost in [false, true] {
+            let mut trial = Trial::booted();
+            install(&trial.root, "10-ok", "exit 0");
+            let data = trial.root.path("var/lib/kubesolo");
+            match lost {
+                true => {
+                    fs::remove_dir_all(&data).unwrap();
+                    fs::write(&data, "no directory").unwrap();
+                    trial.disk.detach();
+                    trial.disk.overwrite(support::disk::DATA, 0, &[0; 4096]);
+                    trial.disk.attach();
+                }
+                // Nothing can be created or renamed there any more, but the lock file is there.
+                false => {
+                    fs::create_dir(data.join("update/state.json.tmp")).unwrap();
+                    fs::create_dir(data.join("update/failed.json.tmp")).unwrap();
+                }
+            }
+            let run = trial.root.agent(&[command]).expect(0, &[]);
+            let said = if lost { "nothing of this run will be remembered" } else { "recorded" };
+            assert!(run.stderr.contains(said), "{command}: {}", run.stderr);
+            trial.assert_boot(active, "1", "2", "");
+        }
+    }
+}
+
+#[test]
+fn verify_reads_everything_and_repairs_the_boot_variables_on_request() {
+    if !(need_disks() && need("oras")) {
+        return;
+    }
+    let mut trial = Trial::staged();
+    trial
+        .root
+        .agent(&["verify"])
+        .expect(0, &["Slot A  1.0.0", "Slot B  2.0.0", "signature was not checked", "are sound"]);
+    fs::write(trial.root.block("grubenv"), "garbage").unwrap();
+    fs::write(trial.root.block("grubenv.bak"), vec![0; 1024]).unwrap();
+    trial.root.agent(&["verify"]).expect(7, &["grubenv is 7 bytes long", "--repair-boot-variables"]);
+    trial.root.agent(&["activate"]).expect(7, &["--repair-boot-variables"]);
+    let run = trial.root.agent(&["verify", "--repair-boot-variables", "--json"]).expect(0, &[]);
+    assert_eq!(run.jq("[.boot_variables_sound, .boot_variables_repaired]"), "[true,true]");
+    trial.assert_boot("A", "1", "3", "");
+    assert_eq!(trial.root.boot_variables()["boot_canary"], "0", "GRUB has to prove itself again");
+    let sound = trial.root.blocks();
+    trial.root.agent(&["verify", "--repair-boot-variables"]).expect(0, &["are sound"]);
+    assert!(trial.root.blocks() == sound);
+    // One bad copy is mended by the next write, from the good one.
+    trial.root.set_boot_variables(&["boot_canary=1"]);
+    fs::remove_file(trial.root.block("grubenv")).unwrap();
+    trial.root.agent(&["activate"]).expect(0, &["grubenv is missing", "slot B is active"]);
+    trial.assert_boot("B", "0", "3", "");
+    trial.root.agent(&["verify", "--slot", "C"]).expect(2, &["A or B"]);
+    support::trial::spoil(&mut trial.disk, B, "vmlinuz");
+    trial.root.agent(&["verify", "--slot", "B"]).expect(7, &["read slot B", "recorded is sha256:"]);
+    trial.root.agent(&["verify", "--slot", "A"]).expect(0, &["Slot A  1.0.0"]);
+}

@@ -181,7 +181,7 @@ steps() {
 outro() {
     title 'What a real machine does next'
     tell 'It restarts. GRUB takes one from boot_counter and starts slot B. Once the node' \
-        'is healthy, "kubesolo-update healthcheck" (not built yet) sets boot_success=1.' \
+        'is healthy, "kubesolo-update healthcheck" confirms it: boot_success=1.' \
         'If it crashes, hangs or stays unhealthy three times, the counter is used up:' \
         'GRUB makes slot A active again, and the agent will not take 1.2.0 a second time.'
 }

@@ -1,12 +1,15 @@
 //! The one HTTP client: limits, timeouts, redirects, and errors that name host and reason.
 //!
-//! Must never: follow a redirect from https to http, read a document beyond its cap, or put a URL's
-//! query string into a message. Requests go out without compression: what is hashed is what is sent.
+//! Must never: follow a redirect from https to http, read a document beyond its cap, wait for ever, or put a
+//! URL's query string into a message. Requests go out without compression: what is hashed is what is sent.
+
+mod deadline;
 
 use crate::error::{Error, Kind, Result};
 use crate::system::System;
 use crate::tls::{Clock, TlsConnector, Trust, advice, words};
 use crate::url::Url;
+use deadline::{Limit, Watch};
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,8 +62,14 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For the head of a response, once the request is out.
     pub headers: Duration,
-    /// For the next bytes of a body. There is no limit on a body as a whole.
+    /// For the next bytes of a body.
     pub stall: Duration,
+    /// For a document as a whole, redirects included.
+    pub document: Duration,
+    /// For a file as a whole, redirects included; a second is added for each `bytes_per_sec` of its length.
+    pub body: Duration,
+    /// Slowest average that a file may come at.
+    pub bytes_per_sec: u64,
 }
 
 /// Says how the client is set up.
@@ -80,7 +89,8 @@ pub struct HttpOptions {
 }
 
 impl HttpOptions {
-    /// Makes the defaults of a machine: its CA bundles, its clock, 30 s, 30 s and 60 s.
+    /// Makes the defaults of a machine: its CA bundles, its clock; 30 s to begin, 60 s of silence, 120 s for a
+    /// document, and 300 s and 2 KiB/s for a file.
     pub fn new(system: &System) -> HttpOptions {
         let clock = system.clone();
         HttpOptions {
@@ -93,6 +103,9 @@ impl HttpOptions {
                 connect: Duration::from_secs(30),
                 headers: Duration::from_secs(30),
                 stall: Duration::from_secs(60),
+                document: Duration::from_secs(120),
+                body: Duration::from_secs(300),
+                bytes_per_sec: 2048,
             },
         }
     }
@@ -104,6 +117,7 @@ pub struct Client {
     agent: ureq::Agent,
     plain_http: PlainHttp,
     timeouts: Timeouts,
+    watch: Watch,
 }
 
 /// Holds a small answer, wholly read.
@@ -165,9 +179,10 @@ impl Client {
             now: options.now,
             floor_secs: options.clock_floor_secs,
         };
-        let connector = ().chain(TcpConnector::default()).chain(TlsConnector::new(trust));
+        let watch = Watch::default();
+        let connector = ().chain(TcpConnector::default()).chain(watch.clone()).chain(TlsConnector::new(trust));
         let agent = ureq::Agent::with_parts(config, connector, DefaultResolver::default());
-        Ok(Client { agent, plain_http: PlainHttp::Auto, timeouts: t })
+        Ok(Client { agent, plain_http: PlainHttp::Auto, timeouts: t, watch })
     }
 
     /// Returns the same client with another rule for plain HTTP, which holds for redirects as well.
@@ -181,16 +196,17 @@ impl Client {
     /// Errors: Network: connection, TLS, timeout, or a status that is not 2xx. Source: too long,
     /// compressed, or a bad redirect. Config: no CA certificates, or plain HTTP where it is not allowed.
     pub fn document(&self, url: &Url, accept: &str, cap_bytes: u64) -> Result<Document> {
-        let answer = self.send(Method::GET, url, accept)?;
+        let answer = self.send(Method::GET, url, accept, Limit::document(&self.timeouts))?.check_status(false)?;
         let mut document = answer.describe();
         let too_long =
             || Error::new(Kind::Source, format!("longer than {cap_bytes} bytes")).at("fetch", &document.final_url);
         if document.length.is_some_and(|n| n > cap_bytes) {
             return Err(too_long());
         }
-        let mut body = Vec::new();
-        let reader = answer.into_reader(self.timeouts);
-        reader
+        // Where the length is known, no room is taken beyond it.
+        let mut body = Vec::with_capacity(document.length.map_or(0, |n| n as usize));
+        answer
+            .into_reader()
             .take(cap_bytes.saturating_add(1))
             .read_to_end(&mut body)
             .map_err(|e| Error::new(Kind::Network, e.to_string()).at("fetch", &document.final_url))?;
@@ -203,18 +219,35 @@ impl Client {
 
     /// Asks for a document's headers only. Errors: as [`Client::document`].
     pub fn head(&self, url: &Url, accept: &str) -> Result<Document> {
-        Ok(self.send(Method::HEAD, url, accept)?.describe())
+        let answer = self.send(Method::HEAD, url, accept, Limit::document(&self.timeouts))?;
+        Ok(answer.check_status(false)?.describe())
     }
 
-    /// Opens a body of any length. Errors: as [`Client::document`], without the cap.
-    pub fn stream(&self, url: &Url, accept: &str) -> Result<Body> {
-        let answer = self.send(Method::GET, url, accept)?;
-        Ok(Body { length: answer.length(), reader: Box::new(answer.into_reader(self.timeouts)) })
+    /// Opens a body of any length. Input: `size_bytes`: what it should have, which says how long it may take.
+    /// Errors: as [`Client::document`], without the cap.
+    pub fn stream(&self, url: &Url, accept: &str, size_bytes: u64) -> Result<Body> {
+        let answer = self.send(Method::GET, url, accept, Limit::body(&self.timeouts, size_bytes))?;
+        let answer = answer.check_status(is_gzip(url))?;
+        Ok(Body { length: answer.length(), reader: Box::new(answer.into_reader()) })
     }
 
-    /// Sends one request, follows redirects, and sorts out every status but 2xx.
-    fn send(&self, method: Method, url: &Url, accept: &str) -> Result<Answer> {
+    /// Asks whether a body could be opened, and reads nothing of it.
+    /// Returns: its length, where the server says. A server that knows no HEAD is taken to have it.
+    /// Errors: as [`Client::stream`].
+    pub fn probe(&self, url: &Url) -> Result<Option<u64>> {
+        let answer = self.send(Method::HEAD, url, "*/*", Limit::document(&self.timeouts))?;
+        match answer.response.status().as_u16() {
+            405 | 501 => Ok(None),
+            // Presigned addresses are signed for GET alone. The body is dropped with its connection.
+            403 => Ok(self.stream(url, "*/*", 0)?.length),
+            _ => Ok(answer.check_status(is_gzip(url))?.length()),
+        }
+    }
+
+    /// Sends one request and follows redirects.
+    fn send(&self, method: Method, url: &Url, accept: &str, limit: Limit) -> Result<Answer> {
         let mut url = url.clone();
+        let Client { timeouts, watch, .. } = self;
         for _ in 0..=MAX_REDIRECTS {
             self.plain_http.check(&url)?;
             let request = Request::builder()
@@ -223,9 +256,10 @@ impl Client {
                 .header(header::ACCEPT, accept)
                 .body(())
                 .map_err(|e| Error::new(Kind::Source, e.to_string()).at("fetch", &url))?;
-            let response = self.agent.run(request).map_err(|e| explain(e, &url, self.timeouts))?;
+            watch.begin(limit);
+            let response = self.agent.run(request).map_err(|e| explain(e, &url, timeouts, limit))?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-                return Answer { response, url }.check_status(self.timeouts);
+                return Ok(Answer { response, url, timeouts: *timeouts, watch: watch.clone(), limit });
             }
             url = redirect_target(&response, &url)?;
         }
@@ -244,15 +278,28 @@ fn redirect_target(response: &Response<ureq::Body>, from: &Url) -> Result<Url> {
     }
 }
 
+/// Says whether a file is compressed by its name: servers that know the ending send it with Content-Encoding, and
+/// as it is stored (Apache's AddEncoding).
+fn is_gzip(url: &Url) -> bool {
+    url.path().ends_with(".gz")
+}
+
 struct Answer {
     response: Response<ureq::Body>,
     url: Url,
+    timeouts: Timeouts,
+    watch: Watch,
+    limit: Limit,
 }
 
 impl Answer {
-    fn check_status(self, timeouts: Timeouts) -> Result<Answer> {
+    /// Sorts out every status but 2xx, and what is encoded in any way.
+    /// Input: `stored_gzip`: gzip is what was asked for; length and digest are checked all the same.
+    fn check_status(self, stored_gzip: bool) -> Result<Answer> {
         if self.response.status().is_success() {
-            return match text_header(&self.response, "content-encoding").filter(|e| e != "identity") {
+            let taken = if stored_gzip { &["identity", "gzip", "x-gzip"][..] } else { &["identity"] };
+            let encoding = text_header(&self.response, "content-encoding");
+            return match encoding.filter(|e| !taken.iter().any(|t| e.eq_ignore_ascii_case(t))) {
                 None => Ok(self),
                 Some(e) => {
                     Err(Error::new(Kind::Source, format!("sent with Content-Encoding {e}, which was not asked for"))
@@ -262,7 +309,7 @@ impl Answer {
         }
         let status = self.response.status();
         let (url, host) = (self.url.clone(), self.url.host().to_owned());
-        let detail = error_detail(self.into_reader(timeouts)).map_or(String::new(), |d| format!(": {d}"));
+        let detail = error_detail(self.into_reader()).map_or(String::new(), |d| format!(": {d}"));
         let reason = status.canonical_reason().unwrap_or("unknown status");
         let error = Error::new(Kind::Network, format!("{host} answered {} {reason}{detail}", status.as_u16()));
         let error = match status.as_u16() {
@@ -290,9 +337,10 @@ impl Answer {
         }
     }
 
-    fn into_reader(self, timeouts: Timeouts) -> Reader {
-        let body = self.response.into_body().into_with_config().limit(u64::MAX).reader();
-        Reader { body, host: self.url.host().to_owned(), timeouts }
+    fn into_reader(self) -> Reader {
+        let Answer { response, url, timeouts, watch, limit } = self;
+        let body = response.into_body().into_with_config().limit(u64::MAX).reader();
+        Reader { body, host: url.host().to_owned(), timeouts, watch, limit }
     }
 }
 
@@ -305,13 +353,17 @@ struct Reader {
     body: ureq::BodyReader<'static>,
     host: String,
     timeouts: Timeouts,
+    watch: Watch,
+    limit: Limit,
 }
 
 impl Read for Reader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.watch.begin_read(self.limit, self.timeouts.stall);
         self.body.read(buf).map_err(|e| {
             let kind = e.kind();
-            io::Error::new(kind, format!("{}: {}", self.host, why(&ureq::Error::from(e), self.timeouts).0))
+            let why = why(&ureq::Error::from(e), &self.timeouts, self.limit).0;
+            io::Error::new(kind, format!("{}: {why}", self.host))
         })
     }
 }
@@ -336,7 +388,7 @@ fn error_detail(reader: Reader) -> Option<String> {
     Some(text.chars().take(200).collect()).filter(|t: &String| !t.is_empty())
 }
 
-fn explain(error: ureq::Error, url: &Url, timeouts: Timeouts) -> Error {
+fn explain(error: ureq::Error, url: &Url, timeouts: &Timeouts, limit: Limit) -> Error {
     let ours = match &error {
         ureq::Error::Other(inner) => inner.downcast_ref::<Error>(),
         _ => None,
@@ -344,17 +396,18 @@ fn explain(error: ureq::Error, url: &Url, timeouts: Timeouts) -> Error {
     if let Some(ours) = ours {
         return ours.clone();
     }
-    let (why, hint) = why(&error, timeouts);
+    let (why, hint) = why(&error, timeouts, limit);
     Error::new(Kind::Network, format!("{}: {why}", url.host())).at("fetch", url).hint(hint)
 }
 
 /// Says why a request failed, and what to do about it. Never shows a URL: it may hold a secret.
-fn why(error: &ureq::Error, timeouts: Timeouts) -> (String, &'static str) {
+fn why(error: &ureq::Error, timeouts: &Timeouts, limit: Limit) -> (String, &'static str) {
     use ureq::Timeout as T;
     let waited = |what: &str, time: Duration| format!("{what} for {} s", time.as_secs_f32());
     match error {
         ureq::Error::Timeout(T::Connect) => (waited("no connection", timeouts.connect), "is the host reachable?"),
-        ureq::Error::Timeout(T::PerRead | T::RecvBody) => (waited("no data", timeouts.stall), ""),
+        ureq::Error::Timeout(T::PerRead) => (waited("no data", timeouts.stall), ""),
+        ureq::Error::Timeout(T::RecvBody) => (limit.words(), ""),
         ureq::Error::Timeout(_) => (waited("no answer", timeouts.headers), ""),
         ureq::Error::Io(e) => match e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(tls) => (format!("TLS: {}", words(tls)), advice(tls)),

@@ -100,11 +100,148 @@ fn a_short_or_stalled_answer_is_an_error() {
     server.join().unwrap();
 }
 
+/// Answers `count` connections with a head, and then with the same bytes for ever, until the client hangs up.
+fn serve_for_ever(count: usize, head: &'static str, more: &'static [u8], pause: Duration) -> (u16, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let handle = thread::spawn(move || {
+        for _ in 0..count {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+            let _ = stream.write_all(head.as_bytes());
+            while stream.write_all(more).is_ok() {
+                thread::sleep(pause);
+            }
+        }
+    });
+    (port, handle)
+}
+
+const NO_PAUSE: Duration = Duration::ZERO;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// As `client`, with 0.5 s for a document, and as much and the usual rate for a file.
+fn impatient() -> Client {
+    let mut options = HttpOptions::new(&System::new("/nonexistent"));
+    options.timeouts.stall = Duration::from_millis(300);
+    options.timeouts.document = Duration::from_millis(500);
+    options.timeouts.body = Duration::from_millis(500);
+    Client::new(options).unwrap()
+}
+
+#[test]
+fn an_endless_trailer_ends() {
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n";
+    const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
+    for pause in [NO_PAUSE, PAUSE] {
+        let (port, server) = serve_for_ever(2, CHUNKED, b"a: b\r\n", pause);
+        let e = client().document(&url(port, "/"), "*/*", 99).unwrap_err();
+        assert!(e.kind() == Kind::Network && e.to_string().contains("no data for 0.3 s"), "{e}");
+        let mut body = client().stream(&url(port, "/"), "*/*", 2).unwrap().reader;
+        let mut out = Vec::new();
+        let e = body.read_to_end(&mut out).unwrap_err();
+        assert!(out == b"{}" && e.to_string().contains("no data for 0.3 s"), "{e}");
+        drop(body);
+        server.join().unwrap();
+        // An error's text is read like any other body.
+        let (port, server) = serve_for_ever(1, NOT_FOUND, b"a: b\r\n", pause);
+        let e = client().stream(&url(port, "/"), "*/*", 2).err().unwrap();
+        assert!(e.to_string().contains("404 Not Found"), "{e}");
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn a_trickle_ends() {
+    const LONG: &str = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n";
+    let (port, server) = serve_for_ever(3, LONG, b"x", PAUSE);
+    let e = impatient().document(&url(port, "/"), "*/*", 100_000).unwrap_err();
+    assert!(e.kind() == Kind::Network && e.to_string().contains(": not complete after 0.5 s"), "{e}");
+    for (size_bytes, words) in
+        [(9, "slower than 2 KiB/s: not complete after 0.5 s"), (2048, "slower than 2 KiB/s: not complete after 1.5 s")]
+    {
+        let mut body = impatient().stream(&url(port, "/"), "*/*", size_bytes).unwrap().reader;
+        let e = body.read_to_end(&mut Vec::new()).unwrap_err();
+        assert!(e.to_string().contains(words), "{e}");
+    }
+    server.join().unwrap();
+    // A head that never ends, and redirects that each take their time.
+    let (port, server) = serve_for_ever(1, "HTTP/1.1 200 OK\r\nX: ", b"x", PAUSE);
+    let e = impatient().document(&url(port, "/"), "*/*", 99).unwrap_err();
+    assert!(e.to_string().contains("not complete after 0.5 s"), "{e}");
+    server.join().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = thread::spawn(move || {
+        for _ in 0..3 {
+            answer_one(&listener, &{
+                thread::sleep(Duration::from_millis(220));
+                answer("302 Found", "Location: /x\r\n", "")
+            });
+        }
+    });
+    let e = impatient().document(&url(port, "/"), "*/*", 99).unwrap_err();
+    assert!(e.to_string().contains("not complete after 0.5 s"), "{e}");
+    server.join().unwrap();
+}
+
+#[test]
+fn asks_whether_a_body_is_there() {
+    let stored = "Content-Encoding: gzip\r\n";
+    for (answers, path, want) in [
+        (vec![answer("200 OK", "", "abc")], "/f", Ok(Some(3))),
+        (vec!["HTTP/1.1 200 OK\r\n\r\n".to_owned()], "/f", Ok(None)),
+        (vec![answer("405 Method Not Allowed", "", "no")], "/f", Ok(None)),
+        (vec![answer("501 Not Implemented", "", "no")], "/f", Ok(None)),
+        (vec![answer("302 Found", "Location: /g\r\n", ""), answer("200 OK", "", "abcd")], "/f", Ok(Some(4))),
+        (vec![answer("403 Forbidden", "", ""), answer("200 OK", "", "abc")], "/f", Ok(Some(3))),
+        (vec![answer("403 Forbidden", "", ""), answer("403 Forbidden", "", "")], "/f", Err("403 Forbidden")),
+        (vec![answer("404 Not Found", "", "")], "/f", Err("404 Not Found (is the path right?)")),
+        (vec![answer("410 Gone", "", "")], "/f", Err("410 Gone")),
+        (vec![answer("200 OK", stored, "abc")], "/f.gz", Ok(Some(3))),
+        (vec![answer("200 OK", stored, "abc")], "/f", Err("Content-Encoding gzip")),
+    ] {
+        let (port, server) = serve(answers);
+        let got = client().probe(&url(port, path)).map_err(|e| e.to_string());
+        match (&got, want) {
+            (Ok(got), Ok(want)) => assert_eq!(*got, want),
+            (Err(e), Err(word)) => assert!(e.contains(word), "{e}"),
+            _ => panic!("{got:?}, not {want:?}"),
+        }
+        assert!(server.join().unwrap()[0].starts_with(&format!("HEAD {path} ")));
+    }
+}
+
+#[test]
+fn a_file_that_is_stored_compressed_may_say_so() {
+    for (path, encoding, document_ok, file_ok) in [
+        ("/kubesolo-os.gz?k=v", "gzip", false, true),
+        ("/kubesolo-os.gz", "x-gzip", false, true),
+        ("/kubesolo-os.gz", "X-GZIP", false, true),
+        ("/kubesolo-os.gz", "br", false, false),
+        ("/kubesolo-os.gz", "gzip, gzip", false, false),
+        ("/vmlinuz", "gzip", false, false),
+        ("/vmlinuz?f=.gz", "gzip", false, false),
+        ("/vmlinuz", "identity", true, true),
+        ("/vmlinuz", "Identity", true, true),
+    ] {
+        let text = answer("200 OK", &format!("Content-Encoding: {encoding}\r\n"), "stored");
+        let (port, server) = serve(vec![text.clone(), text]);
+        let document = client().document(&url(port, path), "*/*", 9);
+        assert_eq!(document.is_ok(), document_ok, "{path} {encoding}");
+        let mut bytes = String::new();
+        let read =
+            client().stream(&url(port, path), "*/*", 6).map(|mut b| b.reader.read_to_string(&mut bytes).unwrap());
+        assert_eq!((read.is_ok(), bytes.as_str()), (file_ok, if file_ok { "stored" } else { "" }), "{path} {encoding}");
+        server.join().unwrap();
+    }
+}
+
 #[test]
 fn a_stream_reports_its_length_and_ends_where_it_should() {
     let (port, server) = serve(vec![answer("200 OK", "", "abc"), "HTTP/1.1 200 OK\r\n\r\nabc".to_owned()]);
     for length in [Some(3), None] {
-        let mut body = client().stream(&url(port, "/"), "*/*").unwrap();
+        let mut body = client().stream(&url(port, "/"), "*/*", 3).unwrap();
         assert_eq!(body.length, length);
         let mut out = String::new();
         body.reader.read_to_string(&mut out).unwrap();

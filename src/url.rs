@@ -4,6 +4,7 @@
 //! than http and https.
 
 use crate::error::{Error, Kind, Result};
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -33,7 +34,7 @@ impl Url {
             _ => return Err(bad("only http and https URLs are used here", text)),
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (host, port) = parse_authority(&rest[..end])?;
+        let (host, port) = parse_authority(&rest[..end]).map_err(|why| bad(why, text))?;
         let (path, query) = split_tail(&rest[end..]);
         Ok(Url { secure, host, port, path: resolve_dots(path), query: query.map(str::to_owned) })
     }
@@ -150,19 +151,18 @@ pub fn is_loopback(host: &str) -> bool {
 }
 
 /// Splits `host[:port]` and checks both. Returns the host in lower case, IPv6 in brackets.
-/// Errors: Source: credentials, an empty or malformed host, a port that is none.
-pub fn parse_authority(text: &str) -> Result<(String, Option<u16>)> {
+/// Errors: why not: credentials, an empty or malformed host, a port that is none.
+pub fn parse_authority(text: &str) -> std::result::Result<(String, Option<u16>), &'static str> {
     if text.contains('@') {
-        // The text itself may hold a password: it is not repeated.
-        return Err(Error::new(Kind::Source, "a URL must not carry a user name or password"));
+        return Err("a URL must not carry a user name or password");
     }
     let (host, port) = if text.starts_with('[') {
-        let end = text.find(']').ok_or_else(|| bad("IPv6 address without closing bracket", text))?;
+        let end = text.find(']').ok_or("IPv6 address without closing bracket")?;
         let after = &text[end + 1..];
         match after.strip_prefix(':') {
             Some(port) => (&text[..=end], Some(port)),
             None if after.is_empty() => (text, None),
-            None => return Err(bad("nothing but a port may follow an IPv6 address", text)),
+            None => return Err("nothing but a port may follow an IPv6 address"),
         }
     } else {
         match text.split_once(':') {
@@ -175,19 +175,16 @@ pub fn parse_authority(text: &str) -> Result<(String, Option<u16>)> {
         None => None,
         Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => match digits.parse::<u16>() {
             Ok(port) if port != 0 => Some(port),
-            _ => return Err(bad("port is not between 1 and 65535", text)),
+            _ => return Err("port is not between 1 and 65535"),
         },
-        Some(_) => return Err(bad("port is not a number (IPv6 addresses go in brackets)", text)),
+        Some(_) => return Err("port is not a number (IPv6 addresses go in brackets)"),
     };
     Ok((host.to_ascii_lowercase(), port))
 }
 
-fn check_host(host: &str) -> Result<()> {
+fn check_host(host: &str) -> std::result::Result<(), &'static str> {
     if let Some(inner) = host.strip_prefix('[') {
-        return match inner.trim_end_matches(']').parse::<Ipv6Addr>() {
-            Ok(_) => Ok(()),
-            Err(_) => Err(bad("not an IPv6 address", host)),
-        };
+        return inner.trim_end_matches(']').parse::<Ipv6Addr>().map(|_| ()).map_err(|_| "not an IPv6 address");
     }
     let label = |l: &str| {
         !l.is_empty()
@@ -197,20 +194,33 @@ fn check_host(host: &str) -> Result<()> {
             && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     if host.is_empty() {
-        return Err(bad("host is missing", host));
+        return Err("host is missing");
     }
     if host.len() > 253 || !host.strip_suffix('.').unwrap_or(host).split('.').all(label) {
-        return Err(bad("not a host name or address", host));
+        return Err("not a host name or address");
     }
     Ok(())
 }
 
 fn bad(why: &str, text: &str) -> Error {
-    let shown = text.split(['?', '#']).next().unwrap_or_default();
-    if shown.contains('@') {
-        return Error::new(Kind::Source, why).at("read URL", "(not shown: it may hold a password)");
+    Error::new(Kind::Source, why).at("read URL", format_args!("'{}'", without_secrets(text)))
+}
+
+/// Leaves out of a malformed URL or reference what may be secret: a query or fragment, and whatever stands before
+/// an `@`, since nobody can say where the password of a malformed one ends.
+pub(crate) fn without_secrets(text: &str) -> Cow<'_, str> {
+    let Some(end) = text.find(['?', '#']) else {
+        return match text.rfind('@') {
+            Some(at) => format!("***{}", &text[at..]).into(),
+            None => text.into(),
+        };
+    };
+    let (shown, hidden) = text.split_at(end);
+    match hidden.contains('@') {
+        // A password with a question mark in it, perhaps.
+        true => "***".into(),
+        false => format!("{}{}...", without_secrets(shown), &hidden[..1]).into(),
     }
-    Error::new(Kind::Source, why).at("read URL", format_args!("'{shown}'"))
 }
 
 fn check_text(text: &str) -> Result<()> {
@@ -356,8 +366,21 @@ mod tests {
     fn never_shows_what_may_be_secret() {
         let u = Url::parse("https://h/p?X-Amz-Signature=secret#frag").unwrap();
         assert!(!format!("{u} {u:?}").contains("secret"));
-        for text in ["https://user:secret@h/p", "https://h /p?secret", "ftp://user:secret@h/"] {
-            assert!(!Url::parse(text).unwrap_err().to_string().contains("secret"), "{text}");
+        for (text, shown) in [
+            ("https://user:secret@h/p", "'***@h/p'"),
+            ("https://secret:pa/ss@h", "'***@h'"),
+            ("https://user:secret/x@h", "'***@h'"),
+            ("https://user:s?secret@h", "'***'"),
+            ("https://user:s@secret?x@h", "'***'"),
+            ("https://user:x#secret@h", "'***'"),
+            ("https://a:secret@b:secret@h:x/", "'***@h:x/'"),
+            ("https://h /p?secret", "'https://h /p?...'"),
+            ("https://h:x/p#secret?y", "'https://h:x/p#...'"),
+            ("ftp://user:secret@h/", "'***@h/'"),
+            ("user:secret@h", "'***@h'"),
+        ] {
+            let e = Url::parse(text).unwrap_err().to_string();
+            assert!(!e.contains("secret") && e.contains(shown), "{text}: {e}");
         }
     }
 

@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use support::registry::{Ca, Files, Guard, INITRAMFS_TYPE, KERNEL_TYPE, Registry, oras};
 use support::web::{Answer, Web};
 use support::{command, need, run};
@@ -47,6 +48,7 @@ fn layout(path: &Path, tag: Option<&str>) -> Box<dyn Source> {
 fn check_files(source: &mut dyn Source, artifact: &Artifact, files: &Files) {
     for (file, want) in [(&artifact.kernel, &files.kernel), (&artifact.initramfs, &files.initramfs)] {
         let mut bytes = Vec::new();
+        source.probe(file).unwrap();
         source.open(file).unwrap().read_to_end(&mut bytes).unwrap();
         assert!(&bytes == want, "{} bytes of {}", bytes.len(), want.len());
         assert_eq!((Digest::of(&bytes), bytes.len() as u64), (file.sha256, file.size_bytes));
@@ -280,7 +282,8 @@ fn a_web_server_serves_latest_json_and_what_it_names() {
     }
     refused(http(&web.url("/none")).resolve("amd64"), Kind::Network, "is the path right?");
     let seen = web.seen();
-    assert!(seen.iter().all(|line| line.starts_with("GET ")), "{seen:?}");
+    let plain_get = |line: &String| line.starts_with("GET ") || (line.starts_with("HEAD ") && !line.contains("json"));
+    assert!(seen.iter().all(plain_get), "{seen:?}");
     let spec = SourceSpec::Http { server: "http://192.0.2.1/".to_owned(), plain_http: PlainHttp::Auto };
     refused(open(spec, options()).resolve("amd64"), Kind::Config, "plain_http = yes");
 }
@@ -302,6 +305,77 @@ fn a_web_server_that_sends_something_else_is_caught() {
     assert!(e.kind() == Kind::Digest && e.to_string().contains("sends 5 bytes"), "{e}");
     refused(http(&web.url("/big")).resolve("amd64"), Kind::Source, "longer than");
     refused(http(&web.url("/bad")).resolve("amd64"), Kind::Source, "not valid JSON");
+}
+
+#[test]
+fn a_file_can_be_asked_for_without_being_fetched() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = Files::new(dir.path(), "amd64");
+    let status = Arc::new(AtomicU16::new(200));
+    let (json, said, kernel) = (latest_json(&files, ""), status.clone(), files.kernel.clone());
+    let web = Web::start_by_method(move |method, path| match (method, path, said.load(Ordering::Relaxed)) {
+        (_, "/latest.json", _) => Answer::ok(json.clone()),
+        ("HEAD", _, 200) => Answer::ok(kernel.clone()),
+        ("HEAD", _, status) => Answer::status(status),
+        _ => Answer::status(500),
+    });
+    let mut source = http(&web.url(""));
+    let artifact = source.resolve("amd64").unwrap();
+    source.probe(&artifact.kernel).unwrap();
+    let e = source.probe(&artifact.initramfs).unwrap_err();
+    assert!(e.kind() == Kind::Digest && e.to_string().contains("the server sends"), "{e}");
+    for (code, ok) in [(405, true), (501, true), (404, false), (410, false), (503, false)] {
+        status.store(code, Ordering::Relaxed);
+        let got = source.probe(&artifact.initramfs);
+        assert_eq!(got.is_ok(), ok, "{code}");
+        assert!(got.err().is_none_or(|e| e.kind() == Kind::Network && e.to_string().contains(&code.to_string())));
+    }
+    let fetched = web.seen().iter().filter(|line| line.starts_with("GET ")).count();
+    assert_eq!(fetched, 1, "{:?}", web.seen());
+}
+
+#[test]
+fn an_initramfs_may_come_with_the_encoding_it_is_stored_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = Files::new(dir.path(), "amd64");
+    let (json, kernel, initramfs) = (latest_json(&files, ""), files.kernel.clone(), files.initramfs.clone());
+    let web = Web::start(move |path| match path {
+        "/latest.json" => Answer::ok(json.clone()),
+        "/vmlinuz" => Answer::ok(kernel.clone()),
+        // As Apache does where AddEncoding knows the ending.
+        _ => Answer::ok(initramfs.clone()).header("Content-Encoding", "x-gzip"),
+    });
+    let mut source = http(&web.url(""));
+    let artifact = source.resolve("amd64").unwrap();
+    source.probe(&artifact.initramfs).unwrap();
+    check_files(source.as_mut(), &artifact, &files);
+}
+
+#[test]
+fn long_release_notes_are_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = Files::new(dir.path(), "amd64");
+    let long = "n".repeat((4 << 20) - 8192);
+    let json = latest_json(&files, "").replace("first\\nsecond", &long).replace("stable", &"c".repeat(5000));
+    let notes = format!(r#""io.kubesolo.os.release_notes":"{long}","io.kubesolo.os.version":"1.2.0""#);
+    let layer = |t: &str, c: &str| format!(r#"{{"mediaType":"{t}","digest":"sha256:{}","size":9}}"#, c.repeat(64));
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"layers":[{},{}],"annotations":{{{notes}}}}}"#,
+        layer(KERNEL_TYPE, "a"),
+        layer(INITRAMFS_TYPE, "b")
+    );
+    let digest = Digest::of(manifest.as_bytes());
+    let web = Web::start(move |path| match path {
+        "/latest.json" => Answer::ok(json.clone()),
+        _ => Answer::ok(manifest.clone()).header("Content-Type", MANIFEST_TYPE),
+    });
+    let from_http = http(&web.url("")).resolve("amd64").unwrap();
+    assert_eq!(from_http.channel, Some("c".repeat(1024)));
+    let from_registry = plain(&format!("127.0.0.1:{}/os:v1", web.port)).resolve("amd64").unwrap();
+    assert_eq!(from_registry.digest, digest, "the identity is that of the document as it was sent");
+    for artifact in [from_http, from_registry] {
+        assert_eq!(artifact.release_notes, Some("n".repeat(64 << 10)));
+    }
 }
 
 /// A registry that serves `manifest` by tag, and by digest whatever `child` makes of a request.
@@ -390,6 +464,7 @@ fn a_registry_that_lies_is_caught() {
     refused(plain(&pinned).resolve("amd64"), Kind::Digest, "the answer hashes to");
     // A blob of another length is refused before a byte of it is used.
     let mut source = plain(&format!("127.0.0.1:{}/os:v1", cases[1].0.port));
-    let e = source.open(&artifact.kernel).err().unwrap();
-    assert!(e.kind() == Kind::Digest && e.to_string().contains("the registry sends"), "{e}");
+    for e in [source.open(&artifact.kernel).err().unwrap(), source.probe(&artifact.kernel).unwrap_err()] {
+        assert!(e.kind() == Kind::Digest && e.to_string().contains("the registry sends"), "{e}");
+    }
 }

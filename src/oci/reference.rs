@@ -4,7 +4,7 @@
 
 use super::digest::Digest;
 use crate::error::{Error, Kind, Result};
-use crate::url::parse_authority;
+use crate::url::{parse_authority, without_secrets};
 use std::fmt;
 
 /// Longest host and repository together, in bytes: what registries of today accept.
@@ -49,7 +49,7 @@ impl Reference {
             None => (path, None),
         };
         let (mut host, port) = parse_authority(authority)
-            .map_err(|e| bad("registry host is malformed").hint(format!("{e}; IPv6 addresses go in brackets")))?;
+            .map_err(|why| bad("registry host is malformed").hint(format!("{why}; IPv6 addresses go in brackets")))?;
         if !is_repository(path) {
             return Err(bad("repository name is malformed: lower-case letters, digits and single separators . _ -"));
         }
@@ -169,11 +169,13 @@ fn is_repository(path: &str) -> bool {
     })
 }
 
-/// Quotes foreign text for a message, unless it may hold a password.
+/// Quotes foreign text for a message, without what may be secret in it.
 fn shown(text: &str) -> String {
-    match text.split_once('@') {
-        Some((before, _)) if !before.trim_start_matches("oci://").contains('/') => "(not shown)".to_owned(),
-        _ => format!("'{text}'"),
+    // What a reference is pinned to is no secret; without its name nobody would know which one is meant.
+    let (name, pin) = text.rfind("@sha256:").map_or((text, ""), |at| text.split_at(at));
+    match pin.contains(['/', '?', '#']) {
+        true => format!("'{}'", without_secrets(text)),
+        false => format!("'{}{pin}'", without_secrets(name)),
     }
 }
 
@@ -251,10 +253,25 @@ mod tests {
             assert_eq!(e.exit_code(), 2, "{text}");
             assert!(e.to_string().contains(word), "{text}: {e}");
         }
-        for text in ["oci://user:secret@r/os:v1", "user:secret@r/os"] {
-            let e = Reference::parse(text).unwrap_err();
-            assert!(!e.to_string().contains("secret"), "{e}");
+        let pinned = format!("r/OS@sha256:{HEX}");
+        for (text, shown) in [
+            ("oci://user:secret@r/os:v1", "'***@r/os:v1'"),
+            ("user:secret@r/os", "'***@r/os'"),
+            ("oci://user:secret/ss@h/x", "'***@h/x'"),
+            ("user:secret/ss@sha256.example", "'***@sha256.example'"),
+            ("oci://user:secret@sha256:5000/x", "'***@sha256:5000/x'"),
+            ("h/repo:tag?token=secret", "'h/repo:tag?...'"),
+            ("h/repo?token=secret", "'h/repo?...'"),
+            ("https://h/repo:tag?token=secret", "'https://h/repo:tag?...'"),
+            ("user:secret@h/os@sha256:00", "'***@h/os@sha256:00'"),
+            ("r/os@sha256:00?secret", "'***@sha256:00?...'"),
+            (pinned.as_str(), pinned.as_str()),
+        ] {
+            let e = Reference::parse(text).unwrap_err().to_string();
+            assert!(!e.contains("secret") && e.contains(shown), "{text}: {e}");
         }
+        let e = Reference::parse("r/os").unwrap().with_tag("v1?token=secret").unwrap_err().to_string();
+        assert!(!e.contains("secret"), "{e}");
     }
 
     #[test]

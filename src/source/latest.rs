@@ -5,7 +5,7 @@
 //! `initramfs` never do: a file must not reach a machine it was not listed for.
 //! Must never: fetch a file's bytes to describe it, or take a file without digest and size.
 
-use super::{Artifact, FileRef, Place, Source, bounded, check_version};
+use super::{Artifact, FileRef, Place, Source, bounded, check_length, check_version, kept};
 use crate::error::{Error, Kind, Result};
 use crate::http::Client;
 use crate::json::{self, Field};
@@ -65,27 +65,35 @@ impl Latest {
 
 impl Source for Latest {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
-        let document = self.client.document(&self.url, "application/json", DOCUMENT_CAP)?;
+        let mut document = self.client.document(&self.url, "application/json", DOCUMENT_CAP)?;
+        json::shorten(&mut document.body).map_err(|e| e.at("read", &document.final_url))?;
         parse(&document.body, &document.final_url, architecture, &self.describe())
     }
 
     fn open(&mut self, file: &FileRef) -> Result<Box<dyn Read>> {
-        let Place::Url(url) = &file.place else {
-            return Err(Error::new(Kind::Internal, "the file belongs to another source").at("open", file.sha256));
-        };
-        let body = self.client.stream(url, "*/*")?;
-        match body.length {
-            Some(n) if n != file.size_bytes => Err(Error::new(
-                Kind::Digest,
-                format!("the server sends {n} bytes, latest.json says {}", file.size_bytes),
-            )
-            .at("fetch", url)),
-            _ => Ok(bounded(body.reader, file.size_bytes)),
-        }
+        let url = place(file)?;
+        let body = self.client.stream(url, "*/*", file.size_bytes)?;
+        check_length(body.length, file, SAID).map_err(|e| e.at("fetch", url))?;
+        Ok(bounded(body.reader, file.size_bytes))
+    }
+
+    fn probe(&mut self, file: &FileRef) -> Result<()> {
+        let url = place(file)?;
+        check_length(self.client.probe(url)?, file, SAID).map_err(|e| e.at("fetch", url))
     }
 
     fn describe(&self) -> String {
         format!("http {}", self.url)
+    }
+}
+
+/// Who sends a file, and what says how long it is.
+const SAID: (&str, &str) = ("the server", "latest.json");
+
+fn place(file: &FileRef) -> Result<&Url> {
+    match &file.place {
+        Place::Url(url) => Ok(url),
+        Place::Blob => Err(Error::new(Kind::Internal, "the file belongs to another source").at("open", file.sha256)),
     }
 }
 
@@ -142,8 +150,8 @@ fn choose(raw: RawDocument, architecture: &str) -> Result<(RawEntry, String)> {
 impl RawEntry {
     fn check(self, base: &Url, place: &str, name: &str) -> Result<Artifact> {
         let field = |f: &str| format!("{place}{f}");
-        let text = |value: Field<String>, f: &str| value.optional(&field(f));
-        let version = check_version(text(self.version, "version")?, &field("version"))?;
+        let text = |value: Field<String>, f: &str| value.optional(&field(f)).map(|v| v.map(kept));
+        let version = check_version(self.version.optional(&field("version"))?, &field("version"))?;
         let architecture = text(self.architecture, "architecture")?;
         let kernel = check_file(self.kernel, base, &field("kernel"))?;
         let initramfs = check_file(self.initramfs, base, &field("initramfs"))?;
@@ -153,7 +161,7 @@ impl RawEntry {
             channel: text(self.channel, "channel")?,
             architecture,
             min_compatible_version: text(self.min_compatible_version, "min_compatible_version")?,
-            release_notes: text(self.release_notes, "release_notes")?,
+            release_notes: self.release_notes.optional(&field("release_notes"))?,
             release_date: text(self.release_date, "release_date")?,
             expires: text(self.expires, "expires")?,
             index_digest: None,

@@ -52,7 +52,8 @@ impl Layout {
         self.check_marker()?;
         let path = self.path.join("index.json");
         let name = path.display().to_string();
-        let bytes = read_document(&path)?;
+        let mut bytes = read_document(&path)?;
+        json::shorten(&mut bytes).map_err(|e| e.at("read", &name))?;
         match manifest::parse(&bytes, Some(INDEX_TYPE), &name)? {
             Document::Index(index) => {
                 choose(index.entries(), self.tag.as_deref()).cloned().map_err(|e| e.at("read", name))
@@ -74,6 +75,16 @@ impl Layout {
         Ok(directory.join(digest.hex()))
     }
 
+    fn open_blob(&self, file: &FileRef) -> Result<File> {
+        let path = self.blob(file.sha256)?;
+        let (blob, size_bytes) = open_regular(&path)?;
+        if size_bytes != file.size_bytes {
+            return Err(Error::new(Kind::Digest, format!("{size_bytes} bytes, the manifest says {}", file.size_bytes))
+                .at("open", path.display()));
+        }
+        Ok(blob)
+    }
+
     fn fetch(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
         check_document_size(descriptor.size_bytes).map_err(|e| e.at("read", descriptor.digest))?;
         let path = self.blob(descriptor.digest)?;
@@ -87,19 +98,20 @@ impl Source for Layout {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
         let top = self.top()?;
         let name = format!("document {}", top.digest);
-        let document = manifest::parse(&self.fetch(&top)?, Some(&top.media_type), &name)?;
+        let mut bytes = self.fetch(&top)?;
+        json::shorten(&mut bytes).map_err(|e| e.at("read", &name))?;
+        let document = manifest::parse(&bytes, Some(&top.media_type), &name)?;
+        drop(bytes);
         let fetch: Fetch = &mut |descriptor| self.fetch(descriptor);
         follow(document, top.digest, architecture, &self.describe(), fetch)
     }
 
     fn open(&mut self, file: &FileRef) -> Result<Box<dyn Read>> {
-        let path = self.blob(file.sha256)?;
-        let (reader, size_bytes) = open_regular(&path)?;
-        if size_bytes != file.size_bytes {
-            return Err(Error::new(Kind::Digest, format!("{size_bytes} bytes, the manifest says {}", file.size_bytes))
-                .at("open", path.display()));
-        }
-        Ok(bounded(reader, file.size_bytes))
+        Ok(bounded(self.open_blob(file)?, file.size_bytes))
+    }
+
+    fn probe(&mut self, file: &FileRef) -> Result<()> {
+        self.open_blob(file).map(drop)
     }
 
     fn describe(&self) -> String {
@@ -132,7 +144,7 @@ fn open_regular(path: &Path) -> Result<(File, u64)> {
 fn read_document(path: &Path) -> Result<Vec<u8>> {
     let (file, size_bytes) = open_regular(path)?;
     check_document_size(size_bytes).map_err(|e| e.at("read", path.display()))?;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(size_bytes as usize + 1);
     file.take(DOCUMENT_CAP + 1).read_to_end(&mut bytes).io(Kind::Source, "read", path.display())?;
     check_document_size(bytes.len() as u64).map_err(|e| e.at("read", path.display()))?;
     Ok(bytes)

@@ -156,6 +156,11 @@ fn damaged_documents_and_files_are_seen() {
     let a = source.resolve("amd64").unwrap();
     fs::write(fixture.blob(a.kernel.sha256), "kernel+").unwrap();
     assert_eq!(source.open(&a.kernel).err().unwrap().kind(), Kind::Digest);
+    assert_eq!(source.probe(&a.kernel).err().unwrap().kind(), Kind::Digest);
+    source.probe(&a.initramfs).unwrap();
+    fs::remove_file(fixture.blob(a.initramfs.sha256)).unwrap();
+    let e = source.probe(&a.initramfs).err().unwrap();
+    assert!(e.kind() == Kind::Source && e.to_string().contains("No such file"), "{e}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod registry;
 
 use crate::error::{Error, Kind, Result};
 use crate::http::Client;
+use crate::json;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{self, Choice, Descriptor, Document, Index, Manifest};
 use crate::oci::reference::Reference;
@@ -20,6 +21,8 @@ pub use crate::http::PlainHttp;
 
 /// Longest version, in characters.
 const MAX_VERSION: usize = 128;
+/// Longest text of an artifact that is kept, in bytes; release notes have [`json::MAX_TEXT`].
+const MAX_TEXT: usize = 1 << 10;
 
 /// Names one file of an artifact: how long it is, what it must hash to, and where it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +44,7 @@ pub(crate) enum Place {
 }
 
 /// Describes what a source offers for one architecture. Every text is as the source gave it, so it goes
-/// through `text::printable` before it is shown.
+/// through `text::printable` before it is shown; what is longer than 1 KiB is cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
     /// Version: 1 to 128 printable ASCII characters without spaces.
@@ -52,7 +55,7 @@ pub struct Artifact {
     pub architecture: Option<String>,
     /// Lowest version that can be updated to this one.
     pub min_compatible_version: Option<String>,
-    /// Release notes, possibly long, possibly with newlines.
+    /// Release notes, possibly with newlines; at most the first 64 KiB of them.
     pub release_notes: Option<String>,
     /// Release date.
     pub release_date: Option<String>,
@@ -81,6 +84,10 @@ pub trait Source {
     /// Returns: at most one byte more than `size_bytes`; **unverified**: the reader of it checks length and digest.
     /// Errors: as above; Digest: the source announces another length.
     fn open(&mut self, file: &FileRef) -> Result<Box<dyn Read>>;
+
+    /// Says whether a file can be had, and reads nothing of it: asked before its old copy is given up.
+    /// Errors: as [`Source::open`]. A server that can not say is taken to have it.
+    fn probe(&mut self, file: &FileRef) -> Result<()>;
 
     /// Names the source for people, without secrets.
     fn describe(&self) -> String;
@@ -189,7 +196,8 @@ fn look_into<'a>(
 
 fn fetch_manifest(descriptor: &Descriptor, fetch: Fetch) -> Result<Manifest> {
     let name = format!("manifest {}", descriptor.digest);
-    let bytes = fetch(descriptor)?;
+    let mut bytes = fetch(descriptor)?;
+    json::shorten(&mut bytes).map_err(|e| e.at("read", &name))?;
     match manifest::parse(&bytes, Some(&descriptor.media_type), &name)? {
         Document::Manifest(m) => Ok(m),
         Document::Index(_) => {
@@ -212,18 +220,39 @@ fn artifact(
     let blob = |d: Descriptor| FileRef { size_bytes: d.size_bytes, sha256: d.digest, place: Place::Blob };
     Ok(Artifact {
         version,
-        channel: meta.channel,
-        architecture: meta.architecture.or(platform.map(str::to_owned)),
-        min_compatible_version: meta.min_compatible_version,
+        channel: meta.channel.map(kept),
+        architecture: meta.architecture.or(platform.map(str::to_owned)).map(kept),
+        min_compatible_version: meta.min_compatible_version.map(kept),
         release_notes: meta.release_notes,
-        release_date: meta.release_date,
-        expires: meta.expires,
+        release_date: meta.release_date.map(kept),
+        expires: meta.expires.map(kept),
         digest,
         index_digest,
         source: name.to_owned(),
         kernel: blob(kernel),
         initramfs: blob(initramfs),
     })
+}
+
+/// Holds the length that a source announces, if it does, against what was said of a file.
+/// Input: `said`: who announces it, and what said it before. Errors: Digest: another one.
+fn check_length(announced: Option<u64>, file: &FileRef, said: (&str, &str)) -> Result<()> {
+    match announced {
+        Some(n) if n != file.size_bytes => {
+            let ((who, what), size) = (said, file.size_bytes);
+            Err(Error::new(Kind::Digest, format!("{who} sends {n} bytes, {what} says {size}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Cuts a text to what is kept of it.
+fn kept(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().take(MAX_TEXT + 1).find(|(at, c)| at + c.len_utf8() > MAX_TEXT) {
+        text.truncate(end);
+    }
+    text.shrink_to_fit();
+    text
 }
 
 /// Bounds a reader to one byte more than the file has, so that too much is seen and not endured.
@@ -246,6 +275,20 @@ mod tests {
         }
         assert!(check_version(None, "v").unwrap_err().to_string().contains("'v' is missing"));
         assert_eq!(check_version(Some("1.2.0-rc.1+b".to_owned()), "v").unwrap(), "1.2.0-rc.1+b");
+    }
+
+    #[test]
+    fn texts_are_kept_up_to_1_kib() {
+        for (text, kept_bytes) in
+            [("x".repeat(2000), 1024), ("x".repeat(1024), 1024), ("é".repeat(2000), 1024), ("€".repeat(342), 1023)]
+        {
+            let short = kept(text.clone());
+            assert!(
+                text.starts_with(&short) && short.len() == kept_bytes && short.capacity() < 1100,
+                "{}",
+                short.len()
+            );
+        }
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //! A tag is resolved once; everything after that goes by digest. Must never: use a document whose bytes
 //! do not hash to the digest that was asked for, or ask for a blob just to learn about it.
 
-use super::{Artifact, Fetch, FileRef, PlainHttp, Source, bounded, check_bytes, follow};
+use super::{Artifact, Fetch, FileRef, PlainHttp, Source, bounded, check_bytes, check_length, follow};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Client, Document};
+use crate::json;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{self, ACCEPT, DOCUMENT_CAP, Descriptor};
 use crate::oci::reference::Reference;
@@ -58,6 +59,9 @@ impl Registry {
     }
 }
 
+/// Who sends a blob, and what says how long it is.
+const SAID: (&str, &str) = ("the registry", "the manifest");
+
 /// Holds Docker-Content-Digest, where it was sent, against the bytes.
 /// Errors: Digest: it is another one. Source: it is none.
 fn check_header(document: &Document, digest: Digest) -> Result<()> {
@@ -84,7 +88,8 @@ fn check_type(document: &Document, want: &str) -> Result<()> {
 impl Source for Registry {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
         let name = self.describe();
-        let (top, digest) = self.top()?;
+        let (mut top, digest) = self.top()?;
+        json::shorten(&mut top.body).map_err(|e| e.at("read", &self.reference))?;
         let document = manifest::parse(&top.body, top.content_type.as_deref(), &self.reference.to_string())?;
         drop(top);
         let fetch: Fetch = &mut |descriptor| self.fetch(descriptor);
@@ -93,15 +98,15 @@ impl Source for Registry {
 
     fn open(&mut self, file: &FileRef) -> Result<Box<dyn Read>> {
         let url = self.url("blobs", &file.sha256.to_string());
-        let body = self.client.stream(&url, "*/*")?;
-        match body.length {
-            Some(n) if n != file.size_bytes => Err(Error::new(
-                Kind::Digest,
-                format!("the registry sends {n} bytes, the manifest says {}", file.size_bytes),
-            )
-            .at("fetch", url)),
-            _ => Ok(bounded(body.reader, file.size_bytes)),
-        }
+        let body = self.client.stream(&url, "*/*", file.size_bytes)?;
+        check_length(body.length, file, SAID).map_err(|e| e.at("fetch", url))?;
+        Ok(bounded(body.reader, file.size_bytes))
+    }
+
+    /// Source: distribution-spec 1.1, "Checking if content exists in the registry" (end-2, HEAD).
+    fn probe(&mut self, file: &FileRef) -> Result<()> {
+        let url = self.url("blobs", &file.sha256.to_string());
+        check_length(self.client.probe(&url)?, file, SAID).map_err(|e| e.at("fetch", url))
     }
 
     fn describe(&self) -> String {

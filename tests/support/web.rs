@@ -1,4 +1,4 @@
-//! A small HTTP server for a test: what it answers is a function of method and path.
+//! A small HTTP server for a test: what it answers is a function of the request.
 
 use std::io::Cursor;
 use std::sync::{Arc, Mutex};
@@ -38,6 +38,11 @@ pub struct Web {
 impl Web {
     /// Starts one. Input: `answer`: gets path and query.
     pub fn start(answer: impl Fn(&str) -> Answer + Send + 'static) -> Web {
+        Web::start_by_method(move |_, path| answer(path))
+    }
+
+    /// Starts one. Input: `answer`: gets the method, and path and query. To HEAD, no body is sent.
+    pub fn start_by_method(answer: impl Fn(&str, &str) -> Answer + Send + 'static) -> Web {
         let server = Arc::new(Server::http("127.0.0.1:0").unwrap());
         let port = server.server_addr().to_ip().unwrap().port();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -45,7 +50,7 @@ impl Web {
         let thread = thread::spawn(move || {
             for request in incoming.incoming_requests() {
                 log.lock().unwrap().push(format!("{} {}", request.method(), request.url()));
-                let Answer { status, headers, body } = answer(request.url());
+                let Answer { status, headers, body } = answer(request.method().as_str(), request.url());
                 let length = body.len();
                 let mut response = Response::new(status.into(), Vec::new(), Cursor::new(body), Some(length), None);
                 for (name, value) in headers {

@@ -49,7 +49,9 @@ impl Check {
                     bytes = &bytes[bytes.iter().take_while(|b| **b == 0).count()..];
                     continue;
                 }
-                None if self.members == MEMBERS_MAX => return Err(format!("it has more than {MEMBERS_MAX} gzip members")),
+                None if self.members == MEMBERS_MAX => {
+                    return Err(format!("it has more than {MEMBERS_MAX} gzip members"));
+                }
                 None => {
                     self.members += 1;
                     GzDecoder::new(Count(self.inflated_bytes))

@@ -63,9 +63,16 @@ impl Mounts {
             Access::Read => None,
             Access::Write => Some(lock(part)?),
         };
-        wait_while_busy(|| sys::mount(&part.node, &dir, fstype, access, options))
-            .io(Kind::Device, "mount", what)
-            .map_err(|e| e.hint("if it is busy: another run is at work on it"))?;
+        let limit = match access {
+            Access::Read => READ_BUSY_LIMIT,
+            Access::Write => WRITE_BUSY_LIMIT,
+        };
+        match wait_while_busy(limit, || sys::mount(&part.node, &dir, fstype, access, options)) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                return Err(Error::new(Kind::Busy, "another run is at work on it").at("mount", what));
+            }
+            mounted => mounted.io(Kind::Device, "mount", what)?,
+        }
         Ok(Mounted { dir, owned: true, _lock: lock })
     }
 
@@ -80,16 +87,18 @@ impl Mounts {
     }
 }
 
-/// How long a mount that is refused as busy is tried again: a reader is done in milliseconds.
-const BUSY_LIMIT: Duration = Duration::from_secs(3);
+/// How long a mount that is refused as busy is tried again. A reader is done in milliseconds, so a writer waits for
+/// it; a writer may take minutes, so a reader says so instead.
+const WRITE_BUSY_LIMIT: Duration = Duration::from_secs(3);
+const READ_BUSY_LIMIT: Duration = Duration::from_millis(300);
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The kernel mounts one file system read-only or read-write, not both: whoever looks at it keeps a writer out.
-fn wait_while_busy(mut mount: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+fn wait_while_busy(limit: Duration, mut mount: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     let start = Instant::now();
     loop {
         match mount() {
-            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && start.elapsed() < BUSY_LIMIT => {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && start.elapsed() < limit => {
                 std::thread::sleep(BUSY_PAUSE);
             }
             ended => return ended,
@@ -104,7 +113,9 @@ fn lock(part: &Partition) -> Result<File> {
     let device = File::open(&part.node).io(Kind::Device, "open", &what)?;
     match sys::try_lock(&device).io(Kind::Device, "lock", &what)? {
         true => Ok(device),
-        false => Err(Error::new(Kind::Busy, "another run writes to it").at("lock", what).hint("wait until that run ends")),
+        false => {
+            Err(Error::new(Kind::Busy, "another run writes to it").at("lock", what).hint("wait until that run ends"))
+        }
     }
 }
 

@@ -81,7 +81,18 @@ impl<'a> Session<'a> {
         let (block, vars) = loaded.usable().map(|(block, vars)| (block.clone(), vars))?;
         let signature = config.signature;
         let mut session = Session {
-            machine, running, state, failures, vars, system, signature, must_record, block, env, data, _lock: lock,
+            machine,
+            running,
+            state,
+            failures,
+            vars,
+            system,
+            signature,
+            must_record,
+            block,
+            env,
+            data,
+            _lock: lock,
         };
         session.record_the_past()?;
         Ok(session)

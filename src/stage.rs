@@ -65,7 +65,11 @@ pub fn invalidate(dir: &Path) -> Result<()> {
     atomic::remove(&record).io(Kind::Device, "remove", record.display())?;
     for name in own_names() {
         let path = dir.join(name);
-        match fs::remove_file(&path) {
+        let removed = match fs::remove_file(&path) {
+            Err(e) if e.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(&path),
+            removed => removed,
+        };
+        match removed {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).io(Kind::Device, "remove", path.display()),
             _ => {}
         }

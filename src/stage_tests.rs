@@ -98,6 +98,7 @@ fn the_record_goes_first_and_comes_last() {
     stage(dir.path(), &record_of(b"old"), false, b"old").unwrap();
     finish(dir.path(), &full_record(b"old")).unwrap();
     fs::write(dir.path().join("lost+found.txt"), b"not ours").unwrap();
+    fs::create_dir_all(dir.path().join("vmlinuz.part/x")).unwrap();
     assert_eq!(fs::read_to_string(dir.path().join(VERSION)).unwrap(), "1.2.0\n");
     invalidate(dir.path()).unwrap();
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();

@@ -154,9 +154,15 @@ fn broken_files_are_errors() {
     for end in 0..good.trim_end().len() {
         assert!(State::parse(&good.as_bytes()[..end]).is_err());
     }
-    for bad in ["{\"phase\":\"flying\"}", "{\"phase\":\"idle\",\"target_slot\":\"C\"}",
+    for bad in [
+        "{\"phase\":\"flying\"}",
+        "{\"phase\":\"idle\",\"target_slot\":\"C\"}",
         "{\"phase\":\"activated\"}",
-        "{\"phase\":\"verifying\",\"target_slot\":null}", "[]", "null", "{\"phase\":1}"] {
+        "{\"phase\":\"verifying\",\"target_slot\":null}",
+        "[]",
+        "null",
+        "{\"phase\":1}",
+    ] {
         assert_eq!(State::parse(bad.as_bytes()).unwrap_err().exit_code(), 7, "{bad}");
     }
 }

@@ -35,7 +35,7 @@ fn two_runs_never_write_the_same_slot() {
     first
         .agent(&["apply", "--state", state.to_str().unwrap(), "--server", &good.url("")])
         .expect(8, &["another run holds it"]);
-    second.agent(&["apply", "--server", &good.url("")]).expect(8, &["another run writes to it", "KSOLOB"]);
+    second.agent(&["apply", "--server", &good.url("")]).expect(8, &["another run is at work on it", "KSOLOB"]);
     // Looking is answered all the same, and says why slot B can not be looked into.
     let status = first.agent(&["status", "--json"]).expect(0, &[]);
     assert_eq!(status.jq("[.update.phase, .slots[0].valid, .slots[1].valid]"), r#"["downloading",true,false]"#);

@@ -76,14 +76,17 @@ pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wr
 
 fn describe(out: &mut dyn Write, attempt: &Attempt, slot: Slot, activated: bool, reboot: bool) -> Result<()> {
     let version = printable(&attempt.artifact().version);
-    say(out, &match attempt {
-        Attempt::UpToDate(_) => return say(out, &format!("{version} is running already: nothing to do")),
-        Attempt::StagedBefore(_) => format!("{version} is staged in slot {slot} already"),
-        Attempt::Staged(a) => {
-            let size = a.kernel.size_bytes.saturating_add(a.initramfs.size_bytes);
-            format!("{version} is staged in slot {slot} ({}, written and read back)", human_size(size))
-        }
-    })?;
+    say(
+        out,
+        &match attempt {
+            Attempt::UpToDate(_) => return say(out, &format!("{version} is running already: nothing to do")),
+            Attempt::StagedBefore(_) => format!("{version} is staged in slot {slot} already"),
+            Attempt::Staged(a) => {
+                let size = a.kernel.size_bytes.saturating_add(a.initramfs.size_bytes);
+                format!("{version} is staged in slot {slot} ({}, written and read back)", human_size(size))
+            }
+        },
+    )?;
     match activated {
         true => activate::say_activated(out, slot, reboot),
         false => say(out, "Next: `kubesolo-update activate`, then restart"),
@@ -208,7 +211,7 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
         initramfs: file_record(&artifact.initramfs),
     };
     // A source that is gone must not cost the slot its old content.
-    //PROBE source.probe(&artifact.initramfs)?;
+    source.probe(&artifact.initramfs)?;
     let mut kernel = source.open(&artifact.kernel)?;
     let mounted = session.machine.mount_target(slot)?;
     let dir = mounted.dir();

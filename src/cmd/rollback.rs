@@ -56,13 +56,18 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
         let result = if back == Back::Before { "rolled_back_before" } else { "rolled_back" };
         say_json(out, &Answer { result, slot: slot.to_string(), on_trial: back == Back::OnTrial })?;
     } else {
-        say(out, &match back {
-            Back::Before => format!("slot {slot} is active already; restart to go back"),
-            Back::Discard => format!("what was staged in slot {other} will not be tried; slot {slot} stays active"),
-            Back::Cancel => format!("the trial of slot {other} is called off; slot {slot} stays active"),
-            Back::ToConfirmed => format!("slot {slot}, which was confirmed before, is active again; restart to go back"),
-            Back::OnTrial => format!("slot {slot} is active, on trial for three boots; restart to go back"),
-        })?;
+        say(
+            out,
+            &match back {
+                Back::Before => format!("slot {slot} is active already; restart to go back"),
+                Back::Discard => format!("what was staged in slot {other} will not be tried; slot {slot} stays active"),
+                Back::Cancel => format!("the trial of slot {other} is called off; slot {slot} stays active"),
+                Back::ToConfirmed => {
+                    format!("slot {slot}, which was confirmed before, is active again; restart to go back")
+                }
+                Back::OnTrial => format!("slot {slot} is active, on trial for three boots; restart to go back"),
+            },
+        )?;
     }
     if args.reboot && !stays {
         return Err(reboot_machine());

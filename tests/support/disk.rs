@@ -179,7 +179,11 @@ impl Disk {
             if out.status.success() {
                 let device = String::from_utf8(out.stdout).unwrap().trim().to_string();
                 self.device = Some(device.clone());
-                run(command("partx").arg("-a").arg(&device));
+                // Whoever had the device before may have left a partition behind.
+                if !command("partx").arg("-a").arg(&device).output().unwrap().status.success() {
+                    let _ = command("partx").arg("-d").arg(&device).output().unwrap();
+                    run(command("partx").arg("-a").arg(&device));
+                }
                 for n in [EFI, A, B, DATA] {
                     assert!(self.node(n).exists(), "{} is missing", self.node(n).display());
                 }

@@ -5,7 +5,7 @@
 //! Must never: list an algorithm without forward secrecy, or one weaker than 112 bits.
 
 use crate::sys;
-use rustls::crypto::ring::{cipher_suite as suite, kx_group, sign};
+use rustls::crypto::ring::{cipher_suite as suite, kx_group};
 use rustls::crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::SigningKey;
@@ -77,8 +77,9 @@ impl SecureRandom for Random {
 struct Keys;
 
 impl KeyProvider for Keys {
-    fn load_private_key(&self, key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
-        sign::any_supported_type(&key)
+    /// Refuses: client certificates are not built yet, and loading keys costs size.
+    fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
+        Err(Error::General("client keys are not built yet".into()))
     }
 }
 

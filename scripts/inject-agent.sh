@@ -1,0 +1,187 @@
+#!/bin/sh
+# Puts the agent, its configuration, keys, health checks and boot hooks into an existing initramfs, by
+# appending one gzip'd cpio segment. What is there is copied byte for byte, and never unpacked.
+set -eu
+
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+HOOKS=$REPO/deploy/initramfs
+
+INITRAMFS=
+OUTPUT=
+AGENT=
+ARCH=
+CONF=
+KEYS=
+DRY_RUN=no
+FORCE=no
+WORK=
+
+usage() {
+    cat <<USAGE
+Usage: scripts/inject-agent.sh --initramfs IN --output OUT --agent BINARY [OPTION]...
+
+Appends a cpio segment with the agent and its boot hooks (deploy/initramfs/) to a gzip'd initramfs.
+
+  --arch amd64|arm64    architecture that the agent must be for (default: this machine's)
+  --conf FILE           becomes /etc/kubesolo/update.conf
+  --keys DIR            its *.pub, and its revoked/, become /etc/kubesolo/update-keys.d
+  --health-check FILE   becomes an executable in /etc/kubesolo/health.d (may be given more than once)
+  --force               replace OUT where it is there
+  --dry-run             check everything, say what would be appended, write nothing
+  -h, --help            this text
+
+With the same input and SOURCE_DATE_EPOCH (default: 0) the output is the same, byte for byte.
+USAGE
+}
+
+say() { printf 'inject-agent: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
+
+check_agent() {
+    machine=$(readelf -h "$AGENT" 2>/dev/null | sed -n 's/^ *Machine: *//p')
+    case $machine in
+        '') die "$AGENT is no program" ;;
+        *X86-64*) has=amd64 ;;
+        *AArch64*) has=arm64 ;;
+        *) die "$AGENT is for neither amd64 nor arm64, but $machine" ;;
+    esac
+    [ "$has" = "$ARCH" ] || die "$AGENT is for $has, not for $ARCH (--arch)"
+    if readelf -lW "$AGENT" | grep -q ' INTERP '; then
+        die "$AGENT is dynamically linked: an initramfs lacks its libraries (scripts/build.sh makes a static one)"
+    fi
+}
+
+# not_writable FILE: by others than its owner, who could let their own key in, or run what they like.
+not_writable() {
+    [ -z "$(find -L "$1" -prune -perm /022)" ] || die "$1: its group or everybody may write to it (chmod go-w)"
+}
+
+check_keys() {
+    [ -d "$KEYS" ] || die "--keys $KEYS is no directory"
+    not_writable "$KEYS"
+    found=no
+    for key in "$KEYS"/*.pub; do
+        [ -e "$key" ] || continue
+        found=yes
+        not_writable "$key"
+        if grep -q 'PRIVATE KEY' "$key"; then die "$key is a PRIVATE key: it must not leave your machine"; fi
+        grep -q 'BEGIN PUBLIC KEY' "$key" || die "$key is no public key in PEM"
+    done
+    [ "$found" = yes ] || die "there is no *.pub in $KEYS"
+}
+
+# In an appended segment, a directory replaces a symbolic link of that name, with all that lies behind it.
+check_links() {
+    for dir in usr usr/bin etc etc/kubesolo; do
+        if grep -q "^l.* \(\./\|/\)\{0,1\}$dir -> " "$WORK/listing"; then
+            die "/$dir is a symbolic link in $INITRAMFS: it cannot be added to"
+        fi
+    done
+}
+
+check() {
+    for tool in cpio gzip readelf find touch; do
+        command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh vm brings it"
+    done
+    [ -n "$INITRAMFS" ] || die "--initramfs is missing"
+    [ -n "$OUTPUT" ] || die "--output is missing"
+    [ -n "$AGENT" ] || die "--agent is missing"
+    case $ARCH in amd64 | arm64) ;; *) die "--arch must be amd64 or arm64, not '$ARCH'" ;; esac
+    for file in "$INITRAMFS" "$AGENT" ${CONF:+"$CONF"}; do
+        if [ ! -s "$file" ] || [ ! -f "$file" ]; then die "$file is no file, or empty"; fi
+    done
+    gzip -t <"$INITRAMFS" 2>/dev/null || die "$INITRAMFS is not whole gzip"
+    gzip -dc <"$INITRAMFS" | cpio -tv --quiet >"$WORK/listing" 2>/dev/null || die "$INITRAMFS holds no cpio archive"
+    check_links
+    check_agent
+    if [ -n "$CONF" ]; then not_writable "$CONF"; fi
+    if [ -n "$KEYS" ]; then check_keys; fi
+    while IFS= read -r file; do
+        if [ ! -f "$file" ] || [ ! -x "$file" ]; then die "--health-check $file is no executable file"; fi
+        not_writable "$file"
+    done <"$WORK/checks"
+    if [ -e "$OUTPUT" ]; then
+        [ "$FORCE" = yes ] || die "$OUTPUT is there already (--force replaces it)"
+        [ -f "$OUTPUT" ] || die "$OUTPUT is not a regular file"
+    fi
+    [ -d "$(dirname -- "$OUTPUT")" ] || die "the directory of $OUTPUT is missing"
+}
+
+# put MODE FILE PATH
+put() {
+    mkdir -p "$WORK/tree/$(dirname "$3")"
+    cp "$2" "$WORK/tree/$3"
+    chmod "$1" "$WORK/tree/$3"
+}
+
+make_tree() {
+    put 755 "$AGENT" usr/bin/kubesolo-update
+    for hook in boot health apply rescue; do
+        put 755 "$HOOKS/kubesolo-update-$hook" "usr/bin/kubesolo-update-$hook"
+    done
+    # busybox crond takes no file that others may read or write.
+    put 600 "$HOOKS/crontab" etc/kubesolo/crontabs/root
+    if [ -n "$CONF" ]; then put 644 "$CONF" etc/kubesolo/update.conf; fi
+    if [ -n "$KEYS" ]; then
+        for key in "$KEYS"/*.pub "$KEYS"/revoked/*; do
+            [ -f "$key" ] || continue
+            put 644 "$key" "etc/kubesolo/update-keys.d/${key#"$KEYS"/}"
+        done
+    fi
+    while IFS= read -r file; do put 755 "$file" "etc/kubesolo/health.d/$(basename "$file")"; done <"$WORK/checks"
+    find "$WORK/tree" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+}
+
+# Sorted, root's, and without inode and device numbers of this machine.
+make_segment() {
+    (cd "$WORK/tree" && find . -mindepth 1 -print | sed 's|^\./||' | LC_ALL=C sort |
+        cpio --quiet -o -H newc --reproducible -R +0:+0) | gzip -9n >"$WORK/segment"
+}
+
+main() {
+    WORK=$(mktemp -d)
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    umask 022
+    : >"$WORK/checks"
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --force) FORCE=yes; shift; continue ;;
+            --dry-run) DRY_RUN=yes; shift; continue ;;
+            --initramfs | --output | --agent | --arch | --conf | --keys | --health-check)
+                [ $# -ge 2 ] || die "$1 needs a value" ;;
+            *) usage >&2; die "unknown option: $1" ;;
+        esac
+        case $1 in
+            --initramfs) INITRAMFS=$2 ;;
+            --output) OUTPUT=$2 ;;
+            --agent) AGENT=$2 ;;
+            --arch) ARCH=$2 ;;
+            --conf) CONF=$2 ;;
+            --keys) KEYS=$2 ;;
+            --health-check) printf '%s\n' "$2" >>"$WORK/checks" ;;
+        esac
+        shift 2
+    done
+    SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
+    if [ -z "$ARCH" ]; then
+        case $(uname -m) in x86_64) ARCH=amd64 ;; aarch64) ARCH=arm64 ;; *) die "--arch is missing" ;; esac
+    fi
+    check
+    make_tree
+    make_segment
+    say "$(wc -c <"$INITRAMFS") bytes of $INITRAMFS, then $(wc -c <"$WORK/segment") bytes with:"
+    (cd "$WORK/tree" && find . -type f | LC_ALL=C sort | sed 's|^\.|  |') >&2
+    if [ "$DRY_RUN" = yes ]; then say "dry run: nothing was written"; exit 0; fi
+    # Beside the output: the last step is a rename, so it is whole or not there.
+    new=$(mktemp "$OUTPUT.XXXXXX")
+    cat "$INITRAMFS" "$WORK/segment" >"$new" || { rm -f "$new"; die "cannot write $new"; }
+    chmod 644 "$new"
+    mv -f "$new" "$OUTPUT"
+}
+
+main "$@"

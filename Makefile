@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build test demo bench lint unit integration vendor clean
+.PHONY: help build test test-vm vm demo bench lint unit integration vendor clean
 
 help:
 	@echo 'make build [ARCH=amd64|arm64]  static release binary in dist/ (default: this machine'"'"'s)'
@@ -19,6 +19,8 @@ help:
 	@echo 'make lint                      format, clippy, docs, shellcheck, crate manifest'
 	@echo 'make unit                      unit tests'
 	@echo 'make integration               integration tests against a release build'
+	@echo 'make vm [IMAGE=FILE]            starts an image in QEMU, this terminal as its console'
+	@echo 'make test-vm [CUTS=500]        the virtual machines of tests/vm.rs; more power cuts than usual'
 	@echo 'make demo                      an update from end to end, on this machine'
 	@echo 'make bench                     measurements against other tools'
 	@echo 'make vendor                    crate sources into vendor/, for builds without network'
@@ -47,6 +49,16 @@ integration:
 	scripts/install-deps.sh build test vm
 	scripts/build.sh --arch $(HOST_ARCH)
 	KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --test '*'
+
+test-vm:
+	scripts/install-deps.sh build test vm
+	scripts/build.sh
+	KUBESOLO_UPDATE_BIN=$(HOST_BIN) CUTS=$(CUTS) cargo test --locked --test vm -- --nocapture
+
+vm:
+	scripts/install-deps.sh build vm
+	scripts/build.sh --arch amd64
+	scripts/vm.sh $(IMAGE)
 
 demo:
 	scripts/install-deps.sh build demo

@@ -159,6 +159,11 @@ impl Disk {
         Disk { image, slot_mib, data_mib, device: None, dir }
     }
 
+    /// Takes an image that was made elsewhere, in `dir`.
+    pub fn of_image(dir: TempDir, image: PathBuf, slot_mib: u64, data_mib: u64) -> Disk {
+        Disk { image, slot_mib, data_mib, device: None, dir }
+    }
+
     /// Makes and attaches a copy, GUIDs and all.
     pub fn twin(&self) -> Disk {
         let dir = tempfile::tempdir().unwrap();

@@ -11,6 +11,7 @@ pub mod registry;
 pub mod release;
 pub mod root;
 pub mod trial;
+pub mod vm;
 pub mod web;
 
 /// Says whether a program is there. A test that needs it returns early where it is not.

@@ -1,0 +1,100 @@
+#!/bin/sh
+# Starts an image in QEMU, for a person: its serial console is this terminal.
+set -eu
+
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+
+ARCH=amd64
+UEFI=no
+IMAGE=
+KEEP=no
+WORK=
+
+usage() {
+    cat <<USAGE
+Usage: scripts/vm.sh [--arch amd64|arm64] [--uefi] [--keep] [IMAGE]
+
+Starts IMAGE (raw, or qcow2 by its name) in QEMU, without KVM. This terminal is the serial console; Ctrl-A X ends
+the machine. It is written to a copy, unless --keep says otherwise. The network is QEMU's user network: the
+machine reaches this one's loopback as 10.0.2.2, and whatever this one reaches.
+
+Without IMAGE, a small one is made: Debian's kernel, busybox, the agent of dist/ (make build), tests/vm/init.
+
+  --arch ARCH   architecture of the machine (default: $ARCH); arm64 has UEFI only
+  --uefi        start with UEFI, not BIOS
+  --keep        write to IMAGE itself
+  -h, --help    this text
+USAGE
+}
+
+die() { printf 'vm: error: %s\n' "$*" >&2; exit 1; }
+cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
+
+demo_image() {
+    agent=$REPO/dist/kubesolo-update-$ARCH
+    [ -x "$agent" ] || die "$agent is missing: make build ARCH=$ARCH makes it"
+    set -- "$REPO/.tools/vm/$ARCH/boot"/vmlinuz-*
+    [ -e "$1" ] || die "there is no kernel for $ARCH: scripts/install-deps.sh vm brings it"
+    "$REPO/tests/vm/build-initramfs.sh" --arch "$ARCH" --agent "$agent" --version 1.0.0 --output "$WORK/initramfs"
+    "$REPO/scripts/build-image.sh" --arch "$ARCH" --version 1.0.0 --kernel "$1" --initramfs "$WORK/initramfs" \
+        --slot-size 128 --data-size 64 --output "$WORK/disk"
+}
+
+# firmware CODE VARS: the store for variables is a copy.
+firmware() {
+    for file in "$1" "$2"; do [ -e "$file" ] || die "$file is missing: scripts/install-deps.sh vm brings it"; done
+    cp "$2" "$WORK/vars"
+}
+
+start() {
+    case $ARCH in
+        arm64)
+            firmware /usr/share/AAVMF/AAVMF_CODE.fd /usr/share/AAVMF/AAVMF_VARS.fd
+            set -- qemu-system-aarch64 -machine virt -cpu cortex-a57 ;;
+        *) set -- qemu-system-x86_64 -machine q35 -cpu qemu64 ;;
+    esac
+    if [ "$ARCH$UEFI" = amd64yes ]; then
+        firmware /usr/share/OVMF/OVMF_CODE_4M.fd /usr/share/OVMF/OVMF_VARS_4M.fd
+    fi
+    if [ -e "$WORK/vars" ]; then
+        code=/usr/share/OVMF/OVMF_CODE_4M.fd
+        if [ "$ARCH" = arm64 ]; then code=/usr/share/AAVMF/AAVMF_CODE.fd; fi
+        set -- "$@" -drive "if=pflash,format=raw,readonly=on,file=$code" -drive "if=pflash,format=raw,file=$WORK/vars"
+    fi
+    command -v "$1" >/dev/null || die "$1 is missing: scripts/install-deps.sh vm brings it"
+    format=raw
+    case $IMAGE in *.qcow2) format=qcow2 ;; esac
+    snapshot=on
+    if [ "$KEEP" = yes ]; then snapshot=off; fi
+    printf 'vm: Ctrl-A X ends the machine\n' >&2
+    "$@" -accel tcg -m 1024 -nodefaults -display none -serial mon:stdio \
+        -drive "if=none,id=d0,format=$format,file=$IMAGE,snapshot=$snapshot" -device virtio-blk-pci,drive=d0,bootindex=0 \
+        -netdev user,id=n0 -device virtio-net-pci,netdev=n0,romfile=
+}
+
+main() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --uefi) UEFI=yes ;;
+            --keep) KEEP=yes ;;
+            --arch) [ $# -ge 2 ] || die "$1 needs a value"; ARCH=$2; shift ;;
+            -*) usage >&2; die "unknown option: $1" ;;
+            *) [ -z "$IMAGE" ] || die "one image, not two"; IMAGE=$1 ;;
+        esac
+        shift
+    done
+    case $ARCH in amd64 | arm64) ;; *) die "--arch must be amd64 or arm64, not '$ARCH'" ;; esac
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    WORK=$(mktemp -d)
+    if [ -z "$IMAGE" ]; then
+        demo_image
+        IMAGE=$WORK/disk
+    fi
+    [ -f "$IMAGE" ] || die "$IMAGE is no file"
+    start
+}
+
+main "$@"

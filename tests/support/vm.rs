@@ -1,0 +1,451 @@
+//! Virtual machines that run the whole system: GRUB, Debian's kernel, `tests/vm/init`, the agent. A machine talks to
+//! its test over a serial console and over a channel of its own (see `tests/vm/init`), and to one port of this
+//! machine's loopback: QEMU's user network is restricted to that.
+
+use super::disk::{Disk, noise};
+use super::release::{Pair, Release};
+use super::{command, need, run};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Longest that a boot, a command or words may take, in an emulator on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Where a machine finds the test's server.
+pub const SERVER: &str = "10.0.2.100:80";
+/// What the image's slots hold.
+pub const BORN: &str = "1.0.0";
+const DATA_MIB: u64 = 16;
+/// As many machines at a time, in all tests together.
+static FREE: (Mutex<u32>, Condvar) = (Mutex::new(2), Condvar::new());
+
+/// What starts the boot loader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    Bios,
+    Uefi,
+    UefiArm64,
+}
+
+impl Firmware {
+    /// Architecture of the machine.
+    pub fn architecture(self) -> &'static str {
+        if self == Firmware::UefiArm64 { "arm64" } else { "amd64" }
+    }
+
+    fn program(self) -> &'static str {
+        if self == Firmware::UefiArm64 { "qemu-system-aarch64" } else { "qemu-system-x86_64" }
+    }
+
+    fn slot_mib(self) -> u64 {
+        if self == Firmware::UefiArm64 { 64 } else { 40 }
+    }
+
+    /// Code and an empty variable store.
+    fn flash(self) -> Option<[&'static str; 2]> {
+        match self {
+            Firmware::Bios => None,
+            Firmware::Uefi => Some(["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"]),
+            Firmware::UefiArm64 => Some(["/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"]),
+        }
+    }
+}
+
+fn repo() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn tools(architecture: &str) -> PathBuf {
+    repo().join(".tools/vm").join(architecture)
+}
+
+/// The static agent: beside the one that `KUBESOLO_UPDATE_BIN` names, or in `dist/`. A plain `cargo build` is no use,
+/// there are no libraries in the machine.
+fn agent(architecture: &str) -> PathBuf {
+    let named = std::env::var_os("KUBESOLO_UPDATE_BIN").map(PathBuf::from);
+    let dir = named.and_then(|path| Some(path.parent()?.to_path_buf())).unwrap_or_else(|| repo().join("dist"));
+    dir.join(format!("kubesolo-update-{architecture}"))
+}
+
+fn kernel(architecture: &str) -> Option<PathBuf> {
+    let names = fs::read_dir(tools(architecture).join("boot")).ok()?;
+    let paths = names.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.into_iter().find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz")))
+}
+
+/// Says whether such machines can be made here. Panics: they can not, in CI.
+pub fn need_vm(firmware: Firmware) -> bool {
+    let programs = ["grub-mkimage", "mcopy", "debugfs", "sgdisk", "mkfs.fat", "cpio", "jq", "grub-editenv"];
+    if !need(firmware.program()) || !programs.into_iter().all(need) {
+        return false;
+    }
+    let architecture = firmware.architecture();
+    let busybox = tools(super::disk::architecture()).join("bin/busybox");
+    let mut files = vec![tools(architecture).join("packages"), busybox, agent(architecture)];
+    files.extend(firmware.flash().into_iter().flatten().map(PathBuf::from));
+    let missing = files.into_iter().find(|path| !path.is_file());
+    if let Some(path) = &missing {
+        assert!(std::env::var_os("CI").is_none(), "{} is missing, and CI must not skip tests", path.display());
+        eprintln!("SKIP: {} is missing (make test-vm): THIS TEST PROVES NOTHING", path.display());
+    }
+    missing.is_none()
+}
+
+/// What all machines of a firmware are copies of.
+struct Kit {
+    kernel: Vec<u8>,
+    initramfs: Vec<u8>,
+    /// Without a name: nothing is left behind.
+    image: File,
+}
+
+static KITS: Mutex<Vec<(&str, Arc<Kit>)>> = Mutex::new(Vec::new());
+
+fn kit(firmware: Firmware) -> Arc<Kit> {
+    let architecture = firmware.architecture();
+    let mut kits = KITS.lock().unwrap_or_else(|e| e.into_inner());
+    if let Some((_, kit)) = kits.iter().find(|(name, _)| *name == architecture) {
+        return kit.clone();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (initramfs, image) = (dir.path().join("initramfs"), dir.path().join("image"));
+    let mut build = Command::new(repo().join("tests/vm/build-initramfs.sh"));
+    build.args(["--arch", architecture, "--version", BORN]).arg("--agent").arg(agent(architecture));
+    run(build.arg("--output").arg(&initramfs));
+    let kernel = kernel(architecture).unwrap();
+    let mut build = Command::new(repo().join("scripts/build-image.sh"));
+    build.args(["--version", BORN, "--arch", architecture]).arg("--output").arg(&image);
+    build.arg("--kernel").arg(&kernel).arg("--initramfs").arg(&initramfs);
+    build.args(["--slot-size", &firmware.slot_mib().to_string(), "--data-size", &DATA_MIB.to_string()]);
+    run(&mut build);
+    let kit = Kit {
+        kernel: fs::read(kernel).unwrap(),
+        initramfs: fs::read(&initramfs).unwrap(),
+        image: File::open(&image).unwrap(),
+    };
+    let kit = Arc::new(kit);
+    kits.push((architecture, kit.clone()));
+    kit
+}
+
+/// A new disk with version [`BORN`] in both slots.
+pub fn disk(firmware: Firmware) -> Disk {
+    let kit = kit(firmware);
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("disk.img");
+    let source = format!("/proc/{}/fd/{}", std::process::id(), kit.image.as_raw_fd());
+    run(Command::new("cp").args(["--sparse=always", &source]).arg(&image));
+    Disk::of_image(dir, image, firmware.slot_mib(), DATA_MIB)
+}
+
+/// A version for these machines. Input: `behaviour`: see `tests/vm/init`.
+pub fn release(firmware: Firmware, version: &str, behaviour: &str) -> Release {
+    let kit = kit(firmware);
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    fs::write(&from, &kit.initramfs).unwrap();
+    let mut build = Command::new(repo().join("tests/vm/build-initramfs.sh"));
+    build.args(["--version", version, "--behaviour", behaviour]).arg("--from").arg(&from);
+    run(build.arg("--output").arg(&to));
+    let bootable = |architecture: &'static str| match architecture == firmware.architecture() {
+        true => Pair { architecture, kernel: kit.kernel.clone(), initramfs: fs::read(&to).unwrap() },
+        false => Pair { architecture, kernel: noise(1, 1000), initramfs: super::disk::gzip(dir.path(), b"none") },
+    };
+    let pairs = [bootable("amd64"), bootable("arm64")];
+    Release { version: version.into(), annotations: Vec::new(), pairs }
+}
+
+/// The version that the disk was born with.
+pub fn born(firmware: Firmware) -> Release {
+    let kit = kit(firmware);
+    let pair = |architecture| Pair { architecture, kernel: kit.kernel.clone(), initramfs: kit.initramfs.clone() };
+    Release { version: BORN.into(), annotations: Vec::new(), pairs: [pair("amd64"), pair("arm64")] }
+}
+
+/// What a real grub-editenv lists of `grubenv` or `grubenv.bak`, on a disk whose machine is off.
+#[track_caller]
+pub fn boot_variables(disk: &Disk, name: &str) -> BTreeMap<String, String> {
+    let file = disk.dir().join("block");
+    fs::write(&file, disk.efi_file(&format!("/boot/grub/{name}"))).unwrap();
+    let listed = run(command("grub-editenv").arg(&file).arg("list"));
+    listed.lines().map(|l| l.split_once('=').expect("NAME=VALUE")).map(|(n, v)| (n.into(), v.into())).collect()
+}
+
+enum Heard {
+    Serial(Vec<u8>),
+    Channel(Vec<u8>),
+}
+
+/// How a command in a machine ended.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: i32,
+    pub text: String,
+}
+
+impl Answer {
+    /// Holds the exit code, and words that the answer must have.
+    #[track_caller]
+    pub fn expect(self, code: i32, words: &[&str]) -> Answer {
+        assert_eq!(self.code, code, "{}", self.text);
+        for word in words {
+            assert!(self.text.contains(word), "'{word}' is missing: {}", self.text);
+        }
+        self
+    }
+
+    /// Reads the line that is a JSON document with jq.
+    #[track_caller]
+    pub fn jq(&self, filter: &str) -> String {
+        let line = self.text.lines().find(|l| l.starts_with('{')).unwrap_or_else(|| panic!("no JSON: {}", self.text));
+        super::root::jq(line, filter)
+    }
+}
+
+/// A running machine; killed when dropped.
+pub struct Vm {
+    child: Child,
+    heard: Receiver<Heard>,
+    console: String,
+    searched: usize,
+    said: String,
+    read: usize,
+    channel: UnixStream,
+    dir: TempDir,
+    _permit: Permit,
+}
+
+struct Permit;
+
+impl Permit {
+    fn take() -> Permit {
+        let mut free = FREE.0.lock().unwrap_or_else(|e| e.into_inner());
+        while *free == 0 {
+            free = FREE.1.wait(free).unwrap_or_else(|e| e.into_inner());
+        }
+        *free -= 1;
+        Permit
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        *FREE.0.lock().unwrap_or_else(|e| e.into_inner()) += 1;
+        FREE.1.notify_one();
+    }
+}
+
+impl Vm {
+    /// Powers one on. Input: its disks, of which it boots the one at `boot`; the loopback port that it may reach.
+    pub fn start(firmware: Firmware, disks: &[&Disk], boot: usize, port: Option<u16>) -> Vm {
+        let permit = Permit::take();
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let mut qemu = command(firmware.program());
+        // Never /dev/kvm, also where there is one: results and times are to be the same everywhere.
+        qemu.args(["-accel", "tcg", "-nodefaults", "-display", "none", "-serial", "stdio"]);
+        match firmware {
+            Firmware::UefiArm64 => qemu.args(["-machine", "virt", "-cpu", "cortex-a57", "-m", "512"]),
+            _ => qemu.args(["-machine", "q35", "-cpu", "qemu64", "-m", "384"]),
+        };
+        if let Some([code, vars]) = firmware.flash() {
+            fs::copy(vars, path("vars")).unwrap();
+            qemu.arg("-drive").arg(format!("if=pflash,format=raw,readonly=on,file={code}"));
+            qemu.arg("-drive").arg(format!("if=pflash,format=raw,file={}", path("vars")));
+        }
+        for (n, disk) in disks.iter().enumerate() {
+            let first = if n == boot { ",bootindex=0" } else { "" };
+            // The page cache outlives QEMU: a kill loses nothing but what the machine had not yet sent.
+            let file = disk.image.display();
+            qemu.arg("-drive").arg(format!("if=none,id=d{n},format=raw,file={file},cache=unsafe"));
+            qemu.arg("-device").arg(format!("virtio-blk-pci,drive=d{n}{first}"));
+        }
+        if let Some(port) = port {
+            let busybox = tools(super::disk::architecture()).join("bin/busybox");
+            let forward = format!("guestfwd=tcp:{SERVER}-cmd:{} nc 127.0.0.1 {port}", busybox.display());
+            qemu.arg("-netdev").arg(format!("user,id=n0,restrict=on,{forward}"));
+            qemu.args(["-device", "virtio-net-pci,netdev=n0,romfile="]);
+        }
+        qemu.arg("-chardev").arg(format!("socket,id=c0,path={},server=on,wait=off", path("channel")));
+        qemu.args(["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=c0,name=test"]);
+        qemu.arg("-qmp").arg(format!("unix:{},server=on,wait=off", path("qmp")));
+        let mut child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (send, heard) = channel();
+        listen(stdout, send.clone(), Heard::Serial);
+        let channel = connect(&dir.path().join("channel"), &mut child);
+        listen(channel.try_clone().unwrap(), send, Heard::Channel);
+        let (console, said) = (String::new(), String::new());
+        Vm { child, heard, console, searched: 0, said, read: 0, channel, dir, _permit: permit }
+    }
+
+    /// Everything on the serial console so far.
+    pub fn console(&self) -> &str {
+        &self.console
+    }
+
+    /// Takes in what the machine says next. False: the deadline passed, or the machine ended.
+    fn hear(&mut self, deadline: Instant) -> bool {
+        match self.heard.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Heard::Serial(bytes)) => self.console.extend(bytes.iter().map(|b| char::from(b & 0x7f))),
+            Ok(Heard::Channel(bytes)) => self.said.push_str(&String::from_utf8_lossy(&bytes)),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
+        }
+        true
+    }
+
+    #[track_caller]
+    fn must_hear(&mut self, deadline: Instant, what: &str) {
+        let heard = self.hear(deadline);
+        assert!(heard, "no {what}; console:\n{}\nchannel:\n{}", self.console, self.said);
+    }
+
+    /// Listens for a time.
+    pub fn listen_for(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        while self.hear(deadline) {}
+    }
+
+    /// Waits for words on the console, after those that were waited for last.
+    #[track_caller]
+    pub fn wait_said(&mut self, words: &str) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(at) = self.console[self.searched..].find(words) {
+                self.searched += at + words.len();
+                return;
+            }
+            self.must_hear(deadline, words);
+        }
+    }
+
+    /// Waits until it has booted. Input: `mode`: `auto` runs the health check, `manual` leaves that to the test.
+    /// Returns: version and slot that run.
+    #[track_caller]
+    pub fn hello(&mut self, mode: &str) -> (String, char) {
+        let deadline = Instant::now() + LIMIT;
+        let hello = loop {
+            let new = &self.said[self.read..];
+            if let Some(line) = new.find("@hello ").and_then(|at| new[at..].split_once('\n')) {
+                let hello = line.0.to_string();
+                self.read = self.said.len() - line.1.len();
+                break hello;
+            }
+            self.must_hear(deadline, "@hello");
+        };
+        self.send(mode);
+        let mut words = hello.split(' ').skip(1);
+        (words.next().unwrap().to_string(), words.next().unwrap().chars().next().unwrap_or('-'))
+    }
+
+    /// Holds what booted.
+    #[track_caller]
+    pub fn expect_hello(&mut self, mode: &str, version: &str, slot: char) {
+        assert_eq!(self.hello(mode), (version.to_string(), slot), "console:\n{}", self.console);
+    }
+
+    /// Sends a line, whatever comes of it.
+    pub fn send(&mut self, line: &str) {
+        self.channel.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// Runs a shell command to its end.
+    #[track_caller]
+    pub fn run(&mut self, line: &str) -> Answer {
+        self.send(line);
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let new = &self.said[self.read..];
+            if let Some((text, rest)) = new.split_once("\n@end ")
+                && let Some((code, _)) = rest.split_once('\n')
+            {
+                let answer = Answer { code: code.parse().unwrap(), text: text.to_string() };
+                self.read += text.len() + "\n@end ".len() + code.len() + 1;
+                return answer;
+            }
+            self.must_hear(deadline, line);
+        }
+    }
+
+    /// Runs the agent.
+    #[track_caller]
+    pub fn agent(&mut self, arguments: &str) -> Answer {
+        self.run(&format!("kubesolo-update {arguments}"))
+    }
+
+    /// A field of `state.json`.
+    #[track_caller]
+    pub fn state(&mut self, name: &str) -> String {
+        let answer = self.run("cat /var/lib/kubesolo/update/state.json");
+        super::root::jq(&answer.expect(0, &[]).text, &format!(".{name}"))
+    }
+
+    /// The reset button.
+    pub fn reset(&mut self) {
+        let mut stream = BufReader::new(connect(&self.dir.path().join("qmp"), &mut self.child));
+        for command in ["qmp_capabilities", "system_reset"] {
+            writeln!(stream.get_mut(), "{{\"execute\":\"{command}\"}}").unwrap();
+            let mut line = String::new();
+            while !line.contains("\"return\"") {
+                line.clear();
+                assert!(stream.read_line(&mut line).unwrap() > 0, "QMP ended");
+            }
+        }
+    }
+
+    /// Shuts it down in good order.
+    #[track_caller]
+    pub fn power_off(mut self) {
+        self.send("sync; umount -a -t ext4; poweroff -f");
+        let deadline = Instant::now() + LIMIT;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "it does not power off; console:\n{}", self.console);
+            self.hear(Instant::now() + Duration::from_millis(20));
+        }
+    }
+
+    /// Pulls the plug.
+    pub fn cut(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn listen(mut from: impl Read + Send + 'static, to: Sender<Heard>, wrap: fn(Vec<u8>) -> Heard) {
+    thread::spawn(move || {
+        let mut chunk = [0; 4096];
+        while let Ok(n @ 1..) = from.read(&mut chunk) {
+            if to.send(wrap(chunk[..n].to_vec())).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn connect(path: &Path, child: &mut Child) -> UnixStream {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Ok(stream) = UnixStream::connect(path) {
+            return stream;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "qemu ended at once");
+        assert!(Instant::now() < deadline, "qemu does not open {}", path.display());
+        thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -6,7 +6,7 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::disk::{A, B, DATA, Disk};
+use support::disk::{A, B, DATA, Disk, EFI};
 use support::registry::Registry;
 use support::release::{Release, Target};
 use support::root::jq;
@@ -285,6 +285,95 @@ fn nothing_is_activated_before_grub_has_shown_that_it_can_write() {
     assert_eq!(site.boot_variables(), "B:1:2::1");
 }
 
+/// Both copies of the block of a machine that is off; `None`: the file is gone.
+fn set_blocks(site: &Site, blocks: [Option<&[u8]>; 2]) {
+    let efi = format!("{}@@{}", site.disk.image.display(), site.disk.extent(EFI).0);
+    let file = site.disk.dir().join("new-block");
+    for (name, block) in ["grubenv", "grubenv.bak"].iter().zip(blocks) {
+        let path = format!("::/boot/grub/{name}");
+        let _ = command("mdel").args(["-i", &efi, &path]).output();
+        if let Some(bytes) = block {
+            std::fs::write(&file, bytes).unwrap();
+            run(command("mcopy").args(["-o", "-i", &efi]).arg(&file).arg(&path));
+        }
+    }
+}
+
+#[test]
+fn broken_boot_variables_are_named_and_repaired() {
+    if !need_vm(Firmware::Bios) {
+        return;
+    }
+    let site = Site::new(Firmware::Bios);
+    let good = site.disk.efi_file("/boot/grub/grubenv");
+    let proven = String::from_utf8(good.clone()).unwrap().replace("boot_canary=0", "boot_canary=1").into_bytes();
+    let doubled = [&proven[..98], b"boot_counter=1\n", &proven[98..1009]].concat();
+    assert_eq!(doubled.len(), 1024);
+    let crlf = String::from_utf8(proven.clone()).unwrap().replace('\n', "\r\n").into_bytes()[..1024].to_vec();
+    let cases: [(&str, [Option<&[u8]>; 2]); 5] = [
+        ("both copies lost", [None, None]),
+        ("one short, one of zeros", [Some(&proven[..1023]), Some(&[0; 1024])]),
+        ("garbage, and a good backup", [Some(&[b'x'; 1024]), Some(&proven)]),
+        ("a name twice", [Some(&doubled), Some(&doubled)]),
+        ("CRLF", [Some(&crlf), Some(&crlf)]),
+    ];
+    for (case, blocks) in cases {
+        set_blocks(&site, blocks);
+        let mut vm = site.power_on();
+        vm.expect_hello("manual", BORN, 'A');
+        let status = vm.agent("status").expect(0, &["Note "]);
+        println!("{case}: {}", status.text);
+        vm.agent("verify").expect(7, &["--repair-boot-variables"]);
+        let repaired = vm.agent("verify --repair-boot-variables");
+        assert_eq!(repaired.code, 0, "{case}: {}", repaired.text);
+        vm.agent("verify").expect(0, &["both copies of the boot variables are sound"]);
+        vm.power_off();
+        assert!(site.boot_variables().starts_with("A:1:"), "{case}: {}", site.boot_variables());
+    }
+    // And it can be updated.
+    site.offer("1.1.0", "healthy");
+    let mut vm = site.power_on();
+    vm.expect_hello("manual", BORN, 'A');
+    apply_and_reboot(&mut vm);
+    vm.expect_hello("auto", "1.1.0", 'B');
+    expect_confirmed(&mut vm, 'B');
+}
+
+#[test]
+fn manual_rollback_is_confirmed_or_comes_back() {
+    if !need_vm(Firmware::Bios) {
+        return;
+    }
+    let site = Site::new(Firmware::Bios);
+    site.offer("1.1.0", "healthy");
+    let mut vm = site.power_on();
+    vm.expect_hello("manual", BORN, 'A');
+    apply_and_reboot(&mut vm);
+    vm.expect_hello("auto", "1.1.0", 'B');
+    expect_confirmed(&mut vm, 'B');
+    vm.send("kubesolo-update rollback --reboot");
+    vm.expect_hello("auto", BORN, 'A');
+    expect_confirmed(&mut vm, 'A');
+    assert_eq!(vm.state("phase"), "rolled_back");
+    assert_eq!(vm.state("last_error"), "manual rollback");
+    // What was rolled back from is not gone back to by mistake.
+    vm.agent("rollback").expect(4, &["it failed here before: manual rollback"]);
+    // To a slot that then fails, three times.
+    vm.send("kubesolo-update rollback --retry-failed --reboot");
+    for _ in 0..3 {
+        vm.expect_hello("manual", "1.1.0", 'B');
+        vm.run("rm /run/kubesolo-healthy").expect(0, &[]);
+        vm.send("kubesolo-update healthcheck --timeout 1 --reboot-on-failure");
+    }
+    vm.wait_said("Rolling back to slot A.");
+    vm.expect_hello("manual", BORN, 'A');
+    vm.agent("status").expect(0, &["slot A confirmed"]);
+    vm.agent("healthcheck").expect(0, &["not on trial"]);
+    assert_eq!(vm.state("phase"), "rolled_back");
+    vm.power_off();
+    assert_eq!(site.boot_variables(), "A:1:0::1");
+}
+
 #[test]
 fn another_disk_with_the_same_labels_is_left_alone() {
     if !need_vm(Firmware::Bios) {
@@ -449,7 +538,7 @@ fn power_cuts(seed: u64, cuts: u32) {
                 Work::Activate => ("kubesolo-update activate".to_string(), 2000),
                 Work::Boot => (String::new(), 9000),
                 Work::Confirm => ("kubesolo-update healthcheck --timeout 5".to_string(), 400),
-                Work::Rollback => ("kubesolo-update rollback".to_string(), 2000),
+                Work::Rollback => ("kubesolo-update rollback --retry-failed".to_string(), 2000),
             };
             if !command.is_empty() {
                 vm.send(&command);

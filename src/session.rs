@@ -60,7 +60,7 @@ impl<'a> Session<'a> {
         let machine = Machine::look(system);
         let running = machine.running()?;
         let data = match machine.data(config.state_file.as_deref(), Access::Write) {
-            Err(e) if !must_record => {
+            Err(e) if !must_record && e.kind() != Kind::Busy => {
                 note(&format!("{e}; nothing of this run will be remembered"));
                 machine.volatile_data()
             }
@@ -183,7 +183,9 @@ impl<'a> Session<'a> {
 
     /// Says whether that trial is the one of the attempt in the state, not one after a manual rollback.
     pub fn trial_is_of_this_attempt(&self) -> bool {
-        self.state.target_slot == Some(self.running) && self.state.phase != Phase::RolledBack
+        let digest = self.artifact_in(self.running).map(|(digest, _)| digest);
+        let same = self.state.target_slot == Some(self.running) && self.state.manifest_digest == digest;
+        same && self.state.phase != Phase::RolledBack
     }
 
     /// Forgets that the running artifact failed before: it proved itself.
@@ -210,6 +212,8 @@ impl<'a> Session<'a> {
                 Finding::Nothing => return Ok(()),
                 Finding::WasActivated => {
                     self.state.step(Phase::Activated, self.now())?;
+                    // If that slot does not run in the next boot either, GRUB could not load it.
+                    self.state.switched_boot_id = boot_id;
                     self.recorded(self.save_state())?;
                 }
                 Finding::WasConfirmed => {
@@ -229,13 +233,20 @@ impl<'a> Session<'a> {
     /// next boot goes to the active one.
     fn look_at_active_slot(&mut self) -> Result<()> {
         let running = self.running;
-        match self.machine.scrub(running.other(), &mut |_| {}) {
-            Err(e) if e.kind() == Kind::Slot => {
-                note(&format!("{e}; slot {running}, which runs in its place, is made active, on trial"));
-                self.save_boot(|block| block.activate(running))
-            }
-            Err(e) => Err(e),
+        let other = running.other();
+        match self.machine.scrub(other, &mut |_| {}) {
             Ok(_) => Ok(()),
+            // Somebody is at work on it: that proves nothing.
+            Err(e) if e.kind() == Kind::Busy => self.recorded(Err(e)),
+            Err(e) => {
+                note(&format!("{e}; slot {running}, which runs in its place, is made active, on trial"));
+                self.save_boot(|block| block.activate(running))?;
+                // The slot is damaged, not its artifact: that may be installed again.
+                let artifact = self.artifact_in(other);
+                self.state.roll_back(other, artifact, &e.to_string(), self.now())?;
+                self.state.switched_boot_id = self.machine.boot_id();
+                self.recorded(self.save_state())
+            }
         }
     }
 
@@ -277,14 +288,16 @@ pub fn reboot() -> Error {
     }
 }
 
-/// Names the artifact in a slot, digest and version: by the state, if the attempt was about that slot, else by
-/// its record.
+/// Names the artifact in a slot, digest and version: by its record, or where that can not be read by the state, if
+/// the attempt was about that slot.
 pub fn artifact_in(state: &State, machine: &Machine<'_>, slot: Slot) -> Option<(Digest, String)> {
-    if let (true, Some(digest)) = (state.target_slot == Some(slot), state.manifest_digest) {
-        return Some((digest, state.to_version.clone().unwrap_or_default()));
+    match machine.view(slot).record {
+        Ok(record) => Some((record.manifest_digest?, record.version)),
+        Err(_) if state.target_slot == Some(slot) => {
+            Some((state.manifest_digest?, state.to_version.clone().unwrap_or_default()))
+        }
+        Err(_) => None,
     }
-    let record = machine.view(slot).record.ok()?;
-    Some((record.manifest_digest?, record.version))
 }
 
 /// Says what is wrong with the boot variables' files.

@@ -300,3 +300,48 @@ fn nobody_reading_the_answer_changes_nothing() {
     assert!(String::from_utf8_lossy(&run.stderr).contains("the answer could not be written"));
     trial.assert_boot("B", "0", "3", "");
 }
+
+#[test]
+fn a_confirmed_slot_that_rots_gives_way_and_may_be_installed_again() {
+    if !Trial::ready() {
+        return;
+    }
+    for superblock in [false, true] {
+        let mut trial = Trial::booted();
+        trial.root.set_boot_variables(&["boot_success=1"]);
+        trial.root.agent(&["activate"]).expect(3, &[]);
+        assert_eq!(trial.root.state_field("phase"), "success");
+        match superblock {
+            false => spoil(&mut trial.disk, B, "vmlinuz"),
+            true => {
+                trial.disk.detach();
+                trial.disk.overwrite(B, 1024, &[0; 1024]);
+                trial.disk.attach();
+            }
+        }
+        // GRUB can not load it, and boots the other one.
+        trial.boot(A);
+        let run = trial.root.agent(&["rollback"]);
+        assert!(run.stderr.contains("is made active, on trial"), "{}", run.stderr);
+        assert_not_confirmed(&trial, "A");
+        assert_eq!(trial.root.boot_variables()["active_slot"], if run.code == 0 { "B" } else { "A" });
+        assert_eq!(trial.root.state_field("phase"), "rolled_back");
+        assert!(!trial.root.path("var/lib/kubesolo/update/failed.json").exists(), "the artifact is not to blame");
+    }
+}
+
+#[test]
+fn an_attempt_that_never_touched_the_slot_does_not_name_what_is_in_it() {
+    if !Trial::ready() {
+        return;
+    }
+    let trial = Trial::staged();
+    // The next version is announced, and its files are gone: slot B still holds 2.0.0.
+    let next = Medium::new(trial.disk.dir(), &Release::new("3.0.0"));
+    fs::remove_file(next.blob(&Release::new("3.0.0").ours().initramfs)).unwrap();
+    trial.root.agent(&["apply", "--layout", next.path()]).expect(6, &[]);
+    assert_eq!(trial.root.state_field("to_version"), "3.0.0");
+    trial.root.agent(&["activate"]).expect(0, &["slot B is active"]);
+    trial.root.agent(&["rollback"]).expect(0, &["is called off"]);
+    trial.assert_rolled_back("manual rollback");
+}

@@ -236,10 +236,10 @@ fn a_slot_that_does_not_load_is_left_at_once() {
     }
     let garbage = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(garbage.path(), [b'x'; 100_000]).unwrap();
-    for case in ["missing kernel", "corrupt kernel"] {
+    for case in ["missing kernel", "corrupt kernel", "missing initramfs"] {
         let site = Site::new(Firmware::Bios);
         activated(&site);
-        debugfs_write(&site, B, "rm /vmlinuz");
+        debugfs_write(&site, B, if case == "missing initramfs" { "rm /kubesolo-os.gz" } else { "rm /vmlinuz" });
         if case == "corrupt kernel" {
             debugfs_write(&site, B, &format!("write {} vmlinuz", garbage.path().display()));
         }

@@ -32,7 +32,11 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
     let back = plan(running, &session.vars, session.state.phase);
     match back {
         Back::Before => {}
-        Back::Discard => session.leave(other, MANUAL)?,
+        Back::Discard => {
+            session.leave(other, MANUAL)?;
+            // The record is the whole act here: without it the slot would still be tried.
+            session.save_state()?;
+        }
         Back::Cancel => {
             session.save_boot(|block| block.back_to_confirmed(running))?;
             session.leave(other, MANUAL)?;

@@ -75,6 +75,7 @@ fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
             Err(e) if e.kind() == Kind::Busy => return Err(e),
             lock => lock.ok(),
         },
+        Err(e) if e.kind() == Kind::Busy => return Err(e.clone()),
         Err(_) => None,
     };
     let env = machine.boot_env(Access::Write)?;

@@ -6,6 +6,9 @@ HOST_BIN := $(CURDIR)/dist/kubesolo-update-$(HOST_ARCH)
 # DESIGN: 1.25 MiB is the most that a release binary may have.
 MAX_BYTES := 1310720
 
+# Virtual machines are apart (make test-vm) until the whole suite has proven itself in CI.
+INTEGRATION := $(foreach t,$(filter-out vm,$(basename $(notdir $(sort $(wildcard tests/*.rs))))),--test $(t))
+
 # Tools that Debian 12 lacks are in .tools/bin; sgdisk and losetup are in sbin.
 export PATH := $(CURDIR)/.tools/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
@@ -36,7 +39,7 @@ test:
 	cargo test --locked --lib
 	scripts/build.sh
 	scripts/smoke.sh --max-bytes $(MAX_BYTES) dist/kubesolo-update-amd64 dist/kubesolo-update-arm64
-	KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --test '*'
+	KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked $(INTEGRATION)
 
 lint:
 	scripts/install-deps.sh lint
@@ -48,7 +51,7 @@ unit:
 integration:
 	scripts/install-deps.sh build test vm
 	scripts/build.sh --arch $(HOST_ARCH)
-	KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --test '*'
+	KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked $(INTEGRATION)
 
 test-vm:
 	scripts/install-deps.sh build test vm

@@ -271,9 +271,9 @@ fn nothing_is_activated_before_grub_has_shown_that_it_can_write() {
     // As before the first boot.
     let edit = "sed -i s/boot_canary=1/boot_canary=0/ /efi/boot/grub/grubenv /efi/boot/grub/grubenv.bak";
     vm.run(&format!("mkdir -p /efi; mount -t vfat /dev/vda1 /efi && {edit} && umount /efi")).expect(0, &[]);
+    vm.agent("rollback").expect(7, &["boot_canary is 0"]);
     vm.agent(&apply()).expect(0, &["1.1.0 is staged in slot B"]);
     vm.agent("activate").expect(7, &["boot_canary is 0", "restart once"]);
-    vm.agent("rollback").expect(7, &["boot_canary is 0"]);
     assert_eq!(vm.state("phase"), "staged");
     vm.agent("status --json").expect(0, &["\"active_slot\":\"A\",\"boot_success\":true"]);
     vm.send("sync; reboot -f");

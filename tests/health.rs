@@ -174,3 +174,18 @@ fn verify_reads_everything_and_repairs_the_boot_variables_on_request() {
     trial.root.agent(&["verify", "--slot", "B"]).expect(7, &["read slot B", "recorded is sha256:"]);
     trial.root.agent(&["verify", "--slot", "A"]).expect(0, &["Slot A  1.0.0"]);
 }
+
+#[test]
+fn a_repair_does_not_confirm_a_trial() {
+    if !Trial::ready() {
+        return;
+    }
+    let trial = Trial::booted();
+    for name in ["grubenv", "grubenv.bak"] {
+        let longer = [fs::read(trial.root.block(name)).unwrap(), b"#".to_vec()].concat();
+        fs::write(trial.root.block(name), longer).unwrap();
+    }
+    trial.root.agent(&["verify"]).expect(7, &["1025 bytes long"]);
+    trial.root.agent(&["verify", "--repair-boot-variables"]).expect(0, &["were written anew"]);
+    trial.assert_boot("B", "0", "2", "");
+}

@@ -8,7 +8,7 @@ use crate::cli;
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::grubenv::Block;
+use crate::grubenv::{Block, BootVars};
 use crate::grubenv_file::Loaded;
 use crate::machine::Machine;
 use crate::progress::Progress;
@@ -64,7 +64,7 @@ fn read(machine: &Machine<'_>, slot: Slot) -> Result<Record> {
 /// Writes both copies anew, if one is damaged or they differ.
 ///
 /// Input: the copy that counts; if there is none, what can still be read of one, completed so that the running
-/// slot stays active and confirmed.
+/// slot stays active: on trial if that is what it says, else confirmed.
 /// Returns: whether there was anything to repair.
 /// Power cut: see `EnvFiles::repair`.
 fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
@@ -94,8 +94,12 @@ fn sound_block(loaded: Loaded, machine: &Machine<'_>) -> Result<Block> {
     let running = machine.running()?;
     let mut block = loaded.lenient.unwrap_or_else(|| Block::fresh(running));
     block.clear_rollback();
-    block.back_to_confirmed(running);
-    match crate::grubenv::BootVars::read_whole(&block) {
+    let on_trial = |vars: BootVars| vars.boot_success == Some(false) && vars.active_slot == Some(running);
+    // What can still be read says that this slot has to prove itself: a repair does not confirm it.
+    if !BootVars::read_whole(&block).is_ok_and(on_trial) {
+        block.back_to_confirmed(running);
+    }
+    match BootVars::read_whole(&block) {
         Ok(_) => Ok(block),
         // Something in what was left makes no sense: nothing of it is worth keeping.
         Err(_) => Ok(Block::fresh(running)),

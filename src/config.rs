@@ -10,6 +10,8 @@ use crate::progress::note;
 use crate::source::{PlainHttp, SourceSpec};
 use crate::store::read_bounded;
 use crate::system::System;
+use crate::tls::Identity;
+use crate::url::Url;
 use crate::window::Window;
 use std::path::{Path, PathBuf};
 
@@ -17,8 +19,26 @@ use std::path::{Path, PathBuf};
 const CONFIG_MAX_BYTES: u64 = 64 * 1024;
 
 /// Every key that `update.conf` may hold.
-const KEYS: [&str; 9] =
-    ["server", "registry", "layout", "tag", "channel", "signature", "plain_http", "ca_file", "maintenance_window"];
+const KEYS: [&str; 14] = [
+    "server",
+    "registry",
+    "layout",
+    "tag",
+    "mirror",
+    "channel",
+    "signature",
+    "plain_http",
+    "auth_file",
+    "ca_file",
+    "client_cert",
+    "client_key",
+    "retries",
+    "maintenance_window",
+];
+/// The one that may stand there several times.
+const REPEATED: &str = "mirror";
+/// Most tries after the first that `retries` may ask for: what keeps a request going is its deadline.
+const MAX_RETRIES: u32 = 100;
 
 /// Whether an update must be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +60,12 @@ pub struct Config {
     pub signature: SignaturePolicy,
     /// CA bundle in place of the system's.
     pub ca_file: Option<PathBuf>,
+    /// Docker `config.json` with credentials.
+    pub auth_file: Option<PathBuf>,
+    /// Client certificate.
+    pub identity: Option<Identity>,
+    /// Tries in a row that may bring nothing, after the first; `None`: the default.
+    pub retries: Option<u32>,
     /// When updates may be applied.
     pub window: Option<Window>,
     /// `--state`.
@@ -70,7 +96,7 @@ impl Raw {
             if !KEYS.contains(&key) {
                 return Err(bad(format!("unknown key `{key}`")).hint(format!("known keys: {}", KEYS.join(", "))));
             }
-            if let Some((_, _, first)) = raw.entries.iter().find(|(k, _, _)| k == key) {
+            if let Some((_, _, first)) = raw.entries.iter().find(|(k, _, _)| k == key && key != REPEATED) {
                 return Err(bad(format!("`{key}` stands in line {first} already")));
             }
             if value.is_empty() {
@@ -83,6 +109,10 @@ impl Raw {
 
     fn value(&self, key: &str) -> Option<&str> {
         self.entries.iter().find(|(k, _, _)| k == key).map(|(_, v, _)| v.as_str())
+    }
+
+    fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.entries.iter().filter(move |(k, _, _)| k == key).map(|(_, v, _)| v.as_str())
     }
 
     /// Blames the line that a value came from.
@@ -157,9 +187,26 @@ pub fn validate(raw: &Raw, flags: &Common, rooted: &dyn Fn(&str) -> PathBuf) -> 
         channel,
         signature,
         ca_file: raw.value("ca_file").map(rooted),
+        auth_file: raw.value("auth_file").map(rooted),
+        identity: identity(raw, rooted)?,
+        retries: raw.value("retries").map(number).transpose().map_err(|e| raw.blame("retries", e))?,
         window: window.map_err(|e| raw.blame("maintenance_window", e))?,
         state_file: flags.state.clone(),
     })
+}
+
+fn number(text: &str) -> Result<u32> {
+    let number = text.parse().ok().filter(|n| *n <= MAX_RETRIES);
+    number.ok_or_else(|| Error::new(Kind::Config, format!("`retries = {text}` is not between 0 and {MAX_RETRIES}")))
+}
+
+fn identity(raw: &Raw, rooted: &dyn Fn(&str) -> PathBuf) -> Result<Option<Identity>> {
+    match (raw.value("client_cert"), raw.value("client_key")) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some(Identity { certificate: rooted(certificate), key: rooted(key) })),
+        (Some(_), None) => Err(raw.blame("client_cert", Error::new(Kind::Config, "`client_key` is missing"))),
+        (None, Some(_)) => Err(raw.blame("client_key", Error::new(Kind::Config, "`client_cert` is missing"))),
+    }
 }
 
 fn one_of(key: &str, value: &str, known: &str) -> Error {
@@ -182,6 +229,33 @@ fn source(
         let (layout, tag) = (flags.layout.as_deref(), flags.tag.as_deref());
         return spec(flags.server.as_deref(), flags.registry.as_deref(), layout, tag, plain_http).map_err(as_usage);
     }
+    let mut found = source_of_file(raw, flags, plain_http, rooted)?;
+    for mirror in raw.values(REPEATED) {
+        add_mirror(found.as_mut(), mirror).map_err(|e| raw.blame(REPEATED, e.at("use mirror", mirror)))?;
+    }
+    Ok(found)
+}
+
+/// Adds a mirror to the file's source; a source that was typed has none.
+/// Errors: Config: it is not of the source's kind, or there is none.
+fn add_mirror(source: Option<&mut SourceSpec>, text: &str) -> Result<()> {
+    match source {
+        Some(SourceSpec::Http { mirrors, .. }) => {
+            Url::configured(text)?;
+            mirrors.push(text.to_string());
+        }
+        Some(SourceSpec::Registry { reference, mirrors, .. }) => mirrors.push(reference.mirrored_at(text)?),
+        _ => return Err(Error::new(Kind::Config, "only `server` and `registry` have mirrors")),
+    }
+    Ok(())
+}
+
+fn source_of_file(
+    raw: &Raw,
+    flags: &Common,
+    plain_http: PlainHttp,
+    rooted: &dyn Fn(&str) -> PathBuf,
+) -> Result<Option<SourceSpec>> {
     let tag = flags.tag.as_deref().or(raw.value("tag"));
     let keys: Vec<&str> = ["server", "registry", "layout"].into_iter().filter(|k| raw.value(k).is_some()).collect();
     if keys.len() > 1 {
@@ -217,14 +291,14 @@ fn spec(
     match (server, registry) {
         (Some(server), _) if is_http(server) => match tag {
             Some(_) => Err(Error::new(Kind::Config, "`tag` has no meaning for an HTTP server")),
-            None => Ok(Some(SourceSpec::Http { server: server.to_string(), plain_http })),
+            None => Ok(Some(SourceSpec::Http { server: server.to_string(), mirrors: Vec::new(), plain_http })),
         },
         (Some(text), _) | (_, Some(text)) => {
             let mut reference = Reference::parse(text)?;
             if let Some(tag) = tag {
                 reference = reference.with_tag(tag)?;
             }
-            Ok(Some(SourceSpec::Registry { reference, plain_http }))
+            Ok(Some(SourceSpec::Registry { reference, mirrors: Vec::new(), plain_http }))
         }
         (None, None) => Ok(None),
     }

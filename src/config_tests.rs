@@ -15,7 +15,7 @@ fn a_whole_file() {
     let text = "# where from\nregistry = reg.example:5000/os/kubesolo # the one in the basement\n\ttag=v1\n\
         channel = edge\nsignature = off\nca_file = /etc/ca.pem\nmaintenance_window = Sat,Sun 22:00-04:00\nplain_http = no\n";
     let config = read(text, &flags()).unwrap();
-    let Some(SourceSpec::Registry { reference, plain_http: PlainHttp::No }) = config.source else { panic!() };
+    let Some(SourceSpec::Registry { reference, plain_http: PlainHttp::No, .. }) = config.source else { panic!() };
     assert_eq!(
         (reference.host(), reference.port(), reference.repository()),
         ("reg.example", Some(5000), "os/kubesolo")

@@ -1,22 +1,36 @@
-//! The one HTTP client: limits, timeouts, redirects, and errors that name host and reason.
+//! The one HTTP client: limits, timeouts, redirects, retries, mirrors, and errors that name host and reason.
 //!
-//! Must never: follow a redirect from https to http, read a document beyond its cap, wait for ever, or put a
-//! URL's query string into a message. Requests go out without compression: what is hashed is what is sent.
+//! Must never: follow a redirect from https to http, take credentials along to another server, read a document beyond
+//! its cap, wait or try for ever, or put a URL's query string into a message. Requests go out without compression: what
+//! is hashed is what is sent.
 
+mod answer;
+mod auth;
 mod deadline;
+mod peers;
+mod proxy;
+mod resume;
+mod retry;
 
+use crate::credentials::{Credentials, Secret};
 use crate::error::{Error, Kind, Result};
+use crate::progress::note;
 use crate::system::System;
-use crate::tls::{Clock, TlsConnector, Trust, advice, words};
+use crate::tls::{Clock, Identity, TlsConnector, Trust};
 use crate::url::Url;
+use answer::{Answer, Failure, Reader, error_detail, explain, is_gzip};
+use auth::Auth;
 use deadline::{Limit, Watch};
-use std::io::{self, Read};
+use peers::Peers;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use ureq::http::{HeaderValue, Method, Request, Response, header};
+use ureq::http::{HeaderValue, Method, Request, header};
 use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{Connector, TcpConnector};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
+
+pub use proxy::ProxyEnv;
+pub use resume::Body;
 
 /// Most redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 5;
@@ -26,6 +40,8 @@ const INPUT_BUFFER: usize = 64 << 10;
 const OUTPUT_BUFFER: usize = 16 << 10;
 /// Longest response head.
 const MAX_HEAD: usize = 32 << 10;
+/// Most tries in a row that bring nothing; the waits between them add up to two minutes at most.
+const DEFAULT_TRIES: u32 = 8;
 
 /// Says where plain HTTP may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +102,14 @@ pub struct HttpOptions {
     pub user_agent: String,
     /// How long to wait.
     pub timeouts: Timeouts,
+    /// Most tries in a row that bring nothing; 1: none is repeated.
+    pub tries: u32,
+    /// Who we are, and to whom.
+    pub credentials: Credentials,
+    /// Client certificate and key, for servers that want to see one.
+    pub identity: Option<Identity>,
+    /// Proxies.
+    pub proxy: ProxyEnv,
 }
 
 impl HttpOptions {
@@ -107,23 +131,51 @@ impl HttpOptions {
                 body: Duration::from_secs(300),
                 bytes_per_sec: 2048,
             },
+            tries: DEFAULT_TRIES,
+            credentials: Credentials::default(),
+            identity: None,
+            proxy: ProxyEnv::default(),
         }
     }
 }
 
-/// Sends requests. Cheap to clone; clones share connections.
+/// Sends requests. Cheap to clone; clones share connections, tokens and what is known of servers.
 #[derive(Clone)]
 pub struct Client {
-    agent: ureq::Agent,
+    direct: ureq::Agent,
+    /// For http and for https URLs.
+    proxied: [Option<ureq::Agent>; 2],
+    proxy: ProxyEnv,
     plain_http: PlainHttp,
     timeouts: Timeouts,
+    tries: u32,
+    now: Clock,
     watch: Watch,
+    peers: Peers,
+    auth: Auth,
+    /// Addresses of the same files: the source's own first.
+    bases: Vec<Url>,
+}
+
+/// One request. The default: a GET for anything.
+#[derive(Clone, Copy, Default)]
+struct Ask<'a> {
+    is_head: bool,
+    accept: &'a str,
+    /// First byte wanted.
+    range: Option<u64>,
+    /// ETag that must hold for a part to be sent.
+    if_range: Option<&'a str>,
+    /// ETag of what is known already.
+    if_none_match: Option<&'a str>,
+    /// A form to be posted.
+    form: Option<&'a str>,
 }
 
 /// Holds a small answer, wholly read.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// Status, 200 to 299.
+    /// Status, 200 to 299; 304 where an ETag was given.
     pub status: u16,
     /// Content-Type, as sent.
     pub content_type: Option<String>,
@@ -139,50 +191,43 @@ pub struct Document {
     pub final_url: Url,
 }
 
-/// Holds a body that is still to be read.
-pub struct Body {
-    /// Its length, where the server says.
-    pub length: Option<u64>,
-    /// Its bytes. An error's text says host and reason; the connection is given back at the end.
-    pub reader: Box<dyn Read>,
-}
-
 impl Client {
     /// Sets the client up; reads no file and opens no connection.
-    /// Errors: Config: the user agent is not fit for a header.
+    /// Errors: Config: the user agent is not fit for a header, or a proxy's address is malformed.
     pub fn new(options: HttpOptions) -> Result<Client> {
         // ureq takes a bad one with a panic.
         if HeaderValue::from_str(&options.user_agent).is_err() {
             return Err(Error::new(Kind::Config, "not fit for an HTTP header").at("use", "user agent"));
         }
-        let t = options.timeouts;
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .accept_encoding("identity")
-            .user_agent(&options.user_agent)
-            .max_response_header_size(MAX_HEAD)
-            .input_buffer_size(INPUT_BUFFER)
-            .output_buffer_size(OUTPUT_BUFFER)
-            .max_idle_connections(2)
-            .max_idle_connections_per_host(1)
-            .timeout_connect(Some(t.connect))
-            .timeout_send_request(Some(t.headers))
-            .timeout_recv_response(Some(t.headers))
-            .timeout_per_read(Some(t.stall))
-            // No timeout for name lookup: ureq would spend a thread on it, and libc's resolver has its own.
-            .build();
-        let trust = Trust {
+        let (watch, peers) = (Watch::default(), Peers::default());
+        let tls = TlsConnector::new(Trust {
             ca_file: options.ca_file,
             ca_candidates: options.ca_candidates,
-            now: options.now,
+            now: options.now.clone(),
             floor_secs: options.clock_floor_secs,
+            identity: options.identity,
+        });
+        let agent = |proxy| agent(&options.user_agent, &options.timeouts, proxy, &watch, &peers, &tls);
+        let through = |name: &str, address: &Option<String>| {
+            // Its address may hold a password.
+            let bad = |_| Error::new(Kind::Config, "not a proxy's address, as http://host:3128").at("read", name);
+            let proxy = address.as_ref().map(|a| ureq::Proxy::new(a).map_err(bad)).transpose()?;
+            Ok::<_, Error>(proxy.map(|proxy| agent(Some(proxy))))
         };
-        let watch = Watch::default();
-        let connector = ().chain(TcpConnector::default()).chain(watch.clone()).chain(TlsConnector::new(trust));
-        let agent = ureq::Agent::with_parts(config, connector, DefaultResolver::default());
-        Ok(Client { agent, plain_http: PlainHttp::Auto, timeouts: t, watch })
+        let proxied = [through("HTTP_PROXY", &options.proxy.http)?, through("HTTPS_PROXY", &options.proxy.https)?];
+        Ok(Client {
+            direct: agent(None),
+            proxied,
+            proxy: options.proxy,
+            plain_http: PlainHttp::Auto,
+            timeouts: options.timeouts,
+            tries: options.tries.max(1),
+            now: options.now,
+            watch: watch.clone(),
+            peers: peers.clone(),
+            auth: Auth::new(options.credentials),
+            bases: Vec::new(),
+        })
     }
 
     /// Returns the same client with another rule for plain HTTP, which holds for redirects as well.
@@ -190,234 +235,226 @@ impl Client {
         Client { plain_http, ..self.clone() }
     }
 
+    /// Returns the same client for a source that has mirrors.
+    /// Input: what its URLs begin with, path and all, and what they begin with elsewhere, in the order of trying.
+    pub fn with_bases(&self, bases: Vec<Url>) -> Client {
+        Client { bases, ..self.clone() }
+    }
+
     /// Fetches a document whole.
     /// Input: `accept`: the Accept header; `cap_bytes`: refused above this, before reading where the
-    /// length is known, and never read further than one byte beyond.
+    /// length is known, and never read further than one byte beyond; `etag`: of what is known: 304 is then an answer.
     /// Errors: Network: connection, TLS, timeout, or a status that is not 2xx. Source: too long,
     /// compressed, or a bad redirect. Config: no CA certificates, or plain HTTP where it is not allowed.
-    pub fn document(&self, url: &Url, accept: &str, cap_bytes: u64) -> Result<Document> {
-        let answer = self.send(Method::GET, url, accept, Limit::document(&self.timeouts))?.check_status(false)?;
-        let mut document = answer.describe();
-        let too_long =
-            || Error::new(Kind::Source, format!("longer than {cap_bytes} bytes")).at("fetch", &document.final_url);
-        if document.length.is_some_and(|n| n > cap_bytes) {
-            return Err(too_long());
-        }
-        // Where the length is known, no room is taken beyond it.
-        let mut body = Vec::with_capacity(document.length.map_or(0, |n| n as usize));
-        answer
-            .into_reader()
-            .take(cap_bytes.saturating_add(1))
-            .read_to_end(&mut body)
-            .map_err(|e| Error::new(Kind::Network, e.to_string()).at("fetch", &document.final_url))?;
-        if body.len() as u64 > cap_bytes {
-            return Err(too_long());
-        }
-        document.body = body;
-        Ok(document)
+    pub fn document(&self, url: &Url, accept: &str, cap_bytes: u64, etag: Option<&str>) -> Result<Document> {
+        let ask = Ask { accept, if_none_match: etag, ..Ask::default() };
+        self.try_all(url, &mut |url, limit| {
+            let answer = self.send(url, &ask, limit)?;
+            if etag.is_some() && answer.status() == 304 {
+                return Ok(answer.describe());
+            }
+            answer.check_status(false)?.into_document(cap_bytes)
+        })
     }
 
-    /// Asks for a document's headers only. Errors: as [`Client::document`].
-    pub fn head(&self, url: &Url, accept: &str) -> Result<Document> {
-        let answer = self.send(Method::HEAD, url, accept, Limit::document(&self.timeouts))?;
-        Ok(answer.check_status(false)?.describe())
-    }
-
-    /// Opens a body of any length. Input: `size_bytes`: what it should have, which says how long it may take.
-    /// Errors: as [`Client::document`], without the cap.
-    pub fn stream(&self, url: &Url, accept: &str, size_bytes: u64) -> Result<Body> {
-        let answer = self.send(Method::GET, url, accept, Limit::body(&self.timeouts, size_bytes))?;
-        let answer = answer.check_status(is_gzip(url))?;
-        Ok(Body { length: answer.length(), reader: Box::new(answer.into_reader()) })
+    /// Asks for a document's headers only.
+    /// Returns: `None`: the server knows no HEAD. Errors: as [`Client::document`].
+    pub fn head(&self, url: &Url, accept: &str) -> Result<Option<Document>> {
+        let ask = Ask { accept, is_head: true, ..Ask::default() };
+        self.try_all(url, &mut |url, limit| {
+            let answer = self.send(url, &ask, limit)?;
+            match answer.status() {
+                405 | 501 => Ok(None),
+                _ => Ok(Some(answer.check_status(false)?.describe())),
+            }
+        })
     }
 
     /// Asks whether a body could be opened, and reads nothing of it.
     /// Returns: its length, where the server says. A server that knows no HEAD is taken to have it.
     /// Errors: as [`Client::stream`].
     pub fn probe(&self, url: &Url) -> Result<Option<u64>> {
-        let answer = self.send(Method::HEAD, url, "*/*", Limit::document(&self.timeouts))?;
-        match answer.response.status().as_u16() {
-            405 | 501 => Ok(None),
-            // Presigned addresses are signed for GET alone. The body is dropped with its connection.
-            403 => Ok(self.stream(url, "*/*", 0)?.length),
-            _ => Ok(answer.check_status(is_gzip(url))?.length()),
-        }
-    }
-
-    /// Sends one request and follows redirects.
-    fn send(&self, method: Method, url: &Url, accept: &str, limit: Limit) -> Result<Answer> {
-        let mut url = url.clone();
-        let Client { timeouts, watch, .. } = self;
-        for _ in 0..=MAX_REDIRECTS {
-            self.plain_http.check(&url)?;
-            let request = Request::builder()
-                .method(method.clone())
-                .uri(url.request_text())
-                .header(header::ACCEPT, accept)
-                .body(())
-                .map_err(|e| Error::new(Kind::Source, e.to_string()).at("fetch", &url))?;
-            watch.begin(limit);
-            let response = self.agent.run(request).map_err(|e| explain(e, &url, timeouts, limit))?;
-            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-                return Ok(Answer { response, url, timeouts: *timeouts, watch: watch.clone(), limit });
-            }
-            url = redirect_target(&response, &url)?;
-        }
-        Err(Error::new(Kind::Source, format!("more than {MAX_REDIRECTS} redirects")).at("fetch", url))
-    }
-}
-
-/// Resolves Location. Source: RFC 9110, section 10.2.2.
-fn redirect_target(response: &Response<ureq::Body>, from: &Url) -> Result<Url> {
-    let fail = |why: String| Error::new(Kind::Source, why).at("follow the redirect from", from);
-    let location = text_header(response, "location").ok_or_else(|| fail("it says no location".to_owned()))?;
-    let to = from.join(&location).map_err(|e| fail(e.to_string()))?;
-    match from.is_secure() && !to.is_secure() {
-        true => Err(fail(format!("it leads from https to plain http, at {}", to.host()))),
-        false => Ok(to),
-    }
-}
-
-/// Says whether a file is compressed by its name: servers that know the ending send it with Content-Encoding, and
-/// as it is stored (Apache's AddEncoding).
-fn is_gzip(url: &Url) -> bool {
-    url.path().ends_with(".gz")
-}
-
-struct Answer {
-    response: Response<ureq::Body>,
-    url: Url,
-    timeouts: Timeouts,
-    watch: Watch,
-    limit: Limit,
-}
-
-impl Answer {
-    /// Sorts out every status but 2xx, and what is encoded in any way.
-    /// Input: `stored_gzip`: gzip is what was asked for; length and digest are checked all the same.
-    fn check_status(self, stored_gzip: bool) -> Result<Answer> {
-        if self.response.status().is_success() {
-            let taken = if stored_gzip { &["identity", "gzip", "x-gzip"][..] } else { &["identity"] };
-            let encoding = text_header(&self.response, "content-encoding");
-            return match encoding.filter(|e| !taken.iter().any(|t| e.eq_ignore_ascii_case(t))) {
-                None => Ok(self),
-                Some(e) => {
-                    Err(Error::new(Kind::Source, format!("sent with Content-Encoding {e}, which was not asked for"))
-                        .at("fetch", self.url))
+        let head = Ask { accept: "*/*", is_head: true, ..Ask::default() };
+        self.try_all(url, &mut |url, limit| {
+            let answer = self.send(url, &head, limit)?;
+            match answer.status() {
+                405 | 501 => Ok(None),
+                // Presigned addresses are signed for GET alone. The body is dropped with its connection.
+                403 => {
+                    let answer = self.send(url, &Ask { is_head: false, ..head }, limit)?;
+                    Ok(answer.check_status(is_gzip(url))?.length())
                 }
-            };
-        }
-        let status = self.response.status();
-        let (url, host) = (self.url.clone(), self.url.host().to_owned());
-        let detail = error_detail(self.into_reader()).map_or(String::new(), |d| format!(": {d}"));
-        let reason = status.canonical_reason().unwrap_or("unknown status");
-        let error = Error::new(Kind::Network, format!("{host} answered {} {reason}{detail}", status.as_u16()));
-        let error = match status.as_u16() {
-            401 | 403 => error.hint("this needs credentials, which this version cannot send yet"),
-            404 if url.path().starts_with("/v2/") => error.hint("does the repository exist, and have this tag?"),
-            404 => error.hint("is the path right?"),
-            _ => error,
-        };
-        Err(error.at("fetch", url))
-    }
-
-    fn length(&self) -> Option<u64> {
-        text_header(&self.response, "content-length")?.parse().ok()
-    }
-
-    fn describe(&self) -> Document {
-        Document {
-            status: self.response.status().as_u16(),
-            content_type: text_header(&self.response, "content-type"),
-            digest_header: text_header(&self.response, "docker-content-digest"),
-            etag: text_header(&self.response, "etag"),
-            length: self.length(),
-            body: Vec::new(),
-            final_url: self.url.clone(),
-        }
-    }
-
-    fn into_reader(self) -> Reader {
-        let Answer { response, url, timeouts, watch, limit } = self;
-        let body = response.into_body().into_with_config().limit(u64::MAX).reader();
-        Reader { body, host: url.host().to_owned(), timeouts, watch, limit }
-    }
-}
-
-fn text_header(response: &Response<ureq::Body>, name: &str) -> Option<String> {
-    response.headers().get(name)?.to_str().ok().map(str::to_owned)
-}
-
-/// Reads a body; rewrites errors so that they say which host and why.
-struct Reader {
-    body: ureq::BodyReader<'static>,
-    host: String,
-    timeouts: Timeouts,
-    watch: Watch,
-    limit: Limit,
-}
-
-impl Read for Reader {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.watch.begin_read(self.limit, self.timeouts.stall);
-        self.body.read(buf).map_err(|e| {
-            let kind = e.kind();
-            let why = why(&ureq::Error::from(e), &self.timeouts, self.limit).0;
-            io::Error::new(kind, format!("{}: {why}", self.host))
+                _ => Ok(answer.check_status(is_gzip(url))?.length()),
+            }
         })
     }
+
+    /// Returns the URLs at which the same thing lies: the one given first.
+    fn places(&self, url: &Url) -> Vec<Url> {
+        let mut places = vec![url.clone()];
+        let rest = self.bases.iter().find_map(|base| url.beyond(base));
+        places.extend(rest.iter().flat_map(|rest| self.bases.iter().map(|base| base.extended(rest))));
+        let mut seen: Vec<Url> = Vec::new();
+        places.retain(|place| {
+            let new = !seen.contains(place);
+            seen.push(place.clone());
+            new
+        });
+        places
+    }
+
+    /// Does something with each place until it works; again, after a wait, where the trouble may pass.
+    /// Errors: that of the place named first, if no other worked.
+    fn try_all<T>(&self, url: &Url, once: &mut Once<'_, T>) -> Result<T> {
+        let limit = Limit::document(&self.timeouts);
+        let (mut places, mut first, mut failed) = (self.places(url), None, 0);
+        loop {
+            let mut waits: Option<(Error, Option<Duration>)> = None;
+            let mut at = 0;
+            while let Some(place) = places.get(at) {
+                let Failure { error, is_passing, asked } = match once(place, limit) {
+                    Ok(done) => return Ok(done),
+                    Err(failure) => failure,
+                };
+                if is_passing {
+                    at += 1;
+                } else {
+                    places.remove(at);
+                }
+                if let Some(next) = places.get(at) {
+                    note(&format!("{error}; trying {}", next.host()));
+                }
+                if is_passing {
+                    waits.get_or_insert((error.clone(), asked));
+                }
+                first.get_or_insert(error);
+            }
+            failed += 1;
+            match waits {
+                Some((error, asked)) => self.wait(failed, limit, asked, error)?,
+                None => return Err(first.unwrap_or_else(|| Error::new(Kind::Internal, "nowhere to ask"))),
+            }
+        }
+    }
+
+    /// Sends one request, with what the server wants to see of us; follows redirects.
+    fn send(&self, url: &Url, ask: &Ask<'_>, limit: Limit) -> std::result::Result<Answer, Failure> {
+        let held = self.auth.header(url);
+        let answer = self.exchange(url, ask, held.as_ref(), limit)?;
+        // Another server's 401 is no question to us.
+        if answer.status() != 401 || answer.url.origin() != url.origin() {
+            return Ok(answer);
+        }
+        // What we hold has ended, or there is nothing yet: once afresh, and then it is an answer.
+        self.auth.forget(url);
+        self.authenticate(answer, url, limit)?;
+        let fresh = self.auth.header(url);
+        self.exchange(url, ask, fresh.as_ref(), limit)
+    }
+
+    /// Sends one request and follows redirects. Input: `authorization`: shown to the server of `url` and to no other.
+    fn exchange(
+        &self,
+        url: &Url,
+        ask: &Ask<'_>,
+        authorization: Option<&Secret>,
+        limit: Limit,
+    ) -> std::result::Result<Answer, Failure> {
+        let (mut url, mut authorization) = (url.clone(), authorization);
+        for _ in 0..=MAX_REDIRECTS {
+            self.plain_http.check(&url)?;
+            let request = request(&url, ask, authorization)
+                .map_err(|e| Error::new(Kind::Source, e.to_string()).at("fetch", &url))?;
+            self.watch.begin(limit);
+            let sent = self.agent(&url).run(request);
+            let response = sent.map_err(|e| explain(e, &url, &self.timeouts, limit))?;
+            let answer = Answer::new(response, url, self, limit, authorization.is_some());
+            if !matches!(answer.status(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(answer);
+            }
+            if ask.form.is_some() {
+                let why = "it redirects what is posted to it";
+                return Err(Error::new(Kind::Source, why).at("fetch", &answer.url).into());
+            }
+            let to = answer.redirect_target()?;
+            // Once gone, it does not come back: who redirects here is another server.
+            if to.origin() != answer.url.origin() {
+                authorization = None;
+            }
+            url = to;
+        }
+        Err(Error::new(Kind::Source, format!("more than {MAX_REDIRECTS} redirects")).at("fetch", url).into())
+    }
+
+    fn agent(&self, url: &Url) -> &ureq::Agent {
+        let proxied = self.proxied[usize::from(url.is_secure())].as_ref();
+        proxied.filter(|_| !self.proxy.is_direct(url.host(), url.port())).unwrap_or(&self.direct)
+    }
 }
 
-/// Takes the first error out of a registry's JSON answer. Reads at most 8 KiB.
-/// Source: distribution-spec 1.1, "Error codes".
-fn error_detail(reader: Reader) -> Option<String> {
-    #[derive(miniserde::Deserialize)]
-    struct Answer {
-        errors: Vec<One>,
-    }
-    #[derive(miniserde::Deserialize)]
-    struct One {
-        code: crate::json::Field<String>,
-        message: crate::json::Field<String>,
-    }
-    let mut body = Vec::new();
-    reader.take(8 << 10).read_to_end(&mut body).ok()?;
-    let first = crate::json::parse::<Answer>(&body, "error").ok()?.errors.into_iter().next()?;
-    let (code, message) = (first.code.optional("code").ok()?, first.message.optional("message").ok()?);
-    let text = [code, message].into_iter().flatten().collect::<Vec<_>>().join(" ");
-    Some(text.chars().take(200).collect()).filter(|t: &String| !t.is_empty())
+/// One try at one place.
+type Once<'a, T> = dyn FnMut(&Url, Limit) -> std::result::Result<T, Failure> + 'a;
+
+fn agent(
+    user_agent: &str,
+    timeouts: &Timeouts,
+    proxy: Option<ureq::Proxy>,
+    watch: &Watch,
+    peers: &Peers,
+    tls: &TlsConnector,
+) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(proxy)
+        .accept_encoding("identity")
+        .user_agent(user_agent)
+        .max_response_header_size(MAX_HEAD)
+        .input_buffer_size(INPUT_BUFFER)
+        .output_buffer_size(OUTPUT_BUFFER)
+        .max_idle_connections(2)
+        .max_idle_connections_per_host(1)
+        .timeout_connect(Some(timeouts.connect))
+        .timeout_send_request(Some(timeouts.headers))
+        .timeout_recv_response(Some(timeouts.headers))
+        .timeout_per_read(Some(timeouts.stall))
+        // No timeout for name lookup: ureq would spend a thread on it, and libc's resolver has its own.
+        .build();
+    let connector = ().chain(peers.clone()).chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
+    let connector = connector.chain(watch.clone()).chain(tls.clone());
+    ureq::Agent::with_parts(config, connector, DefaultResolver::default())
 }
 
-fn explain(error: ureq::Error, url: &Url, timeouts: &Timeouts, limit: Limit) -> Error {
-    let ours = match &error {
-        ureq::Error::Other(inner) => inner.downcast_ref::<Error>(),
-        _ => None,
+fn request(
+    url: &Url,
+    ask: &Ask<'_>,
+    authorization: Option<&Secret>,
+) -> ureq::http::Result<Request<ureq::SendBody<'static>>> {
+    let method = match (ask.is_head, ask.form) {
+        (true, _) => Method::HEAD,
+        (_, Some(_)) => Method::POST,
+        _ => Method::GET,
     };
-    if let Some(ours) = ours {
-        return ours.clone();
+    let mut request = Request::builder().method(method).uri(url.request_text()).header(header::ACCEPT, ask.accept);
+    if let Some(secret) = authorization {
+        request = request.header(header::AUTHORIZATION, secret.reveal());
     }
-    let (why, hint) = why(&error, timeouts, limit);
-    Error::new(Kind::Network, format!("{}: {why}", url.host())).at("fetch", url).hint(hint)
-}
-
-/// Says why a request failed, and what to do about it. Never shows a URL: it may hold a secret.
-fn why(error: &ureq::Error, timeouts: &Timeouts, limit: Limit) -> (String, &'static str) {
-    use ureq::Timeout as T;
-    let waited = |what: &str, time: Duration| format!("{what} for {} s", time.as_secs_f32());
-    match error {
-        ureq::Error::Timeout(T::Connect) => (waited("no connection", timeouts.connect), "is the host reachable?"),
-        ureq::Error::Timeout(T::PerRead) => (waited("no data", timeouts.stall), ""),
-        ureq::Error::Timeout(T::RecvBody) => (limit.words(), ""),
-        ureq::Error::Timeout(_) => (waited("no answer", timeouts.headers), ""),
-        ureq::Error::Io(e) => match e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(tls) => (format!("TLS: {}", words(tls)), advice(tls)),
-            None if e.kind() == io::ErrorKind::UnexpectedEof => ("connection closed before the end".to_owned(), ""),
-            None => (e.to_string(), ""),
-        },
-        ureq::Error::BadUri(_) => ("not a usable URL".to_owned(), ""),
-        ureq::Error::HostNotFound => ("host not found".to_owned(), "check the name and the DNS server"),
-        other => (other.to_string(), ""),
+    if let Some(from) = ask.range {
+        request = request.header(header::RANGE, format!("bytes={from}-"));
+        if let Some(etag) = ask.if_range {
+            request = request.header(header::IF_RANGE, etag);
+        }
     }
+    if let Some(etag) = ask.if_none_match {
+        request = request.header(header::IF_NONE_MATCH, etag);
+    }
+    if ask.form.is_some() {
+        request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    }
+    request.body(match ask.form {
+        Some(form) => ureq::SendBody::from_owned_reader(std::io::Cursor::new(form.to_owned())),
+        None => ureq::SendBody::none(),
+    })
 }
 
 #[cfg(test)]

@@ -3,11 +3,13 @@
 #![deny(missing_docs)]
 
 pub mod atomic;
+pub mod base64;
 pub mod boot;
 pub mod cli;
 pub mod cmd;
 pub mod cmdline;
 pub mod config;
+pub mod credentials;
 pub mod crypto;
 pub mod error;
 pub mod failed;

@@ -125,6 +125,43 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year, month, left + 1)
 }
 
+/// Reads a date as HTTP writes it, in any of its three forms.
+/// Returns: seconds since 1970, UTC; `None`: any other shape. Seconds of 60 count as 59.
+/// Source: RFC 9110, section 5.6.7; the year of the two-digit form is within fifty years of `now_secs`.
+pub fn parse_http_date(text: &str, now_secs: u64) -> Option<u64> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let words: Vec<&str> = text.split([' ', ',', '-']).filter(|w| !w.is_empty()).collect();
+    let number = |word: &str| word.bytes().all(|b| b.is_ascii_digit()).then(|| word.parse::<u64>().ok()).flatten();
+    let (day, month, year, clock) = match words.as_slice() {
+        // Sun, 06 Nov 1994 08:49:37 GMT; Sunday, 06-Nov-94 08:49:37 GMT
+        [_, day, month, year, clock, "GMT"] => (day, month, year, clock),
+        // Sun Nov  6 08:49:37 1994
+        [_, month, day, clock, year] => (day, month, year, clock),
+        _ => return None,
+    };
+    let month = MONTHS.iter().position(|m| m == month)? as u64 + 1;
+    let mut year = match (year.len(), number(year)?) {
+        (4, year) => year,
+        (2, year) => {
+            let (this_year, _, _) = civil(now_secs / 86_400);
+            let year = this_year / 100 * 100 + year;
+            if year > this_year + 50 { year - 100 } else { year }
+        }
+        _ => return None,
+    };
+    year = year.clamp(1969, 9999);
+    let clock: Vec<u64> = clock.split(':').map(number).collect::<Option<_>>()?;
+    let [hour, minute, second] = clock.as_slice() else { return None };
+    if *hour > 23 || *minute > 59 || *second > 60 {
+        return None;
+    }
+    let day = number(day)?;
+    if year < 1970 || day < 1 || day > days_in(year, month) {
+        return None;
+    }
+    Some(days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + (*second).min(59))
+}
+
 /// Returns the weekday, 0 = Monday, and the minute of the day, UTC.
 pub fn weekday_and_minute(unix_secs: u64) -> (u8, u16) {
     // 1970-01-01 was a Thursday.
@@ -184,6 +221,31 @@ mod tests {
             "2026-11-22T20:00:0٣Z",
         ] {
             assert!(parse_rfc3339(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// Source: RFC 9110, section 5.6.7.
+    #[test]
+    fn the_three_dates_of_http() {
+        let now = 1_795_377_600;
+        for text in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+            assert_eq!(parse_http_date(text, now), Some(784_111_777), "{text}");
+        }
+        assert_eq!(parse_http_date("Sunday, 22-Nov-26 20:00:00 GMT", now), Some(now));
+        assert_eq!(parse_http_date("Monday, 01-Jan-76 00:00:00 GMT", now), Some(3_345_062_400));
+        for bad in [
+            "",
+            "120",
+            "Sun, 06 Nov 1994 08:49:37",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "Sun, 31 Feb 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 24:49:37 GMT",
+            "Sun, 06 Nov 99999999999999999999 08:49:37 GMT",
+            "Sun, 06 Nov 1894 08:49:37 GMT",
+            "Sun, 0x6 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49 GMT",
+        ] {
+            assert_eq!(parse_http_date(bad, now), None, "{bad}");
         }
     }
 

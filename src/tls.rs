@@ -3,11 +3,12 @@
 //! Roots are loaded when the first https connection is made, so a machine without any can still use
 //! a medium or a loopback registry. Must never: skip a certificate check, or fall back to plain HTTP.
 
+use crate::credentials::check_private;
 use crate::crypto;
 use crate::error::{Error, IoContext, Kind, Result};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::fmt;
@@ -38,17 +39,31 @@ pub(crate) struct Trust {
     pub now: Clock,
     /// A time that is certainly past, in seconds since 1970: certificates are checked at the later of both.
     pub floor_secs: u64,
+    /// Who we are, for servers that ask.
+    pub identity: Option<Identity>,
 }
 
-/// Wraps connections to https URLs in TLS; hands others on.
-pub(crate) struct TlsConnector {
+/// Names the files of a client certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// PEM: the certificate, then those of its issuers.
+    pub certificate: PathBuf,
+    /// PEM: its private key; PKCS #8, SEC1 or PKCS #1.
+    pub key: PathBuf,
+}
+
+/// Wraps connections to https URLs in TLS; hands others on. Clones share what was loaded.
+#[derive(Clone)]
+pub(crate) struct TlsConnector(Arc<Shared>);
+
+struct Shared {
     trust: Trust,
     config: OnceLock<Result<Arc<ClientConfig>>>,
 }
 
 impl TlsConnector {
     pub(crate) fn new(trust: Trust) -> Self {
-        TlsConnector { trust, config: OnceLock::new() }
+        TlsConnector(Arc::new(Shared { trust, config: OnceLock::new() }))
     }
 }
 
@@ -64,7 +79,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
         if !details.needs_tls() || transport.is_tls() {
             return Ok(Some(Either::A(transport)));
         }
-        let config = match self.config.get_or_init(|| self.trust.client_config()) {
+        let config = match self.0.config.get_or_init(|| self.0.trust.client_config()) {
             Ok(config) => config.clone(),
             Err(e) => return Err(ureq::Error::Other(Box::new(e.clone()))),
         };
@@ -91,11 +106,20 @@ impl fmt::Debug for TlsConnector {
 impl Trust {
     fn client_config(&self) -> Result<Arc<ClientConfig>> {
         let clock = FloorClock { now: self.now.clone(), floor_secs: self.floor_secs };
-        let mut config = ClientConfig::builder_with_details(Arc::new(crypto::provider()), Arc::new(clock))
+        let config = ClientConfig::builder_with_details(Arc::new(crypto::provider()), Arc::new(clock))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|e| Error::new(Kind::Internal, e.to_string()).at("set up", "TLS"))?
-            .with_root_certificates(self.roots()?)
-            .with_no_client_auth();
+            .with_root_certificates(self.roots()?);
+        let mut config = match &self.identity {
+            None => config.with_no_client_auth(),
+            Some(identity) => {
+                let (chain, key) = identity.load()?;
+                config.with_client_auth_cert(chain, key).map_err(|e| {
+                    let why = format!("it does not belong to {}: {}", identity.certificate.display(), words(&e));
+                    Error::new(Kind::Config, why).at("use the client key", identity.key.display())
+                })?
+            }
+        };
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
         Ok(Arc::new(config))
     }
@@ -113,17 +137,38 @@ impl Trust {
     }
 }
 
+impl Identity {
+    /// Errors: Config: a file is unreadable or malformed, or others can read the key.
+    fn load(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+        let chain = read_pem(&self.certificate, "read the client certificate")?;
+        let bad = |why: &str| Error::new(Kind::Config, why);
+        let certificates: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
+        let certificates = certificates.ok().filter(|c| !c.is_empty());
+        let certificates = certificates.ok_or_else(|| {
+            bad("no certificate in PEM").at("read the client certificate", self.certificate.display())
+        })?;
+        check_private(&self.key)?;
+        let key = PrivateKeyDer::from_pem_slice(&read_pem(&self.key, "read the client key")?);
+        let hint = "a key without passphrase; `openssl pkey -in KEY -out NEW` takes a passphrase away";
+        let key =
+            key.map_err(|_| bad("no private key in PEM").at("read the client key", self.key.display()).hint(hint))?;
+        Ok((certificates, key))
+    }
+}
+
+fn read_pem(path: &Path, op: &str) -> Result<Vec<u8>> {
+    let mut pem = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_BUNDLE).read_to_end(&mut pem));
+    read.io(Kind::Config, op, path.display())?;
+    Ok(pem)
+}
+
 /// Reads a PEM bundle. Errors: Config: unreadable, malformed, or without one usable certificate.
 fn read_roots(path: &Path) -> Result<RootCertStore> {
     let fail = |why: String| {
         Error::new(Kind::Config, why).at("read CA certificates", path.display()).hint("set ca_file to a PEM bundle")
     };
-    let mut pem = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_BUNDLE).read_to_end(&mut pem)).io(
-        Kind::Config,
-        "read CA certificates",
-        path.display(),
-    )?;
+    let pem = read_pem(path, "read CA certificates")?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|e| fail(format!("not PEM: {e}")))?;
@@ -261,7 +306,7 @@ mod tests {
     use super::*;
 
     fn trust(ca_file: Option<PathBuf>, ca_candidates: Vec<PathBuf>) -> Trust {
-        Trust { ca_file, ca_candidates, now: Arc::new(|| 100), floor_secs: 0 }
+        Trust { ca_file, ca_candidates, now: Arc::new(|| 100), floor_secs: 0, identity: None }
     }
 
     #[test]

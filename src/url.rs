@@ -120,6 +120,38 @@ impl Url {
         }
     }
 
+    /// Returns the host with its port, if one is given: the name of a registry.
+    pub fn authority(&self) -> String {
+        match self.port {
+            Some(port) => format!("{}:{port}", self.host),
+            None => self.host.clone(),
+        }
+    }
+
+    /// Returns what makes two URLs the same server. Source: RFC 6454, section 4.
+    pub fn origin(&self) -> String {
+        format!("{}://{}:{}", self.scheme(), self.host, self.port())
+    }
+
+    /// Returns the same URL with more parameters in its query.
+    pub fn with_query(&self, pairs: &[(&str, &str)]) -> Url {
+        let added = (!pairs.is_empty()).then(|| form(pairs));
+        let parts: Vec<String> = self.query.iter().cloned().chain(added).filter(|part| !part.is_empty()).collect();
+        Url { query: (!parts.is_empty()).then(|| parts.join("&")), ..self.clone() }
+    }
+
+    /// Returns what follows `base`, query and all, if this URL lies below it. `None` for other servers as well.
+    pub fn beyond(&self, base: &Url) -> Option<String> {
+        let rest = self.path.strip_prefix(&base.path).filter(|_| self.origin() == base.origin())?;
+        Some(self.query.as_ref().map_or_else(|| rest.to_owned(), |query| format!("{rest}?{query}")))
+    }
+
+    /// Appends what [`Url::beyond`] returned.
+    pub fn extended(&self, rest: &str) -> Url {
+        let (path, query) = split_tail(rest);
+        Url { path: format!("{}{path}", self.path), query: query.map(str::to_owned), ..self.clone() }
+    }
+
     fn scheme(&self) -> &'static str {
         if self.secure { "https" } else { "http" }
     }
@@ -139,6 +171,28 @@ impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Writes parameters as a query or a form. Source: WHATWG URL, "application/x-www-form-urlencoded", with `%20` for a
+/// blank, which everybody reads.
+pub fn form(pairs: &[(&str, &str)]) -> String {
+    let encoded = |text: &str| {
+        let mut out = String::with_capacity(text.len());
+        for byte in text.bytes() {
+            match byte {
+                b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
+                _ if byte.is_ascii_alphanumeric() => out.push(byte as char),
+                _ => {
+                    out.push('%');
+                    out.push_str(&crate::text::hex(&[byte]).to_ascii_uppercase());
+                }
+            }
+        }
+        out
+    };
+    let pairs: Vec<String> =
+        pairs.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
+    pairs.join("&")
 }
 
 /// Says whether a host name or address (IPv6 in brackets or not) is this machine.

@@ -212,14 +212,14 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
     };
     // A source that is gone must not cost the slot its old content.
     source.probe(&artifact.initramfs)?;
-    let mut kernel = source.open(&artifact.kernel)?;
+    let mut kernel = source.open(&artifact.kernel, 0)?;
     let mounted = session.machine.mount_target(slot)?;
     let dir = mounted.dir();
     stage::invalidate(dir)?;
-    write(dir, &Part { name: KERNEL, expected: &record.kernel, is_gzip: false }, kernel.as_mut())?;
+    write(dir, &Part { name: KERNEL, expected: &record.kernel, is_gzip: false }, kernel.reader.as_mut())?;
     drop(kernel);
-    let mut initramfs = source.open(&artifact.initramfs)?;
-    write(dir, &Part { name: INITRAMFS, expected: &record.initramfs, is_gzip: true }, initramfs.as_mut())?;
+    let mut initramfs = source.open(&artifact.initramfs, 0)?;
+    write(dir, &Part { name: INITRAMFS, expected: &record.initramfs, is_gzip: true }, initramfs.reader.as_mut())?;
     stage::finish(dir, &record)?;
     mounted.unmount()?;
     inspect::journal(session.machine.slot_partition(slot)?)

@@ -5,9 +5,10 @@
 use crate::cli;
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
+use crate::credentials;
 use crate::error::{Error, Kind, Result};
 use crate::gate::{self, Facts, Verdict};
-use crate::http::{Client, HttpOptions};
+use crate::http::{Client, HttpOptions, ProxyEnv};
 use crate::inspect::View;
 use crate::machine::{ARCHITECTURE, Machine};
 use crate::oci::digest::Digest;
@@ -73,7 +74,14 @@ pub fn open(system: &System, config: &Config) -> Result<Box<dyn Source>> {
         Error::new(Kind::Config, "no source of updates is named")
             .hint("set server, registry or layout in update.conf, or give --server, --registry or --layout")
     })?;
-    let options = HttpOptions { ca_file: config.ca_file.clone(), ..HttpOptions::new(system) };
+    let mut options = HttpOptions::new(system);
+    options.ca_file = config.ca_file.clone();
+    options.identity = config.identity.clone();
+    options.tries = config.retries.map_or(options.tries, |retries| retries + 1);
+    options.proxy = ProxyEnv::read(|name| std::env::var(name).ok());
+    if let Some(path) = &config.auth_file {
+        options.credentials = credentials::load(path)?;
+    }
     source::open_source(spec, &Client::new(options)?)
 }
 

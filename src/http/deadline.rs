@@ -34,6 +34,11 @@ impl Limit {
         Limit { until: Instant::now().checked_add(allowed), allowed, bytes_per_sec }
     }
 
+    /// Returns the time that is left.
+    pub fn left(&self) -> Duration {
+        self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()))
+    }
+
     /// Says what happened when it has passed.
     pub fn words(&self) -> String {
         let slow = match self.bytes_per_sec {

@@ -69,6 +69,18 @@ impl Reference {
         Ok(Reference { host, port, repository, tag: tag.map(str::to_owned), digest })
     }
 
+    /// Returns where a mirror has the same. Input: `host[:port]`, for the same repository, or with another one.
+    /// Errors: Config: malformed, or with a tag or digest, which this reference has.
+    pub fn mirrored_at(&self, mirror: &str) -> Result<Reference> {
+        let bare = mirror.strip_prefix("oci://").unwrap_or(mirror).trim_end_matches('/');
+        let whole = if bare.contains('/') { bare.to_owned() } else { format!("{bare}/{}", self.repository) };
+        let found = Reference::parse(&whole)?;
+        match found.tag.is_none() && found.digest.is_none() {
+            true => Ok(found),
+            false => Err(Error::new(Kind::Config, "a mirror is named without tag and digest: the source's count")),
+        }
+    }
+
     /// Puts another tag in place of the reference's own (`--tag`).
     /// Errors: Usage: not a tag, or the reference is pinned to a digest.
     pub fn with_tag(mut self, tag: &str) -> Result<Reference> {

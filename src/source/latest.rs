@@ -7,13 +7,12 @@
 
 use super::{Artifact, FileRef, Place, Source, bounded, check_length, check_version, kept};
 use crate::error::{Error, Kind, Result};
-use crate::http::Client;
+use crate::http::{Body, Client};
 use crate::json::{self, Field};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{DOCUMENT_CAP, nothing_for};
 use crate::url::Url;
 use miniserde::Deserialize;
-use std::io::Read;
 
 /// One HTTP server.
 pub struct Latest {
@@ -56,25 +55,26 @@ struct RawFile {
 }
 
 impl Latest {
-    /// Makes the source. Input: `server`: URL of the directory that holds `latest.json`.
+    /// Makes the source. Input: `server`: URL of the directory that holds `latest.json`; `mirrors`: of others.
     /// Errors: Config: not an http or https URL.
-    pub fn new(server: &str, client: Client) -> Result<Latest> {
-        Ok(Latest { url: Url::configured(server)?.child("latest.json"), client })
+    pub fn new(server: &str, mirrors: &[String], client: &Client) -> Result<Latest> {
+        let mut bases = vec![Url::configured(server)?.child("")];
+        for mirror in mirrors {
+            bases.push(Url::configured(mirror)?.child(""));
+        }
+        Ok(Latest { url: Url::configured(server)?.child("latest.json"), client: client.with_bases(bases) })
     }
 }
 
 impl Source for Latest {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
-        let mut document = self.client.document(&self.url, "application/json", DOCUMENT_CAP)?;
+        let mut document = self.client.document(&self.url, "application/json", DOCUMENT_CAP, None)?;
         json::shorten(&mut document.body).map_err(|e| e.at("read", &document.final_url))?;
         parse(&document.body, &document.final_url, architecture, &self.describe())
     }
 
-    fn open(&mut self, file: &FileRef) -> Result<Box<dyn Read>> {
-        let url = place(file)?;
-        let body = self.client.stream(url, "*/*", file.size_bytes)?;
-        check_length(body.length, file, SAID).map_err(|e| e.at("fetch", url))?;
-        Ok(bounded(body.reader, file.size_bytes))
+    fn open(&mut self, file: &FileRef, from: u64) -> Result<Body> {
+        Ok(bounded(self.client.stream(place(file)?, file.size_bytes, from)?, file.size_bytes, from))
     }
 
     fn probe(&mut self, file: &FileRef) -> Result<()> {

@@ -5,11 +5,12 @@
 
 use super::{Artifact, Fetch, FileRef, Source, bounded, check_bytes, follow};
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::http::Body;
 use crate::json::{self, Field};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{self, DOCUMENT_CAP, Descriptor, Document, Entry, check_document_size};
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -106,8 +107,10 @@ impl Source for Layout {
         follow(document, top.digest, architecture, &self.describe(), fetch)
     }
 
-    fn open(&mut self, file: &FileRef) -> Result<Box<dyn Read>> {
-        Ok(bounded(self.open_blob(file)?, file.size_bytes))
+    fn open(&mut self, file: &FileRef, from: u64) -> Result<Body> {
+        let mut blob = self.open_blob(file)?;
+        blob.seek(SeekFrom::Start(from)).io(Kind::Source, "read", file.sha256)?;
+        Ok(bounded(Body::whole(blob), file.size_bytes, from))
     }
 
     fn probe(&mut self, file: &FileRef) -> Result<()> {

@@ -8,7 +8,7 @@ pub mod layout;
 pub mod registry;
 
 use crate::error::{Error, Kind, Result};
-use crate::http::Client;
+use crate::http::{Body, Client};
 use crate::json;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{self, Choice, Descriptor, Document, Index, Manifest};
@@ -80,10 +80,10 @@ pub trait Source {
     /// be. Source: a document is malformed. Network: not reachable. Config: no way to ask.
     fn resolve(&mut self, architecture: &str) -> Result<Artifact>;
 
-    /// Opens a file of an artifact that this source resolved.
-    /// Returns: at most one byte more than `size_bytes`; **unverified**: the reader of it checks length and digest.
+    /// Opens a file of an artifact that this source resolved. Input: `from`: bytes of it that are there already.
+    /// Returns: the rest of it, and at most one byte more; **unverified**: the reader of it checks length and digest.
     /// Errors: as above; Digest: the source announces another length.
-    fn open(&mut self, file: &FileRef) -> Result<Box<dyn Read>>;
+    fn open(&mut self, file: &FileRef, from: u64) -> Result<Body>;
 
     /// Says whether a file can be had, and reads nothing of it: asked before its old copy is given up.
     /// Errors: as [`Source::open`]. A server that can not say is taken to have it.
@@ -100,6 +100,8 @@ pub enum SourceSpec {
     Http {
         /// URL of the directory that holds it.
         server: String,
+        /// URLs of directories that hold the same, in the order of trying.
+        mirrors: Vec<String>,
         /// Where plain HTTP may be used.
         plain_http: PlainHttp,
     },
@@ -107,6 +109,8 @@ pub enum SourceSpec {
     Registry {
         /// Which.
         reference: Reference,
+        /// Repositories that hold the same, in the order of trying; their tag does not count.
+        mirrors: Vec<Reference>,
         /// Where plain HTTP may be used.
         plain_http: PlainHttp,
     },
@@ -123,11 +127,12 @@ pub enum SourceSpec {
 /// Errors: Config: the server URL is malformed, or plain HTTP is not allowed to it.
 pub fn open_source(spec: SourceSpec, client: &Client) -> Result<Box<dyn Source>> {
     Ok(match spec {
-        SourceSpec::Http { server, plain_http } => {
-            Box::new(latest::Latest::new(&server, client.with_plain_http(plain_http))?)
+        SourceSpec::Http { server, mirrors, plain_http } => {
+            Box::new(latest::Latest::new(&server, &mirrors, &client.with_plain_http(plain_http))?)
         }
-        SourceSpec::Registry { reference, plain_http } => {
-            Box::new(registry::Registry::new(reference, plain_http, client.with_plain_http(plain_http)))
+        SourceSpec::Registry { reference, mirrors, plain_http } => {
+            let client = client.with_plain_http(plain_http);
+            Box::new(registry::Registry::new(reference, &mirrors, plain_http, &client))
         }
         SourceSpec::Layout { path, tag } => Box::new(layout::Layout::new(path, tag)),
     })
@@ -255,9 +260,10 @@ fn kept(mut text: String) -> String {
     text
 }
 
-/// Bounds a reader to one byte more than the file has, so that too much is seen and not endured.
-fn bounded(reader: impl Read + 'static, size_bytes: u64) -> Box<dyn Read> {
-    Box::new(reader.take(size_bytes.saturating_add(1)))
+/// Bounds what comes from `from` on to one byte more than the file has, so that too much is seen and not endured.
+fn bounded(body: Body, size_bytes: u64, from: u64) -> Body {
+    let most = size_bytes.saturating_sub(from).saturating_add(1);
+    Body { reader: Box::new(body.reader.take(most)), ..body }
 }
 
 #[cfg(test)]
@@ -303,7 +309,9 @@ mod tests {
     #[test]
     fn a_reader_ends_one_byte_after_the_file() {
         let mut out = Vec::new();
-        bounded(std::io::repeat(7), 10).read_to_end(&mut out).unwrap();
+        bounded(Body::whole(std::io::repeat(7)), 10, 0).reader.read_to_end(&mut out).unwrap();
         assert_eq!(out.len(), 11);
+        bounded(Body::whole(std::io::repeat(7)), 10, 8).reader.read_to_end(&mut out).unwrap();
+        assert_eq!(out.len(), 11 + 3);
     }
 }

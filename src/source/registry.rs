@@ -1,36 +1,40 @@
-//! OCI registry: a distribution-spec 1.1 client for pulling, without authentication so far.
+//! OCI registry: a distribution-spec 1.1 client for pulling.
 //!
 //! A tag is resolved once; everything after that goes by digest. Must never: use a document whose bytes
 //! do not hash to the digest that was asked for, or ask for a blob just to learn about it.
 
 use super::{Artifact, Fetch, FileRef, PlainHttp, Source, bounded, check_bytes, check_length, follow};
 use crate::error::{Error, Kind, Result};
-use crate::http::{Client, Document};
+use crate::http::{Body, Client, Document};
 use crate::json;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{self, ACCEPT, DOCUMENT_CAP, Descriptor};
 use crate::oci::reference::Reference;
 use crate::url::Url;
-use std::io::Read;
 
 /// One repository of a registry.
 pub struct Registry {
     reference: Reference,
-    secure: bool,
+    /// `https://host/v2/repository/`
+    base: Url,
     client: Client,
 }
 
 impl Registry {
     /// Makes the source. Opens no connection.
-    pub fn new(reference: Reference, plain_http: PlainHttp, client: Client) -> Registry {
-        let secure = !plain_http.for_registry(reference.is_loopback());
-        Registry { reference, secure, client }
+    pub fn new(reference: Reference, mirrors: &[Reference], plain_http: PlainHttp, client: &Client) -> Registry {
+        let base = |reference: &Reference| {
+            let secure = !plain_http.for_registry(reference.is_loopback());
+            let path = format!("/v2/{}/", reference.repository());
+            Url::from_parts(secure, reference.host(), reference.port(), path)
+        };
+        let bases = std::iter::once(&reference).chain(mirrors).map(base).collect();
+        Registry { base: base(&reference), client: client.with_bases(bases), reference }
     }
 
     /// Source: distribution-spec 1.1, "Endpoints" end-2 and end-3.
     fn url(&self, kind: &str, which: &str) -> Url {
-        let path = format!("/v2/{}/{kind}/{which}", self.reference.repository());
-        Url::from_parts(self.secure, self.reference.host(), self.reference.port(), path)
+        self.base.extended(&format!("{kind}/{which}"))
     }
 
     /// Fetches what the reference names: by digest where it is pinned, else by tag.
@@ -38,7 +42,7 @@ impl Registry {
         let pinned = self.reference.digest();
         let which = pinned.map_or_else(|| self.reference.tag().to_owned(), |d| d.to_string());
         let url = self.url("manifests", &which);
-        let document = self.client.document(&url, ACCEPT, DOCUMENT_CAP)?;
+        let document = self.client.document(&url, ACCEPT, DOCUMENT_CAP, None)?;
         let digest = Digest::of(&document.body);
         check_header(&document, digest)?;
         match pinned {
@@ -51,7 +55,7 @@ impl Registry {
 
     fn fetch(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
         let url = self.url("manifests", &descriptor.digest.to_string());
-        let document = self.client.document(&url, ACCEPT, DOCUMENT_CAP.min(descriptor.size_bytes))?;
+        let document = self.client.document(&url, ACCEPT, DOCUMENT_CAP.min(descriptor.size_bytes), None)?;
         check_bytes(&document.body, descriptor).map_err(|e| e.at("fetch", &url))?;
         check_header(&document, descriptor.digest)?;
         check_type(&document, &descriptor.media_type)?;
@@ -96,11 +100,9 @@ impl Source for Registry {
         follow(document, digest, architecture, &name, fetch)
     }
 
-    fn open(&mut self, file: &FileRef) -> Result<Box<dyn Read>> {
+    fn open(&mut self, file: &FileRef, from: u64) -> Result<Body> {
         let url = self.url("blobs", &file.sha256.to_string());
-        let body = self.client.stream(&url, "*/*", file.size_bytes)?;
-        check_length(body.length, file, SAID).map_err(|e| e.at("fetch", url))?;
-        Ok(bounded(body.reader, file.size_bytes))
+        Ok(bounded(self.client.stream(&url, file.size_bytes, from)?, file.size_bytes, from))
     }
 
     /// Source: distribution-spec 1.1, "Checking if content exists in the registry" (end-2, HEAD).

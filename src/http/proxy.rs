@@ -1,0 +1,131 @@
+//! Which proxy a request goes through, by `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`. Pure.
+//!
+//! Must never: send a request for this machine through a proxy.
+
+use crate::url::is_loopback;
+use std::net::IpAddr;
+
+/// Holds what the environment says.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyEnv {
+    /// For https URLs.
+    pub https: Option<String>,
+    /// For http URLs.
+    pub http: Option<String>,
+    /// Hosts that are spoken to directly.
+    pub none: String,
+}
+
+impl ProxyEnv {
+    /// Reads it. Input: `variable`: the value of an environment variable. Lower case beats upper case, as in curl.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> ProxyEnv {
+        let first = |names: [&str; 3]| names.into_iter().find_map(&variable).filter(|value| !value.is_empty());
+        ProxyEnv {
+            https: first(["https_proxy", "HTTPS_PROXY", "ALL_PROXY"]),
+            http: first(["http_proxy", "HTTP_PROXY", "ALL_PROXY"]),
+            none: variable("no_proxy").or_else(|| variable("NO_PROXY")).unwrap_or_default(),
+        }
+    }
+
+    /// Says whether a host is spoken to directly, whatever proxies there are.
+    /// Input: a host as in a URL, IPv6 in brackets, and the port.
+    ///
+    /// `NO_PROXY` is a list with commas: `*`; a name, which stands for its subdomains as well, with or without a leading
+    /// dot; an address; a network as 10.0.0.0/8; each but `*` with `:port` if need be. As in Go's `httpproxy`, so that one
+    /// setting serves the whole node.
+    pub fn is_direct(&self, host: &str, port: u16) -> bool {
+        let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+        is_loopback(host) || self.none.split(',').any(|entry| covers(entry.trim(), bare, port))
+    }
+}
+
+fn covers(entry: &str, host: &str, port: u16) -> bool {
+    if entry == "*" {
+        return true;
+    }
+    if let (Ok(address), Some((network, bits))) = (host.parse::<IpAddr>(), entry.split_once('/')) {
+        return in_network(address, network, bits);
+    }
+    // A second colon makes it an IPv6 address, not a port.
+    let (name, only) = match entry.rsplit_once(':') {
+        Some((name, only)) if !name.contains(':') || name.ends_with(']') => (name, Some(only)),
+        _ => (entry, None),
+    };
+    if only.is_some_and(|only| only.parse() != Ok(port)) {
+        return false;
+    }
+    let name = name.trim_start_matches('[').trim_end_matches(']').trim_start_matches("*.").trim_start_matches('.');
+    let (name, host) = (name.to_ascii_lowercase(), host.to_ascii_lowercase());
+    match host.strip_suffix(&name) {
+        Some(rest) if !name.is_empty() => rest.is_empty() || rest.ends_with('.'),
+        _ => false,
+    }
+}
+
+fn in_network(address: IpAddr, network: &str, bits: &str) -> bool {
+    let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
+    let masked = |a: u128, width: u32| if bits >= width { a } else { a >> (width - bits) };
+    match (address.to_canonical(), network) {
+        (IpAddr::V4(a), IpAddr::V4(n)) => {
+            bits <= 32 && (bits == 0 || masked(u32::from(a).into(), 32) == masked(u32::from(n).into(), 32))
+        }
+        (IpAddr::V6(a), IpAddr::V6(n)) => bits <= 128 && (bits == 0 || masked(a.into(), 128) == masked(n.into(), 128)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> ProxyEnv {
+        ProxyEnv::read(|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string()))
+    }
+
+    #[test]
+    fn each_scheme_has_its_variable() {
+        let both = env(&[("HTTPS_PROXY", "http://s"), ("HTTP_PROXY", "http://p"), ("http_proxy", "http://q")]);
+        assert_eq!((both.https.as_deref(), both.http.as_deref()), (Some("http://s"), Some("http://q")));
+        let all = env(&[("ALL_PROXY", "http://a"), ("HTTPS_PROXY", "http://s")]);
+        assert_eq!((all.https.as_deref(), all.http.as_deref()), (Some("http://s"), Some("http://a")));
+        let empty = env(&[("HTTPS_PROXY", "")]);
+        assert_eq!((empty.https, empty.http), (None, None));
+    }
+
+    #[test]
+    fn no_proxy_as_go_reads_it() {
+        let env = env(&[(
+            "no_proxy",
+            "Example.com, .dots.org,*.star.net,10.0.0.0/8,192.0.2.7,fd00::/8,[2001:db8::1]:443,port.io:5000,,bad/x",
+        )]);
+        for (host, port, direct) in [
+            ("example.com", 443, true),
+            ("a.b.EXAMPLE.com", 443, true),
+            ("example.com.", 443, true),
+            ("notexample.com", 443, false),
+            ("dots.org", 443, true),
+            ("x.dots.org", 443, true),
+            ("x.star.net", 443, true),
+            ("10.200.0.1", 443, true),
+            ("11.0.0.1", 443, false),
+            ("192.0.2.7", 80, true),
+            ("192.0.2.70", 80, false),
+            ("[fd12::1]", 443, true),
+            ("[2001:db8::1]", 443, true),
+            ("[2001:db8::1]", 80, false),
+            ("port.io", 5000, true),
+            ("port.io", 443, false),
+            ("localhost", 80, true),
+            ("127.0.0.1", 5000, true),
+            ("[::1]", 5000, true),
+            ("bad", 443, false),
+        ] {
+            assert_eq!(env.is_direct(host, port), direct, "{host}:{port}");
+        }
+        let all = ProxyEnv { none: "*".into(), ..ProxyEnv::default() };
+        assert!(all.is_direct("anything", 1));
+        assert!(!ProxyEnv::default().is_direct("anything", 1));
+        let zero = ProxyEnv { none: "0.0.0.0/0".into(), ..ProxyEnv::default() };
+        assert!(zero.is_direct("192.0.2.1", 1) && !zero.is_direct("[2001:db8::1]", 1));
+    }
+}

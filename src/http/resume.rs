@@ -1,0 +1,269 @@
+//! A file's bytes, in one piece for whoever reads them, however often the connection breaks.
+//!
+//! After a break the rest is asked for by Range; a server that can not do that sends the whole, and what was there
+//! before is dropped. What comes out is checked by the reader: a digest over all of it.
+//! Must never: go on without end, or hand out a byte twice or from the wrong place.
+
+use super::deadline::Limit;
+use super::{Answer, Ask, Client, Failure, Reader, retry};
+use crate::error::{Error, Kind, Result};
+use crate::progress::note;
+use crate::url::Url;
+use std::cell::Cell;
+use std::io::{self, Read};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// So many bytes without a break count as progress: the tries before are forgotten.
+const PROGRESS_BYTES: u64 = 256 << 10;
+/// What is dropped at once, where a server sends again what is there.
+const DROP_BYTES: usize = 16 << 10;
+
+/// Holds a body that is still to be read.
+pub struct Body {
+    /// Its bytes, from where they were asked for. An error's text says host and reason.
+    pub reader: Box<dyn Read>,
+    /// Whether they come from more than one answer, which the server may have given about different files.
+    pub is_pieced: Rc<Cell<bool>>,
+}
+
+impl Body {
+    /// Wraps what comes in one piece.
+    pub fn whole(reader: impl Read + 'static) -> Body {
+        Body { reader: Box::new(reader), is_pieced: Rc::default() }
+    }
+}
+
+impl Client {
+    /// Opens a file. Input: `size_bytes`: how long it is, which says how long it may take as well; `from`: how much of it
+    /// is there already.
+    /// Errors: Network: not reachable, or a status that is not 2xx. Digest: the server announces another length. Source: a
+    /// bad redirect, or compressed. Config: no CA certificates, or plain HTTP where it is not allowed.
+    pub fn stream(&self, url: &Url, size_bytes: u64, from: u64) -> Result<Body> {
+        let is_pieced = Rc::new(Cell::new(false));
+        let mut transfer = Transfer {
+            client: self.clone(),
+            places: self.places(url),
+            size_bytes,
+            at: from,
+            etag: None,
+            ranges: true,
+            body: None,
+            failed: 0,
+            since_break: 0,
+            limit: Limit::body(&self.timeouts, size_bytes),
+            is_pieced: is_pieced.clone(),
+        };
+        transfer.open_again(None)?;
+        Ok(Body { reader: Box::new(transfer), is_pieced })
+    }
+}
+
+struct Transfer {
+    client: Client,
+    /// The first is the one in use.
+    places: Vec<Url>,
+    size_bytes: u64,
+    /// Bytes that are there.
+    at: u64,
+    /// Of the first answer, if it is a strong one.
+    etag: Option<String>,
+    /// Whether the server is thought to know Range.
+    ranges: bool,
+    body: Option<Reader>,
+    /// Tries in a row that brought nothing.
+    failed: u32,
+    since_break: u64,
+    limit: Limit,
+    is_pieced: Rc<Cell<bool>>,
+}
+
+impl Transfer {
+    /// Opens it at `self.at`, trying as often as it makes sense. Input: what broke, if something did.
+    fn open_again(&mut self, broken: Option<Failure>) -> Result<()> {
+        let mut failure = broken;
+        loop {
+            if let Some(failure) = failure.take() {
+                self.after(failure)?;
+            }
+            match self.open_once() {
+                Ok(reader) => {
+                    self.body = Some(reader);
+                    return Ok(());
+                }
+                Err(e) => failure = Some(e),
+            }
+        }
+    }
+
+    /// Decides what to do after a failure. Errors: it was the last try.
+    fn after(&mut self, failure: Failure) -> Result<()> {
+        let Failure { error, is_passing, asked } = failure;
+        if !is_passing {
+            // This place does not have it; perhaps the next has.
+            self.places.remove(0);
+            self.etag = None;
+            return match self.places.is_empty() {
+                true => Err(error),
+                false => {
+                    note(&format!("{error}; trying {}", self.places[0].host()));
+                    Ok(())
+                }
+            };
+        }
+        self.failed += 1;
+        if self.places.len() > 1 {
+            self.places.rotate_left(1);
+            self.etag = None;
+        }
+        self.client.wait(self.failed, self.limit, asked, error)
+    }
+
+    fn open_once(&mut self) -> std::result::Result<Reader, Failure> {
+        let url = self.places[0].clone();
+        let range = (self.at > 0 && self.ranges).then_some(self.at);
+        let ask = Ask { accept: "*/*", range, if_range: self.etag.as_deref(), ..Ask::default() };
+        let answer = self.client.send(&url, &ask, self.limit)?;
+        if answer.status() == 416 && range.is_some() {
+            // It has less than what is there, or miscounts: the whole, then.
+            self.ranges = false;
+            let why = format!("{} answered 416 to bytes from {}", url.host(), self.at);
+            return Err(Failure::passing(Error::new(Kind::Network, why).at("fetch", &url)));
+        }
+        let answer = answer.check_status(super::is_gzip(&url))?;
+        match (answer.status(), range) {
+            (206, Some(from)) => {
+                if let Err(why) = check_range(answer.header("content-range").as_deref(), from, self.size_bytes) {
+                    self.ranges = false;
+                    let why = format!("{} sent another part than the one asked for: {why}", url.host());
+                    return Err(Failure::passing(Error::new(Kind::Network, why).at("fetch", &url)));
+                }
+                self.is_pieced.set(true);
+                Ok(answer.into_reader())
+            }
+            (206, None) => {
+                Err(Error::new(Kind::Source, "a part was sent where the whole was asked for").at("fetch", &url).into())
+            }
+            _ => self.whole(answer, &url),
+        }
+    }
+
+    /// Takes an answer that holds the whole file, and drops what is there already.
+    fn whole(&mut self, answer: Answer, url: &Url) -> std::result::Result<Reader, Failure> {
+        if let Some(length) = answer.length().filter(|n| *n != self.size_bytes) {
+            let why = format!("{} sends {length} bytes, its description says {}", url.host(), self.size_bytes);
+            return Err(Error::new(Kind::Digest, why).at("fetch", url).into());
+        }
+        let etag = answer.header("etag").filter(|e| e.starts_with('"'));
+        if self.at == 0 {
+            self.etag = etag;
+            return Ok(answer.into_reader());
+        }
+        self.is_pieced.set(true);
+        self.etag = etag;
+        let mut reader = answer.into_reader();
+        let (mut left, mut dropped) = (self.at, [0; DROP_BYTES]);
+        while left > 0 {
+            let room = left.min(DROP_BYTES as u64) as usize;
+            let why = match reader.read(&mut dropped[..room]) {
+                Ok(0) => format!("{}: connection closed before the end", url.host()),
+                Ok(n) => {
+                    left -= n as u64;
+                    continue;
+                }
+                Err(e) => e.to_string(),
+            };
+            return Err(Failure::passing(Error::new(Kind::Network, why).at("fetch", url)));
+        }
+        Ok(reader)
+    }
+}
+
+impl Read for Transfer {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(body) = self.body.as_mut() else { return Ok(0) };
+            let why = match body.read(buf) {
+                Ok(0) if self.at >= self.size_bytes || buf.is_empty() => return Ok(0),
+                Ok(0) => format!("{}: connection closed before the end", self.places[0].host()),
+                Ok(n) => {
+                    self.at += n as u64;
+                    self.since_break += n as u64;
+                    if self.since_break >= PROGRESS_BYTES {
+                        self.failed = 0;
+                    }
+                    return Ok(n);
+                }
+                Err(e) => e.to_string(),
+            };
+            self.body = None;
+            self.since_break = 0;
+            let broken = Failure::passing(Error::new(Kind::Network, why).at("fetch", &self.places[0]));
+            self.open_again(Some(broken)).map_err(|e| io::Error::other(e.to_string()))?;
+        }
+    }
+}
+
+/// Holds a Content-Range against what was asked for. Input: `from`: first byte wanted; all up to the end is.
+/// Source: RFC 9110, section 14.4.
+fn check_range(header: Option<&str>, from: u64, size_bytes: u64) -> std::result::Result<(), String> {
+    let text = header.ok_or("it does not say which")?;
+    let parsed = || {
+        let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+        let (first, last) = range.split_once('-')?;
+        let number = |t: &str| t.bytes().all(|b| b.is_ascii_digit()).then(|| t.parse::<u64>().ok()).flatten();
+        let total = if total == "*" { size_bytes } else { number(total)? };
+        Some((number(first)?, number(last)?, total))
+    };
+    match parsed() {
+        Some((first, last, total)) if first == from && total == size_bytes && last >= first && last < total => Ok(()),
+        _ => Err(format!("'{text}', not bytes {from}-{}/{size_bytes}", size_bytes.saturating_sub(1))),
+    }
+}
+
+impl Client {
+    /// Waits before another try. Errors: there is none: the failure, with what it was tried for.
+    pub(super) fn wait(&self, failed: u32, limit: Limit, asked: Option<Duration>, error: Error) -> Result<()> {
+        let dice = crate::sys::random_u64();
+        match retry::next(failed, self.tries, limit.left(), asked, dice) {
+            retry::Next::Wait(time) => {
+                note(&format!("{error}; trying again in {:.1} s", time.as_secs_f32()));
+                std::thread::sleep(time);
+                Ok(())
+            }
+            retry::Next::Enough => Err(error),
+            retry::Next::TooLong(time) => Err(error.hint(format!(
+                "the server asks to be left alone for {} s, and {} s are left for this: try again later",
+                time.as_secs(),
+                limit.left().as_secs()
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_the_part_that_was_asked_for() {
+        for (header, good) in [
+            (Some("bytes 3-9/10"), true),
+            (Some("bytes 3-9/*"), true),
+            (Some("bytes 3-5/10"), true),
+            (Some("bytes 0-9/10"), false),
+            (Some("bytes 4-9/10"), false),
+            (Some("bytes 3-9/11"), false),
+            (Some("bytes 3-10/10"), false),
+            (Some("bytes 3-2/10"), false),
+            (Some("bytes */10"), false),
+            (Some("items 3-9/10"), false),
+            (Some("bytes 3-9"), false),
+            (Some("bytes +3-9/10"), false),
+            (Some("bytes 3-99999999999999999999/10"), false),
+            (None, false),
+        ] {
+            assert_eq!(check_range(header, 3, 10).is_ok(), good, "{header:?}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! When a request that failed is worth another try, and how long to wait before it. Pure: no clock, no dice.
+//!
+//! Must never: try without end, wait beyond the deadline, or come back at the same moment as all other machines.
+
+use crate::time::parse_http_date;
+use std::time::Duration;
+
+/// Wait before the second try, at most; twice that before the third, and so on.
+const FIRST: Duration = Duration::from_secs(1);
+/// Longest wait of our own choice.
+const LONGEST: Duration = Duration::from_secs(60);
+/// What to do after a try that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Try again after this time.
+    Wait(Duration),
+    /// Tried often enough.
+    Enough,
+    /// The server asks for more time than there is.
+    TooLong(Duration),
+}
+
+/// Decides. Input: `failed`: tries in a row that brought nothing, 1 and more; `tries`: how many there may be, whatever time
+/// is left; `left`: until the deadline; `asked`: what the server asks for; `dice`: any number, another each time.
+///
+/// Full jitter: any time between nothing and a limit that doubles; so machines that lost one server together do not come
+/// back together. What the server asks for comes on top.
+pub(crate) fn next(failed: u32, tries: u32, left: Duration, asked: Option<Duration>, dice: u64) -> Next {
+    if failed >= tries {
+        return Next::Enough;
+    }
+    let limit = FIRST.saturating_mul(1 << (failed.max(1) - 1).min(16)).min(LONGEST);
+    let jitter = Duration::from_millis(dice % (limit.as_millis() as u64 + 1));
+    let wait = asked.unwrap_or_default().saturating_add(jitter);
+    match (wait < left, asked) {
+        (true, _) => Next::Wait(wait),
+        (false, Some(asked)) if asked >= left => Next::TooLong(asked),
+        _ => Next::Enough,
+    }
+}
+
+/// Says whether a status is the server's trouble of the moment.
+pub(crate) fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// Reads `Retry-After`: seconds, or a date. Input: `now_secs`: since 1970.
+/// Source: RFC 9110, section 10.2.3.
+pub(crate) fn retry_after(header: &str, now_secs: u64) -> Option<Duration> {
+    let text = header.trim();
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        // More than a number can hold is more than we will wait.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    parse_http_date(text, now_secs).map(|at| Duration::from_secs(at.saturating_sub(now_secs)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const MAX_TRIES: u32 = 8;
+
+    #[test]
+    fn waits_double_up_to_a_minute_and_end() {
+        let longest = |failed| match next(failed, MAX_TRIES, HOUR, None, u64::MAX) {
+            Next::Wait(wait) => wait,
+            other => panic!("{other:?}"),
+        };
+        for failed in 1..MAX_TRIES {
+            let limit = Duration::from_secs((1 << (failed - 1)).min(60));
+            assert!(longest(failed) <= limit);
+            // Any time up to the limit, both ends included.
+            let millis = limit.as_millis() as u64;
+            assert_eq!(next(failed, MAX_TRIES, HOUR, None, millis), Next::Wait(limit));
+            assert_eq!(next(failed, MAX_TRIES, HOUR, None, millis + 1), Next::Wait(Duration::ZERO));
+        }
+        assert_eq!(next(MAX_TRIES, MAX_TRIES, HOUR, None, 0), Next::Enough);
+        assert_eq!(next(u32::MAX, MAX_TRIES, HOUR, None, 0), Next::Enough);
+    }
+
+    #[test]
+    fn no_wait_passes_the_deadline() {
+        let second = Duration::from_secs(1);
+        assert_eq!(next(1, MAX_TRIES, second / 2, None, 700), Next::Enough);
+        assert_eq!(next(1, MAX_TRIES, Duration::ZERO, None, 0), Next::Enough);
+        assert_eq!(next(1, MAX_TRIES, HOUR, Some(10 * second), 500), Next::Wait(10 * second + second / 2));
+        assert_eq!(next(1, MAX_TRIES, HOUR, Some(HOUR * 24 * 365), 0), Next::TooLong(HOUR * 24 * 365));
+        assert_eq!(next(1, MAX_TRIES, HOUR, Some(Duration::MAX), 0), Next::TooLong(Duration::MAX));
+    }
+
+    #[test]
+    fn both_forms_of_retry_after() {
+        let now = 784_111_777;
+        for (header, secs) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("Sun, 06 Nov 1994 08:49:57 GMT", Some(20)),
+            ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
+            ("", None),
+            ("-5", None),
+            ("1.5", None),
+            ("soon", None),
+        ] {
+            assert_eq!(retry_after(header, now), secs.map(Duration::from_secs), "{header}");
+        }
+    }
+
+    #[test]
+    fn only_passing_trouble_is_tried_again() {
+        let passing: Vec<u16> = (100..600).filter(|s| is_passing(*s)).collect();
+        assert_eq!(passing, [408, 425, 429, 500, 502, 503, 504]);
+    }
+}

@@ -77,7 +77,7 @@ impl SecureRandom for Random {
 struct Keys;
 
 impl KeyProvider for Keys {
-    /// Refuses: client certificates are not built yet, and loading keys costs size.
+    /// Takes RSA, P-256, P-384 and Ed25519 keys.
     fn load_private_key(&self, key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
         rustls::crypto::ring::sign::any_supported_type(&key)
     }

@@ -12,18 +12,22 @@ use crate::readback;
 use crate::slot::{FileRecord, INITRAMFS, KERNEL, RECORD, Record, VERSION};
 use crate::sys;
 use sha2::{Digest as _, Sha256};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 /// Read at once, in bytes.
 const CHUNK: usize = 128 * 1024;
 /// Handed to the device while the rest still arrives, in bytes: the last fsync is short then, and dirty memory small.
 const WRITEBACK_BYTES: u64 = 4 * 1024 * 1024;
-/// Ending of a file that is not proven yet.
-const UNPROVEN: &str = ".part";
+/// Begins the ending of a file that is not proven yet; what follows is the beginning of the digest that it is to have.
+const UNPROVEN: &str = ".part-";
+/// So many hexadecimal digits of it: enough to tell one download from another, while the whole digest proves it.
+const UNPROVEN_DIGITS: usize = 16;
 
 /// One file to stage.
+#[derive(Clone)]
 pub struct Part<'a> {
     /// Its name in the slot.
     pub name: &'static str,
@@ -42,76 +46,108 @@ pub enum Step {
     ReadBack(u64),
 }
 
-/// Returns the names that staging may find and remove in a slot: those that are its own.
-pub fn own_names() -> [String; 7] {
-    [
-        KERNEL.to_string(),
-        INITRAMFS.to_string(),
-        VERSION.to_string(),
-        format!("{VERSION}.tmp"),
-        format!("{RECORD}.tmp"),
-        format!("{KERNEL}{UNPROVEN}"),
-        format!("{INITRAMFS}{UNPROVEN}"),
-    ]
+impl Part<'_> {
+    fn unproven_name(&self) -> String {
+        let digits = self.expected.sha256.hex();
+        format!("{}{UNPROVEN}{}", self.name, &digits[..UNPROVEN_DIGITS])
+    }
 }
 
-/// Makes a slot invalid, then empties it.
+/// Says whether staging may find and remove a file of this name in a slot: it is one of its own.
+pub fn is_own(name: &str) -> bool {
+    let tmp = [VERSION, RECORD].into_iter().find(|n| name.strip_prefix(n) == Some(".tmp"));
+    let part =
+        [KERNEL, INITRAMFS].into_iter().find(|n| name.strip_prefix(n).is_some_and(|rest| rest.starts_with(".part")));
+    [KERNEL, INITRAMFS, VERSION].contains(&name) || tmp.is_some() || part.is_some()
+}
+
+/// Makes a slot invalid, then empties it, but for what an interrupted download of the same files has left in it.
 ///
+/// Input: `kept`: files that are whole already; `wanted`: files to come.
 /// Errors: Device: the file system refuses.
 /// Power cut: before the record's removal is durable: the old slot, whole. After it: no record, so nothing
 /// activates this slot, whatever files are left.
-pub fn invalidate(dir: &Path) -> Result<()> {
+pub fn invalidate(dir: &Path, kept: &[&str], wanted: &[Part<'_>]) -> Result<()> {
     let record = dir.join(RECORD);
     atomic::remove(&record).io(Kind::Device, "remove", record.display())?;
-    for name in own_names() {
-        let path = dir.join(name);
+    let unproven: Vec<String> = wanted.iter().map(Part::unproven_name).collect();
+    for entry in fs::read_dir(dir).io(Kind::Device, "list", dir.display())? {
+        let entry = entry.io(Kind::Device, "list", dir.display())?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !is_own(&name) || kept.contains(&&*name) || unproven.iter().any(|n| *n == name) {
+            continue;
+        }
+        let path = entry.path();
         let removed = match fs::remove_file(&path) {
             Err(e) if e.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(&path),
             removed => removed,
         };
-        match removed {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).io(Kind::Device, "remove", path.display()),
-            _ => {}
-        }
+        removed.io(Kind::Device, "remove", path.display())?;
     }
     atomic::sync_dir(dir).io(Kind::Device, "sync", dir.display())
 }
 
+/// Returns how much of a file an earlier run has left, in bytes; 0 where nothing can be used.
+/// Nobody vouches for these bytes: [`write`] hashes them with the rest.
+pub fn left_over(dir: &Path, part: &Part<'_>) -> u64 {
+    match fs::symlink_metadata(dir.join(part.unproven_name())) {
+        Ok(meta) if meta.is_file() && meta.len() <= part.expected.size_bytes => meta.len(),
+        _ => 0,
+    }
+}
+
 /// Streams one file into the slot and proves it.
 ///
-/// Input: `body`: unverified; read to one byte past the expected length at most.
-/// Errors: Network: it ends early or breaks off. Digest: it is longer, or hashes to something else. Source: it
-/// is not whole gzip. Device: it can not be written, or reads back differently.
-/// Power cut: `NAME.part` with some of the bytes; without a record it means nothing.
-pub fn write(dir: &Path, part: &Part<'_>, body: &mut dyn Read, progress: &mut dyn FnMut(Step)) -> Result<()> {
-    let unproven = dir.join(format!("{}{UNPROVEN}", part.name));
-    let mut file = File::create(&unproven).io(Kind::Device, "create", unproven.display())?;
-    let mut gzip = part.is_gzip.then(GzipCheck::default);
-    let mut writer = Writer { file: &mut file, path: &unproven, written: 0, handed_over: 0 };
-    let found = copy(part, body, &mut writer, gzip.as_mut(), progress)?;
-    if found != part.expected.sha256 {
-        return Err(Error::new(Kind::Digest, format!("it is {found}, expected was {}", part.expected.sha256))
-            .at("verify", part.name)
-            .hint("the source is damaged or was tampered with; nothing of it will be booted"));
+/// Input: `from`: bytes that are there already, see [`left_over`]; `body`: the rest, unverified; read to one byte past
+/// the expected length at most.
+/// Errors: Network: it ends early or breaks off; what is there stays for the next run. Digest: it is longer, or hashes to
+/// something else. Source: it is not whole gzip. Device: it can not be written, or reads back differently.
+/// Power cut: `NAME.part-DIGITS` with some of the bytes; without a record it means nothing.
+pub fn write(
+    dir: &Path,
+    part: &Part<'_>,
+    from: u64,
+    body: &mut dyn Read,
+    progress: &mut dyn FnMut(Step),
+) -> Result<()> {
+    let unproven = dir.join(part.unproven_name());
+    let staged = write_unproven(&unproven, part, from, body, progress);
+    if staged.as_ref().is_err_and(|e| matches!(e.kind(), Kind::Digest | Kind::Source)) {
+        // The next run must not go on from bytes that are known to be wrong.
+        let _ = fs::remove_file(&unproven);
     }
-    if let Some(gzip) = gzip {
-        gzip.finish().map_err(|why| {
-            Error::new(Kind::Source, why)
-                .at("check the compression of", part.name)
-                .hint("it is what the publisher named, but no kernel could unpack it: publish it again")
-        })?;
-    }
+    staged?;
+    let name = dir.join(part.name);
+    fs::rename(&unproven, &name).io(Kind::Device, "rename", name.display())
+}
+
+fn write_unproven(
+    unproven: &Path,
+    part: &Part<'_>,
+    from: u64,
+    body: &mut dyn Read,
+    progress: &mut dyn FnMut(Step),
+) -> Result<()> {
+    let mut options = OpenOptions::new();
+    let open =
+        options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW).open(unproven);
+    let mut file = open.io(Kind::Device, "create", unproven.display())?;
+    file.set_len(from).io(Kind::Device, "cut to length", unproven.display())?;
+    let mut sink = Sink { part, gzip: part.is_gzip.then(GzipCheck::default), hasher: Sha256::new(), bytes: 0 };
+    sink.take_up(&mut file, from, progress).io(Kind::Device, "read", unproven.display())?;
+    let mut writer = Writer { file: &mut file, path: unproven, written: from, handed_over: from };
+    sink.copy(body, &mut writer, progress)?;
+    sink.check()?;
     file.sync_all().io(Kind::Device, "sync", unproven.display())?;
     // The pages are clean now; without them a copy in memory can not stand in for the device.
     sys::drop_cache(&file).io(Kind::Device, "drop the cache of", unproven.display())?;
     drop(file);
-    readback::verify(&unproven, part.expected, &mut |n| progress(Step::ReadBack(n))).map_err(|e| {
+    readback::verify(unproven, part.expected, &mut |n| progress(Step::ReadBack(n))).map_err(|e| {
         Error::new(Kind::Device, e.to_string())
             .at("prove", part.name)
             .hint("the disk does not keep what is written to it: it may be failing")
-    })?;
-    let name = dir.join(part.name);
-    fs::rename(&unproven, &name).io(Kind::Device, "rename", name.display())
+    })
 }
 
 /// Writes the version, then the record: from here on the slot is valid.
@@ -153,7 +189,7 @@ impl GzipCheck {
 
 struct Writer<'a> {
     file: &'a mut File,
-    path: &'a PathBuf,
+    path: &'a Path,
     written: u64,
     handed_over: u64,
 }
@@ -172,43 +208,75 @@ impl Writer<'_> {
     }
 }
 
-fn copy(
-    part: &Part<'_>,
-    body: &mut dyn Read,
-    writer: &mut Writer<'_>,
-    mut gzip: Option<&mut GzipCheck>,
-    progress: &mut dyn FnMut(Step),
-) -> Result<Digest> {
-    let expected = part.expected.size_bytes;
-    let mut buffer = vec![0u8; CHUNK];
-    let mut hasher = Sha256::new();
-    loop {
-        let length = match body.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Error::new(Kind::Network, e.to_string()).at("download", part.name)),
-        };
-        let bytes = &buffer[..length];
-        if writer.written + length as u64 > expected {
-            return Err(Error::new(
-                Kind::Digest,
-                format!("it is longer than the {expected} bytes that were announced"),
-            )
-            .at("download", part.name));
-        }
-        hasher.update(bytes);
-        if let Some(gzip) = gzip.as_deref_mut() {
+/// Looks at each byte of a file once, in order.
+struct Sink<'a> {
+    part: &'a Part<'a>,
+    gzip: Option<GzipCheck>,
+    hasher: Sha256,
+    bytes: u64,
+}
+
+impl Sink<'_> {
+    fn look_at(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        if let Some(gzip) = self.gzip.as_mut() {
             gzip.update(bytes);
         }
-        writer.write(bytes)?;
-        progress(Step::Written(length as u64));
+        self.bytes += bytes.len() as u64;
     }
-    if writer.written < expected {
-        let why = format!("it ended after {} of {expected} bytes", writer.written);
-        return Err(Error::new(Kind::Network, why).at("download", part.name).hint("try again"));
+
+    /// Reads what an earlier run has left; afterwards the file stands where the rest belongs.
+    fn take_up(&mut self, file: &mut File, from: u64, progress: &mut dyn FnMut(Step)) -> io::Result<()> {
+        let mut buffer = vec![0u8; if from > 0 { CHUNK } else { 0 }];
+        while self.bytes < from {
+            let room = (from - self.bytes).min(CHUNK as u64) as usize;
+            file.read_exact(&mut buffer[..room])?;
+            self.look_at(&buffer[..room]);
+            progress(Step::Written(room as u64));
+        }
+        Ok(())
     }
-    Ok(Digest::finish(hasher))
+
+    fn copy(&mut self, body: &mut dyn Read, writer: &mut Writer<'_>, progress: &mut dyn FnMut(Step)) -> Result<()> {
+        let (name, expected) = (self.part.name, self.part.expected.size_bytes);
+        let mut buffer = vec![0u8; CHUNK];
+        loop {
+            let length = match body.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(Error::new(Kind::Network, e.to_string()).at("download", name)),
+            };
+            let bytes = &buffer[..length];
+            if writer.written + length as u64 > expected {
+                let why = format!("it is longer than the {expected} bytes that were announced");
+                return Err(Error::new(Kind::Digest, why).at("download", name));
+            }
+            self.look_at(bytes);
+            writer.write(bytes)?;
+            progress(Step::Written(length as u64));
+        }
+        if writer.written < expected {
+            let why = format!("it ended after {} of {expected} bytes", writer.written);
+            return Err(Error::new(Kind::Network, why).at("download", name).hint("try again"));
+        }
+        Ok(())
+    }
+
+    fn check(self) -> Result<()> {
+        let (name, expected) = (self.part.name, self.part.expected.sha256);
+        let found = Digest::finish(self.hasher);
+        if found != expected {
+            return Err(Error::new(Kind::Digest, format!("it is {found}, expected was {expected}"))
+                .at("verify", name)
+                .hint("the source is damaged or was tampered with; nothing of it will be booted"));
+        }
+        self.gzip.map_or(Ok(()), GzipCheck::finish).map_err(|why| {
+            Error::new(Kind::Source, why)
+                .at("check the compression of", name)
+                .hint("it is what the publisher named, but no kernel could unpack it: publish it again")
+        })
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ fn record_of(bytes: &[u8]) -> FileRecord {
 
 fn stage(dir: &Path, expected: &FileRecord, is_gzip: bool, body: &[u8]) -> Result<()> {
     let part = Part { name: KERNEL, expected, is_gzip };
-    write(dir, &part, &mut &*body, &mut |_| {})
+    write(dir, &part, 0, &mut &*body, &mut |_| {})
 }
 
 fn full_record(kernel: &[u8]) -> Record {
@@ -30,7 +30,7 @@ fn a_good_file_lands_whole_and_is_counted() {
     let (mut written, mut read_back) = (0, 0);
     let expected = record_of(&bytes);
     let part = Part { name: KERNEL, expected: &expected, is_gzip: false };
-    write(dir.path(), &part, &mut &*bytes, &mut |step| match step {
+    write(dir.path(), &part, 0, &mut &*bytes, &mut |step| match step {
         Step::Written(n) => written += n,
         Step::ReadBack(n) => read_back += n,
     })
@@ -79,7 +79,7 @@ fn a_body_that_breaks_off_is_a_network_error() {
     let dir = tempfile::tempdir().unwrap();
     let expected = record_of(b"the kernel");
     let part = Part { name: KERNEL, expected: &expected, is_gzip: false };
-    let e = write(dir.path(), &part, &mut Breaks(0), &mut |_| {}).unwrap_err();
+    let e = write(dir.path(), &part, 0, &mut Breaks(0), &mut |_| {}).unwrap_err();
     assert_eq!(e.kind(), Kind::Network, "{e}");
 }
 
@@ -100,10 +100,10 @@ fn the_record_goes_first_and_comes_last() {
     fs::write(dir.path().join("lost+found.txt"), b"not ours").unwrap();
     fs::create_dir_all(dir.path().join("vmlinuz.part/x")).unwrap();
     assert_eq!(fs::read_to_string(dir.path().join(VERSION)).unwrap(), "1.2.0\n");
-    invalidate(dir.path()).unwrap();
+    invalidate(dir.path(), &[], &[]).unwrap();
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["lost+found.txt"]);
-    invalidate(dir.path()).unwrap();
+    invalidate(dir.path(), &[], &[]).unwrap();
 }
 
 #[test]
@@ -111,14 +111,75 @@ fn a_record_that_can_not_go_stops_everything() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join(RECORD)).unwrap();
     fs::write(dir.path().join(KERNEL), b"old").unwrap();
-    assert_eq!(invalidate(dir.path()).unwrap_err().exit_code(), 7);
+    assert_eq!(invalidate(dir.path(), &[], &[]).unwrap_err().exit_code(), 7);
     assert!(dir.path().join(KERNEL).exists(), "nothing may go before the record is gone");
 }
 
 #[test]
-fn a_full_disk_is_a_device_error() {
+fn a_link_in_the_way_is_not_followed() {
     let dir = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink("/dev/full", dir.path().join("vmlinuz.part")).unwrap();
-    let e = stage(dir.path(), &record_of(b"kernel"), false, b"kernel").unwrap_err();
+    let expected = record_of(b"kernel");
+    let part = Part { name: KERNEL, expected: &expected, is_gzip: false };
+    let target = dir.path().join("elsewhere");
+    fs::write(&target, "mine").unwrap();
+    std::os::unix::fs::symlink(&target, dir.path().join(part.unproven_name())).unwrap();
+    assert_eq!(left_over(dir.path(), &part), 0);
+    let e = stage(dir.path(), &expected, false, b"kernel").unwrap_err();
     assert_eq!(e.kind(), Kind::Device, "{e}");
+    assert_eq!(fs::read(&target).unwrap(), b"mine");
+}
+
+#[test]
+fn what_an_earlier_run_left_is_hashed_and_not_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..600_000u32).map(|i| (i * 7 >> 5) as u8).collect();
+    let expected = record_of(&bytes);
+    let part = Part { name: KERNEL, expected: &expected, is_gzip: false };
+    let path = dir.path().join(part.unproven_name());
+    for cut in [0, 1, 128 * 1024, 300_001, 599_999, 600_000] {
+        // Broken off: what came stays, for the next run.
+        let e = write(dir.path(), &part, 0, &mut &bytes[..cut], &mut |_| {});
+        assert_eq!(e.is_err(), cut < bytes.len());
+        if cut == bytes.len() {
+            fs::rename(dir.path().join(KERNEL), &path).unwrap();
+        }
+        assert_eq!(left_over(dir.path(), &part), cut as u64);
+        invalidate(dir.path(), &[], &[part.clone()]).unwrap();
+        write(dir.path(), &part, cut as u64, &mut &bytes[cut..], &mut |_| {}).unwrap();
+        assert!(fs::read(dir.path().join(KERNEL)).unwrap() == bytes && !path.exists());
+        // One bit of what was there is wrong: refused, and not gone on from again.
+        if cut > 0 {
+            let mut wrong = bytes[..cut].to_vec();
+            wrong[cut / 2] ^= 1;
+            fs::write(&path, wrong).unwrap();
+            fs::remove_file(dir.path().join(KERNEL)).unwrap();
+            let e = write(dir.path(), &part, cut as u64, &mut &bytes[cut..], &mut |_| {}).unwrap_err();
+            assert_eq!(e.kind(), Kind::Digest, "{e}");
+            assert!(!path.exists() && !dir.path().join(KERNEL).exists());
+        }
+    }
+    fs::write(&path, vec![0; bytes.len() + 1]).unwrap();
+    assert_eq!(left_over(dir.path(), &part), 0, "more than there can be");
+    // Another artifact's does not stay.
+    invalidate(dir.path(), &[], &[]).unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
+fn only_its_own_names_are_removed() {
+    for name in [
+        "vmlinuz",
+        "kubesolo-os.gz",
+        "version",
+        "version.tmp",
+        "slot.json.tmp",
+        "vmlinuz.part",
+        "vmlinuz.part-12",
+        "kubesolo-os.gz.part-0f",
+    ] {
+        assert!(is_own(name), "{name}");
+    }
+    for name in ["slot.json", "lost+found", "vmlinuz.old", "vmlinuzx", "part", ".part-1", "version.part-1", ""] {
+        assert!(!is_own(name), "{name}");
+    }
 }

@@ -29,12 +29,10 @@ fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
-/// Returns a number that nobody can guess; 0 where the kernel has none to give yet.
+/// Returns a number that nobody can guess; 0 where the kernel has none to give.
 pub fn random_u64() -> u64 {
-    let mut bytes = [0u8; 8];
-    // SAFETY: the buffer is as long as is said, and lives through the call.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
-    if got == 8 { u64::from_ne_bytes(bytes) } else { 0 }
+    let mut bytes = [0; 8];
+    random(&mut bytes).map_or(0, |()| u64::from_ne_bytes(bytes))
 }
 
 /// Enters a private mount namespace: what is mounted from here on goes when the process goes.

@@ -7,11 +7,13 @@ use crate::cmd::activate::{self, Activation};
 use crate::cmd::check::{self, Overrides, Situation};
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::gate::{self, DEFAULT_CHANNEL, Gate, Refusal, Verdict};
+use crate::http::Body;
 use crate::inspect;
 use crate::machine::ARCHITECTURE;
-use crate::progress::Progress;
+use crate::progress::{Progress, note};
+use crate::readback;
 use crate::session::{Session, reboot as reboot_machine};
 use crate::slot::{FileRecord, INITRAMFS, KERNEL, Record, Slot};
 use crate::source::{Artifact, FileRef, Source};
@@ -210,25 +212,72 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
         kernel: file_record(&artifact.kernel),
         initramfs: file_record(&artifact.initramfs),
     };
-    // A source that is gone must not cost the slot its old content.
+    let kernel = Part { name: KERNEL, expected: &record.kernel, is_gzip: false };
+    let initramfs = Part { name: INITRAMFS, expected: &record.initramfs, is_gzip: true };
+    // A source that is gone must not cost the slot its old content: the last file is asked for first.
     source.probe(&artifact.initramfs)?;
-    let mut kernel = source.open(&artifact.kernel, 0)?;
     let mounted = session.machine.mount_target(slot)?;
     let dir = mounted.dir();
-    stage::invalidate(dir)?;
-    write(dir, &Part { name: KERNEL, expected: &record.kernel, is_gzip: false }, kernel.reader.as_mut())?;
-    drop(kernel);
-    let mut initramfs = source.open(&artifact.initramfs, 0)?;
-    write(dir, &Part { name: INITRAMFS, expected: &record.initramfs, is_gzip: true }, initramfs.reader.as_mut())?;
+    let mut wanted = Vec::new();
+    let mut kept = Vec::new();
+    for (part, file) in [(kernel, &artifact.kernel), (initramfs, &artifact.initramfs)] {
+        // The same kernel in two versions, or what an interrupted run has finished.
+        match readback::verify(&dir.join(part.name), part.expected, &mut |_| {}) {
+            Ok(()) => kept.push(part.name),
+            Err(_) => wanted.push((part, file)),
+        }
+    }
+    let mut first = match wanted.first() {
+        Some((part, file)) => Some(source.open(file, stage::left_over(dir, part))?),
+        None => None,
+    };
+    let parts: Vec<Part<'_>> = wanted.iter().map(|(part, _)| part.clone()).collect();
+    stage::invalidate(dir, &kept, &parts)?;
+    for (part, file) in &wanted {
+        fetch(dir, part, file, source, first.take())?;
+    }
     stage::finish(dir, &record)?;
     mounted.unmount()?;
     inspect::journal(session.machine.slot_partition(slot)?)
 }
 
-fn write(dir: &Path, part: &Part<'_>, body: &mut dyn std::io::Read) -> Result<()> {
+/// Most times that a file is fetched anew because its pieces do not make the whole.
+const MAX_FRESH_STARTS: u32 = 2;
+
+/// Fetches one file, going on where an earlier run stopped. Pieces that together are not what was published say nothing of
+/// the source: then it is fetched in one piece.
+/// Input: `opened`: its body, if it was opened already.
+fn fetch(dir: &Path, part: &Part<'_>, file: &FileRef, source: &mut dyn Source, opened: Option<Body>) -> Result<()> {
+    let mut opened = opened;
+    let mut fresh_starts = 0;
+    loop {
+        let from = if fresh_starts == 0 { stage::left_over(dir, part) } else { 0 };
+        let mut body = match opened.take() {
+            Some(body) => body,
+            None => source.open(file, from)?,
+        };
+        if from > 0 {
+            note(&format!("{}: going on after {}", part.name, human_size(from)));
+        }
+        let written = write(dir, part, from, body.reader.as_mut());
+        match written {
+            Err(e)
+                if e.kind() == Kind::Digest
+                    && (from > 0 || body.is_pieced.get())
+                    && fresh_starts < MAX_FRESH_STARTS =>
+            {
+                note(&format!("{e}; it came in pieces that may not belong together: from the start again"));
+                fresh_starts += 1;
+            }
+            written => return written,
+        }
+    }
+}
+
+fn write(dir: &Path, part: &Part<'_>, from: u64, body: &mut dyn std::io::Read) -> Result<()> {
     // Each byte is written and read back.
     let mut progress = Progress::new(part.name, part.expected.size_bytes.saturating_mul(2));
-    stage::write(dir, part, body, &mut |step| match step {
+    stage::write(dir, part, from, body, &mut |step| match step {
         Step::Written(n) | Step::ReadBack(n) => progress.add(n),
     })
 }

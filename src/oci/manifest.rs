@@ -246,8 +246,8 @@ impl Index {
     }
 
     /// Finds the entry for linux on `architecture` (Go's name: amd64, arm64). The first of several wins.
-    /// Errors: Gate: nothing here for this machine, naming what there is. Source: the entry is an index
-    /// again, or larger than a document may be.
+    /// Errors: Gate: nothing here for this machine, naming what there is. Source: the entry is neither manifest nor
+    /// index, or larger than a document may be.
     /// Source: image-spec 1.1, image-index.md: the first matching entry should be used.
     pub fn select(&self, architecture: &str) -> Result<Choice<'_>> {
         let fits = |e: &&Entry| matches!(&e.platform, Some((os, a)) if os == "linux" && a == architecture);
@@ -288,12 +288,9 @@ pub(crate) fn nothing_for(architecture: &str, offered: impl Iterator<Item = Stri
 }
 
 impl Descriptor {
-    /// Checks that this may be followed from an index: a manifest, and not too large.
+    /// Checks that this may be followed from an index: a manifest or another index, and not too large.
     fn check_document(&self) -> Result<()> {
-        if INDEX_TYPES.contains(&self.media_type.as_str()) {
-            return Err(source("an index inside an index is not followed"));
-        }
-        if !MANIFEST_TYPES.contains(&self.media_type.as_str()) {
+        if !INDEX_TYPES.iter().chain(&MANIFEST_TYPES).any(|known| self.media_type == *known) {
             return Err(source(format!("media type '{}' is not an image manifest", self.media_type)));
         }
         check_document_size(self.size_bytes)

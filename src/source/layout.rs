@@ -1,8 +1,9 @@
-//! OCI image layout in a directory: the same artifact as in a registry, on a medium.
+//! OCI image layout, a directory or a tar of one: the same artifact as in a registry, on a medium.
 //!
 //! A medium is as foreign as a network: every document is hashed, and only regular files below the
 //! layout are opened. Must never: follow a symbolic link inside it, hang on a pipe, or write to it.
 
+use super::archive::Archive;
 use super::{Artifact, Fetch, FileRef, Source, bounded, check_bytes, follow};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::http::Body;
@@ -18,10 +19,17 @@ const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 /// Most tags that an error names.
 const MAX_NAMED: usize = 16;
 
-/// One layout directory.
+/// One layout.
 pub struct Layout {
     path: PathBuf,
     tag: Option<String>,
+    medium: Option<Medium>,
+}
+
+/// How it is kept.
+enum Medium {
+    Directory(PathBuf),
+    Archive(Archive),
 }
 
 #[derive(miniserde::Deserialize)]
@@ -33,88 +41,143 @@ struct Marker {
 impl Layout {
     /// Makes the source. Opens no file.
     pub fn new(path: PathBuf, tag: Option<String>) -> Layout {
-        Layout { path, tag }
+        Layout { path, tag, medium: None }
+    }
+
+    /// Looks what there is, once. Errors: Source: neither a directory nor a tar archive.
+    fn medium(&mut self) -> Result<&Medium> {
+        let medium = match self.medium.take() {
+            Some(medium) => medium,
+            None if self.path.is_dir() => Medium::Directory(self.path.clone()),
+            None => {
+                // What a person names may be a link; what lies in the layout may not.
+                let whole = self.path.canonicalize().io(Kind::Source, "open", self.path.display())?;
+                Medium::Archive(Archive::scan(&whole, open_regular(&whole)?.0)?)
+            }
+        };
+        Ok(self.medium.insert(medium))
+    }
+
+    /// Finds the entry to start from.
+    fn top(&mut self) -> Result<Descriptor> {
+        let tag = self.tag.clone();
+        let medium = self.medium()?;
+        medium.check_marker()?;
+        let name = medium.place("index.json");
+        let mut bytes = medium.document("index.json")?;
+        json::shorten(&mut bytes).map_err(|e| e.at("read", &name))?;
+        match manifest::parse(&bytes, Some(INDEX_TYPE), &name)? {
+            Document::Index(index) => choose(index.entries(), tag.as_deref()).cloned().map_err(|e| e.at("read", name)),
+            Document::Manifest(_) => Err(Error::new(Kind::Source, "not an image index").at("read", name)),
+        }
+    }
+}
+
+/// Source: image-spec 1.1, image-layout.md, "Blobs".
+fn blob(digest: Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+impl Medium {
+    /// Names a file for people.
+    fn place(&self, name: &str) -> String {
+        match self {
+            Medium::Directory(path) => path.join(name).display().to_string(),
+            Medium::Archive(archive) => archive.place(name),
+        }
     }
 
     /// Checks the marker file. Source: image-spec 1.1, image-layout.md, "oci-layout file".
     fn check_marker(&self) -> Result<()> {
-        let path = self.path.join("oci-layout");
-        let bytes = read_document(&path).map_err(|e| e.hint("is this the directory of an OCI image layout?"))?;
-        let marker: Marker = json::parse(&bytes, &path.display().to_string())?;
-        match marker.version.need("imageLayoutVersion").map_err(|e| e.at("read", path.display()))?.as_str() {
+        let hint = match self {
+            Medium::Directory(_) => "is this the directory of an OCI image layout?",
+            Medium::Archive(_) => "is this an OCI image layout, made with `tar -C LAYOUT -cf FILE .`?",
+        };
+        let bytes = self.document("oci-layout").map_err(|e| e.hint(hint))?;
+        let place = self.place("oci-layout");
+        let marker: Marker = json::parse(&bytes, &place)?;
+        match marker.version.need("imageLayoutVersion").map_err(|e| e.at("read", &place))?.as_str() {
             "1.0.0" => Ok(()),
             other => Err(Error::new(Kind::Source, format!("image layout version '{other}', only 1.0.0 is understood"))
-                .at("read", path.display())),
+                .at("read", place)),
         }
     }
 
-    /// Finds the entry to start from.
-    fn top(&self) -> Result<Descriptor> {
-        self.check_marker()?;
-        let path = self.path.join("index.json");
-        let name = path.display().to_string();
-        let mut bytes = read_document(&path)?;
-        json::shorten(&mut bytes).map_err(|e| e.at("read", &name))?;
-        match manifest::parse(&bytes, Some(INDEX_TYPE), &name)? {
-            Document::Index(index) => {
-                choose(index.entries(), self.tag.as_deref()).cloned().map_err(|e| e.at("read", name))
-            }
-            Document::Manifest(_) => Err(Error::new(Kind::Source, "not an image index").at("read", name)),
-        }
-    }
-
-    /// Source: image-spec 1.1, image-layout.md, "Blobs".
-    fn blob(&self, digest: Digest) -> Result<PathBuf> {
-        let blobs = self.path.join("blobs");
-        let directory = blobs.join("sha256");
-        for part in [&blobs, &directory] {
-            let meta = part.symlink_metadata().io(Kind::Source, "open", part.display())?;
-            if !meta.is_dir() {
-                return Err(Error::new(Kind::Source, "not a directory").at("open", part.display()));
+    /// Opens a file from a byte on. Returns: the rest of it, and how long it is as a whole.
+    fn open(&self, name: &str, from: u64) -> Result<(Box<dyn Read>, u64)> {
+        match self {
+            Medium::Archive(archive) => Ok((archive.open(name, from)?, archive.size_bytes(name)?)),
+            Medium::Directory(path) => {
+                let whole = path.join(name);
+                check_directories(path, name)?;
+                let (mut file, size_bytes) = open_regular(&whole)?;
+                file.seek(SeekFrom::Start(from)).io(Kind::Source, "read", whole.display())?;
+                Ok((Box::new(file), size_bytes))
             }
         }
-        Ok(directory.join(digest.hex()))
     }
 
-    fn open_blob(&self, file: &FileRef) -> Result<File> {
-        let path = self.blob(file.sha256)?;
-        let (blob, size_bytes) = open_regular(&path)?;
-        if size_bytes != file.size_bytes {
-            return Err(Error::new(Kind::Digest, format!("{size_bytes} bytes, the manifest says {}", file.size_bytes))
-                .at("open", path.display()));
-        }
-        Ok(blob)
+    fn document(&self, name: &str) -> Result<Vec<u8>> {
+        let at = |e: Error| e.at("read", self.place(name));
+        let (reader, size_bytes) = self.open(name, 0)?;
+        check_document_size(size_bytes).map_err(at)?;
+        let mut bytes = Vec::with_capacity(size_bytes as usize + 1);
+        reader.take(DOCUMENT_CAP + 1).read_to_end(&mut bytes).io(Kind::Source, "read", self.place(name))?;
+        check_document_size(bytes.len() as u64).map_err(at)?;
+        Ok(bytes)
     }
 
     fn fetch(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
         check_document_size(descriptor.size_bytes).map_err(|e| e.at("read", descriptor.digest))?;
-        let path = self.blob(descriptor.digest)?;
-        let bytes = read_document(&path)?;
-        check_bytes(&bytes, descriptor).map_err(|e| e.at("read", path.display()))?;
+        let name = blob(descriptor.digest);
+        let bytes = self.document(&name)?;
+        check_bytes(&bytes, descriptor).map_err(|e| e.at("read", self.place(&name)))?;
         Ok(bytes)
     }
+
+    fn open_blob(&self, file: &FileRef, from: u64) -> Result<Box<dyn Read>> {
+        let name = blob(file.sha256);
+        let (reader, size_bytes) = self.open(&name, from)?;
+        if size_bytes != file.size_bytes {
+            return Err(Error::new(Kind::Digest, format!("{size_bytes} bytes, the manifest says {}", file.size_bytes))
+                .at("open", self.place(&name)));
+        }
+        Ok(reader)
+    }
+}
+
+/// Refuses a name whose directories are links, or anything else.
+fn check_directories(path: &Path, name: &str) -> Result<()> {
+    for (end, _) in name.match_indices('/') {
+        let part = path.join(&name[..end]);
+        let meta = part.symlink_metadata().io(Kind::Source, "open", part.display())?;
+        if !meta.is_dir() {
+            return Err(Error::new(Kind::Source, "not a directory").at("open", part.display()));
+        }
+    }
+    Ok(())
 }
 
 impl Source for Layout {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
         let top = self.top()?;
+        let described = self.describe();
+        let medium = self.medium()?;
         let name = format!("document {}", top.digest);
-        let mut bytes = self.fetch(&top)?;
+        let mut bytes = medium.fetch(&top)?;
         json::shorten(&mut bytes).map_err(|e| e.at("read", &name))?;
         let document = manifest::parse(&bytes, Some(&top.media_type), &name)?;
         drop(bytes);
-        let fetch: Fetch = &mut |descriptor| self.fetch(descriptor);
-        follow(document, top.digest, architecture, &self.describe(), fetch)
+        let fetch: Fetch = &mut |descriptor| medium.fetch(descriptor);
+        follow(document, top.digest, architecture, &described, fetch)
     }
 
     fn open(&mut self, file: &FileRef, from: u64) -> Result<Body> {
-        let mut blob = self.open_blob(file)?;
-        blob.seek(SeekFrom::Start(from)).io(Kind::Source, "read", file.sha256)?;
-        Ok(bounded(Body::whole(blob), file.size_bytes, from))
+        Ok(bounded(Body::whole(self.medium()?.open_blob(file, from)?), file.size_bytes, from))
     }
 
     fn probe(&mut self, file: &FileRef) -> Result<()> {
-        self.open_blob(file).map(drop)
+        self.medium()?.open_blob(file, 0).map(drop)
     }
 
     fn describe(&self) -> String {
@@ -142,15 +205,6 @@ fn open_regular(path: &Path) -> Result<(File, u64)> {
         true => Ok((file, meta.len())),
         false => Err(Error::new(Kind::Source, "not a regular file").at("open", path.display())),
     }
-}
-
-fn read_document(path: &Path) -> Result<Vec<u8>> {
-    let (file, size_bytes) = open_regular(path)?;
-    check_document_size(size_bytes).map_err(|e| e.at("read", path.display()))?;
-    let mut bytes = Vec::with_capacity(size_bytes as usize + 1);
-    file.take(DOCUMENT_CAP + 1).read_to_end(&mut bytes).io(Kind::Source, "read", path.display())?;
-    check_document_size(bytes.len() as u64).map_err(|e| e.at("read", path.display()))?;
-    Ok(bytes)
 }
 
 /// Picks the entry for a tag; without one: `latest`, else the only tag, else the only entry.

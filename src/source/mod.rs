@@ -3,6 +3,7 @@
 //! A source describes an artifact and opens its files; it decides nothing (see `gate`) and
 //! writes nothing (see `stage`). Must never: hand out a document whose digest was asked for and not checked.
 
+pub mod archive;
 pub mod latest;
 pub mod layout;
 pub mod registry;
@@ -165,6 +166,11 @@ fn check_bytes(bytes: &[u8], want: &Descriptor) -> Result<()> {
     }
 }
 
+/// Deepest nesting of indexes: one by platform, in one by variant, in one that a tool made around both.
+const MAX_INDEXES: usize = 3;
+/// Most documents that are read to find one manifest.
+const MAX_DOCUMENTS: usize = 16;
+
 /// Follows an index or a manifest to the artifact for one architecture.
 /// Input: `document`: parsed from bytes that hash to `digest`; `name`: the source, for people.
 /// Errors: as [`Source::resolve`].
@@ -173,41 +179,62 @@ fn follow(document: Document, digest: Digest, architecture: &str, name: &str, fe
         Document::Manifest(m) => return artifact(m, digest, None, None, name),
         Document::Index(index) => index,
     };
-    let (found, manifest) = match index.select(architecture)? {
-        Choice::One(descriptor) => (descriptor, fetch_manifest(descriptor, fetch)?),
-        Choice::LookInto(candidates) => look_into(&index, &candidates, architecture, fetch)?,
-    };
-    artifact(manifest, found.digest, Some(digest), Some(architecture), name)
-}
-
-/// Reads the candidates of an index without platforms until one says it is for this architecture.
-fn look_into<'a>(
-    index: &Index,
-    candidates: &[&'a Descriptor],
-    architecture: &str,
-    fetch: Fetch,
-) -> Result<(&'a Descriptor, Manifest)> {
-    let mut others = Vec::new();
-    for descriptor in candidates {
-        let manifest = fetch_manifest(descriptor, fetch)?;
-        match manifest.architecture() {
-            Some(name) if name == architecture => return Ok((descriptor, manifest)),
-            Some(name) => others.push(name.to_owned()),
-            None => {}
-        }
+    let mut walk = Walk { architecture, fetch, left: MAX_DOCUMENTS, others: Vec::new() };
+    match walk.look_into(&index, 1)? {
+        Some((found, manifest)) => artifact(manifest, found, Some(digest), Some(architecture), name),
+        None => Err(index.nothing_for(architecture, &walk.others)),
     }
-    Err(index.nothing_for(architecture, &others))
 }
 
-fn fetch_manifest(descriptor: &Descriptor, fetch: Fetch) -> Result<Manifest> {
-    let name = format!("manifest {}", descriptor.digest);
-    let mut bytes = fetch(descriptor)?;
-    json::shorten(&mut bytes).map_err(|e| e.at("read", &name))?;
-    match manifest::parse(&bytes, Some(&descriptor.media_type), &name)? {
-        Document::Manifest(m) => Ok(m),
-        Document::Index(_) => {
-            Err(Error::new(Kind::Source, "an index inside an index is not followed").at("read", name))
+/// The search for one manifest below an index.
+struct Walk<'a> {
+    architecture: &'a str,
+    fetch: Fetch<'a>,
+    /// Documents that may still be read.
+    left: usize,
+    /// Architectures that manifests turned out to be for.
+    others: Vec<String>,
+}
+
+impl Walk<'_> {
+    /// Finds the manifest for this architecture. What an index says of it counts; where it says nothing, the
+    /// manifest's own annotation does.
+    fn look_into(&mut self, index: &Index, depth: usize) -> Result<Option<(Digest, Manifest)>> {
+        let (candidates, is_marked) = match index.select(self.architecture) {
+            Ok(Choice::One(descriptor)) => (vec![descriptor], true),
+            Ok(Choice::LookInto(candidates)) => (candidates, false),
+            // Of an index inside another: there may be more to look into.
+            Err(e) if e.kind() == Kind::Gate && depth > 1 => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        for descriptor in candidates {
+            match self.fetch(descriptor)? {
+                Document::Index(inner) => {
+                    if depth == MAX_INDEXES {
+                        let why = format!("more than {MAX_INDEXES} indexes inside one another");
+                        return Err(Error::new(Kind::Source, why).at("read", descriptor.digest));
+                    }
+                    if let Some(found) = self.look_into(&inner, depth + 1)? {
+                        return Ok(Some(found));
+                    }
+                }
+                Document::Manifest(manifest) => match manifest.architecture() {
+                    Some(name) if name != self.architecture && !is_marked => self.others.push(name.to_owned()),
+                    None if !is_marked => {}
+                    _ => return Ok(Some((descriptor.digest, manifest))),
+                },
+            }
         }
+        Ok(None)
+    }
+
+    fn fetch(&mut self, descriptor: &Descriptor) -> Result<Document> {
+        let name = format!("manifest {}", descriptor.digest);
+        let too_many = || Error::new(Kind::Source, format!("more than {MAX_DOCUMENTS} documents to look through"));
+        self.left = self.left.checked_sub(1).ok_or_else(|| too_many().at("read", &name))?;
+        let mut bytes = (self.fetch)(descriptor)?;
+        json::shorten(&mut bytes).map_err(|e| e.at("read", &name))?;
+        manifest::parse(&bytes, Some(&descriptor.media_type), &name)
     }
 }
 

@@ -92,6 +92,9 @@ command! {
         /// print one JSON document
         #[argh(switch)]
         json: bool,
+        /// wait a random time up to so many seconds first, so that a fleet does not ask all at once
+        #[argh(option)]
+        splay: Option<u64>,
         /// take a version that is older than the running one
         #[argh(switch)]
         allow_downgrade: bool,
@@ -107,6 +110,9 @@ command! {
         /// print one JSON document
         #[argh(switch)]
         json: bool,
+        /// wait a random time up to so many seconds first, so that a fleet does not ask all at once
+        #[argh(option)]
+        splay: Option<u64>,
         /// activate it when it is staged
         #[argh(switch)]
         activate: bool,

@@ -29,6 +29,7 @@ pub mod partition;
 pub mod progress;
 pub mod readback;
 pub mod reconcile;
+pub mod seen;
 pub mod session;
 pub mod slot;
 pub mod source;

@@ -13,7 +13,7 @@ use crate::progress::note;
 use crate::reconcile::{self, Finding, Seen};
 use crate::slot::Slot;
 use crate::state::{Phase, State};
-use crate::store::Lock;
+use crate::store::{Lock, Store};
 use crate::sys::{self, Access};
 use crate::system::System;
 use crate::time::rfc3339;
@@ -107,6 +107,11 @@ impl<'a> Session<'a> {
     /// Names the artifact in a slot, digest and version.
     pub fn artifact_in(&self, slot: Slot) -> Option<(Digest, String)> {
         artifact_in(&self.state, &self.machine, slot)
+    }
+
+    /// Returns the agent's files.
+    pub fn store(&self) -> &Store {
+        &self.data.store
     }
 
     /// Returns the time for stamps and gates.

@@ -6,6 +6,7 @@
 use crate::atomic;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::failed::{FAILED_MAX_BYTES, Failures};
+use crate::seen::{SEEN_MAX_BYTES, Seen};
 use crate::state::{STATE_MAX_BYTES, State};
 use crate::sys;
 use std::fs::{self, File, OpenOptions};
@@ -81,6 +82,23 @@ impl Store {
     /// Errors: State: the data partition can not be written.
     pub fn save_failures(&self, failures: &Failures) -> Result<()> {
         save(&self.failed_file(), &failures.encode())
+    }
+
+    /// Reads what a source offered last, if that is known.
+    pub fn seen(&self) -> Option<Seen> {
+        Seen::parse(&read_bounded(&self.seen_file(), SEEN_MAX_BYTES).ok()??)
+    }
+
+    /// Remembers it. A failure costs a few requests and nothing else, so it is nobody's business.
+    pub fn remember_seen(&self, seen: &Seen) {
+        let text = seen.encode();
+        if text.len() as u64 <= SEEN_MAX_BYTES && self.dir.is_dir() {
+            let _ = atomic::replace(&self.seen_file(), text.as_bytes());
+        }
+    }
+
+    fn seen_file(&self) -> PathBuf {
+        self.dir.join("seen.json")
     }
 
     /// Moves broken files out of the way, under the lock.

@@ -46,6 +46,8 @@ impl Attempt {
 pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Write) -> Result<Outcome> {
     let reboot = args.reboot;
     activate::refuse_reboot_below_root(system, reboot)?;
+    // Before the lock: nobody waits for a run that waits.
+    check::splay(args.splay);
     let mut session = Session::open(system, config)?;
     session.allow_unsigned()?;
     let mut source = check::open(system, config)?;
@@ -170,7 +172,14 @@ fn decide_and_stage(
     from_version: &str,
     overrides: Overrides,
 ) -> std::result::Result<Attempt, Ended> {
-    let (artifact, verdict) = check::consult(source, config, situation, overrides)?;
+    let consult = |source: &mut dyn Source, store| check::consult(source, config, situation, overrides, store);
+    let (mut artifact, mut verdict) = consult(source, Some(session.store()))?;
+    if verdict == Verdict::Take && is_staged(session, situation, &artifact) {
+        return Ok(Attempt::StagedBefore(artifact));
+    }
+    if verdict == Verdict::Take && artifact.is_hearsay() {
+        (artifact, verdict) = consult(source, None)?;
+    }
     match verdict {
         Verdict::UpToDate => return Ok(Attempt::UpToDate(artifact)),
         Verdict::Refused(refusals) => {
@@ -179,12 +188,6 @@ fn decide_and_stage(
             return Err(if fault { Ended::Failed(error) } else { Ended::Refused(error) });
         }
         Verdict::Take => {}
-    }
-    let staged = situation.target.record.as_ref().ok().and_then(|r| r.manifest_digest);
-    let is_staged = session.state.resume_phase == Some(Phase::Staged) && staged == Some(artifact.digest);
-    // What has rotted since it was staged is staged anew.
-    if is_staged && activate::scrub(session, session.target()).is_ok() {
-        return Ok(Attempt::StagedBefore(artifact));
     }
     let taken = Taken {
         from_version,
@@ -197,6 +200,14 @@ fn decide_and_stage(
     session.save_state()?;
     stage_all(session, source, &artifact)?;
     Ok(Attempt::Staged(artifact))
+}
+
+/// Says whether an artifact is in the target slot, whole. What has rotted since it was staged is staged anew.
+fn is_staged(session: &Session<'_>, situation: &Situation, artifact: &Artifact) -> bool {
+    let recorded = situation.target.record.as_ref().ok().and_then(|r| r.manifest_digest);
+    session.state.resume_phase == Some(Phase::Staged)
+        && recorded == Some(artifact.digest)
+        && activate::scrub(session, session.target()).is_ok()
 }
 
 /// Power cut: see the functions of `stage`; until the slot is unmounted and its journal seen empty, the state

@@ -13,16 +13,19 @@ use crate::inspect::View;
 use crate::machine::{ARCHITECTURE, Machine};
 use crate::oci::digest::Digest;
 use crate::progress::note;
-use crate::reconcile::{self, Finding, Seen, pending_trial};
+use crate::reconcile::{self, Finding, pending_trial};
+use crate::seen::Seen;
 use crate::session::artifact_in;
 use crate::slot::Slot;
 use crate::source::{self, Artifact, Source};
 use crate::state::State;
-use crate::sys::Access;
+use crate::store::Store;
+use crate::sys::{self, Access};
 use crate::system::System;
 use crate::text::{human_size, printable};
 use miniserde::Serialize;
 use std::io::Write;
+use std::time::Duration;
 
 /// What this machine brings to the gates, read once.
 pub struct Situation {
@@ -50,11 +53,14 @@ pub struct Overrides {
 /// Runs the command.
 /// Errors: as [`consult`]; Config: no source is named.
 pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Write) -> Result<Outcome> {
+    splay(args.splay);
     let machine = Machine::look(system);
-    let situation = look(system, config, &machine)?;
+    let data = machine.data(config.state_file.as_deref(), Access::Read).ok();
+    let store = data.as_ref().map(|data| &data.store);
+    let situation = look(system, &machine, store)?;
     let mut source = open(system, config)?;
     let overrides = Overrides { allow_downgrade: args.allow_downgrade, retry_failed: args.retry_failed };
-    let (artifact, verdict) = consult(source.as_mut(), config, &situation, overrides)?;
+    let (artifact, verdict) = consult(source.as_mut(), config, &situation, overrides, store)?;
     if args.json {
         say_json(out, &answer(&artifact, &verdict, &situation))?;
     } else {
@@ -65,6 +71,13 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Wr
         Verdict::UpToDate => Outcome::Nothing,
         Verdict::Refused(refusals) => Outcome::Refused(gate::refused(&artifact.version, &refusals)),
     })
+}
+
+/// Waits a random time, in the whole range alike. Input: at most so many seconds.
+pub fn splay(most_secs: Option<u64>) {
+    if let Some(millis) = most_secs.map(|secs| secs.saturating_mul(1000)).filter(|millis| *millis > 0) {
+        std::thread::sleep(Duration::from_millis(sys::random_u64() % millis));
+    }
 }
 
 /// Opens the source that configuration and command line name.
@@ -86,15 +99,17 @@ pub fn open(system: &System, config: &Config) -> Result<Box<dyn Source>> {
 }
 
 /// Asks the source and judges what it offers: the one place where the gates are called.
+/// Input: `store`: where what was offered last is remembered. What is [`Artifact::is_hearsay`] comes from there.
 /// Errors: what the source ends with; Slot: the running version is not known; Device: the target can not be read.
 pub fn consult(
     source: &mut dyn Source,
     config: &Config,
     situation: &Situation,
     overrides: Overrides,
+    store: Option<&Store>,
 ) -> Result<(Artifact, Verdict)> {
     let running_version = running_version(&situation.running)?;
-    let artifact = source.resolve(ARCHITECTURE)?;
+    let artifact = ask(source, store)?;
     let facts = Facts {
         architecture: ARCHITECTURE,
         channel: &config.channel,
@@ -116,6 +131,22 @@ pub fn consult(
     }
 }
 
+/// Asks what is offered; in one request, where nothing has changed since it was asked last.
+fn ask(source: &mut dyn Source, store: Option<&Store>) -> Result<Artifact> {
+    let described = source.describe();
+    if let Some(seen) = store.and_then(Store::seen)
+        && seen.artifact.source == described
+        && source.is_unchanged(&seen.validator)?
+    {
+        return Ok(seen.artifact);
+    }
+    let artifact = source.resolve(ARCHITECTURE)?;
+    if let (Some(store), Some(validator)) = (store, source.validator()) {
+        store.remember_seen(&Seen { validator, artifact: artifact.clone() });
+    }
+    Ok(artifact)
+}
+
 /// Returns the version that runs.
 /// Errors: Slot: the running slot does not say.
 pub fn running_version(running: &View) -> Result<&str> {
@@ -126,11 +157,11 @@ pub fn running_version(running: &View) -> Result<&str> {
 }
 
 /// Reads what the gates need, without the lock and without recording anything.
-fn look(system: &System, config: &Config, machine: &Machine<'_>) -> Result<Situation> {
+fn look(system: &System, machine: &Machine<'_>, store: Option<&Store>) -> Result<Situation> {
     let running: Slot = machine.running()?;
-    let (state, mut failed) = match machine.data(config.state_file.as_deref(), Access::Read) {
-        Ok(data) => (data.store.state().value, data.store.failures().value.reasons()),
-        Err(_) => (State::default(), Vec::new()),
+    let (state, mut failed) = match store {
+        Some(store) => (store.state().value, store.failures().value.reasons()),
+        None => (State::default(), Vec::new()),
     };
     let mut trial_pending = None;
     match machine.boot_env(Access::Read).and_then(|env| Ok(env.files.load().usable()?.1)) {
@@ -138,7 +169,7 @@ fn look(system: &System, config: &Config, machine: &Machine<'_>) -> Result<Situa
         Ok(vars) => {
             trial_pending = pending_trial(running, &vars);
             let boot_id = machine.boot_id();
-            let seen = Seen { running, vars, boot_id: boot_id.as_deref() };
+            let seen = reconcile::Seen { running, vars, boot_id: boot_id.as_deref() };
             // A rollback that no changing command has recorded yet counts all the same.
             if let Finding::RolledBack { gave_up, reason } = reconcile::find(&state, &seen) {
                 failed.extend(artifact_in(&state, machine, gave_up).map(|(digest, _)| (digest, reason)));

@@ -7,7 +7,7 @@
 
 use super::{Artifact, FileRef, Place, Source, bounded, check_length, check_version, kept};
 use crate::error::{Error, Kind, Result};
-use crate::http::{Body, Client};
+use crate::http::{Body, Client, Document};
 use crate::json::{self, Field};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{DOCUMENT_CAP, nothing_for};
@@ -18,6 +18,9 @@ use miniserde::Deserialize;
 pub struct Latest {
     url: Url,
     client: Client,
+    etag: Option<String>,
+    /// Fetched, and not yet looked at.
+    document: Option<Document>,
 }
 
 #[derive(Deserialize)]
@@ -62,15 +65,36 @@ impl Latest {
         for mirror in mirrors {
             bases.push(Url::configured(mirror)?.child(""));
         }
-        Ok(Latest { url: Url::configured(server)?.child("latest.json"), client: client.with_bases(bases) })
+        Ok(Latest {
+            url: Url::configured(server)?.child("latest.json"),
+            client: client.with_bases(bases),
+            etag: None,
+            document: None,
+        })
     }
 }
 
 impl Source for Latest {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
-        let mut document = self.client.document(&self.url, "application/json", DOCUMENT_CAP, None)?;
+        let mut document = match self.document.take() {
+            Some(document) => document,
+            None => self.client.document(&self.url, "application/json", DOCUMENT_CAP, None)?,
+        };
+        self.etag = document.etag.take();
         json::shorten(&mut document.body).map_err(|e| e.at("read", &document.final_url))?;
         parse(&document.body, &document.final_url, architecture, &self.describe())
+    }
+
+    /// Source: RFC 9110, section 13.1.2.
+    fn is_unchanged(&mut self, validator: &str) -> Result<bool> {
+        let document = self.client.document(&self.url, "application/json", DOCUMENT_CAP, Some(validator))?;
+        let unchanged = document.status == 304;
+        self.document = Some(document).filter(|_| !unchanged);
+        Ok(unchanged)
+    }
+
+    fn validator(&self) -> Option<String> {
+        self.etag.clone()
     }
 
     fn open(&mut self, file: &FileRef, from: u64) -> Result<Body> {
@@ -93,7 +117,7 @@ const SAID: (&str, &str) = ("the server", "latest.json");
 fn place(file: &FileRef) -> Result<&Url> {
     match &file.place {
         Place::Url(url) => Ok(url),
-        Place::Blob => Err(Error::new(Kind::Internal, "the file belongs to another source").at("open", file.sha256)),
+        _ => Err(Error::new(Kind::Internal, "the file belongs to another source").at("open", file.sha256)),
     }
 }
 

@@ -26,7 +26,7 @@ fn read(text: &str) -> Result<Artifact> {
 fn place(file: &FileRef) -> String {
     match &file.place {
         Place::Url(url) => url.request_text(),
-        Place::Blob => panic!("not a URL"),
+        _ => panic!("not a URL"),
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) enum Place {
     Blob,
     /// A URL.
     Url(Url),
+    /// It was only heard of, see `seen`.
+    Nowhere,
 }
 
 /// Describes what a source offers for one architecture. Every text is as the source gave it, so it goes
@@ -74,12 +76,31 @@ pub struct Artifact {
     pub initramfs: FileRef,
 }
 
+impl Artifact {
+    /// Says whether this is only what was heard of it before: then its files can not be opened.
+    pub fn is_hearsay(&self) -> bool {
+        self.kernel.place == Place::Nowhere
+    }
+}
+
 /// A place that updates come from.
 pub trait Source {
     /// Finds out what is offered. Reads metadata only, never a file. Input: `architecture`: amd64, arm64.
     /// Errors: Gate: nothing here for this architecture. Digest: a document is not what it should
     /// be. Source: a document is malformed. Network: not reachable. Config: no way to ask.
     fn resolve(&mut self, architecture: &str) -> Result<Artifact>;
+
+    /// Asks, in one request, whether what was resolved before is still what is offered.
+    /// Input: what [`Source::validator`] returned then. Returns: false where that can not be told.
+    /// Errors: as [`Source::resolve`].
+    fn is_unchanged(&mut self, _validator: &str) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Returns what tells whether the answer of [`Source::resolve`] still holds, if there is such a thing.
+    fn validator(&self) -> Option<String> {
+        None
+    }
 
     /// Opens a file of an artifact that this source resolved. Input: `from`: bytes of it that are there already.
     /// Returns: the rest of it, and at most one byte more; **unverified**: the reader of it checks length and digest.

@@ -18,6 +18,8 @@ pub struct Registry {
     /// `https://host/v2/repository/`
     base: Url,
     client: Client,
+    /// Of the document that was resolved last.
+    top: Option<Digest>,
 }
 
 impl Registry {
@@ -29,7 +31,7 @@ impl Registry {
             Url::from_parts(secure, reference.host(), reference.port(), path)
         };
         let bases = std::iter::once(&reference).chain(mirrors).map(base).collect();
-        Registry { base: base(&reference), client: client.with_bases(bases), reference }
+        Registry { base: base(&reference), client: client.with_bases(bases), reference, top: None }
     }
 
     /// Source: distribution-spec 1.1, "Endpoints" end-2 and end-3.
@@ -37,11 +39,15 @@ impl Registry {
         self.base.extended(&format!("{kind}/{which}"))
     }
 
+    fn top_url(&self) -> Url {
+        let which = self.reference.digest().map_or_else(|| self.reference.tag().to_owned(), |d| d.to_string());
+        self.url("manifests", &which)
+    }
+
     /// Fetches what the reference names: by digest where it is pinned, else by tag.
     fn top(&self) -> Result<(Document, Digest)> {
         let pinned = self.reference.digest();
-        let which = pinned.map_or_else(|| self.reference.tag().to_owned(), |d| d.to_string());
-        let url = self.url("manifests", &which);
+        let url = self.top_url();
         let document = self.client.document(&url, ACCEPT, DOCUMENT_CAP, None)?;
         let digest = Digest::of(&document.body);
         check_header(&document, digest)?;
@@ -93,11 +99,22 @@ impl Source for Registry {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
         let name = self.describe();
         let (mut top, digest) = self.top()?;
+        self.top = Some(digest);
         json::shorten(&mut top.body).map_err(|e| e.at("read", &self.reference))?;
         let document = manifest::parse(&top.body, top.content_type.as_deref(), &self.reference.to_string())?;
         drop(top);
         let fetch: Fetch = &mut |descriptor| self.fetch(descriptor);
         follow(document, digest, architecture, &name, fetch)
+    }
+
+    /// Source: distribution-spec 1.1, "Pulling manifests" (HEAD, Docker-Content-Digest).
+    fn is_unchanged(&mut self, validator: &str) -> Result<bool> {
+        let answer = self.client.head(&self.top_url(), ACCEPT)?;
+        Ok(answer.and_then(|document| document.digest_header).is_some_and(|digest| digest == validator))
+    }
+
+    fn validator(&self) -> Option<String> {
+        self.top.map(|digest| digest.to_string())
     }
 
     fn open(&mut self, file: &FileRef, from: u64) -> Result<Body> {

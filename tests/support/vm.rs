@@ -247,6 +247,16 @@ impl Drop for Permit {
 impl Vm {
     /// Powers one on. Input: its disks, of which it boots the one at `boot`; the loopback port that it may reach.
     pub fn start(firmware: Firmware, disks: &[&Disk], boot: usize, port: Option<u16>) -> Vm {
+        Vm::launch(firmware, disks, boot, port, None)
+    }
+
+    /// Powers one on whose disk announces a volatile cache. Every write and flush is appended to `log`, an empty file,
+    /// as tests/support/write_log.rs reads it.
+    pub fn start_logged(firmware: Firmware, disk: &Disk, port: u16, log: &Path) -> Vm {
+        Vm::launch(firmware, &[disk], 0, Some(port), Some(log))
+    }
+
+    fn launch(firmware: Firmware, disks: &[&Disk], boot: usize, port: Option<u16>, log: Option<&Path>) -> Vm {
         let permit = Permit::take();
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
@@ -266,7 +276,16 @@ impl Vm {
             let first = if n == boot { ",bootindex=0" } else { "" };
             // The page cache outlives QEMU: a kill loses nothing but what the machine had not yet sent.
             let file = disk.image.display();
-            qemu.arg("-drive").arg(format!("if=none,id=d{n},format=raw,file={file},cache=unsafe"));
+            if let Some(log) = log {
+                let files =
+                    format!("file.driver=file,file.filename={file},log.driver=file,log.filename={}", log.display());
+                // The host itself need not flush: it is the guest's requests that count, and those come before this.
+                let cache = "file.cache.no-flush=on,log.cache.no-flush=on";
+                let node = format!("driver=blklogwrites,node-name=d{n},log-sector-size=512,{files},{cache}");
+                qemu.arg("-blockdev").arg(node);
+            } else {
+                qemu.arg("-drive").arg(format!("if=none,id=d{n},format=raw,file={file},cache=unsafe"));
+            }
             qemu.arg("-device").arg(format!("virtio-blk-pci,drive=d{n}{first}"));
         }
         if let Some(port) = port {

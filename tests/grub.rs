@@ -396,10 +396,11 @@ fn hold_boot(firmware: Firmware, row: &Row, seen: &Seen, foretold: (Decision, Op
     let part = guid(&drive.image, if slot == Slot::A { 2 } else { 3 });
     let words = [format!("kubesolo.slot={slot}"), format!("kubesolo.part={part}"), "panic=10".into()];
     let serial = if firmware == Firmware::UefiArm64 { "console=ttyAMA0,115200" } else { "console=ttyS0,115200n8" };
-    let line = &seen.kernel_line[seen.kernel_line.len() - 7..];
-    assert!(line[0].ends_with("/vmlinuz"), "{}", context());
-    assert_eq!(line[1..4], words, "{}", context());
-    assert_eq!(line[4..], ["console=tty0", serial, "quiet"], "{}", context());
+    let start = seen.kernel_line.iter().rposition(|word| word.ends_with("/vmlinuz")).unwrap();
+    let skipped = (slot != decision.first).then(|| format!("kubesolo.skipped={}", decision.first));
+    let rest = ["console=tty0", serial, "quiet"].map(String::from);
+    let line: Vec<String> = words.into_iter().chain(skipped).chain(rest).collect();
+    assert_eq!(seen.kernel_line[start + 1..], line, "{}", context());
 }
 
 /// Real grub-editenv reads the same. It refuses other lengths than 1,024 bytes.

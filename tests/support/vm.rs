@@ -2,18 +2,20 @@
 //! its test over a serial console and over a channel of its own (see `tests/vm/init`), and to one port of this
 //! machine's loopback: QEMU's user network is restricted to that.
 
-use super::disk::{Disk, noise};
-use super::release::{Pair, Release};
-use super::{command, need, run};
+#[allow(unused_imports)] // Not every test takes them from here.
+pub use super::kit::{BORN, Firmware, born, disk, need_vm, release};
+
+use super::disk::Disk;
+use super::kit::tools;
+use super::{command, run};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -22,154 +24,8 @@ use tempfile::TempDir;
 const LIMIT: Duration = Duration::from_secs(120);
 /// Where a machine finds the test's server.
 pub const SERVER: &str = "10.0.2.100:80";
-/// What the image's slots hold.
-pub const BORN: &str = "1.0.0";
-const DATA_MIB: u64 = 16;
 /// As many machines at a time, in all tests together.
 static FREE: (Mutex<u32>, Condvar) = (Mutex::new(2), Condvar::new());
-
-/// What starts the boot loader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Firmware {
-    Bios,
-    Uefi,
-    UefiArm64,
-}
-
-impl Firmware {
-    /// Architecture of the machine.
-    pub fn architecture(self) -> &'static str {
-        if self == Firmware::UefiArm64 { "arm64" } else { "amd64" }
-    }
-
-    fn program(self) -> &'static str {
-        if self == Firmware::UefiArm64 { "qemu-system-aarch64" } else { "qemu-system-x86_64" }
-    }
-
-    fn slot_mib(self) -> u64 {
-        if self == Firmware::UefiArm64 { 64 } else { 40 }
-    }
-
-    /// Code and an empty variable store.
-    fn flash(self) -> Option<[&'static str; 2]> {
-        match self {
-            Firmware::Bios => None,
-            Firmware::Uefi => Some(["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"]),
-            Firmware::UefiArm64 => Some(["/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"]),
-        }
-    }
-}
-
-fn repo() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn tools(architecture: &str) -> PathBuf {
-    repo().join(".tools/vm").join(architecture)
-}
-
-/// The static agent: beside the one that `KUBESOLO_UPDATE_BIN` names, or in `dist/`. A plain `cargo build` is no use,
-/// there are no libraries in the machine.
-fn agent(architecture: &str) -> PathBuf {
-    let named = std::env::var_os("KUBESOLO_UPDATE_BIN").map(PathBuf::from);
-    let dir = named.and_then(|path| Some(path.parent()?.to_path_buf())).unwrap_or_else(|| repo().join("dist"));
-    dir.join(format!("kubesolo-update-{architecture}"))
-}
-
-fn kernel(architecture: &str) -> Option<PathBuf> {
-    let names = fs::read_dir(tools(architecture).join("boot")).ok()?;
-    let paths = names.filter_map(|entry| Some(entry.ok()?.path()));
-    paths.into_iter().find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz")))
-}
-
-/// Says whether such machines can be made here. Panics: they can not, in CI.
-pub fn need_vm(firmware: Firmware) -> bool {
-    let programs = ["grub-mkimage", "mcopy", "debugfs", "sgdisk", "mkfs.fat", "cpio", "jq", "grub-editenv"];
-    if !need(firmware.program()) || !programs.into_iter().all(need) {
-        return false;
-    }
-    let architecture = firmware.architecture();
-    let busybox = tools(super::disk::architecture()).join("bin/busybox");
-    let mut files = vec![tools(architecture).join("packages"), busybox, agent(architecture)];
-    files.extend(firmware.flash().into_iter().flatten().map(PathBuf::from));
-    let missing = files.into_iter().find(|path| !path.is_file());
-    if let Some(path) = &missing {
-        assert!(std::env::var_os("CI").is_none(), "{} is missing, and CI must not skip tests", path.display());
-        eprintln!("SKIP: {} is missing (make test-vm): THIS TEST PROVES NOTHING", path.display());
-    }
-    missing.is_none()
-}
-
-/// What all machines of a firmware are copies of.
-struct Kit {
-    kernel: Vec<u8>,
-    initramfs: Vec<u8>,
-    /// Without a name: nothing is left behind.
-    image: File,
-}
-
-static KITS: Mutex<Vec<(&str, Arc<Kit>)>> = Mutex::new(Vec::new());
-
-fn kit(firmware: Firmware) -> Arc<Kit> {
-    let architecture = firmware.architecture();
-    let mut kits = KITS.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some((_, kit)) = kits.iter().find(|(name, _)| *name == architecture) {
-        return kit.clone();
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let (initramfs, image) = (dir.path().join("initramfs"), dir.path().join("image"));
-    let mut build = Command::new(repo().join("tests/vm/build-initramfs.sh"));
-    build.args(["--arch", architecture, "--version", BORN]).arg("--agent").arg(agent(architecture));
-    run(build.arg("--output").arg(&initramfs));
-    let kernel = kernel(architecture).unwrap();
-    let mut build = Command::new(repo().join("scripts/build-image.sh"));
-    build.args(["--version", BORN, "--arch", architecture]).arg("--output").arg(&image);
-    build.arg("--kernel").arg(&kernel).arg("--initramfs").arg(&initramfs);
-    build.args(["--slot-size", &firmware.slot_mib().to_string(), "--data-size", &DATA_MIB.to_string()]);
-    run(&mut build);
-    let kit = Kit {
-        kernel: fs::read(kernel).unwrap(),
-        initramfs: fs::read(&initramfs).unwrap(),
-        image: File::open(&image).unwrap(),
-    };
-    let kit = Arc::new(kit);
-    kits.push((architecture, kit.clone()));
-    kit
-}
-
-/// A new disk with version [`BORN`] in both slots.
-pub fn disk(firmware: Firmware) -> Disk {
-    let kit = kit(firmware);
-    let dir = tempfile::tempdir().unwrap();
-    let image = dir.path().join("disk.img");
-    let source = format!("/proc/{}/fd/{}", std::process::id(), kit.image.as_raw_fd());
-    run(Command::new("cp").args(["--sparse=always", &source]).arg(&image));
-    Disk::of_image(dir, image, firmware.slot_mib(), DATA_MIB)
-}
-
-/// A version for these machines. Input: `behaviour`: see `tests/vm/init`.
-pub fn release(firmware: Firmware, version: &str, behaviour: &str) -> Release {
-    let kit = kit(firmware);
-    let dir = tempfile::tempdir().unwrap();
-    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
-    fs::write(&from, &kit.initramfs).unwrap();
-    let mut build = Command::new(repo().join("tests/vm/build-initramfs.sh"));
-    build.args(["--version", version, "--behaviour", behaviour]).arg("--from").arg(&from);
-    run(build.arg("--output").arg(&to));
-    let bootable = |architecture: &'static str| match architecture == firmware.architecture() {
-        true => Pair { architecture, kernel: kit.kernel.clone(), initramfs: fs::read(&to).unwrap() },
-        false => Pair { architecture, kernel: noise(1, 1000), initramfs: super::disk::gzip(dir.path(), b"none") },
-    };
-    let pairs = [bootable("amd64"), bootable("arm64")];
-    Release { version: version.into(), annotations: Vec::new(), pairs }
-}
-
-/// The version that the disk was born with.
-pub fn born(firmware: Firmware) -> Release {
-    let kit = kit(firmware);
-    let pair = |architecture| Pair { architecture, kernel: kit.kernel.clone(), initramfs: kit.initramfs.clone() };
-    Release { version: BORN.into(), annotations: Vec::new(), pairs: [pair("amd64"), pair("arm64")] }
-}
 
 /// What a real grub-editenv lists of `grubenv` or `grubenv.bak`, on a disk whose machine is off.
 #[track_caller]
@@ -297,7 +153,7 @@ impl Vm {
         qemu.arg("-chardev").arg(format!("socket,id=c0,path={},server=on,wait=off", path("channel")));
         qemu.args(["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=c0,name=test"]);
         qemu.arg("-qmp").arg(format!("unix:{},server=on,wait=off", path("qmp")));
-        let mut child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let (send, heard) = channel();
         listen(stdout, send.clone(), Heard::Serial);
@@ -347,7 +203,39 @@ impl Vm {
         }
     }
 
-    /// Waits until it has booted. Input: `mode`: `auto` runs the health check, `manual` leaves that to the test.
+    /// Waits for words as long as that; returns whether they came.
+    pub fn wait_within(&mut self, words: &str, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        loop {
+            if let Some(at) = self.console[self.searched..].find(words) {
+                self.searched += at + words.len();
+                return true;
+            }
+            if !self.hear(deadline) {
+                return false;
+            }
+        }
+    }
+
+    /// Listens until something has happened outside of the machine; returns whether it did, within the time.
+    pub fn listen_until(&mut self, time: Duration, mut happened: impl FnMut() -> bool) -> bool {
+        let deadline = Instant::now() + time;
+        while !happened() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            self.hear(Instant::now() + Duration::from_millis(1));
+        }
+        true
+    }
+
+    /// Types a line on the serial console.
+    pub fn type_line(&mut self, line: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// Waits until it has booted. Input: `mode`: `auto` runs the health check (`auto 60`: for 60 s), `manual` leaves
+    /// that to the test.
     /// Returns: version and slot that run.
     #[track_caller]
     pub fn hello(&mut self, mode: &str) -> (String, char) {

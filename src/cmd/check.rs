@@ -130,7 +130,7 @@ fn look(system: &System, config: &Config, machine: &Machine<'_>) -> Result<Situa
         Ok(vars) => {
             trial_pending = pending_trial(running, &vars);
             let boot_id = machine.boot_id();
-            let seen = Seen { running, vars, boot_id: boot_id.as_deref() };
+            let seen = Seen { running, vars, boot_id: boot_id.as_deref(), skipped: machine.skipped() };
             // A rollback that no changing command has recorded yet counts all the same.
             if let Finding::RolledBack { gave_up, reason } = reconcile::find(&state, &seen) {
                 failed.extend(artifact_in(&state, machine, gave_up).map(|(digest, _)| (digest, reason)));

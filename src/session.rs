@@ -9,7 +9,7 @@ use crate::grubenv::{Block, BootVars};
 use crate::grubenv_file::Loaded;
 use crate::machine::{BootEnv, Data, Machine};
 use crate::oci::digest::Digest;
-use crate::progress::note;
+use crate::progress::{drain, note};
 use crate::reconcile::{self, Finding, Seen};
 use crate::slot::Slot;
 use crate::state::{Phase, State};
@@ -294,8 +294,9 @@ fn installed_keys(system: &System) -> Result<usize> {
     entries.map(is_key).sum()
 }
 
-/// Writes everything out and restarts the machine; comes back only when that fails.
+/// Writes everything out, also what was said, and restarts the machine; comes back only when that fails.
 pub fn reboot() -> Error {
+    drain();
     let failed = Err::<(), _>(sys::reboot()).io(Kind::Internal, "restart", "the machine");
     match failed {
         Err(e) => e.hint("restarting needs root"),

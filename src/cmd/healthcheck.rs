@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::grubenv::Block;
 use crate::health::{self, Round, executables};
-use crate::progress::note;
+use crate::progress::{note, note_last};
 use crate::session::Session;
 use crate::state::Phase;
 use crate::sys::MountNamespace;
@@ -52,7 +52,8 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
     match unhealthy {
         None => Ok(Outcome::Done),
         Some(error) if trial == Trial::GoesOn && args.reboot_on_failure => {
-            note(&format!("{error}; restarting, so that GRUB counts this boot"));
+            let why = format!("{error}; restarting, so that GRUB counts this boot");
+            note_last(&why, &system.kernel_log());
             Err(crate::session::reboot())
         }
         Some(error) => Ok(Outcome::Refused(error)),

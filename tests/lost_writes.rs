@@ -6,7 +6,7 @@
 //! The same is asked about two writers that are known to be wrong, so that it is seen to notice.
 
 #[path = "support/boot_cases.rs"]
-#[allow(dead_code)] // tests/grub.rs uses all of it.
+#[allow(unused)] // tests/grub.rs uses all of it.
 mod boot_cases;
 #[path = "support/grub_view.rs"]
 mod grub_view;

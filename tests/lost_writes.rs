@@ -24,7 +24,7 @@ use std::time::Instant;
 use support::disk::{Disk, EFI};
 use support::need;
 use support::vm::{self, BORN, Firmware, SERVER, Vm, need_vm};
-use write_log::{Log, Recording, mark};
+use write_log::{Log, Recording, SECTOR, mark};
 
 const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
 
@@ -112,6 +112,7 @@ fn record(disk: &Disk, log: &Path) -> Vec<Act> {
     recorder.vm.agent(&format!("apply --server http://{SERVER}")).expect(0, &["1.1.0 is staged in slot B"]);
     updates(&mut recorder);
     repairs(&mut recorder);
+    moved(&mut recorder);
     wrong_writers(&mut recorder);
     // Of what both lost, the proof that GRUB can write is a part.
     let fresh = Vars { canary: false, ..vars(B, true, 3) };
@@ -152,6 +153,22 @@ fn repairs(recorder: &mut Recorder) {
     recorder.agent("rollback, main bad", (good, trial), "rollback --retry-failed", "slot A is active, on trial");
     recorder.spoil("rm grubenv.bak");
     recorder.agent("trial called off, backup bad", (trial, vars(B, true, 3)), "rollback", "the trial of slot A");
+}
+
+/// A stranger's variable in front moves the agent's own out of the first sector. A save moves them back, and a sector
+/// of it may land without the other. Begins and ends in slot B, confirmed.
+fn moved(recorder: &mut Recorder) {
+    let (confirmed, trial) = (vars(B, true, 3), vars(A, false, 3));
+    // The second sector begins before all of them, in the first one, after the first one.
+    for length in [SECTOR - 25 - 6, SECTOR - 25 - 6 - 7, SECTOR - 25 - 6 - 14] {
+        let rest = "grep -v '^mine\\|^#' grubenv; printf %01024d 0 | tr 0 '#'";
+        let block =
+            format!("{{ head -n 1 grubenv; printf 'mine=%0{length}d\\n' 0; {rest}; }} | head -c 1024 >/tmp/new");
+        recorder.spoil(&format!("{block} && dd if=/tmp/new of=grubenv conv=notrunc && cp grubenv grubenv.bak"));
+        let act = "rollback --retry-failed";
+        recorder.agent(&format!("rollback, moved by {length}"), (confirmed, trial), act, "slot A is active, on trial");
+        recorder.vm.agent("rollback").expect(0, &["the trial of slot A"]);
+    }
 }
 
 /// They know of one copy.
@@ -200,8 +217,8 @@ impl Act {
         let right = self.is_right(certain.winner(), found.winner())
             && (self.old.is_none() || found.decision.why != Why::Blind)
             && found.listed
-            // A bad copy that is being made whole may be whole only as far as GRUB reads.
-            && (found.strict || mended);
+            // What is being made whole, or put in order, may be so only as far as GRUB reads.
+            && (found.strict || mended || !certain.in_place);
         let expected = decision(found.winner());
         match right {
             true if found.decision == expected => Verdict::Right,
@@ -268,8 +285,8 @@ fn judge(act: &Act, recording: &Recording, grub: &mut Grub) -> Score {
                     }
                 }
             }
-            // A bad copy alone has nothing to be held against.
-            if first.copies[0].is_some() && !cut.spoilt {
+            // Nobody can mend a copy, or move its parts, without a second one.
+            if first.copies[0].is_some() && first.in_place && !cut.spoilt {
                 score.main_judged += 1;
                 score.main_bad += usize::from(!act.is_right(certain.copies[0], found.copies[0]));
             }

@@ -63,7 +63,8 @@ impl Grub {
         fs::write(&file, block).unwrap();
         let out = command("grub-editenv").arg(&file).arg("list").output().unwrap();
         let text = String::from_utf8(out.stdout).unwrap();
-        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        // Of a name that is there twice, the last one counts.
+        let value = |name: &str| text.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         let read = || {
             Some(Vars {
                 active: Slot::parse(value("active_slot")?)?,
@@ -90,6 +91,8 @@ pub struct View {
     pub listed: bool,
     /// The copy that counts is good to the agent, which is stricter.
     pub strict: bool,
+    /// It is as the agent writes: all boot variables in the first sector.
+    pub in_place: bool,
 }
 
 impl View {
@@ -97,9 +100,11 @@ impl View {
         let winner = copies.iter().flatten().find(|copy| Vars::read(copy).is_some());
         let listed = winner.is_none_or(|bytes| grub.listed(bytes) == Vars::read(bytes));
         let strict = winner.is_none_or(|bytes| Block::decode(bytes).is_ok());
+        let same = winner.and_then(|bytes| Block::decode(bytes).ok()?.encode().ok());
+        let in_place = winner.is_none_or(|bytes| same.is_some_and(|same| same == bytes.as_slice()));
         let read = copies.each_ref().map(|copy| copy.as_deref().and_then(Vars::read));
         let decision = Model { copies, disk: "both" }.boot().0;
-        View { copies: read, decision, listed, strict }
+        View { copies: read, decision, listed, strict, in_place }
     }
 
     /// The boot variables that count.

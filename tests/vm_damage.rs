@@ -50,7 +50,7 @@ fn an_active_slot_that_only_linux_can_read_is_replaced() {
     site.update(&mut vm, "1.1.0", 'B');
     vm.power_off();
     // GRUB 2.06 refuses a file system with a feature that it does not know.
-    site.debugfs_write(B, "feature large_dir");
+    site.debugfs_write(B, "feature ea_inode");
     let mut vm = site.power_on();
     vm.wait_said("Slot B does not load");
     vm.expect_hello("manual", BORN, 'A');

@@ -88,7 +88,7 @@ fn cron_takes_an_update_by_itself() {
     let asked = || site.web.seen()[before..].iter().any(|request| request.ends_with("/kubesolo-os.gz"));
     assert!(vm.listen_until(CRON_LIMIT, asked), "cron asked for nothing: {}", vm.console());
     // The words come when the command has ended.
-    let words = "kubesolo-update: KubeSolo OS 1.2.0 is staged in slot A";
+    let words = "kubesolo-update: 1.2.0 is staged in slot A";
     vm.run(&format!("for n in $(seq 60); do dmesg | grep -q '{words}' && exit 0; sleep 1; done; exit 1"))
         .expect(0, &[]);
     assert_eq!(vm.state("phase"), "staged");
@@ -97,14 +97,14 @@ fn cron_takes_an_update_by_itself() {
     site.assert_slot(support::disk::A, &offered);
 }
 
-/// GRUB's entry "emergency shell", chosen by an edited default instead of a person.
+/// GRUB's entry "emergency shell"; that a person gets there: tests/grub_menu.rs.
 #[test]
 fn the_rescue_shell_says_what_the_machine_is_and_can_repair_it() {
     if !need_vm(Firmware::Bios) {
         return;
     }
     let mut site = Site::new(Firmware::Bios);
-    site.disk = kit::disk_of_entry(Firmware::Bios, "emergency");
+    site.disk = kit::disk_of_emergency(Firmware::Bios);
     let block = site.disk.efi_file("/boot/grub/grubenv");
     kit::replace_efi(&site.disk, "/boot/grub/grubenv", Some(&block[..1000]));
     let mut vm = site.power_on();

@@ -13,6 +13,9 @@ use std::sync::{Arc, Mutex};
 /// What the image's slots hold.
 pub const BORN: &str = "1.0.0";
 const DATA_MIB: u64 = 16;
+/// What GRUB starts if nobody says otherwise.
+const NORMAL: &str = "\nmenuentry \"KubeSolo OS\" --id normal {\n    set options=quiet\n";
+const EMERGENCY: &str = "\nmenuentry \"KubeSolo OS\" --id normal {\n    set options=kubesolo.shell\n";
 
 /// What starts the boot loader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,12 +140,12 @@ pub fn disk(firmware: Firmware) -> Disk {
     Disk::of_image(dir, image, firmware.slot_mib(), DATA_MIB)
 }
 
-/// The same, where GRUB starts an entry of its menu instead of the first.
-pub fn disk_of_entry(firmware: Firmware, entry: &str) -> Disk {
+/// The same, started as by GRUB's entry "emergency shell".
+pub fn disk_of_emergency(firmware: Firmware) -> Disk {
     let (kit, dir) = (kit(firmware), tempfile::tempdir().unwrap());
     let (initramfs, image) = (dir.path().join("initramfs"), dir.path().join("disk.img"));
     fs::write(&initramfs, &kit.initramfs).unwrap();
-    build_image(firmware, dir.path(), &initramfs, &image, &[("set default=0", &format!("set default={entry}"))]);
+    build_image(firmware, dir.path(), &initramfs, &image, &[(NORMAL, EMERGENCY)]);
     Disk::of_image(dir, image, firmware.slot_mib(), DATA_MIB)
 }
 
@@ -151,7 +154,9 @@ fn build_image(firmware: Firmware, dir: &Path, initramfs: &Path, image: &Path, e
     let mut cfg = fs::read_to_string(repo().join("grub/grub.cfg")).unwrap();
     // Nobody is there to press Escape. And in an emulator whose host is busy, Linux may find that the timer does not
     // tick, and panic before it begins.
-    for (from, to) in [("timeout=2", "timeout=0"), (" panic=10 ", " panic=10 no_timer_check ")].iter().chain(edits) {
+    for (from, to) in
+        [("set timeout=2", "set timeout=0"), (" panic=10 ", " panic=10 no_timer_check ")].iter().chain(edits)
+    {
         assert_eq!(cfg.matches(from).count(), 1, "{from}");
         cfg = cfg.replace(from, to);
     }

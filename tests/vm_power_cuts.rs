@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use support::disk::EFI;
 use support::kit::{self, BORN, Firmware, need_vm};
 use support::release::Release;
-use support::root::jq;
 use support::site::{CONFIRMED, Site, apply, partition};
 use support::vm::Vm;
 
@@ -227,10 +226,13 @@ impl Series {
     /// What the cut left on the disk, from outside, before anything boots.
     fn found(&self, cut: &Cut) -> &'static str {
         if cut.work == Work::Apply {
-            return match self.site.disk.text(partition(self.target()), "slot.json") {
-                None => "target without a record",
-                Some(text) if jq(&text, ".version") == cut.next.version => "target with its new record",
-                Some(_) => "target as it was",
+            // No journal is replayed here: a name may lead to a file that is gone, and to what lies there by now.
+            let record = self.site.disk.debugfs(partition(self.target()), "cat /slot.json").replace(' ', "");
+            let of = |release: &Release| record.contains(&format!("\"version\":\"{}\"", release.version));
+            return match (of(&self.other), of(&cut.next)) {
+                (true, _) => "target as it was",
+                (_, true) => "target with its new record",
+                _ => "target without a record",
             };
         }
         let block = self.watch.look();

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -31,7 +31,7 @@ impl Script {
         let stdout = child.stdout.take().unwrap();
         let (send, said) = channel();
         thread::spawn(move || {
-            for byte in stdout.bytes() {
+            for byte in BufReader::new(stdout).bytes() {
                 let Ok(byte) = byte else { return };
                 let _ = send.send(byte);
             }

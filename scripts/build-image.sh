@@ -37,6 +37,11 @@ FORMAT=raw
 XZ=no
 BOOTLOADER=yes
 GRUB_CONFIG=$REPO/grub/grub.cfg
+AGENT=
+CONF=
+KEYS=
+CHECKS=
+INJECTED=
 FORCE=no
 DRY_RUN=no
 WORK=
@@ -49,9 +54,13 @@ Makes a disk image that boots: partitions KSOLOEFI (FAT32), KSOLOA and KSOLOB (e
 given system and its record), KSOLODATA (ext4); GRUB for UEFI, and on amd64 for BIOS as well, with its
 configuration inside; the GRUB environment block with slot A active.
 
-Keys and update.conf are no part of the image: the agent reads both in the initramfs, so that an update
-brings them along with the system; scripts/inject-agent.sh puts them there, before this script.
+The agent, its keys and its update.conf belong into the initramfs, so that an update brings them along with the
+system. Where they are not there yet, --agent has scripts/inject-agent.sh put them there first.
 
+  --agent BINARY       the agent, and its boot hooks
+  --conf FILE          with --agent: becomes /etc/kubesolo/update.conf
+  --keys DIR           with --agent: public keys for /etc/kubesolo/update-keys.d
+  --health-check FILE  with --agent: an executable for /etc/kubesolo/health.d (may be given more than once)
   --channel NAME       channel of the system (default: $CHANNEL)
   --efi-size MIB       size of the EFI partition (default: $EFI_MIB, the least)
   --slot-size MIB      size of each slot (default: $SLOT_MIB)
@@ -73,7 +82,31 @@ USAGE
 say() { printf 'build-image: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
+cleanup() {
+    [ -z "$WORK" ] || rm -rf "$WORK"
+    [ -z "$INJECTED" ] || rm -rf "$INJECTED"
+}
+
+# Puts the agent and its files into a copy of the initramfs, which is what goes into the slots.
+inject() {
+    if [ -z "$AGENT" ]; then
+        [ -z "$CONF$KEYS$CHECKS" ] || die "--conf, --keys and --health-check need --agent"
+        return 0
+    fi
+    [ -n "$INITRAMFS" ] || die "--initramfs is missing"
+    [ -n "$ARCH" ] || die "--arch is missing"
+    INJECTED=$(mktemp -d)
+    set -- --initramfs "$INITRAMFS" --output "$INJECTED/initramfs" --agent "$AGENT" --arch "$ARCH"
+    if [ -n "$CONF" ]; then set -- "$@" --conf "$CONF"; fi
+    if [ -n "$KEYS" ]; then set -- "$@" --keys "$KEYS"; fi
+    while IFS= read -r file; do
+        if [ -n "$file" ]; then set -- "$@" --health-check "$file"; fi
+    done <<LIST
+$CHECKS
+LIST
+    "$REPO/scripts/inject-agent.sh" "$@" || die "inject-agent.sh refused, see above"
+    INITRAMFS=$INJECTED/initramfs
+}
 
 number() {
     case $2 in '' | *[!0-9]* | 0*) die "$1 must be a whole number of MiB, not '$2'" ;; esac
@@ -359,10 +392,16 @@ main() {
             --xz) XZ=yes; shift; continue ;;
             --no-bootloader) BOOTLOADER=no; shift; continue ;;
             --kernel | --initramfs | --version | --arch | --channel | --output | --efi-size | --slot-size | \
-                --data-size | --seed | --format | --grub-config) [ $# -ge 2 ] || die "$1 needs a value" ;;
+                --data-size | --seed | --format | --grub-config | --agent | --conf | --keys | --health-check)
+                [ $# -ge 2 ] || die "$1 needs a value" ;;
             *) usage >&2; die "unknown option: $1" ;;
         esac
         case $1 in
+            --agent) AGENT=$2 ;;
+            --conf) CONF=$2 ;;
+            --keys) KEYS=$2 ;;
+            --health-check) CHECKS="$CHECKS$2
+" ;;
             --kernel) KERNEL=$2 ;;
             --initramfs) INITRAMFS=$2 ;;
             --version) VERSION=$2 ;;
@@ -384,12 +423,13 @@ main() {
     E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC0
     export PATH SOURCE_DATE_EPOCH E2FSPROGS_FAKE_TIME LC_ALL TZ
     umask 022
-    check
-    plan
-    if [ "$DRY_RUN" = yes ]; then say "dry run: nothing was written"; exit 0; fi
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
+    inject
+    check
+    plan
+    if [ "$DRY_RUN" = yes ]; then say "dry run: nothing was written"; exit 0; fi
     build
     say "sha256 $(hash_of <"$OUTPUT")"
 }

@@ -154,6 +154,12 @@ impl<'a> Session<'a> {
     pub fn save_boot(&mut self, change: impl FnOnce(&mut Block)) -> Result<()> {
         let mut block = self.block.clone();
         change(&mut block);
+        self.write_boot(block)
+    }
+
+    // Apart from the one above, which is compiled anew for each change (size-budget.md).
+    #[inline(never)]
+    fn write_boot(&mut self, block: Block) -> Result<()> {
         if let Some(error) = self.env.files.save(&block)?.backup {
             note(&format!("the second copy of the boot variables is not written: {error}"));
         }

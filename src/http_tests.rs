@@ -172,7 +172,8 @@ fn a_trickle_ends() {
     server.join().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let server = thread::spawn(move || {
+    // Not joined: on a busy machine the client gives up before the third.
+    thread::spawn(move || {
         for _ in 0..3 {
             answer_one(&listener, &{
                 thread::sleep(Duration::from_millis(220));
@@ -182,7 +183,6 @@ fn a_trickle_ends() {
     });
     let e = impatient().document(&url(port, "/"), "*/*", 99).unwrap_err();
     assert!(e.to_string().contains("not complete after 0.5 s"), "{e}");
-    server.join().unwrap();
 }
 
 #[test]

@@ -20,14 +20,12 @@ fn a_version_that_never_gets_healthy_is_left_after_three_boots() {
     let mut vm = site.power_on();
     vm.expect_hello("manual", BORN, 'A');
     apply_and_reboot(&mut vm);
-    for boot in 1..=3 {
-        vm.expect_hello("auto", "1.2.0", 'B');
-        // While it is on trial, the other slot is the fallback.
-        if boot == 2 {
-            vm.agent(&apply()).expect(4, &["runs on trial"]);
-        }
-        // The health check restarts it. What it says is often lost on the way to the console.
-    }
+    vm.expect_hello("auto", "1.2.0", 'B');
+    vm.expect_hello("manual", "1.2.0", 'B');
+    // While it is on trial, the other slot is the fallback.
+    vm.agent(&apply()).expect(4, &["runs on trial"]);
+    vm.send("kubesolo-update-health --timeout 2 --check-timeout 2");
+    vm.expect_hello("auto", "1.2.0", 'B');
     vm.expect_hello("manual", BORN, 'A');
     vm.wait_said("Rolling back to slot A.");
     vm.agent("status").expect(0, &["rolled back, not recorded yet", "three boots"]);

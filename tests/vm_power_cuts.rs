@@ -314,7 +314,7 @@ fn power_cuts(seed: u64, cuts: u32) {
         *met.entry((work, found)).or_default() += 1;
     }
     let seconds = start.elapsed().as_secs();
-    println!("seed {seed}: {cuts} cuts and {cuts} updates after them in {seconds} s; met: {met:#?}");
+    println!("seed {seed}: {cuts} cuts and {cuts} updates after them in {seconds} s; met: {met:?}");
     if cuts / WORKS.len() as u32 >= ENOUGH {
         let count = |work, found| met.get(&(work, found)).copied().unwrap_or_default();
         assert!(count(Work::Apply, "target half written") > 0, "no slot was cut while it was written");

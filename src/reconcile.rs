@@ -92,9 +92,10 @@ pub fn after_rollback(seen: &Seen<'_>, gave_up: Slot, block: &mut Block) {
 
 /// Makes the running slot active in place of the other one, which does not load or is damaged.
 ///
-/// On trial, since nothing has confirmed it. Only if GRUB has given it up already (or has gone for the other slot
-/// although this one is on trial: [`no_way_back`]), it is active for good: another trial would end in the same place,
-/// and the machine would restart for ever. And nobody could mend it: no update is written while a trial is pending.
+/// On trial, since nothing has confirmed it. Only if GRUB has given it up already, and in two boots could not load the
+/// other one (or has gone for that one although this one is on trial: [`no_way_back`]), it is active for good: another
+/// trial would end in the same place, and the machine would restart for ever. And nobody could mend it: no update is
+/// written while a trial is pending.
 pub fn take_over(running: Slot, for_good: bool, block: &mut Block) {
     block.clear_rollback();
     match for_good {
@@ -109,6 +110,12 @@ pub fn no_way_back(state: &State, seen: &Seen<'_>) -> bool {
     // If the trial began in this boot, that slot was skipped before there was a trial.
     let skipped = seen.skipped == Some(seen.running.other()) && !same_boot(state, seen);
     skipped && seen.on_trial() && seen.active() == seen.running
+}
+
+/// Says whether a restart may bring the confirmed slot back: GRUB gave the running one up and could then not load
+/// that one, and this boot is the first of which that is known. Once, since the next boot is not the first.
+pub fn worth_a_restart(state: &State, seen: &Seen<'_>) -> bool {
+    seen.runs_though_given_up() && same_boot(state, seen)
 }
 
 /// Finds what the last run or GRUB left to be recorded.
@@ -142,8 +149,8 @@ pub fn find(state: &State, seen: &Seen<'_>) -> Finding {
             Finding::RolledBack { gave_up: left, reason: MANUAL.to_string() }
         }
         _ if active == seen.running || on_trial => Finding::Nothing,
-        // GRUB's mark is older than anything that the agent did in this boot.
-        _ if same_boot(state, seen) && seen.vars.rollback_from.is_none() => Finding::Nothing,
+        // Switched in this boot; or GRUB's mark was recorded in it: whether the other one loads next time is not known yet.
+        _ if same_boot(state, seen) => Finding::Nothing,
         _ if seen.skipped == Some(active) => Finding::Unloadable,
         _ => Finding::NotTheActiveSlot,
     }

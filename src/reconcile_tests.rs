@@ -175,11 +175,15 @@ fn a_slot_that_was_given_up_and_runs_keeps_its_mark_until_it_is_known_why() {
         let before = block.clone();
         after_rollback(&now, Slot::A, &mut block);
         assert_eq!(block, before, "GRUB's mark is all that is known of the trials of slot A");
-        // In the same boot: the record does not count as a switch.
-        let recorded =
-            State { target_slot: Some(Slot::A), switched_boot_id: Some("second".into()), ..state(Phase::RolledBack) };
+        // In the same boot nothing is decided: the next one may load it. In another one, it is.
+        let recorded = |boot: &str| {
+            let switched_boot_id = Some(boot.to_string());
+            State { target_slot: Some(Slot::A), switched_boot_id, ..state(Phase::RolledBack) }
+        };
+        assert_eq!(find(&recorded("second"), &now), Finding::Nothing);
+        assert!(worth_a_restart(&recorded("second"), &now) && !worth_a_restart(&recorded("first"), &now));
         let next = if now.skipped.is_some() { Finding::Unloadable } else { Finding::NotTheActiveSlot };
-        assert_eq!(find(&recorded, &now), next);
+        assert_eq!(find(&recorded("first"), &now), next);
     }
     // The ordinary case: the other slot runs.
     let mut block = Block::fresh(Slot::B);
@@ -248,7 +252,7 @@ impl Hopeless {
         self.open(&boot);
         let seen = boot.seen(&self.block);
         if !seen.on_trial() || seen.active() != running {
-            return false;
+            return self.keeps && worth_a_restart(&self.state, &seen);
         }
         let lost = no_way_back(&self.state, &seen);
         if lost {
@@ -307,6 +311,27 @@ impl Hopeless {
     }
 }
 
+/// GRUB goes back to a slot that was confirmed, and one read of it fails, once.
+#[test]
+fn a_slot_that_does_not_load_once_is_tried_again() {
+    let mut block = Block::fresh(Slot::B);
+    block.set("active_slot", b"A").unwrap();
+    block.set("rollback_from", b"B").unwrap();
+    let mut machine =
+        Hopeless { block, state: state(Phase::Failed), boots: 0, saves: true, says: true, damaged: false, keeps: true };
+    let skipping = Boot { running: Slot::B, id: "boot 1".into(), skipped: Some(Slot::A) };
+    machine.open(&skipping);
+    let vars = BootVars::read_whole(&machine.block).unwrap();
+    assert_eq!((vars.active_slot, vars.boot_success, vars.rollback_from), (Some(Slot::A), Some(true), Some(Slot::B)));
+    assert_eq!((machine.state.phase, machine.state.target_slot), (Phase::RolledBack, Some(Slot::B)));
+    assert!(worth_a_restart(&machine.state, &skipping.seen(&machine.block)));
+    let loaded = Boot { running: Slot::A, id: "boot 2".into(), skipped: None };
+    machine.open(&loaded);
+    let vars = BootVars::read_whole(&machine.block).unwrap();
+    assert_eq!((vars.active_slot, vars.boot_success, vars.rollback_from), (Some(Slot::A), Some(true), None));
+    assert!(!worth_a_restart(&machine.state, &loaded.seen(&machine.block)));
+}
+
 /// Every state that a machine can be in, as far as it decides anything.
 fn every_start(visit: &mut dyn FnMut(Hopeless)) {
     let switches = [0b0000, 0b0001, 0b0010, 0b0011, 0b0100, 0b0101, 0b0110, 0b0111].into_iter();
@@ -344,17 +369,18 @@ fn a_machine_without_a_healthy_slot_comes_to_rest_and_can_be_updated() {
         }
         starts += 1;
         let start = format!("{machine:?}");
-        // Put on trial, three counted boots, and the one in which GRUB has given it up. The power fails once: what
-        // seems to wait for a restart has had it.
+        // Put on trial, three counted boots, the one in which GRUB has given it up, and one in which the other may load.
+        // The power fails once: what seems to wait for a restart has had it.
         let restarts = machine.rest() + machine.rest();
-        assert!(restarts <= 4, "{restarts} restarts: {start}");
+        assert!(restarts <= 5, "{restarts} restarts: {start}");
         // From here on, no restart leads to another.
         let rest = machine.block.clone();
         assert_eq!(machine.rest(), 0, "{start}\n{machine:?}");
         assert_eq!(machine.block, rest, "{start}");
         // Slot B can be written: the way out. (To the agent, a trial that GRUB can not count still waits.)
         let vars = BootVars::read_whole(&machine.block).unwrap();
-        if (machine.says || machine.damaged) && machine.saves {
+        // Without a state nothing is decided, and nothing could be installed.
+        if (machine.says || machine.damaged) && machine.saves && machine.keeps {
             let found = (vars.active_slot, vars.boot_success, vars.rollback_from);
             assert_eq!(found, (Some(Slot::A), Some(true), None), "{start}\n{machine:?}");
             assert_eq!(pending_trial(Slot::A, &vars), None);

@@ -273,6 +273,11 @@ impl<'a> Session<'a> {
         reconcile::no_way_back(&self.state, &self.seen(self.machine.boot_id().as_deref()))
     }
 
+    /// Says whether a restart may bring the confirmed slot back, see [`reconcile::worth_a_restart`].
+    pub fn worth_a_restart(&self) -> bool {
+        reconcile::worth_a_restart(&self.state, &self.seen(self.machine.boot_id().as_deref()))
+    }
+
     fn record_rollback(&mut self, gave_up: Slot, reason: &str) -> Result<()> {
         note(&format!("rolled back: {reason}"));
         let seen = self.seen(None);

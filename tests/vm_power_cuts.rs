@@ -189,8 +189,9 @@ impl Series {
         assert!(self.site.boot_variables().starts_with(&format!("{}:1:", self.slot)), "{what}");
     }
 
-    /// Starts a step, and pulls the plug at some moment of it.
-    fn cut(&mut self, work: Work, what: &str) -> Cut {
+    /// Starts a step, and pulls the plug at some moment of it: of three times once when it writes, once early, once at
+    /// any moment. What a series meets is not left to chance. Input: `turn` counts the cuts of this step.
+    fn cut(&mut self, work: Work, turn: u32, what: &str) -> Cut {
         let next = match work {
             Work::Rollback => None,
             _ => Some(self.offer_next()),
@@ -214,14 +215,13 @@ impl Series {
             }
         };
         let block = self.watch.look();
-        // Half of them at the very moment when they write.
-        let moment = if self.dice.below(2) == 0 {
+        let moment = if turn.is_multiple_of(3) {
             let (more, words) = self.until_it_writes(work, &line, usual);
             self.vm().listen_for(more);
             format!("{more:?} after {words}")
         } else {
             self.vm().send(&line);
-            let delay = self.dice.part_of(usual.mul_f64(1.1));
+            let delay = self.dice.part_of(usual.mul_f64(if turn % 3 == 1 { 0.15 } else { 1.1 }));
             self.vm().listen_for(delay);
             format!("after {delay:?} of {usual:?}")
         };
@@ -303,7 +303,7 @@ fn power_cuts(seed: u64, cuts: u32) {
     series.update("before the first cut");
     for (number, work) in (1..=cuts).zip(WORKS.into_iter().cycle()) {
         let what = format!("seed {seed}, cut {number} of {cuts}: {work:?}");
-        let cut = series.cut(work, &what);
+        let cut = series.cut(work, (number - 1) / WORKS.len() as u32, &what);
         let found = series.found(&cut);
         let what = format!("{what} {}: {found}", cut.moment);
         series.boots(&cut, &what);

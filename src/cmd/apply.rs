@@ -213,9 +213,13 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
     // A source that is gone must not cost the slot its old content.
     source.probe(&artifact.initramfs)?;
     let mut kernel = source.open(&artifact.kernel)?;
+    // Unmounted once, so that the record is gone for GRUB as well, which replays no journal.
+    let mounted = session.machine.mount_target(slot)?;
+    stage::invalidate(mounted.dir())?;
+    mounted.unmount()?;
+    inspect::journal(session.machine.slot_partition(slot)?)?;
     let mounted = session.machine.mount_target(slot)?;
     let dir = mounted.dir();
-    stage::invalidate(dir)?;
     write(dir, &Part { name: KERNEL, expected: &record.kernel, is_gzip: false }, kernel.as_mut())?;
     drop(kernel);
     let mut initramfs = source.open(&artifact.initramfs)?;

@@ -51,12 +51,21 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
     }
     match unhealthy {
         None => Ok(Outcome::Done),
-        Some(error) if trial == Trial::GoesOn && args.reboot_on_failure => {
-            let why = format!("{error}; restarting, so that GRUB counts this boot");
-            note_last(&why, &system.kernel_log());
+        Some(error) => {
+            let what_for = match trial {
+                Trial::GoesOn => "so that GRUB counts this boot",
+                // Only if that is on record does the next boot know that this one was the first.
+                Trial::Over if Session::open(system, config).is_ok_and(|s| s.worth_a_restart()) => {
+                    "so that GRUB tries the slot that was confirmed once more"
+                }
+                _ => return Ok(Outcome::Refused(error)),
+            };
+            if !args.reboot_on_failure {
+                return Ok(Outcome::Refused(error));
+            }
+            note_last(&format!("{error}; restarting, {what_for}"), &system.kernel_log());
             Err(crate::session::reboot())
         }
-        Some(error) => Ok(Outcome::Refused(error)),
     }
 }
 

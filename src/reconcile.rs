@@ -112,10 +112,10 @@ pub fn no_way_back(state: &State, seen: &Seen<'_>) -> bool {
     skipped && seen.on_trial() && seen.active() == seen.running
 }
 
-/// Says whether a restart may bring the confirmed slot back: GRUB gave the running one up and could then not load
+/// Says whether a restart may bring the confirmed slot back: GRUB gave the running one up and, as it says, could not load
 /// that one, and this boot is the first of which that is known. Once, since the next boot is not the first.
 pub fn worth_a_restart(state: &State, seen: &Seen<'_>) -> bool {
-    seen.runs_though_given_up() && same_boot(state, seen)
+    seen.runs_though_given_up() && seen.skipped == Some(seen.active()) && same_boot(state, seen)
 }
 
 /// Finds what the last run or GRUB left to be recorded.

@@ -274,8 +274,12 @@ fn a_slot_that_grub_gave_up_and_a_person_booted_does_not_become_active() {
     // Slot B loads after all, and slot A was chosen in the menu.
     trial.boot(A);
     trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(9, &["rolled back", "this boot is not on trial"]);
-    trial.assert_boot("B", "1", "0", "");
+    trial.assert_boot("B", "1", "0", "A");
     assert_eq!(trial.root.state_field("target_slot"), "A");
+    // And once more: slot B is whole, so it stays active, and GRUB's mark goes.
+    trial.boot(A);
+    trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(9, &["this boot is not on trial"]);
+    trial.assert_boot("B", "1", "0", "");
 }
 
 #[test]

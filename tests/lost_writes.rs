@@ -1,4 +1,4 @@
-//! A power cut on a drive that loses its cache. Killing QEMU (tests/vm.rs) keeps what the host cached; here every
+//! A power cut on a drive that loses its cache. Killing QEMU (tests/vm_*.rs) keeps what the host cached; here every
 //! write and flush of a whole machine is recorded, and what `activate`, the confirmation, `rollback` and the repair
 //! write to the EFI partition is replayed as a drive may have kept it: every prefix, torn requests, lost writes. At
 //! each, GRUB's own FAT code reads both copies of the environment block, and what it then boots must be right.

@@ -18,7 +18,7 @@ SLOT_JOURNAL_MIB=4
 # All that GRUB needs is in it, its configuration too (memdisk, tar): nothing but the environment block is
 # read from the EFI partition. gzio: arm64 kernels may be gzip. ls, cat and minicmd: for a person at the prompt.
 GRUB_MODULES='part_gpt fat ext2 normal configfile loadenv regexp probe test true echo sleep linux gzio'
-GRUB_MODULES="$GRUB_MODULES reboot halt minicmd ls cat memdisk tar"
+GRUB_MODULES="$GRUB_MODULES reboot halt minicmd ls cat memdisk tar hashsum gcry_crc"
 # Partition 128: 34 to 2047.
 BIOS_START=34
 BIOS_SECTORS=2014

@@ -434,9 +434,33 @@ fn only_the_boot_disk_counts() {
     }
 }
 
+/// What is wrong with the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// The EFI file system.
+    Efi,
+    /// One sector in the middle of slot B's initramfs cannot be read.
+    Sector,
+}
+
+/// A disk of which one sector of slot B's initramfs cannot be read.
+fn with_bad_sector(dir: &Path, image: &Path) -> PathBuf {
+    let (initramfs, disk) = (fs::read(dir.join("initramfs")).unwrap(), fs::read(image).unwrap());
+    let middle = initramfs.len() / 2 / 4096 * 4096;
+    let sample = &initramfs[middle..middle + 512];
+    // Slot A comes first on the disk, slot B second.
+    let found: Vec<usize> = (0..disk.len()).step_by(512).filter(|at| disk[*at..].starts_with(sample)).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    let rules = dir.join("rules");
+    let rule = format!("[inject-error]\nevent = \"read_aio\"\nerrno = \"5\"\nsector = \"{}\"\n", found[1] / 512);
+    fs::write(&rules, rule).unwrap();
+    PathBuf::from(format!("blkdebug:{}:{}", rules.display(), image.display()))
+}
+
 /// A real kernel and a busybox that says what it was told: past GRUB, with nothing replaced. Slot B is on trial,
 /// which nobody can know where the EFI file system is lost.
-fn boot_for_real(firmware: Firmware, lost: bool) {
+fn boot_for_real(firmware: Firmware, fault: Fault) {
     let architecture = firmware.architecture();
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/vm").join(architecture);
     let kernel = qemu::kernel(architecture).unwrap_or_else(|| tools.join("boot/vmlinuz"));
@@ -459,38 +483,51 @@ fn boot_for_real(firmware: Firmware, lost: bool) {
     let image = dir.join("image");
     run(&mut build_image_of(&kernel, &dir.join("initramfs"), architecture, 64, &image));
     put_blocks(dir, &image, "B:3:0::0");
-    let (slot, number) = if lost { ("A", 2) } else { ("B", 3) };
-    let part = format!("kubesolo.slot={slot} kubesolo.part={} panic=10 console=", guid(&image, number));
-    if lost {
+    let (slot, number) = if fault == Fault::None { ("B", 3) } else { ("A", 2) };
+    let skipped = if fault == Fault::Sector { "kubesolo.skipped=B " } else { "" };
+    let part = format!("kubesolo.slot={slot} kubesolo.part={} panic=10 {skipped}console=", guid(&image, number));
+    if fault == Fault::Efi {
         overwrite(&image, 0, EFI_BYTES, 0);
     }
-    let mut machine = Machine::start(firmware, &[Drive { image: image.clone(), read_only: false }], 0, dir);
+    let attached = if fault == Fault::Sector { with_bad_sector(dir, &image) } else { image.clone() };
+    let mut machine = Machine::start(firmware, &[Drive { image: attached, read_only: false }], 0, dir);
+    if fault == Fault::Sector {
+        machine.wait_said("Slot B does not load: its initramfs cannot be read.", 1);
+    }
     machine.wait_said("INIT ", 1);
     machine.wait_off();
     let line = words_after(machine.said(), "INIT ").remove(0);
     assert!(line.contains(&part) && line.ends_with("quiet"), "{part}: {line}");
     let after = values(&read_block(&image, "grubenv"));
-    assert_eq!(after, if lost { "::::" } else { "B:2:0::1" });
+    assert_eq!(after, if fault == Fault::Efi { "::::" } else { "B:2:0::1" });
 }
 
 #[test]
 fn a_real_kernel_starts_from_bios() {
-    boot_for_real(Firmware::Bios, false);
+    boot_for_real(Firmware::Bios, Fault::None);
 }
 
 #[test]
 fn a_real_kernel_starts_without_an_efi_file_system() {
-    boot_for_real(Firmware::Bios, true);
+    boot_for_real(Firmware::Bios, Fault::Efi);
+}
+
+/// GRUB 2.06 loses the second slot's command line once it has loaded the first one's kernel.
+#[test]
+fn a_bad_sector_in_one_slot_does_not_reach_into_the_other() {
+    for firmware in [Firmware::Bios, Firmware::Uefi, Firmware::UefiArm64] {
+        boot_for_real(firmware, Fault::Sector);
+    }
 }
 
 #[test]
 fn a_real_kernel_starts_from_uefi() {
-    boot_for_real(Firmware::Uefi, false);
+    boot_for_real(Firmware::Uefi, Fault::None);
 }
 
 #[test]
 fn a_real_kernel_starts_on_arm64() {
-    boot_for_real(Firmware::UefiArm64, false);
+    boot_for_real(Firmware::UefiArm64, Fault::None);
 }
 
 /// Inside GRUB nobody can mend it: what GRUB cannot read, or what is not there, goes into no image.

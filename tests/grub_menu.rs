@@ -62,7 +62,7 @@ fn hold_letters(firmware: Firmware) {
     put_blocks(dir.path(), &drive.image, "B:3:0::1");
     let mut machine = Machine::start(firmware, std::slice::from_ref(&drive), 0, dir.path());
     for (key, tried, after, words, missing) in [
-        (b"a", "AB", "B:3:0::1", ["kubesolo.skipped=A", "quiet"].as_slice(), "kubesolo.shell"),
+        (b"a", "AB", "B:3:0::1", ["kubesolo.slot=B", "quiet"].as_slice(), "kubesolo.skipped"),
         (b"b", "B", "B:3:0::1", &["kubesolo.slot=B", "quiet"], "kubesolo.skipped"),
         (b"e", "B", "B:3:0::1", &["kubesolo.slot=B", "kubesolo.shell"], "quiet"),
         (b"d", "B", "B:2:0::1", &["debug", "ignore_loglevel", "kubesolo.debug"], "kubesolo.skipped"),

@@ -440,15 +440,16 @@ enum Fault {
     None,
     /// The EFI file system.
     Efi,
-    /// One sector in the middle of slot B's initramfs cannot be read.
-    Sector,
+    /// One sector in the middle of slot B's initramfs, or kernel, cannot be read.
+    Initramfs,
+    Kernel,
 }
 
-/// A disk of which one sector of slot B's initramfs cannot be read.
-fn with_bad_sector(dir: &Path, image: &Path) -> PathBuf {
-    let (initramfs, disk) = (fs::read(dir.join("initramfs")).unwrap(), fs::read(image).unwrap());
-    let middle = initramfs.len() / 2 / 4096 * 4096;
-    let sample = &initramfs[middle..middle + 512];
+/// A disk of which one sector in the middle of a file of slot B cannot be read.
+fn with_bad_sector(dir: &Path, image: &Path, file: &Path) -> PathBuf {
+    let (file, disk) = (fs::read(file).unwrap(), fs::read(image).unwrap());
+    let middle = file.len() / 2 / 4096 * 4096;
+    let sample = &file[middle..middle + 512];
     // Slot A comes first on the disk, slot B second.
     let found: Vec<usize> = (0..disk.len()).step_by(512).filter(|at| disk[*at..].starts_with(sample)).collect();
     assert_eq!(found.len(), 2, "{found:?}");
@@ -484,15 +485,25 @@ fn boot_for_real(firmware: Firmware, fault: Fault) {
     run(&mut build_image_of(&kernel, &dir.join("initramfs"), architecture, 64, &image));
     put_blocks(dir, &image, "B:3:0::0");
     let (slot, number) = if fault == Fault::None { ("B", 3) } else { ("A", 2) };
-    let skipped = if fault == Fault::Sector { "kubesolo.skipped=B " } else { "" };
+    let unreadable = match fault {
+        Fault::Initramfs => Some((dir.join("initramfs"), "Slot B does not load: its initramfs cannot be read.")),
+        Fault::Kernel => Some((kernel, "Slot B does not load.")),
+        Fault::None | Fault::Efi => None,
+    };
+    let skipped = if unreadable.is_some() { "kubesolo.skipped=B " } else { "" };
     let part = format!("kubesolo.slot={slot} kubesolo.part={} panic=10 {skipped}console=", guid(&image, number));
     if fault == Fault::Efi {
         overwrite(&image, 0, EFI_BYTES, 0);
     }
-    let attached = if fault == Fault::Sector { with_bad_sector(dir, &image) } else { image.clone() };
+    let attached = match &unreadable {
+        Some((file, _)) => with_bad_sector(dir, &image, file),
+        None => image.clone(),
+    };
     let mut machine = Machine::start(firmware, &[Drive { image: attached, read_only: false }], 0, dir);
-    if fault == Fault::Sector {
-        machine.wait_said("Slot B does not load: its initramfs cannot be read.", 1);
+    if let Some((_, words)) = unreadable {
+        // GRUB's own: that sector it was.
+        machine.wait_said("error: failure reading sector", 1);
+        machine.wait_said(words, 1);
     }
     machine.wait_said("INIT ", 1);
     machine.wait_off();
@@ -516,7 +527,8 @@ fn a_real_kernel_starts_without_an_efi_file_system() {
 #[test]
 fn a_bad_sector_in_one_slot_does_not_reach_into_the_other() {
     for firmware in [Firmware::Bios, Firmware::Uefi, Firmware::UefiArm64] {
-        boot_for_real(firmware, Fault::Sector);
+        boot_for_real(firmware, Fault::Initramfs);
+        boot_for_real(firmware, Fault::Kernel);
     }
 }
 

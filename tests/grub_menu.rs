@@ -50,22 +50,23 @@ fn call(firmware: Firmware, machine: &mut Machine) {
     machine.wait_said("59    ", 1);
 }
 
-/// Every letter, one power-up after the other. Slot A does not load; B is on trial.
+/// Every letter, one power-up after the other. Slot B is on trial, and does not load. That is said only where no person
+/// had asked for that slot.
 fn hold_letters(firmware: Firmware) {
     if !need_machine(firmware) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let drive = make_disk(dir.path(), firmware.architecture(), "no-kernel-A");
+    let drive = make_disk(dir.path(), firmware.architecture(), "no-kernel-B");
     // Later than the shipped file's own two seconds: a busy host is slower than a finger.
     put_shim(dir.path(), &drive.image, &format!("{BOOTS_PRINTED}set timeout=30\n"));
     put_blocks(dir.path(), &drive.image, "B:3:0::1");
     let mut machine = Machine::start(firmware, std::slice::from_ref(&drive), 0, dir.path());
     for (key, tried, after, words, missing) in [
-        (b"a", "AB", "B:3:0::1", ["kubesolo.slot=B", "quiet"].as_slice(), "kubesolo.skipped"),
-        (b"b", "B", "B:3:0::1", &["kubesolo.slot=B", "quiet"], "kubesolo.skipped"),
-        (b"e", "B", "B:3:0::1", &["kubesolo.slot=B", "kubesolo.shell"], "quiet"),
-        (b"d", "B", "B:2:0::1", &["debug", "ignore_loglevel", "kubesolo.debug"], "kubesolo.skipped"),
+        (b"a", "A", "B:3:0::1", ["kubesolo.slot=A", "quiet"].as_slice(), ["kubesolo.skipped"].as_slice()),
+        (b"b", "BA", "B:3:0::1", &["kubesolo.slot=A", "quiet"], &["kubesolo.skipped"]),
+        (b"e", "BA", "B:3:0::1", &["kubesolo.slot=A", "kubesolo.shell"], &["kubesolo.skipped", "quiet"]),
+        (b"d", "BA", "B:2:0::1", &["kubesolo.skipped=B", "debug", "ignore_loglevel", "kubesolo.debug"], &["quiet"]),
     ] {
         let before = machine.said().len();
         call(firmware, &mut machine);
@@ -77,7 +78,7 @@ fn hold_letters(firmware: Firmware) {
         assert_eq!(slots_tried(said), tried, "{}", context());
         let line = words_after(said, "SHIM linux ");
         assert!(words.iter().all(|word| line.iter().any(|w| w == word)), "{}", context());
-        assert!(!line.iter().any(|w| w.starts_with(missing)), "{}", context());
+        assert!(!line.iter().any(|w| missing.iter().any(|m| w.starts_with(m))), "{}", context());
         assert_eq!(words_after(said, "SHIM boots ")[0], after, "{}", context());
     }
     call(firmware, &mut machine);

@@ -1,6 +1,7 @@
 //! Virtual machines with a serial console: no network, no screen, no person.
 #![allow(dead_code)] // Each test binary uses its own part.
 
+pub use super::support::kit::Firmware;
 use super::support::{command, need};
 use std::fs;
 use std::io::{Read, Write};
@@ -12,34 +13,6 @@ use std::time::{Duration, Instant};
 
 /// Longest that words may take to come, in an emulator on a busy machine: a hundred boots may come before them.
 const LIMIT: Duration = Duration::from_secs(400);
-
-/// What starts the boot loader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Firmware {
-    Bios,
-    Uefi,
-    UefiArm64,
-}
-
-impl Firmware {
-    /// Architecture of the machine.
-    pub fn architecture(self) -> &'static str {
-        if self == Firmware::UefiArm64 { "arm64" } else { "amd64" }
-    }
-
-    fn program(self) -> &'static str {
-        if self == Firmware::UefiArm64 { "qemu-system-aarch64" } else { "qemu-system-x86_64" }
-    }
-
-    /// Code and an empty variable store.
-    fn flash(self) -> Option<[&'static str; 2]> {
-        match self {
-            Firmware::Bios => None,
-            Firmware::Uefi => Some(["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"]),
-            Firmware::UefiArm64 => Some(["/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"]),
-        }
-    }
-}
 
 /// Says whether a file is there. A test that needs it returns early where it is not. Panics: in CI.
 pub fn need_file(path: &Path) -> bool {

@@ -6,8 +6,11 @@ HOST_BIN := $(CURDIR)/dist/kubesolo-update-$(HOST_ARCH)
 # DESIGN: 1.25 MiB is the most that a release binary may have.
 MAX_BYTES := 1310720
 
-# Virtual machines are apart (make test-vm) until the whole suite has proven itself in CI.
-INTEGRATION := $(foreach t,$(filter-out vm,$(basename $(notdir $(sort $(wildcard tests/*.rs))))),--test $(t))
+# Whole machines are in tests/vm_*.rs: they take longer than everything else, and tell what they do.
+TESTS := $(basename $(notdir $(sort $(wildcard tests/*.rs))))
+INTEGRATION := $(foreach t,$(filter-out vm_%,$(TESTS)),--test $(t))
+MACHINES := $(foreach t,$(filter vm_%,$(TESTS)),--test $(t))
+RUN_MACHINES = KUBESOLO_UPDATE_BIN=$(HOST_BIN) CUTS=$(CUTS) cargo test --locked $(MACHINES) -- --nocapture
 
 # Tools that Debian 12 lacks are in .tools/bin; sgdisk and losetup are in sbin.
 export PATH := $(CURDIR)/.tools/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -18,12 +21,12 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 help:
 	@echo 'make build [ARCH=amd64|arm64]  static release binary in dist/ (default: this machine'"'"'s)'
-	@echo 'make test                      everything: lint, unit, both builds, smoke, integration'
+	@echo 'make test                      everything: lint, unit, both builds, smoke, integration, virtual machines'
 	@echo 'make lint                      format, clippy, docs, shellcheck, crate manifest'
 	@echo 'make unit                      unit tests'
 	@echo 'make integration               integration tests against a release build'
 	@echo 'make vm [IMAGE=FILE]            starts an image in QEMU, this terminal as its console'
-	@echo 'make test-vm [CUTS=500]        the virtual machines of tests/vm.rs; more power cuts than usual'
+	@echo 'make test-vm [CUTS=500]        the virtual machines of tests/vm_*.rs; more power cuts than usual'
 	@echo 'make demo                      an update from end to end, on this machine'
 	@echo 'make bench                     measurements against other tools'
 	@echo 'make vendor                    crate sources into vendor/, for builds without network'
@@ -40,6 +43,7 @@ test:
 	scripts/build.sh
 	scripts/smoke.sh --max-bytes $(MAX_BYTES) dist/kubesolo-update-amd64 dist/kubesolo-update-arm64
 	KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked $(INTEGRATION)
+	$(RUN_MACHINES)
 
 lint:
 	scripts/install-deps.sh lint
@@ -56,7 +60,7 @@ integration:
 test-vm:
 	scripts/install-deps.sh build test vm
 	scripts/build.sh
-	KUBESOLO_UPDATE_BIN=$(HOST_BIN) CUTS=$(CUTS) cargo test --locked --test vm -- --nocapture
+	$(RUN_MACHINES)
 
 vm:
 	scripts/install-deps.sh build vm

@@ -15,10 +15,10 @@ EXT4_FEATURES=none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,6
 EXT4_FEATURES=$EXT4_FEATURES,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum
 # A slot is written once per update; a small journal leaves the room to the system.
 SLOT_JOURNAL_MIB=4
-# All that grub.cfg needs is in the core: no module is read from a disk. gzio: arm64 kernels may be
-# gzip. ls, cat and minicmd: for a person at the prompt.
+# All that GRUB needs is in it, its configuration too (memdisk, tar): nothing but the environment block is
+# read from the EFI partition. gzio: arm64 kernels may be gzip. ls, cat and minicmd: for a person at the prompt.
 GRUB_MODULES='part_gpt fat ext2 normal configfile loadenv regexp probe test true echo sleep linux gzio'
-GRUB_MODULES="$GRUB_MODULES reboot halt minicmd ls cat"
+GRUB_MODULES="$GRUB_MODULES reboot halt minicmd ls cat memdisk tar hashsum gcry_crc"
 # Partition 128: 34 to 2047.
 BIOS_START=34
 BIOS_SECTORS=2014
@@ -36,6 +36,12 @@ SEED=
 FORMAT=raw
 XZ=no
 BOOTLOADER=yes
+GRUB_CONFIG=$REPO/grub/grub.cfg
+AGENT=
+CONF=
+KEYS=
+CHECKS=
+INJECTED=
 FORCE=no
 DRY_RUN=no
 WORK=
@@ -45,12 +51,16 @@ usage() {
 Usage: scripts/build-image.sh --kernel FILE --initramfs FILE --version V --arch amd64|arm64 --output FILE [OPTION]...
 
 Makes a disk image that boots: partitions KSOLOEFI (FAT32), KSOLOA and KSOLOB (ext4, both with the
-given system and its record), KSOLODATA (ext4); GRUB for UEFI, and on amd64 for BIOS as well; grub.cfg
-and the GRUB environment block with slot A active.
+given system and its record), KSOLODATA (ext4); GRUB for UEFI, and on amd64 for BIOS as well, with its
+configuration inside; the GRUB environment block with slot A active.
 
-Keys and update.conf are no part of the image: the agent reads both in the initramfs, so that an update
-brings them along with the system; scripts/inject-agent.sh puts them there, before this script.
+The agent, its keys and its update.conf belong into the initramfs, so that an update brings them along with the
+system. Where they are not there yet, --agent has scripts/inject-agent.sh put them there first.
 
+  --agent BINARY       the agent, and its boot hooks
+  --conf FILE          with --agent: becomes /etc/kubesolo/update.conf
+  --keys DIR           with --agent: public keys for /etc/kubesolo/update-keys.d
+  --health-check FILE  with --agent: an executable for /etc/kubesolo/health.d (may be given more than once)
   --channel NAME       channel of the system (default: $CHANNEL)
   --efi-size MIB       size of the EFI partition (default: $EFI_MIB, the least)
   --slot-size MIB      size of each slot (default: $SLOT_MIB)
@@ -59,6 +69,7 @@ brings them along with the system; scripts/inject-agent.sh puts them there, befo
                        the disk needs another seed: two disks with the same GUIDs are refused
   --format raw|qcow2   format of FILE (default: raw)
   --xz                 compress FILE with xz
+  --grub-config FILE   the configuration inside GRUB (default: grub/grub.cfg of this repository)
   --no-bootloader      leave GRUB out: partition 128 stays empty, and the image does not boot
   --force              replace FILE where it is there
   --dry-run            check everything, say what would be written, write nothing
@@ -71,7 +82,31 @@ USAGE
 say() { printf 'build-image: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
+cleanup() {
+    [ -z "$WORK" ] || rm -rf "$WORK"
+    [ -z "$INJECTED" ] || rm -rf "$INJECTED"
+}
+
+# Puts the agent and its files into a copy of the initramfs, which is what goes into the slots.
+inject() {
+    if [ -z "$AGENT" ]; then
+        [ -z "$CONF$KEYS$CHECKS" ] || die "--conf, --keys and --health-check need --agent"
+        return 0
+    fi
+    [ -n "$INITRAMFS" ] || die "--initramfs is missing"
+    [ -n "$ARCH" ] || die "--arch is missing"
+    INJECTED=$(mktemp -d)
+    set -- --initramfs "$INITRAMFS" --output "$INJECTED/initramfs" --agent "$AGENT" --arch "$ARCH"
+    if [ -n "$CONF" ]; then set -- "$@" --conf "$CONF"; fi
+    if [ -n "$KEYS" ]; then set -- "$@" --keys "$KEYS"; fi
+    while IFS= read -r file; do
+        if [ -n "$file" ]; then set -- "$@" --health-check "$file"; fi
+    done <<LIST
+$CHECKS
+LIST
+    "$REPO/scripts/inject-agent.sh" "$@" || die "inject-agent.sh refused, see above"
+    INITRAMFS=$INJECTED/initramfs
+}
 
 number() {
     case $2 in '' | *[!0-9]* | 0*) die "$1 must be a whole number of MiB, not '$2'" ;; esac
@@ -103,7 +138,9 @@ grub_dir() {
 }
 
 check_grub() {
-    [ -s "$REPO/grub/grub.cfg" ] || die "$REPO/grub/grub.cfg is missing"
+    [ -s "$GRUB_CONFIG" ] || die "$GRUB_CONFIG is no file, or empty"
+    # Inside GRUB, a mistake can no longer be put right.
+    grub-script-check "$GRUB_CONFIG" || die "$GRUB_CONFIG is no GRUB configuration"
     EFI_TARGET=x86_64-efi EFI_NAME=BOOTX64.EFI
     if [ "$ARCH" = arm64 ]; then EFI_TARGET=arm64-efi EFI_NAME=BOOTAA64.EFI; fi
     EFI_DIR=$(grub_dir "$EFI_TARGET" normal.mod) ||
@@ -119,7 +156,7 @@ check() {
     done
     if [ "$FORMAT" = qcow2 ]; then need_vm qemu-img; fi
     if [ "$XZ" = yes ]; then need_vm xz; fi
-    if [ "$BOOTLOADER" = yes ]; then need_vm grub-mkimage; fi
+    if [ "$BOOTLOADER" = yes ]; then need_vm grub-mkimage; need_vm grub-script-check; need_vm tar; fi
     [ -n "$KERNEL" ] || die "--kernel is missing"
     [ -n "$INITRAMFS" ] || die "--initramfs is missing"
     [ -n "$OUTPUT" ] || die "--output is missing"
@@ -225,10 +262,20 @@ ext4() {
     e2fsck -fn "$image" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "e2fsck finds faults in $label"; }
 }
 
+# What GRUB carries inside: the configuration, and the one line that starts it. That line is for a parser that
+# knows no `if`, so it can do no more.
+grub_inside() {
+    cp "$GRUB_CONFIG" "$WORK/grub.cfg"
+    tar --format=ustar --owner=0 --group=0 --numeric-owner --mode=644 --mtime=@0 -C "$WORK" -cf "$WORK/memdisk" grub.cfg
+    printf 'normal (memdisk)/grub.cfg\n' >"$WORK/early.cfg"
+}
+
 # grub_image TARGET DIR PREFIX MODULES OUTPUT
 grub_image() {
+    # -p behind -m, which sets another prefix.
     # shellcheck disable=SC2086 # lists of words
-    grub-mkimage -O "$1" -d "$2" -p "$3" -o "$5" $GRUB_MODULES $4 >"$WORK/log" 2>&1 ||
+    grub-mkimage -O "$1" -d "$2" -m "$WORK/memdisk" -c "$WORK/early.cfg" -p "$3" -o "$5" $GRUB_MODULES $4 \
+        >"$WORK/log" 2>&1 ||
         { cat "$WORK/log" >&2; die "grub-mkimage could not make $1"; }
 }
 
@@ -272,7 +319,6 @@ efi_grub() {
     grub_image "$EFI_TARGET" "$EFI_DIR" /boot/grub "$extra terminal" "$WORK/$EFI_NAME"
     mmd -i "$1" ::/EFI/BOOT
     mcopy -i "$1" "$WORK/$EFI_NAME" "::/EFI/BOOT/$EFI_NAME"
-    mcopy -i "$1" "$REPO/grub/grub.cfg" ::/boot/grub/grub.cfg
 }
 
 fat32() {
@@ -285,7 +331,7 @@ fat32() {
     environment_block >"$WORK/grubenv"
     mcopy -i "$image" "$WORK/grubenv" ::/boot/grub/grubenv
     mcopy -i "$image" "$WORK/grubenv" ::/boot/grub/grubenv.bak
-    if [ "$BOOTLOADER" = yes ]; then efi_grub "$image"; fi
+    if [ "$BOOTLOADER" = yes ]; then grub_inside; efi_grub "$image"; fi
 }
 
 partition() {
@@ -346,10 +392,16 @@ main() {
             --xz) XZ=yes; shift; continue ;;
             --no-bootloader) BOOTLOADER=no; shift; continue ;;
             --kernel | --initramfs | --version | --arch | --channel | --output | --efi-size | --slot-size | \
-                --data-size | --seed | --format) [ $# -ge 2 ] || die "$1 needs a value" ;;
+                --data-size | --seed | --format | --grub-config | --agent | --conf | --keys | --health-check)
+                [ $# -ge 2 ] || die "$1 needs a value" ;;
             *) usage >&2; die "unknown option: $1" ;;
         esac
         case $1 in
+            --agent) AGENT=$2 ;;
+            --conf) CONF=$2 ;;
+            --keys) KEYS=$2 ;;
+            --health-check) CHECKS="$CHECKS$2
+" ;;
             --kernel) KERNEL=$2 ;;
             --initramfs) INITRAMFS=$2 ;;
             --version) VERSION=$2 ;;
@@ -361,6 +413,7 @@ main() {
             --data-size) DATA_MIB=$2 ;;
             --seed) SEED=$2 ;;
             --format) FORMAT=$2 ;;
+            --grub-config) GRUB_CONFIG=$2 ;;
         esac
         shift 2
     done
@@ -370,12 +423,13 @@ main() {
     E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC0
     export PATH SOURCE_DATE_EPOCH E2FSPROGS_FAKE_TIME LC_ALL TZ
     umask 022
-    check
-    plan
-    if [ "$DRY_RUN" = yes ]; then say "dry run: nothing was written"; exit 0; fi
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
+    inject
+    check
+    plan
+    if [ "$DRY_RUN" = yes ]; then say "dry run: nothing was written"; exit 0; fi
     build
     say "sha256 $(hash_of <"$OUTPUT")"
 }

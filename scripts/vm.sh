@@ -9,6 +9,7 @@ UEFI=no
 IMAGE=
 KEEP=no
 WORK=
+QEMU=
 
 usage() {
     cat <<USAGE
@@ -28,7 +29,11 @@ USAGE
 }
 
 die() { printf 'vm: error: %s\n' "$*" >&2; exit 1; }
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
+
+cleanup() {
+    if [ -n "$QEMU" ]; then kill "$QEMU" 2>/dev/null || true; fi
+    [ -z "$WORK" ] || rm -rf "$WORK"
+}
 
 demo_image() {
     agent=$REPO/dist/kubesolo-update-$ARCH
@@ -67,9 +72,16 @@ start() {
     snapshot=on
     if [ "$KEEP" = yes ]; then snapshot=off; fi
     printf 'vm: Ctrl-A X ends the machine\n' >&2
+    # In the background, so that a signal to this script ends the machine too; the terminal is the machine's all the same.
+    exec 3<&0
     "$@" -accel tcg -m 1024 -nodefaults -display none -serial mon:stdio \
         -drive "if=none,id=d0,format=$format,file=$IMAGE,snapshot=$snapshot" -device virtio-blk-pci,drive=d0,bootindex=0 \
-        -netdev user,id=n0 -device virtio-net-pci,netdev=n0,romfile=
+        -netdev user,id=n0 -device virtio-net-pci,netdev=n0,romfile= <&3 3<&- &
+    QEMU=$!
+    code=0
+    wait "$QEMU" || code=$?
+    QEMU=
+    return "$code"
 }
 
 main() {

@@ -1,6 +1,7 @@
 //! What GRUB told the kernel about this boot. Pure.
 //!
-//! `kubesolo.slot=A` names the running slot, `kubesolo.part=<GUID>` the partition it came from.
+//! `kubesolo.slot=A` names the running slot, `kubesolo.part=<GUID>` the partition it came from, `kubesolo.skipped=B`
+//! the slot that GRUB tried first and could not load.
 //! Must never: guess a slot that was not named.
 
 use crate::slot::Slot;
@@ -12,6 +13,8 @@ pub struct BootedFrom {
     pub slot: Option<Slot>,
     /// Unique GUID of its partition, lower case.
     pub partition_guid: Option<String>,
+    /// The other slot, if GRUB tried it first in this boot, and it did not load.
+    pub skipped: Option<Slot>,
 }
 
 /// Reads a kernel command line.
@@ -25,8 +28,12 @@ pub fn parse(cmdline: &str) -> BootedFrom {
             let guid = guid.to_ascii_lowercase();
             let shaped = guid.len() == 36 && guid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
             from.partition_guid = shaped.then_some(guid);
+        } else if let Some(slot) = word.strip_prefix("kubesolo.skipped=") {
+            from.skipped = Slot::parse(slot);
         }
     }
+    // What runs was not skipped, and without a running slot it says nothing.
+    from.skipped = from.skipped.filter(|skipped| from.slot == Some(skipped.other()));
     from
 }
 
@@ -41,7 +48,7 @@ mod tests {
             "BOOT_IMAGE=/vmlinuz quiet kubesolo.slot=B panic=10 kubesolo.part={}\n",
             guid.to_uppercase()
         ));
-        assert_eq!(from, BootedFrom { slot: Some(Slot::B), partition_guid: Some(guid.into()) });
+        assert_eq!(from, BootedFrom { slot: Some(Slot::B), partition_guid: Some(guid.into()), skipped: None });
     }
 
     #[test]
@@ -51,5 +58,23 @@ mod tests {
         }
         assert_eq!(parse("kubesolo.part=../../sda1").partition_guid, None);
         assert_eq!(parse("kubesolo.slot=A kubesolo.slot=B").slot, Some(Slot::B));
+    }
+
+    #[test]
+    fn only_the_other_slot_can_have_been_skipped() {
+        let skipped = |text| parse(text).skipped;
+        assert_eq!(skipped("kubesolo.slot=A panic=10 kubesolo.skipped=B quiet"), Some(Slot::B));
+        assert_eq!(skipped("kubesolo.skipped=A kubesolo.slot=B"), Some(Slot::A));
+        for text in [
+            "kubesolo.slot=A",
+            "kubesolo.slot=A kubesolo.skipped=A",
+            "kubesolo.slot=A kubesolo.skipped=",
+            "kubesolo.slot=A kubesolo.skipped=b",
+            "kubesolo.slot=A kubesolo.skipped=B kubesolo.skipped=x",
+            "kubesolo.slot=A xkubesolo.skipped=B",
+            "kubesolo.skipped=B",
+        ] {
+            assert_eq!(skipped(text), None, "{text}");
+        }
     }
 }

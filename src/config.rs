@@ -70,6 +70,8 @@ pub struct Config {
     pub window: Option<Window>,
     /// `--state`.
     pub state_file: Option<PathBuf>,
+    /// Why the file does not count, for a command that goes on without it.
+    pub fault: Option<Error>,
 }
 
 /// `key = value` lines as they stand in the file.
@@ -149,13 +151,15 @@ pub fn load(system: &System, flags: &Common) -> Result<Config> {
     validate(&raw, flags, &|text| system.path(text)).map_err(|e| e.at("read", path.display()))
 }
 
-/// The same for a command that must always answer: a broken file is said on stderr, and counts as empty.
+/// The same for a command that must work on a damaged machine: a broken file is said on stderr and in the result, and
+/// counts as empty.
 /// Errors: Usage: what was typed makes no sense.
 pub fn load_leniently(system: &System, flags: &Common) -> Result<Config> {
     match load(system, flags) {
         Err(e) if e.kind() == Kind::Config => {
             note(&e.to_string());
-            validate(&Raw::default(), flags, &|text| system.path(text))
+            let config = validate(&Raw::default(), flags, &|text| system.path(text))?;
+            Ok(Config { fault: Some(e), ..config })
         }
         loaded => loaded,
     }
@@ -192,6 +196,7 @@ pub fn validate(raw: &Raw, flags: &Common, rooted: &dyn Fn(&str) -> PathBuf) -> 
         retries: raw.value("retries").map(number).transpose().map_err(|e| raw.blame("retries", e))?,
         window: window.map_err(|e| raw.blame("maintenance_window", e))?,
         state_file: flags.state.clone(),
+        fault: None,
     })
 }
 

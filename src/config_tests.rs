@@ -105,14 +105,19 @@ fn a_missing_default_file_is_fine_and_a_missing_named_one_is_not() {
 }
 
 #[test]
-fn a_broken_file_does_not_keep_status_from_answering() {
+fn a_broken_file_does_not_keep_the_commands_for_damaged_machines_from_working() {
     let dir = tempfile::tempdir().unwrap();
     let system = System::new(dir.path());
     std::fs::create_dir_all(dir.path().join("etc/kubesolo")).unwrap();
     std::fs::write(system.config_file(), "chanel = edge\n").unwrap();
     assert!(load(&system, &flags()).is_err());
-    assert_eq!(load_leniently(&system, &flags()).unwrap().channel, "stable");
+    let moved = Common { state: Some("s.json".into()), ..flags() };
+    let config = load_leniently(&system, &moved).unwrap();
+    assert_eq!((config.channel.as_str(), config.state_file), ("stable", moved.state));
+    assert!(config.fault.unwrap().to_string().contains("unknown key `chanel`"));
     let typed = Common { server: Some("https://a/".into()), layout: Some("x".into()), ..flags() };
+    assert_eq!(load_leniently(&system, &typed).unwrap_err().kind(), Kind::Usage);
     std::fs::write(system.config_file(), "").unwrap();
     assert_eq!(load_leniently(&system, &typed).unwrap_err().kind(), Kind::Usage);
+    assert_eq!(load_leniently(&system, &flags()).unwrap().fault, None);
 }

@@ -160,9 +160,9 @@ impl EnvFiles {
     /// was read back differs. Device: it is no regular file, or the system refused. The main copy is then
     /// unproven, and the backup holds the state from before.
     /// Power cut: before and during the main write: both old, or main torn, which is to say old or new in
-    /// its first sector, where all boot variables are; only where this write moves them there from the
-    /// second one can it be damaged, and then the backup is still the old one. Between the writes: main new, backup
-    /// old, main wins. During the backup's write: main is new and whole.
+    /// its first sector, where all boot variables are. While they are moved there from the second one, main says
+    /// what it said or is damaged, and the backup is the old one. Between the writes: main new, backup old, main
+    /// wins. During the backup's write: main is new and whole.
     pub fn save(&self, block: &Block) -> Result<Saved> {
         let bytes = sensible_bytes(block)?;
         let (main, backup) = (self.path(Copy::Main), self.path(Copy::Backup));
@@ -173,6 +173,11 @@ impl EnvFiles {
             (Err(_), Ok(old)) => recreate(&main, &self.dir, &old),
             _ => Ok(()),
         };
+        // A stranger's line in front may have moved the boot variables out of the first sector. Torn, a save would
+        // leave new ones in one sector and old ones in the other: so they go back there first, with the values they have.
+        if let Some(same) = out_of_place(&main) {
+            overwrite(&main, &same)?;
+        }
         overwrite(&main, &bytes)?;
         Ok(Saved { backup: overwrite(&backup, &bytes).err() })
     }
@@ -232,6 +237,13 @@ fn judge(bytes: &Bytes) -> std::result::Result<Block, Fault> {
 fn good_bytes(path: &Path) -> std::result::Result<Vec<u8>, Fault> {
     let bytes = read_copy(path).map_err(|(fault, _)| fault)?;
     judge(&bytes).map(|_| bytes.content)
+}
+
+/// Returns what a good copy says, in the order in which this module writes, if that is not how it is.
+fn out_of_place(path: &Path) -> Option<[u8; BLOCK_BYTES]> {
+    let old = good_bytes(path).ok()?;
+    let same = Block::decode(&old).ok()?.encode().ok()?;
+    (same.as_slice() != old).then_some(same)
 }
 
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {

@@ -37,8 +37,8 @@ fn answer(status: &str, headers: &str, body: &str) -> String {
 
 fn client() -> Client {
     let mut options = HttpOptions::new(&System::new("/nonexistent"));
-    options.timeouts.stall = Duration::from_millis(300);
-    options.timeouts.headers = Duration::from_millis(300);
+    options.timeouts.stall = Duration::from_secs(2);
+    options.timeouts.headers = Duration::from_secs(2);
     options.tries = 1;
     Client::new(options).unwrap()
 }
@@ -83,8 +83,8 @@ fn a_document_never_exceeds_its_cap() {
 fn a_short_or_stalled_answer_is_an_error() {
     for (text, word) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "closed before the end"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabcHANG", "no data for 0.3 s"),
-        ("HTTP/1.1 200 OK\r\nContHANG", "no answer for 0.3 s"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabcHANG", "no data for 2 s"),
+        ("HTTP/1.1 200 OK\r\nContHANG", "no answer for 2 s"),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "127.0.0.1: "),
         ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "127.0.0.1: "),
         ("", "closed before the end"),
@@ -125,7 +125,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// As `client`, with 0.5 s for a document, and as much and the usual rate for a file.
 fn impatient() -> Client {
     let mut options = HttpOptions::new(&System::new("/nonexistent"));
-    options.timeouts.stall = Duration::from_millis(300);
+    options.timeouts.stall = Duration::from_secs(2);
     options.timeouts.document = Duration::from_millis(500);
     options.timeouts.body = Duration::from_millis(500);
     options.tries = 1;
@@ -139,11 +139,11 @@ fn an_endless_trailer_ends() {
     for pause in [NO_PAUSE, PAUSE] {
         let (port, server) = serve_for_ever(2, CHUNKED, b"a: b\r\n", pause);
         let e = client().document(&url(port, "/"), "*/*", 99, None).unwrap_err();
-        assert!(e.kind() == Kind::Network && e.to_string().contains("no data for 0.3 s"), "{e}");
+        assert!(e.kind() == Kind::Network && e.to_string().contains("no data for 2 s"), "{e}");
         let mut body = client().stream(&url(port, "/"), 2, 0).unwrap().reader;
         let mut out = Vec::new();
         let e = body.read_to_end(&mut out).unwrap_err();
-        assert!(out == b"{}" && e.to_string().contains("no data for 0.3 s"), "{e}");
+        assert!(out == b"{}" && e.to_string().contains("no data for 2 s"), "{e}");
         drop(body);
         server.join().unwrap();
         // An error's text is read like any other body.
@@ -179,7 +179,8 @@ fn a_trickle_ends() {
     server.join().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let server = thread::spawn(move || {
+    // Not joined: on a busy machine the client gives up before the third.
+    thread::spawn(move || {
         for _ in 0..3 {
             answer_one(&listener, &{
                 thread::sleep(Duration::from_millis(220));
@@ -189,7 +190,6 @@ fn a_trickle_ends() {
     });
     let e = impatient().document(&url(port, "/"), "*/*", 99, None).unwrap_err();
     assert!(e.to_string().contains("not complete after 0.5 s"), "{e}");
-    server.join().unwrap();
 }
 
 #[test]

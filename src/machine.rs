@@ -66,6 +66,11 @@ impl<'a> Machine<'a> {
         })
     }
 
+    /// Returns the other slot, if GRUB tried it first in this boot and could not load it.
+    pub fn skipped(&self) -> Option<Slot> {
+        self.booted.skipped
+    }
+
     /// Returns the boot disk.
     /// Errors: Device: none, or several.
     pub fn disk(&self) -> Result<&BootDisk> {

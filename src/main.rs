@@ -31,7 +31,9 @@ fn run(command: &Command) -> Result<Outcome, Error> {
     let common = command.common();
     let system = System::new(common.root.clone().unwrap_or_else(|| "/".into()));
     let config = match command {
-        Command::Status(_) => config::load_leniently(&system, &common)?,
+        Command::Status(_) | Command::Verify(_) | Command::Rollback(_) | Command::Healthcheck(_) => {
+            config::load_leniently(&system, &common)?
+        }
         _ => config::load(&system, &common)?,
     };
     let out = &mut stdout().lock();

@@ -4,7 +4,7 @@
 //! itself; the boot variables are the truth, the state follows them.
 //! Must never: decide anything about an update that is not on trial or staged.
 
-use crate::grubenv::BootVars;
+use crate::grubenv::{Block, BootVars};
 use crate::slot::Slot;
 use crate::state::{Phase, State};
 
@@ -20,6 +20,24 @@ pub struct Seen<'a> {
     pub vars: BootVars,
     /// This boot's id, where the kernel tells it.
     pub boot_id: Option<&'a str>,
+    /// The other slot, if GRUB tried it first in this boot and could not load it.
+    pub skipped: Option<Slot>,
+}
+
+impl Seen<'_> {
+    fn active(&self) -> Slot {
+        self.vars.active_slot.unwrap_or(self.running)
+    }
+
+    fn on_trial(&self) -> bool {
+        self.vars.boot_success == Some(false)
+    }
+
+    /// Says whether GRUB gave the running slot up and went back to the other one, which was confirmed before: and yet
+    /// that one does not run. The mark stays until it is known why.
+    pub fn runs_though_given_up(&self) -> bool {
+        self.vars.rollback_from == Some(self.running) && self.active() != self.running && !self.on_trial()
+    }
 }
 
 /// What must be recorded.
@@ -40,8 +58,10 @@ pub enum Finding {
     },
     /// GRUB gave a slot up that no attempt of ours knows; the mark has to be cleared.
     StaleMark,
-    /// The other slot is active and confirmed, and yet this one runs: GRUB could not load that one, or a person chose
-    /// this one in its menu.
+    /// The other slot is active and confirmed, and GRUB says that it could not load it.
+    Unloadable,
+    /// The other slot is active and confirmed, and yet this one runs: a person chose it in GRUB's menu, or a GRUB that
+    /// does not say so could not load that one.
     NotTheActiveSlot,
 }
 
@@ -59,22 +79,62 @@ pub fn pending_trial(running: Slot, vars: &BootVars) -> Option<String> {
     })
 }
 
+/// Changes the boot variables once a rollback is recorded.
+pub fn after_rollback(seen: &Seen<'_>, gave_up: Slot, block: &mut Block) {
+    if !seen.runs_though_given_up() {
+        block.clear_rollback();
+    }
+    // The slot that was left may still run, until the restart.
+    if seen.active() != seen.running && seen.running != gave_up {
+        block.back_to_confirmed(seen.running);
+    }
+}
+
+/// Makes the running slot active in place of the other one, which does not load or is damaged.
+///
+/// On trial, since nothing has confirmed it. Only if GRUB has given it up already, and in two boots could not load the
+/// other one (or has gone for that one although this one is on trial: [`no_way_back`]), it is active for good: another
+/// trial would end in the same place, and the machine would restart for ever. And nobody could mend it: no update is
+/// written while a trial is pending.
+pub fn take_over(running: Slot, for_good: bool, block: &mut Block) {
+    block.clear_rollback();
+    match for_good {
+        true => block.back_to_confirmed(running),
+        false => block.activate(running),
+    }
+}
+
+/// Says whether the trial of the running slot can not end by itself: in this very trial GRUB tried the other slot
+/// first, since it can not count any more, and it did not load. (Of slots that a person asked for, it says nothing.)
+pub fn no_way_back(state: &State, seen: &Seen<'_>) -> bool {
+    // If the trial began in this boot, that slot was skipped before there was a trial.
+    let skipped = seen.skipped == Some(seen.running.other()) && !same_boot(state, seen);
+    skipped && seen.on_trial() && seen.active() == seen.running
+}
+
+/// Says whether a restart may bring the confirmed slot back: GRUB gave the running one up and, as it says, could not load
+/// that one, and this boot is the first of which that is known. Once, since the next boot is not the first.
+pub fn worth_a_restart(state: &State, seen: &Seen<'_>) -> bool {
+    seen.runs_though_given_up() && seen.skipped == Some(seen.active()) && same_boot(state, seen)
+}
+
 /// Finds what the last run or GRUB left to be recorded.
 pub fn find(state: &State, seen: &Seen<'_>) -> Finding {
+    let (active, on_trial) = (seen.active(), seen.on_trial());
     if let Some(gave_up) = seen.vars.rollback_from {
         // Recorded already, and cut off before the mark was cleared; or nothing that can be recorded.
         let recorded = state.phase == Phase::RolledBack && state.target_slot == Some(gave_up);
-        if recorded || !state.phase.may_become(Phase::RolledBack) {
+        if !recorded && state.phase.may_become(Phase::RolledBack) {
+            let reason = match state.phase {
+                Phase::RolledBack => format!("slot {gave_up} did not come up after a rollback to it; GRUB went back"),
+                _ => format!("slot {gave_up} was not confirmed in three boots; GRUB went back"),
+            };
+            return Finding::RolledBack { gave_up, reason };
+        }
+        if !seen.runs_though_given_up() {
             return Finding::StaleMark;
         }
-        let reason = match state.phase {
-            Phase::RolledBack => format!("slot {gave_up} did not come up after a rollback to it; GRUB went back"),
-            _ => format!("slot {gave_up} was not confirmed in three boots; GRUB went back"),
-        };
-        return Finding::RolledBack { gave_up, reason };
     }
-    let active = seen.vars.active_slot.unwrap_or(seen.running);
-    let on_trial = seen.vars.boot_success == Some(false);
     if on_trial && active != seen.running && was_tried(state, seen) {
         let reason = format!("slot {active} could not be loaded; GRUB booted slot {}", seen.running);
         return Finding::RolledBack { gave_up: active, reason };
@@ -88,8 +148,11 @@ pub fn find(state: &State, seen: &Seen<'_>) -> Finding {
         (Phase::Success, Some(left)) if active != left && on_trial => {
             Finding::RolledBack { gave_up: left, reason: MANUAL.to_string() }
         }
-        _ if active != seen.running && !on_trial && !same_boot(state, seen) => Finding::NotTheActiveSlot,
-        _ => Finding::Nothing,
+        _ if active == seen.running || on_trial => Finding::Nothing,
+        // Switched in this boot; or GRUB's mark was recorded in it: whether the other one loads next time is not known yet.
+        _ if same_boot(state, seen) => Finding::Nothing,
+        _ if seen.skipped == Some(active) => Finding::Unloadable,
+        _ => Finding::NotTheActiveSlot,
     }
 }
 
@@ -127,130 +190,5 @@ fn trial(target: Slot, active: Slot, on_trial: bool, seen: &Seen<'_>) -> Finding
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn vars(active: Slot, success: bool, counter: u8) -> BootVars {
-        BootVars {
-            active_slot: Some(active),
-            boot_success: Some(success),
-            boot_counter: Some(counter),
-            rollback_from: None,
-            boot_canary: true,
-        }
-    }
-
-    fn seen(running: Slot, vars: BootVars) -> Seen<'static> {
-        Seen { running, vars, boot_id: Some("second") }
-    }
-
-    fn state(phase: Phase) -> State {
-        let switched_boot_id = Some("first".to_string());
-        State { phase, target_slot: Some(Slot::B), switched_boot_id, ..State::default() }
-    }
-
-    #[test]
-    fn agreement_is_nothing() {
-        for (phase, running, vars) in [
-            (Phase::Idle, Slot::A, vars(Slot::A, true, 3)),
-            (Phase::Staged, Slot::A, vars(Slot::A, true, 3)),
-            (Phase::Activated, Slot::B, vars(Slot::B, false, 2)),
-            (Phase::Verifying, Slot::B, vars(Slot::B, false, 0)),
-            (Phase::Success, Slot::B, vars(Slot::B, true, 2)),
-            (Phase::Failed, Slot::B, vars(Slot::B, false, 1)), // another trial boot after an unhealthy one
-            (Phase::Failed, Slot::A, vars(Slot::A, true, 3)),  // a download that failed
-            (Phase::RolledBack, Slot::A, vars(Slot::A, true, 0)),
-        ] {
-            assert_eq!(find(&state(phase), &seen(running, vars)), Finding::Nothing, "{phase:?}");
-        }
-    }
-
-    #[test]
-    fn waiting_for_the_reboot_is_not_a_rollback() {
-        let waiting = Seen { boot_id: Some("first"), ..seen(Slot::A, vars(Slot::B, false, 3)) };
-        assert_eq!(find(&state(Phase::Activated), &waiting), Finding::Nothing);
-    }
-
-    #[test]
-    fn every_way_back_is_seen() {
-        let marked = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 0) };
-        for (phase, running, vars, words) in [
-            (Phase::Activated, Slot::A, marked, "three boots"),
-            (Phase::Verifying, Slot::A, marked, "three boots"),
-            (Phase::Staged, Slot::A, marked, "three boots"),
-            (Phase::Idle, Slot::A, marked, "three boots"), // the state file was lost
-            (Phase::Activated, Slot::A, vars(Slot::B, false, 3), "could not be loaded"), // another boot, not counted
-            (Phase::Activated, Slot::A, vars(Slot::B, false, 2), "could not be loaded"),
-            (Phase::Failed, Slot::A, vars(Slot::B, false, 1), "could not be loaded"),
-            (Phase::Idle, Slot::A, vars(Slot::B, false, 2), "could not be loaded"), // the state file was lost
-            (Phase::Failed, Slot::A, marked, "three boots"),
-            (Phase::Activated, Slot::A, vars(Slot::A, true, 3), "made active again"),
-            (Phase::Success, Slot::B, vars(Slot::A, false, 3), "manual rollback"), // cut off before the state
-        ] {
-            match find(&state(phase), &seen(running, vars)) {
-                Finding::RolledBack { gave_up: Slot::B, reason } => assert!(reason.contains(words), "{reason}"),
-                other => panic!("{phase:?}: {other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn cuts_between_boot_variables_and_state_are_mended() {
-        assert_eq!(find(&state(Phase::Staged), &seen(Slot::A, vars(Slot::B, false, 3))), Finding::WasActivated);
-        assert_eq!(find(&state(Phase::Staged), &seen(Slot::B, vars(Slot::B, false, 2))), Finding::WasActivated);
-        assert_eq!(find(&state(Phase::Staged), &seen(Slot::B, vars(Slot::B, true, 2))), Finding::WasActivated);
-        assert_eq!(find(&state(Phase::Activated), &seen(Slot::B, vars(Slot::B, true, 2))), Finding::WasConfirmed);
-        assert_eq!(find(&state(Phase::Verifying), &seen(Slot::B, vars(Slot::B, true, 2))), Finding::WasConfirmed);
-        // Confirmed, and then the other slot was booted by hand.
-        assert_eq!(find(&state(Phase::Verifying), &seen(Slot::A, vars(Slot::B, true, 2))), Finding::WasConfirmed);
-    }
-
-    #[test]
-    fn a_confirmed_slot_that_does_not_boot_is_not_active_any_more() {
-        for phase in [Phase::Idle, Phase::Success, Phase::Failed, Phase::RolledBack, Phase::Staged] {
-            let finding = find(&state(phase), &seen(Slot::A, vars(Slot::B, true, 3)));
-            assert_eq!(finding, Finding::NotTheActiveSlot, "{phase:?}");
-        }
-    }
-
-    #[test]
-    fn a_manual_rollback_to_a_slot_that_can_not_be_loaded_is_seen() {
-        match find(&state(Phase::RolledBack), &seen(Slot::B, vars(Slot::A, false, 2))) {
-            Finding::RolledBack { gave_up: Slot::A, reason } => assert!(reason.contains("could not be loaded")),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_rollback_that_waits_for_its_restart_is_not_undone() {
-        let waiting = Seen { boot_id: Some("first"), ..seen(Slot::B, vars(Slot::A, true, 2)) };
-        assert_eq!(find(&state(Phase::RolledBack), &waiting), Finding::Nothing);
-        assert!(pending_trial(Slot::B, &waiting.vars).unwrap().contains("slot A is active again"));
-    }
-
-    #[test]
-    fn a_mark_nobody_can_record_is_cleared() {
-        let marked = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 0) };
-        assert_eq!(find(&state(Phase::Downloading), &seen(Slot::A, marked)), Finding::StaleMark);
-        // The state was written, then the power went before the mark was cleared.
-        assert_eq!(find(&state(Phase::RolledBack), &seen(Slot::A, marked)), Finding::StaleMark);
-    }
-
-    #[test]
-    fn a_rollback_to_a_slot_that_fails_is_recorded() {
-        let marked = BootVars { rollback_from: Some(Slot::A), ..vars(Slot::B, true, 0) };
-        match find(&state(Phase::RolledBack), &seen(Slot::B, marked)) {
-            Finding::RolledBack { gave_up: Slot::A, reason } => {
-                assert!(reason.contains("after a rollback"), "{reason}")
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn trials_are_named() {
-        assert_eq!(pending_trial(Slot::A, &vars(Slot::A, true, 3)), None);
-        assert!(pending_trial(Slot::B, &vars(Slot::B, false, 2)).unwrap().contains("slot B runs on trial"));
-        assert!(pending_trial(Slot::A, &vars(Slot::B, false, 3)).unwrap().contains("waits for its first boot"));
-    }
-}
+#[path = "reconcile_tests.rs"]
+mod tests;

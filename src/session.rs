@@ -9,7 +9,7 @@ use crate::grubenv::{Block, BootVars};
 use crate::grubenv_file::Loaded;
 use crate::machine::{BootEnv, Data, Machine};
 use crate::oci::digest::Digest;
-use crate::progress::note;
+use crate::progress::{drain, note};
 use crate::reconcile::{self, Finding, Seen};
 use crate::slot::Slot;
 use crate::state::{Phase, State};
@@ -159,6 +159,12 @@ impl<'a> Session<'a> {
     pub fn save_boot(&mut self, change: impl FnOnce(&mut Block)) -> Result<()> {
         let mut block = self.block.clone();
         change(&mut block);
+        self.write_boot(block)
+    }
+
+    // Apart from the one above, which is compiled anew for each change (size-budget.md).
+    #[inline(never)]
+    fn write_boot(&mut self, block: Block) -> Result<()> {
         if let Some(error) = self.env.files.save(&block)?.backup {
             note(&format!("the second copy of the boot variables is not written: {error}"));
         }
@@ -212,8 +218,7 @@ impl<'a> Session<'a> {
         // Activated, confirmed, done: three findings at most follow from one another.
         for _ in 0..3 {
             let boot_id = self.machine.boot_id();
-            let seen = Seen { running: self.running, vars: self.vars, boot_id: boot_id.as_deref() };
-            match reconcile::find(&self.state, &seen) {
+            match reconcile::find(&self.state, &self.seen(boot_id.as_deref())) {
                 Finding::Nothing => return Ok(()),
                 Finding::WasActivated => {
                     self.state.step(Phase::Activated, self.now())?;
@@ -227,45 +232,66 @@ impl<'a> Session<'a> {
                 }
                 Finding::RolledBack { gave_up, reason } => self.record_rollback(gave_up, &reason)?,
                 Finding::StaleMark => self.save_boot(Block::clear_rollback)?,
+                Finding::Unloadable => {
+                    let why = format!("GRUB could not load slot {}, the active one", self.target());
+                    return self.take_over(&why, self.seen(None).runs_though_given_up());
+                }
                 Finding::NotTheActiveSlot => return self.look_at_active_slot(),
             }
         }
         Ok(())
     }
 
-    /// The other slot is active and confirmed, and this one runs. Only if that one is proven to be damaged is this
-    /// one made active, on trial: nothing has confirmed it. Otherwise a person chose it in GRUB's menu, and the
-    /// next boot goes to the active one.
+    /// The other slot is active and confirmed, and this one runs. Only if that one is proven to be damaged does this
+    /// one take its place. Otherwise a person chose it in GRUB's menu, and the next boot goes to the active one.
     fn look_at_active_slot(&mut self) -> Result<()> {
-        let running = self.running;
-        let other = running.other();
-        match self.machine.scrub(other, &mut |_| {}) {
+        let given_up = self.seen(None).runs_though_given_up();
+        match self.machine.scrub(self.target(), &mut |_| {}) {
+            Ok(_) if given_up => self.save_boot(Block::clear_rollback),
             Ok(_) => Ok(()),
             // Somebody is at work on it: that proves nothing.
             Err(e) if e.kind() == Kind::Busy => self.recorded(Err(e)),
-            Err(e) => {
-                note(&format!("{e}; slot {running}, which runs in its place, is made active, on trial"));
-                self.save_boot(|block| block.activate(running))?;
-                // The slot is damaged, not its artifact: that may be installed again.
-                let artifact = self.artifact_in(other);
-                self.state.roll_back(other, artifact, &e.to_string(), self.now())?;
-                self.state.switched_boot_id = self.machine.boot_id();
-                self.recorded(self.save_state())
-            }
+            Err(e) => self.take_over(&e.to_string(), given_up),
         }
+    }
+
+    /// Makes the running slot active in place of the other one, which does not load or is damaged.
+    /// Errors: as [`Session::save_boot`]; State: as [`Session::save_state`].
+    /// Power cut: before the boot variables are written: found again. After it: only the reason is lost.
+    pub fn take_over(&mut self, why: &str, for_good: bool) -> Result<()> {
+        let (running, other) = (self.running, self.target());
+        let reason = match for_good {
+            true => format!("{why}; neither slot is proven; slot {running} is active, as the only one that boots"),
+            false => format!("{why}; slot {running}, which runs in its place, is made active, on trial"),
+        };
+        note(&reason);
+        self.save_boot(|block| reconcile::take_over(running, for_good, block))?;
+        // The slot is to blame, not its artifact: that may be installed again.
+        let artifact = self.artifact_in(other);
+        self.state.roll_back(other, artifact, &reason, self.now())?;
+        self.state.switched_boot_id = self.machine.boot_id();
+        self.recorded(self.save_state())
+    }
+
+    /// Says whether the trial of the running slot can not end by itself, see [`reconcile::no_way_back`].
+    pub fn no_way_back(&self) -> bool {
+        reconcile::no_way_back(&self.state, &self.seen(self.machine.boot_id().as_deref()))
+    }
+
+    /// Says whether a restart may bring the confirmed slot back, see [`reconcile::worth_a_restart`].
+    pub fn worth_a_restart(&self) -> bool {
+        reconcile::worth_a_restart(&self.state, &self.seen(self.machine.boot_id().as_deref()))
     }
 
     fn record_rollback(&mut self, gave_up: Slot, reason: &str) -> Result<()> {
         note(&format!("rolled back: {reason}"));
+        let seen = self.seen(None);
         self.leave(gave_up, reason)?;
-        let (running, active) = (self.running, self.vars.active_slot);
-        self.save_boot(|block| {
-            block.clear_rollback();
-            // The slot that was left may still run, until the restart.
-            if active != Some(running) && running != gave_up {
-                block.back_to_confirmed(running);
-            }
-        })
+        self.save_boot(|block| reconcile::after_rollback(&seen, gave_up, block))
+    }
+
+    fn seen<'b>(&self, boot_id: Option<&'b str>) -> Seen<'b> {
+        Seen { running: self.running, vars: self.vars, boot_id, skipped: self.machine.skipped() }
     }
 }
 
@@ -284,8 +310,9 @@ fn installed_keys(system: &System) -> Result<usize> {
     entries.map(is_key).sum()
 }
 
-/// Writes everything out and restarts the machine; comes back only when that fails.
+/// Writes everything out, also what was said, and restarts the machine; comes back only when that fails.
 pub fn reboot() -> Error {
+    drain();
     let failed = Err::<(), _>(sys::reboot()).io(Kind::Internal, "restart", "the machine");
     match failed {
         Err(e) => e.hint("restarting needs root"),

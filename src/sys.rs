@@ -184,6 +184,15 @@ pub fn random(bytes: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Returns how many bytes of a terminal's output wait to be sent.
+/// Errors: ENOTTY: it is no terminal.
+pub fn unsent(file: &impl AsRawFd) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: an open descriptor; the kernel writes one int, which is ours alone for the length of the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) })?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
 /// Writes out everything the kernel holds, then restarts the machine.
 /// Returns: only on failure.
 pub fn reboot() -> io::Error {

@@ -79,6 +79,11 @@ impl System {
         self.path("/proc/sys/kernel/random/boot_id")
     }
 
+    /// The kernel's log, which a network console or pstore may keep beyond a restart.
+    pub fn kernel_log(&self) -> PathBuf {
+        self.path("/dev/kmsg")
+    }
+
     /// Block devices as the kernel lists them.
     pub fn class_block(&self) -> PathBuf {
         self.path("/sys/class/block")

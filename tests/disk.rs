@@ -16,7 +16,7 @@ use support::root::{Root, Run};
 use support::{command, need, run};
 
 fn from(guid: &str) -> BootedFrom {
-    BootedFrom { slot: Some(Slot::A), partition_guid: Some(guid.into()) }
+    BootedFrom { slot: Some(Slot::A), partition_guid: Some(guid.into()), skipped: None }
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn the_guid_names_the_disk_among_others_with_the_same_labels() {
     for disk in [&first, &second] {
         // Whichever slot it booted from, and in whichever case GRUB wrote it.
         for (slot, guid) in [(Slot::A, disk.guid(A)), (Slot::B, disk.guid(B))] {
-            let contradiction = BootedFrom { slot: Some(slot.other()), partition_guid: Some(guid.clone()) };
+            let contradiction = BootedFrom { slot: Some(slot.other()), ..from(&guid) };
             let e = partition::find(&system, &contradiction).unwrap_err();
             assert!(e.exit_code() == 7 && e.to_string().contains("contradicts itself"), "{e}");
             let found = partition::find(&system, &BootedFrom { slot: Some(slot), ..from(&guid) }).unwrap();

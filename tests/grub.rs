@@ -6,6 +6,8 @@
 
 #[path = "support/boot_cases.rs"]
 mod boot_cases;
+#[path = "support/loader.rs"]
+mod loader;
 #[path = "support/qemu.rs"]
 mod qemu;
 mod support;
@@ -15,21 +17,17 @@ use kubesolo_update::boot::{Decision, Vars};
 use kubesolo_update::grubenv::Block;
 use kubesolo_update::grubenv_file::EnvFiles;
 use kubesolo_update::slot::Slot;
+use loader::{
+    BOOTS_PRINTED, COPIES, EFI_BYTES, SHIPPED, build_image, build_image_of, efi, from_disk, guid, make_disk,
+    make_shipped_disk, overwrite, put, put_blocks, put_shim, read_block, words_after,
+};
 use qemu::{Drive, Firmware, Machine, need_file, need_machine};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::os::fd::AsRawFd;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
-use support::disk::{gzip, noise};
 use support::{command, need, run};
-
-const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/grub/grub.cfg");
-const COPIES: [&str; 2] = ["grubenv", "grubenv.bak"];
-const EFI_OFFSET: u64 = 1 << 20;
-const SLOT_OFFSETS: [u64; 2] = [65 << 20, 81 << 20];
 
 /// Takes the commands that leave GRUB or wait away, and prints instead. UEFI's console is the serial line
 /// already: with GRUB's own, everything would be there twice.
@@ -77,80 +75,6 @@ function boot_case {
     show backup "$2/grubenv.bak"
 }
 "#;
-
-/// A disk image from `scripts/build-image.sh`, with its boot loader. Built once, kept without a name.
-fn copy_image(architecture: &str, to: &Path) {
-    static BUILT: [OnceLock<File>; 2] = [OnceLock::new(), OnceLock::new()];
-    let built = &BUILT[usize::from(architecture == "arm64")];
-    let file = built.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let image = dir.path().join("image");
-        run(&mut build_image(dir.path(), architecture, &image));
-        File::open(&image).unwrap()
-    });
-    let source = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-    run(Command::new("cp").args(["--sparse=always", &source]).arg(to));
-}
-
-fn build_image(dir: &Path, architecture: &str, output: &Path) -> Command {
-    let (kernel, initramfs) = (dir.join("vmlinuz"), dir.join("initramfs"));
-    fs::write(&kernel, noise(1, 5000)).unwrap();
-    fs::write(&initramfs, gzip(dir, &noise(2, 5000))).unwrap();
-    let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/build-image.sh"));
-    build.args(["--version", "1.0.0", "--slot-size", "16", "--data-size", "16", "--arch", architecture]);
-    build.arg("--kernel").arg(kernel).arg("--initramfs").arg(initramfs).arg("--output").arg(output);
-    build
-}
-
-fn efi(image: &Path) -> String {
-    format!("{}@@{EFI_OFFSET}", image.display())
-}
-
-/// Puts a file or directory on the EFI partition.
-fn put(image: &Path, from: &Path, to: &str) {
-    run(command("mcopy").args(["-s", "-Q", "-o", "-i", &efi(image)]).arg(from).arg(format!("::{to}")));
-}
-
-/// Puts the shipped configuration there as `shipped.cfg`, and a test's own in its place.
-fn put_shim(dir: &Path, image: &Path, text: &str) {
-    let shim = dir.join("shim.cfg");
-    fs::write(&shim, text).unwrap();
-    put(image, &shim, "/boot/grub/grub.cfg");
-    put(image, Path::new(SHIPPED), "/boot/grub/shipped.cfg");
-}
-
-/// Changes a slot with debugfs.
-fn change_slot(image: &Path, slot: Slot, request: &str) {
-    let target = format!("{}?offset={}", image.display(), SLOT_OFFSETS[usize::from(slot == Slot::B)]);
-    run(command("debugfs").args(["-w", "-R", request]).arg(target));
-}
-
-/// Unique GUID of a partition, lower case.
-fn guid(image: &Path, number: u32) -> String {
-    let info = run(command("sgdisk").args(["-i", &number.to_string()]).arg(image));
-    let line = info.lines().find_map(|l| l.strip_prefix("Partition unique GUID: ")).unwrap();
-    line.trim().to_lowercase()
-}
-
-/// Makes the disk that a row of the table names.
-fn make_disk(dir: &Path, architecture: &str, name: &str) -> Drive {
-    let image = dir.join(format!("{name}.img"));
-    copy_image(architecture, &image);
-    for (named, slot, requests) in [
-        ("no-kernel-A", Slot::A, ["rm /vmlinuz", ""]),
-        ("no-initramfs-A", Slot::A, ["rm /kubesolo-os.gz", ""]),
-        ("empty-kernel-A", Slot::A, ["rm /vmlinuz", "write /dev/null /vmlinuz"]),
-        ("no-record-A", Slot::A, ["rm /slot.json", ""]),
-        ("no-kernel-B", Slot::B, ["rm /vmlinuz", ""]),
-        ("none", Slot::A, ["rm /vmlinuz", ""]),
-        ("none", Slot::B, ["rm /kubesolo-os.gz", ""]),
-    ] {
-        if named == name {
-            requests.into_iter().filter(|r| !r.is_empty()).for_each(|request| change_slot(&image, slot, request));
-        }
-    }
-    Drive { image, read_only: name == "read-only" }
-}
 
 /// What GRUB did in one case.
 #[derive(Debug, Default)]
@@ -396,10 +320,11 @@ fn hold_boot(firmware: Firmware, row: &Row, seen: &Seen, foretold: (Decision, Op
     let part = guid(&drive.image, if slot == Slot::A { 2 } else { 3 });
     let words = [format!("kubesolo.slot={slot}"), format!("kubesolo.part={part}"), "panic=10".into()];
     let serial = if firmware == Firmware::UefiArm64 { "console=ttyAMA0,115200" } else { "console=ttyS0,115200n8" };
-    let line = &seen.kernel_line[seen.kernel_line.len() - 7..];
-    assert!(line[0].ends_with("/vmlinuz"), "{}", context());
-    assert_eq!(line[1..4], words, "{}", context());
-    assert_eq!(line[4..], ["console=tty0", serial, "quiet"], "{}", context());
+    let start = seen.kernel_line.iter().rposition(|word| word.ends_with("/vmlinuz")).unwrap();
+    let skipped = (slot != decision.first).then(|| format!("kubesolo.skipped={}", decision.first));
+    let rest = ["console=tty0", serial, "quiet"].map(String::from);
+    let line: Vec<String> = words.into_iter().chain(skipped).chain(rest).collect();
+    assert_eq!(seen.kernel_line[start + 1..], line, "{}", context());
 }
 
 /// Real grub-editenv reads the same. It refuses other lengths than 1,024 bytes.
@@ -443,36 +368,6 @@ fn grub_on_arm64_does_what_the_function_says() {
     }
 }
 
-/// What stands for booting, where the real menu is to be seen: says which slot, and powers the machine up anew.
-const BOOTS_PRINTED: &str = r#"
-source "$prefix/shipped.cfg"
-rmmod linux
-function linux {
-    if [ -s "$1" ]; then echo "SHIM linux $2 $3"; else false; fi
-}
-function initrd {
-    if [ -s "$1" ]; then
-        load_env --file "$prefix/grubenv" active_slot boot_counter boot_success rollback_from boot_canary
-        echo "SHIM boots $active_slot:$boot_counter:$boot_success:$rollback_from:$boot_canary"
-        reboot
-    else
-        false
-    fi
-}
-"#;
-
-/// Writes both copies of the environment block of an image.
-fn put_blocks(dir: &Path, image: &Path, notation: &str) {
-    for name in COPIES {
-        fs::write(dir.join(name), block(notation).unwrap()).unwrap();
-        put(image, &dir.join(name), &format!("/boot/grub/{name}"));
-    }
-}
-
-fn words_after(said: &str, start: &str) -> Vec<String> {
-    said.lines().filter_map(|l| l.trim().strip_prefix(start)).map(str::to_string).collect()
-}
-
 /// The whole way, nobody at the console: menu, count, reset, three times, then back, and there it stays.
 #[test]
 fn a_machine_that_resets_itself_comes_back() {
@@ -503,7 +398,7 @@ fn two_broken_slots_end_in_another_try() {
     }
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let drive = make_disk(dir, "amd64", "none");
+    let drive = make_shipped_disk(dir, "amd64", "none");
     // All as shipped, `linux` included.
     let mut machine = Machine::start(Firmware::Bios, &[drive], 0, dir);
     machine.wait_said("Neither slot loads.", 2);
@@ -521,7 +416,7 @@ fn only_the_boot_disk_counts() {
         let dir = dir.path();
         let [other, own] = ["other", "own"].map(|seed| {
             let image = dir.join(seed);
-            run(build_image(dir, "amd64", &image).args(["--seed", seed]));
+            run(build_image(dir, "amd64", &image).args(["--seed", seed]).arg("--grub-config").arg(from_disk(dir)));
             Drive { image, read_only: false }
         });
         put_shim(dir, &own.image, BOOTS_PRINTED);
@@ -539,8 +434,34 @@ fn only_the_boot_disk_counts() {
     }
 }
 
-/// A real kernel and a busybox that says what it was told: past GRUB, with nothing replaced.
-fn boot_for_real(firmware: Firmware) {
+/// What is wrong with the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// The EFI file system.
+    Efi,
+    /// One sector in the middle of slot B's initramfs, or kernel, cannot be read.
+    Initramfs,
+    Kernel,
+}
+
+/// A disk of which one sector in the middle of a file of slot B cannot be read.
+fn with_bad_sector(dir: &Path, image: &Path, file: &Path) -> PathBuf {
+    let (file, disk) = (fs::read(file).unwrap(), fs::read(image).unwrap());
+    let middle = file.len() / 2 / 4096 * 4096;
+    let sample = &file[middle..middle + 512];
+    // Slot A comes first on the disk, slot B second.
+    let found: Vec<usize> = (0..disk.len()).step_by(512).filter(|at| disk[*at..].starts_with(sample)).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    let rules = dir.join("rules");
+    let rule = format!("[inject-error]\nevent = \"read_aio\"\nerrno = \"5\"\nsector = \"{}\"\n", found[1] / 512);
+    fs::write(&rules, rule).unwrap();
+    PathBuf::from(format!("blkdebug:{}:{}", rules.display(), image.display()))
+}
+
+/// A real kernel and a busybox that says what it was told: past GRUB, with nothing replaced. Slot B is on trial,
+/// which nobody can know where the EFI file system is lost.
+fn boot_for_real(firmware: Firmware, fault: Fault) {
     let architecture = firmware.architecture();
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/vm").join(architecture);
     let kernel = qemu::kernel(architecture).unwrap_or_else(|| tools.join("boot/vmlinuz"));
@@ -561,34 +482,82 @@ fn boot_for_real(firmware: Firmware) {
     let pack = "{ find . ! -name . | cpio -o -H newc -R 0:0 --quiet; } | gzip -1 >../initramfs";
     run(Command::new("sh").args(["-c", &format!("mknod dev/console c 5 1 && {pack}")]).current_dir(&tree));
     let image = dir.join("image");
-    let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/build-image.sh"));
-    build.args(["--version", "1.0.0", "--slot-size", "64", "--data-size", "16", "--arch", architecture]);
-    build.arg("--kernel").arg(kernel).arg("--initramfs").arg(dir.join("initramfs")).arg("--output").arg(&image);
-    run(&mut build);
+    run(&mut build_image_of(&kernel, &dir.join("initramfs"), architecture, 64, &image));
     put_blocks(dir, &image, "B:3:0::0");
-    let part = format!("kubesolo.slot=B kubesolo.part={} panic=10", guid(&image, 3));
-    let mut machine = Machine::start(firmware, &[Drive { image: image.clone(), read_only: false }], 0, dir);
+    let (slot, number) = if fault == Fault::None { ("B", 3) } else { ("A", 2) };
+    let unreadable = match fault {
+        Fault::Initramfs => Some((dir.join("initramfs"), "Slot B does not load: its initramfs cannot be read.")),
+        Fault::Kernel => Some((kernel, "Slot B does not load.")),
+        Fault::None | Fault::Efi => None,
+    };
+    let skipped = if unreadable.is_some() { "kubesolo.skipped=B " } else { "" };
+    let part = format!("kubesolo.slot={slot} kubesolo.part={} panic=10 {skipped}console=", guid(&image, number));
+    if fault == Fault::Efi {
+        overwrite(&image, 0, EFI_BYTES, 0);
+    }
+    let attached = match &unreadable {
+        Some((file, _)) => with_bad_sector(dir, &image, file),
+        None => image.clone(),
+    };
+    let mut machine = Machine::start(firmware, &[Drive { image: attached, read_only: false }], 0, dir);
+    if let Some((_, words)) = unreadable {
+        // GRUB's own: that sector it was.
+        machine.wait_said("error: failure reading sector", 1);
+        machine.wait_said(words, 1);
+    }
     machine.wait_said("INIT ", 1);
     machine.wait_off();
     let line = words_after(machine.said(), "INIT ").remove(0);
     assert!(line.contains(&part) && line.ends_with("quiet"), "{part}: {line}");
-    let listed = run(command("mtype").args(["-i", &efi(&image), "::/boot/grub/grubenv"]));
-    assert_eq!(values(&Some(listed.into_bytes())), "B:2:0::1");
+    let after = values(&read_block(&image, "grubenv"));
+    assert_eq!(after, if fault == Fault::Efi { "::::" } else { "B:2:0::1" });
 }
 
 #[test]
 fn a_real_kernel_starts_from_bios() {
-    boot_for_real(Firmware::Bios);
+    boot_for_real(Firmware::Bios, Fault::None);
+}
+
+#[test]
+fn a_real_kernel_starts_without_an_efi_file_system() {
+    boot_for_real(Firmware::Bios, Fault::Efi);
+}
+
+/// GRUB 2.06 loses the second slot's command line once it has loaded the first one's kernel.
+#[test]
+fn a_bad_sector_in_one_slot_does_not_reach_into_the_other() {
+    for firmware in [Firmware::Bios, Firmware::Uefi, Firmware::UefiArm64] {
+        boot_for_real(firmware, Fault::Initramfs);
+        boot_for_real(firmware, Fault::Kernel);
+    }
 }
 
 #[test]
 fn a_real_kernel_starts_from_uefi() {
-    boot_for_real(Firmware::Uefi);
+    boot_for_real(Firmware::Uefi, Fault::None);
 }
 
 #[test]
 fn a_real_kernel_starts_on_arm64() {
-    boot_for_real(Firmware::UefiArm64);
+    boot_for_real(Firmware::UefiArm64, Fault::None);
+}
+
+/// Inside GRUB nobody can mend it: what GRUB cannot read, or what is not there, goes into no image.
+#[test]
+fn a_broken_configuration_goes_into_no_image() {
+    if !need_machine(Firmware::Bios) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let [empty, cut, image] = ["empty", "cut", "image"].map(|name| dir.path().join(name));
+    fs::write(&empty, "").unwrap();
+    fs::write(&cut, &fs::read(SHIPPED).unwrap()[..4000]).unwrap();
+    let missing = dir.path().join("missing");
+    for (config, word) in [(&missing, "is no file"), (&empty, "is no file"), (&cut, "is no GRUB configuration")] {
+        let out = build_image(dir.path(), "amd64", &image).arg("--grub-config").arg(config).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success() && said.contains(word) && !image.exists(), "{config:?}: {said}");
+    }
 }
 
 /// With GRUB in it, the image is as reproducible as without, and its other formats hold the same.
@@ -611,8 +580,9 @@ fn images_with_a_boot_loader_are_reproducible_in_every_format() {
     let packed = build("packed.xz", &["--format", "qcow2", "--xz"]);
     run(command("xz").arg("-d").arg(&packed));
     run(command("qemu-img").args(["compare", "-f", "raw", "-F", "qcow2"]).arg(&first).arg(dir.join("packed")));
-    let shipped = run(command("mtype").args(["-i", &efi(&first), "::/boot/grub/grub.cfg"]));
-    assert_eq!(shipped, fs::read_to_string(SHIPPED).unwrap());
+    // A configuration on the EFI partition would look as if it counted.
+    let listed = run(command("mdir").args(["-b", "-i", &efi(&first), "::/boot/grub"]));
+    assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), ["::/boot/grub/grubenv", "::/boot/grub/grubenv.bak"]);
     // Code only: the disk's signature and the partition table behind it are sgdisk's.
     let loader = fs::read(&first).unwrap();
     assert!(loader[..440].iter().any(|b| *b != 0) && loader[510..512] == [0x55, 0xaa]);

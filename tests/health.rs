@@ -4,8 +4,10 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 use support::disk::{A, B, need_disks};
 use support::need;
+use support::release::{Medium, Release};
 use support::root::Root;
 use support::trial::Trial;
 
@@ -141,6 +143,163 @@ fn a_full_or_lost_data_partition_keeps_nobody_from_confirming_or_going_back() {
             trial.assert_boot(active, "1", "2", "");
         }
     }
+}
+
+#[test]
+fn a_version_that_can_not_read_its_configuration_is_not_healthy() {
+    if !Trial::ready() {
+        return;
+    }
+    let trial = Trial::booted();
+    install(&trial.root, "10-ok", &format!("touch {}", trial.root.path("run/ran").display()));
+    trial.root.configure("sever = https://up.example/\n");
+    // A default timeout of ten minutes, and no waiting: the file does not mend itself.
+    let start = Instant::now();
+    let run = trial.root.agent(&["healthcheck", "--json"]).expect(9, &["update.conf", "unknown key `sever`"]);
+    assert!(start.elapsed() < Duration::from_secs(60) && !trial.root.path("run/ran").exists());
+    assert_eq!(
+        run.jq("[.healthy, .on_trial, .confirmed, (.checks | map(.name, .passed))]"),
+        r#"[false,true,false,["configuration",false]]"#
+    );
+    assert!(run.jq(".checks[0].reason").contains("unknown key `sever`"), "{}", run.stdout);
+    trial.assert_boot("B", "0", "2", "");
+    let (phase, kind) = (trial.root.state_field("phase"), trial.root.state_field("last_error_kind"));
+    assert_eq!((phase.as_str(), kind.as_str()), ("failed", "unhealthy"));
+    assert!(trial.root.state_field("last_error").contains("update.conf"));
+    // What a damaged machine needs works without it, and says so.
+    let status = trial.root.agent(&["status", "--json"]).expect(0, &[]);
+    assert!(status.jq(".remarks | join(\"; \")").contains("unknown key `sever`"), "{}", status.stdout);
+    trial.root.agent(&["verify"]).expect(0, &["unknown key `sever`", "are sound"]);
+    for command in ["check", "apply", "activate"] {
+        trial.root.agent(&[command, "--layout", trial.medium.path()]).expect(2, &["unknown key `sever`"]);
+    }
+    for command in ["healthcheck", "status", "verify", "rollback"] {
+        trial.root.agent(&[command, "--sever", "x"]).expect(2, &["--sever"]);
+        trial.root.agent(&[command, "--server", "https://a.example/", "--layout", "/x"]).expect(2, &["exclude"]);
+    }
+    trial.assert_boot("B", "0", "2", "");
+    trial.root.agent(&["rollback"]).expect(0, &["unknown key `sever`", "slot A, which was confirmed before"]);
+    trial.assert_boot("A", "1", "2", "");
+    // GRUB counts, and a version whose configuration was mended passes.
+    let mut trial = Trial::booted();
+    install(&trial.root, "10-ok", "exit 0");
+    trial.root.configure("signature = perhaps\n");
+    trial.root.agent(&["healthcheck"]).expect(9, &["NOT healthy", "configuration", "`signature = perhaps`"]);
+    trial.root.configure("");
+    trial.root.set_boot_variables(&["boot_counter=1"]);
+    trial.boot(B);
+    trial.root.agent(&["healthcheck"]).expect(0, &["the trial boot is confirmed"]);
+}
+
+#[test]
+fn checks_that_can_not_be_listed_are_an_unhealthy_result_that_is_recorded() {
+    if !Trial::ready() {
+        return;
+    }
+    let trial = Trial::booted();
+    install(&trial.root, "10-ok", "exit 0");
+    let check = trial.root.path("etc/kubesolo/health.d/10-ok");
+    fs::set_permissions(&check, fs::Permissions::from_mode(0o777)).unwrap();
+    trial.root.agent(&["healthcheck"]).expect(9, &["NOT healthy", "everybody may write to it"]);
+    assert_eq!(trial.root.state_field("phase"), "failed");
+    assert!(trial.root.state_field("last_error").contains("10-ok"));
+    fs::remove_dir_all(trial.root.path("etc/kubesolo/health.d")).unwrap();
+    fs::write(trial.root.path("etc/kubesolo/health.d"), "").unwrap();
+    trial.root.agent(&["healthcheck"]).expect(9, &["list health checks in"]);
+    trial.assert_boot("B", "0", "2", "");
+}
+
+/// Slot B was confirmed, does not boot any more, and slot A, which runs in its place, is not healthy either.
+fn without_a_healthy_slot(damaged: bool) -> Trial {
+    let mut trial = Trial::booted();
+    trial.root.set_boot_variables(&["boot_success=1"]);
+    trial.root.agent(&["healthcheck"]).expect(9, &["not on trial"]);
+    install(&trial.root, "10-api", "exit 1");
+    match damaged {
+        true => {
+            support::trial::spoil(&mut trial.disk, B, "vmlinuz");
+            trial.boot(A);
+        }
+        false => trial.boot_in_place_of_b(),
+    }
+    trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(9, &["on trial", "the trial boot is not confirmed"]);
+    trial.assert_boot("A", "0", "3", "");
+    trial
+}
+
+#[test]
+fn without_a_healthy_slot_the_machine_stays_on_the_one_that_boots_and_takes_an_update() {
+    if !Trial::ready() {
+        return;
+    }
+    for damaged in [false, true] {
+        let mut trial = without_a_healthy_slot(damaged);
+        // Three boots later GRUB goes back to slot B, which still does not boot.
+        trial.root.set_boot_variables(&["active_slot=B", "boot_success=1", "boot_counter=0", "rollback_from=A"]);
+        if damaged {
+            trial.boot(A)
+        } else {
+            trial.boot_in_place_of_b()
+        }
+        // That may have been a loose cable: nothing is decided in this boot.
+        trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(9, &["GRUB went back", "not on trial"]);
+        trial.assert_boot("B", "1", "0", "A");
+        if damaged {
+            trial.boot(A)
+        } else {
+            trial.boot_in_place_of_b()
+        }
+        let run = trial.root.agent(&["healthcheck", "--timeout", "0"]);
+        run.expect(9, &["neither slot is proven", "this boot is not on trial"]);
+        trial.assert_boot("A", "1", "0", "");
+        assert_eq!(trial.root.state_field("phase"), "rolled_back");
+        assert!(trial.root.state_field("last_error").contains("neither slot is proven"));
+        // From here on it is as any other machine.
+        trial.boot(A);
+        let (blocks, state) = (trial.root.blocks(), trial.root.state());
+        trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(9, &["this boot is not on trial"]);
+        assert!(trial.root.blocks() == blocks && trial.root.state() == state);
+        let next = Medium::new(trial.disk.dir(), &Release::new("3.0.0"));
+        trial.root.agent(&["apply", "--layout", next.path(), "--activate"]).expect(0, &["slot B is active"]);
+    }
+}
+
+#[test]
+fn a_slot_that_grub_gave_up_and_a_person_booted_does_not_become_active() {
+    if !Trial::ready() {
+        return;
+    }
+    let mut trial = without_a_healthy_slot(false);
+    trial.root.set_boot_variables(&["active_slot=B", "boot_success=1", "boot_counter=0", "rollback_from=A"]);
+    // Slot B loads after all, and slot A was chosen in the menu.
+    trial.boot(A);
+    trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(9, &["rolled back", "this boot is not on trial"]);
+    trial.assert_boot("B", "1", "0", "A");
+    assert_eq!(trial.root.state_field("target_slot"), "A");
+    // And once more: slot B is whole, so it stays active, and GRUB's mark goes.
+    trial.boot(A);
+    trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(9, &["this boot is not on trial"]);
+    trial.assert_boot("B", "1", "0", "");
+}
+
+#[test]
+fn a_trial_that_grub_does_not_count_and_that_has_no_way_back_ends() {
+    if !Trial::ready() {
+        return;
+    }
+    let mut trial = without_a_healthy_slot(false);
+    // GRUB could not count, went for slot B, and could not load that.
+    trial.boot_in_place_of_b();
+    let run = trial.root.agent(&["healthcheck", "--timeout", "0"]);
+    run.expect(9, &["10-api: exit status 1; GRUB could not load slot B, the way back; neither slot is proven"]);
+    trial.assert_boot("A", "1", "3", "");
+    assert!(trial.root.state_field("last_error").contains("the way back"));
+    // Healthy, it is confirmed as ever.
+    let mut trial = without_a_healthy_slot(false);
+    trial.boot_in_place_of_b();
+    install(&trial.root, "10-api", "exit 0");
+    trial.root.agent(&["healthcheck"]).expect(0, &["the trial boot is confirmed"]);
+    trial.assert_boot("A", "1", "3", "");
 }
 
 #[test]

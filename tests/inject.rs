@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use support::disk::{architecture, gzip, other_architecture};
+use support::disk::{A, B, Disk, architecture, gzip, need_disks, other_architecture};
 use support::need;
 use support::run;
 use tempfile::TempDir;
@@ -194,4 +194,39 @@ fn refuses_what_would_not_work_or_not_be_safe() {
     let out = bench.command("there", &[]).output().unwrap();
     assert!(!out.status.success() && said(&out).contains("is there already"), "{}", said(&out));
     assert_eq!(fs::read(bench.path("there")).unwrap(), b"mine");
+}
+
+#[test]
+fn an_image_can_be_built_from_a_plain_initramfs_in_one_step() {
+    if !need_tools() || !need_disks() {
+        return;
+    }
+    let bench = Bench::new();
+    let more = ["--conf", "update.conf", "--keys", "keys", "--health-check", "20-site"];
+    run(bench.command("out", &more).env("SOURCE_DATE_EPOCH", "1700000000"));
+    fs::write(bench.path("kernel"), "kernel").unwrap();
+    let build = |more: &[&str]| {
+        let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/build-image.sh"));
+        build.current_dir(bench.dir.path()).env("SOURCE_DATE_EPOCH", "1700000000");
+        build.args(["--no-bootloader", "--kernel", "kernel", "--initramfs", "initramfs", "--version", "1.0.0"]);
+        build
+            .args(["--arch", architecture(), "--output", "image", "--slot-size", "24", "--data-size", "16"])
+            .args(more);
+        build
+    };
+    for (more, words) in [
+        (&["--conf", "update.conf"][..], "need --agent"),
+        (&["--keys", "keys", "--agent", "kernel"], "kernel is no program"),
+    ] {
+        let out = build(more).output().unwrap();
+        assert!(!out.status.success() && said(&out).contains(words), "'{words}': {}", said(&out));
+        assert!(!bench.path("image").exists());
+    }
+    run(build(&more).args(["--agent", "agent"]));
+    let expected = fs::read(bench.path("out")).unwrap();
+    let image = bench.path("image");
+    let disk = Disk::of_image(bench.dir, image, 24, 16);
+    for slot in [A, B] {
+        assert!(disk.file(slot, "kubesolo-os.gz").unwrap() == expected, "not what inject-agent.sh makes");
+    }
 }

@@ -345,3 +345,38 @@ fn an_attempt_that_never_touched_the_slot_does_not_name_what_is_in_it() {
     trial.root.agent(&["rollback"]).expect(0, &["is called off"]);
     trial.assert_rolled_back("manual rollback");
 }
+
+#[test]
+fn a_confirmed_slot_that_grub_can_not_load_gives_way_and_may_be_installed_again() {
+    if !Trial::ready() {
+        return;
+    }
+    let mut trial = Trial::booted();
+    trial.root.set_boot_variables(&["boot_success=1"]);
+    trial.root.agent(&["activate"]).expect(3, &[]);
+    // Whole to Linux: only GRUB knows.
+    trial.boot_in_place_of_b();
+    let (blocks, path) = (trial.root.blocks(), trial.medium.path());
+    trial.root.agent(&["status"]).expect(0, &["GRUB could not load the active slot", "makes slot A active"]);
+    assert!(trial.root.blocks() == blocks);
+    trial.root.agent(&["apply", "--layout", path]).expect(4, &["GRUB could not load slot B", "slot A runs on trial"]);
+    trial.assert_boot("A", "0", "3", "");
+    assert_eq!(trial.root.state_field("phase"), "rolled_back");
+    assert!(trial.root.state_field("last_error").contains("GRUB could not load slot B"));
+    assert!(!trial.root.path("var/lib/kubesolo/update/failed.json").exists(), "the artifact is not to blame");
+    // Back to that slot is no way.
+    trial.root.agent(&["rollback"]).expect(7, &["go back to slot B", "GRUB could not load it in this boot"]);
+    trial.assert_boot("A", "0", "3", "");
+    // Confirmed (what healthcheck writes), the slot is written anew, all in this boot: it waits for its first one.
+    trial.root.set_boot_variables(&["boot_success=1"]);
+    trial.root.agent(&["apply", "--layout", path, "--activate"]).expect(0, &["slot B is active"]);
+    trial.root.agent(&["activate"]).expect(3, &["active already"]);
+    trial.assert_boot("B", "0", "3", "");
+    assert_eq!(trial.root.state_field("phase"), "activated");
+    // It still does not load.
+    trial.root.set_boot_variables(&["boot_counter=2"]);
+    trial.boot_in_place_of_b();
+    trial.root.agent(&["activate"]).expect(3, &["could not be loaded"]);
+    trial.assert_boot("A", "1", "2", "");
+    trial.assert_rolled_back("could not be loaded");
+}

@@ -243,7 +243,12 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
         None => None,
     };
     let parts: Vec<Part<'_>> = wanted.iter().map(|(part, _)| part.clone()).collect();
+    // Unmounted once, so that the record is gone for GRUB as well, which replays no journal.
     stage::invalidate(dir, &kept, &parts)?;
+    mounted.unmount()?;
+    inspect::journal(session.machine.slot_partition(slot)?)?;
+    let mounted = session.machine.mount_target(slot)?;
+    let dir = mounted.dir();
     for (part, file) in &wanted {
         fetch(dir, part, file, source, first.take())?;
     }

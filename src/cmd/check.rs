@@ -169,7 +169,7 @@ fn look(system: &System, machine: &Machine<'_>, store: Option<&Store>) -> Result
         Ok(vars) => {
             trial_pending = pending_trial(running, &vars);
             let boot_id = machine.boot_id();
-            let seen = reconcile::Seen { running, vars, boot_id: boot_id.as_deref() };
+            let seen = reconcile::Seen { running, vars, boot_id: boot_id.as_deref(), skipped: machine.skipped() };
             // A rollback that no changing command has recorded yet counts all the same.
             if let Finding::RolledBack { gave_up, reason } = reconcile::find(&state, &seen) {
                 failed.extend(artifact_in(&state, machine, gave_up).map(|(digest, _)| (digest, reason)));

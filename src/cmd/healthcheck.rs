@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::grubenv::Block;
 use crate::health::{self, Round, executables};
-use crate::progress::note;
+use crate::progress::{note, note_last};
 use crate::session::Session;
 use crate::state::Phase;
 use crate::sys::MountNamespace;
@@ -24,8 +24,8 @@ const TIMEOUT_SECS: u64 = 600;
 const CHECK_TIMEOUT_SECS: u64 = 30;
 
 /// Runs the command.
-/// Errors: Unhealthy: a check failed to the end. Config: the checks can not be listed. Boot, Device, State: the
-/// result could not be recorded.
+/// Errors: Unhealthy: a check failed to the end, or could not be made. Boot, Device, State: the result could not be
+/// recorded.
 pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut dyn Write) -> Result<Outcome> {
     refuse_reboot_below_root(system, args.reboot_on_failure)?;
     let home = MountNamespace::current().io(Kind::Internal, "look at", "the mount namespace")?;
@@ -34,13 +34,16 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
     home.enter().io(Kind::Internal, "leave", "the private mount namespace")?;
     let limit = Duration::from_secs(args.check_timeout.unwrap_or(CHECK_TIMEOUT_SECS));
     let timeout = Duration::from_secs(args.timeout.unwrap_or(TIMEOUT_SECS));
-    let last = health::wait_until_healthy(timeout, &mut || round(system, limit))?;
+    let last = health::wait_until_healthy(timeout, &mut || round(system, config, limit));
     let unhealthy = (!last.passed()).then(|| {
-        Error::new(Kind::Unhealthy, last.reason())
-            .at("check", "the health of this node")
-            .hint(format!("checks are executables in {}", system.health_dir().display()))
+        let error = Error::new(Kind::Unhealthy, last.reason()).at("check", "the health of this node");
+        match last.checks.is_empty() {
+            true => error.hint(format!("checks are executables in {}", system.health_dir().display())),
+            false => error,
+        }
     });
-    let confirmed = on_trial && record(system, config, unhealthy.as_ref())?;
+    let trial = if on_trial { record(system, config, unhealthy.as_ref())? } else { Trial::Over };
+    let confirmed = trial == Trial::Confirmed;
     if args.json {
         say_json(out, &answer(&last, on_trial, confirmed))?;
     } else {
@@ -48,11 +51,21 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
     }
     match unhealthy {
         None => Ok(Outcome::Done),
-        Some(error) if on_trial && args.reboot_on_failure => {
-            note(&format!("{error}; restarting, so that GRUB counts this boot"));
+        Some(error) => {
+            let what_for = match trial {
+                Trial::GoesOn => "so that GRUB counts this boot",
+                // Only if that is on record does the next boot know that this one was the first.
+                Trial::Over if Session::open(system, config).is_ok_and(|s| s.worth_a_restart()) => {
+                    "so that GRUB tries the slot that was confirmed once more"
+                }
+                _ => return Ok(Outcome::Refused(error)),
+            };
+            if !args.reboot_on_failure {
+                return Ok(Outcome::Refused(error));
+            }
+            note_last(&format!("{error}; restarting, {what_for}"), &system.kernel_log());
             Err(crate::session::reboot())
         }
-        Some(error) => Ok(Outcome::Refused(error)),
     }
 }
 
@@ -68,25 +81,40 @@ fn begin(system: &System, config: &Config) -> Result<bool> {
     Ok(on_trial)
 }
 
+/// What became of the trial.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    /// The running slot is confirmed.
+    Confirmed,
+    /// GRUB counts the next boot as well.
+    GoesOn,
+    /// There is none, or no more: another restart changes nothing.
+    Over,
+}
+
 /// Records how the trial ended.
-/// Returns: whether it is confirmed.
 /// Power cut: before the boot variables are written: the trial goes on. After it: confirmed; the next run finds
 /// the state behind and follows.
-fn record(system: &System, config: &Config, unhealthy: Option<&Error>) -> Result<bool> {
+fn record(system: &System, config: &Config, unhealthy: Option<&Error>) -> Result<Trial> {
     let mut session = Session::open_to_recover(system, config)?;
     if !session.runs_on_trial() {
         note("the trial ended while the checks ran: nothing is recorded");
-        return Ok(false);
+        return Ok(Trial::Over);
     }
     let now = session.now();
     let ours = session.state.phase == Phase::Verifying;
     match unhealthy {
+        Some(error) if session.no_way_back() => {
+            let why = format!("{error}; GRUB could not load slot {}, the way back", session.target());
+            session.take_over(&why, true)?;
+            Ok(Trial::Over)
+        }
         Some(error) if ours => {
             session.state.fail(error, now)?;
             session.note_state();
-            Ok(false)
+            Ok(Trial::GoesOn)
         }
-        Some(_) => Ok(false),
+        Some(_) => Ok(Trial::GoesOn),
         None => {
             session.save_boot(Block::confirm)?;
             session.forget_failure()?;
@@ -94,13 +122,18 @@ fn record(system: &System, config: &Config, unhealthy: Option<&Error>) -> Result
                 session.state.succeed(now)?;
                 session.note_state();
             }
-            Ok(true)
+            Ok(Trial::Confirmed)
         }
     }
 }
 
 /// Runs every check once. A later one is not run when an earlier one failed: they build on each other.
-fn round(system: &System, limit: Duration) -> Result<Round> {
+/// Errors: Config: the checks can not be listed, or the agent's configuration can not be read: a system that could
+/// never be updated again is not healthy.
+fn round(system: &System, config: &Config, limit: Duration) -> Result<Round> {
+    if let Some(fault) = &config.fault {
+        return Err(fault.clone());
+    }
     let mut round = Round::default();
     for path in executables::list(&system.health_dir())? {
         let outcome = executables::run(&path, limit);

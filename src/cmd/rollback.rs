@@ -8,7 +8,7 @@ use crate::cli;
 use crate::cmd::activate::{demand_proven_bootloader, refuse_reboot_below_root, scrub};
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::gate::{self, Gate, Refusal};
 use crate::grubenv::BootVars;
 use crate::reconcile::MANUAL;
@@ -42,6 +42,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
             session.leave(other, MANUAL)?;
         }
         Back::ToConfirmed => {
+            refuse_unloadable(&session, other)?;
             scrub(&session, other)?;
             session.save_boot(|block| block.back_to_confirmed(other))?;
             session.leave(running, MANUAL)?;
@@ -84,6 +85,16 @@ struct Answer {
     result: &'static str,
     slot: String,
     on_trial: bool,
+}
+
+/// Refuses what GRUB could not load in this very boot, however whole it looks from here: the way back would end here.
+fn refuse_unloadable(session: &Session<'_>, slot: Slot) -> Result<()> {
+    match session.machine.skipped() == Some(slot) {
+        false => Ok(()),
+        true => Err(Error::new(Kind::Slot, "GRUB could not load it in this boot")
+            .at("go back to", format!("slot {slot}"))
+            .hint("once the running slot is confirmed, `apply` can write another system into it")),
+    }
 }
 
 /// Refuses to try what rolled back before, unless a person insists.

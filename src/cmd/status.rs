@@ -46,7 +46,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Status, out: &mut dyn W
 
 fn gather(system: &System, config: &Config) -> Report {
     let machine = Machine::look(system);
-    let mut remarks = Vec::new();
+    let mut remarks: Vec<String> = config.fault.iter().map(ToString::to_string).collect();
     let mut told = |e: Error| remarks.push(e.to_string());
     let running = machine.running().map_err(&mut told).ok();
     let slots = [machine.view(Slot::A), machine.view(Slot::B)];
@@ -71,7 +71,8 @@ fn gather(system: &System, config: &Config) -> Report {
     }
     let finding = match (running, vars) {
         (Some(running), Some(vars)) => {
-            reconcile::find(&state, &Seen { running, vars, boot_id: machine.boot_id().as_deref() })
+            let (boot_id, skipped) = (machine.boot_id(), machine.skipped());
+            reconcile::find(&state, &Seen { running, vars, boot_id: boot_id.as_deref(), skipped })
         }
         _ => Finding::Nothing,
     };
@@ -94,6 +95,7 @@ fn not_recorded_yet(finding: &Finding) -> Option<String> {
         Finding::WasActivated => Some("the staged slot is activated; the state file is one step behind".into()),
         Finding::WasConfirmed => Some("the trial is confirmed; the state file is one step behind".into()),
         Finding::RolledBack { reason, .. } => Some(format!("rolled back, not recorded yet: {reason}")),
+        Finding::Unloadable => Some("GRUB could not load the active slot, and booted the other one".into()),
         Finding::NotTheActiveSlot => Some("GRUB did not boot the active slot, but the other one".into()),
     }
 }
@@ -104,6 +106,9 @@ fn next_step(running: Option<Slot>, vars: Option<&BootVars>, state: &State, find
     let Some(vars) = vars else { return "mend the boot variables; until then nothing can be activated".into() };
     if matches!(finding, Finding::RolledBack { .. }) {
         return "look at the reason above; `apply` takes the next version".into();
+    }
+    if *finding == Finding::Unloadable {
+        return format!("`healthcheck`: it makes slot {running} active, since slot {} does not load", running.other());
     }
     if vars.boot_success == Some(false) {
         return match vars.active_slot == Some(running) {

@@ -45,15 +45,21 @@ impl Round {
 }
 
 /// Runs rounds until one passes, or there is no time for another; one is always run.
-/// Input: `round`: runs every check once, each within its own limit.
-/// Errors: what `round` ends with; a failed check is no error.
-pub fn wait_until_healthy(timeout: Duration, round: &mut dyn FnMut() -> Result<Round>) -> Result<Round> {
+/// Input: `round`: runs every check once, each within its own limit. What it ends with as an error waiting does not
+/// mend: that is a failed check, and the last round.
+pub fn wait_until_healthy(timeout: Duration, round: &mut dyn FnMut() -> Result<Round>) -> Round {
     let start = Instant::now();
     loop {
-        let last = round()?;
+        let last = match round() {
+            Ok(last) => last,
+            Err(e) => {
+                let (name, failure) = ("configuration".to_string(), Some(e.to_string()));
+                return Round { checks: vec![Outcome { name, failure, duration_millis: 0 }] };
+            }
+        };
         // Waiting does not install checks.
         if last.passed() || last.checks.is_empty() || start.elapsed() + PAUSE >= timeout {
-            return Ok(last);
+            return last;
         }
         std::thread::sleep(PAUSE);
     }
@@ -62,6 +68,7 @@ pub fn wait_until_healthy(timeout: Duration, round: &mut dyn FnMut() -> Result<R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, Kind};
 
     fn outcome(failure: Option<&str>) -> Outcome {
         Outcome { name: "10-api".into(), failure: failure.map(str::to_string), duration_millis: 1 }
@@ -76,7 +83,7 @@ mod tests {
             rounds += 1;
             Ok(Round::default())
         });
-        assert_eq!((last.unwrap(), rounds), (Round::default(), 1));
+        assert_eq!((last, rounds), (Round::default(), 1));
     }
 
     #[test]
@@ -85,15 +92,25 @@ mod tests {
         let last = wait_until_healthy(Duration::from_secs(60), &mut || {
             rounds += 1;
             Ok(Round { checks: vec![outcome(None), outcome((rounds < 2).then_some("not ready"))] })
-        })
-        .unwrap();
+        });
         assert!(last.passed() && rounds == 2);
     }
 
     #[test]
     fn gives_up_when_the_time_is_up() {
         let round = Round { checks: vec![outcome(None), outcome(Some("not ready"))] };
-        let last = wait_until_healthy(Duration::ZERO, &mut || Ok(round.clone())).unwrap();
+        let last = wait_until_healthy(Duration::ZERO, &mut || Ok(round.clone()));
         assert_eq!(last.reason(), "10-api: not ready");
+    }
+
+    #[test]
+    fn what_can_not_mend_itself_is_a_failed_check_and_not_waited_for() {
+        let mut rounds = 0;
+        let last = wait_until_healthy(Duration::from_secs(600), &mut || {
+            rounds += 1;
+            Err(Error::new(Kind::Config, "line 1: unknown key"))
+        });
+        assert_eq!((last.reason().as_str(), rounds), ("configuration: line 1: unknown key", 1));
+        assert!(!last.passed());
     }
 }

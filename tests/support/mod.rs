@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub mod disk;
+pub mod kit;
 pub mod machine;
 pub mod raw;
 pub mod registry;
 pub mod release;
 pub mod root;
+pub mod site;
 pub mod trial;
 pub mod vm;
 pub mod web;

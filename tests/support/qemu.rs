@@ -1,44 +1,18 @@
 //! Virtual machines with a serial console: no network, no screen, no person.
+#![allow(dead_code)] // Each test binary uses its own part.
 
+pub use super::support::kit::Firmware;
 use super::support::{command, need};
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longest that words may take to come, in an emulator on a busy machine.
-const LIMIT: Duration = Duration::from_secs(120);
-
-/// What starts the boot loader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Firmware {
-    Bios,
-    Uefi,
-    UefiArm64,
-}
-
-impl Firmware {
-    /// Architecture of the machine.
-    pub fn architecture(self) -> &'static str {
-        if self == Firmware::UefiArm64 { "arm64" } else { "amd64" }
-    }
-
-    fn program(self) -> &'static str {
-        if self == Firmware::UefiArm64 { "qemu-system-aarch64" } else { "qemu-system-x86_64" }
-    }
-
-    /// Code and an empty variable store.
-    fn flash(self) -> Option<[&'static str; 2]> {
-        match self {
-            Firmware::Bios => None,
-            Firmware::Uefi => Some(["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"]),
-            Firmware::UefiArm64 => Some(["/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"]),
-        }
-    }
-}
+/// Longest that words may take to come, in an emulator on a busy machine: a hundred boots may come before them.
+const LIMIT: Duration = Duration::from_secs(400);
 
 /// Says whether a file is there. A test that needs it returns early where it is not. Panics: in CI.
 pub fn need_file(path: &Path) -> bool {
@@ -74,6 +48,8 @@ pub struct Drive {
 /// A running machine; killed when dropped.
 pub struct Machine {
     child: Child,
+    keys: ChildStdin,
+    echoes: bool,
     serial: Receiver<Vec<u8>>,
     said: String,
     searched: usize,
@@ -107,8 +83,8 @@ impl Machine {
     }
 
     fn run(qemu: &mut Command) -> Machine {
-        let mut child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut stdout = child.stdout.take().unwrap();
+        let mut child = qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut stdout, keys) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
         let (send, serial) = channel();
         thread::spawn(move || {
             let mut chunk = [0; 4096];
@@ -118,12 +94,22 @@ impl Machine {
                 }
             }
         });
-        Machine { child, serial, said: String::new(), searched: 0, control: false }
+        Machine { child, keys, echoes: false, serial, said: String::new(), searched: 0, control: false }
     }
 
     /// Everything on the serial console so far, without terminal control.
     pub fn said(&self) -> &str {
         &self.said
+    }
+
+    /// Types on the serial console. A machine that is gone hears nothing.
+    pub fn press(&mut self, keys: &[u8]) {
+        let _ = self.keys.write_all(keys).and_then(|()| self.keys.flush());
+    }
+
+    /// From now on, while a test waits, the line gives back every byte that comes over it.
+    pub fn echo(&mut self) {
+        self.echoes = true;
     }
 
     /// Waits until words were said so many times since the last wait. Panics: it takes too long, or the
@@ -166,6 +152,9 @@ impl Machine {
 
     /// Takes out ESC [ ... letter, carriage returns and what is no text.
     fn hear(&mut self, chunk: &[u8]) {
+        if self.echoes {
+            self.press(chunk);
+        }
         for byte in chunk {
             match (self.control, byte) {
                 (_, 0x1b) => self.control = true,

@@ -99,9 +99,14 @@ impl Root {
 
     /// Makes it the machine's next boot, as the kernel tells it.
     pub fn boot(&mut self, slot: char, partition: Option<&str>) {
+        self.boot_with(slot, partition, "");
+    }
+
+    /// The same with another word for the kernel.
+    pub fn boot_with(&mut self, slot: char, partition: Option<&str>, word: &str) {
         self.boots += 1;
         let part = partition.map_or(String::new(), |guid| format!(" kubesolo.part={guid}"));
-        let cmdline = format!("BOOT_IMAGE=/vmlinuz console=ttyS0 kubesolo.slot={slot}{part} panic=10\n");
+        let cmdline = format!("BOOT_IMAGE=/vmlinuz kubesolo.slot={slot}{part} panic=10 {word} console=ttyS0\n");
         fs::write(self.path("proc/cmdline"), cmdline).unwrap();
         let id = format!("00000000-0000-4000-8000-{:012}\n", self.boots);
         fs::write(self.path("proc/sys/kernel/random/boot_id"), id).unwrap();

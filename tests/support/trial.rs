@@ -47,6 +47,11 @@ impl Trial {
         self.root.boot(letter, Some(&guid));
     }
 
+    /// Slot A, since slot B, which was to boot, does not load.
+    pub fn boot_in_place_of_b(&mut self) {
+        self.root.boot_with('A', Some(&self.disk.guid(A)), "kubesolo.skipped=B");
+    }
+
     /// The boot variables as one line, the common ones only.
     #[track_caller]
     pub fn assert_boot(&self, active: &str, success: &str, counter: &str, rollback_from: &str) {

@@ -2,174 +2,30 @@
 //! its test over a serial console and over a channel of its own (see `tests/vm/init`), and to one port of this
 //! machine's loopback: QEMU's user network is restricted to that.
 
-use super::disk::{Disk, noise};
-use super::release::{Pair, Release};
-use super::{command, need, run};
+#[allow(unused_imports)] // Not every test takes them from here.
+pub use super::kit::{BORN, Firmware, born, disk, need_vm, release};
+
+use super::disk::Disk;
+use super::kit::tools;
+use super::{command, run};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Longest that a boot, a command or words may take, in an emulator on a busy machine.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(180);
 /// Where a machine finds the test's server.
 pub const SERVER: &str = "10.0.2.100:80";
-/// What the image's slots hold.
-pub const BORN: &str = "1.0.0";
-const DATA_MIB: u64 = 16;
 /// As many machines at a time, in all tests together.
 static FREE: (Mutex<u32>, Condvar) = (Mutex::new(2), Condvar::new());
-
-/// What starts the boot loader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Firmware {
-    Bios,
-    Uefi,
-    UefiArm64,
-}
-
-impl Firmware {
-    /// Architecture of the machine.
-    pub fn architecture(self) -> &'static str {
-        if self == Firmware::UefiArm64 { "arm64" } else { "amd64" }
-    }
-
-    fn program(self) -> &'static str {
-        if self == Firmware::UefiArm64 { "qemu-system-aarch64" } else { "qemu-system-x86_64" }
-    }
-
-    fn slot_mib(self) -> u64 {
-        if self == Firmware::UefiArm64 { 64 } else { 40 }
-    }
-
-    /// Code and an empty variable store.
-    fn flash(self) -> Option<[&'static str; 2]> {
-        match self {
-            Firmware::Bios => None,
-            Firmware::Uefi => Some(["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"]),
-            Firmware::UefiArm64 => Some(["/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"]),
-        }
-    }
-}
-
-fn repo() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn tools(architecture: &str) -> PathBuf {
-    repo().join(".tools/vm").join(architecture)
-}
-
-/// The static agent: beside the one that `KUBESOLO_UPDATE_BIN` names, or in `dist/`. A plain `cargo build` is no use,
-/// there are no libraries in the machine.
-fn agent(architecture: &str) -> PathBuf {
-    let named = std::env::var_os("KUBESOLO_UPDATE_BIN").map(PathBuf::from);
-    let dir = named.and_then(|path| Some(path.parent()?.to_path_buf())).unwrap_or_else(|| repo().join("dist"));
-    dir.join(format!("kubesolo-update-{architecture}"))
-}
-
-fn kernel(architecture: &str) -> Option<PathBuf> {
-    let names = fs::read_dir(tools(architecture).join("boot")).ok()?;
-    let paths = names.filter_map(|entry| Some(entry.ok()?.path()));
-    paths.into_iter().find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz")))
-}
-
-/// Says whether such machines can be made here. Panics: they can not, in CI.
-pub fn need_vm(firmware: Firmware) -> bool {
-    let programs = ["grub-mkimage", "mcopy", "debugfs", "sgdisk", "mkfs.fat", "cpio", "jq", "grub-editenv"];
-    if !need(firmware.program()) || !programs.into_iter().all(need) {
-        return false;
-    }
-    let architecture = firmware.architecture();
-    let busybox = tools(super::disk::architecture()).join("bin/busybox");
-    let mut files = vec![tools(architecture).join("packages"), busybox, agent(architecture)];
-    files.extend(firmware.flash().into_iter().flatten().map(PathBuf::from));
-    let missing = files.into_iter().find(|path| !path.is_file());
-    if let Some(path) = &missing {
-        assert!(std::env::var_os("CI").is_none(), "{} is missing, and CI must not skip tests", path.display());
-        eprintln!("SKIP: {} is missing (make test-vm): THIS TEST PROVES NOTHING", path.display());
-    }
-    missing.is_none()
-}
-
-/// What all machines of a firmware are copies of.
-struct Kit {
-    kernel: Vec<u8>,
-    initramfs: Vec<u8>,
-    /// Without a name: nothing is left behind.
-    image: File,
-}
-
-static KITS: Mutex<Vec<(&str, Arc<Kit>)>> = Mutex::new(Vec::new());
-
-fn kit(firmware: Firmware) -> Arc<Kit> {
-    let architecture = firmware.architecture();
-    let mut kits = KITS.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some((_, kit)) = kits.iter().find(|(name, _)| *name == architecture) {
-        return kit.clone();
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let (initramfs, image) = (dir.path().join("initramfs"), dir.path().join("image"));
-    let mut build = Command::new(repo().join("tests/vm/build-initramfs.sh"));
-    build.args(["--arch", architecture, "--version", BORN]).arg("--agent").arg(agent(architecture));
-    run(build.arg("--output").arg(&initramfs));
-    let kernel = kernel(architecture).unwrap();
-    let mut build = Command::new(repo().join("scripts/build-image.sh"));
-    build.args(["--version", BORN, "--arch", architecture]).arg("--output").arg(&image);
-    build.arg("--kernel").arg(&kernel).arg("--initramfs").arg(&initramfs);
-    build.args(["--slot-size", &firmware.slot_mib().to_string(), "--data-size", &DATA_MIB.to_string()]);
-    run(&mut build);
-    let kit = Kit {
-        kernel: fs::read(kernel).unwrap(),
-        initramfs: fs::read(&initramfs).unwrap(),
-        image: File::open(&image).unwrap(),
-    };
-    let kit = Arc::new(kit);
-    kits.push((architecture, kit.clone()));
-    kit
-}
-
-/// A new disk with version [`BORN`] in both slots.
-pub fn disk(firmware: Firmware) -> Disk {
-    let kit = kit(firmware);
-    let dir = tempfile::tempdir().unwrap();
-    let image = dir.path().join("disk.img");
-    let source = format!("/proc/{}/fd/{}", std::process::id(), kit.image.as_raw_fd());
-    run(Command::new("cp").args(["--sparse=always", &source]).arg(&image));
-    Disk::of_image(dir, image, firmware.slot_mib(), DATA_MIB)
-}
-
-/// A version for these machines. Input: `behaviour`: see `tests/vm/init`.
-pub fn release(firmware: Firmware, version: &str, behaviour: &str) -> Release {
-    let kit = kit(firmware);
-    let dir = tempfile::tempdir().unwrap();
-    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
-    fs::write(&from, &kit.initramfs).unwrap();
-    let mut build = Command::new(repo().join("tests/vm/build-initramfs.sh"));
-    build.args(["--version", version, "--behaviour", behaviour]).arg("--from").arg(&from);
-    run(build.arg("--output").arg(&to));
-    let bootable = |architecture: &'static str| match architecture == firmware.architecture() {
-        true => Pair { architecture, kernel: kit.kernel.clone(), initramfs: fs::read(&to).unwrap() },
-        false => Pair { architecture, kernel: noise(1, 1000), initramfs: super::disk::gzip(dir.path(), b"none") },
-    };
-    let pairs = [bootable("amd64"), bootable("arm64")];
-    Release { version: version.into(), annotations: Vec::new(), pairs }
-}
-
-/// The version that the disk was born with.
-pub fn born(firmware: Firmware) -> Release {
-    let kit = kit(firmware);
-    let pair = |architecture| Pair { architecture, kernel: kit.kernel.clone(), initramfs: kit.initramfs.clone() };
-    Release { version: BORN.into(), annotations: Vec::new(), pairs: [pair("amd64"), pair("arm64")] }
-}
 
 /// What a real grub-editenv lists of `grubenv` or `grubenv.bak`, on a disk whose machine is off.
 #[track_caller]
@@ -247,6 +103,16 @@ impl Drop for Permit {
 impl Vm {
     /// Powers one on. Input: its disks, of which it boots the one at `boot`; the loopback port that it may reach.
     pub fn start(firmware: Firmware, disks: &[&Disk], boot: usize, port: Option<u16>) -> Vm {
+        Vm::launch(firmware, disks, boot, port, None)
+    }
+
+    /// Powers one on whose disk announces a volatile cache. Every write and flush is appended to `log`, an empty file,
+    /// as tests/support/write_log.rs reads it.
+    pub fn start_logged(firmware: Firmware, disk: &Disk, port: u16, log: &Path) -> Vm {
+        Vm::launch(firmware, &[disk], 0, Some(port), Some(log))
+    }
+
+    fn launch(firmware: Firmware, disks: &[&Disk], boot: usize, port: Option<u16>, log: Option<&Path>) -> Vm {
         let permit = Permit::take();
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
@@ -266,7 +132,16 @@ impl Vm {
             let first = if n == boot { ",bootindex=0" } else { "" };
             // The page cache outlives QEMU: a kill loses nothing but what the machine had not yet sent.
             let file = disk.image.display();
-            qemu.arg("-drive").arg(format!("if=none,id=d{n},format=raw,file={file},cache=unsafe"));
+            if let Some(log) = log {
+                let files =
+                    format!("file.driver=file,file.filename={file},log.driver=file,log.filename={}", log.display());
+                // The host itself need not flush: it is the guest's requests that count, and those come before this.
+                let cache = "file.cache.no-flush=on,log.cache.no-flush=on";
+                let node = format!("driver=blklogwrites,node-name=d{n},log-sector-size=512,{files},{cache}");
+                qemu.arg("-blockdev").arg(node);
+            } else {
+                qemu.arg("-drive").arg(format!("if=none,id=d{n},format=raw,file={file},cache=unsafe"));
+            }
             qemu.arg("-device").arg(format!("virtio-blk-pci,drive=d{n}{first}"));
         }
         if let Some(port) = port {
@@ -278,7 +153,7 @@ impl Vm {
         qemu.arg("-chardev").arg(format!("socket,id=c0,path={},server=on,wait=off", path("channel")));
         qemu.args(["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=c0,name=test"]);
         qemu.arg("-qmp").arg(format!("unix:{},server=on,wait=off", path("qmp")));
-        let mut child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let (send, heard) = channel();
         listen(stdout, send.clone(), Heard::Serial);
@@ -305,8 +180,10 @@ impl Vm {
 
     #[track_caller]
     fn must_hear(&mut self, deadline: Instant, what: &str) {
-        let heard = self.hear(deadline);
-        assert!(heard, "no {what}; console:\n{}\nchannel:\n{}", self.console, self.said);
+        if !self.hear(deadline) {
+            let registers = self.registers();
+            panic!("no {what}; console:\n{}\nchannel:\n{}\nregisters:\n{registers}", self.console, self.said);
+        }
     }
 
     /// Listens for a time.
@@ -328,7 +205,39 @@ impl Vm {
         }
     }
 
-    /// Waits until it has booted. Input: `mode`: `auto` runs the health check, `manual` leaves that to the test.
+    /// Waits for words as long as that; returns whether they came.
+    pub fn wait_within(&mut self, words: &str, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        loop {
+            if let Some(at) = self.console[self.searched..].find(words) {
+                self.searched += at + words.len();
+                return true;
+            }
+            if !self.hear(deadline) {
+                return false;
+            }
+        }
+    }
+
+    /// Listens until something has happened outside of the machine; returns whether it did, within the time.
+    pub fn listen_until(&mut self, time: Duration, mut happened: impl FnMut() -> bool) -> bool {
+        let deadline = Instant::now() + time;
+        while !happened() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            self.hear(Instant::now() + Duration::from_millis(1));
+        }
+        true
+    }
+
+    /// Types a line on the serial console.
+    pub fn type_line(&mut self, line: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// Waits until it has booted. Input: `mode`: `auto` runs the health check (`auto 60`: for 60 s), `manual` leaves
+    /// that to the test.
     /// Returns: version and slot that run.
     #[track_caller]
     pub fn hello(&mut self, mode: &str) -> (String, char) {
@@ -391,15 +300,35 @@ impl Vm {
 
     /// The reset button.
     pub fn reset(&mut self) {
+        self.ask_qemu("\"system_reset\"");
+    }
+
+    /// Gives QEMU an order. Returns: its answer; empty where it is gone.
+    fn ask_qemu(&mut self, order: &str) -> String {
         let mut stream = BufReader::new(connect(&self.dir.path().join("qmp"), &mut self.child));
-        for command in ["qmp_capabilities", "system_reset"] {
-            writeln!(stream.get_mut(), "{{\"execute\":\"{command}\"}}").unwrap();
-            let mut line = String::new();
+        let mut line = String::new();
+        for order in ["\"qmp_capabilities\"", order] {
+            let _ = writeln!(stream.get_mut(), "{{\"execute\":{order}}}");
+            line.clear();
             while !line.contains("\"return\"") {
                 line.clear();
-                assert!(stream.read_line(&mut line).unwrap() > 0, "QMP ended");
+                if stream.read_line(&mut line).unwrap_or(0) == 0 {
+                    return line;
+                }
             }
         }
+        line
+    }
+
+    /// Where the processor is, twice: a machine that hangs stays there.
+    fn registers(&mut self) -> String {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return "qemu has ended".into();
+        }
+        let order = "\"human-monitor-command\",\"arguments\":{\"command-line\":\"info registers\"}";
+        let first = self.ask_qemu(order);
+        thread::sleep(Duration::from_secs(1));
+        format!("{first}\n{}", self.ask_qemu(order))
     }
 
     /// Shuts it down in good order.

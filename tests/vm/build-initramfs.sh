@@ -13,12 +13,13 @@ AGENT=
 FROM=
 VERSION=
 BEHAVIOUR=healthy
+ADD=
 OUTPUT=
 WORK=
 
 usage() {
     cat <<USAGE
-Usage: tests/vm/build-initramfs.sh --version V --output FILE [--behaviour B] (--arch ARCH --agent BINARY | --from FILE)
+Usage: tests/vm/build-initramfs.sh --version V --output FILE (--arch ARCH --agent BINARY | --from FILE) [OPTION]...
 
 Makes an initramfs for a virtual machine; kernel modules and busybox come from .tools/vm (scripts/install-deps.sh vm).
 
@@ -27,6 +28,7 @@ Makes an initramfs for a virtual machine; kernel modules and busybox come from .
   --from FILE          take an initramfs that this script made, and only add another version and behaviour
   --version V          what it says it is
   --behaviour B        healthy (default), slow:SECONDS, never, panic, hang
+  --add DIR            what else to put on top
   --output FILE        the result
 USAGE
 }
@@ -71,6 +73,7 @@ main() {
             --from) FROM=$2 ;;
             --version) VERSION=$2 ;;
             --behaviour) BEHAVIOUR=$2 ;;
+            --add) ADD=$2 ;;
             --output) OUTPUT=$2 ;;
             *) usage >&2; die "unknown option: $1" ;;
         esac
@@ -87,6 +90,7 @@ main() {
     mkdir -p "$WORK/version/etc/test"
     printf '%s\n' "$VERSION" >"$WORK/version/etc/test/version"
     printf '%s\n' "$BEHAVIOUR" >"$WORK/version/etc/test/behaviour"
+    if [ -n "$ADD" ]; then cp -a "$ADD/." "$WORK/version/"; fi
     pack "$WORK/version" >"$WORK/version.gz"
     cat "$FROM" "$WORK/version.gz" >"$OUTPUT"
 }

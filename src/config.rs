@@ -13,13 +13,15 @@ use crate::system::System;
 use crate::tls::Identity;
 use crate::url::Url;
 use crate::window::Window;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Largest configuration file that is read, in bytes.
 const CONFIG_MAX_BYTES: u64 = 64 * 1024;
 
 /// Every key that `update.conf` may hold.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 16] = [
     "server",
     "registry",
     "layout",
@@ -33,12 +35,16 @@ const KEYS: [&str; 14] = [
     "client_cert",
     "client_key",
     "retries",
+    "stall_timeout",
+    "download_timeout",
     "maintenance_window",
 ];
 /// The one that may stand there several times.
 const REPEATED: &str = "mirror";
 /// Most tries after the first that `retries` may ask for: what keeps a request going is its deadline.
 const MAX_RETRIES: u32 = 100;
+/// Longest time that can be waited for, in seconds: a week.
+const MAX_TIMEOUT_SECS: u32 = 7 * 24 * 3600;
 
 /// Whether an update must be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +72,10 @@ pub struct Config {
     pub identity: Option<Identity>,
     /// Tries in a row that may bring nothing, after the first; `None`: the default.
     pub retries: Option<u32>,
+    /// Longest silence of a server; `None`: the default.
+    pub stall_timeout: Option<Duration>,
+    /// Longest time for one document or file, retries included; `None`: the default.
+    pub download_timeout: Option<Duration>,
     /// When updates may be applied.
     pub window: Option<Window>,
     /// `--state`.
@@ -193,16 +203,28 @@ pub fn validate(raw: &Raw, flags: &Common, rooted: &dyn Fn(&str) -> PathBuf) -> 
         ca_file: raw.value("ca_file").map(rooted),
         auth_file: raw.value("auth_file").map(rooted),
         identity: identity(raw, rooted)?,
-        retries: raw.value("retries").map(number).transpose().map_err(|e| raw.blame("retries", e))?,
+        retries: number(raw, "retries", 0..=MAX_RETRIES)?,
+        stall_timeout: timeout(raw, "stall_timeout")?,
+        download_timeout: timeout(raw, "download_timeout")?,
         window: window.map_err(|e| raw.blame("maintenance_window", e))?,
         state_file: flags.state.clone(),
         fault: None,
     })
 }
 
-fn number(text: &str) -> Result<u32> {
-    let number = text.parse().ok().filter(|n| *n <= MAX_RETRIES);
-    number.ok_or_else(|| Error::new(Kind::Config, format!("`retries = {text}` is not between 0 and {MAX_RETRIES}")))
+fn number(raw: &Raw, key: &str, range: RangeInclusive<u32>) -> Result<Option<u32>> {
+    let Some(text) = raw.value(key) else { return Ok(None) };
+    match text.parse().ok().filter(|n| range.contains(n)) {
+        Some(number) => Ok(Some(number)),
+        None => {
+            let why = format!("`{key} = {text}` is not between {} and {}", range.start(), range.end());
+            Err(raw.blame(key, Error::new(Kind::Config, why)))
+        }
+    }
+}
+
+fn timeout(raw: &Raw, key: &str) -> Result<Option<Duration>> {
+    Ok(number(raw, key, 1..=MAX_TIMEOUT_SECS)?.map(|secs| Duration::from_secs(secs.into())))
 }
 
 fn identity(raw: &Raw, rooted: &dyn Fn(&str) -> PathBuf) -> Result<Option<Identity>> {

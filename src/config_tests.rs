@@ -121,3 +121,23 @@ fn a_broken_file_does_not_keep_the_commands_for_damaged_machines_from_working() 
     assert_eq!(load_leniently(&system, &typed).unwrap_err().kind(), Kind::Usage);
     assert_eq!(load_leniently(&system, &flags()).unwrap().fault, None);
 }
+
+#[test]
+fn how_long_and_how_often() {
+    let config = read("retries = 0\nstall_timeout = 90\ndownload_timeout = 7200\n", &flags()).unwrap();
+    assert_eq!(config.retries, Some(0));
+    assert_eq!(config.stall_timeout, Some(Duration::from_secs(90)));
+    assert_eq!(config.download_timeout, Some(Duration::from_secs(7200)));
+    let unset = read("", &flags()).unwrap();
+    assert_eq!((unset.retries, unset.stall_timeout, unset.download_timeout), (None, None, None));
+    for (line, words) in [
+        ("retries = 101", "not between 0 and 100"),
+        ("retries = -1", "not between"),
+        ("stall_timeout = 0", "not between 1 and 604800"),
+        ("stall_timeout = 5s", "not between"),
+        ("download_timeout = 604801", "not between"),
+    ] {
+        let e = read(&format!("channel = edge\n{line}\n"), &flags()).unwrap_err();
+        assert!(e.kind() == Kind::Config && e.to_string().contains(words) && e.to_string().contains("line 2"), "{e}");
+    }
+}

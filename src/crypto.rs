@@ -5,6 +5,7 @@
 //! Must never: list an algorithm without forward secrecy, or one weaker than 112 bits.
 
 use crate::sys;
+use rustls::crypto::ring::sign::{RsaSigningKey, any_ecdsa_type};
 use rustls::crypto::ring::{cipher_suite as suite, kx_group};
 use rustls::crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms};
 use rustls::pki_types::PrivateKeyDer;
@@ -17,15 +18,8 @@ use webpki::ring as algorithm;
 /// is the cheapest where the CPU helps.
 pub fn provider() -> CryptoProvider {
     CryptoProvider {
-        cipher_suites: vec![
-            suite::TLS13_AES_128_GCM_SHA256,
-            suite::TLS13_AES_256_GCM_SHA384,
-            suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-            suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-            suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-            suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-        ],
-        kx_groups: vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
+        cipher_suites: vec![suite::TLS13_AES_128_GCM_SHA256, suite::TLS13_AES_256_GCM_SHA384],
+        kx_groups: vec![kx_group::SECP256R1, kx_group::SECP384R1],
         signature_verification_algorithms: SIGNATURES,
         secure_random: &Random,
         key_provider: &Keys,
@@ -77,9 +71,12 @@ impl SecureRandom for Random {
 struct Keys;
 
 impl KeyProvider for Keys {
-    /// Takes RSA, P-256, P-384 and Ed25519 keys.
+    /// Takes P-256, P-384 and RSA keys: what Kubernetes and private CAs issue.
     fn load_private_key(&self, key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
-        rustls::crypto::ring::sign::any_supported_type(&key)
+        match RsaSigningKey::new(&key) {
+            Ok(rsa) => Ok(Arc::new(rsa)),
+            Err(_) => any_ecdsa_type(&key),
+        }
     }
 }
 

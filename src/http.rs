@@ -84,8 +84,20 @@ pub struct Timeouts {
     pub document: Duration,
     /// For a file as a whole, redirects included; a second is added for each `bytes_per_sec` of its length.
     pub body: Duration,
-    /// Slowest average that a file may come at.
+    /// Slowest average that a file may come at; 0: its length gives it no more time.
     pub bytes_per_sec: u64,
+}
+
+impl Timeouts {
+    /// Puts what is configured in place of the defaults. Input: longest silence; longest time for one thing as a whole.
+    pub fn limit(&mut self, silence: Option<Duration>, whole: Option<Duration>) {
+        if let Some(silence) = silence {
+            (self.connect, self.headers, self.stall) = (silence, silence, silence);
+        }
+        if let Some(whole) = whole {
+            (self.document, self.body, self.bytes_per_sec) = (whole, whole, 0);
+        }
+    }
 }
 
 /// Says how the client is set up.

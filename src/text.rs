@@ -2,6 +2,8 @@
 //!
 //! Must never: let a control or direction-changing character through.
 
+use std::time::Duration;
+
 /// Longest text that is kept from a foreign source, in characters.
 const MAX_CHARS: usize = 2000;
 
@@ -49,6 +51,14 @@ pub fn human_size(bytes: u64) -> String {
     format!("{}.{} MiB", tenths_mib / 10, tenths_mib % 10)
 }
 
+/// Writes a time in seconds: whole ones, or with one decimal, cut.
+pub fn secs(time: Duration) -> String {
+    match (time.as_secs(), time.subsec_millis() / 100) {
+        (whole, 0) => whole.to_string(),
+        (whole, tenths) => format!("{whole}.{tenths}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +69,13 @@ mod tests {
         assert_eq!(printable("a\nb\tc"), "a b c");
         assert_eq!(printable("\x1b]0;x\x07\u{9b}31m\u{202e}"), "\u{fffd}]0;x\u{fffd}\u{fffd}31m\u{fffd}");
         assert_eq!(printable(&"x".repeat(5000)).chars().count(), 2001);
+    }
+
+    #[test]
+    fn times() {
+        for (millis, words) in [(0, "0"), (99, "0"), (500, "0.5"), (2000, "2"), (61_250, "61.2")] {
+            assert_eq!(secs(Duration::from_millis(millis)), words);
+        }
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Trust {
     fn client_config(&self) -> Result<Arc<ClientConfig>> {
         let clock = FloorClock { now: self.now.clone(), floor_secs: self.floor_secs };
         let config = ClientConfig::builder_with_details(Arc::new(crypto::provider()), Arc::new(clock))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| Error::new(Kind::Internal, e.to_string()).at("set up", "TLS"))?
             .with_root_certificates(self.roots()?);
         let mut config = match &self.identity {

@@ -91,6 +91,7 @@ pub fn open(system: &System, config: &Config) -> Result<Box<dyn Source>> {
     options.ca_file = config.ca_file.clone();
     options.identity = config.identity.clone();
     options.tries = config.retries.map_or(options.tries, |retries| retries + 1);
+    options.timeouts.limit(config.stall_timeout, config.download_timeout);
     options.proxy = ProxyEnv::read(|name| std::env::var(name).ok());
     if let Some(path) = &config.auth_file {
         options.credentials = credentials::load(path)?;

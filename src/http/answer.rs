@@ -5,6 +5,7 @@
 use super::deadline::{Limit, Watch};
 use super::{Client, Document, Timeouts, retry};
 use crate::error::{Error, Kind, Result};
+use crate::text::secs;
 use crate::tls::{advice, words};
 use crate::url::Url;
 use std::io::{self, Read};
@@ -232,7 +233,7 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
 /// Says why a request failed, and what to do about it. Never shows a URL: it may hold a secret.
 fn why(error: &ureq::Error, timeouts: &Timeouts, limit: Limit) -> (String, &'static str) {
     use ureq::Timeout as T;
-    let waited = |what: &str, time: Duration| format!("{what} for {} s", time.as_secs_f32());
+    let waited = |what: &str, time: Duration| format!("{what} for {} s", secs(time));
     match error {
         ureq::Error::Timeout(T::Connect) => (waited("no connection", timeouts.connect), "is the host reachable?"),
         ureq::Error::Timeout(T::PerRead) => (waited("no data", timeouts.stall), ""),

@@ -4,6 +4,7 @@
 //! never reaches the reader of that body. Must never: let a peer hold us by sending what nobody is given.
 
 use super::Timeouts;
+use crate::text::secs;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::Timeout;
@@ -26,8 +27,10 @@ impl Limit {
 
     /// For a file of this length.
     pub fn body(timeouts: &Timeouts, size_bytes: u64) -> Limit {
-        let rate = timeouts.bytes_per_sec.max(1);
-        Limit::new(timeouts.body.saturating_add(Duration::from_secs(size_bytes / rate)), Some(rate))
+        match timeouts.bytes_per_sec {
+            0 => Limit::new(timeouts.body, None),
+            rate => Limit::new(timeouts.body.saturating_add(Duration::from_secs(size_bytes / rate)), Some(rate)),
+        }
     }
 
     fn new(allowed: Duration, bytes_per_sec: Option<u64>) -> Limit {
@@ -46,7 +49,7 @@ impl Limit {
             Some(rate) => format!("slower than {rate} bytes/s: "),
             None => String::new(),
         };
-        format!("{slow}not complete after {} s", self.allowed.as_secs_f32())
+        format!("{slow}not complete after {} s", secs(self.allowed))
     }
 }
 

@@ -8,6 +8,7 @@ use super::deadline::Limit;
 use super::{Answer, Ask, Client, Failure, Reader, retry};
 use crate::error::{Error, Kind, Result};
 use crate::progress::note;
+use crate::text::secs;
 use crate::url::Url;
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -227,7 +228,7 @@ impl Client {
         let dice = crate::sys::random_u64();
         match retry::next(failed, self.tries, limit.left(), asked, dice) {
             retry::Next::Wait(time) => {
-                note(&format!("{error}; trying again in {:.1} s", time.as_secs_f32()));
+                note(&format!("{error}; trying again in {} s", secs(time)));
                 std::thread::sleep(time);
                 Ok(())
             }

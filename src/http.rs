@@ -6,11 +6,13 @@
 
 mod answer;
 mod auth;
+mod connection;
 mod deadline;
 mod peers;
 mod proxy;
 mod resume;
 mod retry;
+mod wire;
 
 use crate::credentials::{Credentials, Secret};
 use crate::error::{Error, Kind, Result};
@@ -18,28 +20,21 @@ use crate::progress::note;
 use crate::system::System;
 use crate::tls::{Clock, Identity, TlsConnector, Trust};
 use crate::url::Url;
-use answer::{Answer, Failure, Reader, error_detail, explain, is_gzip};
+use answer::{Answer, Failure, Reader, error_detail, is_gzip};
 use auth::Auth;
-use deadline::{Limit, Watch};
+use connection::Kept;
+use deadline::Limit;
 use peers::Peers;
+use proxy::Proxy;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use ureq::http::{HeaderValue, Method, Request, header};
-use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 
 pub use proxy::ProxyEnv;
 pub use resume::Body;
 
 /// Most redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 5;
-/// What is read from a socket at once; also the longest unread input that a connection keeps.
-const INPUT_BUFFER: usize = 64 << 10;
-/// Room for one request's head.
-const OUTPUT_BUFFER: usize = 16 << 10;
-/// Longest response head.
-const MAX_HEAD: usize = 32 << 10;
 /// Most tries in a row that bring nothing; the waits between them add up to two minutes at most.
 const DEFAULT_TRIES: u32 = 8;
 
@@ -154,15 +149,16 @@ impl HttpOptions {
 /// Sends requests. Cheap to clone; clones share connections, tokens and what is known of servers.
 #[derive(Clone)]
 pub struct Client {
-    direct: ureq::Agent,
+    user_agent: String,
+    tls: TlsConnector,
+    kept: Kept,
     /// For http and for https URLs.
-    proxied: [Option<ureq::Agent>; 2],
+    proxies: [Option<Proxy>; 2],
     proxy: ProxyEnv,
     plain_http: PlainHttp,
     timeouts: Timeouts,
     tries: u32,
     now: Clock,
-    watch: Watch,
     peers: Peers,
     auth: Auth,
     /// Addresses of the same files: the source's own first.
@@ -207,36 +203,27 @@ impl Client {
     /// Sets the client up; reads no file and opens no connection.
     /// Errors: Config: the user agent is not fit for a header, or a proxy's address is malformed.
     pub fn new(options: HttpOptions) -> Result<Client> {
-        // ureq takes a bad one with a panic.
-        if HeaderValue::from_str(&options.user_agent).is_err() {
+        if options.user_agent.chars().any(char::is_control) {
             return Err(Error::new(Kind::Config, "not fit for an HTTP header").at("use", "user agent"));
         }
-        let (watch, peers) = (Watch::default(), Peers::default());
-        let tls = TlsConnector::new(Trust {
-            ca_file: options.ca_file,
-            ca_candidates: options.ca_candidates,
-            now: options.now.clone(),
-            floor_secs: options.clock_floor_secs,
-            identity: options.identity,
-        });
-        let agent = |proxy| agent(&options.user_agent, &options.timeouts, proxy, &watch, &peers, &tls);
-        let through = |name: &str, address: &Option<String>| {
-            // Its address may hold a password.
-            let bad = |_| Error::new(Kind::Config, "not a proxy's address, as http://host:3128").at("read", name);
-            let proxy = address.as_ref().map(|a| ureq::Proxy::new(a).map_err(bad)).transpose()?;
-            Ok::<_, Error>(proxy.map(|proxy| agent(Some(proxy))))
-        };
-        let proxied = [through("HTTP_PROXY", &options.proxy.http)?, through("HTTPS_PROXY", &options.proxy.https)?];
+        let proxy = |name: &str, text: &Option<String>| text.as_ref().map(|t| Proxy::parse(t, name)).transpose();
         Ok(Client {
-            direct: agent(None),
-            proxied,
+            user_agent: options.user_agent,
+            tls: TlsConnector::new(Trust {
+                ca_file: options.ca_file,
+                ca_candidates: options.ca_candidates,
+                now: options.now.clone(),
+                floor_secs: options.clock_floor_secs,
+                identity: options.identity,
+            }),
+            kept: Kept::default(),
+            proxies: [proxy("HTTP_PROXY", &options.proxy.http)?, proxy("HTTPS_PROXY", &options.proxy.https)?],
             proxy: options.proxy,
             plain_http: PlainHttp::Auto,
             timeouts: options.timeouts,
             tries: options.tries.max(1),
             now: options.now,
-            watch: watch.clone(),
-            peers: peers.clone(),
+            peers: Peers::default(),
             auth: Auth::new(options.credentials),
             bases: Vec::new(),
         })
@@ -375,12 +362,9 @@ impl Client {
         let (mut url, mut authorization) = (url.clone(), authorization);
         for _ in 0..=MAX_REDIRECTS {
             self.plain_http.check(&url)?;
-            let request = request(&url, ask, authorization)
-                .map_err(|e| Error::new(Kind::Source, e.to_string()).at("fetch", &url))?;
-            self.watch.begin(limit);
-            let sent = self.agent(&url).run(request);
-            let response = sent.map_err(|e| explain(e, &url, &self.timeouts, limit))?;
-            let answer = Answer::new(response, url, self, limit, authorization.is_some());
+            let request = self.request(&url, ask, authorization)?;
+            let came = self.round_trip(&url, &request, ask.form.is_none(), limit)?;
+            let answer = Answer::new(came, (url, ask.is_head, authorization.is_some()), self, limit)?;
             if !matches!(answer.status(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(answer);
             }
@@ -398,76 +382,39 @@ impl Client {
         Err(Error::new(Kind::Source, format!("more than {MAX_REDIRECTS} redirects")).at("fetch", url).into())
     }
 
-    fn agent(&self, url: &Url) -> &ureq::Agent {
-        let proxied = self.proxied[usize::from(url.is_secure())].as_ref();
-        proxied.filter(|_| !self.proxy.is_direct(url.host(), url.port())).unwrap_or(&self.direct)
+    fn proxy_for(&self, url: &Url) -> Option<&Proxy> {
+        let proxy = self.proxies[usize::from(url.is_secure())].as_ref();
+        proxy.filter(|_| !self.proxy.is_direct(url.host(), url.port()))
+    }
+
+    /// Writes a request as the server, or the proxy before it, wants to see it.
+    /// Source: RFC 9112, section 3.2; RFC 9110, section 11.7.
+    fn request(&self, url: &Url, ask: &Ask<'_>, authorization: Option<&Secret>) -> Result<Vec<u8>> {
+        let range = ask.range.map(|from| format!("bytes={from}-"));
+        let proxy = self.proxy_for(url).filter(|_| !url.is_secure());
+        let mut headers = vec![("User-Agent", self.user_agent.as_str()), ("Accept", ask.accept)];
+        headers.push(("Accept-Encoding", "identity"));
+        let more = [
+            ("Authorization", authorization.map(Secret::reveal)),
+            ("Proxy-Authorization", proxy.and_then(|p| p.authorization.as_ref()).map(Secret::reveal)),
+            ("Range", range.as_deref()),
+            ("If-Range", ask.if_range.filter(|_| range.is_some())),
+            ("If-None-Match", ask.if_none_match),
+            ("Content-Type", ask.form.map(|_| "application/x-www-form-urlencoded")),
+        ];
+        headers.extend(more.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        let method = match (ask.is_head, ask.form) {
+            (true, _) => "HEAD",
+            (_, Some(_)) => "POST",
+            _ => "GET",
+        };
+        let target = if proxy.is_some() { url.request_text() } else { url.target() };
+        wire::request(method, &target, &url.authority(), &headers, ask.form).map_err(|e| e.at("fetch", url))
     }
 }
 
 /// One try at one place.
 type Once<'a, T> = dyn FnMut(&Url, Limit) -> std::result::Result<T, Failure> + 'a;
-
-fn agent(
-    user_agent: &str,
-    timeouts: &Timeouts,
-    proxy: Option<ureq::Proxy>,
-    watch: &Watch,
-    peers: &Peers,
-    tls: &TlsConnector,
-) -> ureq::Agent {
-    let config = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .proxy(proxy)
-        .accept_encoding("identity")
-        .user_agent(user_agent)
-        .max_response_header_size(MAX_HEAD)
-        .input_buffer_size(INPUT_BUFFER)
-        .output_buffer_size(OUTPUT_BUFFER)
-        .max_idle_connections(2)
-        .max_idle_connections_per_host(1)
-        .timeout_connect(Some(timeouts.connect))
-        .timeout_send_request(Some(timeouts.headers))
-        .timeout_recv_response(Some(timeouts.headers))
-        .timeout_per_read(Some(timeouts.stall))
-        // No timeout for name lookup: ureq would spend a thread on it, and libc's resolver has its own.
-        .build();
-    let connector = ().chain(peers.clone()).chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
-    let connector = connector.chain(watch.clone()).chain(tls.clone());
-    ureq::Agent::with_parts(config, connector, DefaultResolver::default())
-}
-
-fn request(
-    url: &Url,
-    ask: &Ask<'_>,
-    authorization: Option<&Secret>,
-) -> ureq::http::Result<Request<ureq::SendBody<'static>>> {
-    let method = match (ask.is_head, ask.form) {
-        (true, _) => Method::HEAD,
-        (_, Some(_)) => Method::POST,
-        _ => Method::GET,
-    };
-    let mut request = Request::builder().method(method).uri(url.request_text()).header(header::ACCEPT, ask.accept);
-    if let Some(secret) = authorization {
-        request = request.header(header::AUTHORIZATION, secret.reveal());
-    }
-    if let Some(from) = ask.range {
-        request = request.header(header::RANGE, format!("bytes={from}-"));
-        if let Some(etag) = ask.if_range {
-            request = request.header(header::IF_RANGE, etag);
-        }
-    }
-    if let Some(etag) = ask.if_none_match {
-        request = request.header(header::IF_NONE_MATCH, etag);
-    }
-    if ask.form.is_some() {
-        request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-    }
-    request.body(match ask.form {
-        Some(form) => ureq::SendBody::from_owned_reader(std::io::Cursor::new(form.to_owned())),
-        None => ureq::SendBody::none(),
-    })
-}
 
 #[cfg(test)]
 #[path = "http_tests.rs"]

@@ -1,4 +1,4 @@
-//! TLS for the HTTP client: rustls under ureq, roots from a file, a clock that cannot be too early.
+//! TLS for the HTTP client: rustls, roots from a file, a clock that cannot be too early.
 //!
 //! Roots are loaded when the first https connection is made, so a machine without any can still use
 //! a medium or a loopback registry. Must never: skip a certificate check, or fall back to plain HTTP.
@@ -17,9 +17,6 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
-};
 
 /// Tells the time in seconds since 1970, UTC.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -52,7 +49,7 @@ pub struct Identity {
     pub key: PathBuf,
 }
 
-/// Wraps connections to https URLs in TLS; hands others on. Clones share what was loaded.
+/// Wraps connections in TLS. Clones share what was loaded.
 #[derive(Clone)]
 pub(crate) struct TlsConnector(Arc<Shared>);
 
@@ -67,39 +64,24 @@ impl TlsConnector {
     }
 }
 
-impl<In: Transport> Connector<In> for TlsConnector {
-    type Out = Either<In, TlsTransport>;
-
-    fn connect(
+impl TlsConnector {
+    /// Shakes hands over a connection. Input: `host` as in a URL, IPv6 in brackets.
+    /// Errors: what went wrong, as a `rustls::Error` or an [`Error`] (Config: no usable roots or client key) inside.
+    pub(crate) fn connect<S: Read + Write>(
         &self,
-        details: &ConnectionDetails,
-        chained: Option<In>,
-    ) -> std::result::Result<Option<Self::Out>, ureq::Error> {
-        let Some(transport) = chained else { return Err(ureq::Error::ConnectionFailed) };
-        if !details.needs_tls() || transport.is_tls() {
-            return Ok(Some(Either::A(transport)));
-        }
-        let config = match self.0.config.get_or_init(|| self.0.trust.client_config()) {
-            Ok(config) => config.clone(),
-            Err(e) => return Err(ureq::Error::Other(Box::new(e.clone()))),
-        };
-        let host = details.uri.host().unwrap_or_default();
+        host: &str,
+        mut socket: S,
+    ) -> io::Result<StreamOwned<ClientConnection, S>> {
+        let config = self.0.config.get_or_init(|| self.0.trust.client_config());
+        let config = config.clone().map_err(io::Error::other)?;
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let name =
-            ServerName::try_from(bare.to_owned()).map_err(|_| ureq::Error::Tls("not a valid TLS server name"))?;
-        let mut conn = ClientConnection::new(config, name).map_err(|e| ureq::Error::Io(io::Error::other(e)))?;
-        let mut sock: TransportAdapter =
-            TransportAdapter::new(Box::new(transport) as Box<dyn Transport>, details.current_time.clone());
-        sock.set_timeout(details.timeout);
-        conn.complete_io(&mut sock)?;
-        let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        Ok(Some(Either::B(TlsTransport { buffers, stream: StreamOwned { conn, sock } })))
-    }
-}
-
-impl fmt::Debug for TlsConnector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsConnector")
+        let bad = |_| io::Error::new(io::ErrorKind::InvalidData, "not a valid TLS server name");
+        let name = ServerName::try_from(bare.to_owned()).map_err(bad)?;
+        let mut connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        while connection.is_handshaking() {
+            connection.complete_io(&mut socket)?;
+        }
+        Ok(StreamOwned { conn: connection, sock: socket })
     }
 }
 
@@ -107,7 +89,7 @@ impl Trust {
     fn client_config(&self) -> Result<Arc<ClientConfig>> {
         let clock = FloorClock { now: self.now.clone(), floor_secs: self.floor_secs };
         let config = ClientConfig::builder_with_details(Arc::new(crypto::provider()), Arc::new(clock))
-            .with_protocol_versions(&[&rustls::version::TLS13])
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|e| Error::new(Kind::Internal, e.to_string()).at("set up", "TLS"))?
             .with_root_certificates(self.roots()?);
         let mut config = match &self.identity {
@@ -256,48 +238,6 @@ impl TimeProvider for FloorClock {
 impl fmt::Debug for FloorClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("FloorClock")
-    }
-}
-
-/// One TLS connection under ureq.
-pub(crate) struct TlsTransport {
-    buffers: LazyBuffers,
-    stream: StreamOwned<ClientConnection, TransportAdapter>,
-}
-
-impl Transport for TlsTransport {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> std::result::Result<(), ureq::Error> {
-        self.stream.sock.set_timeout(timeout);
-        let output = self.buffers.output();
-        let output = &output[..amount.min(output.len())];
-        self.stream.write_all(output)?;
-        self.stream.flush()?;
-        Ok(())
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> std::result::Result<bool, ureq::Error> {
-        self.stream.sock.set_timeout(timeout);
-        let amount = self.stream.read(self.buffers.input_append_buf())?;
-        self.buffers.input_appended(amount);
-        Ok(amount > 0)
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.stream.sock.get_mut().is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        true
-    }
-}
-
-impl fmt::Debug for TlsTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsTransport")
     }
 }
 

@@ -120,6 +120,14 @@ impl Url {
         }
     }
 
+    /// Writes path and query, as a server is asked for them.
+    pub fn target(&self) -> String {
+        match &self.query {
+            Some(query) => format!("{}?{query}", self.path),
+            None => self.path.clone(),
+        }
+    }
+
     /// Returns the host with its port, if one is given: the name of a registry.
     pub fn authority(&self) -> String {
         match self.port {

@@ -1,16 +1,20 @@
-//! What a server answers: statuses sorted out, bodies with limits, errors that say host and reason.
+//! What a server answers: statuses sorted out, bodies read to their end, errors that say host and reason.
 //!
 //! Must never: show a URL's query, or hand out what is encoded in a way that was not asked for.
 
-use super::deadline::{Limit, Watch};
+use super::connection::{Connection, Kept, NotFound, malformed};
+use super::deadline::{Late, Limit, Wait};
+use super::wire::{self, Framing, Head, MAX_HEAD};
 use super::{Client, Document, Timeouts, retry};
 use crate::error::{Error, Kind, Result};
 use crate::text::secs;
 use crate::tls::{advice, words};
 use crate::url::Url;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::time::Duration;
-use ureq::http::Response;
+
+/// Longest line that begins a chunk, in bytes.
+const MAX_CHUNK_LINE: usize = 1 << 10;
 
 /// A try that came to nothing.
 #[derive(Debug)]
@@ -36,34 +40,43 @@ impl From<Error> for Failure {
 
 /// An answer whose body is still to be read.
 pub(super) struct Answer {
-    response: Response<ureq::Body>,
+    head: Head,
+    body: Reader,
     pub url: Url,
-    timeouts: Timeouts,
-    watch: Watch,
-    limit: Limit,
     now_secs: u64,
     /// Whether the server was shown who we are.
     authorized: bool,
 }
 
 impl Answer {
-    pub fn new(response: Response<ureq::Body>, url: Url, client: &Client, limit: Limit, authorized: bool) -> Answer {
-        let Client { timeouts, watch, now, .. } = client;
-        Answer { response, url, timeouts: *timeouts, watch: watch.clone(), limit, now_secs: now(), authorized }
+    /// Input: `answers_head`: there is no body. Errors: Network: it can not be said where the body ends.
+    pub fn new(
+        (mut head, connection): (Head, Connection),
+        (url, answers_head, authorized): (Url, bool, bool),
+        client: &Client,
+        limit: Limit,
+    ) -> std::result::Result<Answer, Failure> {
+        let Client { timeouts, kept, now, .. } = client;
+        let framing = head.framing(answers_head).map_err(|why| explain(malformed(why), &url, timeouts, limit))?;
+        let keeps = head.keeps.then(|| kept.clone());
+        let host = url.host().to_owned();
+        let mut body =
+            Reader { left: Left::from(framing), connection: Some(connection), keeps, host, timeouts: *timeouts, limit };
+        body.end_if_empty();
+        Ok(Answer { head, body, url, now_secs: now(), authorized })
     }
 
     pub fn status(&self) -> u16 {
-        self.response.status().as_u16()
+        self.head.status
     }
 
     pub fn header(&self, name: &str) -> Option<String> {
-        text_header(&self.response, name)
+        self.head.header(name).map(str::to_owned)
     }
 
     /// Returns every header of that name.
     pub fn all(&self, name: &str) -> Vec<String> {
-        let values = self.response.headers().get_all(name).iter();
-        values.filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
+        self.head.all(name).map(str::to_owned).collect()
     }
 
     /// Errors: Source: it leads nowhere, or where it must not.
@@ -74,7 +87,7 @@ impl Answer {
     /// Sorts out every status but 2xx, and what is encoded in any way.
     /// Input: `stored_gzip`: gzip is what was asked for; length and digest are checked all the same.
     pub fn check_status(self, stored_gzip: bool) -> std::result::Result<Answer, Failure> {
-        if self.response.status().is_success() {
+        if (200..300).contains(&self.status()) {
             let taken = if stored_gzip { &["identity", "gzip", "x-gzip"][..] } else { &["identity"] };
             let encoding = self.header("content-encoding");
             return match encoding.filter(|e| !taken.iter().any(|t| e.eq_ignore_ascii_case(t))) {
@@ -85,14 +98,13 @@ impl Answer {
                 }
             };
         }
-        let status = self.response.status();
-        let (is_passing, authorized) = (retry::is_passing(status.as_u16()), self.authorized);
+        let status = self.status();
+        let (is_passing, authorized) = (retry::is_passing(status), self.authorized);
         let asked = self.header("retry-after").and_then(|h| retry::retry_after(&h, self.now_secs));
         let (url, host) = (self.url.clone(), self.url.host().to_owned());
         let detail = error_detail(self.into_reader()).map_or(String::new(), |d| format!(": {d}"));
-        let reason = status.canonical_reason().unwrap_or("unknown status");
-        let error = Error::new(Kind::Network, format!("{host} answered {} {reason}{detail}", status.as_u16()));
-        let error = match status.as_u16() {
+        let error = Error::new(Kind::Network, format!("{host} answered {status} {}{detail}", wire::reason(status)));
+        let error = match status {
             401 | 403 if authorized => error.hint("the credentials in auth_file are known there, and may not do this"),
             401 | 403 => error.hint("this needs credentials: set auth_file to a Docker config.json"),
             404 if url.path().starts_with("/v2/") => error.hint("does the repository exist, and have this tag?"),
@@ -104,7 +116,7 @@ impl Answer {
     }
 
     pub fn length(&self) -> Option<u64> {
-        self.header("content-length")?.parse().ok()
+        self.head.length().ok().flatten()
     }
 
     pub fn describe(&self) -> Document {
@@ -139,9 +151,7 @@ impl Answer {
     }
 
     pub fn into_reader(self) -> Reader {
-        let Answer { response, url, timeouts, watch, limit, .. } = self;
-        let body = response.into_body().into_with_config().limit(u64::MAX).reader();
-        Reader { body, host: url.host().to_owned(), timeouts, watch, limit }
+        self.body
     }
 }
 
@@ -162,25 +172,126 @@ pub(super) fn is_gzip(url: &Url) -> bool {
     url.path().ends_with(".gz")
 }
 
-fn text_header(response: &Response<ureq::Body>, name: &str) -> Option<String> {
-    response.headers().get(name)?.to_str().ok().map(str::to_owned)
+/// What of a body is still to come.
+#[derive(Clone, Copy)]
+enum Left {
+    Bytes(u64),
+    /// So many of a chunk, and more chunks.
+    Chunk(u64),
+    /// The line that begins the next chunk; after the first, the end of the one before.
+    NextChunk {
+        is_first: bool,
+    },
+    UntilClosed,
+    Nothing,
+}
+
+impl From<Framing> for Left {
+    fn from(framing: Framing) -> Left {
+        match framing {
+            Framing::Length(length) => Left::Bytes(length),
+            Framing::Chunked => Left::NextChunk { is_first: true },
+            Framing::Close => Left::UntilClosed,
+        }
+    }
 }
 
 /// Reads a body; rewrites errors so that they say which host and why.
 pub(super) struct Reader {
-    body: ureq::BodyReader<'static>,
+    left: Left,
+    /// `None`: it is read, or broken.
+    connection: Option<Connection>,
+    /// Where the connection goes once the body is read, if it can be used again.
+    keeps: Option<Kept>,
     host: String,
     timeouts: Timeouts,
-    watch: Watch,
     limit: Limit,
+}
+
+impl Reader {
+    fn end_if_empty(&mut self) {
+        if matches!(self.left, Left::Bytes(0)) {
+            self.end();
+        }
+    }
+
+    /// The body is read.
+    fn end(&mut self) {
+        self.left = Left::Nothing;
+        if let (Some(connection), Some(kept)) = (self.connection.take(), &self.keeps) {
+            kept.put(connection);
+        }
+    }
+
+    fn read_some(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(connection) = self.connection.as_mut() else { return Ok(0) };
+            let most = match self.left {
+                Left::Nothing => return Ok(0),
+                Left::UntilClosed => u64::MAX,
+                Left::Bytes(left) | Left::Chunk(left) => left,
+                Left::NextChunk { is_first } => {
+                    self.left = next_chunk(connection, is_first)?;
+                    if matches!(self.left, Left::Nothing) {
+                        self.end();
+                    }
+                    continue;
+                }
+            };
+            let room = usize::try_from(most).unwrap_or(usize::MAX).min(buf.len());
+            let length = connection.read(&mut buf[..room])?;
+            if length == 0 && !matches!(self.left, Left::UntilClosed) {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            match &mut self.left {
+                Left::Bytes(left) | Left::Chunk(left) => *left -= length as u64,
+                _ if length == 0 => self.end(),
+                _ => {}
+            }
+            if matches!(self.left, Left::Chunk(0)) {
+                self.left = Left::NextChunk { is_first: false };
+            }
+            self.end_if_empty();
+            return Ok(length);
+        }
+    }
+}
+
+/// Source: RFC 9112, section 7.1.
+fn next_chunk(connection: &mut Connection, is_first: bool) -> io::Result<Left> {
+    if !is_first && !connection.line(0)?.is_empty() {
+        return Err(malformed("a chunk is longer than it says"));
+    }
+    let line = connection.line(MAX_CHUNK_LINE)?;
+    match wire::chunk_length(&line).ok_or_else(|| malformed("the length of a chunk makes no sense"))? {
+        0 => skip_trailer(connection).map(|()| Left::Nothing),
+        length => Ok(Left::Chunk(length)),
+    }
+}
+
+fn skip_trailer(connection: &mut Connection) -> io::Result<()> {
+    let mut room = MAX_HEAD;
+    while room > 0 {
+        let line = connection.line(MAX_HEAD)?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        room = room.saturating_sub(line.len() + 1);
+    }
+    Err(malformed("the trailer is too long"))
 }
 
 impl Read for Reader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.watch.begin_read(self.limit, self.timeouts.stall);
-        self.body.read(buf).map_err(|e| {
-            let kind = e.kind();
-            let why = why(&ureq::Error::from(e), &self.timeouts, self.limit).0;
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        if let Some(connection) = self.connection.as_mut() {
+            connection.wait(self.limit.within(self.timeouts.stall, Wait::Data));
+        }
+        self.read_some(buf).map_err(|e| {
+            self.connection = None;
+            let (kind, why) = (e.kind(), why(&e, &self.timeouts, self.limit).0);
             io::Error::new(kind, format!("{}: {why}", self.host))
         })
     }
@@ -207,45 +318,39 @@ pub(super) fn error_detail(reader: Reader) -> Option<String> {
 }
 
 /// Says what went wrong on the way, and whether the next try may fare better.
-pub(super) fn explain(error: ureq::Error, url: &Url, timeouts: &Timeouts, limit: Limit) -> Failure {
-    let ours = match &error {
-        ureq::Error::Other(inner) => inner.downcast_ref::<Error>(),
-        _ => None,
-    };
-    if let Some(ours) = ours {
+pub(super) fn explain(error: io::Error, url: &Url, timeouts: &Timeouts, limit: Limit) -> Failure {
+    if let Some(ours) = inside::<Error>(&error) {
         return ours.clone().into();
     }
-    let is_passing = match &error {
-        ureq::Error::Io(e) => tls_error(e).is_none(),
-        ureq::Error::Timeout(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
-        ureq::Error::ConnectProxyFailed(_) => true,
-        _ => false,
-    };
+    let is_passing = inside::<rustls::Error>(&error).is_none() && error.kind() != ErrorKind::InvalidData;
     let (why, hint) = why(&error, timeouts, limit);
     let error = Error::new(Kind::Network, format!("{}: {why}", url.host())).at("fetch", url).hint(hint);
     Failure { error, is_passing, asked: None }
 }
 
-fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+fn inside<T: std::error::Error + 'static>(error: &io::Error) -> Option<&T> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
 /// Says why a request failed, and what to do about it. Never shows a URL: it may hold a secret.
-fn why(error: &ureq::Error, timeouts: &Timeouts, limit: Limit) -> (String, &'static str) {
-    use ureq::Timeout as T;
+fn why(error: &io::Error, timeouts: &Timeouts, limit: Limit) -> (String, &'static str) {
     let waited = |what: &str, time: Duration| format!("{what} for {} s", secs(time));
-    match error {
-        ureq::Error::Timeout(T::Connect) => (waited("no connection", timeouts.connect), "is the host reachable?"),
-        ureq::Error::Timeout(T::PerRead) => (waited("no data", timeouts.stall), ""),
-        ureq::Error::Timeout(T::RecvBody) => (limit.words(), ""),
-        ureq::Error::Timeout(_) => (waited("no answer", timeouts.headers), ""),
-        ureq::Error::Io(e) => match tls_error(e) {
-            Some(tls) => (format!("TLS: {}", words(tls)), advice(tls)),
-            None if e.kind() == io::ErrorKind::UnexpectedEof => ("connection closed before the end".to_owned(), ""),
-            None => (e.to_string(), ""),
-        },
-        ureq::Error::BadUri(_) => ("not a usable URL".to_owned(), ""),
-        ureq::Error::HostNotFound => ("host not found".to_owned(), "check the name and the DNS server"),
-        other => (other.to_string(), ""),
+    if let Some(Late(wait)) = inside(error) {
+        return match wait {
+            Wait::Connect => (waited("no connection", timeouts.connect), "is the host reachable?"),
+            Wait::Answer => (waited("no answer", timeouts.headers), ""),
+            Wait::Data => (waited("no data", timeouts.stall), ""),
+            Wait::Whole => (limit.words(), ""),
+        };
+    }
+    if let Some(tls) = inside(error) {
+        return (format!("TLS: {}", words(tls)), advice(tls));
+    }
+    if inside::<NotFound>(error).is_some() {
+        return (error.to_string(), "check the name and the DNS server");
+    }
+    match error.kind() {
+        ErrorKind::UnexpectedEof => ("connection closed before the end".to_owned(), ""),
+        _ => (error.to_string(), ""),
     }
 }

@@ -1,14 +1,12 @@
-//! How long a request may take as a whole, asked for at each wait for input.
+//! How long things may take: a request as a whole, and each wait in it.
 //!
-//! ureq sets its limits before an answer begins, and what it skips inside a body (the trailer of a chunked one)
-//! never reaches the reader of that body. Must never: let a peer hold us by sending what nobody is given.
+//! Must never: let a peer hold us by sending a little now and then, or what nobody is given.
 
 use super::Timeouts;
 use crate::text::secs;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::io;
 use std::time::{Duration, Instant};
-use ureq::Timeout;
-use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
 /// How long one request may take, from its first byte out to its last byte in.
 #[derive(Clone, Copy)]
@@ -42,6 +40,16 @@ impl Limit {
         self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()))
     }
 
+    /// Returns when a wait ends that begins now and may take so long, and no longer than this limit.
+    pub fn within(&self, time: Duration, wait: Wait) -> Until {
+        let until = Until { at: Instant::now().checked_add(time), wait };
+        match (self.until, until.at) {
+            (Some(whole), Some(one)) if one <= whole => until,
+            (Some(whole), _) => Until { at: Some(whole), wait: Wait::Whole },
+            (None, _) => until,
+        }
+    }
+
     /// Says what happened when it has passed.
     pub fn words(&self) -> String {
         let slow = match self.bytes_per_sec {
@@ -53,81 +61,54 @@ impl Limit {
     }
 }
 
-/// When a wait for input ends, and as what.
-type Until = Option<(Instant, Timeout)>;
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// A connection, TLS included.
+    Connect,
+    /// The head of an answer.
+    Answer,
+    /// The next bytes of a body.
+    Data,
+    /// All of it.
+    Whole,
+}
 
-/// The limit of the request that is being worked on. Clones share it: one request at a time is read from.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Watch(Arc<Mutex<Until>>);
+/// When a wait ends, and as what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Until {
+    /// `None`: beyond what the clock can say.
+    at: Option<Instant>,
+    wait: Wait,
+}
 
-impl Watch {
-    /// Begins a request.
-    pub fn begin(&self, limit: Limit) {
-        self.set(limit.until.map(|at| (at, Timeout::RecvBody)));
-    }
-
-    /// Begins one read of a body: it must give a byte within `stall`, and within the limit.
-    pub fn begin_read(&self, limit: Limit, stall: Duration) {
-        let stalled = Instant::now().checked_add(stall).map(|at| (at, Timeout::PerRead));
-        let ends = [limit.until.map(|at| (at, Timeout::RecvBody)), stalled];
-        self.set(ends.into_iter().flatten().min_by_key(|(at, _)| *at));
-    }
-
-    fn set(&self, until: Until) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
-    }
-
-    /// Shortens a wait. Errors: Timeout: its time has passed.
-    fn shorten(&self, mut timeout: NextTimeout) -> Result<NextTimeout, ureq::Error> {
-        let Some((at, reason)) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(timeout) };
-        let left = at.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ureq::Error::Timeout(reason));
+impl Until {
+    /// Returns the time that is left; `None`: for ever. Errors: TimedOut: there is none.
+    pub fn left(&self) -> io::Result<Option<Duration>> {
+        let Some(at) = self.at else { return Ok(None) };
+        match at.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(self.late()),
+            left => Ok(Some(left)),
         }
-        if left < *timeout.after {
-            (timeout.after, timeout.reason) = (left.into(), reason);
-        }
-        Ok(timeout)
+    }
+
+    /// Makes the error for a wait that was in vain.
+    pub fn late(&self) -> io::Error {
+        io::Error::new(io::ErrorKind::TimedOut, Late(self.wait))
     }
 }
 
-impl<In: Transport> Connector<In> for Watch {
-    type Out = Watched<In>;
-
-    fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, ureq::Error> {
-        Ok(chained.map(|inner| Watched { inner, watch: self.clone() }))
-    }
-}
-
-/// A connection whose every wait for input is watched.
+/// Says inside an I/O error which wait was in vain.
 #[derive(Debug)]
-pub(super) struct Watched<In> {
-    inner: In,
-    watch: Watch,
-}
+pub(super) struct Late(pub Wait);
 
-impl<In: Transport> Transport for Watched<In> {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        self.inner.buffers()
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.inner.transmit_output(amount, timeout)
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let timeout = self.watch.shorten(timeout)?;
-        self.inner.await_input(timeout)
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.inner.is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        self.inner.is_tls()
+impl fmt::Display for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("too late")
     }
 }
+
+impl std::error::Error for Late {}
 
 #[cfg(test)]
 mod tests {
@@ -135,7 +116,7 @@ mod tests {
 
     fn timeouts(bytes_per_sec: u64) -> Timeouts {
         let ms = Duration::from_millis;
-        Timeouts { connect: ms(1), headers: ms(1), stall: ms(1), document: ms(120), body: ms(300_000), bytes_per_sec }
+        Timeouts { connect: ms(1), headers: ms(1), stall: ms(1), document: ms(1200), body: ms(300_000), bytes_per_sec }
     }
 
     #[test]
@@ -148,26 +129,23 @@ mod tests {
             let limit = Limit::body(&timeouts(rate), size_bytes);
             assert_eq!((limit.allowed.as_secs(), limit.words().as_str()), (secs, words));
         }
-        assert_eq!(Limit::document(&timeouts(1)).words(), "not complete after 0.12 s");
+        assert_eq!(Limit::document(&timeouts(1)).words(), "not complete after 1.2 s");
         // Whatever a document announces, there is no overflow.
         for (rate, size_bytes) in [(0, u64::MAX), (1, u64::MAX), (1, i64::MAX as u64)] {
-            Watch::default().begin_read(Limit::body(&timeouts(rate), size_bytes), Duration::MAX);
+            let until = Limit::body(&timeouts(rate), size_bytes).within(Duration::MAX, Wait::Data);
+            assert!(until.left().is_ok());
         }
     }
 
     #[test]
     fn a_wait_ends_at_whichever_comes_first() {
-        let watch = Watch::default();
         let hour = Duration::from_secs(3600);
-        let free = NextTimeout::default();
-        assert_eq!(watch.shorten(free).unwrap(), free);
         let limit = Limit::body(&timeouts(1), 0);
-        for (stall, reason) in [(hour, Timeout::RecvBody), (Duration::from_secs(9), Timeout::PerRead)] {
-            watch.begin_read(limit, stall);
-            let got = watch.shorten(free).unwrap();
-            assert!(got.reason == reason && *got.after <= stall, "{got:?}");
+        for (stall, wait) in [(hour, Wait::Whole), (Duration::MAX, Wait::Whole), (Duration::from_secs(9), Wait::Data)] {
+            let until = limit.within(stall, Wait::Data);
+            assert!(until.wait == wait && until.left().unwrap().unwrap() <= stall, "{until:?}");
         }
-        watch.begin_read(limit, Duration::ZERO);
-        assert!(matches!(watch.shorten(free), Err(ureq::Error::Timeout(Timeout::PerRead))));
+        let late = limit.within(Duration::ZERO, Wait::Answer).left().unwrap_err();
+        assert_eq!(late.get_ref().and_then(|e| e.downcast_ref::<Late>()).unwrap().0, Wait::Answer);
     }
 }

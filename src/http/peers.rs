@@ -4,10 +4,9 @@
 //! site, or on this machine, that it could not reach itself.
 //! Must never: judge a name by itself, since its owner says what it means.
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use ureq::unversioned::transport::{ConnectionDetails, Connector, Transport};
 
 /// Most servers that are remembered: more than one run ever talks to.
 const MAX_SEEN: usize = 16;
@@ -69,41 +68,31 @@ impl Peers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).allowed = None;
     }
 
-    /// Errors: the first address on a network that is not allowed now.
-    fn note(&self, host: &str, addresses: impl Iterator<Item = IpAddr>) -> Result<(), IpAddr> {
+    /// Says whether a connection to this address may be used now.
+    pub fn may(&self, address: IpAddr) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).may(network_of(address))
+    }
+
+    /// Remembers where a host is. Input: none: a proxy knows, and decides.
+    /// Errors: Source: one of its addresses is on a network that is not allowed now.
+    pub fn note(&self, host: &str, addresses: &[IpAddr]) -> Result<()> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut networks = Vec::new();
-        for address in addresses {
-            let network = network_of(address);
-            let refused = state.allowed.as_ref().is_some_and(|a| network != Network::Public && !a.contains(&network));
-            if refused {
-                return Err(address);
-            }
-            networks.push(network);
+        if let Some(address) = addresses.iter().find(|a| !state.may(network_of(**a))) {
+            let why = format!("{host} is {address}, on a network that the registry is not on");
+            return Err(Error::new(Kind::Source, why).at("connect to", "the token server"));
         }
         state.seen.retain(|(seen, _)| seen != host);
         if state.seen.len() >= MAX_SEEN {
             state.seen.remove(0);
         }
-        state.seen.push((host.to_owned(), networks));
+        state.seen.push((host.to_owned(), addresses.iter().map(|a| network_of(*a)).collect()));
         Ok(())
     }
 }
 
-impl<In: Transport> Connector<In> for Peers {
-    type Out = In;
-
-    /// Comes first in the chain: what is refused here is not connected to.
-    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<In>, ureq::Error> {
-        let host = details.uri.host().unwrap_or_default();
-        // Behind a proxy there are no addresses: the proxy decides.
-        match self.note(host, details.addrs.iter().map(|a| a.ip())) {
-            Ok(()) => Ok(chained),
-            Err(address) => {
-                let why = format!("{host} is {address}, on a network that the registry is not on");
-                Err(ureq::Error::Other(Box::new(Error::new(Kind::Source, why).at("connect to", "the token server"))))
-            }
-        }
+impl State {
+    fn may(&self, network: Network) -> bool {
+        network == Network::Public || self.allowed.as_ref().is_none_or(|allowed| allowed.contains(&network))
     }
 }
 
@@ -141,20 +130,21 @@ mod tests {
     #[test]
     fn a_confined_client_reaches_public_addresses_and_the_hosts_own_networks() {
         let peers = Peers::default();
-        let ip = |text: &str| std::iter::once(text.parse::<IpAddr>().unwrap());
-        assert!(peers.note("r", ip("10.0.0.1")).is_ok());
+        let ip = |text: &str| text.split(' ').map(|a| a.parse::<IpAddr>().unwrap()).collect::<Vec<_>>();
+        assert!(peers.note("r", &ip("10.0.0.1")).is_ok());
         peers.confine_to_networks_of("r");
-        assert!(peers.note("t", ip("10.9.9.9")).is_ok());
-        assert!(peers.note("t", ip("192.0.2.1")).is_ok());
-        assert!(peers.note("t", ip("127.0.0.1")).is_err());
+        assert!(peers.note("t", &ip("10.9.9.9")).is_ok());
+        assert!(peers.note("t", &ip("192.0.2.1")).is_ok());
+        assert!(peers.note("t", &ip("127.0.0.1")).is_err());
+        assert!(peers.may(ip("10.9.9.9")[0]) && !peers.may(ip("169.254.169.254")[0]));
         // One address of several is enough.
-        assert!(peers.note("t", ip("192.0.2.1").chain(ip("169.254.169.254"))).is_err());
+        assert!(peers.note("t", &ip("192.0.2.1 169.254.169.254")).is_err());
         peers.confine_to_networks_of("unknown");
-        assert!(peers.note("t", ip("10.9.9.9")).is_err());
+        assert!(peers.note("t", &ip("10.9.9.9")).is_err());
         peers.set_free();
-        assert!(peers.note("t", ip("127.0.0.1")).is_ok());
+        assert!(peers.note("t", &ip("127.0.0.1")).is_ok());
         for host in 0..1000 {
-            assert!(peers.note(&host.to_string(), ip("10.0.0.1")).is_ok());
+            assert!(peers.note(&host.to_string(), &ip("10.0.0.1")).is_ok());
         }
         assert!(peers.0.lock().unwrap().seen.len() <= MAX_SEEN);
     }

@@ -1,8 +1,13 @@
 //! Which proxy a request goes through, by `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`. Pure.
 //!
-//! Must never: send a request for this machine through a proxy.
+//! Must never: send a request for this machine through a proxy, or show a proxy's password.
 
-use crate::url::is_loopback;
+use super::answer::Failure;
+use super::{retry, wire};
+use crate::base64;
+use crate::credentials::Secret;
+use crate::error::{Error, Kind, Result};
+use crate::url::{Url, is_loopback, parse_authority};
 use std::net::IpAddr;
 
 /// Holds what the environment says.
@@ -37,6 +42,80 @@ impl ProxyEnv {
         let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
         is_loopback(host) || self.none.split(',').any(|entry| covers(entry.trim(), bare, port))
     }
+}
+
+/// Port of a proxy that names none. Source: Go's `httpproxy`.
+const DEFAULT_PORT: u16 = 80;
+
+/// A proxy: spoken to in plain HTTP, whatever goes through it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Proxy {
+    pub host: String,
+    pub port: u16,
+    /// Value of Proxy-Authorization.
+    pub authorization: Option<Secret>,
+}
+
+impl Proxy {
+    /// Reads `[http://][user[:password]@]host[:port][/]`, user and password percent-encoded. Input: `name`: the
+    /// variable, for the error.
+    /// Errors: Config: it is none, or of another kind; nothing of it is shown.
+    pub fn parse(text: &str, name: &str) -> Result<Proxy> {
+        let bad =
+            |why: &str| Error::new(Kind::Config, why).at("read", name).hint("as in http://user:password@host:3128");
+        let rest = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+            Some(_) => return Err(bad("only proxies that are spoken to by http:// are known here")),
+            None => text,
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (user, authority) = rest.rsplit_once('@').map_or((None, rest), |(user, rest)| (Some(user), rest));
+        let (host, port) = parse_authority(authority).map_err(bad)?;
+        let decoded = |user: &str| {
+            let (user, password) = user.split_once(':').unwrap_or((user, ""));
+            Some([decode(user)?, b":".to_vec(), decode(password)?].concat())
+        };
+        let authorization = match user {
+            None => None,
+            Some(user) => {
+                let pair = decoded(user).ok_or_else(|| bad("a percent sign without two digits"))?;
+                Some(Secret::new(format!("Basic {}", base64::encode(&pair))))
+            }
+        };
+        Ok(Proxy { host, port: port.unwrap_or(DEFAULT_PORT), authorization })
+    }
+
+    /// Makes the failure for a proxy that does not connect us.
+    pub fn refused(&self, status: u16, url: &Url) -> Failure {
+        let why = format!("the proxy {} answered {status} {}", self.host, wire::reason(status));
+        let error = Error::new(Kind::Network, why).at("fetch", url);
+        let error = match (status, &self.authorization) {
+            (407, None) => error.hint("it wants a user and a password: http://user:password@host:port"),
+            (407, Some(_)) => error.hint("it does not take this user and password"),
+            (403, _) => error.hint("its rules do not let this host or port through"),
+            _ => error,
+        };
+        Failure { error, is_passing: retry::is_passing(status), asked: None }
+    }
+}
+
+/// Decodes percent-encoding. Source: RFC 3986, section 2.1.
+fn decode(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        out.push(match (first, after) {
+            (b'%', [high, low, after @ ..]) => {
+                rest = after;
+                let digit = |b: &u8| (*b as char).to_digit(16);
+                (digit(high)? * 16 + digit(low)?) as u8
+            }
+            (b'%', _) => return None,
+            _ => *first,
+        });
+    }
+    Some(out)
 }
 
 fn covers(entry: &str, host: &str, port: u16) -> bool {
@@ -127,5 +206,31 @@ mod tests {
         assert!(!ProxyEnv::default().is_direct("anything", 1));
         let zero = ProxyEnv { none: "0.0.0.0/0".into(), ..ProxyEnv::default() };
         assert!(zero.is_direct("192.0.2.1", 1) && !zero.is_direct("[2001:db8::1]", 1));
+    }
+
+    #[test]
+    fn a_proxys_address_in_each_form() {
+        let parse = |text: &str| Proxy::parse(text, "HTTP_PROXY");
+        for (text, host, port, pair) in [
+            ("http://proxy.example:3128", "proxy.example", 3128, None),
+            ("HTTP://Proxy.Example/", "proxy.example", 80, None),
+            ("10.0.0.1:8080", "10.0.0.1", 8080, None),
+            ("http://[fd00::1]:3128", "[fd00::1]", 3128, None),
+            ("http://u:p@h:1", "h", 1, Some("u:p")),
+            ("u@h", "h", 80, Some("u:")),
+            ("http://d%5Cu:p%40%3a:x@h:1", "h", 1, Some("d\\u:p@::x")),
+        ] {
+            let proxy = parse(text).unwrap();
+            assert_eq!((proxy.host.as_str(), proxy.port), (host, port), "{text}");
+            let want = pair.map(|pair| format!("Basic {}", base64::encode(pair.as_bytes())));
+            assert_eq!(proxy.authorization.map(|a| a.reveal().to_owned()), want, "{text}");
+        }
+        for text in
+            ["https://h:1", "socks5://h", "http://", "http://u:hunter2@", "u:hunter2%@h", "http://h:0", "h/path"]
+        {
+            let e = parse(text).unwrap_err();
+            assert!(e.kind() == Kind::Config && e.to_string().starts_with("read HTTP_PROXY: "), "{e}");
+            assert!(!e.to_string().contains("hunter2"), "{e}");
+        }
     }
 }

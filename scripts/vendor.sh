@@ -68,7 +68,7 @@ for p in json.load(sys.stdin)["packages"]:
 }
 
 fill() {
-    set -- --locked --versioned-dirs
+    set -- --locked --versioned-dirs --no-delete
     # A release build compiles std as well (scripts/build.sh): its crates have to be there too.
     cargo=cargo
     for rustc in /usr/bin/rustc rustc; do
@@ -80,7 +80,8 @@ fill() {
             break
         fi
     done
-    rm -rf "$REPO/vendor/.complete"
+    # By ourselves: newer cargos take away the files beside the crates as well.
+    rm -rf "$REPO/vendor/.complete" "$REPO"/vendor/*/
     # std's manifest has unstable keys.
     RUSTC_BOOTSTRAP=1 "$cargo" vendor "$@" "$REPO/vendor" >/dev/null
     # A directory, since those are what .gitignore leaves out below vendor/.

@@ -45,9 +45,9 @@ fn blobs_that_are_not_what_was_announced() {
     let faults: [(&str, Lie, i32, &str, &str); 8] = [
         ("breaks off", |r| r.body.truncate(700_000), 6, "network", "download"),
         ("breaks off at once", |r| r.body.clear(), 6, "network", "download"),
-        ("short and honest", |r| resize(r, -1, true), 5, "digest", "the server sends"),
-        ("short, no length", |r| resize(r, -1, false), 6, "network", "it ended after"),
-        ("long and honest", |r| resize(r, 1, true), 5, "digest", "the server sends"),
+        ("short and honest", |r| resize(r, -1, true), 5, "digest", " sends "),
+        ("short, no length", |r| resize(r, -1, false), 6, "network", "closed before the end"),
+        ("long and honest", |r| resize(r, 1, true), 5, "digest", " sends "),
         ("long, no length", |r| resize(r, 1, false), 5, "digest", "longer than"),
         ("one bit", |r| r.body[500_000] ^= 4, 5, "digest", "expected was sha256:"),
         ("absent", |r| *r = Reply::status(404), 6, "network", "404"),
@@ -58,9 +58,14 @@ fn blobs_that_are_not_what_was_announced() {
             let server = lying(&release, name, change);
             machine.apply(&["--server", &server.url()]).expect(code, &[word]);
             assert!(server.seen().iter().any(|path| path.ends_with(name)), "{what}: nothing was injected");
-            // What is refused by its length alone, or is not there, costs the slot nothing: both files are asked for first.
-            let before_any_byte = ["the server sends", "404"].contains(&word);
-            let target = if before_any_byte { Left::Untouched } else { Left::Invalid };
+            // What is refused by its length alone, or is not there, costs the slot nothing. The kernel is asked for when
+            // the slot is mounted, to go on from what an earlier run left.
+            let before_any_byte = [" sends ", "404"].contains(&word);
+            let target = match (before_any_byte, name) {
+                (true, "vmlinuz") => Left::SameFiles,
+                (true, _) => Left::Untouched,
+                (false, _) => Left::Invalid,
+            };
             machine.assert_unharmed(&what, "failed", kind, target);
             assert_eq!(machine.root.state_field("to_version"), "2.0.0");
             machine.assert_recovers(&what);
@@ -93,8 +98,8 @@ fn blobs_on_a_medium_that_was_tampered_with() {
         let medium = Medium::new(machine.disk.dir(), &release);
         spoil(&medium.blob(&release.ours().kernel));
         machine.apply(&["--layout", medium.path()]).expect(code, &[word]);
-        // All but the bit is seen before the slot is touched.
-        let target = if what == "one bit" { Left::Invalid } else { Left::Untouched };
+        // All but the bit is seen before a file in the slot is touched.
+        let target = if what == "one bit" { Left::Invalid } else { Left::SameFiles };
         machine.assert_unharmed(what, "failed", kind, target);
         machine.assert_recovers(what);
     }

@@ -28,6 +28,11 @@ fn written_bytes(child: &Child) -> Option<u64> {
     io.lines().find_map(|l| l.strip_prefix("wchar: ")?.parse().ok())
 }
 
+/// What an unproven file is called: by what it is to be, so that only the same file goes on from it.
+fn part_name(name: &str, bytes: &[u8]) -> String {
+    format!("{name}.part-{}", &sha256(bytes)[..16])
+}
+
 fn quiet(mut agent: Command) -> Child {
     agent.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
@@ -91,8 +96,8 @@ fn killed_while_the_source_is_slow() {
     for (name, held_at, phase, part) in [
         ("latest.json", 30, "checking", None),
         ("vmlinuz", 0, "downloading", None),
-        ("vmlinuz", 1_000_000, "downloading", Some("vmlinuz.part")),
-        ("kubesolo-os.gz", 700_000, "downloading", Some("kubesolo-os.gz.part")),
+        ("vmlinuz", 1_000_000, "downloading", Some(part_name("vmlinuz", &release.ours().kernel))),
+        ("kubesolo-os.gz", 700_000, "downloading", Some(part_name("kubesolo-os.gz", &release.ours().initramfs))),
     ] {
         let (machine, what) = (Machine::new(), format!("{name} at {held_at}"));
         let (served, document) = (release.clone(), release.latest_json());
@@ -111,7 +116,7 @@ fn killed_while_the_source_is_slow() {
         assert_sound(&machine, &release, &what);
         assert_eq!(machine.root.state_field("phase"), phase, "{what}");
         if let Some(part) = part {
-            let length = machine.disk.file(B, part).unwrap_or_else(|| panic!("{what}: no {part}")).len();
+            let length = machine.disk.file(B, &part).unwrap_or_else(|| panic!("{what}: no {part}")).len();
             assert!(length >= held_at && machine.disk.file(B, "slot.json").is_none(), "{what}: {length}");
         }
         machine.root.agent(&["status"]).expect(0, &["was cut off"]);
@@ -175,6 +180,20 @@ fn killed_at_every_step_that_changes_a_disk() {
     println!("{activated} had a whole slot");
 }
 
+/// Bytes of a release that slot B does not hold.
+fn left_to_write(machine: &Machine, release: &Release) -> u64 {
+    let names = machine.disk.names(B);
+    let (kernel, initramfs) = (&release.ours().kernel, &release.ours().initramfs);
+    let left = [("vmlinuz", kernel), ("kubesolo-os.gz", initramfs)].map(|(name, bytes)| {
+        let file = |name: &str| names.iter().find(|n| *n == name).and_then(|n| machine.disk.file(B, n));
+        match file(name).filter(|there| there == bytes) {
+            Some(_) => 0,
+            None => bytes.len() - file(&part_name(name, bytes)).map_or(0, |part| part.len()),
+        }
+    });
+    left.iter().sum::<usize>() as u64
+}
+
 #[test]
 fn killed_at_random_moments_again_and_again() {
     if !(need_disks() && need("oras")) {
@@ -183,16 +202,18 @@ fn killed_at_random_moments_again_and_again() {
     let seed: u64 = std::env::var("KILL_SEED").map_or(u64::from(std::process::id()), |s| s.parse().unwrap());
     println!("KILL_SEED={seed}");
     let machine = Machine::new();
-    let release = Release::new("2.0.0");
-    let medium = Medium::new(machine.disk.dir(), &release);
-    let total = (release.ours().kernel.len() + release.ours().initramfs.len()) as u64;
-    let (mut x, mut landed) = (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, 0);
+    // Two, since a whole one in the slot leaves nothing to do.
+    let releases = ["2.0.0", "2.0.1"].map(Release::new);
+    let media = releases.each_ref().map(|r| Medium::new(machine.disk.dir(), r));
+    let (mut which, mut x, mut landed) = (0, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, 0);
     for round in 0..RANDOM_KILLS {
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
-        // Also a little before the first byte and after the last one.
-        let threshold = x % (total + total / 20);
+        let (release, medium) = (&releases[which], &media[which]);
+        // A run goes on where the last one stopped: what is left is what can be cut off. Also a little more than that.
+        let left = left_to_write(&machine, release);
+        let threshold = x % (left + left / 20 + 1);
         let what = format!("seed {seed}, round {round}, after {threshold} bytes");
         let mut child = quiet(machine.root.command(&["apply", "--layout", medium.path()]));
         while child.try_wait().unwrap().is_none() && written_bytes(&child).is_some_and(|n| n < threshold) {
@@ -201,14 +222,14 @@ fn killed_at_random_moments_again_and_again() {
         let _ = child.kill();
         let killed = child.wait().unwrap().signal() == Some(SIGKILL);
         landed += u32::from(killed);
-        assert_sound(&machine, &release, &what);
+        assert_sound(&machine, release, &what);
         if !killed {
-            // It was faster: begin anew, so that the next one has something to do.
-            fs::remove_file(machine.root.path("var/lib/kubesolo/update/state.json")).unwrap();
+            // It was faster: the other one next.
+            which = 1 - which;
         }
     }
     println!("{landed} of {RANDOM_KILLS} were killed before they ended");
     assert!(landed >= RANDOM_KILLS as u32 / 2, "only {landed} of {RANDOM_KILLS} were killed in time");
-    assert_next_run_succeeds(&machine, &release, &["--layout", medium.path()], "in the end");
+    assert_next_run_succeeds(&machine, &releases[which], &["--layout", media[which].path()], "in the end");
     machine.root.agent(&["activate"]).expect(0, &["slot B is active"]);
 }

@@ -9,6 +9,8 @@ use super::root::{Root, Run};
 pub enum Left {
     /// Every byte as before.
     Untouched,
+    /// It was mounted; every file in it is as before.
+    SameFiles,
     /// Something was written: no record then.
     Invalid,
 }
@@ -19,6 +21,7 @@ pub struct Machine {
     pub root: Root,
     pub running: Vec<u8>,
     pub target: Vec<u8>,
+    files: Vec<(String, Option<Vec<u8>>)>,
     pub blocks: [Vec<u8>; 2],
 }
 
@@ -28,7 +31,8 @@ impl Machine {
         let root = Root::new(&disk);
         root.set_boot_variables(&["boot_canary=1"]);
         let (running, target, blocks) = (disk.bytes(A), disk.bytes(B), root.blocks());
-        Machine { disk, root, running, target, blocks }
+        let files = files(&disk);
+        Machine { disk, root, running, target, files, blocks }
     }
 
     pub fn apply(&self, source: &[&str]) -> Run {
@@ -46,6 +50,7 @@ impl Machine {
         assert!(!self.disk.needs_recovery(B), "{what}: the journal is not empty");
         match target {
             Left::Untouched => assert!(self.disk.bytes(B) == self.target, "{what}: slot B was written"),
+            Left::SameFiles => assert!(files(&self.disk) == self.files, "{what}: files in slot B were changed"),
             Left::Invalid => {
                 assert_eq!(self.disk.file(B, "slot.json"), None, "{what}");
                 let status = self.root.agent(&["status", "--json"]).expect(0, &[]);
@@ -68,4 +73,9 @@ impl Machine {
         assert!(self.disk.bytes(A) == self.running, "{what}");
         self.root.agent(&["activate"]).expect(0, &["slot B is active"]);
     }
+}
+
+/// Names and contents in slot B.
+fn files(disk: &Disk) -> Vec<(String, Option<Vec<u8>>)> {
+    disk.names(B).into_iter().map(|name| (name.clone(), disk.file(B, &name))).collect()
 }

@@ -132,7 +132,7 @@ fn a_link_in_the_way_is_not_followed() {
 #[test]
 fn what_an_earlier_run_left_is_hashed_and_not_trusted() {
     let dir = tempfile::tempdir().unwrap();
-    let bytes: Vec<u8> = (0..600_000u32).map(|i| (i * 7 >> 5) as u8).collect();
+    let bytes: Vec<u8> = (0..600_000u32).map(|i| ((i * 7) >> 5) as u8).collect();
     let expected = record_of(&bytes);
     let part = Part { name: KERNEL, expected: &expected, is_gzip: false };
     let path = dir.path().join(part.unproven_name());
@@ -144,7 +144,7 @@ fn what_an_earlier_run_left_is_hashed_and_not_trusted() {
             fs::rename(dir.path().join(KERNEL), &path).unwrap();
         }
         assert_eq!(left_over(dir.path(), &part), cut as u64);
-        invalidate(dir.path(), &[], &[part.clone()]).unwrap();
+        invalidate(dir.path(), &[], std::slice::from_ref(&part)).unwrap();
         write(dir.path(), &part, cut as u64, &mut &bytes[cut..], &mut |_| {}).unwrap();
         assert!(fs::read(dir.path().join(KERNEL)).unwrap() == bytes && !path.exists());
         // One bit of what was there is wrong: refused, and not gone on from again.

@@ -178,7 +178,7 @@ fn a_registry_over_tls_needs_the_right_ca_name_and_time() {
 }
 
 #[test]
-fn tls_1_3_with_an_rsa_key_and_p_384_works_and_older_does_not() {
+fn tls_1_2_with_an_rsa_key_and_p_384_works_and_older_does_not() {
     if !need("openssl") {
         return;
     }
@@ -188,11 +188,16 @@ fn tls_1_3_with_an_rsa_key_and_p_384_works_and_older_does_not() {
     std::fs::write(dir.path().join("latest.json"), latest_json(&Files::new(dir.path(), "amd64"), "files-amd64/"))
         .unwrap();
     for (args, word) in [
-        (&["-tls1_2", "-groups", "P-384"][..], Some("TLS")),
+        (&["-tls1_2", "-groups", "P-384"][..], None),
         (&["-tls1_3", "-groups", "P-384", "-ciphersuites", "TLS_AES_256_GCM_SHA384"], None),
         // Left out on purpose: docs/decisions/0001.
         (&["-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"], Some("handshake failure")),
         (&["-tls1_3", "-ciphersuites", "TLS_AES_128_GCM_SHA256"], None),
+        // As above: 0004. P-256 is there wherever TLS 1.3 is kept to.
+        (&["-tls1_3", "-groups", "X25519"], Some("handshake failure")),
+        (&["-tls1_3", "-groups", "X25519:P-256"], None),
+        (&["-tls1_2", "-cipher", "ECDHE-RSA-AES256-GCM-SHA384"], None),
+        (&["-tls1_2", "-cipher", "AES128-GCM-SHA256"], Some("TLS")),
         (&["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], Some("TLS")),
     ] {
         let mut server = command("openssl");

@@ -214,6 +214,8 @@ sectors_written() { awk '{ print $7 }' "/sys/class/block/$(basename "$DEVICE")p3
 # apply NAME TAG: on a machine that never saw the artifact. Holds the result against the device's own count.
 apply() {
     rm -rf root/var/lib/kubesolo/update
+    # What lies in the slot already is not fetched again.
+    for file in vmlinuz kubesolo-os.gz; do quietly debugfs -w -R "rm $file" "${DEVICE}p3"; done
     sync -f .
     before=$(sectors_written)
     timed "$1" "$BINARY" apply --root root --registry "$REPOSITORY:$2" --json >answer

@@ -3,25 +3,37 @@
 
 mod support;
 
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 use support::disk::{architecture, need_disks};
-use support::hostile::{Ask, Length, Reply, Step};
+use support::hostile::{Ask, Hostile, Length, Reply, Step};
 use support::hostile_table::{
-    INDEX_TYPE, MANIFEST_TYPE, Published, Row, TOKEN, assert_listed, hold_all, index, manifest, row,
+    INDEX_TYPE, MANIFEST_TYPE, PUBLISHED, Published, Row, TOKEN, apply, assert_listed, hold_all, index, manifest, row,
 };
+use support::machine::{Left, Machine};
+use support::registry::{Ca, Guard};
 use support::release::sha256;
+use support::{command, need};
 
 const MIB: usize = 1 << 20;
 const DRIP: Duration = Duration::from_millis(100);
 /// One second of silence, two for everything.
 const HASTY: &str = "retries = 0\nstall_timeout = 1\ndownload_timeout = 2";
 
+/// The same, but whoever drips is not silent.
+const PATIENT: &str = "retries = 0\nstall_timeout = 9\ndownload_timeout = 2";
+
+type Make = fn(&Published, &Ask) -> Reply;
+
 fn bytes(text: &str) -> Vec<u8> {
     text.as_bytes().to_vec()
 }
 
 /// The same fault in a manifest and in a `latest.json`.
-fn both(name: &str, make: fn(&Published, &Ask) -> Reply, finish: fn(Row) -> Row) -> Vec<Row> {
+fn both(name: &str, make: Make, finish: fn(Row) -> Row) -> Vec<Row> {
     let http = row(format!("{name}, latest.json"), make).http();
     vec![finish(row(format!("{name}, manifest"), make)), finish(http)]
 }
@@ -176,12 +188,19 @@ fn field_rows() -> Vec<Row> {
 /// Two readers of one document must not see two things.
 fn duplicate_rows() -> Vec<Row> {
     let manifest_of = |name: &str, from: &'static str, to: &'static str| {
-        row(format!("{name} twice, manifest"), move |p, _| manifest(&changed(&p.manifest, from, to))).says(&["twice"])
+        row(format!("{name} twice, manifest"), move |p, a| match a.path.as_str() {
+            "/v2/os/manifests/v1" => manifest(&changed(&p.manifest, from, to)),
+            _ => p.honest(a),
+        })
+        .says(&["twice"])
     };
     let latest_of = |name: &str, from: &'static str, to: &'static str| {
-        row(format!("{name} twice, latest.json"), move |p, _| Reply::ok(changed(&p.latest, from, to)))
-            .http()
-            .says(&["twice"])
+        row(format!("{name} twice, latest.json"), move |p, a| match a.path.as_str() {
+            "/latest.json" => Reply::ok(changed(&p.latest, from, to)),
+            _ => p.honest(a),
+        })
+        .http()
+        .says(&["twice"])
     };
     vec![
         manifest_of("layers", "\"layers\":", "\"layers\":[],\"layers\":"),
@@ -312,10 +331,10 @@ fn slow_rows() -> Vec<Row> {
         |p, a| p.honest(a).then(100, vec![Step::Stall]),
         |r| hasty(r).says(&["no data for 1 s"]),
     ));
-    rows.extend(both("slow head", head, |r| hasty(r).conf("retries = 0\nstall_timeout = 9\ndownload_timeout = 2")));
-    rows.extend(both("slow body", body, |r| hasty(r).says(&["not complete after 2 s"])));
-    rows.extend(both("slow chunk line", line, |r| hasty(r).says(&["not complete after 2 s"])));
-    rows.extend(both("slow trailer", trailer, |r| hasty(r).says(&["not complete after 2 s"])));
+    for (name, make) in [("head", head as Make), ("body", body), ("chunk line", line), ("trailer", trailer)] {
+        let dripping = |r: Row| r.conf(PATIENT).network().says(&["2 s"]);
+        rows.extend(both(&format!("slow {name}"), make, dripping));
+    }
     rows
 }
 
@@ -325,43 +344,50 @@ fn hasty(row: Row) -> Row {
 
 /// What stands before a body.
 fn head_rows() -> Vec<Row> {
-    let raw =
-        |name: &'static str, make: fn() -> Vec<Step>| row(name, move |_, _| Reply::raw(make())).conf(HASTY).network();
+    let raw = |name: &'static str, word: &str, make: fn() -> Vec<Step>| {
+        row(name, move |_, _| Reply::raw(make())).conf(HASTY).network().says(&[word])
+    };
     let said = |name: &'static str, length: &'static str| {
-        row(name, move |p, a| p.honest(a).says(length)).conf(HASTY).network()
+        row(name, move |p, a| p.honest(a).says(length)).conf(HASTY).network().says(&["length"])
     };
     vec![
-        raw("header bomb: one of 1 MiB", || {
+        raw("header bomb: one of 1 MiB", "header", || {
             vec![Step::Send(bytes("HTTP/1.1 200 OK\r\nX: ")), Step::Send(vec![b'x'; MIB])]
         }),
-        raw("header bomb: one without end", || {
+        raw("header bomb: one without end", "header", || {
             vec![Step::Send(bytes("HTTP/1.1 200 OK\r\nX: ")), Step::Flood(vec![b'x'; 4096])]
         }),
-        raw("header bomb: 10000 headers", || {
+        raw("header bomb: 10000 headers", "headers", || {
             vec![Step::Send(bytes("HTTP/1.1 200 OK\r\n")), Step::Send(bytes("X: y\r\n").repeat(10_000))]
         }),
-        raw("header bomb: headers without end", || {
+        raw("header bomb: headers without end", "headers", || {
             vec![Step::Send(bytes("HTTP/1.1 200 OK\r\n")), Step::Flood(bytes("X: y\r\n").repeat(100))]
         }),
-        raw("100 Continue without end", || vec![Step::Flood(bytes("HTTP/1.1 100 Continue\r\n\r\n").repeat(10))]),
-        raw("not HTTP", || vec![Step::Send(bytes("SSH-2.0-OpenSSH_9.9\r\n"))]),
-        raw("zeros without end", || vec![Step::Flood(vec![0; 4096])]),
-        raw("status 999999", || vec![Step::Send(bytes("HTTP/1.1 999999 OK\r\nContent-Length: 2\r\n\r\n{}"))]),
-        raw("a chunk of 2^64 bytes and more", || {
+        raw("100 Continue without end", "header", || {
+            vec![Step::Flood(bytes("HTTP/1.1 100 Continue\r\n\r\n").repeat(10))]
+        }),
+        raw("not HTTP", "fetch http://", || vec![Step::Send(bytes("SSH-2.0-OpenSSH_9.9\r\n"))]),
+        raw("zeros without end", "fetch http://", || vec![Step::Flood(vec![0; 4096])]),
+        raw("status 999999", "status", || vec![Step::Send(bytes("HTTP/1.1 999999 OK\r\nContent-Length: 2\r\n\r\n{}"))]),
+        raw("a chunk of 2^64 bytes and more", "chunk", || {
             vec![Step::Send(bytes("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n{}"))]
         }),
-        raw("a chunk of a negative length", || {
+        raw("a chunk of a negative length", "chunk", || {
             vec![Step::Send(bytes("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n"))]
         }),
         said("Content-Length -5", "-5"),
         said("Content-Length of 2^64", "18446744073709551616"),
         said("Content-Length that is no number", "0x10"),
-        row("two Content-Lengths", |p, a| p.honest(a).header("Content-Length", "5")).conf(HASTY).network(),
+        row("two Content-Lengths", |p, a| p.honest(a).header("Content-Length", "5"))
+            .conf(HASTY)
+            .network()
+            .says(&["length"]),
         row("a control character in the status line", |_, _| {
             Reply::raw(vec![Step::Send(bytes("HTTP/1.1 404 \x1b[31mX\r\nContent-Length: 0\r\n\r\n"))])
         })
         .conf(HASTY)
-        .network(),
+        .network()
+        .says(&["fetch http://"]),
         row("an escape in an error document", |_, _| {
             Reply::new(404, r#"{"errors":[{"code":"\u001b[31mRED","message":"\u001b]0;x\u0007"}]}"#)
         })
@@ -390,11 +416,11 @@ fn retry_rows() -> Vec<Row> {
             .network()
             .says(&["reset"])
             .most(2),
-        row("closed at once", |_, _| Reply::raw(vec![])).conf("retries = 1").network().most(2),
+        row("closed at once", |_, _| Reply::raw(vec![])).conf("retries = 1").network().says(&["manifests/v1"]).most(2),
         row("reset in the document", |p, a| p.honest(a).then(50, vec![Step::Reset]))
             .conf("retries = 1")
             .network()
-            .says(&["reset"])
+            .says(&["manifests/v1"])
             .most(2),
     ]
 }
@@ -436,7 +462,7 @@ fn redirect_rows() -> Vec<Row> {
         to("redirect with user and password", |a| format!("http://a:b@{}/x", a.other)).says(&["user name or password"]),
         to("redirect to 9000 bytes", |_| format!("/{}", "x".repeat(9000))).says(&["redirect"]),
         to("redirect to no URL", |_| "http://[::1".into()).says(&["redirect"]),
-        row("HTML after a redirect, manifest", login).says(&["text/html"]).most(2),
+        row("HTML after a redirect, manifest", login).says(&["not valid JSON"]).most(2),
         row("HTML after a redirect, latest.json", login).http().says(&["not valid JSON"]).most(2),
         row("HTML in place of the document, latest.json", move |_, _| Reply::ok(html)).http().says(&["not valid JSON"]),
     ];
@@ -446,7 +472,7 @@ fn redirect_rows() -> Vec<Row> {
         (_, false) => Reply::redirect(&format!("http://{}{}", a.other, a.path)),
         _ => p.honest(a),
     };
-    rows.push(row("redirects of everything to another host, with credentials", asks_first).says(&["staged"]).works(8));
+    rows.push(row("redirects of everything to another host, with credentials", asks_first).says(&["staged"]).works(9));
     let by_name = |p: &Published, a: &Ask| match (&a.authorization, a.path.starts_with("/elsewhere")) {
         (None, false) => Reply::new(401, "").header("WWW-Authenticate", "Basic realm=\"x\""),
         (_, false) => Reply::redirect(&format!("http://localhost:{}/elsewhere", a.here.rsplit(':').next().unwrap())),
@@ -593,6 +619,34 @@ fn hostile_redirects_and_realms() {
     if need_disks() {
         hold_all([redirect_rows(), auth_rows()].into_iter().flatten().collect());
     }
+}
+
+/// The one row whose server speaks TLS: a real openssl, since the others do not.
+#[test]
+fn a_redirect_from_https_to_plain_http_is_not_followed() {
+    if !(need_disks() && need("openssl")) {
+        return;
+    }
+    let machine = Machine::new();
+    let ca = Ca::new(machine.disk.dir(), "ca");
+    let certificate = ca.issue("server", "IP:127.0.0.1", &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    let plain = Hostile::start(Arc::new(|ask| PUBLISHED.honest(ask)));
+    let answer = format!("HTTP/1.0 302 X\r\nContent-Length: 0\r\nLocation: http://{}/latest.json\r\n\r\n", plain.here);
+    fs::write(machine.disk.dir().join("latest.json"), answer).unwrap();
+    let mut server = command("openssl");
+    server.args(["s_server", "-HTTP", "-accept", "127.0.0.1:0", "-cert"]).arg(&certificate.certificate);
+    server.arg("-key").arg(&certificate.key).current_dir(machine.disk.dir());
+    let server = server.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut server = Guard(server.unwrap());
+    let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
+    let address = lines.find_map(|l| l.unwrap().strip_prefix("ACCEPT ").map(str::to_owned)).unwrap();
+    fs::copy(&ca.certificate, machine.root.path("etc/kubesolo/ca.pem")).unwrap();
+    let source = format!("server = https://{address}\nca_file = /etc/kubesolo/ca.pem");
+    machine.root.configure(&format!("signature = off\nretries = 0\n{source}\n"));
+    apply(&machine).expect(6, &["from https to plain http"]);
+    assert_eq!(plain.seen().len(), 0, "it was followed");
+    machine.assert_unharmed("https to http", "failed", "source", Left::Untouched);
+    machine.assert_recovers("https to http");
 }
 
 #[test]

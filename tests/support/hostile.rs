@@ -273,7 +273,11 @@ impl Shared {
                 bytes.iter().all(|byte| stream.write_all(&[*byte]).is_ok() && self.pause(stream, *pause))
             }
             Step::Flood(bytes) => {
-                while !self.stopping.load(Ordering::SeqCst) && stream.write_all(bytes).is_ok() {}
+                while stream.write_all(bytes).is_ok() {
+                    if self.stopping.load(Ordering::SeqCst) {
+                        break;
+                    }
+                }
                 false
             }
             Step::Stall => {

@@ -1,6 +1,6 @@
 //! The hostile table: what a row is, the honest release that its script spoils, and how a row is held.
 
-use super::disk::{B, architecture};
+use super::disk::{A, B, architecture};
 use super::hostile::{Ask, Hostile, Reply, Script};
 use super::machine::{Left, Machine};
 use super::registry::{INITRAMFS_TYPE, KERNEL_TYPE};
@@ -118,6 +118,8 @@ pub fn part(bytes: &[u8], ask: &Ask) -> Reply {
 pub enum Slot {
     /// Every byte as before.
     Untouched,
+    /// Its file system was mounted; the old version is there, whole.
+    Whole,
     /// No record, and no part of a file.
     Emptied,
     /// No record, and so many bytes of the kernel for the next run.
@@ -269,6 +271,7 @@ impl Row {
         match self.slot {
             Slot::Staged => assert_staged(machine, &self.name),
             Slot::Untouched => machine.assert_unharmed(&self.name, "failed", self.kind, Left::Untouched),
+            Slot::Whole => self.assert_whole(machine),
             Slot::Emptied | Slot::Part(_) | Slot::SomePart => {
                 machine.assert_unharmed(&self.name, "failed", self.kind, Left::Invalid);
                 self.assert_part(machine);
@@ -305,6 +308,19 @@ impl Row {
         }
     }
 
+    /// The file system was mounted, which its superblock notes; nothing else has happened.
+    fn assert_whole(&self, machine: &Machine) {
+        assert!(machine.disk.bytes(A) == machine.running, "{}: the running slot was written", self.name);
+        assert!(machine.root.blocks() == machine.blocks, "{}: the boot variables were written", self.name);
+        assert_eq!(machine.root.state_field("phase"), "failed", "{}", self.name);
+        assert_eq!(machine.root.state_field("last_error_kind"), self.kind, "{}", self.name);
+        machine.disk.wait_unmounted(B);
+        assert_eq!(machine.disk.text(B, "version").as_deref(), Some("1.0.0\n"), "{}", self.name);
+        assert!(!machine.disk.names(B).iter().any(|n| n.contains(".part")), "{}: a part is left", self.name);
+        machine.root.agent(&["verify", "--slot", "B"]).expect(0, &[]);
+        machine.assert_recovers(&self.name);
+    }
+
     fn assert_part(&self, machine: &Machine) {
         let name = part_name();
         let length = machine.disk.file(B, &name).map(|bytes| bytes.len());
@@ -338,7 +354,7 @@ pub fn assert_staged(machine: &Machine, what: &str) {
     assert!(machine.disk.file(B, "vmlinuz").unwrap() == PUBLISHED.kernel, "{what}");
     assert!(machine.disk.file(B, "kubesolo-os.gz").unwrap() == PUBLISHED.initramfs, "{what}");
     assert_eq!(machine.disk.names(B), ["kubesolo-os.gz", "slot.json", "version", "vmlinuz"], "{what}");
-    assert!(machine.disk.bytes(super::disk::A) == machine.running, "{what}: the running slot was written");
+    assert!(machine.disk.bytes(A) == machine.running, "{what}: the running slot was written");
 }
 
 /// Holds every row; says all that fail. Rows that touch nothing share machines, which must work at the end.
@@ -371,10 +387,9 @@ fn hold_pile(pile: &[Row], failed: &Mutex<Vec<String>>) {
             machine = Machine::new();
         }
     }
-    if let Some(row) = pile.iter().rfind(|row| row.slot == Slot::Untouched) {
-        if catch_unwind(AssertUnwindSafe(|| machine.assert_recovers(&row.name))).is_err() {
-            failed.lock().unwrap().push(format!("{}: does not recover", row.name));
-        }
+    let Some(row) = pile.iter().rfind(|row| row.slot == Slot::Untouched) else { return };
+    if catch_unwind(AssertUnwindSafe(|| machine.assert_recovers(&row.name))).is_err() {
+        failed.lock().unwrap().push(format!("{}: does not recover", row.name));
     }
 }
 
@@ -393,4 +408,8 @@ pub fn assert_listed(program: &str, rows: &[Row]) {
     );
     let text = fs::read_to_string(path).unwrap();
     assert!(text.contains(&table), "docs/testing.md lacks this table:\n\n{table}");
+    let counted =
+        |line: &str| line.strip_prefix("`tests/hostile")?.split_once(".rs`, ")?.1.strip_suffix(" rows:")?.parse().ok();
+    let total: usize = text.lines().filter_map(counted).sum();
+    assert!(text.contains(&format!("\n{total} rows in all")), "docs/testing.md has {total} rows in all");
 }

@@ -408,8 +408,10 @@ pub fn assert_listed(program: &str, rows: &[Row]) {
     );
     let text = fs::read_to_string(path).unwrap();
     assert!(text.contains(&table), "docs/testing.md lacks this table:\n\n{table}");
-    let counted =
-        |line: &str| line.strip_prefix("`tests/hostile")?.split_once(".rs`, ")?.1.strip_suffix(" rows:")?.parse().ok();
+    let counted = |line: &str| {
+        let (_, rows) = line.strip_prefix("`tests/hostile")?.split_once(".rs`, ")?;
+        rows.strip_suffix(" rows:")?.parse::<usize>().ok()
+    };
     let total: usize = text.lines().filter_map(counted).sum();
     assert!(text.contains(&format!("\n{total} rows in all")), "docs/testing.md has {total} rows in all");
 }

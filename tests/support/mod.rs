@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub mod disk;
+pub mod hostile;
+pub mod hostile_table;
 pub mod kit;
 pub mod machine;
 pub mod raw;

@@ -240,7 +240,7 @@ fn a_connection_is_used_again_where_that_is_safe() {
 fn answers_that_are_none_end() {
     let wait = "HTTP/1.1 100 Continue\r\n\r\n";
     for (text, words) in [
-        (wait.repeat(9), "more than 8 answers that are none"),
+        (wait.repeat(9), "more than 8 headers before that of the answer"),
         ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n".to_owned(), "another protocol"),
         ("SSH-2.0-OpenSSH\r\nHANG".to_owned(), "the answer is not HTTP/1.1"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab".to_owned(), "makes no sense"),

@@ -147,7 +147,7 @@ impl Connection {
                     return Ok(head);
                 }
                 None if bytes.len() <= MAX_HEAD => looked_at = bytes.len().saturating_sub(4),
-                _ => return Err(malformed(format!("the header is longer than {MAX_HEAD} bytes"))),
+                _ => return Err(malformed(format!("the headers are longer than {MAX_HEAD} bytes"))),
             }
             self.read_more()?;
         }
@@ -194,7 +194,7 @@ impl Connection {
                 _ => return Ok(head),
             }
         }
-        Err(malformed(format!("more than {MAX_INTERIM} answers that are none")))
+        Err(malformed(format!("more than {MAX_INTERIM} headers before that of the answer")))
     }
 }
 

@@ -360,8 +360,8 @@ impl Client {
         limit: Limit,
     ) -> std::result::Result<Answer, Failure> {
         let (mut url, mut authorization) = (url.clone(), authorization);
+        self.plain_http.check(&url)?;
         for _ in 0..=MAX_REDIRECTS {
-            self.plain_http.check(&url)?;
             let request = self.request(&url, ask, authorization)?;
             let came = self.round_trip(&url, &request, ask.form.is_none(), limit)?;
             let answer = Answer::new(came, (url, ask.is_head, authorization.is_some()), self, limit)?;
@@ -373,6 +373,11 @@ impl Client {
                 return Err(Error::new(Kind::Source, why).at("fetch", &answer.url).into());
             }
             let to = answer.redirect_target()?;
+            if let Err(e) = self.plain_http.check(&to) {
+                // Nobody here has chosen that address.
+                let why = format!("it leads to {}: {e}", to.host());
+                return Err(Error::new(Kind::Source, why).at("follow the redirect from", &answer.url).into());
+            }
             // Once gone, it does not come back: who redirects here is another server.
             if to.origin() != answer.url.origin() {
                 authorization = None;

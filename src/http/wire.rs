@@ -82,7 +82,8 @@ impl Head {
     /// Source: RFC 9112, sections 4 and 5. A line may end without a carriage return; none may be folded.
     pub fn parse(bytes: &[u8]) -> std::result::Result<Head, String> {
         let mut lines = bytes.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        let (minor, status) = status_line(lines.next().unwrap_or_default()).ok_or("the status line is not that of HTTP/1.1")?;
+        let (minor, status) =
+            status_line(lines.next().unwrap_or_default()).ok_or("the status line is not that of HTTP/1.1")?;
         let mut headers = Vec::new();
         for line in lines.take_while(|line| !line.is_empty()) {
             let (name, value) = header(line).ok_or("a header line is malformed")?;

@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use deadline::Timeouts;
 pub use proxy::ProxyEnv;
 pub use resume::Body;
 
@@ -63,35 +64,6 @@ impl PlainHttp {
         Err(Error::new(Kind::Config, "plain HTTP is not allowed to this host")
             .at("fetch", url)
             .hint("use https, or set plain_http = yes"))
-    }
-}
-
-/// Says how long to wait.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// For a connection, TLS included.
-    pub connect: Duration,
-    /// For the head of a response, once the request is out.
-    pub headers: Duration,
-    /// For the next bytes of a body.
-    pub stall: Duration,
-    /// For a document as a whole, redirects included.
-    pub document: Duration,
-    /// For a file as a whole, redirects included; a second is added for each `bytes_per_sec` of its length.
-    pub body: Duration,
-    /// Slowest average that a file may come at; 0: its length gives it no more time.
-    pub bytes_per_sec: u64,
-}
-
-impl Timeouts {
-    /// Puts what is configured in place of the defaults. Input: longest silence; longest time for one thing as a whole.
-    pub fn limit(&mut self, silence: Option<Duration>, whole: Option<Duration>) {
-        if let Some(silence) = silence {
-            (self.connect, self.headers, self.stall) = (silence, silence, silence);
-        }
-        if let Some(whole) = whole {
-            (self.document, self.body, self.bytes_per_sec) = (whole, whole, 0);
-        }
     }
 }
 

@@ -2,11 +2,39 @@
 //!
 //! Must never: let a peer hold us by sending a little now and then, or what nobody is given.
 
-use super::Timeouts;
 use crate::text::secs;
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
+
+/// Says how long to wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For a connection, TLS included.
+    pub connect: Duration,
+    /// For the head of a response, once the request is out.
+    pub headers: Duration,
+    /// For the next bytes of a body.
+    pub stall: Duration,
+    /// For a document as a whole, redirects included.
+    pub document: Duration,
+    /// For a file as a whole, redirects included; a second is added for each `bytes_per_sec` of its length.
+    pub body: Duration,
+    /// Slowest average that a file may come at; 0: its length gives it no more time.
+    pub bytes_per_sec: u64,
+}
+
+impl Timeouts {
+    /// Puts what is configured in place of the defaults. Input: longest silence; longest time for one thing as a whole.
+    pub fn limit(&mut self, silence: Option<Duration>, whole: Option<Duration>) {
+        if let Some(silence) = silence {
+            (self.connect, self.headers, self.stall) = (silence, silence, silence);
+        }
+        if let Some(whole) = whole {
+            (self.document, self.body, self.bytes_per_sec) = (whole, whole, 0);
+        }
+    }
+}
 
 /// How long one request may take, from its first byte out to its last byte in.
 #[derive(Clone, Copy)]

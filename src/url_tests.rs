@@ -1,0 +1,130 @@
+//! Tests of `url.rs`.
+
+use super::*;
+
+#[test]
+fn joins_as_rfc_3986_section_5_4_says() {
+    let base = Url::parse("http://a/b/c/d;p?q").unwrap();
+    for (reference, want) in [
+        ("g", "http://a/b/c/g"),
+        ("./g", "http://a/b/c/g"),
+        ("g/", "http://a/b/c/g/"),
+        ("/g", "http://a/g"),
+        ("//g", "http://g/"),
+        ("?y", "http://a/b/c/d;p?y"),
+        ("g?y", "http://a/b/c/g?y"),
+        ("#s", "http://a/b/c/d;p?q"),
+        ("g#s", "http://a/b/c/g"),
+        ("g?y#s", "http://a/b/c/g?y"),
+        (";x", "http://a/b/c/;x"),
+        ("g;x?y#s", "http://a/b/c/g;x?y"),
+        ("", "http://a/b/c/d;p?q"),
+        (".", "http://a/b/c/"),
+        ("./", "http://a/b/c/"),
+        ("..", "http://a/b/"),
+        ("../g", "http://a/b/g"),
+        ("../..", "http://a/"),
+        ("../../g", "http://a/g"),
+        ("../../../g", "http://a/g"),
+        ("../../../../g", "http://a/g"),
+        ("/./g", "http://a/g"),
+        ("/../g", "http://a/g"),
+        ("g.", "http://a/b/c/g."),
+        ("..g", "http://a/b/c/..g"),
+        ("./g/.", "http://a/b/c/g/"),
+        ("g/../h", "http://a/b/c/h"),
+        ("g;x=1/../y", "http://a/b/c/y"),
+        ("g?y/../x", "http://a/b/c/g?y/../x"),
+        ("HTTPS://H:8443/x?z", "https://h:8443/x?z"),
+    ] {
+        assert_eq!(base.join(reference).unwrap().request_text(), want, "{reference}");
+    }
+    for refused in ["g:h", "http:g", "ftp://a/", "javascript:x", "http://", "a b", "\u{e9}", "//u:p@h/"] {
+        assert!(base.join(refused).is_err(), "{refused}");
+    }
+}
+
+#[test]
+fn parses_hosts_and_ports() {
+    let u = Url::parse("https://[2001:DB8::1]:8443/x").unwrap();
+    assert_eq!((u.host(), u.port(), u.to_string().as_str()), ("[2001:db8::1]", 8443, "https://[2001:db8::1]:8443/x"));
+    assert_eq!(Url::parse("http://h").unwrap().path(), "/");
+    assert_eq!(Url::parse("http://h?x=1").unwrap().request_text(), "http://h/?x=1");
+    let long = format!("http://h/{}", "x".repeat(MAX_LEN));
+    for refused in [
+        "h/x",
+        "http:///x",
+        "http://:80/",
+        "http://h:0/",
+        "http://h:99999/",
+        "http://h:/",
+        "http://h:+80/",
+        "http://::1/",
+        "http://[::1/",
+        "http://[::1]x/",
+        "http://[z]/",
+        "http://-h/",
+        "http://h..i/",
+        "http://h/\u{1b}",
+        "http://h/ x",
+        "ftp://h/",
+        "",
+        &long,
+    ] {
+        assert!(Url::parse(refused).is_err(), "{refused}");
+    }
+    assert_eq!(Url::configured("x").unwrap_err().kind(), Kind::Config);
+}
+
+#[test]
+fn child_keeps_the_query() {
+    for (server, want) in [
+        ("http://h", "http://h/latest.json"),
+        ("http://h/", "http://h/latest.json"),
+        ("http://h/os/stable", "http://h/os/stable/latest.json"),
+        ("http://h/os/?k=v", "http://h/os/latest.json?k=v"),
+    ] {
+        assert_eq!(Url::parse(server).unwrap().child("latest.json").request_text(), want);
+    }
+}
+
+#[test]
+fn never_shows_what_may_be_secret() {
+    let u = Url::parse("https://h/p?X-Amz-Signature=secret#frag").unwrap();
+    assert!(!format!("{u} {u:?}").contains("secret"));
+    for (text, shown) in [
+        ("https://user:secret@h/p", "'***@h/p'"),
+        ("https://secret:pa/ss@h", "'***@h'"),
+        ("https://user:secret/x@h", "'***@h'"),
+        ("https://user:s?secret@h", "'***'"),
+        ("https://user:s@secret?x@h", "'***'"),
+        ("https://user:x#secret@h", "'***'"),
+        ("https://a:secret@b:secret@h:x/", "'***@h:x/'"),
+        ("https://h /p?secret", "'https://h /p?...'"),
+        ("https://h:x/p#secret?y", "'https://h:x/p#...'"),
+        ("ftp://user:secret@h/", "'***@h/'"),
+        ("user:secret@h", "'***@h'"),
+    ] {
+        let e = Url::parse(text).unwrap_err().to_string();
+        assert!(!e.contains("secret") && e.contains(shown), "{text}: {e}");
+    }
+}
+
+#[test]
+fn knows_loopback_hosts() {
+    for (host, want) in [
+        ("localhost", true),
+        ("LOCALHOST", true),
+        ("127.0.0.1", true),
+        ("127.9.9.9", true),
+        ("[::1]", true),
+        ("::1", true),
+        ("10.0.0.1", false),
+        ("localhost.evil.org", false),
+        ("127.0.0.1.evil.org", false),
+        ("[::2]", false),
+        ("128.0.0.1", false),
+    ] {
+        assert_eq!(is_loopback(host), want, "{host}");
+    }
+}

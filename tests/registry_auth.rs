@@ -108,7 +108,8 @@ fn a_password_is_taken_from_where_oras_login_put_it() {
     apply(&machine, 6, &["401", "auth_file"]);
     put(&machine, "config.json", format!(r#"{{"credHelpers": {{"{}": "pass"}}}}"#, registry.host()), 0o600);
     apply(&machine, 2, &["docker-credential-pass", &registry.host()]);
-    put(&machine, "config.json", r#"{"credsStore": "pass"}"#, 0o600);
+    let stored = format!(r#"{{"auths": {{"{}": {{}}}}, "credsStore": "pass"}}"#, registry.host());
+    put(&machine, "config.json", stored, 0o600);
     apply(&machine, 2, &["docker-credential-pass"]);
     assert!(!registry.requests().iter().any(|line| line.ends_with(" 200") && line.contains("/os/")), "nobody got in");
     put(&machine, "config.json", written, 0o600);

@@ -119,19 +119,17 @@ fn connect(client: TcpStream, shared: &Arc<Shared>) {
 
 /// Brings the server's bytes to the client, up to the fault or to the end.
 fn bring(mut server: TcpStream, mut client: TcpStream, shared: &Shared) {
-    let (limit, mut left) = match shared.fault {
-        Fault::Cut(n) | Fault::Hold(n) => (n, n),
-    };
-    assert!(limit > 0);
-    let mut buffer = [0; 16 << 10];
+    let (Fault::Cut(limit) | Fault::Hold(limit)) = shared.fault;
+    let (mut buffer, mut brought) = ([0; 16 << 10], 0);
     while let Ok(n) = server.read(&mut buffer) {
-        let n = n.min(if left > 0 { left } else { n });
+        let is_due =
+            brought + n >= limit && shared.faults.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        let n = if is_due { limit - brought } else { n };
         if n == 0 || client.write_all(&buffer[..n]).is_err() {
             break;
         }
-        let is_due = left == n;
-        left = left.saturating_sub(n);
-        if is_due && shared.faults.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+        brought += n;
+        if is_due {
             let _ = shared.told.lock().unwrap().send(());
             if matches!(shared.fault, Fault::Hold(_)) {
                 // What ends it is the client's going, which the other thread sees.

@@ -10,19 +10,19 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use support::disk::{need_disks, wait_for};
 use support::machine::Machine;
-use support::need;
 use support::net::Net;
-use support::pull::{P256, assert_secrecy, assert_staged, machine, publish};
+use support::pull::{P256, assert_secrecy, assert_staged, machine, publish, put};
 use support::registry::{Ca, Guard, Registry, Settings};
 use support::release::Release;
 use support::root::Run;
+use support::{command, need, run};
 
 const PASSWORD: &str = "hunter2";
 const PORT: u16 = 3128;
 const WAIT: Duration = Duration::from_secs(20);
 
 fn ready() -> bool {
-    let programs = ["docker-registry", "oras", "openssl", "tinyproxy", "ip", "nsenter", "unshare"];
+    let programs = ["docker-registry", "oras", "openssl", "htpasswd", "tinyproxy", "ip", "nsenter", "unshare"];
     need_disks() && programs.into_iter().all(need)
 }
 
@@ -97,7 +97,6 @@ fn a_proxy_with_a_password_leads_to_registries() {
         check(&[(variable, &wrong), ("no_proxy", "192.0.2.0/24")]).expect(0, &["2.0.0"]);
         assert_eq!(proxy.connects(&registry.host()), 0, "{}", proxy.log());
         let refused = check(&[(variable, &wrong)]).expect(6, &["proxy"]);
-        println!("{}", refused.stderr);
         hidden(&refused);
         let before = proxy.connects(&registry.host());
         assert!(before > 0, "{}", proxy.log());
@@ -105,5 +104,51 @@ fn a_proxy_with_a_password_leads_to_registries() {
         hidden(&done.expect(0, &["2.0.0 is staged"]));
         assert_staged(&machine, &release);
         assert!(proxy.connects(&registry.host()) > before, "{}", proxy.log());
+    }
+}
+
+/// What README.md says of writing credentials without Docker.
+const WRITE_AUTH: &str =
+    r#"printf '{"auths": {"%s": {"auth": "%s"}}}\n' "$HOST" "$(printf '%s' "$LOGIN" | base64 -w0)""#;
+
+/// The second example of README.md, with addresses in place of names.
+#[test]
+fn ca_client_certificate_password_mirror_and_proxy_at_once() {
+    if !ready() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let release = Release::new("2.0.0");
+    publish(dir.path(), &release);
+    let net = Net::new();
+    let proxy = Proxy::start(&net, dir.path());
+    let (ca, clients) = (Ca::new(dir.path(), "ca"), Ca::new(dir.path(), "clients"));
+    let cert = ca.issue("server", &format!("IP:{}", net.address), &P256);
+    let client = clients.issue("client", "DNS:node-7", &P256);
+    let passwords = dir.path().join("htpasswd");
+    fs::write(&passwords, run(command("htpasswd").args(["-Bbn", "robot", PASSWORD]))).unwrap();
+    let extra = format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", passwords.display());
+    let (tls, client_ca) = (Some(&cert), Some(clients.certificate.as_path()));
+    let mirror = Registry::start_with(dir.path(), &Settings { tls, client_ca, extra: &extra, inside: Some(&net) });
+    let text = format!(
+        "registry = {}:{}/os\ntag = v1\nmirror = {}/os\nauth_file = /etc/kubesolo/config.json\n\
+         client_cert = /etc/kubesolo/client.pem\nclient_key = /etc/kubesolo/client.key\n\
+         retries = 3\nstall_timeout = 20\ndownload_timeout = 60\n",
+        net.address,
+        1, // nobody listens there
+        mirror.host()
+    );
+    let machine = machine(&text, Some(&ca));
+    put(&machine, "client.pem", fs::read(client.certificate).unwrap(), 0o644);
+    put(&machine, "client.key", fs::read(client.key).unwrap(), 0o600);
+    let mut write = Command::new("sh");
+    write.args(["-c", WRITE_AUTH]).env("HOST", mirror.host()).env("LOGIN", format!("robot:{PASSWORD}"));
+    put(&machine, "config.json", run(&mut write), 0o600);
+    let through = format!("http://node:{PASSWORD}@{}:{PORT}", net.address);
+    let done = agent(&machine, &net, &["apply"], &[("HTTPS_PROXY", &through)]).expect(0, &["2.0.0 is staged"]);
+    assert_secrecy(&machine, &done, &[PASSWORD]);
+    assert_staged(&machine, &release);
+    for host in [format!("{}:1", net.address), mirror.host()] {
+        assert!(proxy.connects(&host) > 0, "{host}: {}", proxy.log());
     }
 }

@@ -8,6 +8,7 @@ ZIG_VERSION=0.17.1
 ZIGBUILD_VERSION=0.24.0
 # Older oras has no `manifest index create` and no `--artifact-platform`.
 ORAS_MIN=1.3
+FERRO_VERSION=1.0.0
 
 # sgdisk, mkfs.ext4 and losetup live in sbin, which a plain user's PATH lacks.
 PATH=$TOOLS/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -27,7 +28,7 @@ Installs what is missing for each GROUP, and is silent and quick where nothing i
 
   build   static release binaries (Rust with musl, zig as C compiler and linker)
   lint    rustfmt, clippy, shellcheck
-  test    disk, GRUB, registry and emulation tools of the integration tests
+  test    disk, GRUB, registry, proxy and emulation tools of the integration tests
   vm      QEMU, firmware and GRUB of the boot tests; kernel and busybox of both architectures
   demo    disk and GRUB tools of the demonstration
   bench   test, and GNU time
@@ -77,6 +78,10 @@ python_venv_fits() { /usr/bin/python3 -c 'import venv, ensurepip' >/dev/null 2>&
 oras_fits() { oras version 2>/dev/null | awk -v min="$ORAS_MIN" '
     $1 == "Version:" { split($2, v, "."); split(min, m, "."); ok = v[1] > m[1] || (v[1] == m[1] && v[2] >= m[2]) }
     END { exit !ok }'; }
+ferro_fits() {
+    [ -x "$TOOLS/bin/ferro-oci-server" ] &&
+        grep -q "^\"ferro-oci-server $FERRO_VERSION " "$TOOLS/ferro/.crates.toml" 2>/dev/null
+}
 
 need_build() {
     need make make
@@ -117,6 +122,15 @@ need_disk_tools() {
 need_test() {
     need_disk_tools
     need docker-registry docker-registry
+    need htpasswd apache2-utils
+    need skopeo skopeo
+    # The package without a daemon.
+    need tinyproxy tinyproxy-bin
+    need ip iproute2
+    need nsenter util-linux
+    need cc gcc
+    need_file /usr/include/stdio.h libc6-dev
+    have cargo || add cargo-web cargo
     need curl curl
     need jq jq
     need strace strace
@@ -155,7 +169,7 @@ apt_install() {
         printf '  sudo apt-get update && sudo apt-get install --no-install-recommends%s\n' "$PACKAGES" >&2
         exit 1
     fi
-    WORK=$(mktemp -d)
+    [ -n "$WORK" ] || WORK=$(mktemp -d)
     export DEBIAN_FRONTEND=noninteractive
     # Old lists name files that are gone, or (a new system, without the security suite's list)
     # bring a compiler that is too old. Without network they may still do.
@@ -285,7 +299,8 @@ CONF
 quietly_in() {
     dir=$1
     shift
-    (cd "$dir" && "$@") >"$dir/log" 2>&1 || { tail -n 10 "$dir/log" >&2; return 1; }
+    [ -n "$WORK" ] || WORK=$(mktemp -d)
+    (cd "$dir" && "$@") >"$WORK/log" 2>&1 || { tail -n 10 "$WORK/log" >&2; return 1; }
 }
 
 # fetch_deb SUITE PACKAGE: unpacks a package of another Debian suite into .tools/PACKAGE. Only for
@@ -350,6 +365,26 @@ install_oras() {
     fi
 }
 
+# Another registry than docker-registry: it has the referrers API, and ignores Range. No distribution has it.
+install_ferro() {
+    if ferro_fits; then return; fi
+    say "ferro-oci-server $FERRO_VERSION is missing: cargo install, into .tools/ferro (some minutes)"
+    if [ "$DRY_RUN" = yes ]; then return; fi
+    rm -rf "$TOOLS/ferro" "$TOOLS/bin/ferro-oci-server"
+    mkdir -p "$TOOLS/bin" "$TOOLS/ferro"
+    # From /: this repository's settings for cargo (vendored crates, for one) are for its own build.
+    if quietly_in / cargo install --locked --root "$TOOLS/ferro" --target-dir "$TOOLS/ferro/target" \
+        --version "$FERRO_VERSION" ferro-oci-server; then
+        ln -sf ../ferro/bin/ferro-oci-server "$TOOLS/bin/ferro-oci-server"
+    fi
+    rm -rf "$TOOLS/ferro/target"
+    if ferro_fits; then
+        say "installed ferro-oci-server $FERRO_VERSION in .tools/bin"
+    else
+        lacking "ferro-oci-server $FERRO_VERSION" "cargo could not install it; some tests with registries need it."
+    fi
+}
+
 main() {
     groups=
     while [ $# -gt 0 ]; do
@@ -371,7 +406,7 @@ main() {
         case $group in
             build) check_rust; install_zig ;;
             lint) rustup_components ;;
-            test | bench) install_oras ;;
+            test | bench) install_oras; install_ferro ;;
             vm) install_vm ;;
         esac
     done

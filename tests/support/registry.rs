@@ -1,16 +1,18 @@
 //! A real docker-registry, filled by a real oras, with certificates made by a real openssl.
 
+use super::disk::wait_for;
+use super::net::Net;
 use super::{command, run};
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub const KERNEL_TYPE: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
 pub const INITRAMFS_TYPE: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip";
-const START_SECS: u64 = 20;
+const WAIT: Duration = Duration::from_secs(20);
 
 /// Kills a child process when the test ends, however it ends.
 pub struct Guard(pub Child);
@@ -22,23 +24,43 @@ impl Drop for Guard {
     }
 }
 
-/// A running registry on a loopback port of its own.
+/// What a registry may be like beyond the default.
+#[derive(Default)]
+pub struct Settings<'a> {
+    /// It speaks TLS only.
+    pub tls: Option<&'a ServerCert>,
+    /// It wants to see a certificate of this CA.
+    pub client_ca: Option<&'a Path>,
+    /// More of its configuration, as YAML: who may do what, for example.
+    pub extra: &'a str,
+    /// It runs in this network, on its address.
+    pub inside: Option<&'a Net>,
+}
+
+/// A running registry on a port of its own.
 pub struct Registry {
     pub port: u16,
+    address: String,
     log: PathBuf,
     _child: Guard,
 }
 
 impl Registry {
-    /// Starts one that keeps everything below `dir`; with `tls`, it speaks TLS only.
+    /// Starts one on loopback that keeps everything below `dir`; with `tls`, it speaks TLS only.
     pub fn start(dir: &Path, tls: Option<&ServerCert>) -> Registry {
+        Registry::start_with(dir, &Settings { tls, ..Settings::default() })
+    }
+
+    /// Starts one. All that are started with the same `dir` serve the same.
+    pub fn start_with(dir: &Path, settings: &Settings) -> Registry {
+        let address = settings.inside.map_or("127.0.0.1", |net| net.address).to_string();
         // The port is free when it is chosen and may be taken when it is used: then another one.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let log = dir.join(format!("registry-{port}.log"));
-            let mut child = Guard(spawn(dir, port, &log, tls));
-            if wait_until_ready(&mut child.0, port, &log) {
-                return Registry { port, log, _child: child };
+            let mut child = Guard(spawn(dir, &format!("{address}:{port}"), &log, settings));
+            if wait_until_ready(&mut child.0, &log) {
+                return Registry { port, address, log, _child: child };
             }
         }
         panic!("docker-registry does not start; see {}", dir.display());
@@ -46,44 +68,64 @@ impl Registry {
 
     /// `127.0.0.1:PORT`.
     pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.address, self.port)
     }
 
     /// What it has logged so far: among other things one line with the path for each request.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
+
+    /// Method, path and status of each request so far. It is logged when it has been answered, perhaps a little later.
+    pub fn requests(&self) -> Vec<String> {
+        // 127.0.0.1 - - [23/Nov/2026:04:00:00 +0000] "GET /v2/ HTTP/1.1" 200 2 "" "kubesolo-update/0.1.0"
+        let request = |line: &str| {
+            let (_, rest) = line.split_once("] \"")?;
+            let (request, rest) = rest.split_once("\" ")?;
+            let (target, _) = request.rsplit_once(' ')?;
+            Some(format!("{target} {}", rest.split(' ').next()?))
+        };
+        self.log().lines().filter_map(request).collect()
+    }
+
+    /// The same, once all that was asked for before is in it. Only for a plain registry on loopback.
+    pub fn settled_requests(&self, marker: &str) -> Vec<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        write!(stream, "GET /v2/{marker} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        let path = format!("GET /v2/{marker} ");
+        let is_marker = |line: &String| line.starts_with(&path);
+        assert!(wait_for(WAIT, || self.requests().iter().any(is_marker)), "no {marker} in {}", self.log());
+        self.requests().into_iter().take_while(|line| !is_marker(line)).collect()
+    }
 }
 
-fn spawn(dir: &Path, port: u16, log: &Path, tls: Option<&ServerCert>) -> Child {
-    let config = dir.join(format!("registry-{port}.yml"));
+fn spawn(dir: &Path, address: &str, log: &Path, settings: &Settings) -> Child {
+    let config = log.with_extension("yml");
     let storage = dir.join("storage");
-    let tls = tls.map_or(String::new(), |c| {
+    let mut tls = settings.tls.map_or(String::new(), |c| {
         format!("  tls:\n    certificate: {}\n    key: {}\n", c.certificate.display(), c.key.display())
     });
+    if let Some(ca) = settings.client_ca {
+        tls.push_str(&format!("    clientcas: [{}]\n", ca.display()));
+    }
     let text = format!(
         "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\n\
-         http:\n  addr: 127.0.0.1:{port}\n  secret: test\n{tls}",
-        storage.display()
+         http:\n  addr: {address}\n  secret: test\n{tls}{}",
+        storage.display(),
+        settings.extra
     );
     fs::write(&config, text).unwrap();
     let out = File::create(log).unwrap();
-    let mut serve = command("docker-registry");
+    let mut serve = settings.inside.map_or_else(|| command("docker-registry"), |net| net.command("docker-registry"));
     serve.arg("serve").arg(&config).stdin(Stdio::null()).stderr(out.try_clone().unwrap()).stdout(out);
     serve.spawn().unwrap()
 }
 
-fn wait_until_ready(child: &mut Child, port: u16, log: &Path) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(START_SECS);
-    while Instant::now() < deadline && child.try_wait().unwrap().is_none() {
-        // Its own word that it listens, since the port may be somebody else's.
-        let listens = fs::read_to_string(log).unwrap().contains("listening on");
-        if listens && TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return true;
-        }
-        sleep(Duration::from_millis(20));
-    }
-    false
+/// Waits for its own word that it listens, since the port may be somebody else's.
+fn wait_until_ready(child: &mut Child, log: &Path) -> bool {
+    let listens = || fs::read_to_string(log).unwrap().contains("listening on");
+    wait_for(WAIT, || listens() || child.try_wait().unwrap().is_some()) && listens()
 }
 
 /// Makes an `oras` command that touches nobody's configuration.
@@ -144,6 +186,7 @@ pub struct Ca {
 }
 
 /// A server's certificate and key.
+#[derive(Clone)]
 pub struct ServerCert {
     pub certificate: PathBuf,
     pub key: PathBuf,

@@ -74,6 +74,11 @@ impl Answer {
         self.head.header(name).map(str::to_owned)
     }
 
+    /// Returns the ETag, if it is one that can be sent back.
+    pub fn etag(&self) -> Option<String> {
+        self.header("etag").filter(|etag| wire::is_etag(etag))
+    }
+
     /// Returns every header of that name.
     pub fn all(&self, name: &str) -> Vec<String> {
         self.head.all(name).map(str::to_owned).collect()
@@ -102,7 +107,7 @@ impl Answer {
         let (is_passing, authorized) = (retry::is_passing(status), self.authorized);
         let asked = self.header("retry-after").and_then(|h| retry::retry_after(&h, self.now_secs));
         let (url, host) = (self.url.clone(), self.url.host().to_owned());
-        let detail = error_detail(self.into_reader()).map_or(String::new(), |d| format!(": {d}"));
+        let detail = self.into_detail().map_or(String::new(), |d| format!(": {d}"));
         let error = Error::new(Kind::Network, format!("{host} answered {status} {}{detail}", wire::reason(status)));
         let error = match status {
             401 | 403 if authorized => error.hint("the credentials in auth_file are known there, and may not do this"),
@@ -124,7 +129,7 @@ impl Answer {
             status: self.status(),
             content_type: self.header("content-type"),
             digest_header: self.header("docker-content-digest"),
-            etag: self.header("etag"),
+            etag: self.etag(),
             length: self.length(),
             body: Vec::new(),
             final_url: self.url.clone(),
@@ -148,6 +153,11 @@ impl Answer {
         }
         document.body = body;
         Ok(document)
+    }
+
+    /// Returns what it says of an error.
+    pub fn into_detail(self) -> Option<String> {
+        error_detail(self.body, self.authorized)
     }
 
     pub fn into_reader(self) -> Reader {
@@ -297,9 +307,30 @@ impl Read for Reader {
     }
 }
 
+/// What registries call their errors. Source: distribution-spec 1.1, "Error codes"; docker/distribution.
+const CODES: [&str; 17] = [
+    "BLOB_UNKNOWN",
+    "BLOB_UPLOAD_INVALID",
+    "BLOB_UPLOAD_UNKNOWN",
+    "DENIED",
+    "DIGEST_INVALID",
+    "MANIFEST_BLOB_UNKNOWN",
+    "MANIFEST_INVALID",
+    "MANIFEST_UNKNOWN",
+    "NAME_INVALID",
+    "NAME_UNKNOWN",
+    "SIZE_INVALID",
+    "TAG_INVALID",
+    "TOOMANYREQUESTS",
+    "UNAUTHORIZED",
+    "UNAVAILABLE",
+    "UNKNOWN",
+    "UNSUPPORTED",
+];
+
 /// Takes the first error out of a registry's JSON answer. Reads at most 8 KiB.
-/// Source: distribution-spec 1.1, "Error codes".
-pub(super) fn error_detail(reader: Reader) -> Option<String> {
+/// Input: `knows_secret`: who answers was shown a secret, and might say it back: only what everybody says is shown.
+pub(super) fn error_detail(reader: Reader, knows_secret: bool) -> Option<String> {
     #[derive(miniserde::Deserialize)]
     struct Answer {
         errors: Vec<One>,
@@ -313,6 +344,9 @@ pub(super) fn error_detail(reader: Reader) -> Option<String> {
     reader.take(8 << 10).read_to_end(&mut body).ok()?;
     let first = crate::json::parse::<Answer>(&body, "error").ok()?.errors.into_iter().next()?;
     let (code, message) = (first.code.optional("code").ok()?, first.message.optional("message").ok()?);
+    if knows_secret {
+        return code.filter(|code| CODES.contains(&code.as_str()));
+    }
     let text = [code, message].into_iter().flatten().collect::<Vec<_>>().join(" ");
     Some(text.chars().take(200).collect()).filter(|t: &String| !t.is_empty())
 }

@@ -113,10 +113,9 @@ impl Connection {
 
     /// Reads more into `input`. Errors: it has ended.
     fn read_more(&mut self) -> io::Result<()> {
-        if self.at == self.input.len() {
-            self.input.clear();
-            self.at = 0;
-        }
+        // What is used goes, or memory would follow what a server sends.
+        self.input.drain(..self.at);
+        self.at = 0;
         let old = self.input.len();
         self.input.resize(old + INPUT_BYTES, 0);
         // Outside of `self` while `fill` borrows it.
@@ -294,7 +293,7 @@ impl Client {
     fn connect(&self, url: &Url, limit: Limit) -> Result<Connection, Failure> {
         let explain = |e| explain(e, url, &self.timeouts, limit);
         let until = limit.within(self.timeouts.connect, Wait::Connect);
-        let proxy = self.proxy_for(url);
+        let proxy = self.proxy_for(url)?;
         let (host, port) = proxy.map_or((url.host(), url.port()), |p| (p.host.as_str(), p.port));
         let addresses = look_up(host, port).map_err(explain)?;
         // Behind a proxy there are no addresses, unless the name is one: the proxy decides.

@@ -180,7 +180,7 @@ impl Client {
         if options.user_agent.chars().any(char::is_control) {
             return Err(Error::new(Kind::Config, "not fit for an HTTP header").at("use", "user agent"));
         }
-        let proxy = |name: &str, text: &Option<String>| text.as_ref().map(|t| Proxy::parse(t, name));
+        let proxy = |set: &Option<(&str, String)>| set.as_ref().map(|(name, text)| Proxy::parse(text, name));
         Ok(Client {
             user_agent: options.user_agent,
             tls: TlsConnector::new(Trust {
@@ -191,7 +191,7 @@ impl Client {
                 identity: options.identity,
             }),
             kept: Kept::default(),
-            proxies: [proxy("HTTP_PROXY", &options.proxy.http), proxy("HTTPS_PROXY", &options.proxy.https)],
+            proxies: [proxy(&options.proxy.http), proxy(&options.proxy.https)],
             proxy: options.proxy,
             plain_http: PlainHttp::Auto,
             timeouts: options.timeouts,

@@ -262,7 +262,7 @@ fn plain_http_through_a_proxy_names_the_server_and_keeps_its_password_from_it() 
     ]);
     let mut options = HttpOptions::new(&System::new("/nonexistent"));
     options.tries = 1;
-    options.proxy.http = Some(format!("http://u:hunter2@127.0.0.1:{port}"));
+    options.proxy.http = Some(("HTTP_PROXY", format!("http://u:hunter2@127.0.0.1:{port}")));
     options.proxy.https = options.proxy.http.clone();
     let client = Client::new(options).unwrap().with_plain_http(PlainHttp::Yes);
     // No address of ours: the proxy is asked, and nobody else.

@@ -110,7 +110,7 @@ impl Client {
                 let realm = Url::parse(&realm).map_err(|e| at(Error::new(Kind::Source, format!("realm: {e}"))))?;
                 check_realm(&realm, url, credential.is_some()).map_err(at)?;
                 let form = TokenForm { realm, service, scope };
-                self.peers.confine_to_networks_of(url.host());
+                self.peers.confine_to_network_of(url.host());
                 let token = self.fetch_token(&form, url, credential.as_ref(), limit);
                 self.peers.set_free();
                 let (token, lasts) = token?;

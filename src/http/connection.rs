@@ -6,6 +6,7 @@
 
 use super::answer::{Failure, explain};
 use super::deadline::{Limit, Until, Wait};
+use super::peers::literal;
 use super::proxy::Proxy;
 use super::wire::{self, Head, MAX_HEAD};
 use super::{Client, Timeouts};
@@ -297,14 +298,17 @@ impl Client {
         let (host, port) = proxy.map_or((url.host(), url.port()), |p| (p.host.as_str(), p.port));
         let addresses = look_up(host, port).map_err(explain)?;
         // Behind a proxy there are no addresses, unless the name is one: the proxy decides.
-        let literal = url.host().trim_matches(['[', ']']).parse().ok();
+        let literal = literal(url.host());
         let seen: Vec<IpAddr> = match proxy {
             None => addresses.iter().map(SocketAddr::ip).collect(),
             Some(_) => literal.into_iter().collect(),
         };
-        self.peers.note(url.host(), &seen)?;
+        self.peers.check(url.host(), &seen)?;
         let mut socket = dial(&addresses, until).map_err(explain)?;
         let address = if proxy.is_none() { socket.tcp.peer_addr().ok().map(|a| a.ip()) } else { literal };
+        if let Some(address) = address {
+            self.peers.reached(url.host(), address);
+        }
         if !url.is_secure() {
             return Ok(Connection::new(Stream::Plain(socket), url.origin(), address));
         }

@@ -368,7 +368,8 @@ impl Client {
         for _ in 0..=MAX_REDIRECTS {
             let request = self.request(&url, ask, authorization)?;
             let came = self.round_trip(&url, &request, ask.form.is_none(), limit)?;
-            let answer = Answer::new(came, (url, ask.is_head, authorization.is_some()), self, limit)?;
+            let proxy = self.proxy_for(&url)?.filter(|_| !url.is_secure());
+            let answer = Answer::new(came, (url, ask.is_head, authorization.is_some()), self, limit)?.through(proxy);
             if !matches!(answer.status(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(answer);
             }

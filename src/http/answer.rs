@@ -4,6 +4,7 @@
 
 use super::connection::{Connection, Kept, NotFound, malformed};
 use super::deadline::{Late, Limit, Wait};
+use super::proxy::Proxy;
 use super::wire::{self, Framing, Head, MAX_HEAD};
 use super::{Client, Document, Timeouts, retry};
 use crate::error::{Error, Kind, Result};
@@ -46,6 +47,8 @@ pub(super) struct Answer {
     now_secs: u64,
     /// Whether the server was shown who we are.
     authorized: bool,
+    /// The proxy that may have answered in its place.
+    proxy: Option<String>,
 }
 
 impl Answer {
@@ -63,7 +66,20 @@ impl Answer {
         let mut body =
             Reader { left: Left::from(framing), connection: Some(connection), keeps, host, timeouts: *timeouts, limit };
         body.end_if_empty();
-        Ok(Answer { head, body, url, now_secs: now(), authorized })
+        Ok(Answer { head, body, url, now_secs: now(), authorized, proxy: None })
+    }
+
+    /// Says that a proxy stands in between, which can give answers of its own.
+    pub fn through(self, proxy: Option<&Proxy>) -> Answer {
+        Answer { proxy: proxy.map(|proxy| proxy.host.clone()), ..self }
+    }
+
+    /// Names who answered.
+    pub fn who(&self) -> String {
+        match &self.proxy {
+            Some(proxy) => format!("{}, or the proxy {proxy},", self.url.host()),
+            None => self.url.host().to_owned(),
+        }
     }
 
     pub fn status(&self) -> u16 {
@@ -106,9 +122,9 @@ impl Answer {
         let status = self.status();
         let (is_passing, authorized) = (retry::is_passing(status), self.authorized);
         let asked = self.header("retry-after").and_then(|h| retry::retry_after(&h, self.now_secs));
-        let (url, host) = (self.url.clone(), self.url.host().to_owned());
+        let (url, who) = (self.url.clone(), self.who());
         let detail = self.into_detail().map_or(String::new(), |d| format!(": {d}"));
-        let error = Error::new(Kind::Network, format!("{host} answered {status} {}{detail}", wire::reason(status)));
+        let error = Error::new(Kind::Network, format!("{who} answered {status} {}{detail}", wire::reason(status)));
         let error = match status {
             401 | 403 if authorized => error.hint("the credentials in auth_file are known there, and may not do this"),
             401 | 403 => error.hint("this needs credentials: set auth_file to a Docker config.json"),

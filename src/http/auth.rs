@@ -86,6 +86,7 @@ impl Client {
         let at = |e: Error| Failure::from(e.at("authenticate for", url));
         let challenge = challenge::choose(refused.all("www-authenticate").iter().map(String::as_str));
         // Read, so that the connection can be used again.
+        let who = refused.who();
         let detail = refused.into_detail();
         let credential = self.auth.find(url).map_err(at)?;
         let is_named = url.is_secure() || self.bases.iter().any(|base| base.origin() == url.origin());
@@ -103,7 +104,7 @@ impl Client {
             }
             (Challenge::Basic, None) => {
                 let detail = detail.map_or(String::new(), |d| format!(": {d}"));
-                let why = format!("{} answered 401 Unauthorized{detail}", url.host());
+                let why = format!("{who} answered 401 Unauthorized{detail}");
                 Err(at(Error::new(Kind::Network, why).hint(CREDENTIALS_HINT)))
             }
             (Challenge::Bearer { realm, service, scope }, credential) => {

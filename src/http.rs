@@ -369,7 +369,8 @@ impl Client {
             let request = self.request(&url, ask, authorization)?;
             let came = self.round_trip(&url, &request, ask.form.is_none(), limit)?;
             let proxy = self.proxy_for(&url)?.filter(|_| !url.is_secure());
-            let answer = Answer::new(came, (url, ask.is_head, authorization.is_some()), self, limit)?.through(proxy);
+            let knows_secret = authorization.is_some() || ask.form.is_some();
+            let answer = Answer::new(came, (url, ask.is_head, knows_secret), self, limit)?.through(proxy);
             if !matches!(answer.status(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(answer);
             }

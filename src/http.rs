@@ -278,8 +278,9 @@ impl Client {
             let answer = self.send(url, &head, limit)?;
             let length = match answer.status() {
                 405 | 501 => None,
-                // Presigned addresses are signed for GET alone. The body is dropped with its connection.
-                403 => {
+                // Presigned addresses are signed for GET alone, and some walls let nothing else through. The body is
+                // dropped with its connection.
+                400..500 => {
                     let answer = self.send(url, &Ask { is_head: false, ..head }, limit)?;
                     answer.check_status(is_gzip(url))?.length()
                 }

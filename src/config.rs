@@ -11,7 +11,7 @@ use crate::source::{PlainHttp, SourceSpec};
 use crate::store::read_bounded;
 use crate::system::System;
 use crate::tls::Identity;
-use crate::url::Url;
+use crate::url::{Url, without_secrets};
 use crate::window::Window;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -123,17 +123,22 @@ impl Raw {
         self.entries.iter().find(|(k, _, _)| k == key).map(|(_, v, _)| v.as_str())
     }
 
-    fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.entries.iter().filter(move |(k, _, _)| k == key).map(|(_, v, _)| v.as_str())
+    /// Returns each value of a key, with its line.
+    fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = (&'a str, usize)> {
+        self.entries.iter().filter(move |(k, _, _)| k == key).map(|(_, v, line)| (v.as_str(), *line))
     }
 
     /// Blames the line that a value came from.
     fn blame(&self, key: &str, error: Error) -> Error {
         match self.entries.iter().find(|(k, _, _)| k == key) {
-            Some((_, _, line)) => Error::new(Kind::Config, format!("line {line}: {error}")),
+            Some((_, _, line)) => in_line(*line, error),
             None => error,
         }
     }
+}
+
+fn in_line(line: usize, error: Error) -> Error {
+    Error::new(Kind::Config, format!("line {line}: {error}"))
 }
 
 /// A comment starts at a `#` that opens the line or follows a blank.
@@ -257,8 +262,9 @@ fn source(
         return spec(flags.server.as_deref(), flags.registry.as_deref(), layout, tag, plain_http).map_err(as_usage);
     }
     let mut found = source_of_file(raw, flags, plain_http, rooted)?;
-    for mirror in raw.values(REPEATED) {
-        add_mirror(found.as_mut(), mirror).map_err(|e| raw.blame(REPEATED, e.at("use mirror", mirror)))?;
+    for (mirror, line) in raw.values(REPEATED) {
+        // A URL may hold a secret.
+        add_mirror(found.as_mut(), mirror).map_err(|e| in_line(line, e.at("use mirror", without_secrets(mirror))))?;
     }
     Ok(found)
 }

@@ -141,3 +141,15 @@ fn how_long_and_how_often() {
         assert!(e.kind() == Kind::Config && e.to_string().contains(words) && e.to_string().contains("line 2"), "{e}");
     }
 }
+
+#[test]
+fn a_wrong_mirror_is_named_by_its_line_and_without_its_secrets() {
+    for mirror in
+        ["https://user:hunter2@m.example/x?sig=hunter2", "ftp://m.example/x?sig=hunter2", "https://:hunter2@/"]
+    {
+        let text = format!("server = https://s.example/os\nmirror = https://good.example/os\nmirror = {mirror}\n");
+        let e = read(&text, &flags()).unwrap_err();
+        assert!(e.kind() == Kind::Config && e.to_string().contains("line 3"), "{e}");
+        assert!(!e.to_string().contains("hunter2"), "{e}");
+    }
+}

@@ -144,8 +144,7 @@ impl Credentials {
     /// Returns: `None`: ask as nobody.
     /// Errors: Config: the secret is held by a program, which does not run here.
     pub fn find(&self, host: &str, repository: &str) -> Result<Option<Credential>> {
-        let host = if HUB_HOSTS.contains(&host) { HUB_KEY } else { host };
-        let full = format!("{host}/{repository}");
+        let full = format!("{}/{repository}", host_key(host));
         let covers =
             |place: &str| full.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let best = self.entries.iter().filter(|(place, _)| covers(place)).max_by_key(|(place, _)| place.len());
@@ -166,15 +165,21 @@ impl Credentials {
 
 /// Turns a key of the file into `host[:port][/path]`: keys are hosts, hosts with a path, or URLs as Docker Hub's.
 fn place(key: &str) -> String {
-    let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
-    let Some(rest) = rest else { return key.trim_end_matches('/').to_owned() };
+    let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let host = rest.split('/').next().unwrap_or_default();
     let path = rest[host.len()..].trim_end_matches('/');
-    // Of a URL, the version of an API is no part of a repository's name.
+    // The version of an API is no part of a repository's name.
     match path {
-        "/v1" | "/v2" | "" => host.to_owned(),
-        path => format!("{host}{path}"),
+        "/v1" | "/v2" | "" => host_key(host),
+        path => format!("{}{path}", host_key(host)),
     }
+}
+
+/// Writes a host as the entries have it: lower case, without the port that https has anyway, Docker Hub by one name.
+fn host_key(host: &str) -> String {
+    let host = host.to_ascii_lowercase();
+    let host = host.strip_suffix(":443").unwrap_or(&host);
+    if HUB_HOSTS.contains(&host) { HUB_KEY.to_owned() } else { host.to_owned() }
 }
 
 impl RawAuth {
@@ -265,6 +270,31 @@ mod tests {
         ] {
             assert_eq!(user(&file, host, "os/kubesolo"), want, "{host}");
         }
+    }
+
+    #[test]
+    fn keys_as_each_tool_writes_them() {
+        for key in
+            ["docker.io", "registry-1.docker.io", "index.docker.io/v1/", "https://index.docker.io/v1/", "Docker.IO"]
+        {
+            let file = read(&format!(r#"{{"auths": {{"{key}": {{"auth": "dTpw"}}}}}}"#));
+            assert_eq!(user(&file, "registry-1.docker.io", "library/os"), "u:p", "{key}");
+            assert_eq!(user(&file, "docker.io.evil", "library/os"), "nobody", "{key}");
+        }
+        let file = read(r#"{"auths": {"R.example": {"auth": "dTpw"}, "s.example:443/os": {"auth": "czpw"}}}"#);
+        for (host, want) in [
+            ("r.example", "u:p"),
+            ("r.example:443", "u:p"),
+            ("r.example:4430", "nobody"),
+            ("r.example:80", "nobody"),
+            ("s.example", "s:p"),
+        ] {
+            assert_eq!(user(&file, host, "os/kube"), want, "{host}");
+        }
+        // A repository of that name is no version of an API.
+        let file = read(r#"{"auths": {"r/v2/os": {"auth": "dTpw"}}}"#);
+        assert_eq!(user(&file, "r", "os"), "nobody");
+        assert_eq!(user(&file, "r", "v2/os"), "u:p");
     }
 
     #[test]

@@ -125,7 +125,7 @@ pub struct Client {
     tls: TlsConnector,
     kept: Kept,
     /// For http and for https URLs.
-    proxies: [Option<Proxy>; 2],
+    proxies: [Option<Result<Proxy>>; 2],
     proxy: ProxyEnv,
     plain_http: PlainHttp,
     timeouts: Timeouts,
@@ -135,6 +135,8 @@ pub struct Client {
     auth: Auth,
     /// Addresses of the same files: the source's own first.
     bases: Vec<Url>,
+    /// So many of them have sent something wrong.
+    doubted: usize,
 }
 
 /// One request. The default: a GET for anything.
@@ -173,12 +175,12 @@ pub struct Document {
 
 impl Client {
     /// Sets the client up; reads no file and opens no connection.
-    /// Errors: Config: the user agent is not fit for a header, or a proxy's address is malformed.
+    /// Errors: Config: the user agent is not fit for a header.
     pub fn new(options: HttpOptions) -> Result<Client> {
         if options.user_agent.chars().any(char::is_control) {
             return Err(Error::new(Kind::Config, "not fit for an HTTP header").at("use", "user agent"));
         }
-        let proxy = |name: &str, text: &Option<String>| text.as_ref().map(|t| Proxy::parse(t, name)).transpose();
+        let proxy = |set: &Option<(&str, String)>| set.as_ref().map(|(name, text)| Proxy::parse(text, name));
         Ok(Client {
             user_agent: options.user_agent,
             tls: TlsConnector::new(Trust {
@@ -189,7 +191,7 @@ impl Client {
                 identity: options.identity,
             }),
             kept: Kept::default(),
-            proxies: [proxy("HTTP_PROXY", &options.proxy.http)?, proxy("HTTPS_PROXY", &options.proxy.https)?],
+            proxies: [proxy(&options.proxy.http), proxy(&options.proxy.https)],
             proxy: options.proxy,
             plain_http: PlainHttp::Auto,
             timeouts: options.timeouts,
@@ -198,12 +200,25 @@ impl Client {
             peers: Peers::default(),
             auth: Auth::new(options.credentials),
             bases: Vec::new(),
+            doubted: 0,
         })
     }
 
     /// Returns the same client with another rule for plain HTTP, which holds for redirects as well.
     pub fn with_plain_http(&self, plain_http: PlainHttp) -> Client {
         Client { plain_http, ..self.clone() }
+    }
+
+    /// Returns the same client, but for one that tries each place once.
+    pub fn once(&self) -> Client {
+        Client { tries: 1, ..self.clone() }
+    }
+
+    /// From now on the place that was first comes last: what came from it was wrong.
+    /// Returns: whether there is another one that has not been doubted yet.
+    pub fn doubt(&mut self) -> bool {
+        self.doubted += 1;
+        self.doubted < self.bases.len()
     }
 
     /// Returns the same client for a source that has mirrors.
@@ -218,13 +233,26 @@ impl Client {
     /// Errors: Network: connection, TLS, timeout, or a status that is not 2xx. Source: too long,
     /// compressed, or a bad redirect. Config: no CA certificates, or plain HTTP where it is not allowed.
     pub fn document(&self, url: &Url, accept: &str, cap_bytes: u64, etag: Option<&str>) -> Result<Document> {
+        self.document_as(url, accept, cap_bytes, etag, &mut Ok)
+    }
+
+    /// The same, and makes something of it; a place whose document is refused is not the last one that is asked.
+    /// Errors: as above, and those of `make`.
+    pub fn document_as<T>(
+        &self,
+        url: &Url,
+        accept: &str,
+        cap_bytes: u64,
+        etag: Option<&str>,
+        make: &mut dyn FnMut(Document) -> Result<T>,
+    ) -> Result<T> {
         let ask = Ask { accept, if_none_match: etag, ..Ask::default() };
         self.try_all(url, &mut |url, limit| {
             let answer = self.send(url, &ask, limit)?;
             if etag.is_some() && answer.status() == 304 {
-                return Ok(answer.describe());
+                return Ok(make(answer.describe())?);
             }
-            answer.check_status(false)?.into_document(cap_bytes)
+            Ok(make(answer.check_status(false)?.into_document(cap_bytes)?)?)
         })
     }
 
@@ -242,25 +270,27 @@ impl Client {
     }
 
     /// Asks whether a body could be opened, and reads nothing of it.
-    /// Returns: its length, where the server says. A server that knows no HEAD is taken to have it.
-    /// Errors: as [`Client::stream`].
-    pub fn probe(&self, url: &Url) -> Result<Option<u64>> {
+    /// Input: `check`: gets its length, where the server says. A server that knows no HEAD is taken to have it.
+    /// Errors: as [`Client::stream`], and those of `check`.
+    pub fn probe(&self, url: &Url, check: &mut dyn FnMut(Option<u64>) -> Result<()>) -> Result<()> {
         let head = Ask { accept: "*/*", is_head: true, ..Ask::default() };
         self.try_all(url, &mut |url, limit| {
             let answer = self.send(url, &head, limit)?;
-            match answer.status() {
-                405 | 501 => Ok(None),
+            let length = match answer.status() {
+                405 | 501 => None,
                 // Presigned addresses are signed for GET alone. The body is dropped with its connection.
                 403 => {
                     let answer = self.send(url, &Ask { is_head: false, ..head }, limit)?;
-                    Ok(answer.check_status(is_gzip(url))?.length())
+                    answer.check_status(is_gzip(url))?.length()
                 }
-                _ => Ok(answer.check_status(is_gzip(url))?.length()),
-            }
+                // 0: said by servers that make their answers only for GET.
+                _ => answer.check_status(is_gzip(url))?.length().filter(|length| *length > 0),
+            };
+            Ok(check(length)?)
         })
     }
 
-    /// Returns the URLs at which the same thing lies: the one given first.
+    /// Returns the URLs at which the same thing lies: the one given first, but for those that were doubted.
     fn places(&self, url: &Url) -> Vec<Url> {
         let mut places = vec![url.clone()];
         let rest = self.bases.iter().find_map(|base| url.beyond(base));
@@ -271,6 +301,8 @@ impl Client {
             seen.push(place.clone());
             new
         });
+        let doubted = self.doubted % places.len();
+        places.rotate_left(doubted);
         places
     }
 
@@ -336,7 +368,8 @@ impl Client {
         for _ in 0..=MAX_REDIRECTS {
             let request = self.request(&url, ask, authorization)?;
             let came = self.round_trip(&url, &request, ask.form.is_none(), limit)?;
-            let answer = Answer::new(came, (url, ask.is_head, authorization.is_some()), self, limit)?;
+            let proxy = self.proxy_for(&url)?.filter(|_| !url.is_secure());
+            let answer = Answer::new(came, (url, ask.is_head, authorization.is_some()), self, limit)?.through(proxy);
             if !matches!(answer.status(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(answer);
             }
@@ -359,16 +392,18 @@ impl Client {
         Err(Error::new(Kind::Source, format!("more than {MAX_REDIRECTS} redirects")).at("fetch", url).into())
     }
 
-    fn proxy_for(&self, url: &Url) -> Option<&Proxy> {
+    /// Errors: Config: what is set is none.
+    fn proxy_for(&self, url: &Url) -> Result<Option<&Proxy>> {
         let proxy = self.proxies[usize::from(url.is_secure())].as_ref();
-        proxy.filter(|_| !self.proxy.is_direct(url.host(), url.port()))
+        let proxy = proxy.filter(|_| !self.proxy.is_direct(url.host(), url.port()));
+        proxy.map(|proxy| proxy.as_ref().map_err(Error::clone)).transpose()
     }
 
     /// Writes a request as the server, or the proxy before it, wants to see it.
     /// Source: RFC 9112, section 3.2; RFC 9110, section 11.7.
     fn request(&self, url: &Url, ask: &Ask<'_>, authorization: Option<&Secret>) -> Result<Vec<u8>> {
         let range = ask.range.map(|from| format!("bytes={from}-"));
-        let proxy = self.proxy_for(url).filter(|_| !url.is_secure());
+        let proxy = self.proxy_for(url)?.filter(|_| !url.is_secure());
         let mut headers = vec![("User-Agent", self.user_agent.as_str()), ("Accept", ask.accept)];
         headers.push(("Accept-Encoding", "identity"));
         let more = [

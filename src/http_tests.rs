@@ -262,7 +262,7 @@ fn plain_http_through_a_proxy_names_the_server_and_keeps_its_password_from_it() 
     ]);
     let mut options = HttpOptions::new(&System::new("/nonexistent"));
     options.tries = 1;
-    options.proxy.http = Some(format!("http://u:hunter2@127.0.0.1:{port}"));
+    options.proxy.http = Some(("HTTP_PROXY", format!("http://u:hunter2@127.0.0.1:{port}")));
     options.proxy.https = options.proxy.http.clone();
     let client = Client::new(options).unwrap().with_plain_http(PlainHttp::Yes);
     // No address of ours: the proxy is asked, and nobody else.
@@ -336,7 +336,12 @@ fn asks_whether_a_body_is_there() {
         (vec![answer("200 OK", stored, "abc")], "/f", Err("Content-Encoding gzip")),
     ] {
         let (port, server) = serve(answers);
-        let got = client().probe(&url(port, path)).map_err(|e| e.to_string());
+        let mut length = None;
+        let probed = client().probe(&url(port, path), &mut |said| {
+            length = said;
+            Ok(())
+        });
+        let got = probed.map(|()| length).map_err(|e| e.to_string());
         match (&got, want) {
             (Ok(got), Ok(want)) => assert_eq!(*got, want),
             (Err(e), Err(word)) => assert!(e.contains(word), "{e}"),
@@ -413,7 +418,7 @@ fn refuses_bad_redirects() {
     // A loopback server may not send us to another host in the clear.
     let (port, server) = serve(vec![answer("307 Temporary Redirect", "Location: http://192.0.2.1/x?secret\r\n", "")]);
     let e = client().document(&url(port, "/"), "*/*", 9, None).unwrap_err();
-    assert!(e.kind() == Kind::Config && e.to_string().contains("plain_http = yes"), "{e}");
+    assert!(e.kind() == Kind::Source && e.to_string().contains("plain_http = yes"), "{e}");
     assert!(!e.to_string().contains("secret"), "{e}");
     server.join().unwrap();
 }

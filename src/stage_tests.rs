@@ -136,15 +136,18 @@ fn what_an_earlier_run_left_is_hashed_and_not_trusted() {
     let expected = record_of(&bytes);
     let part = Part { name: KERNEL, expected: &expected, is_gzip: false };
     let path = dir.path().join(part.unproven_name());
-    for cut in [0, 1, 128 * 1024, 300_001, 599_999, 600_000] {
+    for came in [0, 1, 128 * 1024, 128 * 1024 + 1, 300_001, 599_999, 600_000] {
         // Broken off: what came stays, for the next run.
-        let e = write(dir.path(), &part, 0, &mut &bytes[..cut], &mut |_| {});
-        assert_eq!(e.is_err(), cut < bytes.len());
-        if cut == bytes.len() {
+        let e = write(dir.path(), &part, 0, &mut &bytes[..came], &mut |_| {});
+        assert_eq!(e.is_err(), came < bytes.len());
+        if came == bytes.len() {
             fs::rename(dir.path().join(KERNEL), &path).unwrap();
         }
-        assert_eq!(left_over(dir.path(), &part), cut as u64);
+        // The last page may be half a page after a power cut.
+        let cut = left_over(dir.path(), &part) as usize;
+        assert!(cut.is_multiple_of(64 << 10) && cut <= came && came - cut <= 64 << 10, "{cut} of {came}");
         invalidate(dir.path(), &[], std::slice::from_ref(&part)).unwrap();
+        assert_eq!(path.exists(), cut > 0, "what is not gone on from is in the way");
         write(dir.path(), &part, cut as u64, &mut &bytes[cut..], &mut |_| {}).unwrap();
         assert!(fs::read(dir.path().join(KERNEL)).unwrap() == bytes && !path.exists());
         // One bit of what was there is wrong: refused, and not gone on from again.
@@ -160,6 +163,13 @@ fn what_an_earlier_run_left_is_hashed_and_not_trusted() {
     }
     fs::write(&path, vec![0; bytes.len() + 1]).unwrap();
     assert_eq!(left_over(dir.path(), &part), 0, "more than there can be");
+    // What can not be read is taken away: written anew, it can.
+    fs::write(&path, vec![0; 70_000]).unwrap();
+    let e = write(dir.path(), &part, 200_000, &mut &bytes[200_000..], &mut |_| {}).err();
+    assert!(e.is_some_and(|e| e.kind() == Kind::Digest) && !path.exists());
+    fs::create_dir_all(path.join("deep")).unwrap();
+    invalidate(dir.path(), &[], std::slice::from_ref(&part)).unwrap();
+    assert!(!path.exists(), "a directory in its place");
     // Another artifact's does not stay.
     invalidate(dir.path(), &[], &[]).unwrap();
     assert!(!path.exists());

@@ -197,11 +197,11 @@ pub(crate) fn words(error: &rustls::Error) -> String {
 fn alert_name(code: u8) -> &'static str {
     match code {
         40 => " (handshake failure)",
-        42 | 46 => " (it does not accept the client certificate)",
+        42 | 46 => " (it does not accept the client certificate, or there is none: client_cert, client_key)",
         48 => " (it does not know the client certificate's CA)",
         70 => " (protocol version)",
         112 => " (it does not know this host name)",
-        116 => " (it wants a client certificate)",
+        116 => " (it wants a client certificate: client_cert, client_key)",
         _ => "",
     }
 }

@@ -148,16 +148,19 @@ impl Url {
         Url { query: (!parts.is_empty()).then(|| parts.join("&")), ..self.clone() }
     }
 
-    /// Returns what follows `base`, query and all, if this URL lies below it. `None` for other servers as well.
+    /// Returns what follows `base`, if this URL lies below it; with its query, unless that is the base's own. `None` for
+    /// other servers as well.
     pub fn beyond(&self, base: &Url) -> Option<String> {
         let rest = self.path.strip_prefix(&base.path).filter(|_| self.origin() == base.origin())?;
-        Some(self.query.as_ref().map_or_else(|| rest.to_owned(), |query| format!("{rest}?{query}")))
+        let query = self.query.as_ref().filter(|_| self.query != base.query);
+        Some(query.map_or_else(|| rest.to_owned(), |query| format!("{rest}?{query}")))
     }
 
-    /// Appends what [`Url::beyond`] returned.
+    /// Appends what [`Url::beyond`] returned. Where that has no query, this one's own stays: it may be what lets us in.
     pub fn extended(&self, rest: &str) -> Url {
         let (path, query) = split_tail(rest);
-        Url { path: format!("{}{path}", self.path), query: query.map(str::to_owned), ..self.clone() }
+        let query = query.map(str::to_owned).or_else(|| self.query.clone());
+        Url { path: format!("{}{path}", self.path), query, ..self.clone() }
     }
 
     fn scheme(&self) -> &'static str {

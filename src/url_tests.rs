@@ -128,3 +128,22 @@ fn knows_loopback_hosts() {
         assert_eq!(is_loopback(host), want, "{host}");
     }
 }
+
+#[test]
+fn a_mirror_gets_the_path_and_never_the_secret_of_another_server() {
+    let url = |text: &str| Url::parse(text).unwrap();
+    let (base, mirror) = (url("https://a/x/?sig=S"), url("https://b/y/?key=k"));
+    for (at, want) in [
+        ("https://a/x/latest.json?sig=S", Some("https://b/y/latest.json?key=k")),
+        ("https://a/x/f/g?v=1", Some("https://b/y/f/g?v=1")),
+        ("https://a/x/f", Some("https://b/y/f?key=k")),
+        ("https://a/other", None),
+        ("https://c/x/f", None),
+        ("http://a/x/f", None),
+    ] {
+        let there = url(at).beyond(&base).map(|rest| mirror.extended(&rest).request_text());
+        assert_eq!(there.as_deref(), want, "{at}");
+    }
+    let plain = url("https://b/y/");
+    assert_eq!(plain.extended(&url("https://a/x/f?sig=S").beyond(&base).unwrap()).request_text(), "https://b/y/f");
+}

@@ -303,6 +303,13 @@ fn kernel_ranges(server: &Hostile) -> Vec<Option<String>> {
     server.seen().into_iter().filter(gets).map(|a| a.range).collect()
 }
 
+/// The Range of the next run where so many bytes are there: without the last page, which a power cut may have left half
+/// written.
+fn going_on_after(bytes: usize) -> Option<String> {
+    let whole_pages = (bytes - 1) / (64 << 10) * (64 << 10);
+    (whole_pages > 0).then(|| format!("bytes={whole_pages}-"))
+}
+
 /// Lets a second run meet an honest server. Returns: the Ranges it asked for.
 fn run_again(machine: &Machine, what: &str) -> Vec<Option<String>> {
     let server = row(what, |p, a| p.honest(a)).start(machine);
@@ -316,7 +323,7 @@ fn the_next_run_goes_on_where_a_run_broke_off() {
     if !need_disks() {
         return;
     }
-    for at in [1, 65_536, CUT, PUBLISHED.kernel.len() - 1] {
+    for at in [1, 65_536, 65_537, CUT, PUBLISHED.kernel.len() - 1] {
         let (machine, what) = (Machine::new(), format!("broke off at {at}"));
         let server = row(&what, move |p, a| match p.is_kernel(a) && a.is_get() {
             true => p.honest(a).then(at, vec![]),
@@ -327,7 +334,7 @@ fn the_next_run_goes_on_where_a_run_broke_off() {
         machine.assert_unharmed(&what, "failed", "network", Left::Invalid);
         assert_eq!(machine.disk.file(B, &part_name()).unwrap(), PUBLISHED.kernel[..at], "{what}");
         drop(server);
-        assert_eq!(run_again(&machine, &what), [Some(format!("bytes={at}-"))], "{what}");
+        assert_eq!(run_again(&machine, &what), [going_on_after(at)], "{what}");
     }
 }
 
@@ -355,8 +362,7 @@ fn the_next_run_goes_on_where_a_run_was_killed() {
     drop(server);
     // What was not synced may be lost or not: the next run goes by what is there. Mounting replays the journal first.
     let ranges = run_again(&machine, "killed");
-    let from = ranges[0].as_deref().and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
-    assert_eq!((from, ranges.len()), (Some(CUT), 1), "{ranges:?}");
+    assert_eq!(ranges, [going_on_after(CUT)]);
 }
 
 #[test]
@@ -374,7 +380,7 @@ fn a_part_that_is_wrong_is_found_and_thrown_away() {
     drop(server);
     let part = machine.disk.file(B, &part_name()).unwrap();
     assert!(part.len() == CUT && part != PUBLISHED.kernel[..CUT], "nothing was tampered with");
-    assert_eq!(run_again(&machine, "tampered"), [Some(format!("bytes={CUT}-")), None]);
+    assert_eq!(run_again(&machine, "tampered"), [going_on_after(CUT), None]);
 }
 
 /// Another release's part is not gone on with.

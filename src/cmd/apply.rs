@@ -239,7 +239,7 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
         }
     }
     let mut first = match wanted.first() {
-        Some((part, file)) => Some(source.open(file, stage::left_over(dir, part))?),
+        Some((part, file)) => Some(Opened::new(source, file, stage::left_over(dir, part))?),
         None => None,
     };
     let parts: Vec<Part<'_>> = wanted.iter().map(|(part, _)| part.clone()).collect();
@@ -257,37 +257,52 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
     inspect::journal(session.machine.slot_partition(slot)?)
 }
 
-/// Most times that a file is fetched anew because its pieces do not make the whole.
+/// Most times that a file is fetched anew because its pieces do not make the whole, or a mirror has something else.
 const MAX_FRESH_STARTS: u32 = 2;
+
+/// A file that is about to come.
+struct Opened {
+    /// How much of it is there.
+    from: u64,
+    body: Body,
+}
+
+impl Opened {
+    fn new(source: &mut dyn Source, file: &FileRef, from: u64) -> Result<Opened> {
+        source.open(file, from).map(|body| Opened { from, body })
+    }
+}
 
 /// Fetches one file, going on where an earlier run stopped. Pieces that together are not what was published say nothing of
 /// the source: then it is fetched in one piece.
-/// Input: `opened`: its body, if it was opened already.
-fn fetch(dir: &Path, part: &Part<'_>, file: &FileRef, source: &mut dyn Source, opened: Option<Body>) -> Result<()> {
-    let mut opened = opened;
-    let mut fresh_starts = 0;
-    loop {
-        let from = if fresh_starts == 0 { stage::left_over(dir, part) } else { 0 };
-        let mut body = match opened.take() {
-            Some(body) => body,
-            None => source.open(file, from)?,
+/// Input: `opened`: where it was opened already.
+fn fetch(
+    dir: &Path,
+    part: &Part<'_>,
+    file: &FileRef,
+    source: &mut dyn Source,
+    mut opened: Option<Opened>,
+) -> Result<()> {
+    for fresh_starts in 0.. {
+        let Opened { from, mut body } = match opened.take() {
+            Some(opened) => opened,
+            None if fresh_starts == 0 => Opened::new(source, file, stage::left_over(dir, part))?,
+            None => Opened::new(source, file, 0)?,
         };
         if from > 0 {
             note(&format!("{}: going on after {}", part.name, human_size(from)));
         }
-        let written = write(dir, part, from, body.reader.as_mut());
-        match written {
-            Err(e)
-                if e.kind() == Kind::Digest
-                    && (from > 0 || body.is_pieced.get())
-                    && fresh_starts < MAX_FRESH_STARTS =>
-            {
-                note(&format!("{e}; it came in pieces that may not belong together: from the start again"));
-                fresh_starts += 1;
-            }
-            written => return written,
+        let Err(e) = write(dir, part, from, body.reader.as_mut()) else { return Ok(()) };
+        // Either the pieces do not belong together, or what was there was of no use.
+        let pieced = e.kind() == Kind::Digest && body.is_pieced.get();
+        let useless = from > 0 && stage::left_over(dir, part) == 0;
+        let elsewhere = e.kind() == Kind::Digest && source.doubt();
+        if !(pieced || useless || elsewhere) || fresh_starts == MAX_FRESH_STARTS {
+            return Err(e);
         }
+        note(&format!("{e}; from the start again{}", if elsewhere { ", at the next place" } else { "" }));
     }
+    Ok(())
 }
 
 fn write(dir: &Path, part: &Part<'_>, from: u64, body: &mut dyn std::io::Read) -> Result<()> {

@@ -4,6 +4,7 @@
 
 use super::connection::{Connection, Kept, NotFound, malformed};
 use super::deadline::{Late, Limit, Wait};
+use super::proxy::Proxy;
 use super::wire::{self, Framing, Head, MAX_HEAD};
 use super::{Client, Document, Timeouts, retry};
 use crate::error::{Error, Kind, Result};
@@ -46,6 +47,8 @@ pub(super) struct Answer {
     now_secs: u64,
     /// Whether the server was shown who we are.
     authorized: bool,
+    /// The proxy that may have answered in its place.
+    proxy: Option<String>,
 }
 
 impl Answer {
@@ -63,7 +66,20 @@ impl Answer {
         let mut body =
             Reader { left: Left::from(framing), connection: Some(connection), keeps, host, timeouts: *timeouts, limit };
         body.end_if_empty();
-        Ok(Answer { head, body, url, now_secs: now(), authorized })
+        Ok(Answer { head, body, url, now_secs: now(), authorized, proxy: None })
+    }
+
+    /// Says that a proxy stands in between, which can give answers of its own.
+    pub fn through(self, proxy: Option<&Proxy>) -> Answer {
+        Answer { proxy: proxy.map(|proxy| proxy.host.clone()), ..self }
+    }
+
+    /// Names who answered.
+    pub fn who(&self) -> String {
+        match &self.proxy {
+            Some(proxy) => format!("{}, or the proxy {proxy},", self.url.host()),
+            None => self.url.host().to_owned(),
+        }
     }
 
     pub fn status(&self) -> u16 {
@@ -72,6 +88,11 @@ impl Answer {
 
     pub fn header(&self, name: &str) -> Option<String> {
         self.head.header(name).map(str::to_owned)
+    }
+
+    /// Returns the ETag, if it is one that can be sent back.
+    pub fn etag(&self) -> Option<String> {
+        self.header("etag").filter(|etag| wire::is_etag(etag))
     }
 
     /// Returns every header of that name.
@@ -101,9 +122,9 @@ impl Answer {
         let status = self.status();
         let (is_passing, authorized) = (retry::is_passing(status), self.authorized);
         let asked = self.header("retry-after").and_then(|h| retry::retry_after(&h, self.now_secs));
-        let (url, host) = (self.url.clone(), self.url.host().to_owned());
-        let detail = error_detail(self.into_reader()).map_or(String::new(), |d| format!(": {d}"));
-        let error = Error::new(Kind::Network, format!("{host} answered {status} {}{detail}", wire::reason(status)));
+        let (url, who) = (self.url.clone(), self.who());
+        let detail = self.into_detail().map_or(String::new(), |d| format!(": {d}"));
+        let error = Error::new(Kind::Network, format!("{who} answered {status} {}{detail}", wire::reason(status)));
         let error = match status {
             401 | 403 if authorized => error.hint("the credentials in auth_file are known there, and may not do this"),
             401 | 403 => error.hint("this needs credentials: set auth_file to a Docker config.json"),
@@ -124,7 +145,7 @@ impl Answer {
             status: self.status(),
             content_type: self.header("content-type"),
             digest_header: self.header("docker-content-digest"),
-            etag: self.header("etag"),
+            etag: self.etag(),
             length: self.length(),
             body: Vec::new(),
             final_url: self.url.clone(),
@@ -148,6 +169,11 @@ impl Answer {
         }
         document.body = body;
         Ok(document)
+    }
+
+    /// Returns what it says of an error.
+    pub fn into_detail(self) -> Option<String> {
+        error_detail(self.body, self.authorized)
     }
 
     pub fn into_reader(self) -> Reader {
@@ -297,9 +323,30 @@ impl Read for Reader {
     }
 }
 
+/// What registries call their errors. Source: distribution-spec 1.1, "Error codes"; docker/distribution.
+const CODES: [&str; 17] = [
+    "BLOB_UNKNOWN",
+    "BLOB_UPLOAD_INVALID",
+    "BLOB_UPLOAD_UNKNOWN",
+    "DENIED",
+    "DIGEST_INVALID",
+    "MANIFEST_BLOB_UNKNOWN",
+    "MANIFEST_INVALID",
+    "MANIFEST_UNKNOWN",
+    "NAME_INVALID",
+    "NAME_UNKNOWN",
+    "SIZE_INVALID",
+    "TAG_INVALID",
+    "TOOMANYREQUESTS",
+    "UNAUTHORIZED",
+    "UNAVAILABLE",
+    "UNKNOWN",
+    "UNSUPPORTED",
+];
+
 /// Takes the first error out of a registry's JSON answer. Reads at most 8 KiB.
-/// Source: distribution-spec 1.1, "Error codes".
-pub(super) fn error_detail(reader: Reader) -> Option<String> {
+/// Input: `knows_secret`: who answers was shown a secret, and might say it back: only what everybody says is shown.
+pub(super) fn error_detail(reader: Reader, knows_secret: bool) -> Option<String> {
     #[derive(miniserde::Deserialize)]
     struct Answer {
         errors: Vec<One>,
@@ -313,6 +360,9 @@ pub(super) fn error_detail(reader: Reader) -> Option<String> {
     reader.take(8 << 10).read_to_end(&mut body).ok()?;
     let first = crate::json::parse::<Answer>(&body, "error").ok()?.errors.into_iter().next()?;
     let (code, message) = (first.code.optional("code").ok()?, first.message.optional("message").ok()?);
+    if knows_secret {
+        return code.filter(|code| CODES.contains(&code.as_str()));
+    }
     let text = [code, message].into_iter().flatten().collect::<Vec<_>>().join(" ");
     Some(text.chars().take(200).collect()).filter(|t: &String| !t.is_empty())
 }

@@ -86,8 +86,14 @@ impl Client {
         let at = |e: Error| Failure::from(e.at("authenticate for", url));
         let challenge = challenge::choose(refused.all("www-authenticate").iter().map(String::as_str));
         // Read, so that the connection can be used again.
-        let detail = error_detail(refused.into_reader());
+        let who = refused.who();
+        let detail = refused.into_detail();
         let credential = self.auth.find(url).map_err(at)?;
+        let is_named = url.is_secure() || self.bases.iter().any(|base| base.origin() == url.origin());
+        if credential.is_some() && !is_named {
+            let why = "credentials go without TLS only to a server that the configuration names";
+            return Err(at(Error::new(Kind::Source, why)));
+        }
         match (challenge.map_err(at)?, credential) {
             (Challenge::Basic, Some(Credential::Password { user, password })) => {
                 self.auth.keep(url, basic(&user, &password), None);
@@ -98,14 +104,14 @@ impl Client {
             }
             (Challenge::Basic, None) => {
                 let detail = detail.map_or(String::new(), |d| format!(": {d}"));
-                let why = format!("{} answered 401 Unauthorized{detail}", url.host());
+                let why = format!("{who} answered 401 Unauthorized{detail}");
                 Err(at(Error::new(Kind::Network, why).hint(CREDENTIALS_HINT)))
             }
             (Challenge::Bearer { realm, service, scope }, credential) => {
                 let realm = Url::parse(&realm).map_err(|e| at(Error::new(Kind::Source, format!("realm: {e}"))))?;
                 check_realm(&realm, url, credential.is_some()).map_err(at)?;
                 let form = TokenForm { realm, service, scope };
-                self.peers.confine_to_networks_of(url.host());
+                self.peers.confine_to_network_of(url.host());
                 let token = self.fetch_token(&form, url, credential.as_ref(), limit);
                 self.peers.set_free();
                 let (token, lasts) = token?;
@@ -147,7 +153,8 @@ impl Client {
         let answer = self.exchange(&target, &ask, authorization, limit)?;
         if matches!(answer.status(), 400 | 401 | 403) {
             let (status, host) = (answer.status(), answer.url.host().to_owned());
-            let detail = error_detail(answer.into_reader()).map_or(String::new(), |d| format!(": {d}"));
+            let detail = error_detail(answer.into_reader(), credential.is_some());
+            let detail = detail.map_or(String::new(), |d| format!(": {d}"));
             let hint = match credential {
                 Some(_) => "are the credentials in auth_file right, and may they pull this repository?",
                 None => CREDENTIALS_HINT,
@@ -155,7 +162,7 @@ impl Client {
             let why = format!("the token server {host} answered {status}{detail}");
             return Err(Error::new(Kind::Network, why).at("authenticate for", url).hint(hint).into());
         }
-        let document = answer.into_document(TOKEN_ANSWER_MAX)?;
+        let document = answer.check_status(false)?.into_document(TOKEN_ANSWER_MAX)?;
         read_token(&document.body).map_err(|e| e.at("read the token for", url).into())
     }
 }

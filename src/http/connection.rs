@@ -6,6 +6,7 @@
 
 use super::answer::{Failure, explain};
 use super::deadline::{Limit, Until, Wait};
+use super::peers::literal;
 use super::proxy::Proxy;
 use super::wire::{self, Head, MAX_HEAD};
 use super::{Client, Timeouts};
@@ -113,10 +114,9 @@ impl Connection {
 
     /// Reads more into `input`. Errors: it has ended.
     fn read_more(&mut self) -> io::Result<()> {
-        if self.at == self.input.len() {
-            self.input.clear();
-            self.at = 0;
-        }
+        // What is used goes, or memory would follow what a server sends.
+        self.input.drain(..self.at);
+        self.at = 0;
         let old = self.input.len();
         self.input.resize(old + INPUT_BYTES, 0);
         // Outside of `self` while `fill` borrows it.
@@ -294,18 +294,21 @@ impl Client {
     fn connect(&self, url: &Url, limit: Limit) -> Result<Connection, Failure> {
         let explain = |e| explain(e, url, &self.timeouts, limit);
         let until = limit.within(self.timeouts.connect, Wait::Connect);
-        let proxy = self.proxy_for(url);
+        let proxy = self.proxy_for(url)?;
         let (host, port) = proxy.map_or((url.host(), url.port()), |p| (p.host.as_str(), p.port));
         let addresses = look_up(host, port).map_err(explain)?;
         // Behind a proxy there are no addresses, unless the name is one: the proxy decides.
-        let literal = url.host().trim_matches(['[', ']']).parse().ok();
+        let literal = literal(url.host());
         let seen: Vec<IpAddr> = match proxy {
             None => addresses.iter().map(SocketAddr::ip).collect(),
             Some(_) => literal.into_iter().collect(),
         };
-        self.peers.note(url.host(), &seen)?;
+        self.peers.check(url.host(), &seen)?;
         let mut socket = dial(&addresses, until).map_err(explain)?;
         let address = if proxy.is_none() { socket.tcp.peer_addr().ok().map(|a| a.ip()) } else { literal };
+        if let Some(address) = address {
+            self.peers.reached(url.host(), address);
+        }
         if !url.is_secure() {
             return Ok(Connection::new(Stream::Plain(socket), url.origin(), address));
         }

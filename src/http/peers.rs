@@ -5,7 +5,7 @@
 //! Must never: judge a name by itself, since its owner says what it means.
 
 use crate::error::{Error, Kind, Result};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most servers that are remembered: more than one run ever talks to.
@@ -27,7 +27,7 @@ pub(super) enum Network {
 /// Says which network an address is on.
 /// Source: RFC 6890; RFC 6598 (100.64.0.0/10); RFC 4193 (fc00::/7); IPv4 inside IPv6 counts as IPv4.
 pub(super) fn network_of(address: IpAddr) -> Network {
-    match address.to_canonical() {
+    match embedded(address.to_canonical()) {
         IpAddr::V4(a) => match a.octets() {
             _ if a.is_loopback() => Network::Loopback,
             [0, ..] => Network::Loopback,
@@ -43,11 +43,49 @@ pub(super) fn network_of(address: IpAddr) -> Network {
     }
 }
 
+/// Returns the IPv4 address inside an IPv6 one, whoever carries it on: a translator, a tunnel, or an old notation.
+/// Source: RFC 6052 (64:ff9b::/96), RFC 3056 (2002::/16), RFC 4291 (::a.b.c.d).
+fn embedded(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address else { return address };
+    let v4 = |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
+    match v6.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => address,
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] | [0, 0, 0, 0, 0, 0, high, low] => {
+            v4(high, low)
+        }
+        _ => address,
+    }
+}
+
+/// Reads a host that is an address in any way that the resolver understands.
+/// Source: POSIX, `inet_addr`: one to four numbers, decimal, octal or hexadecimal.
+pub(super) fn literal(host: &str) -> Option<IpAddr> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+    if let Ok(address) = bare.parse() {
+        return Some(address);
+    }
+    let number = |text: &str| match text.to_ascii_lowercase().strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None if text.len() > 1 && text.starts_with('0') => u32::from_str_radix(text, 8).ok(),
+        None => text.parse::<u32>().ok(),
+    };
+    let parts: Vec<u32> = bare.split('.').map(number).collect::<Option<_>>()?;
+    let (last, first) = parts.split_last()?;
+    if first.len() > 3 || first.iter().any(|part| *part > 255) {
+        return None;
+    }
+    let head = first.iter().zip([24, 16, 8]).fold(0, |sum, (part, shift)| sum | part << shift);
+    // The last number fills what is left.
+    let room = u32::MAX >> (8 * first.len());
+    (*last <= room).then(|| IpAddr::V4(Ipv4Addr::from(head | last)))
+}
+
 #[derive(Debug, Default)]
 struct State {
-    seen: Vec<(String, Vec<Network>)>,
-    /// While set: only public addresses, and these.
-    allowed: Option<Vec<Network>>,
+    /// The network on which each host was reached.
+    seen: Vec<(String, Network)>,
+    /// While set: only public addresses, and those of this network.
+    allowed: Option<Option<Network>>,
 }
 
 /// What is known of the servers that were connected to. Clones share it.
@@ -55,12 +93,12 @@ struct State {
 pub(super) struct Peers(Arc<Mutex<State>>);
 
 impl Peers {
-    /// From now on connections are made to public addresses, and to networks that this host is on; others are refused.
+    /// From now on connections are made to public addresses, and to the network that this host was reached on; others
+    /// are refused.
     /// Input: a host that was connected to, as in its URL.
-    pub fn confine_to_networks_of(&self, host: &str) {
+    pub fn confine_to_network_of(&self, host: &str) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = state.seen.iter().find(|(seen, _)| seen == host).map(|(_, networks)| networks.clone());
-        state.allowed = Some(known.unwrap_or_default());
+        state.allowed = Some(state.seen.iter().find(|(seen, _)| seen == host).map(|(_, network)| *network));
     }
 
     /// Ends that.
@@ -73,26 +111,32 @@ impl Peers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).may(network_of(address))
     }
 
-    /// Remembers where a host is. Input: none: a proxy knows, and decides.
-    /// Errors: Source: one of its addresses is on a network that is not allowed now.
-    pub fn note(&self, host: &str, addresses: &[IpAddr]) -> Result<()> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(address) = addresses.iter().find(|a| !state.may(network_of(**a))) {
-            let why = format!("{host} is {address}, on a network that the registry is not on");
-            return Err(Error::new(Kind::Source, why).at("connect to", "the token server"));
+    /// Errors: Source: one of a host's addresses is on a network that is not allowed now. What else its name stands for
+    /// is its owner's choice: one is enough.
+    pub fn check(&self, host: &str, addresses: &[IpAddr]) -> Result<()> {
+        match addresses.iter().find(|address| !self.may(**address)) {
+            None => Ok(()),
+            Some(address) => {
+                let why = format!("{host} is {address}, on a network that the registry is not on");
+                Err(Error::new(Kind::Source, why).at("connect to", "the token server"))
+            }
         }
+    }
+
+    /// Remembers where a host really is.
+    pub fn reached(&self, host: &str, address: IpAddr) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.seen.retain(|(seen, _)| seen != host);
         if state.seen.len() >= MAX_SEEN {
             state.seen.remove(0);
         }
-        state.seen.push((host.to_owned(), addresses.iter().map(|a| network_of(*a)).collect()));
-        Ok(())
+        state.seen.push((host.to_owned(), network_of(address)));
     }
 }
 
 impl State {
     fn may(&self, network: Network) -> bool {
-        network == Network::Public || self.allowed.as_ref().is_none_or(|allowed| allowed.contains(&network))
+        network == Network::Public || self.allowed.is_none_or(|allowed| allowed == Some(network))
     }
 }
 
@@ -118,6 +162,10 @@ mod tests {
             ("100.127.0.1", Network::Private),
             ("fd00::1", Network::Private),
             ("::ffff:10.0.0.1", Network::Private),
+            ("64:ff9b::a9fe:a9fe", Network::LinkLocal),
+            ("2002:a00:1::1", Network::Private),
+            ("::7f00:1", Network::Loopback),
+            ("64:ff9b::c000:201", Network::Public),
             ("172.32.0.1", Network::Public),
             ("100.128.0.1", Network::Public),
             ("192.0.2.1", Network::Public),
@@ -128,24 +176,55 @@ mod tests {
     }
 
     #[test]
-    fn a_confined_client_reaches_public_addresses_and_the_hosts_own_networks() {
+    fn a_confined_client_reaches_public_addresses_and_the_hosts_own_network() {
         let peers = Peers::default();
-        let ip = |text: &str| text.split(' ').map(|a| a.parse::<IpAddr>().unwrap()).collect::<Vec<_>>();
-        assert!(peers.note("r", &ip("10.0.0.1")).is_ok());
-        peers.confine_to_networks_of("r");
-        assert!(peers.note("t", &ip("10.9.9.9")).is_ok());
-        assert!(peers.note("t", &ip("192.0.2.1")).is_ok());
-        assert!(peers.note("t", &ip("127.0.0.1")).is_err());
-        assert!(peers.may(ip("10.9.9.9")[0]) && !peers.may(ip("169.254.169.254")[0]));
-        // One address of several is enough.
-        assert!(peers.note("t", &ip("192.0.2.1 169.254.169.254")).is_err());
-        peers.confine_to_networks_of("unknown");
-        assert!(peers.note("t", &ip("10.9.9.9")).is_err());
+        let ips = |text: &str| text.split(' ').map(|a| a.parse::<IpAddr>().unwrap()).collect::<Vec<_>>();
+        peers.reached("r", ips("10.0.0.1")[0]);
+        peers.confine_to_network_of("r");
+        for (addresses, allowed) in [
+            ("10.9.9.9", true),
+            ("192.0.2.1", true),
+            ("127.0.0.1", false),
+            // One address of several is enough.
+            ("192.0.2.1 169.254.169.254", false),
+        ] {
+            assert_eq!(peers.check("t", &ips(addresses)).is_ok(), allowed, "{addresses}");
+        }
+        // What a name stands for besides is no network that its server is on.
         peers.set_free();
-        assert!(peers.note("t", &ip("127.0.0.1")).is_ok());
+        assert!(peers.check("r", &ips("192.0.2.1 127.0.0.1 169.254.169.254")).is_ok());
+        peers.reached("r", ips("192.0.2.1")[0]);
+        peers.confine_to_network_of("r");
+        assert!(!peers.may(ips("127.0.0.1")[0]) && !peers.may(ips("10.9.9.9")[0]) && peers.may(ips("192.0.2.9")[0]));
+        peers.confine_to_network_of("unknown");
+        assert!(peers.check("t", &ips("10.9.9.9")).is_err());
+        peers.set_free();
+        assert!(peers.check("t", &ips("127.0.0.1")).is_ok());
         for host in 0..1000 {
-            assert!(peers.note(&host.to_string(), &ip("10.0.0.1")).is_ok());
+            peers.reached(&host.to_string(), ips("10.0.0.1")[0]);
         }
         assert!(peers.0.lock().unwrap().seen.len() <= MAX_SEEN);
+    }
+
+    #[test]
+    fn addresses_as_the_resolver_reads_them() {
+        for (host, address) in [
+            ("10.0.0.1", Some("10.0.0.1")),
+            ("[::1]", Some("::1")),
+            ("2852039166", Some("169.254.169.254")),
+            ("0x7f.1", Some("127.0.0.1")),
+            ("0177.0.0.01", Some("127.0.0.1")),
+            ("10.1.258", Some("10.1.1.2")),
+            ("127.1.", Some("127.0.0.1")),
+            ("10.256.0.1", None),
+            ("256.1", None),
+            ("1.2.3.4.5", None),
+            ("4294967296", None),
+            ("registry.example", None),
+            ("0x", None),
+            ("", None),
+        ] {
+            assert_eq!(literal(host), address.map(|a| a.parse().unwrap()), "{host}");
+        }
     }
 }

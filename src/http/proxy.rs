@@ -13,10 +13,10 @@ use std::net::IpAddr;
 /// Holds what the environment says.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyEnv {
-    /// For https URLs.
-    pub https: Option<String>,
+    /// For https URLs: the variable, and what it says.
+    pub https: Option<(&'static str, String)>,
     /// For http URLs.
-    pub http: Option<String>,
+    pub http: Option<(&'static str, String)>,
     /// Hosts that are spoken to directly.
     pub none: String,
 }
@@ -24,7 +24,10 @@ pub struct ProxyEnv {
 impl ProxyEnv {
     /// Reads it. Input: `variable`: the value of an environment variable. Lower case beats upper case, as in curl.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> ProxyEnv {
-        let first = |names: [&str; 3]| names.into_iter().find_map(&variable).filter(|value| !value.is_empty());
+        let first = |names: [&'static str; 3]| {
+            let set = names.into_iter().find_map(|name| Some((name, variable(name)?)));
+            set.filter(|(_, value)| !value.is_empty())
+        };
         ProxyEnv {
             https: first(["https_proxy", "HTTPS_PROXY", "ALL_PROXY"]),
             http: first(["http_proxy", "HTTP_PROXY", "ALL_PROXY"]),
@@ -40,7 +43,7 @@ impl ProxyEnv {
     /// setting serves the whole node.
     pub fn is_direct(&self, host: &str, port: u16) -> bool {
         let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
-        is_loopback(host) || self.none.split(',').any(|entry| covers(entry.trim(), bare, port))
+        is_loopback(bare) || self.none.split(',').any(|entry| covers(entry.trim(), bare, port))
     }
 }
 
@@ -134,6 +137,9 @@ fn covers(entry: &str, host: &str, port: u16) -> bool {
         return false;
     }
     let name = name.trim_start_matches('[').trim_end_matches(']').trim_start_matches("*.").trim_start_matches('.');
+    if let (Ok(one), Ok(other)) = (name.parse::<IpAddr>(), host.parse::<IpAddr>()) {
+        return one.to_canonical() == other.to_canonical();
+    }
     let (name, host) = (name.to_ascii_lowercase(), host.to_ascii_lowercase());
     match host.strip_suffix(&name) {
         Some(rest) if !name.is_empty() => rest.is_empty() || rest.ends_with('.'),
@@ -164,9 +170,11 @@ mod tests {
     #[test]
     fn each_scheme_has_its_variable() {
         let both = env(&[("HTTPS_PROXY", "http://s"), ("HTTP_PROXY", "http://p"), ("http_proxy", "http://q")]);
-        assert_eq!((both.https.as_deref(), both.http.as_deref()), (Some("http://s"), Some("http://q")));
+        assert_eq!(both.https, Some(("HTTPS_PROXY", "http://s".to_owned())));
+        assert_eq!(both.http, Some(("http_proxy", "http://q".to_owned())));
         let all = env(&[("ALL_PROXY", "http://a"), ("HTTPS_PROXY", "http://s")]);
-        assert_eq!((all.https.as_deref(), all.http.as_deref()), (Some("http://s"), Some("http://a")));
+        assert_eq!(all.https, Some(("HTTPS_PROXY", "http://s".to_owned())));
+        assert_eq!(all.http, Some(("ALL_PROXY", "http://a".to_owned())));
         let empty = env(&[("HTTPS_PROXY", "")]);
         assert_eq!((empty.https, empty.http), (None, None));
     }
@@ -195,6 +203,8 @@ mod tests {
             ("port.io", 5000, true),
             ("port.io", 443, false),
             ("localhost", 80, true),
+            ("localhost.", 80, true),
+            ("[2001:DB8:0::1]", 443, true),
             ("127.0.0.1", 5000, true),
             ("[::1]", 5000, true),
             ("bad", 443, false),

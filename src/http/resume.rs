@@ -53,6 +53,7 @@ impl Client {
             etag: None,
             ranges: true,
             body: None,
+            round: 0,
             failed: 0,
             since_break: 0,
             limit: Limit::body(&self.timeouts, size_bytes),
@@ -75,7 +76,9 @@ struct Transfer {
     /// Whether the server is thought to know Range.
     ranges: bool,
     body: Option<Reader>,
-    /// Tries in a row that brought nothing.
+    /// Places that have failed since all of them had.
+    round: usize,
+    /// Rounds in a row that brought nothing.
     failed: u32,
     since_break: u64,
     limit: Limit,
@@ -103,52 +106,69 @@ impl Transfer {
     /// Decides what to do after a failure. Errors: it was the last try.
     fn after(&mut self, failure: Failure) -> Result<()> {
         let Failure { error, is_passing, asked } = failure;
-        if !is_passing {
-            // This place does not have it; perhaps the next has.
-            self.places.remove(0);
-            self.etag = None;
-            return match self.places.is_empty() {
-                true => Err(error),
-                false => {
-                    note(&format!("{error}; trying {}", self.places[0].host()));
-                    Ok(())
-                }
-            };
+        if !is_passing || self.places.len() > 1 {
+            // What is known of this place does not hold for the next.
+            (self.etag, self.ranges) = (None, true);
         }
-        self.failed += 1;
-        if self.places.len() > 1 {
+        if is_passing {
             self.places.rotate_left(1);
-            self.etag = None;
+            self.round += 1;
+        } else {
+            self.places.remove(0);
         }
-        self.client.wait(self.failed, self.limit, asked, error)
+        match self.places.first() {
+            None => Err(error),
+            Some(next) if self.round < self.places.len() => {
+                note(&format!("{error}; trying {}", next.host()));
+                Ok(())
+            }
+            // Each has failed once more.
+            Some(_) => {
+                (self.round, self.failed) = (0, self.failed + 1);
+                self.client.wait(self.failed, self.limit, asked, error)
+            }
+        }
     }
 
     fn open_once(&mut self) -> std::result::Result<Reader, Failure> {
         let url = self.places[0].clone();
-        let range = (self.at > 0 && self.ranges).then_some(self.at);
-        let ask = Ask { accept: "*/*", range, if_range: self.etag.as_deref(), ..Ask::default() };
-        let answer = self.client.send(&url, &ask, self.limit)?;
-        if answer.status() == 416 && range.is_some() {
-            // It has less than what is there, or miscounts: the whole, then.
-            self.ranges = false;
-            let why = format!("{} answered 416 to bytes from {}", url.host(), self.at);
-            return Err(Failure::passing(Error::new(Kind::Network, why).at("fetch", &url)));
-        }
-        let answer = answer.check_status(super::is_gzip(&url))?;
-        match (answer.status(), range) {
-            (206, Some(from)) => {
-                if let Err(why) = check_range(answer.header("content-range").as_deref(), from, self.size_bytes) {
-                    self.ranges = false;
-                    let why = format!("{} sent another part than the one asked for: {why}", url.host());
-                    return Err(Failure::passing(Error::new(Kind::Network, why).at("fetch", &url)));
-                }
-                self.is_pieced.set(true);
-                Ok(answer.into_reader())
+        if self.at > 0 && self.ranges {
+            if let Some(reader) = self.open_rest(&url)? {
+                return Ok(reader);
             }
-            (206, None) => {
+            self.ranges = false;
+        }
+        let ask = Ask { accept: "*/*", ..Ask::default() };
+        let answer = self.client.send(&url, &ask, self.limit)?.check_status(super::is_gzip(&url))?;
+        match answer.status() {
+            206 => {
                 Err(Error::new(Kind::Source, "a part was sent where the whole was asked for").at("fetch", &url).into())
             }
             _ => self.whole(answer, &url),
+        }
+    }
+
+    /// Asks for the rest. Returns: `None`: the server can not do that: it has less than what is there, or miscounts.
+    fn open_rest(&mut self, url: &Url) -> std::result::Result<Option<Reader>, Failure> {
+        let ask = Ask { accept: "*/*", range: Some(self.at), if_range: self.etag.as_deref(), ..Ask::default() };
+        let answer = self.client.send(url, &ask, self.limit)?;
+        if answer.status() == 416 {
+            note(&format!("{} answered 416 to bytes from {}; asking for the whole", url.host(), self.at));
+            return Ok(None);
+        }
+        let answer = answer.check_status(super::is_gzip(url))?;
+        if answer.status() != 206 {
+            return self.whole(answer, url).map(Some);
+        }
+        match check_range(answer.header("content-range").as_deref(), self.at, self.size_bytes) {
+            Ok(()) => {
+                self.is_pieced.set(true);
+                Ok(Some(answer.into_reader()))
+            }
+            Err(why) => {
+                note(&format!("{} sent another part than the one asked for: {why}; asking for the whole", url.host()));
+                Ok(None)
+            }
         }
     }
 
@@ -158,7 +178,8 @@ impl Transfer {
             let why = format!("{} sends {length} bytes, its description says {}", url.host(), self.size_bytes);
             return Err(Error::new(Kind::Digest, why).at("fetch", url).into());
         }
-        let etag = answer.header("etag").filter(|e| e.starts_with('"'));
+        // A weak one does not stand for the same bytes.
+        let etag = answer.etag().filter(|e| e.starts_with('"'));
         if self.at == 0 {
             self.etag = etag;
             return Ok(answer.into_reader());
@@ -194,7 +215,7 @@ impl Read for Transfer {
                     self.at += n as u64;
                     self.since_break += n as u64;
                     if self.since_break >= PROGRESS_BYTES {
-                        self.failed = 0;
+                        (self.failed, self.round) = (0, 0);
                     }
                     return Ok(n);
                 }
@@ -203,7 +224,7 @@ impl Read for Transfer {
             self.body = None;
             self.since_break = 0;
             let broken = Failure::passing(Error::new(Kind::Network, why).at("fetch", &self.places[0]));
-            self.open_again(Some(broken)).map_err(|e| io::Error::other(e.to_string()))?;
+            self.open_again(Some(broken)).map_err(io::Error::other)?;
         }
     }
 }

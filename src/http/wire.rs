@@ -6,6 +6,8 @@ use crate::error::{Error, Kind, Result};
 
 /// Longest head of an answer, in bytes; as long as its trailer may be.
 pub(super) const MAX_HEAD: usize = 32 << 10;
+/// Longest ETag that is kept, in bytes.
+const MAX_ETAG: usize = 256;
 /// What every answer begins with.
 const VERSION: &[u8] = b"HTTP/1.";
 
@@ -158,6 +160,13 @@ fn header(line: &[u8]) -> Option<(String, String)> {
     Some((text(name), text(value)))
 }
 
+/// Says whether this is an ETag that is fit to be kept and sent back. Source: RFC 9110, section 8.8.3; its length is ours.
+pub(super) fn is_etag(text: &str) -> bool {
+    let quoted = text.strip_prefix("W/").unwrap_or(text);
+    let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    text.len() <= MAX_ETAG && inner.is_some_and(|inner| inner.bytes().all(|b| b.is_ascii_graphic() && b != b'"'))
+}
+
 /// Reads the line that begins a chunk. Source: RFC 9112, section 7.1.
 pub(super) fn chunk_length(line: &[u8]) -> Option<u64> {
     let end = line.iter().position(|b| *b == b';').unwrap_or(line.len());
@@ -280,6 +289,28 @@ mod tests {
         let nothing = Some((Framing::Length(0), true));
         for (status, answers_head) in [(304, false), (204, false), (200, true)] {
             assert_eq!(framing(status, "Content-Length: 7\r\n", answers_head).ok(), nothing);
+        }
+    }
+
+    #[test]
+    fn etags_that_can_be_sent_back() {
+        let (long, longest) = (format!("\"{}\"", "x".repeat(255)), format!("\"{}\"", "x".repeat(254)));
+        for (text, good) in [
+            ("\"\"", true),
+            ("\"a-b_1\"", true),
+            ("W/\"a\"", true),
+            (longest.as_str(), true),
+            (long.as_str(), false),
+            ("\"", false),
+            ("a", false),
+            ("", false),
+            ("w/\"a\"", false),
+            ("\"a\"b\"", false),
+            ("\"a b\"", false),
+            ("\"a\tb\"", false),
+            ("\"\u{9f}\"", false),
+        ] {
+            assert_eq!(is_etag(text), good, "{text}");
         }
     }
 

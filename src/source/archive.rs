@@ -21,7 +21,7 @@ const KEPT_EACH: u64 = 32 << 10;
 /// All that is kept, in bytes.
 const KEPT_TOTAL: usize = 512 << 10;
 /// Most that an archive may inflate to, in bytes.
-const INFLATED_MAX: u64 = 64 << 30;
+const INFLATED_MAX: u64 = 4 << 30;
 
 /// The table of contents of one archive.
 #[derive(Debug)]

@@ -76,21 +76,29 @@ impl Latest {
 
 impl Source for Latest {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
-        let mut document = match self.document.take() {
-            Some(document) => document,
-            None => self.client.document(&self.url, "application/json", DOCUMENT_CAP, None)?,
+        let name = self.describe();
+        let mut make = |mut document: Document| {
+            let etag = document.etag.take();
+            json::shorten(&mut document.body).map_err(|e| e.at("read", &document.final_url))?;
+            Ok((parse(&document.body, &document.final_url, architecture, &name)?, etag))
         };
-        self.etag = document.etag.take();
-        json::shorten(&mut document.body).map_err(|e| e.at("read", &document.final_url))?;
-        parse(&document.body, &document.final_url, architecture, &self.describe())
+        let (artifact, etag) = match self.document.take() {
+            Some(document) => make(document),
+            None => self.client.document_as(&self.url, "application/json", DOCUMENT_CAP, None, &mut make),
+        }?;
+        self.etag = etag;
+        Ok(artifact)
     }
 
     /// Source: RFC 9110, section 13.1.2.
-    fn is_unchanged(&mut self, validator: &str) -> Result<bool> {
-        let document = self.client.document(&self.url, "application/json", DOCUMENT_CAP, Some(validator))?;
+    fn is_unchanged(&mut self, validator: &str) -> bool {
+        let client = self.client.once();
+        let Ok(document) = client.document(&self.url, "application/json", DOCUMENT_CAP, Some(validator)) else {
+            return false;
+        };
         let unchanged = document.status == 304;
         self.document = Some(document).filter(|_| !unchanged);
-        Ok(unchanged)
+        unchanged
     }
 
     fn validator(&self) -> Option<String> {
@@ -101,9 +109,13 @@ impl Source for Latest {
         Ok(bounded(self.client.stream(place(file)?, file.size_bytes, from)?, file.size_bytes, from))
     }
 
+    fn doubt(&mut self) -> bool {
+        self.client.doubt()
+    }
+
     fn probe(&mut self, file: &FileRef) -> Result<()> {
         let url = place(file)?;
-        check_length(self.client.probe(url)?, file, SAID).map_err(|e| e.at("fetch", url))
+        self.client.probe(url, &mut |length| check_length(length, file, SAID).map_err(|e| e.at("fetch", url)))
     }
 
     fn describe(&self) -> String {

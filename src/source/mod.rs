@@ -91,10 +91,10 @@ pub trait Source {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact>;
 
     /// Asks, in one request, whether what was resolved before is still what is offered.
-    /// Input: what [`Source::validator`] returned then. Returns: false where that can not be told.
-    /// Errors: as [`Source::resolve`].
-    fn is_unchanged(&mut self, _validator: &str) -> Result<bool> {
-        Ok(false)
+    /// Input: what [`Source::validator`] returned then. Returns: false where that can not be told: then
+    /// [`Source::resolve`] says why.
+    fn is_unchanged(&mut self, _validator: &str) -> bool {
+        false
     }
 
     /// Returns what tells whether the answer of [`Source::resolve`] still holds, if there is such a thing.
@@ -106,6 +106,11 @@ pub trait Source {
     /// Returns: the rest of it, and at most one byte more; **unverified**: the reader of it checks length and digest.
     /// Errors: as above; Digest: the source announces another length.
     fn open(&mut self, file: &FileRef, from: u64) -> Result<Body>;
+
+    /// Says that what was opened last turned out to be wrong. Returns: whether there is another place to open it from.
+    fn doubt(&mut self) -> bool {
+        false
+    }
 
     /// Says whether a file can be had, and reads nothing of it: asked before its old copy is given up.
     /// Errors: as [`Source::open`]. A server that can not say is taken to have it.

@@ -45,27 +45,28 @@ impl Registry {
     }
 
     /// Fetches what the reference names: by digest where it is pinned, else by tag.
-    fn top(&self) -> Result<(Document, Digest)> {
-        let pinned = self.reference.digest();
-        let url = self.top_url();
-        let document = self.client.document(&url, ACCEPT, DOCUMENT_CAP, None)?;
-        let digest = Digest::of(&document.body);
-        check_header(&document, digest)?;
-        match pinned {
-            Some(want) if want != digest => {
-                Err(Error::new(Kind::Digest, format!("the answer hashes to {digest}")).at("fetch", url))
+    fn top(&self) -> Result<(manifest::Document, Digest)> {
+        let (pinned, url) = (self.reference.digest(), self.top_url());
+        self.client.document_as(&url, ACCEPT, DOCUMENT_CAP, None, &mut |mut document| {
+            let digest = Digest::of(&document.body);
+            check_header(&document, digest)?;
+            if pinned.is_some_and(|want| want != digest) {
+                return Err(Error::new(Kind::Digest, format!("the answer hashes to {digest}")).at("fetch", &url));
             }
-            _ => Ok((document, digest)),
-        }
+            json::shorten(&mut document.body).map_err(|e| e.at("read", &self.reference))?;
+            let name = self.reference.to_string();
+            Ok((manifest::parse(&document.body, document.content_type.as_deref(), &name)?, digest))
+        })
     }
 
     fn fetch(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
         let url = self.url("manifests", &descriptor.digest.to_string());
-        let document = self.client.document(&url, ACCEPT, DOCUMENT_CAP.min(descriptor.size_bytes), None)?;
-        check_bytes(&document.body, descriptor).map_err(|e| e.at("fetch", &url))?;
-        check_header(&document, descriptor.digest)?;
-        check_type(&document, &descriptor.media_type)?;
-        Ok(document.body)
+        self.client.document_as(&url, ACCEPT, DOCUMENT_CAP.min(descriptor.size_bytes), None, &mut |document| {
+            check_bytes(&document.body, descriptor).map_err(|e| e.at("fetch", &url))?;
+            check_header(&document, descriptor.digest)?;
+            check_type(&document, &descriptor.media_type)?;
+            Ok(document.body)
+        })
     }
 }
 
@@ -98,19 +99,17 @@ fn check_type(document: &Document, want: &str) -> Result<()> {
 impl Source for Registry {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
         let name = self.describe();
-        let (mut top, digest) = self.top()?;
+        let (document, digest) = self.top()?;
         self.top = Some(digest);
-        json::shorten(&mut top.body).map_err(|e| e.at("read", &self.reference))?;
-        let document = manifest::parse(&top.body, top.content_type.as_deref(), &self.reference.to_string())?;
-        drop(top);
         let fetch: Fetch = &mut |descriptor| self.fetch(descriptor);
         follow(document, digest, architecture, &name, fetch)
     }
 
     /// Source: distribution-spec 1.1, "Pulling manifests" (HEAD, Docker-Content-Digest).
-    fn is_unchanged(&mut self, validator: &str) -> Result<bool> {
-        let answer = self.client.head(&self.top_url(), ACCEPT)?;
-        Ok(answer.and_then(|document| document.digest_header).is_some_and(|digest| digest == validator))
+    fn is_unchanged(&mut self, validator: &str) -> bool {
+        let answer = self.client.once().head(&self.top_url(), ACCEPT);
+        let digest = answer.ok().flatten().and_then(|document| document.digest_header);
+        digest.is_some_and(|digest| digest == validator)
     }
 
     fn validator(&self) -> Option<String> {
@@ -122,10 +121,14 @@ impl Source for Registry {
         Ok(bounded(self.client.stream(&url, file.size_bytes, from)?, file.size_bytes, from))
     }
 
+    fn doubt(&mut self) -> bool {
+        self.client.doubt()
+    }
+
     /// Source: distribution-spec 1.1, "Checking if content exists in the registry" (end-2, HEAD).
     fn probe(&mut self, file: &FileRef) -> Result<()> {
         let url = self.url("blobs", &file.sha256.to_string());
-        check_length(self.client.probe(&url)?, file, SAID).map_err(|e| e.at("fetch", url))
+        self.client.probe(&url, &mut |length| check_length(length, file, SAID).map_err(|e| e.at("fetch", &url)))
     }
 
     fn describe(&self) -> String {

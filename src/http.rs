@@ -278,8 +278,9 @@ impl Client {
             let answer = self.send(url, &head, limit)?;
             let length = match answer.status() {
                 405 | 501 => None,
-                // Presigned addresses are signed for GET alone. The body is dropped with its connection.
-                403 => {
+                // Presigned addresses are signed for GET alone, and some walls let nothing else through. The body is
+                // dropped with its connection.
+                400..500 => {
                     let answer = self.send(url, &Ask { is_head: false, ..head }, limit)?;
                     answer.check_status(is_gzip(url))?.length()
                 }
@@ -369,7 +370,8 @@ impl Client {
             let request = self.request(&url, ask, authorization)?;
             let came = self.round_trip(&url, &request, ask.form.is_none(), limit)?;
             let proxy = self.proxy_for(&url)?.filter(|_| !url.is_secure());
-            let answer = Answer::new(came, (url, ask.is_head, authorization.is_some()), self, limit)?.through(proxy);
+            let knows_secret = authorization.is_some() || ask.form.is_some();
+            let answer = Answer::new(came, (url, ask.is_head, knows_secret), self, limit)?.through(proxy);
             if !matches!(answer.status(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(answer);
             }

@@ -7,6 +7,7 @@ use std::process::Command;
 pub mod disk;
 pub mod ferro;
 pub mod hostile;
+pub mod hostile_bench;
 pub mod hostile_table;
 pub mod kit;
 pub mod listener;

@@ -1,11 +1,28 @@
-//! Replaces a small file as a whole: temporary file, fsync, rename, fsync of the directory.
+//! Small files as a whole: read up to a limit; replaced by temporary file, fsync, rename, fsync of the directory.
 //!
-//! For ext4 only (state, slot record). Must never: be used on the EFI partition, where GRUB
+//! Replacing is for ext4 only (state, slot record). Must never: be used on the EFI partition, where GRUB
 //! reads without a journal and a rename is not safe (see grubenv_file.rs).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
+
+/// Reads a whole small file.
+/// Returns: `None` if it is not there.
+/// Errors: InvalidData: it is longer than `max_bytes`.
+pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut bytes = Vec::new();
+    file.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("longer than {max_bytes} bytes")));
+    }
+    Ok(Some(bytes))
+}
 
 /// Writes `bytes` to `path`, wholly or not at all.
 /// Power cut: the old content or the new, never a mixture; perhaps a stray `.tmp` beside it, which the next

@@ -2,13 +2,13 @@
 //!
 //! Must never: guess at an unknown key, or let two sources stand.
 
+use crate::atomic::read_bounded;
 use crate::cli::Common;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::gate::DEFAULT_CHANNEL;
 use crate::oci::reference::Reference;
 use crate::progress::note;
 use crate::source::{PlainHttp, SourceSpec};
-use crate::store::read_bounded;
 use crate::system::System;
 use crate::tls::Identity;
 use crate::url::{Url, without_secrets};

@@ -2,10 +2,10 @@
 //!
 //! Must never: show a secret, give one to a host it does not belong to, or run a helper program.
 
+use crate::atomic::read_bounded;
 use crate::base64;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::json::{self, Field};
-use crate::store::read_bounded;
 use miniserde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,6 +1,7 @@
 //! Tests of `http.rs` against servers that say exactly what a test needs.
 
 use super::*;
+use crate::system::System;
 use std::io::Read;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};

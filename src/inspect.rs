@@ -2,13 +2,13 @@
 //!
 //! Must never: write, or replay a journal.
 
+use crate::atomic::read_bounded;
 use crate::error::{Error, Kind, Result};
 use crate::mount::Mounts;
 use crate::partition::{self, Partition};
 use crate::readback;
 use crate::slot::{RECORD, RECORD_MAX_BYTES, Record, Slot, VERSION};
 use crate::stage;
-use crate::store::read_bounded;
 use crate::superblock::FileSystem;
 use crate::sys::{self, Access};
 use std::fs;

@@ -3,19 +3,11 @@
 //! miniserde's errors say nothing and its memory follows the input, so documents pass a shape check
 //! first. Must never: recurse, or let a small document take much memory.
 
+mod shape;
+
 use crate::error::{Error, Kind, Result};
 use miniserde::de::{Map, Seq, Visitor};
 use miniserde::{Deserialize, make_place};
-
-/// Deepest nesting of arrays and objects. Our documents have 5.
-const MAX_DEPTH: usize = 32;
-
-/// Most arrays and objects in one document; each may become a struct of some 300 bytes. A release for both
-/// architectures has some 20.
-const MAX_CONTAINERS: usize = 2048;
-
-/// Most names in the objects that are open at one time. Credentials for many registries, or annotations, have hundreds.
-const MAX_NAMES: usize = 16 << 10;
 
 /// Longest text that [`shorten`] leaves, in bytes.
 pub const MAX_TEXT: usize = 64 << 10;
@@ -30,7 +22,7 @@ make_place!(Place);
 pub fn parse<T: Deserialize>(bytes: &[u8], document: &str) -> Result<T> {
     let fail = |why: &str| Error::new(Kind::Source, why).at("read", document);
     let text = std::str::from_utf8(bytes).map_err(|_| fail("not UTF-8 text"))?;
-    check_shape(bytes).map_err(fail)?;
+    shape::check(bytes).map_err(fail)?;
     miniserde::json::from_str(text).map_err(|_| fail("not valid JSON, or not of the expected shape"))
 }
 
@@ -90,97 +82,6 @@ fn step(rest: &[u8], in_text: bool) -> usize {
 /// Says whether this is the second `\u` escape of a pair. Source: RFC 8259, section 7.
 fn is_second_half(rest: &[u8]) -> bool {
     matches!(rest, [b'\\', b'u', b'd' | b'D', b'c'..=b'f' | b'C'..=b'F', ..])
-}
-
-/// One array or object that is not closed yet.
-struct Open {
-    is_object: bool,
-    /// Its names begin here.
-    first: usize,
-}
-
-/// Holds a document against the limits. What is no JSON may pass: the parser finds that.
-fn check_shape(bytes: &[u8]) -> std::result::Result<(), &'static str> {
-    let (mut open, mut names): (Vec<Open>, Vec<u64>) = (Vec::new(), Vec::new());
-    let (mut containers, mut at, mut is_name) = (0usize, 0, false);
-    while let Some(byte) = bytes.get(at) {
-        at += 1;
-        match byte {
-            b'"' => {
-                let text = &bytes[at..];
-                let length = text_length(text);
-                if is_name {
-                    names.push(hash(&text[..length]));
-                }
-                is_name = false;
-                at += length + 1;
-            }
-            b'{' | b'[' => {
-                containers += 1;
-                is_name = *byte == b'{';
-                open.push(Open { is_object: is_name, first: names.len() });
-            }
-            b',' => is_name = open.last().is_some_and(|container| container.is_object),
-            b'}' | b']' => {
-                let first = open.pop().map_or(0, |container| container.first);
-                names[first..].sort_unstable();
-                if names[first..].windows(2).any(|pair| pair[0] == pair[1]) {
-                    // Which of the two counts is for each parser to say, and whoever signed it may have used another.
-                    return Err("a JSON object has the same name twice");
-                }
-                names.truncate(first);
-                is_name = false;
-            }
-            _ => {}
-        }
-        if open.len() > MAX_DEPTH {
-            return Err("JSON is nested too deeply");
-        }
-        if containers > MAX_CONTAINERS || names.len() > MAX_NAMES {
-            return Err("JSON has too many parts");
-        }
-    }
-    Ok(())
-}
-
-/// Length of a text up to the quote that ends it.
-fn text_length(text: &[u8]) -> usize {
-    let mut escaped = false;
-    let end = text.iter().position(|byte| {
-        let ends = *byte == b'"' && !escaped;
-        escaped = !escaped && *byte == b'\\';
-        ends
-    });
-    end.unwrap_or(text.len())
-}
-
-/// Makes a number of a name, the same however its characters are escaped.
-/// Source: FNV-1a, 64 bits. Who finds two names with one number gets a document that is refused.
-fn hash(name: &[u8]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut take = |unit: u16| hash = (hash ^ u64::from(unit)).wrapping_mul(0x0100_0000_01b3);
-    let mut rest = std::str::from_utf8(name).unwrap_or_default().chars();
-    while let Some(c) = rest.next() {
-        let meant = match c {
-            '\\' => match rest.next() {
-                Some('u') => {
-                    let digits = rest.as_str().get(..4).unwrap_or_default();
-                    take(u16::from_str_radix(digits, 16).unwrap_or_default());
-                    rest = rest.as_str()[digits.len()..].chars();
-                    continue;
-                }
-                Some('n') => '\n',
-                Some('r') => '\r',
-                Some('t') => '\t',
-                Some('b') => '\u{8}',
-                Some('f') => '\u{c}',
-                other => other.unwrap_or(c),
-            },
-            c => c,
-        };
-        meant.encode_utf16(&mut [0; 2]).iter().for_each(|unit| take(*unit));
-    }
-    hash
 }
 
 /// Holds one scalar member, so that a wrong type is reported by name and not as a broken document.

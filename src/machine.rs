@@ -3,6 +3,7 @@
 //! Looks things up once and hands them out; mounts privately what is not mounted where it should be.
 //! Must never: decide what to do with what it finds.
 
+use crate::atomic::read_bounded;
 use crate::cmdline::{self, BootedFrom};
 use crate::error::{Error, Kind, Result};
 use crate::grubenv_file::EnvFiles;
@@ -10,7 +11,7 @@ use crate::inspect::{self, View};
 use crate::mount::{self, Mounted, Mounts};
 use crate::partition::{self, BootDisk, DATA, EFI, Partition};
 use crate::slot::{Record, Slot};
-use crate::store::{Store, read_bounded};
+use crate::store::Store;
 use crate::sys::Access;
 use crate::system::System;
 use std::path::{Path, PathBuf};

@@ -3,14 +3,13 @@
 //! A broken file is kept aside, said aloud, and never stops an update.
 //! Must never: hold a second copy of the state in memory across commands.
 
-use crate::atomic;
+use crate::atomic::{self, read_bounded};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::failed::{FAILED_MAX_BYTES, Failures};
 use crate::seen::{SEEN_MAX_BYTES, Seen};
 use crate::state::{STATE_MAX_BYTES, State};
 use crate::sys;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Finds the agent's files.
@@ -140,23 +139,6 @@ fn save(path: &Path, text: &str) -> Result<()> {
     atomic::replace(path, text.as_bytes())
         .io(Kind::State, "write", path.display())
         .map_err(|e| e.hint("the data partition may be full or read-only"))
-}
-
-/// Reads a whole small file.
-/// Returns: `None` if it is not there.
-/// Errors: InvalidData: it is longer than `max_bytes`.
-pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let mut bytes = Vec::new();
-    file.take(max_bytes + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > max_bytes {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("longer than {max_bytes} bytes")));
-    }
-    Ok(Some(bytes))
 }
 
 #[cfg(test)]

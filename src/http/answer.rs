@@ -2,42 +2,18 @@
 //!
 //! Must never: show a URL's query, or hand out what is encoded in a way that was not asked for.
 
-use super::connection::{Connection, Kept, NotFound, malformed};
-use super::deadline::{Late, Limit, Wait};
+use super::connection::{Connection, Kept};
+use super::deadline::{Limit, Wait};
+use super::failure::{Failure, explain, malformed, why};
 use super::proxy::Proxy;
 use super::wire::{self, Framing, Head, MAX_HEAD};
 use super::{Client, Document, Timeouts, retry};
 use crate::error::{Error, Kind, Result};
-use crate::text::secs;
-use crate::tls::{advice, words};
 use crate::url::Url;
 use std::io::{self, ErrorKind, Read};
-use std::time::Duration;
 
 /// Longest line that begins a chunk, in bytes.
 const MAX_CHUNK_LINE: usize = 1 << 10;
-
-/// A try that came to nothing.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub error: Error,
-    /// Whether the next try may fare better.
-    pub is_passing: bool,
-    /// How long the server wants to be left alone.
-    pub asked: Option<Duration>,
-}
-
-impl Failure {
-    pub fn passing(error: Error) -> Failure {
-        Failure { error, is_passing: true, asked: None }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        Failure { error, is_passing: false, asked: None }
-    }
-}
 
 /// An answer whose body is still to be read.
 pub(super) struct Answer {
@@ -365,42 +341,4 @@ pub(super) fn error_detail(reader: Reader, knows_secret: bool) -> Option<String>
     }
     let text = [code, message].into_iter().flatten().collect::<Vec<_>>().join(" ");
     Some(text.chars().take(200).collect()).filter(|t: &String| !t.is_empty())
-}
-
-/// Says what went wrong on the way, and whether the next try may fare better.
-pub(super) fn explain(error: io::Error, url: &Url, timeouts: &Timeouts, limit: Limit) -> Failure {
-    if let Some(ours) = inside::<Error>(&error) {
-        return ours.clone().into();
-    }
-    let is_passing = inside::<rustls::Error>(&error).is_none() && error.kind() != ErrorKind::InvalidData;
-    let (why, hint) = why(&error, timeouts, limit);
-    let error = Error::new(Kind::Network, format!("{}: {why}", url.host())).at("fetch", url).hint(hint);
-    Failure { error, is_passing, asked: None }
-}
-
-fn inside<T: std::error::Error + 'static>(error: &io::Error) -> Option<&T> {
-    error.get_ref().and_then(|inner| inner.downcast_ref())
-}
-
-/// Says why a request failed, and what to do about it. Never shows a URL: it may hold a secret.
-fn why(error: &io::Error, timeouts: &Timeouts, limit: Limit) -> (String, &'static str) {
-    let waited = |what: &str, time: Duration| format!("{what} for {} s", secs(time));
-    if let Some(Late(wait)) = inside(error) {
-        return match wait {
-            Wait::Connect => (waited("no connection", timeouts.connect), "is the host reachable?"),
-            Wait::Answer => (waited("no answer", timeouts.headers), ""),
-            Wait::Data => (waited("no data", timeouts.stall), ""),
-            Wait::Whole => (limit.words(), ""),
-        };
-    }
-    if let Some(tls) = inside(error) {
-        return (format!("TLS: {}", words(tls)), advice(tls));
-    }
-    if inside::<NotFound>(error).is_some() {
-        return (error.to_string(), "check the name and the DNS server");
-    }
-    match error.kind() {
-        ErrorKind::UnexpectedEof => ("connection closed before the end".to_owned(), ""),
-        _ => (error.to_string(), ""),
-    }
 }

@@ -4,8 +4,8 @@
 //! Every wait has an end that is set before it begins. Must never: wait without one, or use a kept connection for
 //! another server than the one it was made for.
 
-use super::answer::{Failure, explain};
 use super::deadline::{Limit, Until, Wait};
+use super::failure::{Failure, NotFound, explain, malformed};
 use super::peers::literal;
 use super::proxy::Proxy;
 use super::wire::{self, Head, MAX_HEAD};
@@ -13,7 +13,6 @@ use super::{Client, Timeouts};
 use crate::error::{Error, Kind};
 use crate::url::Url;
 use rustls::{ClientConnection, StreamOwned};
-use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -197,23 +196,6 @@ impl Connection {
         Err(malformed(format!("more than {MAX_INTERIM} headers before that of the answer")))
     }
 }
-
-/// Says that a peer breaks the protocol: trying again would bring the same.
-pub(super) fn malformed(why: impl Into<String>) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, why.into())
-}
-
-/// A name that leads nowhere.
-#[derive(Debug)]
-pub(super) struct NotFound;
-
-impl fmt::Display for NotFound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("host not found")
-    }
-}
-
-impl std::error::Error for NotFound {}
 
 fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');

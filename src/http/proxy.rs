@@ -2,7 +2,7 @@
 //!
 //! Must never: send a request for this machine through a proxy, or show a proxy's password.
 
-use super::answer::Failure;
+use super::failure::Failure;
 use super::{retry, wire};
 use crate::base64;
 use crate::credentials::Secret;

@@ -1,0 +1,90 @@
+//! What goes wrong on the way: host and reason in words, and whether the next try may fare better.
+//!
+//! Must never: show a URL's query.
+
+use super::Timeouts;
+use super::deadline::{Late, Limit, Wait};
+use crate::error::{Error, Kind};
+use crate::text::secs;
+use crate::tls::{advice, words};
+use crate::url::Url;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+/// A try that came to nothing.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub error: Error,
+    /// Whether the next try may fare better.
+    pub is_passing: bool,
+    /// How long the server wants to be left alone.
+    pub asked: Option<Duration>,
+}
+
+impl Failure {
+    pub fn passing(error: Error) -> Failure {
+        Failure { error, is_passing: true, asked: None }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure { error, is_passing: false, asked: None }
+    }
+}
+
+/// Says that a peer breaks the protocol: trying again would bring the same.
+pub(super) fn malformed(why: impl Into<String>) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, why.into())
+}
+
+/// A name that leads nowhere.
+#[derive(Debug)]
+pub(super) struct NotFound;
+
+impl fmt::Display for NotFound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("host not found")
+    }
+}
+
+impl std::error::Error for NotFound {}
+
+/// Says what went wrong on the way, and whether the next try may fare better.
+pub(super) fn explain(error: io::Error, url: &Url, timeouts: &Timeouts, limit: Limit) -> Failure {
+    if let Some(ours) = inside::<Error>(&error) {
+        return ours.clone().into();
+    }
+    let is_passing = inside::<rustls::Error>(&error).is_none() && error.kind() != ErrorKind::InvalidData;
+    let (why, hint) = why(&error, timeouts, limit);
+    let error = Error::new(Kind::Network, format!("{}: {why}", url.host())).at("fetch", url).hint(hint);
+    Failure { error, is_passing, asked: None }
+}
+
+fn inside<T: std::error::Error + 'static>(error: &io::Error) -> Option<&T> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
+}
+
+/// Says why a request failed, and what to do about it. Never shows a URL: it may hold a secret.
+pub(super) fn why(error: &io::Error, timeouts: &Timeouts, limit: Limit) -> (String, &'static str) {
+    let waited = |what: &str, time: Duration| format!("{what} for {} s", secs(time));
+    if let Some(Late(wait)) = inside(error) {
+        return match wait {
+            Wait::Connect => (waited("no connection", timeouts.connect), "is the host reachable?"),
+            Wait::Answer => (waited("no answer", timeouts.headers), ""),
+            Wait::Data => (waited("no data", timeouts.stall), ""),
+            Wait::Whole => (limit.words(), ""),
+        };
+    }
+    if let Some(tls) = inside(error) {
+        return (format!("TLS: {}", words(tls)), advice(tls));
+    }
+    if inside::<NotFound>(error).is_some() {
+        return (error.to_string(), "check the name and the DNS server");
+    }
+    match error.kind() {
+        ErrorKind::UnexpectedEof => ("connection closed before the end".to_owned(), ""),
+        _ => (error.to_string(), ""),
+    }
+}

@@ -1,0 +1,93 @@
+//! How the client is set up: where plain HTTP may be used, which certificates count, who we are, how long to wait.
+
+use super::{ProxyEnv, Timeouts};
+use crate::credentials::Credentials;
+use crate::error::{Error, Kind, Result};
+use crate::system::System;
+use crate::tls::{Clock, Identity};
+use crate::url::Url;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Most tries in a row that bring nothing; the waits between them add up to two minutes at most.
+const DEFAULT_TRIES: u32 = 8;
+
+/// Says where plain HTTP may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PlainHttp {
+    /// To this machine only.
+    #[default]
+    Auto,
+    /// To every host.
+    Yes,
+    /// To none.
+    No,
+}
+
+impl PlainHttp {
+    /// Says whether a registry on this host is spoken to without TLS.
+    pub fn for_registry(self, is_loopback: bool) -> bool {
+        self == PlainHttp::Yes || (self == PlainHttp::Auto && is_loopback)
+    }
+
+    pub(super) fn check(self, url: &Url) -> Result<()> {
+        if url.is_secure() || self.for_registry(url.is_loopback()) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Config, "plain HTTP is not allowed to this host")
+            .at("fetch", url)
+            .hint("use https, or set plain_http = yes"))
+    }
+}
+
+/// Says how the client is set up.
+pub struct HttpOptions {
+    /// PEM bundle of trusted CAs; nothing else is read where it is set.
+    pub ca_file: Option<PathBuf>,
+    /// Otherwise the first of these that exists.
+    pub ca_candidates: Vec<PathBuf>,
+    /// A time that is certainly past, in seconds since 1970: TLS uses the later of it and `now`.
+    pub clock_floor_secs: u64,
+    /// The system clock.
+    pub now: Clock,
+    /// Value of the User-Agent header.
+    pub user_agent: String,
+    /// How long to wait.
+    pub timeouts: Timeouts,
+    /// Most tries in a row that bring nothing; 1: none is repeated.
+    pub tries: u32,
+    /// Who we are, and to whom.
+    pub credentials: Credentials,
+    /// Client certificate and key, for servers that want to see one.
+    pub identity: Option<Identity>,
+    /// Proxies.
+    pub proxy: ProxyEnv,
+}
+
+impl HttpOptions {
+    /// Makes the defaults of a machine: its CA bundles, its clock; 30 s to begin, 60 s of silence, 120 s for a
+    /// document, and 300 s and 2 KiB/s for a file.
+    pub fn new(system: &System) -> HttpOptions {
+        let clock = system.clone();
+        HttpOptions {
+            ca_file: None,
+            ca_candidates: system.ca_bundles().to_vec(),
+            clock_floor_secs: 0,
+            now: Arc::new(move || clock.now_secs()),
+            user_agent: concat!("kubesolo-update/", env!("CARGO_PKG_VERSION")).to_owned(),
+            timeouts: Timeouts {
+                connect: Duration::from_secs(30),
+                headers: Duration::from_secs(30),
+                stall: Duration::from_secs(60),
+                document: Duration::from_secs(120),
+                body: Duration::from_secs(300),
+                bytes_per_sec: 2048,
+            },
+            tries: DEFAULT_TRIES,
+            credentials: Credentials::default(),
+            identity: None,
+            proxy: ProxyEnv::default(),
+        }
+    }
+}

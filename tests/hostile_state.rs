@@ -152,6 +152,22 @@ fn a_secret_that_a_server_repeats_is_not_shown() {
 }
 
 #[test]
+fn a_token_that_a_registry_repeats_is_not_shown() {
+    let error = format!(r#"{{"errors":[{{"code":"DENIED","message":"Bearer {TOKEN} may not"}}]}}"#);
+    hold([400, 401, 403, 404, 500], |status| {
+        let reply = Reply::new(status, error.as_str());
+        let bench = Bench::new(REGISTRY, move |ask| match ask.authorization {
+            Some(_) => reply.clone(),
+            None => with_token(ask, honest),
+        });
+        let done = bench.run(&["apply", "--json"]);
+        assert!(bench.server.seen().iter().any(|ask| ask.authorization.is_some()), "{done:?}");
+        assert_secrecy(&bench.machine, &done, &[TOKEN]);
+        done.expect(6, &[]);
+    });
+}
+
+#[test]
 fn a_document_sends_no_password_to_a_host_that_is_not_configured() {
     let challenges =
         [|_: &Ask| "Basic realm=\"x\"".to_string(), |a: &Ask| format!("Bearer realm=\"http://{}/t\"", a.other)];

@@ -280,7 +280,7 @@ impl Client {
                 405 | 501 => None,
                 // Presigned addresses are signed for GET alone, and some walls let nothing else through. The body is
                 // dropped with its connection.
-                400..500 => {
+                400..=499 => {
                     let answer = self.send(url, &Ask { is_head: false, ..head }, limit)?;
                     answer.check_status(is_gzip(url))?.length()
                 }

@@ -92,7 +92,7 @@ pub fn invalidate(dir: &Path, kept: &[&str], wanted: &[Part<'_>]) -> Result<()> 
 }
 
 /// Returns how much of a file an earlier run has left that is worth going on from, in bytes; 0 where nothing is.
-/// Nobody vouches for these bytes: [`write`] hashes them with the rest.
+/// Nobody vouches for these bytes: [`write()`] hashes them with the rest.
 ///
 /// Less than there is: after a power cut the last page may hold zeros where the rest of it was still in memory (ext4
 /// sets the size to the end of a page that it writes early; measured: tests/vm_resume.rs, Linux 6.1).

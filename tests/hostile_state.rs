@@ -68,6 +68,7 @@ fn small_chunks_with_long_extensions_take_no_memory() {
             chunked.header("Transfer-Encoding", "chunked").length(Length::Absent)
         });
         let (done, kib) = bench.measure(&[args]);
+        eprintln!("{args}: peak {kib} KiB");
         assert!([0, 6].contains(&done.code), "{args}: {done:?}");
         assert!(!done.stderr.contains("took longer"), "{args}: {done:?}");
         match std::env::var_os("KUBESOLO_UPDATE_BIN") {

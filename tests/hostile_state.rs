@@ -68,6 +68,7 @@ fn small_chunks_with_long_extensions_take_no_memory() {
             chunked.header("Transfer-Encoding", "chunked").length(Length::Absent)
         });
         let (done, kib) = bench.measure(&[args]);
+        eprintln!("{args}: peak {kib} KiB");
         assert!([0, 6].contains(&done.code), "{args}: {done:?}");
         assert!(!done.stderr.contains("took longer"), "{args}: {done:?}");
         match std::env::var_os("KUBESOLO_UPDATE_BIN") {
@@ -148,6 +149,22 @@ fn a_secret_that_a_server_repeats_is_not_shown() {
             done.expect(code, &[]);
         }
         assert!(server.seen().iter().any(|ask| ask.body.contains("refresh_token") || ask.authorization.is_some()));
+    });
+}
+
+#[test]
+fn a_token_that_a_registry_repeats_is_not_shown() {
+    let error = format!(r#"{{"errors":[{{"code":"DENIED","message":"Bearer {TOKEN} may not"}}]}}"#);
+    hold([400, 401, 403, 404, 500], |status| {
+        let reply = Reply::new(status, error.as_str());
+        let bench = Bench::new(REGISTRY, move |ask| match ask.authorization {
+            Some(_) => reply.clone(),
+            None => with_token(ask, honest),
+        });
+        let done = bench.run(&["apply", "--json"]);
+        assert!(bench.server.seen().iter().any(|ask| ask.authorization.is_some()), "{done:?}");
+        assert_secrecy(&bench.machine, &done, &[TOKEN]);
+        done.expect(6, &[]);
     });
 }
 

@@ -4,6 +4,9 @@
 //! insecurity is chosen with `signature = off`, never defaulted to.
 //! Must never: let an installed key be ignored.
 
+pub mod bundle;
+pub mod keys;
+
 use crate::config::SignaturePolicy;
 use crate::error::{Error, Kind, Result};
 

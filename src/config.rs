@@ -102,8 +102,10 @@ impl Raw {
             if line.is_empty() {
                 continue;
             }
+            // What is no word may be the first half of a URL with a secret in it, and is shown as such.
+            let pair = line.split_once('=').filter(|(key, _)| is_word(key.trim()));
             let (key, value) =
-                line.split_once('=').ok_or_else(|| bad(format!("`{line}` is not of the form key = value")))?;
+                pair.ok_or_else(|| bad(format!("`{}` is not of the form key = value", without_secrets(line))))?;
             let (key, value) = (key.trim(), value.trim());
             if !KEYS.contains(&key) {
                 return Err(bad(format!("unknown key `{key}`")).hint(format!("known keys: {}", KEYS.join(", "))));
@@ -135,6 +137,10 @@ impl Raw {
             None => error,
         }
     }
+}
+
+fn is_word(key: &str) -> bool {
+    key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
 }
 
 fn in_line(line: usize, error: Error) -> Error {

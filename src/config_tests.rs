@@ -153,3 +153,24 @@ fn a_wrong_mirror_is_named_by_its_line_and_without_its_secrets() {
         assert!(!e.to_string().contains("hunter2"), "{e}");
     }
 }
+
+#[test]
+fn no_line_shows_a_secret() {
+    for line in [
+        "mirror https://user:hunter2@m.example/x",
+        "mirror https://m.example/x?sig=hunter2",
+        "mirror https://user:hunter2=hunter2@m.example/x",
+        "https://m.example/x?hunter2=hunter2",
+        "https://user:hunter2=@m.example",
+        "mirrors = https://user:hunter2@m.example/?sig=hunter2",
+        "server = ftp://user:hunter2@m.example/?sig=hunter2",
+        "server = oci://user:hunter2@m.example/os",
+        "registry = https://user:hunter2@m.example/os?sig=hunter2",
+        "registry = user:hunter2@m.example/os:v1",
+    ] {
+        let e = read(&format!("channel = edge\n{line}\n"), &flags()).unwrap_err().to_string();
+        assert!(e.contains("line 2") && !e.contains("hunter2"), "{line}: {e}");
+    }
+    let e = read("registry = r.example/os\nmirror = m.example\nmirror = u:hunter2@m.example\n", &flags()).unwrap_err();
+    assert!(e.to_string().contains("line 3") && !e.to_string().contains("hunter2"), "{e}");
+}

@@ -6,6 +6,7 @@ use crate::atomic::read_bounded;
 use crate::base64;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::json::{self, Field};
+use crate::url::without_secrets;
 use miniserde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -125,9 +126,10 @@ impl Credentials {
         let store = raw.store.optional("credsStore").map_err(as_config)?.filter(|s| !s.is_empty());
         let mut credentials = Credentials { entries: Vec::new(), store };
         for (key, auth) in raw.auths.unwrap_or_default() {
-            let entry = auth
-                .check()
-                .map_err(|why| Error::new(Kind::Config, why).at("read", format_args!("the entry '{key}' of {name}")))?;
+            let entry = auth.check().map_err(|why| {
+                Error::new(Kind::Config, why)
+                    .at("read", format_args!("the entry '{}' of {name}", without_secrets(&key)))
+            })?;
             credentials.entries.push((place(&key), entry));
         }
         for (key, program) in raw.helpers.unwrap_or_default() {
@@ -147,7 +149,9 @@ impl Credentials {
         let full = format!("{}/{repository}", host_key(host));
         let covers =
             |place: &str| full.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let best = self.entries.iter().filter(|(place, _)| covers(place)).max_by_key(|(place, _)| place.len());
+        // Two keys may mean one place; what Docker left empty hides nothing.
+        let rank = |(place, entry): &&(String, Entry)| (place.len(), *entry != Entry::Empty);
+        let best = self.entries.iter().filter(|(place, _)| covers(place)).max_by_key(rank);
         let program = match best {
             Some((_, Entry::Known(credential))) => return Ok(Some(credential.clone())),
             Some((_, Entry::Helper(program))) => program,
@@ -165,7 +169,10 @@ impl Credentials {
 
 /// Turns a key of the file into `host[:port][/path]`: keys are hosts, hosts with a path, or URLs as Docker Hub's.
 fn place(key: &str) -> String {
-    let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    let rest = match key.split_once("://") {
+        Some((scheme, rest)) if ["https", "http"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => rest,
+        _ => key,
+    };
     let host = rest.split('/').next().unwrap_or_default();
     let path = rest[host.len()..].trim_end_matches('/');
     // The version of an API is no part of a repository's name.
@@ -275,7 +282,7 @@ mod tests {
     #[test]
     fn keys_as_each_tool_writes_them() {
         for key in
-            ["docker.io", "registry-1.docker.io", "index.docker.io/v1/", "https://index.docker.io/v1/", "Docker.IO"]
+            ["docker.io", "registry-1.docker.io", "index.docker.io/v1/", "HTTPS://index.docker.io/v1/", "Docker.IO"]
         {
             let file = read(&format!(r#"{{"auths": {{"{key}": {{"auth": "dTpw"}}}}}}"#));
             assert_eq!(user(&file, "registry-1.docker.io", "library/os"), "u:p", "{key}");
@@ -290,6 +297,11 @@ mod tests {
             ("s.example", "s:p"),
         ] {
             assert_eq!(user(&file, host, "os/kube"), want, "{host}");
+        }
+        // Two keys for one place, in either order.
+        for (one, other) in [("{}", r#"{"auth": "dTpw"}"#), (r#"{"auth": "dTpw"}"#, "{}")] {
+            let file = read(&format!(r#"{{"auths": {{"docker.io": {one}, "https://index.docker.io/v1/": {other}}}}}"#));
+            assert_eq!(user(&file, "registry-1.docker.io", "library/os"), "u:p", "{one} {other}");
         }
         // A repository of that name is no version of an API.
         let file = read(r#"{"auths": {"r/v2/os": {"auth": "dTpw"}}}"#);
@@ -344,6 +356,8 @@ mod tests {
             assert!(e.kind() == Kind::Config && text.contains(words) && text.contains("r.example"), "{text}");
             assert!(!text.contains("hunter2") && !text.contains("aHVu"), "{text}");
         }
+        let e = Credentials::parse(br#"{"auths": {"https://u:hunter2@r.example": {"auth": 7}}}"#, "f").unwrap_err();
+        assert!(!e.to_string().contains("hunter2"), "{e}");
         assert_eq!(Credentials::parse(b"{", "f").unwrap_err().kind(), Kind::Config);
         assert_eq!(read("{}"), Credentials::default());
         let shown = format!("{:?}", read(r#"{"auths": {"r": {"auth": "dTpodW50ZXIy"}}}"#));

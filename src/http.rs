@@ -214,8 +214,12 @@ impl Client {
     /// Returns the URLs at which the same thing lies: the one given first, but for those that were doubted.
     fn places(&self, url: &Url) -> Vec<Url> {
         let mut places = vec![url.clone()];
-        let rest = self.bases.iter().find_map(|base| url.beyond(base));
-        places.extend(rest.iter().flat_map(|rest| self.bases.iter().map(|base| base.extended(rest))));
+        // One may lie below another: the nearest knows what is secret. Its own place stands there already.
+        let below = self.bases.iter().enumerate().rev().filter_map(|(at, base)| Some((at, base, url.beyond(base)?)));
+        if let Some((own, _, rest)) = below.max_by_key(|(_, base, _)| base.path().len()) {
+            let others = self.bases.iter().enumerate().filter(|(at, _)| *at != own);
+            places.extend(others.map(|(_, base)| base.extended(&rest)));
+        }
         let mut seen: Vec<Url> = Vec::new();
         places.retain(|place| {
             let new = !seen.contains(place);

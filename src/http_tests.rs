@@ -481,3 +481,34 @@ fn unreachable_hosts_and_missing_roots_are_named() {
     options.user_agent = "a\nb".to_owned();
     assert_eq!(Client::new(options).err().unwrap().kind(), Kind::Config);
 }
+
+#[test]
+fn each_place_has_its_own_secret_and_no_others() {
+    let texts = |urls: &[Url]| urls.iter().map(Url::request_text).collect::<Vec<_>>();
+    for (bases, at, want) in [
+        (
+            &["https://a/x/?sig=S", "https://b/y/?key=k"][..],
+            "https://a/x/f",
+            &["https://a/x/f", "https://b/y/f?key=k"][..],
+        ),
+        // A mirror below the server's own path: the nearest says what is secret.
+        (
+            &["https://a/?sig=S", "https://a/m/?key=k", "https://c/"],
+            "https://a/m/f?key=k",
+            &["https://a/m/f?key=k", "https://a/f?sig=S", "https://c/f"],
+        ),
+        (&["https://a/x/?sig=S", "https://b/y/"], "https://elsewhere/f", &["https://elsewhere/f"]),
+        (&[], "https://a/f", &["https://a/f"]),
+    ] {
+        let bases: Vec<Url> = bases.iter().map(|base| Url::parse(base).unwrap()).collect();
+        let mut client = client().with_bases(bases.clone());
+        let url = Url::parse(at).unwrap();
+        assert_eq!(texts(&client.places(&url)), want);
+        // What was wrong at one place is asked for at the next.
+        for turn in 1..bases.len() {
+            assert!(client.doubt(), "{turn} of {bases:?}");
+            assert_eq!(texts(&client.places(&url))[0], want[turn % want.len()]);
+        }
+        assert!(!client.doubt(), "{bases:?}");
+    }
+}

@@ -148,12 +148,14 @@ impl Url {
         Url { query: (!parts.is_empty()).then(|| parts.join("&")), ..self.clone() }
     }
 
-    /// Returns what follows `base`, if this URL lies below it; with its query, unless that is the base's own. `None` for
-    /// other servers as well.
+    /// Returns what follows `base`, if this URL lies below it; with its query, but for what is the base's own and may be
+    /// secret. `None` for other servers as well.
     pub fn beyond(&self, base: &Url) -> Option<String> {
         let rest = self.path.strip_prefix(&base.path).filter(|_| self.origin() == base.origin())?;
-        let query = self.query.as_ref().filter(|_| self.query != base.query);
-        Some(query.map_or_else(|| rest.to_owned(), |query| format!("{rest}?{query}")))
+        let pairs = |url: &Url| url.query.iter().flat_map(|q| q.split('&')).map(str::to_owned).collect::<Vec<_>>();
+        let (mut query, secret) = (pairs(self), pairs(base));
+        query.retain(|pair| !pair.is_empty() && !secret.contains(pair));
+        Some(if query.is_empty() { rest.to_owned() } else { format!("{rest}?{}", query.join("&")) })
     }
 
     /// Appends what [`Url::beyond`] returned. Where that has no query, this one's own stays: it may be what lets us in.

@@ -137,6 +137,9 @@ fn a_mirror_gets_the_path_and_never_the_secret_of_another_server() {
         ("https://a/x/latest.json?sig=S", Some("https://b/y/latest.json?key=k")),
         ("https://a/x/f/g?v=1", Some("https://b/y/f/g?v=1")),
         ("https://a/x/f", Some("https://b/y/f?key=k")),
+        ("https://a/x/f?", Some("https://b/y/f?key=k")),
+        ("https://a/x/f?v=1&sig=S&w", Some("https://b/y/f?v=1&w")),
+        ("https://a/x/f?sig=S2", Some("https://b/y/f?sig=S2")),
         ("https://a/other", None),
         ("https://c/x/f", None),
         ("http://a/x/f", None),
@@ -144,6 +147,14 @@ fn a_mirror_gets_the_path_and_never_the_secret_of_another_server() {
         let there = url(at).beyond(&base).map(|rest| mirror.extended(&rest).request_text());
         assert_eq!(there.as_deref(), want, "{at}");
     }
+    let server = url("https://a/x?sig=S").child("");
+    let there = url("https://b/y?key=k").child("");
+    let rest = url("https://a/x?sig=S").child("latest.json").beyond(&server).unwrap();
+    assert_eq!(
+        (rest.as_str(), there.extended(&rest).request_text().as_str()),
+        ("latest.json", "https://b/y/latest.json?key=k")
+    );
+    assert_eq!(url("https://r/v2/os/").extended("manifests/v1").request_text(), "https://r/v2/os/manifests/v1");
     let plain = url("https://b/y/");
     assert_eq!(plain.extended(&url("https://a/x/f?sig=S").beyond(&base).unwrap()).request_text(), "https://b/y/f");
 }

@@ -64,12 +64,15 @@ pub(super) fn literal(host: &str) -> Option<IpAddr> {
     if let Ok(address) = bare.parse() {
         return Some(address);
     }
+    // `parse` would take a sign.
+    let digits = |text: &&str| text.bytes().all(|b| b.is_ascii_alphanumeric());
     let number = |text: &str| match text.to_ascii_lowercase().strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16).ok(),
         None if text.len() > 1 && text.starts_with('0') => u32::from_str_radix(text, 8).ok(),
         None => text.parse::<u32>().ok(),
     };
-    let parts: Vec<u32> = bare.split('.').map(number).collect::<Option<_>>()?;
+    let parts: Vec<u32> =
+        bare.split('.').map(|part| Some(part).filter(digits).and_then(number)).collect::<Option<_>>()?;
     let (last, first) = parts.split_last()?;
     if first.len() > 3 || first.iter().any(|part| *part > 255) {
         return None;
@@ -184,6 +187,8 @@ mod tests {
         for (addresses, allowed) in [
             ("10.9.9.9", true),
             ("192.0.2.1", true),
+            ("64:ff9b::a9fe:a9fe", false),
+            ("2002:7f00:1::1", false),
             ("127.0.0.1", false),
             // One address of several is enough.
             ("192.0.2.1 169.254.169.254", false),
@@ -221,6 +226,13 @@ mod tests {
             ("1.2.3.4.5", None),
             ("4294967296", None),
             ("registry.example", None),
+            ("0XA9FEA9FE", Some("169.254.169.254")),
+            ("0", Some("0.0.0.0")),
+            ("1.2.65536", None),
+            ("08.1", None),
+            ("+1", None),
+            ("0x+1", None),
+            ("1..2", None),
             ("0x", None),
             ("", None),
         ] {

@@ -3,6 +3,7 @@
 //! Must never: send a request for this machine through a proxy, or show a proxy's password.
 
 use super::failure::Failure;
+use super::peers::literal;
 use super::{retry, wire};
 use crate::base64;
 use crate::credentials::Secret;
@@ -42,7 +43,9 @@ impl ProxyEnv {
     /// dot; an address; a network as 10.0.0.0/8; each but `*` with `:port` if need be. As in Go's `httpproxy`, so that one
     /// setting serves the whole node.
     pub fn is_direct(&self, host: &str, port: u16) -> bool {
-        let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+        // An address is the same in each spelling: 0x7f.1 is this machine.
+        let address = literal(host).map(|address| address.to_canonical().to_string());
+        let bare = address.as_deref().unwrap_or(host.trim_end_matches('.'));
         is_loopback(bare) || self.none.split(',').any(|entry| covers(entry.trim(), bare, port))
     }
 }
@@ -137,6 +140,7 @@ fn covers(entry: &str, host: &str, port: u16) -> bool {
         return false;
     }
     let name = name.trim_start_matches('[').trim_end_matches(']').trim_start_matches("*.").trim_start_matches('.');
+    let name = name.trim_end_matches('.');
     if let (Ok(one), Ok(other)) = (name.parse::<IpAddr>(), host.parse::<IpAddr>()) {
         return one.to_canonical() == other.to_canonical();
     }
@@ -183,7 +187,8 @@ mod tests {
     fn no_proxy_as_go_reads_it() {
         let env = env(&[(
             "no_proxy",
-            "Example.com, .dots.org,*.star.net,10.0.0.0/8,192.0.2.7,fd00::/8,[2001:db8::1]:443,port.io:5000,,bad/x",
+            "Example.com, .dots.org,*.star.net,10.0.0.0/8,192.0.2.7,fd00::/8,[2001:db8:0::1]:443,2001:DB8:1:0:0::7,\
+             dot.end.,port.io:5000,.,,bad/x",
         )]);
         for (host, port, direct) in [
             ("example.com", 443, true),
@@ -205,6 +210,17 @@ mod tests {
             ("localhost", 80, true),
             ("localhost.", 80, true),
             ("[2001:DB8:0::1]", 443, true),
+            ("[2001:db8:1:0::7]", 443, true),
+            ("[2001:db8:1::7]", 80, true),
+            ("[2001:db8:1::70]", 443, false),
+            ("dot.end", 443, true),
+            ("dot.end.", 443, true),
+            ("notdot.end", 443, false),
+            ("10.513", 443, true),
+            ("0xc0000207", 80, true),
+            ("0x7f.1", 443, true),
+            ("[::ffff:127.0.0.1]", 443, true),
+            ("[::ffff:10.0.0.1]", 443, true),
             ("127.0.0.1", 5000, true),
             ("[::1]", 5000, true),
             ("bad", 443, false),

@@ -291,9 +291,10 @@ impl Client {
         let (mut url, mut authorization) = (url.clone(), authorization);
         self.plain_http.check(&url)?;
         for _ in 0..=MAX_REDIRECTS {
-            let request = self.request(&url, ask, authorization)?;
-            let came = self.round_trip(&url, &request, ask.form.is_none(), limit)?;
+            // Of TLS, a proxy sees nothing but where it leads.
             let proxy = self.proxy_for(&url)?.filter(|_| !url.is_secure());
+            let request = self.request(&url, ask, authorization, proxy)?;
+            let came = self.round_trip(&url, &request, ask.form.is_none(), limit)?;
             let knows_secret = authorization.is_some() || ask.form.is_some();
             let answer = Answer::new(came, (url, ask.is_head, knows_secret), self, limit)?.through(proxy);
             if !matches!(answer.status(), 301 | 302 | 303 | 307 | 308) {
@@ -325,11 +326,16 @@ impl Client {
         proxy.map(|proxy| proxy.as_ref().map_err(Error::clone)).transpose()
     }
 
-    /// Writes a request as the server, or the proxy before it, wants to see it.
+    /// Writes a request as the server wants to see it, or the proxy that passes it on.
     /// Source: RFC 9112, section 3.2; RFC 9110, section 11.7.
-    fn request(&self, url: &Url, ask: &Ask<'_>, authorization: Option<&Secret>) -> Result<Vec<u8>> {
+    fn request(
+        &self,
+        url: &Url,
+        ask: &Ask<'_>,
+        authorization: Option<&Secret>,
+        proxy: Option<&Proxy>,
+    ) -> Result<Vec<u8>> {
         let range = ask.range.map(|from| format!("bytes={from}-"));
-        let proxy = self.proxy_for(url)?.filter(|_| !url.is_secure());
         let mut headers = vec![("User-Agent", self.user_agent.as_str()), ("Accept", ask.accept)];
         headers.push(("Accept-Encoding", "identity"));
         let more = [
@@ -357,3 +363,7 @@ type Once<'a, T> = dyn FnMut(&Url, Limit) -> std::result::Result<T, Failure> + '
 #[cfg(test)]
 #[path = "http_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "http_connection_tests.rs"]
+mod connection_tests;

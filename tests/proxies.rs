@@ -11,9 +11,8 @@ use std::time::Duration;
 use support::disk::{need_disks, wait_for};
 use support::machine::Machine;
 use support::net::Net;
-use support::pull::{P256, assert_secrecy, assert_staged, machine, publish, put};
+use support::pull::{P256, assert_secrecy, assert_staged, machine, published, put};
 use support::registry::{Ca, Guard, Registry, Settings};
-use support::release::Release;
 use support::root::Run;
 use support::{command, need, run};
 
@@ -74,9 +73,7 @@ fn a_proxy_with_a_password_leads_to_registries() {
     if !ready() {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let release = Release::new("2.0.0");
-    publish(dir.path(), &release);
+    let (dir, release, _) = published();
     let net = Net::new();
     let proxy = Proxy::start(&net, dir.path());
     let ca = Ca::new(dir.path(), "ca");
@@ -111,19 +108,22 @@ fn a_proxy_with_a_password_leads_to_registries() {
     }
 }
 
-/// What README.md says of writing credentials without Docker.
-const WRITE_AUTH: &str =
-    r#"printf '{"auths": {"%s": {"auth": "%s"}}}\n' "$HOST" "$(printf '%s' "$LOGIN" | base64 -w0)""#;
+/// The line of README.md that writes credentials down without Docker, for another host and to stdout.
+fn write_auth(host: &str) -> String {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let line = readme.lines().find(|line| line.starts_with(r#"printf '{"auths""#)).expect("README.md writes it down");
+    let (printf, target) = line.split_once(" >").unwrap();
+    assert!(target == "/etc/kubesolo/config.json" && printf.contains("ghcr.io"), "{line}");
+    printf.replace("ghcr.io", host)
+}
 
-/// The second example of README.md, with addresses in place of names.
+/// The second example of docs/registries.md, with addresses in place of names.
 #[test]
 fn ca_client_certificate_password_mirror_and_proxy_at_once() {
     if !ready() {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let release = Release::new("2.0.0");
-    publish(dir.path(), &release);
+    let (dir, release, _) = published();
     let net = Net::new();
     let proxy = Proxy::start(&net, dir.path());
     let (ca, clients) = (Ca::new(dir.path(), "ca"), Ca::new(dir.path(), "clients"));
@@ -146,7 +146,7 @@ fn ca_client_certificate_password_mirror_and_proxy_at_once() {
     put(&machine, "client.pem", fs::read(client.certificate).unwrap(), 0o644);
     put(&machine, "client.key", fs::read(client.key).unwrap(), 0o600);
     let mut write = Command::new("sh");
-    write.args(["-c", WRITE_AUTH]).env("HOST", mirror.host()).env("LOGIN", format!("robot:{PASSWORD}"));
+    write.arg("-c").arg(write_auth(&mirror.host())).env("login", format!("robot:{PASSWORD}"));
     put(&machine, "config.json", run(&mut write), 0o600);
     let through = format!("http://node:{PASSWORD}@{}:{PORT}", net.address);
     let done = agent(&machine, &net, &["apply"], &[("HTTPS_PROXY", &through)]).expect(0, &["2.0.0 is staged"]);

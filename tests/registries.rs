@@ -12,7 +12,7 @@ use support::disk::{need_disks, wait_for};
 use support::ferro::Ferro;
 use support::listener::Listener;
 use support::machine::Machine;
-use support::pull::{AUTH_FILE, P256, assert_staged, configure, machine, publish, put};
+use support::pull::{AUTH_FILE, P256, assert_staged, configure, machine, published, put};
 use support::registry::{Ca, Registry, Settings};
 use support::relay::{Fault, Relay};
 use support::release::{Medium, Release, Target, sha256};
@@ -70,9 +70,7 @@ fn a_broken_download_goes_on_whether_ranges_are_known_or_not() {
     if !ready(&["ferro-oci-server"]) {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let release = Release::new("2.0.0");
-    publish(dir.path(), &release);
+    let (dir, release, _) = published();
     let (docker, ferro) = (Registry::start(dir.path(), None), Ferro::start(dir.path()));
     release.publish(dir.path(), Target::Registry, &format!("{}/os", ferro.host()), "v1");
     // What a client without wishes gets for a range.
@@ -94,9 +92,7 @@ fn a_killed_download_goes_on_in_the_next_run() {
     if !ready(&[]) {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let release = Release::new("2.0.0");
-    publish(dir.path(), &release);
+    let (dir, release, _) = published();
     let registry = Registry::start(dir.path(), None);
     let relay = Relay::start(registry.port, Fault::Hold(1_000_000));
     let machine = machine(&format!("registry = {}/os:v1\nretries = 0\n", relay.host()), None);
@@ -127,9 +123,7 @@ fn a_mirror_stands_in_for_a_registry_that_is_down() {
     if !ready(&[]) {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let release = Release::new("2.0.0");
-    let digest = publish(dir.path(), &release);
+    let (dir, release, digest) = published();
     let (registry, down) = (Registry::start(dir.path(), None), closed_port());
     let machine =
         machine(&format!("registry = 127.0.0.1:{down}/os:v1\nmirror = {}\nretries = 1\n", registry.host()), None);
@@ -149,13 +143,11 @@ fn a_mirror_stands_in_for_a_registry_that_is_down() {
 }
 
 #[test]
-fn a_mirror_is_no_second_try() {
+fn a_mirror_is_asked_where_nothing_is_tried_twice() {
     if !ready(&[]) {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let release = Release::new("2.0.0");
-    publish(dir.path(), &release);
+    let (dir, release, _) = published();
     let registry = Registry::start(dir.path(), None);
     let text = format!("registry = 127.0.0.1:{}/os:v1\nmirror = {}\nretries = 0\n", closed_port(), registry.host());
     let machine = machine(&text, None);
@@ -168,9 +160,7 @@ fn blobs_on_another_server_are_fetched_without_credentials() {
     if !ready(&["htpasswd"]) {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let release = Release::new("2.0.0");
-    publish(dir.path(), &release);
+    let (dir, release, _) = published();
     let storage = dir.path().join("storage");
     let files = Listener::start("127.0.0.1", None, move |request| {
         match fs::read(format!("{}{}", storage.display(), request.target)) {
@@ -206,9 +196,7 @@ fn asking_again_costs_one_small_request() {
     if !ready(&[]) {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let release = Release::new("2.0.0");
-    publish(dir.path(), &release);
+    let (dir, ..) = published();
     let registry = Registry::start(dir.path(), None);
     let machine = machine(&format!("registry = {}/os:v1\nretries = 0\n", registry.host()), None);
     let asked = |marker: &str| registry.settled_requests(marker).len();
@@ -250,9 +238,7 @@ fn a_registry_that_wants_a_certificate_gets_one() {
     if !ready(&["openssl"]) {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let release = Release::new("2.0.0");
-    publish(dir.path(), &release);
+    let (dir, release, _) = published();
     let (ca, clients) = (Ca::new(dir.path(), "ca"), Ca::new(dir.path(), "clients"));
     let cert = ca.issue("server", "IP:127.0.0.1", &P256);
     let settings = Settings { tls: Some(&cert), client_ca: Some(&clients.certificate), ..Settings::default() };

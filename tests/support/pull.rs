@@ -8,6 +8,7 @@ use super::root::Run;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use tempfile::TempDir;
 
 pub const P256: [&str; 3] = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
 /// Where the machine has its credentials, as update.conf says it.
@@ -17,6 +18,14 @@ pub const AUTH_FILE: &str = "/etc/kubesolo/config.json";
 pub fn publish(dir: &Path, release: &Release) -> String {
     let open = Registry::start(dir, None);
     release.publish(dir, Target::Registry, &format!("{}/os", open.host()), "v1")
+}
+
+/// A directory with a registry's storage that holds a release. Returns: its digest as well.
+pub fn published() -> (TempDir, Release, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let release = Release::new("2.0.0");
+    let digest = publish(dir.path(), &release);
+    (dir, release, digest)
 }
 
 /// A machine with this configuration, beyond what every test has; a CA for `ca_file`, if there is one.

@@ -1,0 +1,135 @@
+//! Tests of connections and of what comes over them: chunks, connections that are kept, heads that are none, proxies.
+
+use super::tests::{answer, client, serve, url};
+use super::*;
+use crate::system::System;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread::{self, JoinHandle};
+
+#[test]
+fn a_body_in_chunks_is_put_together() {
+    let chunked = |rest: &str| format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{rest}");
+    for (rest, want) in [
+        ("3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nA: b\r\n\r\n", Ok("abcde")),
+        ("0\r\n\r\n", Ok("")),
+        ("3\r\nabcd\r\n0\r\n\r\n", Err("a line of the body is too long")),
+        ("3\r\nabcXY\r\n0\r\n\r\n", Err("a line of the body is too long")),
+        ("3\r\nabc\r\n", Err("closed before the end")),
+        ("3\r\nab", Err("closed before the end")),
+        ("3\r\nabc\r\n0\r\n", Err("closed before the end")),
+        ("fffffffffffffffff\r\n", Err("the length of a chunk makes no sense")),
+    ] {
+        let (port, server) = serve(vec![chunked(rest)]);
+        let got = client().document(&url(port, "/"), "*/*", 99, None).map(|d| String::from_utf8(d.body).unwrap());
+        server.join().unwrap();
+        match (got, want) {
+            (Ok(got), Ok(want)) => assert_eq!(got, want, "{rest}"),
+            (Err(e), Err(words)) => assert!(e.to_string().contains(words), "{rest}: {e}"),
+            (got, want) => panic!("{rest}: {got:?}, wanted {want:?}"),
+        }
+    }
+}
+
+/// Answers any number of requests on each of `count` connections. Input: `answers`: what is said on one connection, in
+/// order; after them it is closed. Returns how many requests each connection brought.
+fn serve_kept(count: usize, answers: &'static [&'static str]) -> (u16, JoinHandle<Vec<usize>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let one = move |mut stream: TcpStream| {
+        let (mut seen, mut byte, mut head) = (0, [0], Vec::new());
+        while seen < answers.len() && stream.read(&mut byte).unwrap_or(0) == 1 {
+            head.push(byte[0]);
+            if head.ends_with(b"\r\n\r\n") {
+                let _ = stream.write_all(answers[seen].as_bytes());
+                seen += 1;
+                head.clear();
+            }
+        }
+        seen
+    };
+    (port, thread::spawn(move || (0..count).map(|_| one(listener.accept().unwrap().0)).collect()))
+}
+
+#[test]
+fn a_connection_is_used_again_where_that_is_safe() {
+    const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    for (answers, connections, requests, counts) in [
+        (&[GOOD, CHUNKED, GOOD, CHUNKED][..], 1, 4, vec![4]),
+        // It closes after two: the third goes out again, on a new one.
+        (&[GOOD, GOOD][..], 2, 4, vec![2, 2]),
+        (&["HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"][..], 3, 3, vec![1; 3]),
+        (&["HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"][..], 2, 2, vec![1; 2]),
+        // What nobody asked for is no answer to the next request.
+        (
+            &["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad"][..],
+            2,
+            2,
+            vec![1; 2],
+        ),
+        // A wait, and then the answer.
+        (
+            &[
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            ][..],
+            1,
+            1,
+            vec![1],
+        ),
+    ] {
+        let (port, server) = serve_kept(connections, answers);
+        let client = client();
+        for request in 0..requests {
+            let got = client.document(&url(port, "/"), "*/*", 99, None);
+            assert_eq!(got.unwrap_or_else(|e| panic!("{request} of {answers:?}: {e}")).body, b"ok");
+        }
+        drop(client);
+        assert_eq!(server.join().unwrap(), counts, "{answers:?}");
+    }
+}
+
+#[test]
+fn answers_that_are_none_end() {
+    let wait = "HTTP/1.1 100 Continue\r\n\r\n";
+    for (text, words) in [
+        (wait.repeat(9), "more than 8 headers before that of the answer"),
+        ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n".to_owned(), "another protocol"),
+        ("SSH-2.0-OpenSSH\r\nHANG".to_owned(), "the answer is not HTTP/1.1"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab".to_owned(), "makes no sense"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n".to_owned(), "Transfer-Encoding gzip"),
+    ] {
+        let (port, server) = serve(vec![text]);
+        let e = client().document(&url(port, "/"), "*/*", 99, None).unwrap_err();
+        assert!(e.kind() == Kind::Network && e.to_string().contains(words), "{words}: {e}");
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn plain_http_through_a_proxy_names_the_server_and_keeps_its_password_from_it() {
+    let (port, proxy) = serve(vec![
+        answer("200 OK", "", "ok"),
+        answer("407 Proxy Authentication Required", "", ""),
+        answer("403 Forbidden", "", ""),
+    ]);
+    let mut options = HttpOptions::new(&System::new("/nonexistent"));
+    options.tries = 1;
+    options.proxy.http = Some(("HTTP_PROXY", format!("http://u:hunter2@127.0.0.1:{port}")));
+    options.proxy.https = options.proxy.http.clone();
+    let client = Client::new(options).unwrap().with_plain_http(PlainHttp::Yes);
+    // No address of ours: the proxy is asked, and nobody else.
+    let far = |text: &str| Url::parse(text).unwrap();
+    assert_eq!(client.document(&far("http://r.invalid/x?k=v"), "*/*", 9, None).unwrap().body, b"ok");
+    for (status, words) in [("407", "does not take this user"), ("403", "rules")] {
+        let e = client.document(&far("https://r.invalid/x"), "*/*", 9, None).unwrap_err();
+        let text = e.to_string();
+        assert!(text.contains(status) && text.contains(words) && !text.contains("hunter2"), "{text}");
+    }
+    let heads = proxy.join().unwrap();
+    assert!(heads[0].starts_with("GET http://r.invalid/x?k=v HTTP/1.1\r\nHost: r.invalid\r\n"), "{}", heads[0]);
+    assert!(heads[1].starts_with("CONNECT r.invalid:443 HTTP/1.1\r\n") && !heads[1].contains("/x"), "{}", heads[1]);
+    for head in heads {
+        assert!(head.contains("Proxy-Authorization: Basic dTpodW50ZXIy\r\n") && !head.contains("\r\nAuthorization"));
+    }
+}

@@ -90,24 +90,32 @@ fn fail(why: impl Into<String>) -> Error {
     Error::new(Kind::Signature, why)
 }
 
+/// Makes what is wrong with a document a matter of authenticity.
+fn unproven(error: Error) -> Error {
+    fail(error.to_string())
+}
+
 fn equals(field: Field<String>, name: &str, want: &str) -> Result<()> {
-    match field.need(name).map_err(|e| fail(e.to_string()))? {
+    match field.need(name).map_err(unproven)? {
         text if text == want => Ok(()),
         text => Err(fail(format!("'{name}' is {text}, not {want}"))),
     }
 }
 
 fn decoded(field: Field<String>, name: &str) -> Result<Vec<u8>> {
-    let text = field.need(name).map_err(|e| fail(e.to_string()))?;
+    let text = field.need(name).map_err(unproven)?;
     base64::decode(&text).ok_or_else(|| fail(format!("'{name}' is not base64")))
 }
 
 impl Bundle {
     /// Reads a bundle. Input: at most [`MAX_BYTES`] bytes.
-    /// Errors: Signature: it is none, or of another kind; the field is named.
+    /// Errors: Signature: it is none, longer, or of another kind; the field is named.
     /// Source: sigstore protobuf-specs, `sigstore_bundle.proto`; DSSE v1, `envelope.md`.
     pub fn parse(bytes: &[u8]) -> Result<Bundle> {
-        let raw: RawBundle = json::parse(bytes, "the bundle").map_err(|e| fail(e.to_string()))?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(fail(format!("{} bytes, where a bundle has at most {MAX_BYTES}", bytes.len())));
+        }
+        let raw: RawBundle = json::parse(bytes, "the bundle").map_err(unproven)?;
         equals(raw.media_type, "mediaType", MEDIA_TYPE)?;
         let envelope = raw.envelope.ok_or_else(|| fail("'dsseEnvelope' is missing"))?;
         equals(envelope.payload_type, "dsseEnvelope.payloadType", PAYLOAD_TYPE)?;
@@ -128,7 +136,7 @@ impl Bundle {
     /// Returns: the digests that the statement names. Errors: Signature: it states something else.
     /// Source: in-toto attestation framework, `spec/v1/statement.md`.
     pub fn subjects(&self) -> Result<Vec<Digest>> {
-        let raw: RawStatement = json::parse(&self.payload, "the statement").map_err(|e| fail(e.to_string()))?;
+        let raw: RawStatement = json::parse(&self.payload, "the statement").map_err(unproven)?;
         equals(raw.statement_type, "_type", STATEMENT_TYPE)?;
         equals(raw.predicate_type, "predicateType", PREDICATE_TYPE)?;
         let subjects = raw.subject.unwrap_or_default();
@@ -137,8 +145,8 @@ impl Bundle {
         }
         let digest = |subject: RawSubject| {
             let digest = subject.digest.ok_or_else(|| fail("'subject.digest' is missing"))?;
-            let hex = digest.sha256.need("subject.digest.sha256").map_err(|e| fail(e.to_string()))?;
-            Digest::parse_hex(&hex).map_err(|e| fail(e.to_string()))
+            let hex = digest.sha256.need("subject.digest.sha256").map_err(unproven)?;
+            Digest::parse_hex(&hex).map_err(unproven)
         };
         subjects.into_iter().map(digest).collect()
     }

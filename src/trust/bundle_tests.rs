@@ -80,6 +80,24 @@ fn another_statement_is_no_signature() {
 }
 
 #[test]
+fn what_is_too_much_is_refused_and_the_most_is_not() {
+    let subject = format!(r#"{{"digest":{{"sha256":"{HEX}"}},"annotations":{{}}}}"#);
+    for (count, is_taken) in [(MAX_PARTS, true), (MAX_PARTS + 1, false)] {
+        let text = statement().replacen(&subject, &vec![subject.as_str(); count].join(","), 1);
+        let subjects = Bundle::parse(bundle_of(&text).as_bytes()).unwrap().subjects();
+        assert_eq!(subjects.as_ref().is_ok_and(|s| s.len() == count), is_taken, "{count} subjects: {subjects:?}");
+        assert!(is_taken || subjects.unwrap_err().to_string().contains("1 to 16"));
+    }
+    for (length, is_taken) in [(MAX_BYTES as usize, true), (MAX_BYTES as usize + 1, false)] {
+        let mut text = bundle_of(&statement());
+        text.extend(std::iter::repeat_n(' ', length - text.len()));
+        let bundle = Bundle::parse(text.as_bytes());
+        assert_eq!(bundle.is_ok(), is_taken, "{length} bytes");
+        assert!(is_taken || bundle.unwrap_err().to_string().contains("at most 65536"));
+    }
+}
+
+#[test]
 fn any_byte_may_be_changed_without_a_panic() {
     let text = bundle_of(&statement()).into_bytes();
     for at in 0..text.len() {

@@ -107,3 +107,25 @@ fn other_keys_are_refused_by_name() {
         assert!(e.to_string().contains("site.pub"), "{e}");
     }
 }
+
+#[test]
+fn a_key_has_one_spelling() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |body: &str, words: &str| {
+        let e = Key::parse(format!("{BEGIN}{body}{END}\n").as_bytes(), "k").unwrap_err();
+        assert!(e.kind() == Kind::Config && e.to_string().contains(words), "{body}: wanted '{words}': {e}");
+    };
+    for options in [ED25519, P256] {
+        let pem = String::from_utf8(pair(dir.path(), "key", options).1).unwrap();
+        let body = pem.trim_end().strip_prefix(BEGIN).unwrap().strip_suffix(END).unwrap();
+        let line = body.replace('\n', "");
+        refused(&format!("{body}\n"), "malformed PEM");
+        refused(&format!("\n{body}"), "malformed PEM");
+        refused(&format!("{}\n{}", &line[..4], &line[4..]), "malformed PEM");
+        // As PEM all of these are well made.
+        let der = base64::decode(&line).unwrap();
+        for other in [&der[..der.len() - 1], &[der.as_slice(), &[0]].concat(), &der[1..], &[]] {
+            refused(&lines(other), "neither");
+        }
+    }
+}

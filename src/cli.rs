@@ -206,6 +206,9 @@ command! {
         /// read this slot only: A or B
         #[argh(option)]
         slot: Option<String>,
+        /// ask the source too: who signed what it offers, and whether a slot holds that
+        #[argh(switch)]
+        source: bool,
         /// write both copies of the boot variables anew if one of them is damaged
         #[argh(switch)]
         repair_boot_variables: bool,

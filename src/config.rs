@@ -21,7 +21,7 @@ use std::time::Duration;
 const CONFIG_MAX_BYTES: u64 = 64 * 1024;
 
 /// Every key that `update.conf` may hold.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "server",
     "registry",
     "layout",
@@ -29,6 +29,7 @@ const KEYS: [&str; 16] = [
     "mirror",
     "channel",
     "signature",
+    "signature_threshold",
     "plain_http",
     "auth_file",
     "ca_file",
@@ -43,6 +44,8 @@ const KEYS: [&str; 16] = [
 const REPEATED: &str = "mirror";
 /// Most tries after the first that `retries` may ask for: what keeps a request going is its deadline.
 const MAX_RETRIES: u32 = 100;
+/// Most keys that an update can have to be signed by.
+const MAX_THRESHOLD: u32 = 16;
 /// Longest time that can be waited for, in seconds: a week.
 const MAX_TIMEOUT_SECS: u32 = 7 * 24 * 3600;
 
@@ -64,6 +67,8 @@ pub struct Config {
     pub channel: String,
     /// Whether an update must be signed.
     pub signature: SignaturePolicy,
+    /// How many different keys must have signed an update.
+    pub signature_threshold: usize,
     /// CA bundle in place of the system's.
     pub ca_file: Option<PathBuf>,
     /// Docker `config.json` with credentials.
@@ -211,6 +216,7 @@ pub fn validate(raw: &Raw, flags: &Common, rooted: &dyn Fn(&str) -> PathBuf) -> 
         source: source(raw, flags, plain_http, rooted)?,
         channel,
         signature,
+        signature_threshold: number(raw, "signature_threshold", 1..=MAX_THRESHOLD)?.unwrap_or(1) as usize,
         ca_file: raw.value("ca_file").map(rooted),
         auth_file: raw.value("auth_file").map(rooted),
         identity: identity(raw, rooted)?,

@@ -35,6 +35,8 @@ pub struct Facts<'a> {
     pub room_bytes: Option<u64>,
     /// When updates may be applied.
     pub window: Option<&'a Window>,
+    /// When the newest release that was ever verified and taken here was made, in seconds since 1970.
+    pub newest_release_secs: Option<u64>,
     /// `--allow-downgrade`.
     pub allow_downgrade: bool,
     /// `--retry-failed`.
@@ -51,6 +53,7 @@ pub enum Gate {
     Version,
     MinCompatible,
     Expired,
+    Replayed,
     FailedBefore,
     Size,
     Window,
@@ -66,6 +69,7 @@ impl Gate {
             Gate::Version => "version",
             Gate::MinCompatible => "min_compatible_version",
             Gate::Expired => "expired",
+            Gate::Replayed => "release_date",
             Gate::FailedBefore => "failed_before",
             Gate::Size => "size",
             Gate::Window => "maintenance_window",
@@ -141,6 +145,18 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
     {
         let now = crate::time::rfc3339(facts.now_secs);
         refuse(Gate::Expired, format!("it expired at {}, now is {now}", printable(expires)));
+    }
+    // The date of what nobody signed is anybody's word.
+    if let (Some(date), Some(newest), false) =
+        (&artifact.release_date, facts.newest_release_secs, artifact.signed_by.is_empty())
+        && parse_rfc3339(date)? < newest
+        && !facts.allow_downgrade
+    {
+        let newest = crate::time::rfc3339(newest);
+        let date = printable(date);
+        let why =
+            format!("it was released at {date}, a release of {newest} was taken before (--allow-downgrade takes it)");
+        refuse(Gate::Replayed, why);
     }
     let known_bad = facts.failed.iter().find(|(digest, _)| *digest == artifact.digest);
     if let Some((digest, reason)) = known_bad

@@ -24,6 +24,7 @@ fn artifact() -> Artifact {
         expires: None,
         digest: Digest::of(b"new"),
         index_digest: None,
+        signed_by: Vec::new(),
         source: "layout x".into(),
         kernel: file(1000),
         initramfs: file(2000),
@@ -41,6 +42,7 @@ fn facts() -> Facts<'static> {
         now_secs: NOW,
         room_bytes: Some(3000),
         window: None,
+        newest_release_secs: None,
         allow_downgrade: false,
         retry_failed: false,
     }
@@ -142,4 +144,29 @@ fn huge_sizes_do_not_wrap() {
     a.kernel.size_bytes = u64::MAX;
     a.initramfs.size_bytes = u64::MAX;
     assert_eq!(gates(&a, &facts()), [Gate::Size]);
+}
+
+#[test]
+fn an_older_release_than_the_newest_that_was_taken_is_a_replay() {
+    let newest = parse_rfc3339("2026-03-01T00:00:00Z").unwrap();
+    let known = || Facts { newest_release_secs: Some(newest), ..facts() };
+    let released =
+        |date: &str| Artifact { release_date: Some(date.into()), signed_by: vec![Digest::of(b"key")], ..artifact() };
+    let older = released("2026-02-28T23:59:59Z");
+    assert_eq!(gates(&older, &known()), [Gate::Replayed]);
+    let Verdict::Refused(refusals) = judge(&older, &known()).unwrap() else { panic!() };
+    assert!(refusals[0].why.contains("2026-02-28T23:59:59Z") && refusals[0].why.contains("2026-03-01T00:00:00Z"));
+    assert!(!Gate::Replayed.is_fault());
+    assert_eq!(judge(&older, &Facts { allow_downgrade: true, ..known() }).unwrap(), Verdict::Take);
+    assert_eq!(judge(&older, &facts()).unwrap(), Verdict::Take);
+    // The same release again, a later one, one without a date, and one whose date nobody signed.
+    for fine in [
+        released("2026-03-01T00:00:00Z"),
+        released("2026-03-02T00:00:00Z"),
+        Artifact { release_date: None, ..older.clone() },
+        Artifact { signed_by: Vec::new(), ..older.clone() },
+    ] {
+        assert_eq!(judge(&fine, &known()).unwrap(), Verdict::Take);
+    }
+    assert_eq!(judge(&released("in spring"), &known()).unwrap_err().kind(), Kind::Source);
 }

@@ -85,6 +85,8 @@ pub struct Document {
     pub digest_header: Option<String>,
     /// ETag, as sent.
     pub etag: Option<String>,
+    /// Link, as sent.
+    pub link: Option<String>,
     /// Content-Length, where it is known.
     pub length: Option<u64>,
     /// The body; empty for HEAD.
@@ -173,6 +175,25 @@ impl Client {
                 return Ok(make(answer.describe())?);
             }
             Ok(make(answer.check_status(false)?.into_document(cap_bytes)?)?)
+        })
+    }
+
+    /// The same for what need not be there: `make` gets `None` where the server says that there is nothing, or that it knows
+    /// no such thing.
+    /// Errors: as above.
+    pub fn document_if_there<T>(
+        &self,
+        url: &Url,
+        accept: &str,
+        cap_bytes: u64,
+        make: &mut dyn FnMut(Option<Document>) -> Result<T>,
+    ) -> Result<T> {
+        self.try_all(url, &mut |url, limit| {
+            let answer = self.send(url, &Ask { accept, ..Ask::default() }, limit)?;
+            match answer.status() {
+                400 | 404 | 405 | 410 | 501 => Ok(make(None)?),
+                _ => Ok(make(Some(answer.check_status(false)?.into_document(cap_bytes)?))?),
+            }
         })
     }
 

@@ -32,6 +32,7 @@ struct Raw {
     expires: Option<String>,
     manifest_digest: Option<String>,
     index_digest: Option<String>,
+    signed_by: Option<Vec<String>>,
     kernel: Option<RawFile>,
     initramfs: Option<RawFile>,
 }
@@ -55,6 +56,8 @@ impl Seen {
             Some(text) => Some(Digest::parse(&text).ok()?),
             None => None,
         };
+        let signed_by =
+            raw.signed_by.unwrap_or_default().iter().map(|text| Digest::parse(text).ok()).collect::<Option<_>>()?;
         let artifact = Artifact {
             version: raw.version?,
             channel: raw.channel,
@@ -65,6 +68,7 @@ impl Seen {
             expires: raw.expires,
             digest: Digest::parse(&raw.manifest_digest?).ok()?,
             index_digest,
+            signed_by,
             source: raw.source?,
             kernel: file(raw.kernel)?,
             initramfs: file(raw.initramfs)?,
@@ -88,6 +92,7 @@ impl Seen {
             expires: a.expires.clone(),
             manifest_digest: Some(a.digest.to_string()),
             index_digest: a.index_digest.map(|d| d.to_string()),
+            signed_by: Some(a.signed_by.iter().map(Digest::to_string).collect()),
             kernel: file(&a.kernel),
             initramfs: file(&a.initramfs),
         });
@@ -112,6 +117,7 @@ mod tests {
             expires: None,
             digest: Digest::of(b"m"),
             index_digest: Some(Digest::of(b"i")),
+            signed_by: vec![Digest::of(b"k")],
             source: "registry r/os:latest".into(),
             kernel: file(7),
             initramfs: file(8),

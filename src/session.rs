@@ -17,9 +17,8 @@ use crate::store::{Lock, Store};
 use crate::sys::{self, Access};
 use crate::system::System;
 use crate::time::rfc3339;
-use crate::trust;
-use std::fs;
-use std::io;
+use crate::trust::keyring::Keyring;
+use crate::trust::newest::Newest;
 
 /// Everything a changing command works on.
 pub struct Session<'a> {
@@ -31,10 +30,13 @@ pub struct Session<'a> {
     pub state: State,
     /// Artifacts that rolled back.
     pub failures: Failures,
+    /// The newest release that was verified and taken.
+    pub newest: Newest,
     /// GRUB's variables as they are now.
     pub vars: BootVars,
     system: &'a System,
-    signature: SignaturePolicy,
+    /// Policy and threshold.
+    signature: (SignaturePolicy, usize),
     must_record: bool,
     block: Block,
     env: BootEnv,
@@ -79,12 +81,14 @@ impl<'a> Session<'a> {
         let loaded = env.files.load();
         env_remarks(&loaded).iter().for_each(|said| note(said));
         let (block, vars) = loaded.usable().map(|(block, vars)| (block.clone(), vars))?;
-        let signature = config.signature;
+        let newest = data.store.newest().value;
+        let signature = (config.signature, config.signature_threshold);
         let mut session = Session {
             machine,
             running,
             state,
             failures,
+            newest,
             vars,
             system,
             signature,
@@ -98,10 +102,19 @@ impl<'a> Session<'a> {
         Ok(session)
     }
 
-    /// Says whether an unsigned system may be put on trial.
-    /// Errors: Signature: it may not. Config: the keys can not be listed.
-    pub fn allow_unsigned(&self) -> Result<()> {
-        trust::allow_unsigned(installed_keys(self.system)?, self.signature)
+    /// Reads the keys, and what is revoked.
+    /// Errors: as [`Keyring::load`].
+    pub fn keyring(&self) -> Result<Keyring> {
+        Keyring::load(&self.system.keys_dir(), self.signature.0, self.signature.1)
+    }
+
+    /// Remembers that a verified release was taken.
+    /// Errors: Source: its date is none. State: the data partition can not be written.
+    pub fn advance_newest(&mut self, date: &str) -> Result<()> {
+        match self.newest.advance(date, self.system.now_secs())? {
+            true => self.data.store.save_newest(&self.newest),
+            false => Ok(()),
+        }
     }
 
     /// Names the artifact in a slot, digest and version.
@@ -116,7 +129,7 @@ impl<'a> Session<'a> {
 
     /// Returns the time for stamps and gates.
     pub fn now(&self) -> u64 {
-        self.system.now_secs()
+        self.newest.no_earlier_than(self.system.now_secs())
     }
 
     /// Returns the slot an update goes to.
@@ -293,21 +306,6 @@ impl<'a> Session<'a> {
     fn seen<'b>(&self, boot_id: Option<&'b str>) -> Seen<'b> {
         Seen { running: self.running, vars: self.vars, boot_id, skipped: self.machine.skipped() }
     }
-}
-
-/// Counts the public keys that are installed.
-/// Errors: Config: the directory is there and can not be read.
-fn installed_keys(system: &System) -> Result<usize> {
-    let dir = system.keys_dir();
-    let entries = match fs::read_dir(&dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
-        entries => entries.io(Kind::Config, "list keys in", dir.display())?,
-    };
-    let is_key = |entry: io::Result<fs::DirEntry>| match entry {
-        Ok(entry) => Ok(usize::from(entry.path().extension().is_some_and(|e| e == "pub"))),
-        Err(e) => Err(e).io(Kind::Config, "list keys in", dir.display()),
-    };
-    entries.map(is_key).sum()
 }
 
 /// Writes everything out, also what was said, and restarts the machine; comes back only when that fails.

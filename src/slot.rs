@@ -92,6 +92,8 @@ pub struct Record {
     pub source: String,
     /// Identity of the artifact; `None` for a slot that the image builder filled.
     pub manifest_digest: Option<Digest>,
+    /// Keys whose signatures were verified when it was staged.
+    pub signed_by: Vec<Digest>,
     /// The kernel.
     pub kernel: FileRecord,
     /// The initramfs.
@@ -111,6 +113,7 @@ struct RawRecord {
     channel: Option<String>,
     source: Option<String>,
     manifest_digest: Option<String>,
+    signed_by: Option<Vec<String>>,
     kernel: Option<RawFile>,
     initramfs: Option<RawFile>,
 }
@@ -131,15 +134,25 @@ impl Record {
             Some(text) => Some(Digest::parse(&text).map_err(|e| bad(&format!("`manifest_digest`: {e}")))?),
             None => None,
         };
+        let signed_by = raw.signed_by.unwrap_or_default().iter().map(|text| Digest::parse(text)).collect::<Result<_>>();
+        let signed_by = signed_by.map_err(|e| bad(&format!("`signed_by`: {e}")))?;
         Ok(Record {
             version: field("version", raw.version)?,
             architecture: field("architecture", raw.architecture)?,
             channel: field("channel", raw.channel)?,
             source: raw.source.unwrap_or_default(),
             manifest_digest,
+            signed_by,
             kernel: file("kernel", raw.kernel)?,
             initramfs: file("initramfs", raw.initramfs)?,
         })
+    }
+
+    /// Returns every digest that it may be revoked by.
+    pub fn digests(&self) -> Vec<Digest> {
+        let mut digests = vec![self.kernel.sha256, self.initramfs.sha256];
+        digests.extend(self.manifest_digest);
+        digests
     }
 
     /// Writes the record as one JSON line.
@@ -151,6 +164,7 @@ impl Record {
             channel: Some(self.channel.clone()),
             source: Some(self.source.clone()),
             manifest_digest: self.manifest_digest.map(|d| d.to_string()),
+            signed_by: Some(self.signed_by.iter().map(Digest::to_string).collect()),
             kernel: file(&self.kernel),
             initramfs: file(&self.initramfs),
         };
@@ -185,6 +199,7 @@ mod tests {
             channel: "stable".into(),
             source: "layout /mnt/stick".into(),
             manifest_digest: Some(Digest::of(b"m")),
+            signed_by: vec![Digest::of(b"k")],
             kernel: FileRecord { size_bytes: 6, sha256: Digest::of(b"kernel") },
             initramfs: FileRecord { size_bytes: 4, sha256: Digest::of(b"init") },
         }

@@ -18,6 +18,7 @@ fn full_record(kernel: &[u8]) -> Record {
         channel: "stable".into(),
         source: "test".into(),
         manifest_digest: None,
+        signed_by: Vec::new(),
         kernel: record_of(kernel),
         initramfs: record_of(b"i"),
     }

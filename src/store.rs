@@ -9,6 +9,7 @@ use crate::failed::{FAILED_MAX_BYTES, Failures};
 use crate::seen::{SEEN_MAX_BYTES, Seen};
 use crate::state::{STATE_MAX_BYTES, State};
 use crate::sys;
+use crate::trust::newest::{NEWEST_MAX_BYTES, Newest};
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
@@ -83,6 +84,21 @@ impl Store {
         save(&self.failed_file(), &failures.encode())
     }
 
+    /// Reads when the newest verified release was made.
+    pub fn newest(&self) -> Loaded<Newest> {
+        load(&self.newest_file(), NEWEST_MAX_BYTES, Newest::parse)
+    }
+
+    /// Remembers it, durably.
+    /// Errors: State: the data partition can not be written.
+    pub fn save_newest(&self, newest: &Newest) -> Result<()> {
+        save(&self.newest_file(), &newest.encode())
+    }
+
+    fn newest_file(&self) -> PathBuf {
+        self.dir.join("verified.json")
+    }
+
     /// Reads what a source offered last, if that is known.
     pub fn seen(&self) -> Option<Seen> {
         Seen::parse(&read_bounded(&self.seen_file(), SEEN_MAX_BYTES).ok()??)
@@ -103,7 +119,11 @@ impl Store {
     /// Moves broken files out of the way, under the lock.
     /// Returns: the sentences that stderr should get.
     pub fn set_broken_aside(&self) -> Vec<String> {
-        let broken = [(self.state_file.clone(), self.state().damage), (self.failed_file(), self.failures().damage)];
+        let broken = [
+            (self.state_file.clone(), self.state().damage),
+            (self.failed_file(), self.failures().damage),
+            (self.newest_file(), self.newest().damage),
+        ];
         let mut said = Vec::new();
         for (path, damage) in broken {
             let Some(damage) = damage else { continue };

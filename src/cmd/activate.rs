@@ -84,12 +84,13 @@ pub fn refuse_reboot_below_root(system: &System, reboot: bool) -> Result<()> {
 
 /// Activates the target slot.
 ///
-/// Errors: Signature: unsigned systems are not allowed. Gate: a trial is pending. Boot: GRUB is not proven. Slot: the slot is not what its record says.
+/// Errors: Signature: what it holds was not verified by keys that are trusted now, or is revoked. Config: the keys. Gate: a trial is pending. Boot: GRUB is not proven. Slot: the slot is not what its record says.
 /// Power cut: before the boot variables are written: staged, as before. After it: on trial; the next run
 /// finds the state behind and follows.
 pub fn activate(session: &mut Session<'_>, allow_unproven_bootloader: bool) -> Result<Activation> {
     let slot = session.target();
-    session.allow_unsigned()?;
+    let ring = session.keyring()?;
+    ring.demands_signatures()?;
     if let Some(why) = session.pending_trial() {
         if session.vars.active_slot == Some(slot) {
             return Ok(Activation::Before);
@@ -101,6 +102,8 @@ pub fn activate(session: &mut Session<'_>, allow_unproven_bootloader: bool) -> R
     }
     demand_proven_bootloader(session, allow_unproven_bootloader)?;
     let record = scrub(session, slot)?;
+    ring.still_accepts(&record.signed_by, &record.digests())
+        .map_err(|e| e.at("activate", format!("slot {slot}")).hint("run apply again"))?;
     let expected = session.state.manifest_digest.filter(|_| session.state.phase == Phase::Staged);
     if expected.is_some() && record.manifest_digest != expected {
         return Err(Error::new(Kind::Slot, "it holds another artifact than the one that was staged")

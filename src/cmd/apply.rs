@@ -21,6 +21,7 @@ use crate::stage::{self, Part, Step};
 use crate::state::{Phase, Taken};
 use crate::system::System;
 use crate::text::{human_size, printable};
+use crate::trust::keyring::Keyring;
 use miniserde::Serialize;
 use std::io::Write;
 use std::path::Path;
@@ -49,14 +50,14 @@ pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wr
     // Before the lock: nobody waits for a run that waits.
     check::splay(args.splay);
     let mut session = Session::open(system, config)?;
-    session.allow_unsigned()?;
-    let mut source = check::open(system, config)?;
+    let ring = check::keyring(system, config)?;
+    let mut source = check::open(system, config, &session.newest, ring.clone())?;
     if let Some(why) = session.pending_trial() {
         // Before anything else, and without a mark in the state: that belongs to the trial.
         return Err(gate::refused("a new version", &[Refusal { gate: Gate::TrialPending, why }]));
     }
     let overrides = Overrides { allow_downgrade: args.allow_downgrade, retry_failed: args.retry_failed };
-    let attempt = attempt(&mut session, config, source.as_mut(), overrides)?;
+    let attempt = attempt(&mut session, config, source.as_mut(), overrides, &ring)?;
     let goes_on = args.activate || reboot;
     let settled = matches!(attempt, Attempt::UpToDate(_));
     let mut activated = false;
@@ -123,6 +124,7 @@ fn attempt(
     config: &Config,
     source: &mut dyn Source,
     overrides: Overrides,
+    ring: &Keyring,
 ) -> Result<Attempt> {
     let situation = Situation {
         running: session.machine.view(session.running),
@@ -130,11 +132,12 @@ fn attempt(
         trial_pending: None,
         failed: session.failures.reasons(),
         now_secs: session.now(),
+        newest: session.newest,
     };
     let from_version = check::running_version(&situation.running)?.to_string();
     session.state.begin(&from_version, &source.describe(), session.now())?;
     session.save_state()?;
-    let ended = decide_and_stage(session, config, source, &situation, &from_version, overrides);
+    let ended = decide_and_stage(session, config, source, &situation, overrides, ring);
     let now = session.now();
     match &ended {
         Ok(Attempt::Staged(_)) => session.state.step(Phase::Staged, now)?,
@@ -169,12 +172,12 @@ fn decide_and_stage(
     config: &Config,
     source: &mut dyn Source,
     situation: &Situation,
-    from_version: &str,
     overrides: Overrides,
+    ring: &Keyring,
 ) -> std::result::Result<Attempt, Ended> {
-    let consult = |source: &mut dyn Source, store| check::consult(source, config, situation, overrides, store);
+    let consult = |source: &mut dyn Source, store| check::consult(source, config, situation, overrides, ring, store);
     let (mut artifact, mut verdict) = consult(source, Some(session.store()))?;
-    if verdict == Verdict::Take && is_staged(session, situation, &artifact) {
+    if verdict == Verdict::Take && is_staged(session, situation, &artifact, ring) {
         return Ok(Attempt::StagedBefore(artifact));
     }
     if verdict == Verdict::Take && artifact.is_hearsay() {
@@ -190,12 +193,16 @@ fn decide_and_stage(
         Verdict::Take => {}
     }
     let taken = Taken {
-        from_version,
+        from_version: check::running_version(&situation.running)?,
         version: &artifact.version,
         source: &artifact.source,
         digest: artifact.digest,
         target: session.target(),
     };
+    // Whatever becomes of it: it exists, and so nothing older is news.
+    if let Some(date) = artifact.release_date.as_ref().filter(|_| !artifact.signed_by.is_empty()) {
+        session.advance_newest(date)?;
+    }
     session.state.take(&taken, session.now())?;
     session.save_state()?;
     stage_all(session, source, &artifact)?;
@@ -203,10 +210,11 @@ fn decide_and_stage(
 }
 
 /// Says whether an artifact is in the target slot, whole. What has rotted since it was staged is staged anew.
-fn is_staged(session: &Session<'_>, situation: &Situation, artifact: &Artifact) -> bool {
-    let recorded = situation.target.record.as_ref().ok().and_then(|r| r.manifest_digest);
+fn is_staged(session: &Session<'_>, situation: &Situation, artifact: &Artifact, ring: &Keyring) -> bool {
+    let Ok(record) = &situation.target.record else { return false };
     session.state.resume_phase == Some(Phase::Staged)
-        && recorded == Some(artifact.digest)
+        && record.manifest_digest == Some(artifact.digest)
+        && ring.still_accepts(&record.signed_by, &record.digests()).is_ok()
         && activate::scrub(session, session.target()).is_ok()
 }
 
@@ -220,6 +228,7 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
         channel: artifact.channel.clone().unwrap_or_else(|| DEFAULT_CHANNEL.to_string()),
         source: printable(&artifact.source),
         manifest_digest: Some(artifact.digest),
+        signed_by: artifact.signed_by.clone(),
         kernel: file_record(&artifact.kernel),
         initramfs: file_record(&artifact.initramfs),
     };

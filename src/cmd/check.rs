@@ -23,6 +23,8 @@ use crate::store::Store;
 use crate::sys::{self, Access};
 use crate::system::System;
 use crate::text::{human_size, printable};
+use crate::trust::keyring::Keyring;
+use crate::trust::newest::Newest;
 use miniserde::Serialize;
 use std::io::Write;
 use std::time::Duration;
@@ -37,8 +39,10 @@ pub struct Situation {
     pub trial_pending: Option<String>,
     /// Artifacts that rolled back.
     pub failed: Vec<(Digest, String)>,
-    /// Seconds since 1970, UTC.
+    /// Seconds since 1970, UTC; not before any release that was verified here.
     pub now_secs: u64,
+    /// The newest of those.
+    pub newest: Newest,
 }
 
 /// What the person allows.
@@ -58,13 +62,14 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Wr
     let data = machine.data(config.state_file.as_deref(), Access::Read).ok();
     let store = data.as_ref().map(|data| &data.store);
     let situation = look(system, &machine, store)?;
-    let mut source = open(system, config)?;
+    let ring = keyring(system, config)?;
+    let mut source = open(system, config, &situation.newest, ring.clone())?;
     let overrides = Overrides { allow_downgrade: args.allow_downgrade, retry_failed: args.retry_failed };
-    let (artifact, verdict) = consult(source.as_mut(), config, &situation, overrides, store)?;
+    let (artifact, verdict) = consult(source.as_mut(), config, &situation, overrides, &ring, store)?;
     if args.json {
         say_json(out, &answer(&artifact, &verdict, &situation))?;
     } else {
-        describe(out, &artifact, &verdict, &situation)?;
+        describe(out, &artifact, &verdict, &situation, &ring)?;
     }
     Ok(match verdict {
         Verdict::Take => Outcome::Done,
@@ -80,17 +85,27 @@ pub fn splay(most_secs: Option<u64>) {
     }
 }
 
+/// Reads the keys, says which of them are no good, and makes sure that something can be decided.
+/// Errors: as [`Keyring::load`] and [`Keyring::demands_signatures`].
+pub fn keyring(system: &System, config: &Config) -> Result<Keyring> {
+    let ring = Keyring::load(&system.keys_dir(), config.signature, config.signature_threshold)?;
+    ring.faults().iter().for_each(|fault| note(&format!("{fault}; this key does not count")));
+    ring.demands_signatures()?;
+    Ok(ring)
+}
+
 /// Opens the source that configuration and command line name.
 /// Errors: Config: none is named, or it can not be used.
-pub fn open(system: &System, config: &Config) -> Result<Box<dyn Source>> {
+pub fn open(system: &System, config: &Config, newest: &Newest, ring: Keyring) -> Result<Box<dyn Source>> {
     let spec = config.source.clone().ok_or_else(|| {
         Error::new(Kind::Config, "no source of updates is named")
             .hint("set server, registry or layout in update.conf, or give --server, --registry or --layout")
     })?;
     let mut options = HttpOptions::new(system);
+    options.clock_floor_secs = newest.no_earlier_than(0);
     if let SourceSpec::Layout { .. } = spec {
         // What is set for a network must not stand in the way of a stick.
-        return source::open_source(spec, &Client::new(options)?);
+        return source::open_source(spec, &Client::new(options)?, ring);
     }
     options.ca_file = config.ca_file.clone();
     options.identity = config.identity.clone();
@@ -100,21 +115,22 @@ pub fn open(system: &System, config: &Config) -> Result<Box<dyn Source>> {
     if let Some(path) = &config.auth_file {
         options.credentials = credentials::load(path)?;
     }
-    source::open_source(spec, &Client::new(options)?)
+    source::open_source(spec, &Client::new(options)?, ring)
 }
 
 /// Asks the source and judges what it offers: the one place where the gates are called.
-/// Input: `store`: where what was offered last is remembered. What is [`Artifact::is_hearsay`] comes from there.
+/// Input: `ring`: who must have signed it; `store`: where what was offered last is remembered. What is [`Artifact::is_hearsay`] comes from there.
 /// Errors: what the source ends with; Slot: the running version is not known; Device: the target can not be read.
 pub fn consult(
     source: &mut dyn Source,
     config: &Config,
     situation: &Situation,
     overrides: Overrides,
+    ring: &Keyring,
     store: Option<&Store>,
 ) -> Result<(Artifact, Verdict)> {
     let running_version = running_version(&situation.running)?;
-    let artifact = ask(source, store)?;
+    let artifact = ask(source, ring, store)?;
     let facts = Facts {
         architecture: ARCHITECTURE,
         channel: &config.channel,
@@ -123,6 +139,7 @@ pub fn consult(
         trial_pending: situation.trial_pending.as_deref(),
         failed: &situation.failed,
         now_secs: situation.now_secs,
+        newest_release_secs: situation.newest.release_secs,
         room_bytes: situation.target.room_bytes,
         window: config.window.as_ref(),
         allow_downgrade: overrides.allow_downgrade,
@@ -137,15 +154,23 @@ pub fn consult(
 }
 
 /// Asks what is offered; in one request, where nothing has changed since it was asked last.
-fn ask(source: &mut dyn Source, store: Option<&Store>) -> Result<Artifact> {
+fn ask(source: &mut dyn Source, ring: &Keyring, store: Option<&Store>) -> Result<Artifact> {
     let described = source.describe();
     if let Some(seen) = store.and_then(Store::seen)
         && seen.artifact.source == described
+        // What was verified then, by keys that are trusted still.
+        && ring.still_accepts(&seen.artifact.signed_by, &seen.artifact.digests()).is_ok()
         && source.is_unchanged(&seen.validator)
     {
         return Ok(seen.artifact);
     }
-    let artifact = source.resolve(ARCHITECTURE)?;
+    let artifact = loop {
+        match source.resolve(ARCHITECTURE) {
+            // A mirror may have what the first place lacks, or keeps back.
+            Err(e) if e.kind() == Kind::Signature && source.doubt() => note(&format!("{e}; asking the next place")),
+            resolved => break resolved?,
+        }
+    };
     if let (Some(store), Some(validator)) = (store, source.validator()) {
         store.remember_seen(&Seen { validator, artifact: artifact.clone() });
     }
@@ -164,9 +189,9 @@ pub fn running_version(running: &View) -> Result<&str> {
 /// Reads what the gates need, without the lock and without recording anything.
 fn look(system: &System, machine: &Machine<'_>, store: Option<&Store>) -> Result<Situation> {
     let running: Slot = machine.running()?;
-    let (state, mut failed) = match store {
-        Some(store) => (store.state().value, store.failures().value.reasons()),
-        None => (State::default(), Vec::new()),
+    let (state, mut failed, newest) = match store {
+        Some(store) => (store.state().value, store.failures().value.reasons(), store.newest().value),
+        None => (State::default(), Vec::new(), Newest::default()),
     };
     let mut trial_pending = None;
     match machine.boot_env(Access::Read).and_then(|env| Ok(env.files.load().usable()?.1)) {
@@ -181,17 +206,24 @@ fn look(system: &System, machine: &Machine<'_>, store: Option<&Store>) -> Result
             }
         }
     }
-    let now_secs = system.now_secs();
+    let now_secs = newest.no_earlier_than(system.now_secs());
     let (running, target) = (machine.view(running), machine.view(running.other()));
-    Ok(Situation { running, target, trial_pending, failed, now_secs })
+    Ok(Situation { running, target, trial_pending, failed, now_secs, newest })
 }
 
-fn describe(out: &mut dyn Write, artifact: &Artifact, verdict: &Verdict, situation: &Situation) -> Result<()> {
+fn describe(
+    out: &mut dyn Write,
+    artifact: &Artifact,
+    verdict: &Verdict,
+    situation: &Situation,
+    ring: &Keyring,
+) -> Result<()> {
     let running = running_version(&situation.running)?;
     say(out, &format!("Running   {} (slot {}, {ARCHITECTURE})", printable(running), situation.running.slot))?;
     let (kernel, initramfs) = (human_size(artifact.kernel.size_bytes), human_size(artifact.initramfs.size_bytes));
     say(out, &format!("Offered   {} from {}", printable(&artifact.version), printable(&artifact.source)))?;
     say(out, &format!("          kernel {kernel}, initramfs {initramfs}, {}", artifact.digest))?;
+    say(out, &format!("Signed    {}", signers(&artifact.signed_by, ring)))?;
     for (name, value) in [("Released", &artifact.release_date), ("Expires ", &artifact.expires)] {
         if let Some(value) = value {
             say(out, &format!("{name}  {}", printable(value)))?;
@@ -211,6 +243,15 @@ fn describe(out: &mut dyn Write, artifact: &Artifact, verdict: &Verdict, situati
     say(out, &format!("Result    {}", printable(&result)))
 }
 
+/// Names those who signed an artifact.
+pub fn signers(signed_by: &[Digest], ring: &Keyring) -> String {
+    let names: Vec<String> = signed_by.iter().map(|id| ring.name(*id)).collect();
+    match names.is_empty() {
+        true => "not checked: signature = off, and no key is installed".to_owned(),
+        false => format!("by {}", printable(&names.join(", "))),
+    }
+}
+
 #[derive(Serialize)]
 struct Answer {
     result: &'static str,
@@ -227,6 +268,7 @@ struct Offered {
     channel: Option<String>,
     architecture: Option<String>,
     manifest_digest: String,
+    signed_by: Vec<String>,
     source: String,
     size_bytes: u64,
     min_compatible_version: Option<String>,
@@ -261,6 +303,7 @@ fn answer(artifact: &Artifact, verdict: &Verdict, situation: &Situation) -> Answ
             channel: text(&artifact.channel),
             architecture: text(&artifact.architecture),
             manifest_digest: artifact.digest.to_string(),
+            signed_by: artifact.signed_by.iter().map(Digest::to_string).collect(),
             source: printable(&artifact.source),
             size_bytes: artifact.kernel.size_bytes.saturating_add(artifact.initramfs.size_bytes),
             min_compatible_version: text(&artifact.min_compatible_version),

@@ -11,9 +11,10 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::gate::{self, Gate, Refusal};
 use crate::grubenv::BootVars;
+use crate::progress::note;
 use crate::reconcile::MANUAL;
 use crate::session::{Session, reboot as reboot_machine};
-use crate::slot::Slot;
+use crate::slot::{Record, Slot};
 use crate::state::Phase;
 use crate::system::System;
 use crate::text::printable;
@@ -21,7 +22,7 @@ use miniserde::Serialize;
 use std::io::Write;
 
 /// Runs the command.
-/// Errors: Slot: the other slot is not whole. Gate: what it holds failed here before. Boot: GRUB is not proven.
+/// Errors: Slot: the other slot is not whole. Signature: what it holds is revoked. Gate: what it holds failed here before. Boot: GRUB is not proven.
 /// Usage: `--reboot` below a `--root`.
 /// Power cut: before the boot variables are written: as before. After it: the next boot goes to the other
 /// slot, and the next run finds the state behind and follows.
@@ -50,7 +51,8 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
         Back::OnTrial => {
             demand_proven_bootloader(&session, args.allow_unproven_bootloader)?;
             refuse_known_bad(&session, other, args.retry_failed)?;
-            scrub(&session, other)?;
+            let record = scrub(&session, other)?;
+            refuse_revoked(&session, &record, other)?;
             session.save_boot(|block| block.activate(other))?;
             session.leave(running, MANUAL)?;
         }
@@ -94,6 +96,18 @@ fn refuse_unloadable(session: &Session<'_>, slot: Slot) -> Result<()> {
         true => Err(Error::new(Kind::Slot, "GRUB could not load it in this boot")
             .at("go back to", format!("slot {slot}"))
             .hint("once the running slot is confirmed, `apply` can write another system into it")),
+    }
+}
+
+/// Refuses to try what the publisher has taken back. What is confirmed already is not held back by it: there would be no way
+/// back at all. Keys that can not be read hold nothing back either: this is a recovery.
+fn refuse_revoked(session: &Session<'_>, record: &Record, slot: Slot) -> Result<()> {
+    match session.keyring() {
+        Ok(ring) => ring.refuse_revoked(&record.digests()).map_err(|e| e.at("go back to", format!("slot {slot}"))),
+        Err(e) => {
+            note(&format!("{e}; whether slot {slot} is revoked is not known"));
+            Ok(())
+        }
     }
 }
 

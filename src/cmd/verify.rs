@@ -1,22 +1,28 @@
 //! `verify`: reads slots from the device and holds them against their records; looks at both copies of the boot
 //! variables, and writes them anew if a person asks for it.
 //!
-//! Says what was checked and what was not: signatures are not, yet.
+//! A signature is on what a source offers, so it is checked there (`--source`); of a slot it is said who had signed what was
+//! put into it, and whether they are still trusted.
 //! Must never: repair anything that was not asked for, or write to a slot.
 
 use crate::cli;
+use crate::cmd::check::{self, signers};
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::grubenv::{Block, BootVars};
 use crate::grubenv_file::Loaded;
-use crate::machine::Machine;
+use crate::machine::{ARCHITECTURE, Machine};
+use crate::oci::digest::Digest;
 use crate::progress::Progress;
 use crate::session::env_remarks;
 use crate::slot::{Record, Slot};
+use crate::source::Artifact;
 use crate::sys::Access;
 use crate::system::System;
 use crate::text::printable;
+use crate::trust::keyring::Keyring;
+use crate::trust::newest::Newest;
 use miniserde::Serialize;
 use std::io::Write;
 
@@ -25,10 +31,14 @@ struct Findings {
     slots: Vec<(Slot, Result<Record>)>,
     remarks: Vec<String>,
     repaired: bool,
+    ring: Result<Keyring>,
+    /// What the source offers, where it was to be asked.
+    offered: Option<Result<Artifact>>,
 }
 
 /// Runs the command.
-/// Errors: Usage: no such slot. Slot, Boot, Device: what was read is not what it should be, or could not be read.
+/// Errors: Usage: no such slot. Slot, Boot, Device: what was read is not what it should be, or could not be read. With
+/// `--source`, what asking it ends with; Signature: what it offers is not signed by those who must.
 pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut dyn Write) -> Result<Outcome> {
     let wanted = match args.slot.as_deref() {
         None => vec![Slot::A, Slot::B],
@@ -44,7 +54,9 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut dyn W
         Ok(env) => env_remarks(&env.files.load()),
         Err(e) => vec![e.to_string()],
     };
-    let findings = Findings { slots, remarks, repaired };
+    let ring = Keyring::load(&system.keys_dir(), config.signature, config.signature_threshold);
+    let offered = args.source.then(|| ask(system, config, &machine));
+    let findings = Findings { slots, remarks, repaired, ring, offered };
     match args.json {
         true => say_json(out, &answer(&findings))?,
         false => describe(out, &findings)?,
@@ -59,6 +71,21 @@ fn read(machine: &Machine<'_>, slot: Slot) -> Result<Record> {
     let total = machine.view(slot).record.map_or(0, |r| r.kernel.size_bytes.saturating_add(r.initramfs.size_bytes));
     let mut progress = Progress::new(&format!("read slot {slot}"), total);
     machine.scrub_as_it_is(slot, &mut |n| progress.add(n))
+}
+
+/// Asks the source what it offers, and who signed that. Downloads no file.
+fn ask(system: &System, config: &Config, machine: &Machine<'_>) -> Result<Artifact> {
+    let data = machine.data(config.state_file.as_deref(), Access::Read);
+    let newest = data.map_or(Newest::default(), |data| data.store.newest().value);
+    check::open(system, config, &newest, check::keyring(system, config)?)?.resolve(ARCHITECTURE)
+}
+
+/// Says whether a slot holds exactly what a source offers.
+fn is_same(record: &Record, artifact: &Artifact) -> bool {
+    record.manifest_digest == Some(artifact.digest)
+        && (record.kernel.size_bytes, record.kernel.sha256) == (artifact.kernel.size_bytes, artifact.kernel.sha256)
+        && (record.initramfs.size_bytes, record.initramfs.sha256)
+            == (artifact.initramfs.size_bytes, artifact.initramfs.sha256)
 }
 
 /// Writes both copies anew, if one is damaged or they differ.
@@ -110,6 +137,18 @@ fn judge(findings: &Findings) -> Option<Error> {
     if let Some((_, Err(error))) = findings.slots.iter().find(|(_, read)| read.is_err()) {
         return Some(error.clone());
     }
+    let ring = match &findings.ring {
+        Ok(ring) => ring,
+        Err(error) => return Some(error.clone()),
+    };
+    for (slot, read) in &findings.slots {
+        if let Some(Err(error)) = read.as_ref().ok().map(|record| ring.refuse_revoked(&record.digests())) {
+            return Some(error.at("accept", format!("slot {slot}")));
+        }
+    }
+    if let Some(Err(error)) = &findings.offered {
+        return Some(error.clone());
+    }
     let remark = findings.remarks.first()?;
     let hint = "`verify --repair-boot-variables` writes both copies anew";
     Some(Error::new(Kind::Boot, remark.clone()).hint(hint))
@@ -122,16 +161,52 @@ fn describe(out: &mut dyn Write, findings: &Findings) -> Result<()> {
     for (slot, read) in &findings.slots {
         let text = match read {
             Ok(record) => {
-                format!("{} is what its record says; its signature was not checked", printable(&record.version))
+                let version = printable(&record.version);
+                format!("{version} is what its record says; {}", signature_of(record, findings))
             }
             Err(e) => format!("INVALID: {e}"),
         };
         say(out, &format!("Slot {slot}  {text}"))?;
     }
+    describe_source(out, findings)?;
     match findings.remarks.is_empty() {
         true => say(out, "Boot    both copies of the boot variables are sound"),
         false => findings.remarks.iter().try_for_each(|remark| say(out, &format!("Boot    {}", printable(remark)))),
     }
+}
+
+/// Says what is known of the signature of what a slot holds.
+fn signature_of(record: &Record, findings: &Findings) -> String {
+    let ring = match &findings.ring {
+        Ok(ring) => ring,
+        Err(e) => return format!("its signature was not checked: {}", printable(&e.to_string())),
+    };
+    if let Some(Ok(artifact)) = &findings.offered
+        && is_same(record, artifact)
+        && !artifact.signed_by.is_empty()
+    {
+        return format!("signed {}, checked now at the source", signers(&artifact.signed_by, ring));
+    }
+    if record.signed_by.is_empty() {
+        return "no signature of it was ever checked".to_owned();
+    }
+    let trusted = match ring.still_accepts(&record.signed_by, &record.digests()) {
+        Ok(()) => String::new(),
+        Err(e) => format!("; NOT trusted any more: {}", printable(&e.to_string())),
+    };
+    format!("signed {} when it was staged, not checked again{trusted}", signers(&record.signed_by, ring))
+}
+
+fn describe_source(out: &mut dyn Write, findings: &Findings) -> Result<()> {
+    let (artifact, ring) = match (&findings.offered, &findings.ring) {
+        (None, _) => return Ok(()),
+        (Some(Ok(artifact)), Ok(ring)) => (artifact, ring),
+        (Some(Err(e)), _) | (_, Err(e)) => return say(out, &format!("Source  {}", printable(&e.to_string()))),
+    };
+    let (version, source) = (printable(&artifact.version), printable(&artifact.source));
+    say(out, &format!("Source  {version} from {source}, {}", artifact.digest))?;
+    say(out, &format!("        signed {}", signers(&artifact.signed_by, ring)))?;
+    say(out, "        its files were not downloaded: what is signed names their digests, which `apply` checks")
 }
 
 #[derive(Serialize)]
@@ -139,7 +214,7 @@ struct Answer {
     slots: Vec<SlotAnswer>,
     boot_variables_sound: bool,
     boot_variables_repaired: bool,
-    signatures_checked: bool,
+    source: Option<SourceAnswer>,
     remarks: Vec<String>,
 }
 
@@ -149,22 +224,54 @@ struct SlotAnswer {
     valid: bool,
     version: Option<String>,
     manifest_digest: Option<String>,
+    signed_by: Vec<String>,
+    signature_trusted: bool,
+    signature_checked_now: bool,
     error: Option<String>,
 }
 
+#[derive(Serialize)]
+struct SourceAnswer {
+    version: Option<String>,
+    manifest_digest: Option<String>,
+    index_digest: Option<String>,
+    signed_by: Vec<String>,
+    error: Option<String>,
+}
+
+fn ids(signed_by: &[Digest]) -> Vec<String> {
+    signed_by.iter().map(Digest::to_string).collect()
+}
+
 fn answer(findings: &Findings) -> Answer {
+    let offered = findings.offered.as_ref().and_then(|offered| offered.as_ref().ok());
+    let checked_now = |record: &Record| offered.is_some_and(|a| is_same(record, a) && !a.signed_by.is_empty());
+    let trusted = |record: &Record| {
+        let ring = findings.ring.as_ref().ok()?;
+        let signed = !record.signed_by.is_empty();
+        Some(signed && ring.still_accepts(&record.signed_by, &record.digests()).is_ok())
+    };
     let slots = findings.slots.iter().map(|(slot, read)| SlotAnswer {
         slot: slot.to_string(),
         valid: read.is_ok(),
         version: read.as_ref().ok().map(|r| printable(&r.version)),
         manifest_digest: read.as_ref().ok().and_then(|r| r.manifest_digest).map(|d| d.to_string()),
+        signed_by: read.as_ref().map_or_else(|_| Vec::new(), |r| ids(&r.signed_by)),
+        signature_trusted: read.as_ref().ok().and_then(trusted).unwrap_or(false),
+        signature_checked_now: read.as_ref().is_ok_and(checked_now),
         error: read.as_ref().err().map(ToString::to_string),
     });
     Answer {
         slots: slots.collect(),
         boot_variables_sound: findings.remarks.is_empty(),
         boot_variables_repaired: findings.repaired,
-        signatures_checked: false,
+        source: findings.offered.as_ref().map(|offered| SourceAnswer {
+            version: offered.as_ref().ok().map(|a| printable(&a.version)),
+            manifest_digest: offered.as_ref().ok().map(|a| a.digest.to_string()),
+            index_digest: offered.as_ref().ok().and_then(|a| a.index_digest).map(|d| d.to_string()),
+            signed_by: offered.as_ref().map_or_else(|_| Vec::new(), |a| ids(&a.signed_by)),
+            error: offered.as_ref().err().map(ToString::to_string),
+        }),
         remarks: findings.remarks.iter().map(|r| printable(r)).collect(),
     }
 }

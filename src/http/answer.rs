@@ -122,6 +122,7 @@ impl Answer {
             content_type: self.header("content-type"),
             digest_header: self.header("docker-content-digest"),
             etag: self.etag(),
+            link: self.header("link"),
             length: self.length(),
             body: Vec::new(),
             final_url: self.url.clone(),

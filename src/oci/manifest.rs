@@ -23,7 +23,7 @@ pub const INITRAMFS_TYPE: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip"
 
 const INDEX_TYPES: [&str; 2] =
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
-const MANIFEST_TYPES: [&str; 2] =
+pub(super) const MANIFEST_TYPES: [&str; 2] =
     ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
 /// Most manifests that are looked into when an index does not say what they are for.
 const MAX_CANDIDATES: usize = 8;
@@ -66,6 +66,8 @@ pub struct Entry {
     pub platform: Option<(String, String)>,
     /// `org.opencontainers.image.ref.name`: the tag, in an image layout's index.
     pub ref_name: Option<String>,
+    /// `artifactType` of the manifest, as the index gives it.
+    pub artifact_type: Option<String>,
 }
 
 /// Says which manifest of an index is for this machine.
@@ -116,9 +118,11 @@ struct RawDocument {
 }
 
 #[derive(Debug, Deserialize)]
-struct RawDescriptor {
+pub(super) struct RawDescriptor {
     #[serde(rename = "mediaType")]
-    media_type: Field<String>,
+    pub(super) media_type: Field<String>,
+    #[serde(rename = "artifactType")]
+    artifact_type: Field<String>,
     digest: Field<String>,
     size: Field<u64>,
     platform: Option<RawPlatform>,
@@ -211,7 +215,7 @@ fn plain_type(text: &str) -> String {
 }
 
 impl RawDescriptor {
-    fn check(self, place: &str) -> Result<Descriptor> {
+    pub(super) fn check(self, place: &str) -> Result<Descriptor> {
         let media_type = plain_type(&self.media_type.need(&format!("{place}.mediaType"))?);
         let digest = self.digest.need(&format!("{place}.digest"))?;
         let digest = Digest::parse(&digest).map_err(|e| source(format!("'{place}.digest': {e}")))?;
@@ -235,7 +239,9 @@ impl RawDescriptor {
             None => None,
             Some(a) => a.ref_name.optional(&format!("{place}: org.opencontainers.image.ref.name"))?,
         };
-        Ok(Entry { descriptor: self.check(&place)?, platform, ref_name })
+        let artifact_type = std::mem::take(&mut self.artifact_type).optional(&format!("{place}.artifactType"))?;
+        let artifact_type = artifact_type.map(|text| plain_type(&text));
+        Ok(Entry { descriptor: self.check(&place)?, platform, ref_name, artifact_type })
     }
 }
 
@@ -243,6 +249,11 @@ impl Index {
     /// Returns the entries, for an image layout's index, whose entries carry tags.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// Takes the entries out.
+    pub fn into_entries(self) -> Vec<Entry> {
+        self.entries
     }
 
     /// Finds the entry for linux on `architecture` (Go's name: amd64, arm64). The first of several wins.

@@ -3,6 +3,7 @@
 //! The document is one artifact, or has an `artifacts` array with one for each architecture; metadata
 //! at the top level then stands in for what an entry leaves out, but `architecture`, `kernel` and
 //! `initramfs` never do: a file must not reach a machine it was not listed for.
+//! Its signature, `latest.json.sig`, is over its exact bytes and is checked before they are parsed.
 //! Must never: fetch a file's bytes to describe it, or take a file without digest and size.
 
 use super::{Artifact, FileRef, Place, Source, bounded, check_length, check_version, kept};
@@ -11,13 +12,18 @@ use crate::http::{Body, Client, Document};
 use crate::json::{self, Field};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{DOCUMENT_CAP, nothing_for};
+use crate::trust::keyring::Keyring;
+use crate::trust::verify::{DETACHED_MAX_BYTES, Tally};
 use crate::url::Url;
 use miniserde::Deserialize;
 
 /// One HTTP server.
 pub struct Latest {
     url: Url,
+    /// Of the signature.
+    signature_url: Url,
     client: Client,
+    ring: Keyring,
     etag: Option<String>,
     /// Fetched, and not yet looked at.
     document: Option<Document>,
@@ -58,31 +64,53 @@ struct RawFile {
 }
 
 impl Latest {
-    /// Makes the source. Input: `server`: URL of the directory that holds `latest.json`; `mirrors`: of others.
+    /// Makes the source. Input: `server`: URL of the directory that holds `latest.json`; `mirrors`: of others; `ring`: who must
+    /// have signed it.
     /// Errors: Config: not an http or https URL.
-    pub fn new(server: &str, mirrors: &[String], client: &Client) -> Result<Latest> {
+    pub fn new(server: &str, mirrors: &[String], client: &Client, ring: Keyring) -> Result<Latest> {
         let mut bases = vec![Url::configured(server)?.child("")];
         for mirror in mirrors {
             bases.push(Url::configured(mirror)?.child(""));
         }
         Ok(Latest {
             url: Url::configured(server)?.child("latest.json"),
+            signature_url: Url::configured(server)?.child("latest.json.sig"),
+            ring,
             client: client.with_bases(bases),
             etag: None,
             document: None,
+        })
+    }
+
+    /// Finds out who signed a document. Input: its bytes, as they came.
+    /// Errors: Signature: not those who must. Network: that can not be found out.
+    fn prove(&self, document: &[u8]) -> Result<Vec<Digest>> {
+        if !self.ring.demands_signatures()? {
+            return Ok(Vec::new());
+        }
+        let url = &self.signature_url;
+        self.client.document_if_there(url, "*/*", DETACHED_MAX_BYTES, &mut |signature| {
+            let mut tally = Tally::new(&self.ring);
+            if let Some(signature) = signature {
+                tally.take_detached(document, &signature.body);
+            }
+            tally.finish(&self.url.to_string()).map_err(|e| e.hint(format!("its signature is expected at {url}")))
         })
     }
 }
 
 impl Source for Latest {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
-        let name = self.describe();
+        let (name, fetched) = (self.describe(), self.document.take());
         let mut make = |mut document: Document| {
             let etag = document.etag.take();
+            let signed_by = self.prove(&document.body)?;
             json::shorten(&mut document.body).map_err(|e| e.at("read", &document.final_url))?;
-            Ok((parse(&document.body, &document.final_url, architecture, &name)?, etag))
+            let artifact = parse(&document.body, &document.final_url, architecture, &name)?;
+            self.ring.refuse_revoked(&artifact.digests()).map_err(|e| e.at("verify", &document.final_url))?;
+            Ok((Artifact { signed_by, ..artifact }, etag))
         };
-        let (artifact, etag) = match self.document.take() {
+        let (artifact, etag) = match fetched {
             Some(document) => make(document),
             None => self.client.document_as(&self.url, "application/json", DOCUMENT_CAP, None, &mut make),
         }?;
@@ -201,6 +229,7 @@ impl RawEntry {
             release_date: text(self.release_date, "release_date")?,
             expires: text(self.expires, "expires")?,
             index_digest: None,
+            signed_by: Vec::new(),
             source: name.to_owned(),
             kernel,
             initramfs,

@@ -4,18 +4,21 @@
 //! layout are opened. Must never: follow a symbolic link inside it, hang on a pipe, or write to it.
 
 use super::archive::Archive;
+use super::signatures::{look_at, prove};
 use super::{Artifact, Fetch, FileRef, Source, bounded, check_bytes, follow};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::http::Body;
 use crate::json::{self, Field};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{self, DOCUMENT_CAP, Descriptor, Document, Entry, check_document_size};
+use crate::oci::referrers;
+use crate::trust::keyring::Keyring;
+use crate::trust::verify::Tally;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 /// Most tags that an error names.
 const MAX_NAMED: usize = 16;
 
@@ -23,6 +26,7 @@ const MAX_NAMED: usize = 16;
 pub struct Layout {
     path: PathBuf,
     tag: Option<String>,
+    ring: Keyring,
     medium: Option<Medium>,
 }
 
@@ -39,9 +43,9 @@ struct Marker {
 }
 
 impl Layout {
-    /// Makes the source. Opens no file.
-    pub fn new(path: PathBuf, tag: Option<String>) -> Layout {
-        Layout { path, tag, medium: None }
+    /// Makes the source. Opens no file. Input: `ring`: who must have signed what it offers.
+    pub fn new(path: PathBuf, tag: Option<String>, ring: Keyring) -> Layout {
+        Layout { path, tag, ring, medium: None }
     }
 
     /// Looks what there is, once. Errors: Source: neither a directory nor a tar archive.
@@ -58,16 +62,19 @@ impl Layout {
         Ok(self.medium.insert(medium))
     }
 
-    /// Finds the entry to start from.
-    fn top(&mut self) -> Result<Descriptor> {
+    /// Reads the entries, and finds the one to start from.
+    fn top(&mut self) -> Result<(Descriptor, Vec<Entry>)> {
         let tag = self.tag.clone();
         let medium = self.medium()?;
         medium.check_marker()?;
         let name = medium.place("index.json");
         let mut bytes = medium.document("index.json")?;
         json::shorten(&mut bytes).map_err(|e| e.at("read", &name))?;
-        match manifest::parse(&bytes, Some(INDEX_TYPE), &name)? {
-            Document::Index(index) => choose(index.entries(), tag.as_deref()).cloned().map_err(|e| e.at("read", name)),
+        match manifest::parse(&bytes, Some(referrers::INDEX_TYPE), &name)? {
+            Document::Index(index) => {
+                let top = choose(index.entries(), tag.as_deref()).cloned().map_err(|e| e.at("read", name))?;
+                Ok((top, index.into_entries()))
+            }
             Document::Manifest(_) => Err(Error::new(Kind::Source, "not an image index").at("read", name)),
         }
     }
@@ -135,6 +142,29 @@ impl Medium {
         Ok(bytes)
     }
 
+    /// Looks through what refers to a document: what a list under its own tag names, then what stands in the layout's index.
+    /// Source: measured: oras 1.3.3 (index), copies of registries without a referrers API (tag).
+    fn look_for_signatures(&self, entries: &[Entry], subject: Digest, tally: &mut Tally<'_>) -> Result<()> {
+        let (tag, mut known) = (referrers::tag(subject), Vec::new());
+        let mut candidates = Vec::new();
+        for list in entries.iter().filter(|entry| entry.ref_name.as_deref() == Some(&tag)).take(1) {
+            let place = self.place(&blob(list.descriptor.digest));
+            let listed = self.fetch(&list.descriptor).and_then(|mut bytes| {
+                json::shorten(&mut bytes)?;
+                referrers::candidates(&bytes, &place)
+            });
+            match listed {
+                Ok(listed) => candidates = listed,
+                Err(e) => tally.pass_over(&e),
+            }
+        }
+        let mut loose: Vec<&Entry> = entries.iter().filter(|entry| referrers::may_hold_bundle(entry)).collect();
+        // Those that say what they are first; what has a tag is rarely a signature.
+        loose.sort_by_key(|entry| (entry.artifact_type.is_none(), entry.ref_name.is_some()));
+        candidates.extend(loose.into_iter().map(|entry| entry.descriptor.clone()));
+        look_at(&candidates, subject, &mut known, tally, &mut |_, descriptor| self.fetch(descriptor))
+    }
+
     fn open_blob(&self, file: &FileRef, from: u64) -> Result<Box<dyn Read>> {
         let name = blob(file.sha256);
         let (reader, size_bytes) = self.open(&name, from)?;
@@ -160,8 +190,8 @@ fn check_directories(path: &Path, name: &str) -> Result<()> {
 
 impl Source for Layout {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
-        let top = self.top()?;
-        let described = self.describe();
+        let (top, entries) = self.top()?;
+        let (described, ring) = (self.describe(), self.ring.clone());
         let medium = self.medium()?;
         let name = format!("document {}", top.digest);
         let mut bytes = medium.fetch(&top)?;
@@ -169,7 +199,9 @@ impl Source for Layout {
         let document = manifest::parse(&bytes, Some(&top.media_type), &name)?;
         drop(bytes);
         let fetch: Fetch = &mut |descriptor| medium.fetch(descriptor);
-        follow(document, top.digest, architecture, &described, fetch)
+        let mut artifact = follow(document, top.digest, architecture, &described, fetch)?;
+        prove(&mut artifact, &ring, &mut |subject, tally| medium.look_for_signatures(&entries, subject, tally))?;
+        Ok(artifact)
     }
 
     fn open(&mut self, file: &FileRef, from: u64) -> Result<Body> {

@@ -1,6 +1,7 @@
 //! Tests of `layout.rs` on layouts written by hand; real ones are in `tests/sources.rs`.
 
 use super::*;
+use crate::config::SignaturePolicy;
 use crate::oci::manifest::{INITRAMFS_TYPE, KERNEL_TYPE};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,6 +10,11 @@ use tempfile::TempDir;
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A layout with one manifest under each of the given tags; no tag where it is empty.
+/// A machine without keys that has chosen to go without.
+fn unsigned() -> Keyring {
+    Keyring::load(Path::new("/nonexistent"), SignaturePolicy::Off, 1).unwrap()
+}
+
 struct Fixture {
     dir: TempDir,
     manifest: Digest,
@@ -56,7 +62,7 @@ impl Fixture {
     }
 
     fn source(&self, tag: Option<&str>) -> Layout {
-        Layout::new(self.dir.path().to_owned(), tag.map(str::to_owned))
+        Layout::new(self.dir.path().to_owned(), tag.map(str::to_owned), unsigned())
     }
 
     fn fails(&self, kind: Kind, word: &str) {

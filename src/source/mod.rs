@@ -7,6 +7,7 @@ pub mod archive;
 pub mod latest;
 pub mod layout;
 pub mod registry;
+mod signatures;
 
 use crate::error::{Error, Kind, Result};
 use crate::http::{Body, Client};
@@ -14,6 +15,7 @@ use crate::json;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{self, Choice, Descriptor, Document, Index, Manifest};
 use crate::oci::reference::Reference;
+use crate::trust::keyring::Keyring;
 use crate::url::Url;
 use std::io::Read;
 use std::path::PathBuf;
@@ -68,6 +70,8 @@ pub struct Artifact {
     pub digest: Digest,
     /// Digest of the index that led to the manifest, where one did.
     pub index_digest: Option<Digest>,
+    /// Keys whose signatures of it were verified; none where none is demanded.
+    pub signed_by: Vec<Digest>,
     /// The source, for people and for records; without secrets.
     pub source: String,
     /// The kernel.
@@ -81,12 +85,19 @@ impl Artifact {
     pub fn is_hearsay(&self) -> bool {
         self.kernel.place == Place::Nowhere
     }
+
+    /// Returns every digest that it may be revoked by.
+    pub fn digests(&self) -> Vec<Digest> {
+        let mut digests = vec![self.digest, self.kernel.sha256, self.initramfs.sha256];
+        digests.extend(self.index_digest);
+        digests
+    }
 }
 
 /// A place that updates come from.
 pub trait Source {
-    /// Finds out what is offered. Reads metadata only, never a file. Input: `architecture`: amd64, arm64.
-    /// Errors: Gate: nothing here for this architecture. Digest: a document is not what it should
+    /// Finds out what is offered, and proves who signed it. Reads metadata only, never a file. Input: `architecture`:
+    /// amd64, arm64. Errors: Signature: not signed by those who must. Gate: nothing here for this architecture. Digest: a document is not what it should
     /// be. Source: a document is malformed. Network: not reachable. Config: no way to ask.
     fn resolve(&mut self, architecture: &str) -> Result<Artifact>;
 
@@ -150,18 +161,18 @@ pub enum SourceSpec {
     },
 }
 
-/// Makes the source. Opens no connection and no file.
+/// Makes the source. Opens no connection and no file. Input: `ring`: who must have signed what it offers.
 /// Errors: Config: the server URL is malformed, or plain HTTP is not allowed to it.
-pub fn open_source(spec: SourceSpec, client: &Client) -> Result<Box<dyn Source>> {
+pub fn open_source(spec: SourceSpec, client: &Client, ring: Keyring) -> Result<Box<dyn Source>> {
     Ok(match spec {
         SourceSpec::Http { server, mirrors, plain_http } => {
-            Box::new(latest::Latest::new(&server, &mirrors, &client.with_plain_http(plain_http))?)
+            Box::new(latest::Latest::new(&server, &mirrors, &client.with_plain_http(plain_http), ring)?)
         }
         SourceSpec::Registry { reference, mirrors, plain_http } => {
             let client = client.with_plain_http(plain_http);
-            Box::new(registry::Registry::new(reference, &mirrors, plain_http, &client))
+            Box::new(registry::Registry::new(reference, &mirrors, plain_http, &client, ring))
         }
-        SourceSpec::Layout { path, tag } => Box::new(layout::Layout::new(path, tag)),
+        SourceSpec::Layout { path, tag } => Box::new(layout::Layout::new(path, tag, ring)),
     })
 }
 
@@ -286,6 +297,7 @@ fn artifact(
         expires: meta.expires.map(kept),
         digest,
         index_digest,
+        signed_by: Vec::new(),
         source: name.to_owned(),
         kernel: blob(kernel),
         initramfs: blob(initramfs),

@@ -3,6 +3,7 @@
 //! A tag is resolved once; everything after that goes by digest. Must never: use a document whose bytes
 //! do not hash to the digest that was asked for, or ask for a blob just to learn about it.
 
+use super::signatures::{Piece, look_at, prove};
 use super::{Artifact, Fetch, FileRef, PlainHttp, Source, bounded, check_bytes, check_length, follow};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Body, Client, Document};
@@ -10,6 +11,10 @@ use crate::json;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{self, ACCEPT, DOCUMENT_CAP, Descriptor};
 use crate::oci::reference::Reference;
+use crate::oci::referrers;
+use crate::trust::bundle;
+use crate::trust::keyring::Keyring;
+use crate::trust::verify::Tally;
 use crate::url::Url;
 
 /// One repository of a registry.
@@ -18,20 +23,27 @@ pub struct Registry {
     /// `https://host/v2/repository/`
     base: Url,
     client: Client,
+    ring: Keyring,
     /// Of the document that was resolved last.
     top: Option<Digest>,
 }
 
 impl Registry {
-    /// Makes the source. Opens no connection.
-    pub fn new(reference: Reference, mirrors: &[Reference], plain_http: PlainHttp, client: &Client) -> Registry {
+    /// Makes the source. Opens no connection. Input: `ring`: who must have signed what it offers.
+    pub fn new(
+        reference: Reference,
+        mirrors: &[Reference],
+        plain_http: PlainHttp,
+        client: &Client,
+        ring: Keyring,
+    ) -> Registry {
         let base = |reference: &Reference| {
             let secure = !plain_http.for_registry(reference.is_loopback());
             let path = format!("/v2/{}/", reference.repository());
             Url::from_parts(secure, reference.host(), reference.port(), path)
         };
         let bases = std::iter::once(&reference).chain(mirrors).map(base).collect();
-        Registry { base: base(&reference), client: client.with_bases(bases), reference, top: None }
+        Registry { base: base(&reference), client: client.with_bases(bases), reference, ring, top: None }
     }
 
     /// Source: distribution-spec 1.1, "Endpoints" end-2 and end-3.
@@ -68,7 +80,70 @@ impl Registry {
             Ok(document.body)
         })
     }
+
+    /// Looks through what refers to a document: as the API lists it, then as the tag does, which registries without the API
+    /// have, and those that had none when it was signed.
+    /// Source: distribution-spec 1.1, "Listing Referrers" and "Referrers Tag Schema".
+    fn look_for_signatures(&self, subject: Digest, tally: &mut Tally<'_>) -> Result<()> {
+        let api = self.url("referrers", &subject.to_string()).with_query(&[("artifactType", bundle::MEDIA_TYPE)]);
+        let tag = self.url("manifests", &referrers::tag(subject));
+        let mut known = Vec::new();
+        for list in [api, tag] {
+            let mut next = Some(list);
+            for _ in 0..MAX_PAGES {
+                let Some(url) = next.take().filter(|_| tally.wants_more()) else { break };
+                match self.page(&url) {
+                    Ok(None) => {}
+                    Ok(Some((candidates, link))) => {
+                        next = link;
+                        look_at(&candidates, subject, &mut known, tally, &mut |piece, of| self.fetch_piece(piece, of))?;
+                    }
+                    Err(e) if e.kind() == Kind::Network => return Err(e),
+                    Err(e) => tally.pass_over(&e),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches one page of a list. Returns: `None`: there is no such list here; else the next page too.
+    fn page(&self, url: &Url) -> Result<Option<(Vec<Descriptor>, Option<Url>)>> {
+        self.client.document_if_there(url, referrers::INDEX_TYPE, LIST_MAX_BYTES, &mut |document| {
+            // Some servers have a page for whatever is asked.
+            let Some(document) = document.filter(|d| check_type(d, referrers::INDEX_TYPE).is_ok()) else {
+                return Ok(None);
+            };
+            let candidates = referrers::candidates(&document.body, &url.to_string())?;
+            let next = document.link.as_deref().and_then(referrers::next_page);
+            let next = next.map(|link| document.final_url.join(&link)).transpose()?;
+            match next {
+                Some(next) if next.origin() != document.final_url.origin() => {
+                    let why = format!("the next page is said to be at {}", next.host());
+                    Err(Error::new(Kind::Source, why).at("list", url))
+                }
+                next => Ok(Some((candidates, next))),
+            }
+        })
+    }
+
+    fn fetch_piece(&self, piece: Piece, of: &Descriptor) -> Result<Vec<u8>> {
+        let (kind, accept) = match piece {
+            Piece::Manifest => ("manifests", ACCEPT),
+            Piece::Bundle => ("blobs", "*/*"),
+        };
+        let url = self.url(kind, &of.digest.to_string());
+        self.client.document_if_there(&url, accept, of.size_bytes, &mut |document| {
+            let document = document.ok_or_else(|| Error::new(Kind::Source, "it is not there").at("fetch", &url))?;
+            check_bytes(&document.body, of).map_err(|e| e.at("fetch", &url))?;
+            Ok(document.body)
+        })
+    }
 }
+
+/// Longest page of a list of referrers, in bytes: some 3000 entries.
+const LIST_MAX_BYTES: u64 = 1 << 20;
+/// Most pages that are read of one list.
+const MAX_PAGES: usize = 16;
 
 /// Who sends a blob, and what says how long it is.
 const SAID: (&str, &str) = ("the registry", "the manifest");
@@ -102,7 +177,9 @@ impl Source for Registry {
         let (document, digest) = self.top()?;
         self.top = Some(digest);
         let fetch: Fetch = &mut |descriptor| self.fetch(descriptor);
-        follow(document, digest, architecture, &name, fetch)
+        let mut artifact = follow(document, digest, architecture, &name, fetch)?;
+        prove(&mut artifact, &self.ring, &mut |subject, tally| self.look_for_signatures(subject, tally))?;
+        Ok(artifact)
     }
 
     /// Source: distribution-spec 1.1, "Pulling manifests" (HEAD, Docker-Content-Digest).

@@ -96,4 +96,4 @@ fn lines(der: &[u8]) -> String {
 
 #[cfg(test)]
 #[path = "keys_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -10,17 +10,17 @@ fn openssl(dir: &Path, args: &[&str]) {
 }
 
 /// Makes a key pair. Returns: the private key's file, the public key in PEM.
-fn pair(dir: &Path, name: &str, options: &[&str]) -> (PathBuf, Vec<u8>) {
+pub fn pair(dir: &Path, name: &str, options: &[&str]) -> (PathBuf, Vec<u8>) {
     let (private, public) = (format!("{name}.key"), format!("{name}.pub"));
     openssl(dir, &[&["genpkey", "-out", &private], options].concat());
     openssl(dir, &["pkey", "-in", &private, "-pubout", "-out", &public]);
     (dir.join(private), std::fs::read(dir.join(public)).unwrap())
 }
 
-const ED25519: &[&str] = &["-algorithm", "ed25519"];
-const P256: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
+pub const ED25519: &[&str] = &["-algorithm", "ed25519"];
+pub const P256: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
 
-fn sign(dir: &Path, key: &Path, algorithm: Algorithm, message: &[u8]) -> Vec<u8> {
+pub fn sign(dir: &Path, key: &Path, algorithm: Algorithm, message: &[u8]) -> Vec<u8> {
     std::fs::write(dir.join("message"), message).unwrap();
     let key = key.to_str().unwrap();
     match algorithm {

@@ -1,0 +1,115 @@
+//! Where the signatures of a document are listed, and what leads from a list to a bundle. Pure.
+//!
+//! A list is anybody's word: what it names is fetched by digest, and counts only if it names the document in turn.
+//! Must never: take a manifest for a signature of a document that is not its subject.
+
+use super::digest::Digest;
+use super::manifest::{self, Descriptor, Document, Entry, RawDescriptor};
+use crate::error::{Error, Kind, Result};
+use crate::json::{self, Field};
+use crate::trust::bundle;
+use miniserde::Deserialize;
+
+/// Media type of a list of referrers. Source: distribution-spec 1.1, "Listing Referrers".
+pub const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+/// Longest manifest around a bundle that is read, in bytes; cosign's has some 900.
+pub const MANIFEST_MAX_BYTES: u64 = 64 << 10;
+/// What cosign's entry in the list of a registry without the referrers API says of itself (measured: cosign 3.1.1).
+const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+
+#[derive(Deserialize)]
+struct RawReferrer {
+    #[serde(rename = "schemaVersion")]
+    schema_version: Field<u64>,
+    #[serde(rename = "artifactType")]
+    artifact_type: Field<String>,
+    config: Option<RawDescriptor>,
+    layers: Option<Vec<RawDescriptor>>,
+    subject: Option<RawDescriptor>,
+}
+
+/// Names the tag that lists a document's referrers where the registry has no API for that.
+/// Source: distribution-spec 1.1, "Referrers Tag Schema".
+pub fn tag(subject: Digest) -> String {
+    format!("sha256-{}", subject.hex())
+}
+
+/// Reads a list. Returns: what may be the manifest around a bundle.
+/// Errors: Source: it is no image index.
+pub fn candidates(bytes: &[u8], name: &str) -> Result<Vec<Descriptor>> {
+    match manifest::parse(bytes, Some(INDEX_TYPE), name)? {
+        Document::Index(index) => {
+            Ok(index.into_entries().into_iter().filter(may_hold_bundle).map(|entry| entry.descriptor).collect())
+        }
+        Document::Manifest(_) => Err(Error::new(Kind::Source, "not an image index").at("read", name)),
+    }
+}
+
+/// Says whether an entry of a list may be the manifest around a bundle.
+pub fn may_hold_bundle(entry: &Entry) -> bool {
+    let is_known = |kind: &str| kind == bundle::MEDIA_TYPE || kind == EMPTY_TYPE;
+    let is_manifest = entry.descriptor.media_type == manifest::MANIFEST_TYPES[0];
+    is_manifest
+        && entry.platform.is_none()
+        && entry.descriptor.size_bytes <= MANIFEST_MAX_BYTES
+        && entry.artifact_type.as_deref().is_none_or(is_known)
+}
+
+/// Reads a manifest around a bundle. Returns: what names the bundle; `None`: it refers to something else, or holds
+/// something else.
+/// Errors: Source: malformed; the field is named.
+/// Source: image-spec 1.1, manifest.md, "subject"; measured: cosign 3.1.1.
+pub fn bundle_layer(bytes: &[u8], subject: Digest) -> Result<Option<Descriptor>> {
+    let raw: RawReferrer = json::parse(bytes, "the manifest of a signature")?;
+    if raw.schema_version.need("schemaVersion")? != 2 {
+        return Err(Error::new(Kind::Source, "'schemaVersion' is not 2"));
+    }
+    let named = raw.subject.map(|subject| subject.check("subject")).transpose()?;
+    if named.is_none_or(|named| named.digest != subject) {
+        return Ok(None);
+    }
+    let of_config = raw.config.and_then(|config| config.media_type.optional("config.mediaType").ok().flatten());
+    let kind = raw.artifact_type.optional("artifactType")?.or(of_config);
+    if kind.as_deref() != Some(bundle::MEDIA_TYPE) {
+        return Ok(None);
+    }
+    let mut layers = raw.layers.unwrap_or_default().into_iter();
+    match (layers.next(), layers.next()) {
+        (Some(layer), None) => {
+            let layer = layer.check("layers[0]")?;
+            if layer.media_type != bundle::MEDIA_TYPE {
+                return Err(Error::new(Kind::Source, format!("'layers[0].mediaType' is {}", layer.media_type)));
+            }
+            if layer.size_bytes > bundle::MAX_BYTES {
+                let (size, most) = (layer.size_bytes, bundle::MAX_BYTES);
+                return Err(Error::new(Kind::Source, format!("a bundle of {size} bytes, where it has at most {most}")));
+            }
+            Ok(Some(layer))
+        }
+        _ => Err(Error::new(Kind::Source, "'layers' has not exactly one entry")),
+    }
+}
+
+/// Finds the next page in a Link header. Returns: what it says, still to be resolved.
+/// Source: RFC 8288, section 3; distribution-spec 1.1, "Listing Referrers".
+pub fn next_page(link: &str) -> Option<String> {
+    let mut rest = link;
+    while let Some((_, after)) = rest.split_once('<') {
+        let (target, tail) = after.split_once('>')?;
+        let (parameters, others) = tail.split_at(tail.find('<').unwrap_or(tail.len()));
+        let is_next = |parameter: &str| {
+            let (name, value) = parameter.split_once('=').unwrap_or_default();
+            let value = value.trim_end_matches([' ', ',']).trim().trim_matches('"');
+            name.trim().eq_ignore_ascii_case("rel") && value.split(' ').any(|rel| rel.eq_ignore_ascii_case("next"))
+        };
+        if parameters.split(';').any(is_next) {
+            return Some(target.to_owned());
+        }
+        rest = others;
+    }
+    None
+}
+
+#[cfg(test)]
+#[path = "referrers_tests.rs"]
+mod tests;

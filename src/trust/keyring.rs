@@ -1,0 +1,235 @@
+//! The keys that this machine trusts, and what it never accepts: `/etc/kubesolo/update-keys.d`.
+//!
+//! A key file that is no good is not trusted and stops nothing, so that one bad file in an image does not end the updates
+//! of a fleet; what is revoked is read whole or nothing is accepted at all.
+//! Must never: trust a file that others may write, or take the absence of good keys for the absence of keys.
+
+use super::keys::Key;
+use crate::atomic::read_bounded;
+use crate::config::SignaturePolicy;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::oci::digest::Digest;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Most key files: each may be tried on each signature.
+const MAX_KEYS: usize = 16;
+/// Longest key file, in bytes; a P-256 key has 178.
+const KEY_MAX_BYTES: u64 = 4 << 10;
+/// Longest list of what is revoked, in bytes; a digest has 71.
+const LIST_MAX_BYTES: u64 = 256 << 10;
+/// Most files in `revoked/`.
+const MAX_LISTS: usize = 64;
+/// Write permission for group and others.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Holds what decides whether a signature counts.
+#[derive(Clone, Debug)]
+pub struct Keyring {
+    policy: SignaturePolicy,
+    threshold: usize,
+    /// Key files, good or not.
+    installed: usize,
+    /// Good ones, one for each key; what is revoked is among them, so that it can be named.
+    keys: Vec<Key>,
+    revoked: Vec<Digest>,
+    faults: Vec<Error>,
+}
+
+impl Keyring {
+    /// Reads `*.pub` in a directory, and all files in its `revoked/`. A directory that is not there has no keys.
+    /// Input: `threshold`: how many different keys must have signed.
+    /// Errors: Config: the directory, `revoked/` or a file in that can not be read, or others may write it; more than 16
+    /// keys.
+    pub fn load(dir: &Path, policy: SignaturePolicy, threshold: usize) -> Result<Keyring> {
+        let mut ring =
+            Keyring { policy, threshold, installed: 0, keys: Vec::new(), revoked: Vec::new(), faults: vec![] };
+        let keys = files(dir)?.into_iter().filter(|path| is_key(path)).collect::<Vec<_>>();
+        ring.installed = keys.len();
+        if keys.len() > MAX_KEYS {
+            let why = format!("{} key files, where at most {MAX_KEYS} are looked at", keys.len());
+            return Err(Error::new(Kind::Config, why).at("read keys in", dir.display()));
+        }
+        for path in &keys {
+            match read_key(path) {
+                Ok(key) if ring.keys.iter().any(|known| known.id == key.id) => {}
+                Ok(key) => ring.keys.push(key),
+                Err(e) => ring.faults.push(e),
+            }
+        }
+        let lists = files(&dir.join("revoked"))?;
+        if lists.len() > MAX_LISTS {
+            let why = format!("{} files, where at most {MAX_LISTS} are read", lists.len());
+            return Err(Error::new(Kind::Config, why).at("read what is revoked in", dir.display()));
+        }
+        for path in lists {
+            ring.revoked.extend(read_revoked(&path)?);
+        }
+        Ok(ring)
+    }
+
+    /// Says whether an artifact must be signed.
+    /// Errors: Signature: it must, and no key is installed. Config: no good key is, or fewer than it takes.
+    pub fn demands_signatures(&self) -> Result<bool> {
+        let hint = "install the publisher's public key as /etc/kubesolo/update-keys.d/NAME.pub; `signature = off` in \
+                    update.conf takes unsigned updates";
+        match (self.installed, self.policy) {
+            (0, SignaturePolicy::Off) => return Ok(false),
+            (0, SignaturePolicy::Required) => {
+                return Err(Error::new(Kind::Signature, "signatures are required, and no key is installed").hint(hint));
+            }
+            _ => {}
+        }
+        let good = self.trusted().count();
+        let bad = self.faults.first().map_or(String::new(), |e| format!(": {e}"));
+        match (good, self.threshold) {
+            (0, _) => Err(Error::new(Kind::Config, format!("none of the installed keys is good and not revoked{bad}"))
+                .hint("nothing can be verified until one is")),
+            (good, threshold) if good < threshold => {
+                let why = format!("{good} good keys are installed, and signature_threshold is {threshold}{bad}");
+                Err(Error::new(Kind::Config, why).hint("no artifact can be signed by so many"))
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Refuses what is listed in `revoked/`, by any digest that names it. Holds for unsigned artifacts as well.
+    /// Errors: Signature: it is listed.
+    pub fn refuse_revoked(&self, digests: &[Digest]) -> Result<()> {
+        match digests.iter().find(|digest| self.is_revoked(**digest)) {
+            Some(digest) => Err(Error::new(Kind::Signature, format!("{digest} is revoked on this machine"))
+                .hint("its digest stands in /etc/kubesolo/update-keys.d/revoked/")),
+            None => Ok(()),
+        }
+    }
+
+    /// Says whether what was accepted before is still to be accepted.
+    /// Input: `signed_by`: the keys whose signatures were verified then; `digests`: what it may be revoked by.
+    /// Errors: Signature: too few of them are still trusted, or it is revoked. Others: as [`Keyring::demands_signatures`].
+    pub fn still_accepts(&self, signed_by: &[Digest], digests: &[Digest]) -> Result<()> {
+        self.refuse_revoked(digests)?;
+        if !self.demands_signatures()? {
+            return Ok(());
+        }
+        let count = self.trusted().filter(|key| signed_by.contains(&key.id)).count();
+        match count >= self.threshold {
+            true => Ok(()),
+            false if signed_by.is_empty() => Err(Error::new(Kind::Signature, "no signature of it was ever verified")),
+            false => {
+                let by: Vec<String> = signed_by.iter().map(|id| self.name(*id)).collect();
+                let need = self.threshold;
+                let why = format!("signed by {}: {count} trusted keys, where it takes {need}", by.join(", "));
+                Err(Error::new(Kind::Signature, why))
+            }
+        }
+    }
+
+    /// Returns the keys that were read, revoked ones too.
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// Returns how many different keys must have signed.
+    pub fn threshold(&self) -> usize {
+        self.threshold
+    }
+
+    /// Says whether a key or an artifact is revoked.
+    pub fn is_revoked(&self, digest: Digest) -> bool {
+        self.revoked.contains(&digest)
+    }
+
+    /// Returns why key files are not trusted.
+    pub fn faults(&self) -> &[Error] {
+        &self.faults
+    }
+
+    /// Names a key for people: fingerprint, its file, and what keeps it from being trusted.
+    pub fn name(&self, id: Digest) -> String {
+        let file = self.keys.iter().find(|key| key.id == id).map(|key| key.name.as_str());
+        match (file, self.is_revoked(id)) {
+            (Some(file), false) => format!("{id} ({file})"),
+            (Some(file), true) => format!("{id} ({file}, revoked)"),
+            (None, true) => format!("{id} (revoked)"),
+            (None, false) => format!("{id} (not installed)"),
+        }
+    }
+
+    fn trusted(&self) -> impl Iterator<Item = &Key> {
+        self.keys.iter().filter(|key| !self.is_revoked(key.id))
+    }
+}
+
+fn is_key(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "pub")
+}
+
+/// Refuses what others than its owner may write, and what is no file, or no directory.
+fn check_safe(path: &Path, meta: &fs::Metadata, is_kind: bool, kind: &str) -> Result<()> {
+    let fail = |why: String| Err(Error::new(Kind::Config, why).at("trust", path.display()));
+    match meta.mode() & WRITABLE_BY_OTHERS {
+        _ if !is_kind => fail(format!("not a {kind}")),
+        0 => Ok(()),
+        _ => {
+            let mode = meta.mode() & 0o777;
+            fail(format!("its mode is {mode:o}: others than its owner may write it")).map_err(|e| e.hint("chmod go-w"))
+        }
+    }
+}
+
+/// Lists a directory, in the order of names; without what an editor hides.
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let context = |result: io::Result<Vec<PathBuf>>| result.io(Kind::Config, "list", dir.display());
+    let meta = match fs::metadata(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return context(Err(e)),
+        Ok(meta) => meta,
+    };
+    check_safe(dir, &meta, meta.is_dir(), "directory")?;
+    let list = || fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
+    let mut paths = context(list())?;
+    paths.retain(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")));
+    paths.retain(|path| !(path.is_dir() && path.ends_with("revoked")));
+    paths.sort();
+    Ok(paths)
+}
+
+fn read_safely(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
+    let meta = path.symlink_metadata().io(Kind::Config, "read", path.display())?;
+    check_safe(path, &meta, meta.is_file(), "regular file")?;
+    let bytes = read_bounded(path, max_bytes).io(Kind::Config, "read", path.display())?;
+    bytes.ok_or_else(|| Error::new(Kind::Config, "it is gone").at("read", path.display()))
+}
+
+fn read_key(path: &Path) -> Result<Key> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Key::parse(&read_safely(path, KEY_MAX_BYTES)?, &name)
+}
+
+/// Reads one file of `revoked/`: a public key, or lines of digests, each of a key or of an artifact.
+fn read_revoked(path: &Path) -> Result<Vec<Digest>> {
+    if is_key(path) {
+        return Ok(vec![read_key(path)?.id]);
+    }
+    let text = String::from_utf8_lossy(&read_safely(path, LIST_MAX_BYTES)?).into_owned();
+    revoked_lines(&text).map_err(|e| e.at("read what is revoked in", path.display()))
+}
+
+/// Reads lines of `sha256:<64 hex>`; a `#` begins a comment. Pure.
+fn revoked_lines(text: &str) -> Result<Vec<Digest>> {
+    let mut digests = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if !line.is_empty() {
+            let bad = |e: Error| Error::new(Kind::Config, format!("line {number}: {e}"));
+            digests.push(Digest::parse(line).map_err(bad)?);
+        }
+    }
+    Ok(digests)
+}
+
+#[cfg(test)]
+#[path = "keyring_tests.rs"]
+mod tests;

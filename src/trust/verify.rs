@@ -1,0 +1,191 @@
+//! Whether enough of the trusted keys have signed an artifact: candidates are taken one by one, and counted. Pure.
+//!
+//! What a candidate says is believed only once a key has verified it; why one did not count is kept for the error.
+//! Must never: count a key twice, or count a signature of anything else.
+
+use super::bundle::Bundle;
+use super::keyring::Keyring;
+use super::keys::{Algorithm, Key};
+use crate::base64;
+use crate::error::{Error, Kind, Result};
+use crate::oci::digest::Digest;
+use crate::text::hex;
+
+/// Most candidates that are looked at for one artifact: each costs two requests.
+pub const MAX_CANDIDATES: usize = 32;
+/// Most signatures in a detached file.
+const MAX_DETACHED: usize = 16;
+/// Longest detached file that is read, in bytes.
+pub const DETACHED_MAX_BYTES: u64 = 8 << 10;
+
+/// Why a candidate did not count; what says most comes last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Blame {
+    Unreadable,
+    UnknownKey,
+    OtherArtifact,
+    Broken,
+    Revoked,
+}
+
+/// Counts the keys that have signed one artifact.
+pub struct Tally<'a> {
+    ring: &'a Keyring,
+    by: Vec<Digest>,
+    looked_at: usize,
+    blame: Option<(Blame, String)>,
+}
+
+impl<'a> Tally<'a> {
+    /// Begins with nothing signed.
+    pub fn new(ring: &'a Keyring) -> Tally<'a> {
+        Tally { ring, by: Vec::new(), looked_at: 0, blame: None }
+    }
+
+    /// Says whether another candidate is to be looked at: there are not enough keys yet, nor too many candidates.
+    pub fn wants_more(&self) -> bool {
+        self.by.len() < self.ring.threshold() && self.looked_at < MAX_CANDIDATES
+    }
+
+    /// Counts a candidate that is about to be fetched.
+    pub fn begin(&mut self) {
+        self.looked_at += 1;
+    }
+
+    /// Notes that a candidate, or a list of them, is of no use.
+    pub fn pass_over(&mut self, why: &Error) {
+        self.note(Blame::Unreadable, why.to_string());
+    }
+
+    /// Takes a sigstore bundle. Input: `subject`: the digest of what was fetched.
+    pub fn take_bundle(&mut self, bytes: &[u8], subject: Digest) {
+        let bundle = match Bundle::parse(bytes) {
+            Ok(bundle) => bundle,
+            Err(e) => return self.note(Blame::Unreadable, format!("a bundle is malformed: {e}")),
+        };
+        let signers = self.signers(&bundle.signed, &bundle.signatures);
+        if signers.is_empty() {
+            let (blame, why) = self.explain(bundle.hint.as_deref());
+            return self.note(blame, why);
+        }
+        match bundle.subjects() {
+            Err(e) => self.note(Blame::OtherArtifact, format!("what is signed states something else: {e}")),
+            Ok(subjects) if !subjects.contains(&subject) => {
+                let named: Vec<String> = subjects.iter().take(3).map(Digest::to_string).collect();
+                self.note(Blame::OtherArtifact, format!("a signature is for {}, not for {subject}", named.join(", ")));
+            }
+            Ok(_) => self.count(&signers),
+        }
+    }
+
+    /// Takes a file of detached signatures over exactly these bytes.
+    pub fn take_detached(&mut self, document: &[u8], file: &[u8]) {
+        match detached(file) {
+            Err(why) => self.note(Blame::Unreadable, format!("the signature is malformed: {why}")),
+            Ok(signatures) => {
+                let signers = self.signers(document, &signatures);
+                if signers.is_empty() {
+                    let keys: Vec<String> = self.ring.keys().iter().map(|key| self.ring.name(key.id)).collect();
+                    let why = format!("no signature of it is by an installed key: {}", keys.join(", "));
+                    return self.note(Blame::UnknownKey, why);
+                }
+                self.count(&signers);
+            }
+        }
+    }
+
+    /// Returns the keys that have signed it.
+    /// Input: `what`: the artifact, for people.
+    /// Errors: Signature: fewer than it takes; the best of the reasons is named.
+    pub fn finish(self, what: &str) -> Result<Vec<Digest>> {
+        let need = self.ring.threshold();
+        if self.by.len() >= need {
+            return Ok(self.by);
+        }
+        let reason = self.blame.map(|(_, why)| why);
+        let names: Vec<String> = self.by.iter().map(|id| self.ring.name(*id)).collect();
+        let mut why = match (names.is_empty(), &reason) {
+            (true, None) => "it is not signed".to_owned(),
+            (true, Some(reason)) => format!("no signature of it counts: {reason}"),
+            (false, _) => format!("{need} keys must have signed it, and only {} has", names.join(", ")),
+        };
+        if let (false, Some(reason)) = (names.is_empty(), &reason) {
+            why.push_str(&format!("; {reason}"));
+        }
+        if self.looked_at == MAX_CANDIDATES {
+            why.push_str(&format!("; the first {MAX_CANDIDATES} candidates were looked at"));
+        }
+        let hint = "the publisher signs with `cosign sign --key` (P-256) or scripts/sign.sh";
+        Err(Error::new(Kind::Signature, why).at("verify", what).hint(hint))
+    }
+
+    /// Finds the keys that made one of these signatures, revoked ones too.
+    fn signers(&self, message: &[u8], signatures: &[Vec<u8>]) -> Vec<Digest> {
+        let made = |key: &&Key| signatures.iter().any(|signature| key.verifies(message, signature));
+        self.ring.keys().iter().filter(made).map(|key| key.id).collect()
+    }
+
+    fn count(&mut self, signers: &[Digest]) {
+        for id in signers {
+            if self.ring.is_revoked(*id) {
+                self.note(Blame::Revoked, format!("it is signed by {}", self.ring.name(*id)));
+            } else if !self.by.contains(id) {
+                self.by.push(*id);
+            }
+        }
+    }
+
+    /// Says why no key verifies a bundle, as far as its hint tells. A hint is anybody's word.
+    fn explain(&self, hint: Option<&str>) -> (Blame, String) {
+        let id = hint.and_then(base64::decode).and_then(|raw| Digest::parse_hex(&hex(&raw)).ok());
+        let Some(id) = id else { return (Blame::UnknownKey, "it is signed by no installed key".to_owned()) };
+        let key = self.ring.keys().iter().find(|key| key.id == id);
+        match key.map(|key| key.algorithm) {
+            None if self.ring.is_revoked(id) => (Blame::Revoked, format!("it is signed by {}", self.ring.name(id))),
+            None => (Blame::UnknownKey, format!("it is signed by {}", self.ring.name(id))),
+            Some(Algorithm::P256) => {
+                (Blame::Broken, format!("what says to be a signature by {} is none", self.ring.name(id)))
+            }
+            Some(Algorithm::Ed25519) => {
+                let why = format!(
+                    "what says to be a signature by {} is no pure Ed25519; stock cosign makes Ed25519ph, which is \
+                     not understood: sign with P-256, or with scripts/sign.sh",
+                    self.ring.name(id)
+                );
+                (Blame::Broken, why)
+            }
+        }
+    }
+
+    fn note(&mut self, blame: Blame, why: String) {
+        if self.blame.as_ref().is_none_or(|(known, _)| *known < blame) {
+            self.blame = Some((blame, why));
+        }
+    }
+}
+
+/// Reads a file of detached signatures: base64, one signature a line. A line of 64 or 76 characters goes on in the
+/// next one, as `openssl base64` and `base64` break them: no signature has that length (Ed25519 88, ECDSA P-256 92 to 96).
+fn detached(file: &[u8]) -> std::result::Result<Vec<Vec<u8>>, &'static str> {
+    let text = std::str::from_utf8(file).map_err(|_| "it is no text")?;
+    let mut texts = vec![String::new()];
+    for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
+        let goes_on = matches!(line.len(), 64 | 76);
+        if let Some(last) = texts.last_mut() {
+            last.push_str(line);
+        }
+        if !goes_on {
+            texts.push(String::new());
+        }
+    }
+    texts.retain(|text| !text.is_empty());
+    match texts.len() {
+        0 => Err("it is empty"),
+        n if n > MAX_DETACHED => Err("more than 16 signatures"),
+        _ => texts.iter().map(|text| base64::decode(text).ok_or("it is not base64")).collect(),
+    }
+}
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

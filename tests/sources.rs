@@ -2,12 +2,14 @@
 
 mod support;
 
+use kubesolo_update::config::SignaturePolicy;
 use kubesolo_update::error::{Error, Kind};
 use kubesolo_update::http::{Client, HttpOptions};
 use kubesolo_update::oci::digest::Digest;
 use kubesolo_update::oci::reference::Reference;
 use kubesolo_update::source::{Artifact, PlainHttp, Source, SourceSpec, open_source};
 use kubesolo_update::system::System;
+use kubesolo_update::trust::keyring::Keyring;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::Stdio;

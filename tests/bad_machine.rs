@@ -197,7 +197,7 @@ fn unsigned_updates_are_chosen_never_defaulted_to() {
         ("no file", None, false),
         ("nothing said", Some("channel = stable\n"), false),
         ("required", Some("signature = required\n"), false),
-        ("off, but a key is installed", Some("signature = off\n"), true),
+        ("off, but a key is installed, which is no good", Some("signature = off\n"), true),
     ] {
         let path = machine.root.path("etc/kubesolo/update.conf");
         config.map_or_else(|| fs::remove_file(&path).unwrap(), |text| fs::write(&path, text).unwrap());
@@ -205,7 +205,8 @@ fn unsigned_updates_are_chosen_never_defaulted_to() {
             fs::create_dir(&keys).unwrap();
             fs::write(keys.join("release.pub"), "-----BEGIN PUBLIC KEY-----\n").unwrap();
         }
-        machine.apply(&source).expect(5, &["signatures are required"]);
+        let (code, words) = if with_key { (2, "release.pub") } else { (5, "signatures are required") };
+        machine.apply(&source).expect(code, &[words]);
         assert!(server.seen().is_empty(), "{what}: the source was asked");
         assert!(machine.disk.bytes(B) == machine.target && machine.root.state().is_none(), "{what}");
     }

@@ -18,7 +18,8 @@ const EXAMPLE: &str = "registry.example.com";
 /// The lines of the README between two that begin so.
 fn block(start: &str) -> String {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let (_, rest) = readme.split_once(&format!("```sh\n{start}")).unwrap_or_else(|| panic!("no block begins '{start}'"));
+    let (_, rest) =
+        readme.split_once(&format!("```sh\n{start}")).unwrap_or_else(|| panic!("no block begins '{start}'"));
     format!("{start}{}", rest.split_once("```").expect("the block ends").0)
 }
 

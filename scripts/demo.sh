@@ -52,6 +52,16 @@ run() {
     "$@"
 }
 
+# refused CODE COMMAND...: shows a command that must end with this exit code, and does.
+refused() {
+    want=$1
+    shift
+    printf '\n$ %s\n' "$*"
+    code=0
+    "$@" || code=$?
+    [ "$code" -eq "$want" ] || die "exit code $code instead of $want: $*"
+}
+
 # quietly COMMAND...: what makes the stage; heard only when it fails.
 quietly() { "$@" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "failed: $*"; }; }
 
@@ -64,7 +74,7 @@ machine() {
     [ -n "$BINARY" ] || BINARY=$REPO/dist/kubesolo-update-$ARCH
     [ -x "$BINARY" ] || die "$BINARY is missing: make build makes it"
     BINARY=$(CDPATH='' cd -- "$(dirname -- "$BINARY")" && pwd)/$(basename -- "$BINARY")
-    for tool in losetup partx blockdev sgdisk mcopy grub-editenv gzip jq sha256sum; do
+    for tool in losetup partx blockdev sgdisk mcopy grub-editenv gzip jq sha256sum openssl oras; do
         command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh demo brings it"
     done
     if [ "$(id -u)" -ne 0 ]; then
@@ -114,7 +124,9 @@ make_root() {
         # What GRUB does at the first boot.
         grub-editenv "$file" set boot_canary=1
     done
-    printf '%s\n' 'layout = /media/usb' 'signature = off' >"$ROOT/etc/kubesolo/update.conf"
+    printf '%s\n' 'layout = /media/usb' >"$ROOT/etc/kubesolo/update.conf"
+    mkdir "$ROOT/etc/kubesolo/update-keys.d"
+    cp publisher.pub "$ROOT/etc/kubesolo/update-keys.d/release.pub"
 }
 
 prepare() {
@@ -123,6 +135,7 @@ prepare() {
     mkdir bin
     ln -s "$BINARY" bin/kubesolo-update
     PATH=$WORK/bin:$PATH
+    quietly "$REPO/scripts/keygen.sh" publisher
     for version in 1.0.0 1.1.0 1.2.0; do system "$version"; done
     quietly "$REPO/scripts/build-image.sh" --no-bootloader --kernel 1.0.0/vmlinuz --initramfs 1.0.0/kubesolo-os.gz \
         --version 1.0.0 --arch "$ARCH" --slot-size "$SLOT_MIB" --data-size 16 --output disk.img
@@ -151,27 +164,32 @@ intro() {
         'Kernels and initramfs are stand-ins of random bytes: nothing here boots. So' \
         'boot_canary=1, with which GRUB proves at the first boot that it can count' \
         "boots, was set by hand. --root $ROOT makes that directory the machine; a real" \
-        'one needs no such flag. Its /etc/kubesolo/update.conf:'
+        'one needs no such flag. It trusts one key, publisher.pub, in' \
+        '/etc/kubesolo/update-keys.d/release.pub. Its /etc/kubesolo/update.conf:'
     sed 's/^/    /' "$ROOT/etc/kubesolo/update.conf"
-    tell '(It has no keys to check a signature with; without "off", apply would refuse.)'
 }
 
 steps() {
     before=$(slot_a)
     title '1. What there is: both slots whole; slot A runs, and is confirmed.'
     run kubesolo-update status --root "$ROOT"
-    title '2. Ask for an update. This changes nothing, so cron may do it at any time.'
+    title '2. The publisher has not signed 1.2.0 yet: nobody takes it (exit code 5).'
+    refused 5 kubesolo-update check --root "$ROOT"
+    tell '' 'So the publisher signs it:' \
+        "  scripts/sign.sh --key publisher.key --layout $ROOT/media/usb:latest"
+    quietly "$REPO/scripts/sign.sh" --key publisher.key --layout "$ROOT/media/usb:latest"
+    title '3. Ask for an update. This changes nothing, so cron may do it at any time.'
     run kubesolo-update check --root "$ROOT"
-    title '3. Take it: each byte is hashed, written to slot B, and read back from disk.'
+    title '4. Take it: each byte is hashed, written to slot B, and read back from disk.'
     run kubesolo-update apply --root "$ROOT"
     tell '' 'Staged is not active: if the power failed now, 1.0.0 would start as always.'
     run kubesolo-update status --root "$ROOT"
-    title '4. Let GRUB try it. Slot B is read once more, then one small file is written.'
+    title '5. Let GRUB try it. Slot B is read once more, then one small file is written.'
     run kubesolo-update activate --root "$ROOT"
     run kubesolo-update status --root "$ROOT"
     tell '' "The same, as GRUB's own tool reads it:"
     run grub-editenv "$GRUBENV" list
-    title '5. The running slot is untouched: SHA-256 of its partition, before and now.'
+    title '6. The running slot is untouched: SHA-256 of its partition, before and now.'
     printf '%s\n' "$before"
     after=$(slot_a)
     printf '%s\n' "$after"
@@ -196,7 +214,7 @@ main() {
         esac
         shift
     done
-    PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+    PATH=$REPO/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
     export PATH
     umask 022
     machine

@@ -159,7 +159,7 @@ need_vm() {
 }
 
 # Debian 12 has losetup in package mount.
-need_demo() { need_disk_tools; need jq jq; }
+need_demo() { need_disk_tools; need jq jq; need openssl openssl; }
 
 need_bench() {
     need_test
@@ -412,6 +412,7 @@ main() {
         case $group in
             build) check_rust; install_zig ;;
             lint) rustup_components ;;
+            demo) install_sid oras "$ORAS_MIN" ORAS ;;
             test | bench)
                 install_sid oras "$ORAS_MIN" ORAS
                 install_sid cosign 3 sigstore

@@ -29,17 +29,22 @@ fn left(dir: &TempDir) -> (bool, Vec<String>) {
 
 #[test]
 fn a_newcomer_sees_an_update() {
-    if !(need_disks() && need("flock")) {
+    if !(need_disks() && need("flock") && need("oras")) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let shown = run(&mut demo(&dir));
     let commands: Vec<&str> = shown.lines().filter_map(|l| l.strip_prefix("$ ")).collect();
-    let wanted = ["status", "check", "apply", "status", "activate", "status"];
+    let wanted = ["status", "check", "check", "apply", "status", "activate", "status"];
     let wanted = wanted.map(|command| format!("kubesolo-update {command} --root machine"));
     assert_eq!(commands[..wanted.len()], wanted);
     assert_eq!(commands[wanted.len()..], ["grub-editenv machine/boot/efi/boot/grub/grubenv list"]);
-    for word in ["1.2.0 is staged in slot B", "active_slot=B\nboot_success=0\nboot_counter=3\n"] {
+    for word in [
+        "it is not signed",
+        "Signed    by sha256:",
+        "1.2.0 is staged in slot B",
+        "active_slot=B\nboot_success=0\nboot_counter=3\n",
+    ] {
         assert!(shown.contains(word), "'{word}' is missing:\n{shown}");
     }
     let hashes: Vec<&str> = shown.lines().filter(|l| l.len() > 64 && l.contains("  /dev/loop")).collect();
@@ -53,7 +58,7 @@ fn a_newcomer_sees_an_update() {
 
 #[test]
 fn an_interrupted_one_leaves_nothing() {
-    if !(need_disks() && need("flock")) {
+    if !(need_disks() && need("flock") && need("oras")) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

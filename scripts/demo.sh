@@ -58,7 +58,7 @@ refused() {
     shift
     printf '\n$ %s\n' "$*"
     code=0
-    "$@" || code=$?
+    "$@" 2>&1 || code=$?
     [ "$code" -eq "$want" ] || die "exit code $code instead of $want: $*"
 }
 

@@ -9,6 +9,7 @@ use support::disk::{A, B, BORN, Disk, need_disks};
 use support::release::{Medium, Release};
 use support::root::Root;
 use support::run;
+use support::signing::KeyPair;
 use support::trial::{Trial, spoil};
 
 #[test]
@@ -264,13 +265,20 @@ fn a_policy_that_was_tightened_stops_what_is_staged() {
     }
     let trial = Trial::staged();
     let blocks = trial.root.blocks();
-    for (config, key) in [("signature = required\n", false), ("signature = off\n", true)] {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = trial.root.path("etc/kubesolo/update-keys.d");
+    let key = KeyPair::p256(dir.path(), "publisher");
+    fs::create_dir(&keys).unwrap();
+    for (config, key, code, words) in [
+        ("signature = required\n", None, 5, "signatures are required"),
+        ("signature = off\n", Some(key.pem()), 5, "no signature of it was ever verified"),
+        ("signature = off\n", Some(Vec::new()), 2, "a.pub"),
+    ] {
         trial.root.configure(config);
-        if key {
-            fs::create_dir(trial.root.path("etc/kubesolo/update-keys.d")).unwrap();
-            fs::write(trial.root.path("etc/kubesolo/update-keys.d/a.pub"), "").unwrap();
+        if let Some(key) = key {
+            fs::write(keys.join("a.pub"), key).unwrap();
         }
-        trial.root.agent(&["activate"]).expect(5, &["signatures are required"]);
+        trial.root.agent(&["activate"]).expect(code, &[words]);
         assert!(trial.root.blocks() == blocks);
     }
 }

@@ -17,6 +17,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use crate::trust::keyring::SignaturePolicy;
+
 /// Largest configuration file that is read, in bytes.
 const CONFIG_MAX_BYTES: u64 = 64 * 1024;
 
@@ -48,15 +50,6 @@ const MAX_RETRIES: u32 = 100;
 const MAX_THRESHOLD: u32 = 16;
 /// Longest time that can be waited for, in seconds: a week.
 const MAX_TIMEOUT_SECS: u32 = 7 * 24 * 3600;
-
-/// Whether an update must be signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignaturePolicy {
-    /// The default.
-    Required,
-    /// `signature = off`: insecurity, chosen.
-    Off,
-}
 
 /// The configuration, validated.
 #[derive(Clone, Debug)]

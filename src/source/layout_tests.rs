@@ -1,8 +1,8 @@
 //! Tests of `layout.rs` on layouts written by hand; real ones are in `tests/sources.rs`.
 
 use super::*;
-use crate::config::SignaturePolicy;
 use crate::oci::manifest::{INITRAMFS_TYPE, KERNEL_TYPE};
+use crate::trust::keyring::SignaturePolicy;
 use std::fs;
 use std::os::unix::fs::symlink;
 use tempfile::TempDir;

@@ -6,7 +6,6 @@
 
 use super::keys::Key;
 use crate::atomic::read_bounded;
-use crate::config::SignaturePolicy;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::digest::Digest;
 use std::fs;
@@ -24,6 +23,15 @@ const LIST_MAX_BYTES: u64 = 256 << 10;
 const MAX_LISTS: usize = 64;
 /// Write permission for group and others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Whether an update must be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignaturePolicy {
+    /// The default.
+    Required,
+    /// `signature = off`: insecurity, chosen.
+    Off,
+}
 
 /// Holds what decides whether a signature counts.
 #[derive(Clone, Debug)]

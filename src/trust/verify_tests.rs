@@ -3,7 +3,7 @@
 use super::super::bundle::{MEDIA_TYPE, pre_authentication};
 use super::super::keys::tests::{ED25519, P256, pair, sign};
 use super::*;
-use crate::config::SignaturePolicy;
+use crate::trust::keyring::SignaturePolicy;
 use std::path::PathBuf;
 
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";

@@ -82,11 +82,12 @@ fn content(dir: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
     let mut dirs = vec![dir.to_path_buf()];
     while let Some(dir) = dirs.pop() {
         for path in fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()) {
-            if path.is_dir() {
+            if path.is_dir() && !path.is_symlink() {
                 dirs.push(path.clone());
                 found.push((path, None));
             } else {
-                let bytes = fs::read(&path).unwrap();
+                let bytes = fs::read_link(&path).map(|to| to.into_os_string().into_encoded_bytes());
+                let bytes = bytes.or_else(|_| fs::read(&path)).unwrap();
                 found.push((path, Some(bytes)));
             }
         }
@@ -601,9 +602,9 @@ fn what_is_no_release_is_refused() {
     let (ferro, release) = (Ferro::start(home), Release::new("2.0.0"));
     let repository = format!("{}/os", ferro.host());
     release.publish(home, Target::Registry, &repository, "v1");
-    release.publish(home, Target::Layout, "layout", "v1");
-    release.publish(home, Target::Layout, "damaged", "v1");
-    release.publish(home, Target::Layout, "lacking", "v1");
+    for layout in ["layout", "damaged", "lacking"] {
+        release.publish(home, Target::Layout, home.join(layout).to_str().unwrap(), "v1");
+    }
     let blob = |layout: &str, tag: &str| {
         let digest = resolve(home, "--oci-layout", &format!("{layout}:{tag}"));
         home.join(layout).join("blobs/sha256").join(&digest[7..])
@@ -657,31 +658,22 @@ fn a_dry_run_writes_nothing() {
     let (repository, name) = (format!("{}/os", registry.host()), format!("{}/os:v1", registry.host()));
     let release = Release::new("2.0.0");
     release.publish(home, Target::Registry, &repository, "v1");
-    release.publish(home, Target::Layout, "layout", "v1");
+    release.publish(home, Target::Layout, home.join("layout").to_str().unwrap(), "v1");
     let latest = home.join("latest.json");
     fs::write(&latest, release.latest_json()).unwrap();
-    let tags = || run(oras(home).args(["repo", "tags", "--plain-http", &repository]));
-    let state = || [content(&home.join("storage")), content(&home.join("layout"))];
-    let (tags_before, before) = (tags(), state());
+    // All but what the registry logs.
+    let state = || {
+        let mut state = content(home);
+        state.retain(|(path, _)| path.extension().is_none_or(|ending| ending != "log"));
+        state
+    };
     for what in [Signed::Registry(&name), Signed::Layout("layout:v1"), Signed::Latest(&latest)] {
-        let foretold = sign_command(&[&key], what).args(["--dry-run"]).output().unwrap();
+        let before = state();
+        let foretold = sign_command(&[&key], what).arg("--dry-run").output().unwrap();
         assert!(stderr(&foretold).contains("dry run"));
-        assert!(state() == before && tags() == tags_before && !home.join("latest.json.sig").exists());
+        assert!(state() == before, "something was written");
         assert_eq!(run(&mut sign_command(&[&key], what)).into_bytes(), foretold.stdout);
-        if matches!(what, Signed::Registry(_)) {
-            assert!(tags() != tags_before, "this could not have failed");
-            let mut delete = oras(home);
-            let tag = tags().lines().find(|tag| tag.starts_with("sha256-")).unwrap().to_string();
-            run(delete.args(["manifest", "delete", "--force", "--plain-http", &format!("{repository}:{tag}")]));
-        }
-        if matches!(what, Signed::Latest(_)) {
-            assert!(home.join("latest.json.sig").exists(), "this could not have failed");
-        }
-        // The rest starts from here.
-        if !matches!(what, Signed::Latest(_)) {
-            assert!(state() != before, "this could not have failed");
-            break;
-        }
+        assert!(state() != before, "this could not have failed");
     }
 }
 

@@ -253,8 +253,12 @@ impl<'a> Forge<'a> {
 pub fn attach(home: &Path, kind: Target, reference: &str, bundle: &[u8]) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("bundle.json"), bundle).unwrap();
+    let reference = match kind {
+        Target::Registry => reference.to_string(),
+        Target::Layout => home.join(reference).display().to_string(),
+    };
     let mut attach = oras(home);
-    attach.current_dir(dir.path()).args(["attach", kind_flag(kind), "--artifact-type", BUNDLE_TYPE, reference]);
+    attach.current_dir(dir.path()).args(["attach", kind_flag(kind), "--artifact-type", BUNDLE_TYPE, &reference]);
     run(attach.arg(format!("bundle.json:{BUNDLE_TYPE}")));
 }
 

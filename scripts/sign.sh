@@ -404,6 +404,7 @@ open_layout() {
     if [ "$DRY_RUN" = no ]; then
         exec 9<"$LAYOUT"
         flock -n 9 || die "another run writes into $LAYOUT"
+        rm -f -- "$LAYOUT"/.publish.* "$LAYOUT"/blobs/sha256/.publish.*
     fi
 }
 
@@ -521,13 +522,18 @@ check() {
         command -v "$tool" >/dev/null || die "$tool is missing: install the package that has it (Debian: jq, openssl," \
             "util-linux, coreutils)"
     done
-    [ -z "$PASSPHRASE" ] || [ -n "$(head -n 1 -- "$PASSPHRASE" 2>/dev/null)" ] ||
-        die "--passphrase-file $PASSPHRASE can not be read, or its first line is empty"
+    if [ -n "$PASSPHRASE" ]; then
+        # It is read more than once.
+        [ -f "$PASSPHRASE" ] || die "--passphrase-file $PASSPHRASE is not a file"
+        [ -n "$(head -n 1 -- "$PASSPHRASE")" ] || die "--passphrase-file $PASSPHRASE: its first line is empty"
+    fi
 }
 
 main() {
     LC_ALL=C
     export LC_ALL
+    # Machines, or a web server, have to read what this writes.
+    umask 022
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM

@@ -117,6 +117,20 @@ fn resolve(home: &Path, kind: &str, reference: &str) -> String {
     run(oras(home).args(["resolve", kind, reference])).trim().to_string()
 }
 
+/// The same from a shell with another umask.
+fn under(umask: &str, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")]).arg(command.get_program());
+    shell.args(command.get_args()).current_dir(command.get_current_dir().unwrap());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
 #[test]
 fn keygen_makes_keys_that_the_agent_takes() {
     if !need("openssl") {
@@ -130,11 +144,8 @@ fn keygen_makes_keys_that_the_agent_takes() {
         ("ed25519", &["--type", "ed25519"], Algorithm::Ed25519),
         ("locked", &["--type", "ed25519", "--passphrase-file", "passphrase"], Algorithm::Ed25519),
     ] {
-        let keygen = script(dir.path(), "keygen.sh");
         // The modes do not depend on what the shell around it allows.
-        let mut open = Command::new("sh");
-        open.args(["-c", "umask 000; exec \"$0\" \"$@\""]).arg(keygen.get_program()).args(args).arg(name);
-        let said = run(open.current_dir(dir.path()));
+        let said = run(&mut under("000", script(dir.path(), "keygen.sh").args(args).arg(name)));
         let file = |ending: &str| dir.path().join(format!("{name}.{ending}"));
         let mode = |ending: &str| fs::metadata(file(ending)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("key"), mode("pub")), (0o600, 0o644));
@@ -185,7 +196,7 @@ fn keygen_overwrites_nothing_and_refuses_what_machines_refuse() {
         (&["new/one"], "not a directory"),
         (&["--type", "rsa", "new"], "ed25519 or p256"),
         (&["--passphrase-file", "empty", "new"], "first line is empty"),
-        (&["--passphrase-file", "nowhere", "new"], "can not be read"),
+        (&["--passphrase-file", "nowhere", "new"], "is not a file"),
         (&["new", "newer"], "one name only"),
         (&["--frob", "new"], "unknown option"),
         (&[], "no name given"),
@@ -325,6 +336,8 @@ fn a_layout_carries_signatures_wherever_it_is_copied() {
     Release::new("2.0.0").publish(home, Target::Layout, layout.to_str().unwrap(), "latest");
     let index = || fs::read_to_string(layout.join("index.json")).unwrap();
     let (before, digest) = (index(), resolve(home, "--oci-layout", &format!("{}:latest", layout.display())));
+    // What a killed run leaves.
+    fs::write(layout.join("blobs/sha256/.publish.1"), "half").unwrap();
     assert_eq!(sign(&[&p256, &ed25519], Signed::Layout("a layout/")), format!("{digest}\n"));
     // What was there is there, in its order, and what is new has no tag.
     let kept = jq(&before, ".manifests | length");
@@ -386,7 +399,8 @@ fn recursive_signs_every_architecture() {
         ["", "-amd64", "-arm64"].map(|end| resolve(home, "--plain-http", &format!("{name}{end}"))).into();
     let mut signed: Vec<_> = said.lines().map(str::to_string).collect();
     assert_eq!(signed[0], wanted[0], "the index comes first");
-    (wanted.sort(), signed.sort());
+    wanted.sort();
+    signed.sort();
     assert_eq!(signed, wanted);
     for end in ["", "-amd64", "-arm64"] {
         stderr(&cosign_verify(home, &key, &format!("{name}{end}")));
@@ -405,8 +419,12 @@ fn latest_json_is_signed_as_it_is() {
     let document = format!("{}\n \n", Release::new("2.0.0").latest_json());
     fs::write(&file, &document).unwrap();
     let lines = || fs::read_to_string(dir.path().join("latest.json.sig")).unwrap();
-    assert_eq!(sign(&[&p256, &ed25519], Signed::Latest(&file)), format!("{}.sig\n", file.display()));
+    let said = run(&mut under("077", &sign_command(&[&p256, &ed25519], Signed::Latest(&file))));
+    assert_eq!(said, format!("{}.sig\n", file.display()));
     let first = lines();
+    // A web server has to read it.
+    let mode = fs::metadata(dir.path().join("latest.json.sig")).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode, 0o644);
     assert!(first.ends_with('\n') && first.lines().count() == 2, "{first}");
     for (line, key) in first.lines().zip([&p256, &ed25519]) {
         verified(key, document.as_bytes(), &unbase64(line));
@@ -476,6 +494,7 @@ fn keys_that_no_machine_takes_are_refused_by_kind() {
     let good = KeyPair::p256(dir.path(), "good");
     fs::write(path("passphrase"), "correct horse\n").unwrap();
     fs::write(path("other"), "battery\n").unwrap();
+    fs::write(path("empty"), "\nsecond line").unwrap();
     run(script(dir.path(), "keygen.sh").args(["--passphrase-file", "passphrase", "locked"]));
     run(support::signing::cosign(dir.path()).args([
         "import-key-pair",
@@ -501,7 +520,9 @@ fn keys_that_no_machine_takes_are_refused_by_kind() {
         (&["--key", "cosign.key"], "cosign sign --key"),
         (&["--key", "locked.key"], "is encrypted: give"),
         (&["--key", "locked.key", "--passphrase-file", "other"], "another passphrase"),
-        (&["--key", "locked.key", "--passphrase-file", "nowhere"], "can not be read"),
+        (&["--key", "locked.key", "--passphrase-file", "nowhere"], "is not a file"),
+        (&["--key", "locked.key", "--passphrase-file", "/dev/null"], "is not a file"),
+        (&["--key", "locked.key", "--passphrase-file", "empty"], "first line is empty"),
         (&[], "--key is missing"),
         (&["--key", "good.key", "--recursive"], "--recursive is for"),
     ] {

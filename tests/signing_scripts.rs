@@ -14,7 +14,7 @@ use support::registry::{Registry, oras};
 use support::release::{Release, Target};
 use support::root::jq;
 use support::signing::{
-    BUNDLE_TYPE, Forge, KeyPair, PAYLOAD_TYPE, Signed, attach, attached, cosign_sign, cosign_verify,
+    BUNDLE_TYPE, Forge, KeyPair, PAYLOAD_TYPE, Signed, attach, attached, base64, cosign_sign, cosign_verify,
     pre_authentication, script, sign, sign_command, unbase64,
 };
 use support::{need, run};
@@ -281,7 +281,7 @@ fn a_registry_holds_what_cosign_would_have_put_there() {
 
 #[test]
 fn what_does_not_verify_counts_as_no_signature() {
-    if !ready(&["docker-registry", "cosign"]) {
+    if !(ready(&["docker-registry", "cosign"]) && need_python()) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -316,12 +316,23 @@ fn what_does_not_verify_counts_as_no_signature() {
     assert!(!stderr(&said).contains("already signed"), "{}", stderr(&said));
     assert_eq!(attached(home, Target::Registry, &reference).len(), forged.len() + 2);
     stderr(&cosign_verify(home, &key, &reference));
+    // `openssl dgst` would not read the last byte of this one.
+    let third = KeyPair::p256(home, "third");
+    let signature = ".dsseEnvelope.signatures[0].sig";
+    let whole = || Forge::new(&digest, &[&third]).bundle();
+    let full = |bundle: &String| unbase64(&jq(bundle, signature)).len() == 72;
+    let longest = std::iter::repeat_with(whole).take(500).find(full).expect("one in four has the full length");
+    let sig = jq(&longest, signature);
+    let longer = longest.replace(&sig, &base64(&[&unbase64(&sig)[..], b"x"].concat()));
+    attach(home, Target::Registry, &reference, longer.as_bytes());
+    let said = sign_command(&[&third], Signed::Registry(&reference)).arg("--dry-run").output().unwrap();
+    assert!(!stderr(&said).contains("already signed"), "{}", stderr(&said));
     // And a good one that somebody else's tool made counts.
-    let good = Forge::new(&digest, &[&other]).bundle();
-    is_by(&other, &digest, &good);
+    let good = Forge::new(&digest, &[&third]).bundle();
+    is_by(&third, &digest, &good);
     attach(home, Target::Registry, &reference, good.as_bytes());
-    let said = sign_command(&[&other], Signed::Registry(&reference)).output().unwrap();
-    assert!(stderr(&said).contains(&format!("already signed by {}", other.fingerprint())));
+    let said = sign_command(&[&third], Signed::Registry(&reference)).output().unwrap();
+    assert!(stderr(&said).contains(&format!("already signed by {}", third.fingerprint())));
 }
 
 #[test]
@@ -675,21 +686,44 @@ fn what_is_no_release_is_refused() {
     );
 }
 
-/// Puts another openssl first in PATH: when it has signed, this shell command follows, with the signature in `$out`.
-fn faulty_openssl(sign: &mut Command, dir: &Path, then: &str) {
+/// Puts another openssl first in PATH: a shell script that knows the real one as `$openssl`.
+fn openssl_is(command: &mut Command, dir: &Path, script: &str) {
     let bin = dir.join("faulty");
     fs::create_dir_all(&bin).unwrap();
     let real = support::find("openssl").unwrap();
-    let script = format!(
-        "#!/bin/sh\n{} \"$@\" || exit\ncase \" $* \" in *' -sign '*) ;; *) exit 0 ;; esac\n\
-         while [ \"$1\" != -out ]; do shift; done\nout=$2\n{then}\n",
-        real.display()
-    );
-    fs::write(bin.join("openssl"), script).unwrap();
+    fs::write(bin.join("openssl"), format!("#!/bin/sh\nopenssl={}\n{script}\n", real.display())).unwrap();
     fs::set_permissions(bin.join("openssl"), fs::Permissions::from_mode(0o755)).unwrap();
-    let path = sign.get_envs().find_map(|(name, value)| (name == "PATH").then(|| value.unwrap().to_owned())).unwrap();
+    let path =
+        command.get_envs().find_map(|(name, value)| (name == "PATH").then(|| value.unwrap().to_owned())).unwrap();
     let path = std::env::join_paths([bin].into_iter().chain(std::env::split_paths(&path))).unwrap();
-    sign.env("PATH", path);
+    command.env("PATH", path);
+}
+
+/// When this openssl has signed, a shell command follows, with the signature in `$out`.
+fn faulty_openssl(sign: &mut Command, dir: &Path, then: &str) {
+    let script = "\"$openssl\" \"$@\" || exit\ncase \" $* \" in *' -sign '*) ;; *) exit 0 ;; esac\n\
+                  while [ \"$1\" != -out ]; do shift; done\nout=$2\n";
+    openssl_is(sign, dir, &format!("{script}{then}"));
+}
+
+#[test]
+fn a_key_is_nobody_elses_from_its_first_byte_on_and_takes_no_name_away() {
+    if !need("openssl") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut keygen = script(dir.path(), "keygen.sh");
+    openssl_is(keygen.arg("key"), dir.path(), "umask >>umasks\nexec \"$openssl\" \"$@\"");
+    run(&mut under("000", &keygen));
+    let umasks = fs::read_to_string(dir.path().join("umasks")).unwrap();
+    // Somebody makes a file of that name in the meantime.
+    let mut keygen = script(dir.path(), "keygen.sh");
+    let theirs = dir.path().join("raced.key");
+    openssl_is(keygen.arg("raced"), dir.path(), "echo precious >raced.key\nexec \"$openssl\" \"$@\"");
+    refused(&keygen.output().unwrap(), "cannot write raced.key");
+    assert_eq!(fs::read_to_string(theirs).unwrap(), "precious\n");
+    assert!(!dir.path().join("raced.pub").exists());
+    assert!(umasks.lines().count() >= 2 && umasks.lines().all(|umask| umask == "0077"), "{umasks}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ Installs what is missing for each GROUP, and is silent and quick where nothing i
 
   build   static release binaries (Rust with musl, zig as C compiler and linker)
   lint    rustfmt, clippy, shellcheck
-  test    disk, GRUB, registry, proxy and emulation tools of the integration tests
+  test    disk, GRUB, registry, signing, proxy and emulation tools of the integration tests
   vm      QEMU, firmware and GRUB of the boot tests; kernel and busybox of both architectures
   demo    disk and GRUB tools of the demonstration
   bench   test, and GNU time

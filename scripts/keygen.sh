@@ -62,8 +62,11 @@ check() {
         fi
     done
     [ -d "$DIR" ] || die "$DIR is not a directory"
-    [ -z "$PASSPHRASE" ] || [ -n "$(head -n 1 -- "$PASSPHRASE" 2>/dev/null)" ] ||
-        die "--passphrase-file $PASSPHRASE can not be read, or its first line is empty"
+    if [ -n "$PASSPHRASE" ]; then
+        # It is read more than once.
+        [ -f "$PASSPHRASE" ] || die "--passphrase-file $PASSPHRASE is not a file"
+        [ -n "$(head -n 1 -- "$PASSPHRASE")" ] || die "--passphrase-file $PASSPHRASE: its first line is empty"
+    fi
 }
 
 # Makes both files in WORK. The bare private key goes through a pipe, to no disk, where a passphrase is wanted.

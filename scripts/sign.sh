@@ -154,12 +154,13 @@ sign_bytes() {
         { tail -n 2 "$WORK/said" >&2; die "openssl could not sign"; }
 }
 
-# verifies KIND PUBLIC_KEY FILE SIGNATURE
+# verifies KIND PUBLIC_KEY FILE SIGNATURE. Not with `openssl dgst`, which reads the first 72 bytes of a signature only,
+# and would so take what machines refuse.
 verifies() {
-    case $1 in
-        Ed25519) openssl pkeyutl -verify -rawin -pubin -inkey "$2" -in "$3" -sigfile "$4" ;;
-        P-256) openssl dgst -sha256 -verify "$2" -signature "$4" "$3" ;;
-    esac >/dev/null 2>&1
+    digest_option=
+    if [ "$1" = P-256 ]; then digest_option=sha256; fi
+    openssl pkeyutl -verify -rawin ${digest_option:+-digest "$digest_option"} -pubin -inkey "$2" -in "$3" \
+        -sigfile "$4" >/dev/null 2>&1
 }
 
 # --- dates
@@ -268,7 +269,6 @@ encode() {
 
 # proves BUNDLE DIGEST KIND PUBLIC_KEY: this key has signed this digest in it.
 proves() {
-    [ "$(size "$1")" -le "$MAX_BUNDLE_BYTES" ] || return 1
     jq -e --arg type "$BUNDLE_TYPE" --arg payload "$PAYLOAD_TYPE" \
         '.mediaType == $type and .dsseEnvelope.payloadType == $payload' "$1" >/dev/null 2>&1 || return 1
     jq -j '.dsseEnvelope.payload' "$1" 2>/dev/null | base64 -d >"$WORK/theirs" 2>/dev/null || return 1
@@ -405,6 +405,7 @@ open_layout() {
     if [ "$DRY_RUN" = no ]; then
         exec 9<"$LAYOUT"
         flock -n 9 || die "another run writes into $LAYOUT"
+        rm -f -- "$LAYOUT"/.publish.* "$LAYOUT"/blobs/sha256/.publish.*
     fi
 }
 
@@ -522,13 +523,18 @@ check() {
         command -v "$tool" >/dev/null || die "$tool is missing: install the package that has it (Debian: jq, openssl," \
             "util-linux, coreutils)"
     done
-    [ -z "$PASSPHRASE" ] || [ -n "$(head -n 1 -- "$PASSPHRASE" 2>/dev/null)" ] ||
-        die "--passphrase-file $PASSPHRASE can not be read, or its first line is empty"
+    if [ -n "$PASSPHRASE" ]; then
+        # It is read more than once.
+        [ -f "$PASSPHRASE" ] || die "--passphrase-file $PASSPHRASE is not a file"
+        [ -n "$(head -n 1 -- "$PASSPHRASE")" ] || die "--passphrase-file $PASSPHRASE: its first line is empty"
+    fi
 }
 
 main() {
     LC_ALL=C
     export LC_ALL
+    # Machines, or a web server, have to read what this writes.
+    umask 022
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM

@@ -34,6 +34,11 @@ pub fn tag(subject: Digest) -> String {
     format!("sha256-{}", subject.hex())
 }
 
+/// Says whether a tag is such a one. Source: as above.
+pub fn is_tag(tag: &str) -> bool {
+    tag.strip_prefix("sha256-").is_some_and(|hex| Digest::parse_hex(hex).is_ok())
+}
+
 /// Reads a list. Returns: what may be the manifest around a bundle.
 /// Errors: Source: it is no image index.
 pub fn candidates(bytes: &[u8], name: &str) -> Result<Vec<Descriptor>> {
@@ -45,9 +50,17 @@ pub fn candidates(bytes: &[u8], name: &str) -> Result<Vec<Descriptor>> {
     }
 }
 
+/// Says whether an entry calls itself a signature.
+pub fn is_signature(entry: &Entry) -> bool {
+    entry.artifact_type.as_deref().is_some_and(is_known)
+}
+
+fn is_known(kind: &str) -> bool {
+    kind == bundle::MEDIA_TYPE || kind == EMPTY_TYPE
+}
+
 /// Says whether an entry of a list may be the manifest around a bundle.
 pub fn may_hold_bundle(entry: &Entry) -> bool {
-    let is_known = |kind: &str| kind == bundle::MEDIA_TYPE || kind == EMPTY_TYPE;
     let is_manifest = entry.descriptor.media_type == manifest::MANIFEST_TYPES[0];
     is_manifest
         && entry.platform.is_none()

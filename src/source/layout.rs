@@ -239,7 +239,7 @@ fn open_regular(path: &Path) -> Result<(File, u64)> {
     }
 }
 
-/// Picks the entry for a tag; without one: `latest`, else the only tag, else the only entry.
+/// Picks the entry for a tag; without one: `latest`, else the only tag, else the only entry that is no signature.
 /// Errors: Config: no such tag, or none chosen where there are several. Source: nothing there, or one
 /// tag on two different things.
 fn choose<'a>(entries: &'a [Entry], tag: Option<&str>) -> Result<&'a Descriptor> {
@@ -253,7 +253,9 @@ fn choose<'a>(entries: &'a [Entry], tag: Option<&str>) -> Result<&'a Descriptor>
         }
         Ok(found)
     };
-    let mut tags: Vec<&str> = entries.iter().filter_map(|e| e.ref_name.as_deref()).collect();
+    // What signatures bring along is nothing to choose from.
+    let tagged_so = entries.iter().filter_map(|e| e.ref_name.as_deref());
+    let mut tags: Vec<&str> = tagged_so.filter(|tag| !referrers::is_tag(tag)).collect();
     tags.sort_unstable();
     tags.dedup();
     let listed = match tags.is_empty() {
@@ -266,7 +268,9 @@ fn choose<'a>(entries: &'a [Entry], tag: Option<&str>) -> Result<&'a Descriptor>
     if let Some(found) = tagged("latest")? {
         return Ok(found);
     }
-    match (tags.as_slice(), entries) {
+    let is_listed = |entry: &Entry| entry.ref_name.as_deref().is_some_and(referrers::is_tag);
+    let loose: Vec<&'a Entry> = entries.iter().filter(|e| !referrers::is_signature(e) && !is_listed(e)).collect();
+    match (tags.as_slice(), loose.as_slice()) {
         ([only], _) => tagged(only)?.ok_or_else(|| Error::new(Kind::Internal, "a tag got lost")),
         ([], [only]) => Ok(&only.descriptor),
         ([], []) => Err(Error::new(Kind::Source, "the layout is empty")),

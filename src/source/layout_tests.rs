@@ -103,6 +103,19 @@ fn finds_the_tag() {
             Err(word) => assert!(got.unwrap_err().to_string().contains(word), "{tags:?} {tag:?}"),
         }
     }
+    // Signatures, and lists of them, are nothing to choose from.
+    for tag in ["v1", ""] {
+        let fixture = Fixture::new(&[tag]);
+        let index = fs::read_to_string(fixture.path("index.json")).unwrap();
+        let digest = Digest::of(b"bundle");
+        let kind = crate::trust::bundle::MEDIA_TYPE;
+        let list = format!(r#""annotations":{{"org.opencontainers.image.ref.name":"{}"}}"#, referrers::tag(digest));
+        for more in [format!(r#""artifactType":"{kind}""#), list] {
+            let entry = format!(r#",{{"mediaType":"{MANIFEST_TYPE}","digest":"{digest}","size":9,{more}}}]"#);
+            fs::write(fixture.path("index.json"), index.replace(']', &entry)).unwrap();
+            assert!(fixture.source(None).resolve("amd64").is_ok(), "{entry}");
+        }
+    }
     let fixture = Fixture::new(&["v1", "v1"]);
     let index = fs::read_to_string(fixture.path("index.json")).unwrap();
     let other = index.replacen(&fixture.manifest.hex(), &"0".repeat(64), 1);

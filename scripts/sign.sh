@@ -3,7 +3,8 @@
 #
 # Makes what `cosign sign --key` makes, with openssl alone, and for Ed25519 keys as well. Must never: show a private
 # key or a passphrase in a list of processes, publish a signature that does not verify, or sign a release whose date
-# would shut machines out of the releases after it.
+# would shut machines out of the releases after it. One file, long as it is: it is copied to machines that have the keys
+# and nothing else of this repository.
 set -eu
 
 BUNDLE_TYPE=application/vnd.dev.sigstore.bundle.v0.3+json

@@ -35,7 +35,7 @@ pub struct Facts<'a> {
     pub room_bytes: Option<u64>,
     /// When updates may be applied.
     pub window: Option<&'a Window>,
-    /// When the newest release that was ever verified and taken here was made, in seconds since 1970.
+    /// When the newest release that was verified and has run here was made, in seconds since 1970.
     pub newest_release_secs: Option<u64>,
     /// `--allow-downgrade`.
     pub allow_downgrade: bool,
@@ -141,22 +141,25 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
         }
     }
     if let Some(expires) = &artifact.expires
-        && parse_rfc3339(expires)? <= facts.now_secs
+        && date_of(expires, "expires")? <= facts.now_secs
     {
         let now = crate::time::rfc3339(facts.now_secs);
         refuse(Gate::Expired, format!("it expired at {}, now is {now}", printable(expires)));
     }
     // The date of what nobody signed is anybody's word.
-    if let (Some(date), Some(newest), false) =
-        (&artifact.release_date, facts.newest_release_secs, artifact.signed_by.is_empty())
-        && parse_rfc3339(date)? < newest
-        && !facts.allow_downgrade
-    {
-        let newest = crate::time::rfc3339(newest);
-        let date = printable(date);
-        let why =
-            format!("it was released at {date}, a release of {newest} was taken before (--allow-downgrade takes it)");
-        refuse(Gate::Replayed, why);
+    if !artifact.signed_by.is_empty() {
+        let released = artifact.release_date.as_deref().map(|date| date_of(date, "release_date")).transpose()?;
+        if let Some(newest) = facts.newest_release_secs
+            && released.is_none_or(|released| released < newest)
+            && !facts.allow_downgrade
+        {
+            let newest = crate::time::rfc3339(newest);
+            let date = artifact.release_date.as_deref().map_or("a time that it does not say".to_string(), printable);
+            refuse(
+                Gate::Replayed,
+                format!("it was released at {date}, one of {newest} has run (--allow-downgrade takes it)"),
+            );
+        }
     }
     let known_bad = facts.failed.iter().find(|(digest, _)| *digest == artifact.digest);
     if let Some((digest, reason)) = known_bad
@@ -169,6 +172,11 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
     }
     judge_place_and_time(artifact, facts, &mut refuse);
     Ok(if refusals.is_empty() { Verdict::Take } else { Verdict::Refused(refusals) })
+}
+
+/// Reads a date of an artifact. Errors: Source: it is none; the field is named.
+fn date_of(text: &str, field: &str) -> Result<u64> {
+    parse_rfc3339(text).map_err(|e| Error::new(Kind::Source, format!("'{field}': {e}")))
 }
 
 fn judge_place_and_time(artifact: &Artifact, facts: &Facts<'_>, refuse: &mut dyn FnMut(Gate, String)) {

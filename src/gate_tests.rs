@@ -159,14 +159,17 @@ fn an_older_release_than_the_newest_that_was_taken_is_a_replay() {
     assert!(!Gate::Replayed.is_fault());
     assert_eq!(judge(&older, &Facts { allow_downgrade: true, ..known() }).unwrap(), Verdict::Take);
     assert_eq!(judge(&older, &facts()).unwrap(), Verdict::Take);
-    // The same release again, a later one, one without a date, and one whose date nobody signed.
+    let undated = Artifact { release_date: None, ..older.clone() };
+    assert_eq!(gates(&undated, &known()), [Gate::Replayed]);
+    assert_eq!(judge(&undated, &facts()).unwrap(), Verdict::Take);
+    // The same release again, a later one, and one whose date nobody signed.
     for fine in [
         released("2026-03-01T00:00:00Z"),
         released("2026-03-02T00:00:00Z"),
-        Artifact { release_date: None, ..older.clone() },
         Artifact { signed_by: Vec::new(), ..older.clone() },
     ] {
         assert_eq!(judge(&fine, &known()).unwrap(), Verdict::Take);
     }
-    assert_eq!(judge(&released("in spring"), &known()).unwrap_err().kind(), Kind::Source);
+    let e = judge(&released("in spring"), &facts()).unwrap_err();
+    assert!(e.kind() == Kind::Source && e.to_string().contains("release_date"), "{e}");
 }

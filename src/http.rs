@@ -55,6 +55,8 @@ pub struct Client {
     auth: Auth,
     /// Addresses of the same files: the source's own first.
     bases: Vec<Url>,
+    /// When all documents have to be there, where that was said.
+    whole: Option<Limit>,
     /// So many of them have sent something wrong.
     doubted: usize,
 }
@@ -122,6 +124,7 @@ impl Client {
             peers: Peers::default(),
             auth: Auth::new(options.credentials),
             bases: Vec::new(),
+            whole: None,
             doubted: 0,
         })
     }
@@ -134,6 +137,11 @@ impl Client {
     /// Returns the same client, but for one that tries each place once.
     pub fn once(&self) -> Client {
         Client { tries: 1, ..self.clone() }
+    }
+
+    /// Returns the same client, which from now on has the time of one document for all that it fetches.
+    pub fn with_one_limit(&self) -> Client {
+        Client { whole: Some(Limit::document(&self.timeouts)), ..self.clone() }
     }
 
     /// From now on the place that was first comes last: what came from it was wrong.
@@ -255,7 +263,7 @@ impl Client {
     /// Does something with each place until it works; again, after a wait, where the trouble may pass.
     /// Errors: that of the place named first, if no other worked.
     fn try_all<T>(&self, url: &Url, once: &mut Once<'_, T>) -> Result<T> {
-        let limit = Limit::document(&self.timeouts);
+        let limit = self.whole.unwrap_or_else(|| Limit::document(&self.timeouts));
         let (mut places, mut first, mut failed) = (self.places(url), None, 0);
         loop {
             let mut waits: Option<(Error, Option<Duration>)> = None;

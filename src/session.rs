@@ -18,7 +18,7 @@ use crate::sys::{self, Access};
 use crate::system::System;
 use crate::time::rfc3339;
 use crate::trust::keyring::Keyring;
-use crate::trust::newest::Newest;
+use crate::trust::proven::Proven;
 
 /// Everything a changing command works on.
 pub struct Session<'a> {
@@ -30,8 +30,8 @@ pub struct Session<'a> {
     pub state: State,
     /// Artifacts that rolled back.
     pub failures: Failures,
-    /// The newest release that was verified and taken.
-    pub newest: Newest,
+    /// What was confirmed on this machine.
+    pub proven: Proven,
     /// GRUB's variables as they are now.
     pub vars: BootVars,
     system: &'a System,
@@ -81,14 +81,14 @@ impl<'a> Session<'a> {
         let loaded = env.files.load();
         env_remarks(&loaded).iter().for_each(|said| note(said));
         let (block, vars) = loaded.usable().map(|(block, vars)| (block.clone(), vars))?;
-        let newest = data.store.newest().value;
+        let proven = data.store.proven().value;
         let signature = (config.signature, config.signature_threshold);
         let mut session = Session {
             machine,
             running,
             state,
             failures,
-            newest,
+            proven,
             vars,
             system,
             signature,
@@ -99,6 +99,7 @@ impl<'a> Session<'a> {
             _lock: lock,
         };
         session.record_the_past()?;
+        session.remember_proof()?;
         Ok(session)
     }
 
@@ -108,11 +109,16 @@ impl<'a> Session<'a> {
         Keyring::load(&self.system.keys_dir(), self.signature.0, self.signature.1)
     }
 
-    /// Remembers that a verified release was taken.
-    /// Errors: Source: its date is none. State: the data partition can not be written.
-    pub fn advance_newest(&mut self, date: &str) -> Result<()> {
-        match self.newest.advance(date, self.system.now_secs())? {
-            true => self.data.store.save_newest(&self.newest),
+    /// Remembers that what runs has proven itself, if it has. A run that was cut off before it is made up for by the next one.
+    /// Errors: State: the data partition can not be written.
+    pub fn remember_proof(&mut self) -> Result<()> {
+        if self.vars.boot_success != Some(true) || self.vars.active_slot != Some(self.running) {
+            return Ok(());
+        }
+        let Ok(record) = self.machine.view(self.running).record else { return Ok(()) };
+        let Some(digest) = record.manifest_digest else { return Ok(()) };
+        match self.proven.add(digest, record.release_date.as_deref(), self.system.now_secs()) {
+            true => self.recorded(self.data.store.save_proven(&self.proven)),
             false => Ok(()),
         }
     }
@@ -129,7 +135,7 @@ impl<'a> Session<'a> {
 
     /// Returns the time for stamps and gates.
     pub fn now(&self) -> u64 {
-        self.newest.no_earlier_than(self.system.now_secs())
+        self.proven.no_earlier_than(self.system.now_secs())
     }
 
     /// Returns the slot an update goes to.

@@ -94,6 +94,10 @@ pub struct Record {
     pub manifest_digest: Option<Digest>,
     /// Keys whose signatures were verified when it was staged.
     pub signed_by: Vec<Digest>,
+    /// Digest of the index that led to it, where one did.
+    pub index_digest: Option<Digest>,
+    /// Release date, as the publisher gave it.
+    pub release_date: Option<String>,
     /// The kernel.
     pub kernel: FileRecord,
     /// The initramfs.
@@ -114,6 +118,8 @@ struct RawRecord {
     source: Option<String>,
     manifest_digest: Option<String>,
     signed_by: Option<Vec<String>>,
+    index_digest: Option<String>,
+    release_date: Option<String>,
     kernel: Option<RawFile>,
     initramfs: Option<RawFile>,
 }
@@ -130,9 +136,9 @@ impl Record {
             Some(v) if !v.is_empty() => Ok(v),
             _ => Err(bad(&format!("`{name}` is missing"))),
         };
-        let manifest_digest = match raw.manifest_digest {
-            Some(text) => Some(Digest::parse(&text).map_err(|e| bad(&format!("`manifest_digest`: {e}")))?),
-            None => None,
+        let digest = |name: &str, text: Option<String>| {
+            let parsed = text.map(|text| Digest::parse(&text)).transpose();
+            parsed.map_err(|e| bad(&format!("`{name}`: {e}")))
         };
         let signed_by = raw.signed_by.unwrap_or_default().iter().map(|text| Digest::parse(text)).collect::<Result<_>>();
         let signed_by = signed_by.map_err(|e| bad(&format!("`signed_by`: {e}")))?;
@@ -141,8 +147,10 @@ impl Record {
             architecture: field("architecture", raw.architecture)?,
             channel: field("channel", raw.channel)?,
             source: raw.source.unwrap_or_default(),
-            manifest_digest,
+            manifest_digest: digest("manifest_digest", raw.manifest_digest)?,
             signed_by,
+            index_digest: digest("index_digest", raw.index_digest)?,
+            release_date: raw.release_date,
             kernel: file("kernel", raw.kernel)?,
             initramfs: file("initramfs", raw.initramfs)?,
         })
@@ -152,6 +160,7 @@ impl Record {
     pub fn digests(&self) -> Vec<Digest> {
         let mut digests = vec![self.kernel.sha256, self.initramfs.sha256];
         digests.extend(self.manifest_digest);
+        digests.extend(self.index_digest);
         digests
     }
 
@@ -165,6 +174,8 @@ impl Record {
             source: Some(self.source.clone()),
             manifest_digest: self.manifest_digest.map(|d| d.to_string()),
             signed_by: Some(self.signed_by.iter().map(Digest::to_string).collect()),
+            index_digest: self.index_digest.map(|d| d.to_string()),
+            release_date: self.release_date.clone(),
             kernel: file(&self.kernel),
             initramfs: file(&self.initramfs),
         };
@@ -200,6 +211,8 @@ mod tests {
             source: "layout /mnt/stick".into(),
             manifest_digest: Some(Digest::of(b"m")),
             signed_by: vec![Digest::of(b"k")],
+            index_digest: Some(Digest::of(b"i")),
+            release_date: Some("2026-01-31T12:00:00Z".into()),
             kernel: FileRecord { size_bytes: 6, sha256: Digest::of(b"kernel") },
             initramfs: FileRecord { size_bytes: 4, sha256: Digest::of(b"init") },
         }

@@ -19,6 +19,8 @@ fn full_record(kernel: &[u8]) -> Record {
         source: "test".into(),
         manifest_digest: None,
         signed_by: Vec::new(),
+        index_digest: None,
+        release_date: None,
         kernel: record_of(kernel),
         initramfs: record_of(b"i"),
     }

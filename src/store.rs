@@ -9,7 +9,7 @@ use crate::failed::{FAILED_MAX_BYTES, Failures};
 use crate::seen::{SEEN_MAX_BYTES, Seen};
 use crate::state::{STATE_MAX_BYTES, State};
 use crate::sys;
-use crate::trust::newest::{NEWEST_MAX_BYTES, Newest};
+use crate::trust::proven::{PROVEN_MAX_BYTES, Proven};
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
@@ -85,18 +85,18 @@ impl Store {
     }
 
     /// Reads when the newest verified release was made.
-    pub fn newest(&self) -> Loaded<Newest> {
-        load(&self.newest_file(), NEWEST_MAX_BYTES, Newest::parse)
+    pub fn proven(&self) -> Loaded<Proven> {
+        load(&self.proven_file(), PROVEN_MAX_BYTES, Proven::parse)
     }
 
     /// Remembers it, durably.
     /// Errors: State: the data partition can not be written.
-    pub fn save_newest(&self, newest: &Newest) -> Result<()> {
-        save(&self.newest_file(), &newest.encode())
+    pub fn save_proven(&self, proven: &Proven) -> Result<()> {
+        save(&self.proven_file(), &proven.encode())
     }
 
-    fn newest_file(&self) -> PathBuf {
-        self.dir.join("verified.json")
+    fn proven_file(&self) -> PathBuf {
+        self.dir.join("proven.json")
     }
 
     /// Reads what a source offered last, if that is known.
@@ -122,7 +122,7 @@ impl Store {
         let broken = [
             (self.state_file.clone(), self.state().damage),
             (self.failed_file(), self.failures().damage),
-            (self.newest_file(), self.newest().damage),
+            (self.proven_file(), self.proven().damage),
         ];
         let mut said = Vec::new();
         for (path, damage) in broken {

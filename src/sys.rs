@@ -35,6 +35,12 @@ pub fn random_u64() -> u64 {
     random(&mut bytes).map_or(0, |()| u64::from_ne_bytes(bytes))
 }
 
+/// Returns the user that this process acts as.
+pub fn user() -> u32 {
+    // SAFETY: takes nothing, and can not fail.
+    unsafe { libc::geteuid() }
+}
+
 /// Enters a private mount namespace: what is mounted from here on goes when the process goes.
 /// Errors: EPERM without CAP_SYS_ADMIN.
 pub fn unshare_mounts() -> io::Result<()> {

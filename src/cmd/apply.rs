@@ -51,7 +51,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wr
     check::splay(args.splay);
     let mut session = Session::open(system, config)?;
     let ring = check::keyring(system, config)?;
-    let mut source = check::open(system, config, &session.newest, ring.clone())?;
+    let mut source = check::open(system, config, &session.proven, ring.clone())?;
     if let Some(why) = session.pending_trial() {
         // Before anything else, and without a mark in the state: that belongs to the trial.
         return Err(gate::refused("a new version", &[Refusal { gate: Gate::TrialPending, why }]));
@@ -67,7 +67,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wr
     let slot = session.target();
     match args.json {
         true => say_json(out, &answer(&attempt, slot, activated))?,
-        false => describe(out, &attempt, slot, activated, reboot)?,
+        false => describe(out, &attempt, slot, (activated, reboot), &ring)?,
     }
     if reboot && activated {
         return Err(reboot_machine());
@@ -79,7 +79,13 @@ pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wr
     })
 }
 
-fn describe(out: &mut dyn Write, attempt: &Attempt, slot: Slot, activated: bool, reboot: bool) -> Result<()> {
+fn describe(
+    out: &mut dyn Write,
+    attempt: &Attempt,
+    slot: Slot,
+    (activated, reboot): (bool, bool),
+    ring: &Keyring,
+) -> Result<()> {
     let version = printable(&attempt.artifact().version);
     say(
         out,
@@ -92,6 +98,10 @@ fn describe(out: &mut dyn Write, attempt: &Attempt, slot: Slot, activated: bool,
             }
         },
     )?;
+    let signed_by = &attempt.artifact().signed_by;
+    if !signed_by.is_empty() {
+        say(out, &format!("Signed {}", check::signers(signed_by, ring)))?;
+    }
     match activated {
         true => activate::say_activated(out, slot, reboot),
         false => say(out, "Next: `kubesolo-update activate`, then restart"),
@@ -106,7 +116,8 @@ fn answer(attempt: &Attempt, slot: Slot, activated: bool) -> Answer {
     };
     let artifact = attempt.artifact();
     let (version, manifest_digest) = (printable(&artifact.version), artifact.digest.to_string());
-    Answer { result, version, manifest_digest, slot: slot.to_string(), activated }
+    let signed_by = artifact.signed_by.iter().map(ToString::to_string).collect();
+    Answer { result, version, manifest_digest, signed_by, slot: slot.to_string(), activated }
 }
 
 #[derive(Serialize)]
@@ -114,6 +125,7 @@ struct Answer {
     result: &'static str,
     version: String,
     manifest_digest: String,
+    signed_by: Vec<String>,
     slot: String,
     activated: bool,
 }
@@ -132,7 +144,7 @@ fn attempt(
         trial_pending: None,
         failed: session.failures.reasons(),
         now_secs: session.now(),
-        newest: session.newest,
+        proven: session.proven.clone(),
     };
     let from_version = check::running_version(&situation.running)?.to_string();
     session.state.begin(&from_version, &source.describe(), session.now())?;
@@ -199,10 +211,6 @@ fn decide_and_stage(
         digest: artifact.digest,
         target: session.target(),
     };
-    // Whatever becomes of it: it exists, and so nothing older is news.
-    if let Some(date) = artifact.release_date.as_ref().filter(|_| !artifact.signed_by.is_empty()) {
-        session.advance_newest(date)?;
-    }
     session.state.take(&taken, session.now())?;
     session.save_state()?;
     stage_all(session, source, &artifact)?;
@@ -229,6 +237,9 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
         source: printable(&artifact.source),
         manifest_digest: Some(artifact.digest),
         signed_by: artifact.signed_by.clone(),
+        index_digest: artifact.index_digest,
+        // What nobody signed is nobody's date.
+        release_date: artifact.release_date.clone().filter(|_| !artifact.signed_by.is_empty()),
         kernel: file_record(&artifact.kernel),
         initramfs: file_record(&artifact.initramfs),
     };

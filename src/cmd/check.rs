@@ -24,7 +24,7 @@ use crate::sys::{self, Access};
 use crate::system::System;
 use crate::text::{human_size, printable};
 use crate::trust::keyring::Keyring;
-use crate::trust::newest::Newest;
+use crate::trust::proven::Proven;
 use miniserde::Serialize;
 use std::io::Write;
 use std::time::Duration;
@@ -39,10 +39,10 @@ pub struct Situation {
     pub trial_pending: Option<String>,
     /// Artifacts that rolled back.
     pub failed: Vec<(Digest, String)>,
-    /// Seconds since 1970, UTC; not before any release that was verified here.
+    /// Seconds since 1970, UTC; not before the newest release that ran here.
     pub now_secs: u64,
-    /// The newest of those.
-    pub newest: Newest,
+    /// What was confirmed here.
+    pub proven: Proven,
 }
 
 /// What the person allows.
@@ -63,7 +63,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Wr
     let store = data.as_ref().map(|data| &data.store);
     let situation = look(system, &machine, store)?;
     let ring = keyring(system, config)?;
-    let mut source = open(system, config, &situation.newest, ring.clone())?;
+    let mut source = open(system, config, &situation.proven, ring.clone())?;
     let overrides = Overrides { allow_downgrade: args.allow_downgrade, retry_failed: args.retry_failed };
     let (artifact, verdict) = consult(source.as_mut(), config, &situation, overrides, &ring, store)?;
     if args.json {
@@ -96,13 +96,13 @@ pub fn keyring(system: &System, config: &Config) -> Result<Keyring> {
 
 /// Opens the source that configuration and command line name.
 /// Errors: Config: none is named, or it can not be used.
-pub fn open(system: &System, config: &Config, newest: &Newest, ring: Keyring) -> Result<Box<dyn Source>> {
+pub fn open(system: &System, config: &Config, proven: &Proven, ring: Keyring) -> Result<Box<dyn Source>> {
     let spec = config.source.clone().ok_or_else(|| {
         Error::new(Kind::Config, "no source of updates is named")
             .hint("set server, registry or layout in update.conf, or give --server, --registry or --layout")
     })?;
     let mut options = HttpOptions::new(system);
-    options.clock_floor_secs = newest.no_earlier_than(0);
+    options.clock_floor_secs = proven.no_earlier_than(0);
     if let SourceSpec::Layout { .. } = spec {
         // What is set for a network must not stand in the way of a stick.
         return source::open_source(spec, &Client::new(options)?, ring);
@@ -139,7 +139,7 @@ pub fn consult(
         trial_pending: situation.trial_pending.as_deref(),
         failed: &situation.failed,
         now_secs: situation.now_secs,
-        newest_release_secs: situation.newest.release_secs,
+        newest_release_secs: situation.proven.release_secs,
         room_bytes: situation.target.room_bytes,
         window: config.window.as_ref(),
         allow_downgrade: overrides.allow_downgrade,
@@ -164,17 +164,27 @@ fn ask(source: &mut dyn Source, ring: &Keyring, store: Option<&Store>) -> Result
     {
         return Ok(seen.artifact);
     }
-    let artifact = loop {
-        match source.resolve(ARCHITECTURE) {
-            // A mirror may have what the first place lacks, or keeps back.
-            Err(e) if e.kind() == Kind::Signature && source.doubt() => note(&format!("{e}; asking the next place")),
-            resolved => break resolved?,
-        }
-    };
+    let artifact = resolve(source)?;
     if let (Some(store), Some(validator)) = (store, source.validator()) {
         store.remember_seen(&Seen { validator, artifact: artifact.clone() });
     }
     Ok(artifact)
+}
+
+/// Asks what is offered, and who signed it: a mirror, where the first place lacks the signature or keeps it back.
+/// Errors: as [`Source::resolve`]; the first place's, if no other had better.
+pub fn resolve(source: &mut dyn Source) -> Result<Artifact> {
+    let mut first = None;
+    loop {
+        match source.resolve(ARCHITECTURE) {
+            Ok(artifact) => return Ok(artifact),
+            Err(e) if e.kind() == Kind::Signature && source.doubt() => {
+                note(&format!("{e}; asking the next place"));
+                first.get_or_insert(e);
+            }
+            Err(e) => return Err(first.unwrap_or(e)),
+        }
+    }
 }
 
 /// Returns the version that runs.
@@ -189,9 +199,9 @@ pub fn running_version(running: &View) -> Result<&str> {
 /// Reads what the gates need, without the lock and without recording anything.
 fn look(system: &System, machine: &Machine<'_>, store: Option<&Store>) -> Result<Situation> {
     let running: Slot = machine.running()?;
-    let (state, mut failed, newest) = match store {
-        Some(store) => (store.state().value, store.failures().value.reasons(), store.newest().value),
-        None => (State::default(), Vec::new(), Newest::default()),
+    let (state, mut failed, proven) = match store {
+        Some(store) => (store.state().value, store.failures().value.reasons(), store.proven().value),
+        None => (State::default(), Vec::new(), Proven::default()),
     };
     let mut trial_pending = None;
     match machine.boot_env(Access::Read).and_then(|env| Ok(env.files.load().usable()?.1)) {
@@ -206,9 +216,9 @@ fn look(system: &System, machine: &Machine<'_>, store: Option<&Store>) -> Result
             }
         }
     }
-    let now_secs = newest.no_earlier_than(system.now_secs());
+    let now_secs = proven.no_earlier_than(system.now_secs());
     let (running, target) = (machine.view(running), machine.view(running.other()));
-    Ok(Situation { running, target, trial_pending, failed, now_secs, newest })
+    Ok(Situation { running, target, trial_pending, failed, now_secs, proven })
 }
 
 fn describe(
@@ -223,6 +233,9 @@ fn describe(
     let (kernel, initramfs) = (human_size(artifact.kernel.size_bytes), human_size(artifact.initramfs.size_bytes));
     say(out, &format!("Offered   {} from {}", printable(&artifact.version), printable(&artifact.source)))?;
     say(out, &format!("          kernel {kernel}, initramfs {initramfs}, {}", artifact.digest))?;
+    if let Some(index) = artifact.index_digest {
+        say(out, &format!("          index {index}"))?;
+    }
     say(out, &format!("Signed    {}", signers(&artifact.signed_by, ring)))?;
     for (name, value) in [("Released", &artifact.release_date), ("Expires ", &artifact.expires)] {
         if let Some(value) = value {
@@ -268,6 +281,7 @@ struct Offered {
     channel: Option<String>,
     architecture: Option<String>,
     manifest_digest: String,
+    index_digest: Option<String>,
     signed_by: Vec<String>,
     source: String,
     size_bytes: u64,
@@ -303,6 +317,7 @@ fn answer(artifact: &Artifact, verdict: &Verdict, situation: &Situation) -> Answ
             channel: text(&artifact.channel),
             architecture: text(&artifact.architecture),
             manifest_digest: artifact.digest.to_string(),
+            index_digest: artifact.index_digest.map(|d| d.to_string()),
             signed_by: artifact.signed_by.iter().map(Digest::to_string).collect(),
             source: printable(&artifact.source),
             size_bytes: artifact.kernel.size_bytes.saturating_add(artifact.initramfs.size_bytes),

@@ -118,6 +118,7 @@ fn record(system: &System, config: &Config, unhealthy: Option<&Error>) -> Result
         None => {
             session.save_boot(Block::confirm)?;
             session.forget_failure()?;
+            session.remember_proof()?;
             if ours {
                 session.state.succeed(now)?;
                 session.note_state();

@@ -22,7 +22,7 @@ use miniserde::Serialize;
 use std::io::Write;
 
 /// Runs the command.
-/// Errors: Slot: the other slot is not whole. Signature: what it holds is revoked. Gate: what it holds failed here before. Boot: GRUB is not proven.
+/// Errors: Slot: the other slot is not whole. Signature: what it holds is revoked, or was never confirmed here and is not trusted. Gate: what it holds failed here before. Boot: GRUB is not proven.
 /// Usage: `--reboot` below a `--root`.
 /// Power cut: before the boot variables are written: as before. After it: the next boot goes to the other
 /// slot, and the next run finds the state behind and follows.
@@ -52,7 +52,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
             demand_proven_bootloader(&session, args.allow_unproven_bootloader)?;
             refuse_known_bad(&session, other, args.retry_failed)?;
             let record = scrub(&session, other)?;
-            refuse_revoked(&session, &record, other)?;
+            refuse_untrusted(&session, &record, other)?;
             session.save_boot(|block| block.activate(other))?;
             session.leave(running, MANUAL)?;
         }
@@ -99,16 +99,23 @@ fn refuse_unloadable(session: &Session<'_>, slot: Slot) -> Result<()> {
     }
 }
 
-/// Refuses to try what the publisher has taken back. What is confirmed already is not held back by it: there would be no way
-/// back at all. Keys that can not be read hold nothing back either: this is a recovery.
-fn refuse_revoked(session: &Session<'_>, record: &Record, slot: Slot) -> Result<()> {
-    match session.keyring() {
-        Ok(ring) => ring.refuse_revoked(&record.digests()).map_err(|e| e.at("go back to", format!("slot {slot}"))),
+/// Refuses to try what the publisher has taken back, and what never proved itself here and is not trusted (any more). What was
+/// confirmed once needs no key that is still trusted: keys change, and this is a recovery. So keys that can not be read hold
+/// nothing back either.
+fn refuse_untrusted(session: &Session<'_>, record: &Record, slot: Slot) -> Result<()> {
+    let ring = match session.keyring() {
+        Ok(ring) => ring,
         Err(e) => {
-            note(&format!("{e}; whether slot {slot} is revoked is not known"));
-            Ok(())
+            note(&format!("{e}; whether slot {slot} is trusted is not known"));
+            return Ok(());
         }
-    }
+    };
+    let is_known = record.manifest_digest.is_none_or(|digest| session.proven.holds(digest));
+    let trusted = match is_known {
+        true => ring.refuse_revoked(&record.digests()),
+        false => ring.still_accepts(&record.signed_by, &record.digests()),
+    };
+    trusted.map_err(|e| e.at("go back to", format!("slot {slot}")))
 }
 
 /// Refuses to try what rolled back before, unless a person insists.

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::grubenv::{Block, BootVars};
 use crate::grubenv_file::Loaded;
-use crate::machine::{ARCHITECTURE, Machine};
+use crate::machine::Machine;
 use crate::oci::digest::Digest;
 use crate::progress::Progress;
 use crate::session::env_remarks;
@@ -22,7 +22,7 @@ use crate::sys::Access;
 use crate::system::System;
 use crate::text::printable;
 use crate::trust::keyring::Keyring;
-use crate::trust::newest::Newest;
+use crate::trust::proven::Proven;
 use miniserde::Serialize;
 use std::io::Write;
 
@@ -76,8 +76,8 @@ fn read(machine: &Machine<'_>, slot: Slot) -> Result<Record> {
 /// Asks the source what it offers, and who signed that. Downloads no file.
 fn ask(system: &System, config: &Config, machine: &Machine<'_>) -> Result<Artifact> {
     let data = machine.data(config.state_file.as_deref(), Access::Read);
-    let newest = data.map_or(Newest::default(), |data| data.store.newest().value);
-    check::open(system, config, &newest, check::keyring(system, config)?)?.resolve(ARCHITECTURE)
+    let proven = data.map_or(Proven::default(), |data| data.store.proven().value);
+    check::resolve(check::open(system, config, &proven, check::keyring(system, config)?)?.as_mut())
 }
 
 /// Says whether a slot holds exactly what a source offers.

@@ -68,6 +68,8 @@ pub struct Entry {
     pub ref_name: Option<String>,
     /// `artifactType` of the manifest, as the index gives it.
     pub artifact_type: Option<String>,
+    /// What a signature states, as the index gives it (cosign's annotation).
+    pub predicate_type: Option<String>,
 }
 
 /// Says which manifest of an index is for this machine.
@@ -139,6 +141,8 @@ struct RawPlatform {
 struct EntryAnnotations {
     #[serde(rename = "org.opencontainers.image.ref.name")]
     ref_name: Field<String>,
+    #[serde(rename = "dev.sigstore.bundle.predicateType")]
+    predicate_type: Field<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -226,7 +230,7 @@ impl RawDescriptor {
         Ok(Descriptor { media_type, digest, size_bytes })
     }
 
-    fn entry(mut self, index: usize) -> Result<Entry> {
+    pub(super) fn entry(mut self, index: usize) -> Result<Entry> {
         let place = format!("manifests[{index}]");
         let platform = match self.platform.take() {
             None => None,
@@ -235,13 +239,16 @@ impl RawDescriptor {
                 os.zip(p.architecture.optional(&format!("{place}.platform.architecture"))?)
             }
         };
-        let ref_name = match self.annotations.take() {
-            None => None,
-            Some(a) => a.ref_name.optional(&format!("{place}: org.opencontainers.image.ref.name"))?,
+        let (ref_name, predicate_type) = match self.annotations.take() {
+            None => (None, None),
+            Some(a) => (
+                a.ref_name.optional(&format!("{place}: org.opencontainers.image.ref.name"))?,
+                a.predicate_type.optional(&format!("{place}: dev.sigstore.bundle.predicateType"))?,
+            ),
         };
         let artifact_type = std::mem::take(&mut self.artifact_type).optional(&format!("{place}.artifactType"))?;
-        let artifact_type = artifact_type.map(|text| plain_type(&text));
-        Ok(Entry { descriptor: self.check(&place)?, platform, ref_name, artifact_type })
+        let artifact_type = artifact_type.map(|text| plain_type(&text)).filter(|text| !text.is_empty());
+        Ok(Entry { descriptor: self.check(&place)?, platform, ref_name, artifact_type, predicate_type })
     }
 }
 

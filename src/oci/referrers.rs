@@ -4,7 +4,7 @@
 //! Must never: take a manifest for a signature of a document that is not its subject.
 
 use super::digest::Digest;
-use super::manifest::{self, Descriptor, Document, Entry, RawDescriptor};
+use super::manifest::{self, Descriptor, Entry, RawDescriptor};
 use crate::error::{Error, Kind, Result};
 use crate::json::{self, Field};
 use crate::trust::bundle;
@@ -18,6 +18,19 @@ pub const MANIFEST_MAX_BYTES: u64 = 64 << 10;
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 
 #[derive(Deserialize)]
+struct RawList {
+    #[serde(rename = "mediaType")]
+    media_type: Field<String>,
+    manifests: Option<Vec<RawDescriptor>>,
+}
+
+#[derive(Deserialize)]
+struct RawAnnotations {
+    #[serde(rename = "dev.sigstore.bundle.predicateType")]
+    predicate_type: Field<String>,
+}
+
+#[derive(Deserialize)]
 struct RawReferrer {
     #[serde(rename = "schemaVersion")]
     schema_version: Field<u64>,
@@ -26,6 +39,7 @@ struct RawReferrer {
     config: Option<RawDescriptor>,
     layers: Option<Vec<RawDescriptor>>,
     subject: Option<RawDescriptor>,
+    annotations: Option<RawAnnotations>,
 }
 
 /// Names the tag that lists a document's referrers where the registry has no API for that.
@@ -39,14 +53,26 @@ pub fn is_tag(tag: &str) -> bool {
     tag.strip_prefix("sha256-").is_some_and(|hex| Digest::parse_hex(hex).is_ok())
 }
 
-/// Reads a list. Returns: what may be the manifest around a bundle.
+/// Reads a list. Returns: what may be the manifest around a bundle, in the order of [`order`]. An entry that makes no
+/// sense is left out: it is no signature that could be read.
 /// Errors: Source: it is no image index.
 pub fn candidates(bytes: &[u8], name: &str) -> Result<Vec<Descriptor>> {
-    match manifest::parse(bytes, Some(INDEX_TYPE), name)? {
-        Document::Index(index) => {
-            Ok(index.into_entries().into_iter().filter(may_hold_bundle).map(|entry| entry.descriptor).collect())
-        }
-        Document::Manifest(_) => Err(Error::new(Kind::Source, "not an image index").at("read", name)),
+    let raw: RawList = json::parse(bytes, name)?;
+    let no_index = || Error::new(Kind::Source, "not an image index").at("read", name);
+    let of_type = raw.media_type.optional("mediaType").ok().flatten();
+    let entries = raw.manifests.filter(|_| of_type.is_none_or(|t| t == INDEX_TYPE)).ok_or_else(no_index)?;
+    let mut entries: Vec<Entry> = entries.into_iter().enumerate().filter_map(|(n, raw)| raw.entry(n).ok()).collect();
+    entries.retain(may_hold_bundle);
+    entries.sort_by_key(order);
+    Ok(entries.into_iter().map(|entry| entry.descriptor).collect())
+}
+
+/// Puts what says to be a signature of an artifact first, and attestations last: a scan each night must not hide it.
+pub fn order(entry: &Entry) -> u8 {
+    match entry.predicate_type.as_deref() {
+        Some(bundle::PREDICATE_TYPE) => 0,
+        None => 1,
+        Some(_) => 2,
     }
 }
 
@@ -84,6 +110,11 @@ pub fn bundle_layer(bytes: &[u8], subject: Digest) -> Result<Option<Descriptor>>
     let of_config = raw.config.and_then(|config| config.media_type.optional("config.mediaType").ok().flatten());
     let kind = raw.artifact_type.optional("artifactType")?.or(of_config);
     if kind.as_deref() != Some(bundle::MEDIA_TYPE) {
+        return Ok(None);
+    }
+    let states =
+        raw.annotations.and_then(|annotations| annotations.predicate_type.optional("annotations").ok().flatten());
+    if states.is_some_and(|states| states != bundle::PREDICATE_TYPE) {
         return Ok(None);
     }
     let mut layers = raw.layers.unwrap_or_default().into_iter();

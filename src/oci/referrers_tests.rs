@@ -28,8 +28,42 @@ fn a_list_is_read_and_what_can_be_no_signature_is_left_out() {
     let list = format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX_TYPE}","manifests":[{}]}}"#, entries.join(","));
     let found: Vec<String> = candidates(list.as_bytes(), "l").unwrap().iter().map(|d| d.digest.to_string()).collect();
     assert_eq!(found, ["bundle", "cosign in a list without API", "says nothing"].map(hex));
-    for bad in ["", "{}", &list.replace("sha256:", "sha1:"), &list.replace("manifests", "layers")] {
+    // One entry that makes no sense to us hides no other.
+    for odd in [
+        entry("x", "").replace("sha256:", "sha512:"),
+        entry("x", "").replace("900", "0"),
+        entry("x", "").replace("\"size\":900", "\"s\":1"),
+        entry("x", r#","artifactType":7"#),
+        "{}".to_owned(),
+    ] {
+        let list = list.replacen('[', &format!("[{odd},"), 1);
+        assert_eq!(candidates(list.as_bytes(), "l").unwrap().len(), 3, "{odd}");
+    }
+    let none = entry("says nothing", r#","artifactType":"""#);
+    assert_eq!(candidates(list.replace(&entry("says nothing", ""), &none).as_bytes(), "l").unwrap().len(), 3);
+    for bad in
+        ["", "{}", &list.replace("manifests", "layers"), &list.replacen("image.index.v1", "image.manifest.v1", 1)]
+    {
         assert_eq!(candidates(bad.as_bytes(), "l").unwrap_err().kind(), Kind::Source, "{bad}");
+    }
+}
+
+#[test]
+fn attestations_come_last() {
+    let states = |kind: &str| format!(r#","annotations":{{"dev.sigstore.bundle.predicateType":"{kind}"}}"#);
+    let entries = [
+        entry("scan", &states("https://cosign.sigstore.dev/attestation/vuln/v1")),
+        entry("unknown", ""),
+        entry("signature", &states(bundle::PREDICATE_TYPE)),
+    ];
+    let list = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+    let found: Vec<String> = candidates(list.as_bytes(), "l").unwrap().iter().map(|d| d.digest.to_string()).collect();
+    assert_eq!(found, ["signature", "unknown", "scan"].map(hex));
+    // And are not fetched, if their manifest says what they are.
+    let subject = Digest::of(b"signed");
+    for (kind, is_wanted) in [(bundle::PREDICATE_TYPE, true), ("https://spdx.dev/Document", false)] {
+        let manifest = manifest("signed").replacen('{', &format!("{{{},", &states(kind)[1..]), 1);
+        assert_eq!(bundle_layer(manifest.as_bytes(), subject).unwrap().is_some(), is_wanted, "{kind}");
     }
 }
 

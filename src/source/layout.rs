@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 
 /// Most tags that an error names.
 const MAX_NAMED: usize = 16;
+/// Most manifests that are read to find the signatures of one: those of all releases lie together here.
+const MAX_MANIFESTS: usize = 1024;
 
 /// One layout.
 pub struct Layout {
@@ -144,7 +146,7 @@ impl Medium {
 
     /// Looks through what refers to a document: what a list under its own tag names, then what stands in the layout's index.
     /// Source: measured: oras 1.3.3 (index), copies of registries without a referrers API (tag).
-    fn look_for_signatures(&self, entries: &[Entry], subject: Digest, tally: &mut Tally<'_>) -> Result<()> {
+    fn look_for_signatures(&self, entries: &[Entry], subject: Digest, tally: &mut Tally<'_>) {
         let (tag, mut known) = (referrers::tag(subject), Vec::new());
         let mut candidates = Vec::new();
         for list in entries.iter().filter(|entry| entry.ref_name.as_deref() == Some(&tag)).take(1) {
@@ -160,9 +162,9 @@ impl Medium {
         }
         let mut loose: Vec<&Entry> = entries.iter().filter(|entry| referrers::may_hold_bundle(entry)).collect();
         // Those that say what they are first; what has a tag is rarely a signature.
-        loose.sort_by_key(|entry| (entry.artifact_type.is_none(), entry.ref_name.is_some()));
+        loose.sort_by_key(|entry| (referrers::order(entry), entry.artifact_type.is_none(), entry.ref_name.is_some()));
         candidates.extend(loose.into_iter().map(|entry| entry.descriptor.clone()));
-        look_at(&candidates, subject, &mut known, tally, &mut |_, descriptor| self.fetch(descriptor))
+        look_at(&candidates, (subject, MAX_MANIFESTS), &mut known, tally, &mut |_, descriptor| self.fetch(descriptor));
     }
 
     fn open_blob(&self, file: &FileRef, from: u64) -> Result<Box<dyn Read>> {
@@ -199,8 +201,10 @@ impl Source for Layout {
         let document = manifest::parse(&bytes, Some(&top.media_type), &name)?;
         drop(bytes);
         let fetch: Fetch = &mut |descriptor| medium.fetch(descriptor);
-        let mut artifact = follow(document, top.digest, architecture, &described, fetch)?;
-        prove(&mut artifact, &ring, &mut |subject, tally| medium.look_for_signatures(&entries, subject, tally))?;
+        let (mut artifact, is_stated) = follow(document, top.digest, architecture, &described, fetch)?;
+        prove(&mut artifact, is_stated, &ring, &mut |subject, tally| {
+            medium.look_for_signatures(&entries, subject, tally)
+        })?;
         Ok(artifact)
     }
 

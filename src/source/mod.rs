@@ -210,8 +210,15 @@ const MAX_DOCUMENTS: usize = 16;
 
 /// Follows an index or a manifest to the artifact for one architecture.
 /// Input: `document`: parsed from bytes that hash to `digest`; `name`: the source, for people.
+/// Returns: whether the manifest itself says what architecture it is for, as well.
 /// Errors: as [`Source::resolve`].
-fn follow(document: Document, digest: Digest, architecture: &str, name: &str, fetch: Fetch) -> Result<Artifact> {
+fn follow(
+    document: Document,
+    digest: Digest,
+    architecture: &str,
+    name: &str,
+    fetch: Fetch,
+) -> Result<(Artifact, bool)> {
     let index = match document {
         Document::Manifest(m) => return artifact(m, digest, None, None, name),
         Document::Index(index) => index,
@@ -282,12 +289,13 @@ fn artifact(
     index_digest: Option<Digest>,
     platform: Option<&str>,
     name: &str,
-) -> Result<Artifact> {
+) -> Result<(Artifact, bool)> {
     let (meta, kernel, initramfs) = manifest.into_parts()?;
+    let is_stated = meta.architecture.is_some();
     let version = check_version(meta.version, "io.kubesolo.os.version")
         .map_err(|e| e.at("read", format_args!("manifest {digest}")))?;
     let blob = |d: Descriptor| FileRef { size_bytes: d.size_bytes, sha256: d.digest, place: Place::Blob };
-    Ok(Artifact {
+    let artifact = Artifact {
         version,
         channel: meta.channel.map(kept),
         architecture: meta.architecture.or(platform.map(str::to_owned)).map(kept),
@@ -301,7 +309,8 @@ fn artifact(
         source: name.to_owned(),
         kernel: blob(kernel),
         initramfs: blob(initramfs),
-    })
+    };
+    Ok((artifact, is_stated))
 }
 
 /// Holds the length that a source announces, if it does, against what was said of a file.

@@ -3,7 +3,7 @@
 //! A tag is resolved once; everything after that goes by digest. Must never: use a document whose bytes
 //! do not hash to the digest that was asked for, or ask for a blob just to learn about it.
 
-use super::signatures::{Piece, look_at, prove};
+use super::signatures::{FetchPiece, MAX_CANDIDATES, Piece, look_at, prove};
 use super::{Artifact, Fetch, FileRef, PlainHttp, Source, bounded, check_bytes, check_length, follow};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Body, Client, Document};
@@ -84,7 +84,7 @@ impl Registry {
     /// Looks through what refers to a document: as the API lists it, then as the tag does, which registries without the API
     /// have, and those that had none when it was signed.
     /// Source: distribution-spec 1.1, "Listing Referrers" and "Referrers Tag Schema".
-    fn look_for_signatures(&self, subject: Digest, tally: &mut Tally<'_>) -> Result<()> {
+    fn look_for_signatures(&self, client: &Client, subject: Digest, tally: &mut Tally<'_>) {
         let api = self.url("referrers", &subject.to_string()).with_query(&[("artifactType", bundle::MEDIA_TYPE)]);
         let tag = self.url("manifests", &referrers::tag(subject));
         let mut known = Vec::new();
@@ -92,47 +92,40 @@ impl Registry {
             let mut next = Some(list);
             for _ in 0..MAX_PAGES {
                 let Some(url) = next.take().filter(|_| tally.wants_more()) else { break };
-                match self.page(&url) {
+                match Registry::page(client, &url) {
                     Ok(None) => {}
                     Ok(Some((candidates, link))) => {
-                        next = link;
-                        look_at(&candidates, subject, &mut known, tally, &mut |piece, of| self.fetch_piece(piece, of))?;
+                        let fetch: FetchPiece = &mut |piece, of| self.fetch_piece(client, piece, of);
+                        look_at(&candidates, (subject, MAX_CANDIDATES), &mut known, tally, fetch);
+                        next = link.and_then(|link| link.map_err(|e| tally.pass_over(&e)).ok());
                     }
-                    Err(e) if e.kind() == Kind::Network => return Err(e),
+                    Err(e) if e.kind() == Kind::Network => tally.postpone(e),
                     Err(e) => tally.pass_over(&e),
                 }
             }
         }
-        Ok(())
     }
 
-    /// Fetches one page of a list. Returns: `None`: there is no such list here; else the next page too.
-    fn page(&self, url: &Url) -> Result<Option<(Vec<Descriptor>, Option<Url>)>> {
-        self.client.document_if_there(url, referrers::INDEX_TYPE, LIST_MAX_BYTES, &mut |document| {
+    /// Fetches one page of a list. Returns: `None`: there is no such list here.
+    fn page(client: &Client, url: &Url) -> Result<Option<Page>> {
+        client.document_if_there(url, referrers::INDEX_TYPE, LIST_MAX_BYTES, &mut |document| {
             // Some servers have a page for whatever is asked.
             let Some(document) = document.filter(|d| check_type(d, referrers::INDEX_TYPE).is_ok()) else {
                 return Ok(None);
             };
             let candidates = referrers::candidates(&document.body, &url.to_string())?;
             let next = document.link.as_deref().and_then(referrers::next_page);
-            let next = next.map(|link| document.final_url.join(&link)).transpose()?;
-            match next {
-                Some(next) if next.origin() != document.final_url.origin() => {
-                    let why = format!("the next page is said to be at {}", next.host());
-                    Err(Error::new(Kind::Source, why).at("list", url))
-                }
-                next => Ok(Some((candidates, next))),
-            }
+            Ok(Some((candidates, next.map(|link| next_url(&document.final_url, &link)))))
         })
     }
 
-    fn fetch_piece(&self, piece: Piece, of: &Descriptor) -> Result<Vec<u8>> {
+    fn fetch_piece(&self, client: &Client, piece: Piece, of: &Descriptor) -> Result<Vec<u8>> {
         let (kind, accept) = match piece {
             Piece::Manifest => ("manifests", ACCEPT),
             Piece::Bundle => ("blobs", "*/*"),
         };
         let url = self.url(kind, &of.digest.to_string());
-        self.client.document_if_there(&url, accept, of.size_bytes, &mut |document| {
+        client.document_if_there(&url, accept, of.size_bytes, &mut |document| {
             let document = document.ok_or_else(|| Error::new(Kind::Source, "it is not there").at("fetch", &url))?;
             check_bytes(&document.body, of).map_err(|e| e.at("fetch", &url))?;
             Ok(document.body)
@@ -140,7 +133,22 @@ impl Registry {
     }
 }
 
-/// Longest page of a list of referrers, in bytes: some 3000 entries.
+/// What may be signatures, and where there is more, if that may be asked for.
+type Page = (Vec<Descriptor>, Option<Result<Url>>);
+
+/// Errors: Source: it is no URL, or of another server.
+fn next_url(page: &Url, link: &str) -> Result<Url> {
+    let next = page.join(link)?;
+    match next.origin() == page.origin() {
+        true => Ok(next),
+        false => {
+            let why = format!("the next page is said to be at {}, another server", next.host());
+            Err(Error::new(Kind::Source, why).at("list", page))
+        }
+    }
+}
+
+/// Longest page of a list of referrers, in bytes; as JSON, it may have some 1000 entries.
 const LIST_MAX_BYTES: u64 = 1 << 20;
 /// Most pages that are read of one list.
 const MAX_PAGES: usize = 16;
@@ -177,8 +185,12 @@ impl Source for Registry {
         let (document, digest) = self.top()?;
         self.top = Some(digest);
         let fetch: Fetch = &mut |descriptor| self.fetch(descriptor);
-        let mut artifact = follow(document, digest, architecture, &name, fetch)?;
-        prove(&mut artifact, &self.ring, &mut |subject, tally| self.look_for_signatures(subject, tally))?;
+        let (mut artifact, is_stated) = follow(document, digest, architecture, &name, fetch)?;
+        // However many there are to look at: all of it within the time of one document.
+        let client = self.client.with_one_limit();
+        prove(&mut artifact, is_stated, &self.ring, &mut |subject, tally| {
+            self.look_for_signatures(&client, subject, tally)
+        })?;
         Ok(artifact)
     }
 

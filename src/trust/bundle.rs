@@ -17,7 +17,9 @@ pub const MAX_BYTES: u64 = 64 << 10;
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 /// What `cosign sign` states: "this is signed". Attestations (an SBOM, a scan) state other things.
-const PREDICATE_TYPE: &str = "https://sigstore.dev/cosign/sign/v1";
+pub const PREDICATE_TYPE: &str = "https://sigstore.dev/cosign/sign/v1";
+/// Most characters of a wrong text that are shown.
+const MAX_SHOWN: usize = 100;
 /// Most signatures in one envelope, and most subjects in one statement.
 const MAX_PARTS: usize = 16;
 
@@ -98,7 +100,7 @@ fn unproven(error: Error) -> Error {
 fn equals(field: Field<String>, name: &str, want: &str) -> Result<()> {
     match field.need(name).map_err(unproven)? {
         text if text == want => Ok(()),
-        text => Err(fail(format!("'{name}' is {text}, not {want}"))),
+        text => Err(fail(format!("'{name}' is {}, not {want}", text.chars().take(MAX_SHOWN).collect::<String>()))),
     }
 }
 

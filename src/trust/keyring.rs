@@ -8,6 +8,7 @@ use super::keys::Key;
 use crate::atomic::read_bounded;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::digest::Digest;
+use crate::sys;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -93,8 +94,11 @@ impl Keyring {
         let good = self.trusted().count();
         let bad = self.faults.first().map_or(String::new(), |e| format!(": {e}"));
         match (good, self.threshold) {
-            (0, _) => Err(Error::new(Kind::Config, format!("none of the installed keys is good and not revoked{bad}"))
-                .hint("nothing can be verified until one is")),
+            (0, _) => {
+                let keys: Vec<String> = self.keys.iter().map(|key| format!("; {}", self.name(key.id))).collect();
+                let why = format!("none of the installed keys is good and not revoked{bad}{}", keys.concat());
+                Err(Error::new(Kind::Config, why).hint("nothing can be verified until one is"))
+            }
             (good, threshold) if good < threshold => {
                 let why = format!("{good} good keys are installed, and signature_threshold is {threshold}{bad}");
                 Err(Error::new(Kind::Config, why).hint("no artifact can be signed by so many"))
@@ -165,7 +169,8 @@ impl Keyring {
         }
     }
 
-    fn trusted(&self) -> impl Iterator<Item = &Key> {
+    /// Returns the keys whose signatures count.
+    pub fn trusted(&self) -> impl Iterator<Item = &Key> {
         self.keys.iter().filter(|key| !self.is_revoked(key.id))
     }
 }
@@ -178,7 +183,11 @@ fn is_key(path: &Path) -> bool {
 fn check_safe(path: &Path, meta: &fs::Metadata, is_kind: bool, kind: &str) -> Result<()> {
     let fail = |why: String| Err(Error::new(Kind::Config, why).at("trust", path.display()));
     match meta.mode() & WRITABLE_BY_OTHERS {
+        _ if meta.is_symlink() => fail("a symbolic link, which is not followed: copy the file".into()),
         _ if !is_kind => fail(format!("not a {kind}")),
+        _ if meta.uid() != 0 && meta.uid() != sys::user() => {
+            fail(format!("it belongs to user {}, who could change it", meta.uid())).map_err(|e| e.hint("chown root"))
+        }
         0 => Ok(()),
         _ => {
             let mode = meta.mode() & 0o777;
@@ -191,7 +200,8 @@ fn check_safe(path: &Path, meta: &fs::Metadata, is_kind: bool, kind: &str) -> Re
 fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     let context = |result: io::Result<Vec<PathBuf>>| result.io(Kind::Config, "list", dir.display());
     let meta = match fs::metadata(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // A link that leads nowhere is not "nothing": what it leads to may not be mounted.
+        Err(e) if e.kind() == io::ErrorKind::NotFound && dir.symlink_metadata().is_err() => return Ok(Vec::new()),
         Err(e) => return context(Err(e)),
         Ok(meta) => meta,
     };
@@ -231,7 +241,10 @@ fn revoked_lines(text: &str) -> Result<Vec<Digest>> {
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.split('#').next().unwrap_or_default().trim();
         if !line.is_empty() {
-            let bad = |e: Error| Error::new(Kind::Config, format!("line {number}: {e}"));
+            let bad = |e: Error| {
+                Error::new(Kind::Config, format!("line {number}: {e}"))
+                    .hint("a line is sha256: and 64 hex digits, as `check` shows them")
+            };
             digests.push(Digest::parse(line).map_err(bad)?);
         }
     }

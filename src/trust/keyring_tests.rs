@@ -82,7 +82,11 @@ fn a_key_file_that_is_no_good_is_not_trusted_and_stops_nothing() {
     machine.put(".hidden.pub", b"x");
     machine.put("README", b"x");
     let ring = machine.load(1).unwrap();
-    assert_eq!((ring.keys().len(), ring.faults().len()), (1, 3), "{:?}", ring.faults());
+    let private = pair(machine.made.path(), "secret", P256).0;
+    machine.put("secret.pub", &fs::read(private).unwrap());
+    let faults = machine.load(1).unwrap().faults().iter().map(|e| format!("{e}\n")).collect::<String>();
+    assert_eq!((ring.keys().len(), ring.faults().len()), (1, 3), "{faults}");
+    assert!(faults.contains("a PRIVATE key") && faults.contains("a symbolic link"), "{faults}");
 }
 
 #[test]
@@ -98,6 +102,36 @@ fn what_others_may_write_is_not_read() {
         }
         machine.mode(name, good);
     }
+}
+
+#[test]
+fn what_belongs_to_another_user_is_not_trusted() {
+    if sys::user() != 0 {
+        return; // Only root can give a file away.
+    }
+    let machine = Machine::new();
+    machine.install("one", P256);
+    machine.put("revoked/list", b"");
+    let give = |name: &str, user| std::os::unix::fs::chown(machine.path(name), Some(user), None).unwrap();
+    give("one.pub", 65534);
+    assert!(machine.load(1).unwrap().faults()[0].to_string().contains("belongs to user 65534"));
+    give("one.pub", 0);
+    for name in [".", "revoked", "revoked/list"] {
+        give(name, 65534);
+        refused(machine.load(1), Kind::Config, "belongs to user 65534");
+        give(name, 0);
+    }
+    assert!(machine.load(1).unwrap().demands_signatures().unwrap());
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_not_nothing() {
+    let machine = Machine::new();
+    symlink("/nowhere/at/all", machine.path("revoked")).unwrap();
+    refused(machine.load(1), Kind::Config, "revoked");
+    let keys = machine.path("keys");
+    symlink("/nowhere/at/all", &keys).unwrap();
+    refused(Keyring::load(&keys, SignaturePolicy::Off, 1), Kind::Config, "keys");
 }
 
 #[test]
@@ -130,7 +164,7 @@ fn what_is_revoked_is_refused_and_a_broken_list_is_no_list() {
     fs::rename(machine.path("two.pub"), machine.path("revoked/two.pub")).unwrap();
     let ring = machine.load(1).unwrap();
     assert!(ring.is_revoked(two));
-    refused(ring.demands_signatures(), Kind::Config, "none of the installed keys is good and not revoked");
+    refused(ring.demands_signatures(), Kind::Config, "none of the installed keys is good and not revoked; sha256:");
     for bad in [&b"sha256:12\n"[..], b"\xff", one.hex().as_bytes(), b"-----BEGIN PUBLIC KEY-----"] {
         machine.put("revoked/2027", bad);
         refused(machine.load(1), Kind::Config, "2027");

@@ -65,7 +65,10 @@ impl Key {
         let text = String::from_utf8_lossy(pem).replace("\r\n", "\n");
         let text = text.trim_end_matches('\n');
         let body = text.strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(END));
-        let body = body.ok_or_else(|| bad("it is not one public key in PEM").hint(hint))?;
+        let body = body.ok_or_else(|| match text.contains("PRIVATE KEY") {
+            true => bad("it is a PRIVATE key, which has no place on this machine: whoever reads it can sign"),
+            false => bad("it is not one public key in PEM, with nothing before, after or between").hint(hint),
+        })?;
         let der = base64::decode(&body.replace('\n', "")).filter(|der| lines(der) == body);
         let der = der.ok_or_else(|| bad("malformed PEM").hint(hint))?;
         let (algorithm, point) = match (der.strip_prefix(ED25519_PREFIX), der.strip_prefix(P256_PREFIX)) {

@@ -96,7 +96,7 @@ fn other_keys_are_refused_by_name() {
         (p384, "neither"),
         (rsa, "neither"),
         (short, "neither"),
-        (private, "not one public key"),
+        (private, "a PRIVATE key"),
         (two, "malformed PEM"),
         (cut, "not one public key"),
         (b"".to_vec(), "not one public key"),

@@ -5,5 +5,5 @@
 pub mod bundle;
 pub mod keyring;
 pub mod keys;
-pub mod newest;
+pub mod proven;
 pub mod verify;

@@ -11,8 +11,9 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::digest::Digest;
 use crate::text::hex;
 
-/// Most candidates that are looked at for one artifact: each costs two requests.
-pub const MAX_CANDIDATES: usize = 32;
+/// Most candidates that are looked at once enough keys have signed: another trusted key may have signed as well, and then
+/// it does not matter if the first one is revoked before the artifact is activated.
+const MAX_EXTRA: usize = 4;
 /// Most signatures in a detached file.
 const MAX_DETACHED: usize = 16;
 /// Longest detached file that is read, in bytes.
@@ -32,24 +33,41 @@ enum Blame {
 pub struct Tally<'a> {
     ring: &'a Keyring,
     by: Vec<Digest>,
-    looked_at: usize,
+    extra: usize,
+    limit: Option<usize>,
     blame: Option<(Blame, String)>,
+    postponed: Option<Error>,
 }
 
 impl<'a> Tally<'a> {
     /// Begins with nothing signed.
     pub fn new(ring: &'a Keyring) -> Tally<'a> {
-        Tally { ring, by: Vec::new(), looked_at: 0, blame: None }
+        Tally { ring, by: Vec::new(), extra: 0, limit: None, blame: None, postponed: None }
     }
 
-    /// Says whether another candidate is to be looked at: there are not enough keys yet, nor too many candidates.
+    /// Says whether enough keys have signed.
+    pub fn is_enough(&self) -> bool {
+        self.by.len() >= self.ring.threshold()
+    }
+
+    /// Says whether another candidate is to be looked at.
     pub fn wants_more(&self) -> bool {
-        self.by.len() < self.ring.threshold() && self.looked_at < MAX_CANDIDATES
+        !self.is_enough() || (self.by.len() < self.ring.trusted().count() && self.extra < MAX_EXTRA)
     }
 
     /// Counts a candidate that is about to be fetched.
     pub fn begin(&mut self) {
-        self.looked_at += 1;
+        self.extra += usize::from(self.is_enough());
+    }
+
+    /// Notes that there are more candidates than are looked at. Input: how many were.
+    pub fn cut_short(&mut self, limit: usize) {
+        self.limit = Some(limit);
+    }
+
+    /// Notes that a candidate, or a list of them, can not be had now: it may have been the good one.
+    pub fn postpone(&mut self, why: Error) {
+        self.postponed.get_or_insert(why);
     }
 
     /// Notes that a candidate, or a list of them, is of no use.
@@ -96,11 +114,16 @@ impl<'a> Tally<'a> {
 
     /// Returns the keys that have signed it.
     /// Input: `what`: the artifact, for people.
-    /// Errors: Signature: fewer than it takes; the best of the reasons is named.
+    /// Errors: Signature: fewer than it takes; the best of the reasons is named. Network: nothing speaks against it but that
+    /// something could not be had.
     pub fn finish(self, what: &str) -> Result<Vec<Digest>> {
         let need = self.ring.threshold();
-        if self.by.len() >= need {
+        if self.is_enough() {
             return Ok(self.by);
+        }
+        let is_known = self.blame.as_ref().is_some_and(|(blame, _)| *blame > Blame::Unreadable);
+        if let Some(postponed) = self.postponed.filter(|_| !is_known) {
+            return Err(postponed);
         }
         let reason = self.blame.map(|(_, why)| why);
         let names: Vec<String> = self.by.iter().map(|id| self.ring.name(*id)).collect();
@@ -112,8 +135,8 @@ impl<'a> Tally<'a> {
         if let (false, Some(reason)) = (names.is_empty(), &reason) {
             why.push_str(&format!("; {reason}"));
         }
-        if self.looked_at == MAX_CANDIDATES {
-            why.push_str(&format!("; the first {MAX_CANDIDATES} candidates were looked at"));
+        if let Some(limit) = self.limit {
+            why.push_str(&format!("; the first {limit} candidates were looked at"));
         }
         let hint = "the publisher signs with `cosign sign --key` (P-256) or scripts/sign.sh";
         Err(Error::new(Kind::Signature, why).at("verify", what).hint(hint))

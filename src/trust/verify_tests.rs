@@ -127,14 +127,60 @@ fn the_best_reason_is_named() {
         with_good.push(&good);
         assert_eq!(verdict(&trusting, subject, &with_good).unwrap(), [one.key.id]);
     }
-    let many = vec![&by_other[..]; MAX_CANDIDATES];
-    refused(verdict(&trusting, subject, &many), "the first 32 candidates");
     let mut tally = Tally::new(&trusting);
-    (0..MAX_CANDIDATES).for_each(|_| {
-        assert!(tally.wants_more());
+    tally.cut_short(128);
+    refused(tally.finish("it"), "the first 128 candidates");
+}
+
+#[test]
+fn once_enough_have_signed_a_few_more_are_looked_at() {
+    let (one, two, three) = (Signer::new(P256), Signer::new(ED25519), Signer::new(P256));
+    let subject = Digest::of(b"manifest");
+    let by = |signer: &Signer| bundle(&statement(subject), &[signer], &signer.hint());
+    let trusting = ring(1, &[&one, &two, &three], &[&three]);
+    let mut tally = Tally::new(&trusting);
+    let take = |tally: &mut Tally<'_>, bundle: &[u8]| {
         tally.begin();
-    });
+        tally.take_bundle(bundle, subject);
+    };
+    assert!(tally.wants_more() && !tally.is_enough());
+    take(&mut tally, &by(&one));
+    // The second key, if it is not far; then everybody who counts has signed.
+    for _ in 0..MAX_EXTRA - 1 {
+        take(&mut tally, b"{}");
+        assert!(tally.wants_more() && tally.is_enough());
+    }
+    take(&mut tally, &by(&two));
     assert!(!tally.wants_more());
+    assert_eq!(tally.finish("it").unwrap(), [one.key.id, two.key.id]);
+    let mut tally = Tally::new(&trusting);
+    take(&mut tally, &by(&two));
+    (0..MAX_EXTRA).for_each(|_| take(&mut tally, b"{}"));
+    assert!(!tally.wants_more());
+}
+
+#[test]
+fn what_can_not_be_had_is_the_error_unless_something_speaks_against_the_artifact() {
+    let (one, other) = (Signer::new(P256), Signer::new(P256));
+    let subject = Digest::of(b"manifest");
+    let trusting = ring(1, &[&one], &[]);
+    let lost = || Error::new(Kind::Network, "connection lost");
+    for (bundle, kind) in [
+        (None, Kind::Network),
+        (Some(b"{}".to_vec()), Kind::Network),
+        (Some(bundle(&statement(subject), &[&other], "")), Kind::Signature),
+    ] {
+        let mut tally = Tally::new(&trusting);
+        tally.postpone(lost());
+        tally.postpone(Error::new(Kind::Network, "another"));
+        bundle.iter().for_each(|bundle| tally.take_bundle(bundle, subject));
+        let e = tally.finish("it").unwrap_err();
+        assert!(e.kind() == kind && (kind == Kind::Signature || e.to_string().contains("lost")), "{e}");
+    }
+    let mut tally = Tally::new(&trusting);
+    tally.postpone(lost());
+    tally.take_bundle(&bundle(&statement(subject), &[&one], ""), subject);
+    assert_eq!(tally.finish("it").unwrap(), [one.key.id]);
 }
 
 /// Every bit of a bundle: of payload and signature it is refused, anywhere else it makes nothing else accepted.

@@ -7,9 +7,11 @@ use crate::credentials::check_private;
 use crate::crypto;
 use crate::error::{Error, IoContext, Kind, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::time_provider::TimeProvider;
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -94,12 +96,9 @@ impl Trust {
         let clock = FloorClock { now: self.now.clone(), floor_secs: self.floor_secs };
         let internal = |e: &dyn fmt::Display| Error::new(Kind::Internal, e.to_string()).at("set up", "TLS");
         let provider = Arc::new(crypto::provider());
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), provider.clone()).build();
-        let verifier = ClockedVerifier {
-            inner: verifier.map_err(|e| internal(&e))?,
-            now: self.now.clone(),
-            floor: self.floor_secs,
-        };
+        let algorithms = provider.signature_verification_algorithms;
+        let roots = self.roots()?;
+        let verifier = ClockedVerifier { roots, algorithms, now: self.now.clone(), floor_secs: self.floor_secs };
         let config = ClientConfig::builder_with_details(provider, Arc::new(clock))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|e| internal(&e))?
@@ -241,9 +240,10 @@ pub(crate) fn advice(error: &rustls::Error) -> &'static str {
 /// by the clock. So a floor that is wrong (a release with a date in the future) costs nobody the way to the next update, and
 /// nothing is taken that the machine's own clock would not take.
 struct ClockedVerifier {
-    inner: Arc<WebPkiServerVerifier>,
+    roots: RootCertStore,
+    algorithms: WebPkiSupportedAlgorithms,
     now: Clock,
-    floor: u64,
+    floor_secs: u64,
 }
 
 impl ServerCertVerifier for ClockedVerifier {
@@ -252,18 +252,23 @@ impl ServerCertVerifier for ClockedVerifier {
         certificate: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        ocsp: &[u8],
+        _ocsp: &[u8],
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
         use rustls::CertificateError::{Expired, ExpiredContext};
-        let at = |time| self.inner.verify_server_cert(certificate, chain, name, ocsp, time);
+        let parsed = ParsedCertificate::try_from(certificate)?;
+        let at =
+            |time| verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, chain, time, self.algorithms.all);
         let clock = (self.now)();
-        match at(now) {
-            Err(rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. })) if clock < self.floor => {
+        let signed = match at(now) {
+            Err(rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. })) if clock < self.floor_secs => {
                 at(UnixTime::since_unix_epoch(Duration::from_secs(clock)))
             }
-            verified => verified,
-        }
+            signed => signed,
+        };
+        signed?;
+        verify_server_name(&parsed, name)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -272,7 +277,7 @@ impl ServerCertVerifier for ClockedVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -281,11 +286,11 @@ impl ServerCertVerifier for ClockedVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 

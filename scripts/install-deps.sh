@@ -28,7 +28,7 @@ Installs what is missing for each GROUP, and is silent and quick where nothing i
 
   build   static release binaries (Rust with musl, zig as C compiler and linker)
   lint    rustfmt, clippy, shellcheck
-  test    disk, GRUB, registry, proxy and emulation tools of the integration tests
+  test    disk, GRUB, registry, signing, proxy and emulation tools of the integration tests
   vm      QEMU, firmware and GRUB of the boot tests; kernel and busybox of both architectures
   demo    disk and GRUB tools of the demonstration
   bench   test, and GNU time
@@ -78,6 +78,9 @@ python_venv_fits() { /usr/bin/python3 -c 'import venv, ensurepip' >/dev/null 2>&
 oras_fits() { oras version 2>/dev/null | awk -v min="$ORAS_MIN" '
     $1 == "Version:" { split($2, v, "."); split(min, m, "."); ok = v[1] > m[1] || (v[1] == m[1] && v[2] >= m[2]) }
     END { exit !ok }'; }
+# Debian's says no version. Version 3 is the first that signs this way unasked; what version 2 writes, the agent does
+# not read.
+cosign_fits() { cosign sign --help 2>/dev/null | grep -q -e '--use-signing-config=true'; }
 ferro_fits() {
     [ -x "$TOOLS/bin/ferro-oci-server" ] &&
         grep -q "^\"ferro-oci-server $FERRO_VERSION " "$TOOLS/ferro/.crates.toml" 2>/dev/null
@@ -133,6 +136,8 @@ need_test() {
     have cargo || add cargo-web cargo
     need curl curl
     need jq jq
+    # Of Debian's python3: another one in PATH does not see its packages.
+    need_file /usr/lib/python3/dist-packages/cryptography/__init__.py python3-cryptography
     need strace strace
     need qemu-aarch64-static qemu-user-static
     need_file /etc/ssl/certs/ca-certificates.crt ca-certificates
@@ -353,15 +358,16 @@ install_vm() {
     done
 }
 
-install_oras() {
-    if oras_fits; then return; fi
-    say "oras $ORAS_MIN or later is missing: Debian sid's package, into .tools/oras"
+# install_sid PROGRAM MINIMUM PROJECT
+install_sid() {
+    if "$1_fits"; then return; fi
+    say "$1 $2 or later is missing: Debian sid's package, into .tools/$1"
     if [ "$DRY_RUN" = yes ]; then return; fi
-    if fetch_deb sid oras && oras_fits; then
-        say "installed $(oras version | sed -n 's/^Version: */oras /p') in .tools/bin"
+    if fetch_deb sid "$1" && "$1_fits"; then
+        say "installed $1 in .tools/bin"
     else
-        lacking "oras $ORAS_MIN or later" \
-            "Get it from the release page of the ORAS project and put it in PATH or in .tools/bin."
+        lacking "$1 $2 or later" \
+            "Get it from the release page of the $3 project and put it in PATH or in .tools/bin."
     fi
 }
 
@@ -406,7 +412,11 @@ main() {
         case $group in
             build) check_rust; install_zig ;;
             lint) rustup_components ;;
-            test | bench) install_oras; install_ferro ;;
+            test | bench)
+                install_sid oras "$ORAS_MIN" ORAS
+                install_sid cosign 3 sigstore
+                install_ferro
+                ;;
             vm) install_vm ;;
         esac
     done

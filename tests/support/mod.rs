@@ -19,6 +19,7 @@ pub mod registry;
 pub mod relay;
 pub mod release;
 pub mod root;
+pub mod signing;
 pub mod site;
 pub mod token_server;
 pub mod trial;

@@ -1,0 +1,578 @@
+#!/bin/sh
+# Signs an update: in a registry, in an OCI image layout, or a latest.json.
+#
+# Makes what `cosign sign --key` makes, with openssl alone, and for Ed25519 keys as well. Must never: show a private
+# key or a passphrase in a list of processes, publish a signature that does not verify, or sign a release whose date
+# would shut machines out of the releases after it.
+set -eu
+
+BUNDLE_TYPE=application/vnd.dev.sigstore.bundle.v0.3+json
+PAYLOAD_TYPE=application/vnd.in-toto+json
+STATEMENT_TYPE=https://in-toto.io/Statement/v1
+PREDICATE_TYPE=https://sigstore.dev/cosign/sign/v1
+MANIFEST_TYPE=application/vnd.oci.image.manifest.v1+json
+EMPTY_TYPE=application/vnd.oci.empty.v1+json
+# Of the two bytes {}.
+EMPTY_HEX=44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a
+# What stands before the bytes of a key, in hexadecimal: the one encoding of each kind that machines take.
+ED25519_PREFIX=302a300506032b6570032100
+P256_PREFIX=3059301306072a8648ce3d020106082a8648ce3d03010703420004
+# Machines read no longer bundle.
+MAX_BUNDLE_BYTES=65536
+DAY_SECS=86400
+
+PASSPHRASE=
+PLAIN_HTTP=
+RECURSIVE=no
+DRY_RUN=no
+MODE=
+TARGET=
+LAYOUT=
+REPOSITORY=
+DIGEST=
+OUT=
+KEYS=0
+WORK=
+PARTIAL=
+
+usage() {
+    cat <<USAGE
+Usage: scripts/sign.sh --key KEY [--key KEY]... [OPTION]... REGISTRY/REPO:TAG | REGISTRY/REPO@sha256:HEX
+       scripts/sign.sh --key KEY [--key KEY]... [OPTION]... --layout DIR[:TAG]
+       scripts/sign.sh --key KEY [--key KEY]... [OPTION]... --latest FILE
+       scripts/sign.sh --key KEY [OPTION]... --bundle OUT --digest sha256:HEX
+
+Signs a release with each KEY (a private key in PEM, Ed25519 or ECDSA P-256: scripts/keygen.sh makes
+one) and prints the digest of each manifest signed, or the file written. A tag is resolved once.
+
+  REGISTRY/REPO...         attaches a sigstore bundle to the manifest or index, as cosign does; oras
+                           does the transport, with the credentials of \`oras login\`
+  --layout DIR[:TAG]       the same in an OCI image layout, so that signatures travel on the stick;
+                           without a TAG: latest, or else the only one there is
+  --latest FILE            writes FILE.sig, one line of base64 for each KEY, over FILE's exact bytes;
+                           what FILE.sig held before goes, unless these keys have signed already
+  --bundle OUT --digest D  writes the bundle to the file OUT and nothing else; there is no manifest to
+                           look at, so that nobody checks the release's dates
+  --recursive              signs each manifest of an index as well
+  --passphrase-file FILE   its first line opens the KEYs that are encrypted
+  --plain-http             the registry has no TLS
+  --dry-run                check everything, say what would be signed, write nothing
+  -h, --help               this text
+
+What a KEY has signed already is not signed again. A release is refused whose date (release_date) is
+more than a day ahead, since a machine that has seen a date takes no older one ever again, and one
+that is expired. A registry without the referrers API keeps signatures in a tag (sha256-HEX) that is
+read and written back: there, two that sign the same thing at the same time may lose one.
+USAGE
+}
+
+say() { printf 'sign: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+cleanup() {
+    [ -z "$WORK" ] || rm -rf "$WORK"
+    [ -z "$PARTIAL" ] || rm -f "$PARTIAL"
+}
+
+# hash FILE: sets HEX. An assignment of its own, so that a file that cannot be read ends the run.
+hash() {
+    HEX=$(sha256sum <"$1")
+    HEX=${HEX%% *}
+}
+
+size() { wc -c <"$1"; }
+
+# is_digest TEXT
+is_digest() { [ "${#1}" -eq 71 ] && printf '%s\n' "$1" | grep -qxE 'sha256:[0-9a-f]{64}'; }
+
+# replace SOURCE TARGET: through a temporary name, durable before it counts.
+replace() {
+    PARTIAL=$(dirname -- "$2")/.publish.$$
+    cp -- "$1" "$PARTIAL" || die "cannot write $PARTIAL"
+    sync -- "$PARTIAL"
+    cmp -s -- "$1" "$PARTIAL" || die "$PARTIAL does not keep what is written to it"
+    mv -fT -- "$PARTIAL" "$2"
+    PARTIAL=
+}
+
+# --- keys
+
+# kind_name PUBLIC_KEY: in a few words.
+kind_name() {
+    openssl pkey -pubin -in "$1" -noout -text 2>/dev/null | awk '
+        NR == 1 { bits = $0; sub(/:? *Public-Key:? */, "", bits) }
+        NR == 1 && /^[A-Z0-9]+ Public-Key/ { kind = $1 }
+        /^Modulus/ { kind = "RSA" }
+        /^NIST CURVE: / { kind = "ECDSA " $3 }
+        /^ASN1 OID: / && kind == "" { kind = "ECDSA " $3 }
+        END { print (kind == "" ? "of another kind" : kind) (bits == "" || kind == bits ? "" : " " bits) }'
+}
+
+# add_key FILE: makes its public parts in WORK, and a line in WORK/keys.
+add_key() {
+    [ -f "$1" ] || die "$1 is not a file"
+    if grep -q -e 'SIGSTORE PRIVATE KEY-----' -- "$1"; then
+        die "$1 is encrypted the way of cosign, which openssl can not read: sign with cosign sign --key $1," \
+            "or make a key with scripts/keygen.sh"
+    fi
+    grep -q -e '^-----BEGIN .*PRIVATE KEY-----' -- "$1" || die "$1 is not a private key in PEM"
+    if [ -z "$PASSPHRASE" ] && grep -q -e ENCRYPTED -- "$1"; then
+        die "$1 is encrypted: give the file with its passphrase as --passphrase-file"
+    fi
+    case $(stat -L -c %A -- "$1") in
+        ????------*) ;;
+        *) say "warning: others than its owner may read $1 (chmod 600 $1)" ;;
+    esac
+    number=$((KEYS + 1))
+    # A key may ask for its points to be compressed, and machines take only the other form.
+    openssl pkey -in "$1" ${PASSPHRASE:+-passin "file:$PASSPHRASE"} -pubout -ec_conv_form uncompressed \
+        -out "$WORK/$number.pub" 2>"$WORK/said" ||
+        openssl pkey -in "$1" ${PASSPHRASE:+-passin "file:$PASSPHRASE"} -pubout -out "$WORK/$number.pub" 2>"$WORK/said" ||
+        { tail -n 1 "$WORK/said" >&2; die "openssl can not read the key $1: damaged, or another passphrase"; }
+    openssl pkey -pubin -in "$WORK/$number.pub" -outform DER -out "$WORK/$number.der"
+    case $(od -An -v -tx1 "$WORK/$number.der" | tr -d ' \n') in
+        "$ED25519_PREFIX"*) kind=Ed25519 ;;
+        "$P256_PREFIX"*) kind=P-256 ;;
+        *) die "$1 is neither an Ed25519 nor an ECDSA P-256 key, but $(kind_name "$WORK/$number.pub"): machines take" \
+            "no other; make one with scripts/keygen.sh NAME" ;;
+    esac
+    hash "$WORK/$number.der"
+    if grep -q -e " $HEX " "$WORK/keys"; then die "the key $1 (sha256:$HEX) is given twice"; fi
+    KEYS=$number
+    printf '%s %s %s %s\n' "$number" "$kind" "$HEX" "$1" >>"$WORK/keys"
+}
+
+# sign_bytes KIND KEY FILE SIGNATURE
+sign_bytes() {
+    case $1 in
+        Ed25519) set -- pkeyutl -sign -rawin -inkey "$2" -in "$3" -out "$4" ;;
+        P-256) set -- dgst -sha256 -sign "$2" -out "$4" "$3" ;;
+    esac
+    command=$1
+    shift
+    openssl "$command" ${PASSPHRASE:+-passin "file:$PASSPHRASE"} "$@" >"$WORK/said" 2>&1 ||
+        { tail -n 2 "$WORK/said" >&2; die "openssl could not sign"; }
+}
+
+# verifies KIND PUBLIC_KEY FILE SIGNATURE
+verifies() {
+    case $1 in
+        Ed25519) openssl pkeyutl -verify -rawin -pubin -inkey "$2" -in "$3" -sigfile "$4" ;;
+        P-256) openssl dgst -sha256 -verify "$2" -signature "$4" "$3" ;;
+    esac >/dev/null 2>&1
+}
+
+# --- dates
+
+# moment WHERE NAME VALUE: sets SECS.
+moment() {
+    shape='[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})'
+    SECS=-1
+    if printf '%s\n' "$3" | grep -qxE "$shape"; then SECS=$(date -d "$3" +%s 2>/dev/null) || SECS=-1; fi
+    [ "$SECS" -ge 0 ] ||
+        die "$1: $2 is '$3', which is no RFC 3339 time such as 2026-01-31T12:00:00Z: publish it anew"
+}
+
+# check_dates WHERE: of the lines "NAME VALUE" in WORK/dates.
+check_dates() {
+    now=$(date +%s)
+    while IFS= read -r line; do
+        name=${line%% *} value=${line#* }
+        moment "$1" "$name" "$value"
+        case $name in
+            *release_date)
+                [ "$SECS" -le $((now + DAY_SECS)) ] ||
+                    die "$1: $name is $value, more than a day ahead (now: $(date -u +%Y-%m-%dT%H:%M:%SZ)), and will not" \
+                        "be signed: a machine that has seen a date never takes an older release again, so that until" \
+                        "then no other release would reach it; publish it with the date of today"
+                ;;
+            *expires)
+                [ "$SECS" -gt "$now" ] ||
+                    die "$1: $name is $value, which is past: no machine would take it; publish it anew"
+                ;;
+        esac
+    done <"$WORK/dates"
+}
+
+# --- documents
+
+# registry ARGUMENT...: what oras says is heard only when it fails.
+registry() {
+    oras "$@" ${PLAIN_HTTP:+--plain-http} 2>"$WORK/said" || { tail -n 5 "$WORK/said" >&2; return 1; }
+}
+
+# obtain manifest|blob DIGEST FILE: proven by the digest; fails where it can not be had.
+obtain() {
+    is_digest "$2" || return 1
+    if [ -n "$LAYOUT" ]; then
+        cp -- "$LAYOUT/blobs/sha256/${2#sha256:}" "$3" 2>/dev/null || return 1
+    else
+        registry "$1" fetch --output "$3" "$REPOSITORY@$2" >/dev/null || return 1
+    fi
+    hash "$3"
+    [ "sha256:$HEX" = "$2" ]
+}
+
+# resolve: sets DIGEST.
+resolve() {
+    if [ -n "$DIGEST" ]; then return; fi
+    if [ -z "$LAYOUT" ]; then
+        DIGEST=$(registry resolve "$REPOSITORY:$TAG") || die "cannot resolve $REPOSITORY:$TAG"
+        return
+    fi
+    # As machines choose.
+    DIGEST=$(jq -r --arg tag "$TAG" '[.manifests[] | {tag: .annotations["org.opencontainers.image.ref.name"]?, digest}
+            | select(.tag != null)]
+        | if $tag != "" then map(select(.tag == $tag))
+          elif any(.tag == "latest") then map(select(.tag == "latest")) else . end
+        | [.[].digest] | unique | join(" ")' "$LAYOUT/index.json" 2>/dev/null) || die "cannot read $LAYOUT/index.json"
+    case $DIGEST in
+        '') die "$LAYOUT has nothing tagged${TAG:+ $TAG}: name what to sign as $LAYOUT:TAG or $LAYOUT@sha256:HEX" ;;
+        *' '*) die "$LAYOUT has several things${TAG:+ tagged $TAG}: name one as $LAYOUT:TAG or $LAYOUT@sha256:HEX" ;;
+    esac
+}
+
+# read_release: lists in WORK/digests what is to be signed; checks the dates of all of it.
+read_release() {
+    printf '%s\n' "$DIGEST" >"$WORK/digests"
+    obtain manifest "$DIGEST" "$WORK/top" || die "cannot read $DIGEST from ${LAYOUT:-$REPOSITORY}"
+    look_at "$DIGEST" "$WORK/top"
+    jq -r '.manifests[]?.digest' "$WORK/top" | sort -u >"$WORK/entries"
+    while read -r digest <&3; do
+        obtain manifest "$digest" "$WORK/entry" || die "the index names $digest, which ${LAYOUT:-$REPOSITORY} does not have"
+        if jq -e 'has("manifests")' "$WORK/entry" >/dev/null; then die "$digest is an index within an index: no release"; fi
+        look_at "$digest" "$WORK/entry"
+        if [ "$RECURSIVE" = yes ]; then printf '%s\n' "$digest" >>"$WORK/digests"; fi
+    done 3<"$WORK/entries"
+}
+
+# look_at DIGEST FILE: whether it is a manifest or an index, and its dates.
+look_at() {
+    jq -e 'type == "object" and .schemaVersion == 2 and (has("manifests") or has("layers"))
+        and (has("subject") | not)' "$2" >/dev/null 2>&1 ||
+        die "$1 is neither an image manifest nor an index (of a release, which has no subject)"
+    jq -r '(.annotations // {}) | to_entries[] | select(.key == ("io.kubesolo.os.release_date", "io.kubesolo.os.expires"))
+        | "\(.key) \(.value | tostring | gsub("[[:cntrl:]]"; "?"))"' "$2" >"$WORK/dates" || die "$1: its annotations are not text"
+    check_dates "$1"
+}
+
+# --- bundles
+
+# encode FILE OUT: what a DSSE signature of this payload is over.
+encode() {
+    {
+        printf 'DSSEv1 %d %s %d ' "${#PAYLOAD_TYPE}" "$PAYLOAD_TYPE" "$(size "$1")"
+        cat -- "$1"
+    } >"$2"
+}
+
+# proves BUNDLE DIGEST KIND PUBLIC_KEY: this key has signed this digest in it.
+proves() {
+    jq -e --arg type "$BUNDLE_TYPE" --arg payload "$PAYLOAD_TYPE" \
+        '.mediaType == $type and .dsseEnvelope.payloadType == $payload' "$1" >/dev/null 2>&1 || return 1
+    jq -j '.dsseEnvelope.payload' "$1" 2>/dev/null | base64 -d >"$WORK/theirs" 2>/dev/null || return 1
+    jq -e --arg type "$STATEMENT_TYPE" --arg predicate "$PREDICATE_TYPE" --arg hex "${2#sha256:}" \
+        '._type == $type and .predicateType == $predicate and any(.subject[]; .digest.sha256 == $hex)' \
+        "$WORK/theirs" >/dev/null 2>&1 || return 1
+    encode "$WORK/theirs" "$WORK/encoded"
+    jq -r '.dsseEnvelope.signatures[].sig' "$1" >"$WORK/signatures" 2>/dev/null || return 1
+    while read -r line; do
+        printf '%s' "$line" | base64 -d >"$WORK/one" 2>/dev/null || continue
+        if verifies "$3" "$4" "$WORK/encoded" "$WORK/one"; then return 0; fi
+    done <"$WORK/signatures"
+    return 1
+}
+
+# make_bundle DIGEST KIND HEX KEY PUBLIC_KEY: writes WORK/bundle.
+make_bundle() {
+    jq -cnj --arg type "$STATEMENT_TYPE" --arg hex "${1#sha256:}" --arg predicate "$PREDICATE_TYPE" \
+        '{_type: $type, subject: [{digest: {sha256: $hex}, annotations: {}}], predicateType: $predicate, predicate: {}}' \
+        >"$WORK/statement"
+    encode "$WORK/statement" "$WORK/message"
+    sign_bytes "$2" "$4" "$WORK/message" "$WORK/signature"
+    hint=$(openssl dgst -sha256 -binary "${5%.pub}.der" | base64 -w 0)
+    payload=$(base64 -w 0 "$WORK/statement")
+    signature=$(base64 -w 0 "$WORK/signature")
+    jq -cnj --arg type "$BUNDLE_TYPE" --arg hint "$hint" --arg payload "$payload" --arg payload_type "$PAYLOAD_TYPE" \
+        --arg signature "$signature" \
+        '{mediaType: $type, verificationMaterial: {publicKey: {hint: $hint}},
+          dsseEnvelope: {payload: $payload, payloadType: $payload_type, signatures: [{sig: $signature}]}}' >"$WORK/bundle"
+    proves "$WORK/bundle" "$1" "$2" "$5" || die "what $4 signs does not verify with its public key: nothing was published"
+}
+
+# referrers DIGEST: lists the digests of what names it as its subject.
+referrers() {
+    if [ -z "$LAYOUT" ]; then
+        registry discover --format json --depth 1 "$REPOSITORY@$1" >"$WORK/found" ||
+            die "cannot list what is attached to $REPOSITORY@$1"
+        jq -r '.referrers[]?.digest' "$WORK/found"
+        return
+    fi
+    jq -r --arg type "$MANIFEST_TYPE" '.manifests[] | select(.mediaType == $type) | .digest' "$LAYOUT/index.json" |
+        sort -u >"$WORK/found"
+    while read -r found; do
+        if obtain manifest "$found" "$WORK/candidate" &&
+            jq -e --arg subject "$1" '.subject.digest == $subject' "$WORK/candidate" >/dev/null 2>&1; then
+            printf '%s\n' "$found"
+        fi
+    done <"$WORK/found"
+}
+
+# attached_bundles DIGEST: fetches them, and lists the files in WORK/bundles. One that can not be read proves nothing.
+attached_bundles() {
+    referrers "$1" >"$WORK/referrers"
+    : >"$WORK/bundles"
+    count=0
+    while read -r referrer <&4; do
+        # By the layer: what lists of referrers say of cosign's signatures differs between registries.
+        if obtain manifest "$referrer" "$WORK/referrer" &&
+            blob=$(jq -er --arg type "$BUNDLE_TYPE" --argjson max "$MAX_BUNDLE_BYTES" \
+                '.layers[0] | select(.mediaType == $type and .size <= $max) | .digest' "$WORK/referrer" 2>/dev/null) &&
+            obtain blob "$blob" "$WORK/bundle.$count"; then
+            printf '%s\n' "$WORK/bundle.$count" >>"$WORK/bundles"
+            count=$((count + 1))
+        fi
+    done 4<"$WORK/referrers"
+}
+
+# already_signed DIGEST KIND PUBLIC_KEY
+already_signed() {
+    while read -r file <&4; do
+        if proves "$file" "$1" "$2" "$3"; then return 0; fi
+    done 4<"$WORK/bundles"
+    return 1
+}
+
+# store_blob FILE TYPE: into the registry or the layout; sets DESCRIPTOR.
+store_blob() {
+    hash "$1"
+    DESCRIPTOR=$(jq -cn --arg type "$2" --arg digest "sha256:$HEX" --argjson size "$(size "$1")" \
+        '{mediaType: $type, digest: $digest, size: $size}')
+    if [ -n "$LAYOUT" ]; then
+        replace "$1" "$LAYOUT/blobs/sha256/$HEX"
+    elif [ "$2" = "$MANIFEST_TYPE" ]; then
+        # This also keeps the referrers tag where the registry has no referrers API.
+        registry manifest push --media-type "$2" "$REPOSITORY@sha256:$HEX" "$1" >/dev/null ||
+            die "cannot push the signature's manifest to $REPOSITORY"
+    else
+        # oras takes a colon in a file name for the start of a media type.
+        (cd "$WORK" && registry blob push --media-type "$2" "$REPOSITORY@sha256:$HEX" "${1##*/}" >/dev/null) ||
+            die "cannot push the signature to $REPOSITORY"
+    fi
+}
+
+# attach DIGEST SUBJECT_FILE: WORK/bundle, in the shape of cosign's.
+attach() {
+    printf '{}' >"$WORK/empty"
+    store_blob "$WORK/empty" "$EMPTY_TYPE"
+    store_blob "$WORK/bundle" "$BUNDLE_TYPE"
+    jq -cj --arg type "$MANIFEST_TYPE" --arg bundle "$BUNDLE_TYPE" --arg empty "$EMPTY_TYPE" \
+        --arg empty_digest "sha256:$EMPTY_HEX" --argjson layer "$DESCRIPTOR" --arg digest "$1" \
+        --argjson size "$(size "$2")" --arg predicate "$PREDICATE_TYPE" --arg now "$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
+        '{schemaVersion: 2, mediaType: $type, artifactType: $bundle,
+          config: {mediaType: $empty, digest: $empty_digest, size: 2, artifactType: $bundle}, layers: [$layer],
+          subject: {mediaType: (.mediaType // (if has("manifests") then "application/vnd.oci.image.index.v1+json" else $type end)),
+              digest: $digest, size: $size},
+          annotations: {"dev.sigstore.bundle.content": "dsse-envelope",
+              "dev.sigstore.bundle.predicateType": $predicate, "org.opencontainers.image.created": $now}}' \
+        "$2" >"$WORK/manifest"
+    store_blob "$WORK/manifest" "$MANIFEST_TYPE"
+    if [ -n "$LAYOUT" ]; then
+        sync -f -- "$LAYOUT"
+        jq --argjson entry "$DESCRIPTOR" --slurpfile manifest "$WORK/manifest" \
+            '.manifests += [$entry + ($manifest[0] | {artifactType, annotations})]' "$LAYOUT/index.json" >"$WORK/index"
+        replace "$WORK/index" "$LAYOUT/index.json"
+        sync -f -- "$LAYOUT"
+    fi
+}
+
+# --- what is signed
+
+# Two at once would each write an index.json without the other's entry; publish-layout.sh takes the same lock.
+open_layout() {
+    LAYOUT=$TARGET TAG=
+    if [ ! -d "$LAYOUT" ]; then
+        case $TARGET in
+            *@sha256:*) LAYOUT=${TARGET%@*} DIGEST=${TARGET##*@} ;;
+            *:*) LAYOUT=${TARGET%:*} TAG=${TARGET##*:} ;;
+        esac
+    fi
+    [ -z "$DIGEST" ] || is_digest "$DIGEST" || die "$DIGEST is not a digest (sha256: and 64 lower-case hexadecimal digits)"
+    if ! [ -f "$LAYOUT/oci-layout" ] || ! jq -e '.manifests | type == "array"' "$LAYOUT/index.json" >/dev/null 2>&1; then
+        die "$LAYOUT is not an OCI image layout (a directory with oci-layout and index.json)"
+    fi
+    if [ "$DRY_RUN" = no ]; then
+        exec 9<"$LAYOUT"
+        flock -n 9 || die "another run writes into $LAYOUT"
+        rm -f -- "$LAYOUT"/.publish.* "$LAYOUT"/blobs/sha256/.publish.*
+    fi
+}
+
+open_registry() {
+    name=${TARGET%%@*}
+    TAG=
+    case ${name##*/} in *:*) TAG=${name##*:} name=${name%:*} ;; esac
+    case $TARGET in *@*) DIGEST=${TARGET#*@} ;; esac
+    REPOSITORY=$name
+    case $REPOSITORY in
+        -* | /* | */) die "'$TARGET' is not REGISTRY/REPO:TAG or REGISTRY/REPO@sha256:HEX" ;;
+        */*) ;;
+        *) die "'$TARGET' is not REGISTRY/REPO:TAG or REGISTRY/REPO@sha256:HEX" ;;
+    esac
+    [ -n "$TAG$DIGEST" ] || die "$TARGET names neither tag nor digest: nothing is signed that is not named"
+    [ -z "$DIGEST" ] || is_digest "$DIGEST" || die "$DIGEST is not a digest (sha256: and 64 lower-case hexadecimal digits)"
+}
+
+sign_release() {
+    resolve
+    read_release
+    while read -r digest <&5; do
+        obtain manifest "$digest" "$WORK/subject" || die "cannot read $digest from ${LAYOUT:-$REPOSITORY}"
+        attached_bundles "$digest"
+        while read -r number kind hex path <&3; do
+            if already_signed "$digest" "$kind" "$WORK/$number.pub"; then
+                say "$digest: already signed by sha256:$hex ($kind, $path)"
+                continue
+            fi
+            make_bundle "$digest" "$kind" "$hex" "$path" "$WORK/$number.pub"
+            if [ "$DRY_RUN" = yes ]; then
+                say "$digest: dry run: not signed; it would be by sha256:$hex ($kind, $path)"
+            else
+                attach "$digest" "$WORK/subject"
+                say "$digest: signed by sha256:$hex ($kind, $path)"
+            fi
+        done 3<"$WORK/keys"
+        printf '%s\n' "$digest"
+    done 5<"$WORK/digests"
+}
+
+sign_latest() {
+    [ -f "$TARGET" ] || die "$TARGET is not a file"
+    cp -- "$TARGET" "$WORK/latest"
+    jq -e 'type == "object" and (has("version") or has("artifacts"))' "$WORK/latest" >/dev/null 2>&1 ||
+        die "$TARGET is not a latest.json: no object with version or artifacts"
+    jq -r '., .artifacts[]? | {release_date, expires} | to_entries[] | select(.value != null)
+        | "\(.key) \(.value | tostring | gsub("[[:cntrl:]]"; "?"))"' "$WORK/latest" >"$WORK/dates" ||
+        die "$TARGET: its artifacts are not objects"
+    check_dates "$TARGET"
+    : >"$WORK/lines"
+    is_new=no
+    while read -r number kind hex path <&3; do
+        if kept_line "$TARGET.sig" "$kind" "$WORK/$number.pub"; then
+            say "$TARGET: already signed by sha256:$hex ($kind, $path)"
+        else
+            is_new=yes
+            sign_bytes "$kind" "$path" "$WORK/latest" "$WORK/signature"
+            verifies "$kind" "$WORK/$number.pub" "$WORK/latest" "$WORK/signature" ||
+                die "what $path signs does not verify with its public key: nothing was written"
+            printf '%s\n' "$(base64 -w 0 "$WORK/signature")" >>"$WORK/lines"
+            say "$TARGET: signature by sha256:$hex ($kind, $path)"
+        fi
+    done 3<"$WORK/keys"
+    cmp -s -- "$WORK/latest" "$TARGET" || die "$TARGET changed while it was signed: nothing was written; start again"
+    if [ "$DRY_RUN" = yes ]; then
+        say "dry run: nothing was written; it would be $TARGET.sig"
+    elif [ "$is_new" = yes ] || ! cmp -s -- "$WORK/lines" "$TARGET.sig"; then
+        replace "$WORK/lines" "$TARGET.sig"
+    fi
+    printf '%s\n' "$TARGET.sig"
+}
+
+# kept_line FILE KIND PUBLIC_KEY: puts this key's valid line in FILE, if there is one, into WORK/lines.
+kept_line() {
+    [ -f "$1" ] || return 1
+    while read -r line; do
+        printf '%s' "$line" | base64 -d >"$WORK/one" 2>/dev/null || continue
+        if verifies "$2" "$3" "$WORK/latest" "$WORK/one"; then
+            printf '%s\n' "$line" >>"$WORK/lines"
+            return 0
+        fi
+    done <"$1"
+    return 1
+}
+
+sign_bundle() {
+    read -r number kind hex path <"$WORK/keys"
+    make_bundle "$DIGEST" "$kind" "$hex" "$path" "$WORK/$number.pub"
+    if [ "$DRY_RUN" = yes ]; then
+        say "dry run: nothing was written; it would be $OUT, by sha256:$hex ($kind, $path)"
+    else
+        replace "$WORK/bundle" "$OUT"
+        say "$OUT: $DIGEST signed by sha256:$hex ($kind, $path)"
+    fi
+    printf '%s\n' "$OUT"
+}
+
+# choose MODE TARGET
+choose() {
+    [ -z "$MODE" ] || die "one thing to sign only: $TARGET or $2"
+    MODE=$1 TARGET=$2
+}
+
+check() {
+    [ -n "$MODE" ] || { usage >&2; die "nothing to sign is named"; }
+    [ -s "$WORK/given" ] || die "--key is missing"
+    [ "$MODE" = bundle ] || [ -z "$DIGEST" ] || die "--digest belongs to --bundle"
+    case $RECURSIVE$MODE in yeslatest | yesbundle) die "--recursive is for a registry or a layout" ;; esac
+    case $MODE in
+        bundle) is_digest "$DIGEST" || die "--bundle needs --digest sha256:HEX (64 lower-case hexadecimal digits)" ;;
+        registry) command -v oras >/dev/null || die "oras is missing: scripts/install-deps.sh test brings it" ;;
+    esac
+    for tool in jq openssl flock sha256sum; do
+        command -v "$tool" >/dev/null || die "$tool is missing: install the package that has it (Debian: jq, openssl," \
+            "util-linux, coreutils)"
+    done
+    if [ -n "$PASSPHRASE" ]; then
+        # It is read more than once.
+        [ -f "$PASSPHRASE" ] || die "--passphrase-file $PASSPHRASE is not a file"
+        [ -n "$(head -n 1 -- "$PASSPHRASE")" ] || die "--passphrase-file $PASSPHRASE: its first line is empty"
+    fi
+}
+
+main() {
+    LC_ALL=C
+    export LC_ALL
+    # Machines, or a web server, have to read what this writes.
+    umask 022
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    WORK=$(mktemp -d)
+    : >"$WORK/given"
+    : >"$WORK/keys"
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --plain-http) PLAIN_HTTP=yes; shift; continue ;;
+            --recursive) RECURSIVE=yes; shift; continue ;;
+            --dry-run) DRY_RUN=yes; shift; continue ;;
+            --key | --passphrase-file | --layout | --latest | --bundle | --digest) [ $# -ge 2 ] || die "$1 needs a value" ;;
+            -*) usage >&2; die "unknown option: $1" ;;
+            *) choose registry "$1"; shift; continue ;;
+        esac
+        case $1 in
+            --key)
+                case $2 in *'
+'*) die "--key: a newline in a file name" ;; esac
+                printf '%s\n' "$2" >>"$WORK/given"
+                ;;
+            --passphrase-file) PASSPHRASE=$2 ;;
+            --layout) choose layout "${2%/}" ;;
+            --latest) choose latest "$2" ;;
+            --bundle) choose bundle "$2"; OUT=$2 ;;
+            --digest) DIGEST=$2 ;;
+        esac
+        shift 2
+    done
+    check
+    while IFS= read -r key <&3; do add_key "$key"; done 3<"$WORK/given"
+    [ "$MODE" != bundle ] || [ "$KEYS" -eq 1 ] || die "--bundle takes one --key: a bundle names one key"
+    case $MODE in
+        registry) open_registry; sign_release ;;
+        layout) open_layout; sign_release ;;
+        latest) sign_latest ;;
+        bundle) sign_bundle ;;
+    esac
+}
+
+main "$@"

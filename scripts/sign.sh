@@ -154,12 +154,13 @@ sign_bytes() {
         { tail -n 2 "$WORK/said" >&2; die "openssl could not sign"; }
 }
 
-# verifies KIND PUBLIC_KEY FILE SIGNATURE
+# verifies KIND PUBLIC_KEY FILE SIGNATURE. Not with `openssl dgst`, which reads the first 72 bytes of a signature only,
+# and would so take what machines refuse.
 verifies() {
-    case $1 in
-        Ed25519) openssl pkeyutl -verify -rawin -pubin -inkey "$2" -in "$3" -sigfile "$4" ;;
-        P-256) openssl dgst -sha256 -verify "$2" -signature "$4" "$3" ;;
-    esac >/dev/null 2>&1
+    digest_option=
+    if [ "$1" = P-256 ]; then digest_option=sha256; fi
+    openssl pkeyutl -verify -rawin ${digest_option:+-digest "$digest_option"} -pubin -inkey "$2" -in "$3" \
+        -sigfile "$4" >/dev/null 2>&1
 }
 
 # --- dates

@@ -20,6 +20,7 @@ pub mod relay;
 pub mod release;
 pub mod root;
 pub mod signing;
+pub mod signing_checks;
 pub mod site;
 pub mod token_server;
 pub mod trial;

@@ -100,16 +100,12 @@ impl KeyPair {
         fs::write(&file, message).unwrap();
         fs::write(&signature_file, signature).unwrap();
         let mut verify = command("openssl");
-        match self.is_ed25519 {
-            true => {
-                verify.args(["pkeyutl", "-verify", "-rawin", "-pubin", "-inkey"]).arg(&self.public);
-                verify.arg("-in").arg(&file).arg("-sigfile").arg(&signature_file)
-            }
-            false => {
-                verify.args(["dgst", "-sha256", "-verify"]).arg(&self.public);
-                verify.arg("-signature").arg(&signature_file).arg(&file)
-            }
-        };
+        // `openssl dgst` would read the first 72 bytes of a signature only.
+        verify.args(["pkeyutl", "-verify", "-rawin", "-pubin", "-inkey"]).arg(&self.public);
+        if !self.is_ed25519 {
+            verify.args(["-digest", "sha256"]);
+        }
+        verify.arg("-in").arg(&file).arg("-sigfile").arg(&signature_file);
         verify.output().unwrap().status.success()
     }
 }

@@ -87,7 +87,7 @@ impl Publisher {
 
     /// Publishes a version whose image brings these keys as a tag of that name, signed by these keys, and names it `latest`.
     fn publish(&mut self, version: &str, day: u32, image: Image, signers: &[&str]) {
-        let release = Release::new(version).with(DATES, &format!("2026-10-{day:02}T00:00:00Z"));
+        let release = Release::new(version).with(DATES, &format!("2025-10-{day:02}T00:00:00Z"));
         release.publish(self.dir.path(), Target::Registry, &format!("{}/os", self.registry.host()), version);
         self.images.insert(version.to_string(), image);
         self.sign(version, signers);
@@ -333,7 +333,7 @@ fn going_back_brings_back_the_older_keys() {
     machine.agent(&["check"]).expect(0, &["4.1.0", &old]);
     // What does not come back is the date: a release from before the newest one that was taken is a replay.
     publisher.publish("4.0.1", 3, Image::with(&["old"]), &["old"]);
-    machine.refuses("4.0.1", 4, &["it was released at 2026-10-03T00:00:00Z", "2026-10-04T00:00:00Z"]);
+    machine.refuses("4.0.1", 4, &["it was released at 2025-10-03T00:00:00Z", "2025-10-04T00:00:00Z"]);
     // Revoked by hand until the next good release runs.
     machine.revoke(&old);
     machine.refuses("4.1.0", 5, &[&old, "revoked"]);
@@ -484,7 +484,7 @@ fn what_the_agent_remembers_is_no_proof() {
     assert!(machine.disk.bytes(machine.other()) == before, "the slot was written");
     // verified.json: while it is there, a release from before is a replay; without it, the version alone decides.
     publisher.publish("4.0.0", 5, image, &["key"]);
-    machine.refuses("latest", 4, &["released at 2026-10-05T00:00:00Z", "2026-10-09T00:00:00Z was taken before"]);
+    machine.refuses("latest", 4, &["released at 2025-10-05T00:00:00Z", "2025-10-09T00:00:00Z was taken before"]);
     fs::remove_file(update.join("verified.json")).unwrap();
     machine.agent(&["check"]).expect(0, &["4.0.0"]);
     fs::write(update.join("verified.json"), "{").unwrap();
@@ -598,7 +598,7 @@ fn a_source_that_stands_still_is_noticed_when_its_release_expires() {
         return;
     }
     let publisher = Publisher::new(&["key"]);
-    let same = Release::new("1.0.0").with("io.kubesolo.os.expires", "2026-11-01T00:00:00Z");
+    let same = Release::new("1.0.0").with("io.kubesolo.os.expires", "2025-11-01T00:00:00Z");
     same.publish(publisher.dir.path(), Target::Registry, &format!("{}/os", publisher.registry.host()), "latest");
     sign_blindly(&publisher, "latest", "key");
     let machine = Member::born(&publisher, &Image::with(&["key"]));

@@ -179,6 +179,16 @@ fn date_of(text: &str, field: &str) -> Result<u64> {
     parse_rfc3339(text).map_err(|e| Error::new(Kind::Source, format!("'{field}': {e}")))
 }
 
+/// Says that a source offers what runs, although that has expired: it stands still, or is held back.
+/// Errors: Source: the date is none.
+pub fn stands_still(artifact: &Artifact, verdict: &Verdict, now_secs: u64) -> Result<Option<String>> {
+    let Some(expires) = artifact.expires.as_deref().filter(|_| *verdict == Verdict::UpToDate) else { return Ok(None) };
+    let is_past = date_of(expires, "expires")? <= now_secs;
+    let expires = printable(expires);
+    Ok(is_past
+        .then(|| format!("what runs expired at {expires}, and nothing newer is offered: is the source held back?")))
+}
+
 fn judge_place_and_time(artifact: &Artifact, facts: &Facts<'_>, refuse: &mut dyn FnMut(Gate, String)) {
     if let Some(why) = facts.trial_pending {
         refuse(Gate::TrialPending, why.to_string());

@@ -173,3 +173,14 @@ fn an_older_release_than_the_newest_that_was_taken_is_a_replay() {
     let e = judge(&released("in spring"), &facts()).unwrap_err();
     assert!(e.kind() == Kind::Source && e.to_string().contains("release_date"), "{e}");
 }
+
+#[test]
+fn a_source_that_stands_still_is_noticed_when_its_release_expires() {
+    let same = |expires: Option<&str>| Artifact { expires: expires.map(str::to_owned), ..artifact() };
+    let said = |artifact: &Artifact, verdict: &Verdict| stands_still(artifact, verdict, NOW).unwrap();
+    assert!(said(&same(Some("2026-11-22T20:00:00Z")), &Verdict::UpToDate).unwrap().contains("2026-11-22T20:00:00Z"));
+    assert_eq!(said(&same(Some("2026-11-22T20:00:01Z")), &Verdict::UpToDate), None);
+    assert_eq!(said(&same(Some("2026-11-22T20:00:00Z")), &Verdict::Take), None);
+    assert_eq!(said(&same(None), &Verdict::UpToDate), None);
+    assert_eq!(stands_still(&same(Some("soon")), &Verdict::UpToDate, NOW).unwrap_err().kind(), Kind::Source);
+}

@@ -492,7 +492,6 @@ fn what_the_agent_remembers_is_no_proof() {
 }
 
 #[test]
-#[ignore = "defect: a slot's record does not have the digest of the index, so that revoking that stops nothing staged"]
 fn a_revoked_index_is_revoked_in_a_slot_as_well() {
     if !ready() {
         return;
@@ -517,7 +516,6 @@ fn a_revoked_index_is_revoked_in_a_slot_as_well() {
 }
 
 #[test]
-#[ignore = "defect: `activate` says of an activated slot whose key is revoked that it only waits for the restart (exit 3)"]
 fn activate_says_that_the_activated_slot_is_not_trusted_any_more() {
     if !ready() {
         return;
@@ -531,7 +529,6 @@ fn activate_says_that_the_activated_slot_is_not_trusted_any_more() {
 }
 
 #[test]
-#[ignore = "defect: where only the manifest is signed, an index that nobody signed says for which architecture it is"]
 fn an_unsigned_index_gives_no_architecture() {
     if !ready() {
         return;
@@ -568,7 +565,6 @@ fn an_unsigned_index_gives_no_architecture() {
 }
 
 #[test]
-#[ignore = "defect: a date up to ten years ahead is believed, and then every TLS certificate has expired"]
 fn a_release_from_the_future_does_not_end_tls() {
     if !ready() {
         return;
@@ -579,8 +575,12 @@ fn a_release_from_the_future_does_not_end_tls() {
     let future = Release::new("1.5.0").with(DATES, "2034-10-01T00:00:00Z");
     future.publish(dir, Target::Registry, &format!("{}/os", publisher.registry.host()), "future");
     sign_blindly(&publisher, "future", "key");
-    let machine = Member::born(&publisher, &Image::with(&["key"]));
-    machine.agent(&["apply", "--tag", "future"]);
+    publisher.images.insert("1.5.0".into(), Image::with(&["key"]));
+    let mut machine = Member::born(&publisher, &Image::with(&["key"]));
+    machine.agent(&["apply", "--tag", "future"]).expect(0, &["1.5.0 is staged"]);
+    machine.restart_into(&publisher, "1.5.0");
+    let proven = fs::read_to_string(machine.root.path("var/lib/kubesolo/update/proven.json")).unwrap();
+    assert!(proven.contains("2034-10-01"), "the date counts: {proven}");
     let ca = Ca::new(dir, "ca");
     let server = ca.issue("server", "IP:127.0.0.1", &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
     let registry = Registry::start(dir, Some(&server));
@@ -592,7 +592,6 @@ fn a_release_from_the_future_does_not_end_tls() {
 }
 
 #[test]
-#[ignore = "defect: a source that stands still at the running version is 'up to date' for ever, whatever `expires` says"]
 fn a_source_that_stands_still_is_noticed_when_its_release_expires() {
     if !ready() {
         return;
@@ -608,7 +607,6 @@ fn a_source_that_stands_still_is_noticed_when_its_release_expires() {
 }
 
 #[test]
-#[ignore = "defect: a `revoked` that is a link to nothing counts as an empty list"]
 fn a_list_of_what_is_revoked_that_can_not_be_found_is_no_empty_list() {
     if !ready() {
         return;

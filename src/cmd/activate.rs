@@ -14,6 +14,7 @@ use crate::slot::{Record, Slot};
 use crate::state::Phase;
 use crate::system::System;
 use crate::text::printable;
+use crate::trust::keyring::Keyring;
 use crate::version::Version;
 use miniserde::Serialize;
 use std::io::Write;
@@ -93,6 +94,9 @@ pub fn activate(session: &mut Session<'_>, allow_unproven_bootloader: bool) -> R
     ring.demands_signatures()?;
     if let Some(why) = session.pending_trial() {
         if session.vars.active_slot == Some(slot) {
+            if let Ok(record) = session.machine.view(slot).record {
+                demand_trust(&ring, &record, slot, "`rollback` calls the trial off")?;
+            }
             return Ok(Activation::Before);
         }
         return Err(gate::refused("another slot", &[Refusal { gate: Gate::TrialPending, why }]));
@@ -102,8 +106,7 @@ pub fn activate(session: &mut Session<'_>, allow_unproven_bootloader: bool) -> R
     }
     demand_proven_bootloader(session, allow_unproven_bootloader)?;
     let record = scrub(session, slot)?;
-    ring.still_accepts(&record.signed_by, &record.digests())
-        .map_err(|e| e.at("activate", format!("slot {slot}")).hint("run apply again"))?;
+    demand_trust(&ring, &record, slot, "run apply again")?;
     let expected = session.state.manifest_digest.filter(|_| session.state.phase == Phase::Staged);
     if expected.is_some() && record.manifest_digest != expected {
         return Err(Error::new(Kind::Slot, "it holds another artifact than the one that was staged")
@@ -119,6 +122,12 @@ pub fn activate(session: &mut Session<'_>, allow_unproven_bootloader: bool) -> R
     session.state.switched_boot_id = session.machine.boot_id();
     session.note_state();
     Ok(Activation::Done)
+}
+
+/// Refuses what was not verified by keys that are trusted now.
+fn demand_trust(ring: &Keyring, record: &Record, slot: Slot, hint: &str) -> Result<()> {
+    let accepted = ring.still_accepts(&record.signed_by, &record.digests());
+    accepted.map_err(|e| e.at("activate", format!("slot {slot}")).hint(hint))
 }
 
 /// Says whether a slot may be activated although the state does not call it staged (the state file was lost): it

@@ -146,6 +146,9 @@ pub fn consult(
         retry_failed: overrides.retry_failed,
     };
     let verdict = gate::judge(&artifact, &facts)?;
+    if let Some(remark) = gate::stands_still(&artifact, &verdict, situation.now_secs)? {
+        note(&remark);
+    }
     // Room that can not be told is not room.
     match (&verdict, situation.target.room_bytes, &situation.target.record) {
         (Verdict::Take, None, Err(error)) => Err(error.clone()),

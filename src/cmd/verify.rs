@@ -22,6 +22,7 @@ use crate::sys::Access;
 use crate::system::System;
 use crate::text::printable;
 use crate::trust::keyring::Keyring;
+use crate::trust::keys::Key;
 use crate::trust::proven::Proven;
 use miniserde::Serialize;
 use std::io::Write;
@@ -169,6 +170,10 @@ fn describe(out: &mut dyn Write, findings: &Findings) -> Result<()> {
         say(out, &format!("Slot {slot}  {text}"))?;
     }
     describe_source(out, findings)?;
+    for key in findings.ring.iter().flat_map(Keyring::keys) {
+        let name = findings.ring.as_ref().map_or_else(|_| String::new(), |ring| ring.name(key.id));
+        say(out, &format!("Key     {} {}", key.algorithm.label(), printable(&name)))?;
+    }
     match findings.remarks.is_empty() {
         true => say(out, "Boot    both copies of the boot variables are sound"),
         false => findings.remarks.iter().try_for_each(|remark| say(out, &format!("Boot    {}", printable(remark)))),
@@ -214,6 +219,7 @@ struct Answer {
     slots: Vec<SlotAnswer>,
     boot_variables_sound: bool,
     boot_variables_repaired: bool,
+    keys: Vec<KeyAnswer>,
     source: Option<SourceAnswer>,
     remarks: Vec<String>,
 }
@@ -231,12 +237,25 @@ struct SlotAnswer {
 }
 
 #[derive(Serialize)]
+struct KeyAnswer {
+    id: String,
+    file: String,
+    algorithm: &'static str,
+    revoked: bool,
+}
+
+#[derive(Serialize)]
 struct SourceAnswer {
     version: Option<String>,
     manifest_digest: Option<String>,
     index_digest: Option<String>,
     signed_by: Vec<String>,
     error: Option<String>,
+}
+
+fn key_answer(key: &Key, ring: &Keyring) -> KeyAnswer {
+    let (id, file, algorithm) = (key.id.to_string(), printable(&key.name), key.algorithm.label());
+    KeyAnswer { id, file, algorithm, revoked: ring.is_revoked(key.id) }
 }
 
 fn ids(signed_by: &[Digest]) -> Vec<String> {
@@ -265,6 +284,7 @@ fn answer(findings: &Findings) -> Answer {
         slots: slots.collect(),
         boot_variables_sound: findings.remarks.is_empty(),
         boot_variables_repaired: findings.repaired,
+        keys: findings.ring.iter().flat_map(|ring| ring.keys().iter().map(|key| key_answer(key, ring))).collect(),
         source: findings.offered.as_ref().map(|offered| SourceAnswer {
             version: offered.as_ref().ok().map(|a| printable(&a.version)),
             manifest_digest: offered.as_ref().ok().map(|a| a.digest.to_string()),

@@ -35,12 +35,12 @@ struct Raw {
 impl Proven {
     /// Reads `proven.json`. Errors: State: it is none.
     pub fn parse(bytes: &[u8]) -> Result<Proven> {
-        let bad = |_| Error::new(Kind::State, "does not say what has proven itself");
-        let text = std::str::from_utf8(bytes).map_err(|_| bad(()))?;
-        let raw: Raw = json::from_str(text).map_err(|_| bad(()))?;
+        let bad = || Error::new(Kind::State, "does not say what has proven itself");
+        let text = std::str::from_utf8(bytes).map_err(|_| bad())?;
+        let raw: Raw = json::from_str(text).map_err(|_| bad())?;
         let release_secs = raw.newest_release_date.map(|date| parse_rfc3339(&date)).transpose();
         let artifacts = raw.artifacts.unwrap_or_default().iter().map(|text| Digest::parse(text)).collect::<Result<_>>();
-        Ok(Proven { release_secs: release_secs.map_err(|_| bad(()))?, artifacts: artifacts.map_err(|_| bad(()))? })
+        Ok(Proven { release_secs: release_secs.map_err(|_| bad())?, artifacts: artifacts.map_err(|_| bad())? })
     }
 
     /// Writes it as one JSON line.

@@ -21,10 +21,13 @@ P256_PREFIX=3059301306072a8648ce3d020106082a8648ce3d03010703420004
 # Machines read no longer bundle.
 MAX_BUNDLE_BYTES=65536
 DAY_SECS=86400
+# Machines read 16.
+MAX_LINES=8
 
 PASSPHRASE=
 PLAIN_HTTP=
 RECURSIVE=no
+FUTURE_DATE=no
 DRY_RUN=no
 MODE=
 TARGET=
@@ -51,17 +54,21 @@ one) and prints the digest of each manifest signed, or the file written. A tag i
   --layout DIR[:TAG]       the same in an OCI image layout, so that signatures travel on the stick;
                            without a TAG: latest, or else the only one there is
   --latest FILE            writes FILE.sig, one line of base64 for each KEY, over FILE's exact bytes;
-                           what FILE.sig held before goes, unless these keys have signed already
+                           the lines that FILE.sig held before stay behind them, up to 8 in all: another
+                           signer's, and those of the document before. So put FILE.sig on the server
+                           first, then FILE: no machine meets one without the other
   --bundle OUT --digest D  writes the bundle to the file OUT and nothing else; there is no manifest to
                            look at, so that nobody checks the release's dates
   --recursive              signs each manifest of an index as well
   --passphrase-file FILE   its first line opens the KEYs that are encrypted
+  --future-date            signs a release whose date is ahead all the same: the way on, once such a
+                           date is out there
   --plain-http             the registry has no TLS
   --dry-run                check everything, say what would be signed, write nothing
   -h, --help               this text
 
 What a KEY has signed already is not signed again. A release is refused whose date (release_date) is
-more than a day ahead, since a machine that has seen a date takes no older one ever again, and one
+more than a day ahead, since a machine on which it has run takes no older one ever again, and one
 that is expired. A registry without the referrers API keeps signatures in a tag (sha256-HEX) that is
 read and written back: there, two that sign the same thing at the same time may lose one.
 USAGE
@@ -183,9 +190,9 @@ check_dates() {
         moment "$1" "$name" "$value"
         case $name in
             *release_date)
-                [ "$SECS" -le $((now + DAY_SECS)) ] ||
+                [ "$FUTURE_DATE" = yes ] || [ "$SECS" -le $((now + DAY_SECS)) ] ||
                     die "$1: $name is $value, more than a day ahead (now: $(date -u +%Y-%m-%dT%H:%M:%SZ)), and will not" \
-                        "be signed: a machine that has seen a date never takes an older release again, so that until" \
+                        "be signed: a machine on which it has run never takes an older release again, so that until" \
                         "then no other release would reach it; publish it with the date of today"
                 ;;
             *expires)
@@ -256,7 +263,15 @@ look_at() {
     jq -r '(.annotations // {}) | to_entries[] | select(.key == ("io.kubesolo.os.release_date", "io.kubesolo.os.expires"))
         | "\(.key) \(.value | tostring | gsub("[[:cntrl:]]"; "?"))"' "$2" >"$WORK/dates" || die "$1: its annotations are not text"
     check_dates "$1"
+    jq -e 'has("layers")' "$2" >/dev/null || return 0
+    grep -q '^io.kubesolo.os.release_date ' "$WORK/dates" || warn_undated "$1" io.kubesolo.os.release_date
+    grep -q '^io.kubesolo.os.expires ' "$WORK/dates" || warn_endless "$1" io.kubesolo.os.expires
+    jq -e '.annotations["io.kubesolo.os.architecture"]' "$2" >/dev/null ||
+        say "warning: $1 has no io.kubesolo.os.architecture: machines take it through a signed index alone"
 }
+
+warn_undated() { say "warning: $1 has no $2: machines that have run a dated release refuse it, others can not tell it is old"; }
+warn_endless() { say "warning: $1 has no $2: who keeps newer releases from a machine is never noticed"; }
 
 # --- bundles
 
@@ -457,6 +472,8 @@ sign_latest() {
         | "\(.key) \(.value | tostring | gsub("[[:cntrl:]]"; "?"))"' "$WORK/latest" >"$WORK/dates" ||
         die "$TARGET: its artifacts are not objects"
     check_dates "$TARGET"
+    grep -q '^release_date ' "$WORK/dates" || warn_undated "$TARGET" release_date
+    grep -q '^expires ' "$WORK/dates" || warn_endless "$TARGET" expires
     : >"$WORK/lines"
     is_new=no
     while read -r number kind hex path <&3; do
@@ -471,6 +488,7 @@ sign_latest() {
             say "$TARGET: signature by sha256:$hex ($kind, $path)"
         fi
     done 3<"$WORK/keys"
+    keep_others "$TARGET.sig"
     cmp -s -- "$WORK/latest" "$TARGET" || die "$TARGET changed while it was signed: nothing was written; start again"
     if [ "$DRY_RUN" = yes ]; then
         say "dry run: nothing was written; it would be $TARGET.sig"
@@ -491,6 +509,16 @@ kept_line() {
         fi
     done <"$1"
     return 1
+}
+
+# keep_others FILE: puts the signatures that were there before behind ours. Shorter lines are parts of one, or none.
+keep_others() {
+    [ -f "$1" ] || return 0
+    grep -xE '[A-Za-z0-9+/=]{88,96}' -- "$1" >"$WORK/before" || return 0
+    while read -r line; do
+        [ "$(wc -l <"$WORK/lines")" -lt "$MAX_LINES" ] || break
+        grep -qxF -- "$line" "$WORK/lines" || printf '%s\n' "$line" >>"$WORK/lines"
+    done <"$WORK/before"
 }
 
 sign_bundle() {
@@ -547,6 +575,7 @@ main() {
             -h | --help) usage; exit 0 ;;
             --plain-http) PLAIN_HTTP=yes; shift; continue ;;
             --recursive) RECURSIVE=yes; shift; continue ;;
+            --future-date) FUTURE_DATE=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --key | --passphrase-file | --layout | --latest | --bundle | --digest) [ $# -ge 2 ] || die "$1 needs a value" ;;
             -*) usage >&2; die "unknown option: $1" ;;

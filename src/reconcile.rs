@@ -65,6 +65,11 @@ pub enum Finding {
     NotTheActiveSlot,
 }
 
+/// Says whether the running slot is the one that was confirmed.
+pub fn is_confirmed(running: Slot, vars: &BootVars) -> bool {
+    vars.boot_success == Some(true) && vars.active_slot == Some(running)
+}
+
 /// Says why the target slot must not be touched, while a trial is pending.
 pub fn pending_trial(running: Slot, vars: &BootVars) -> Option<String> {
     let active = vars.active_slot.unwrap_or(running);

@@ -112,12 +112,9 @@ impl<'a> Session<'a> {
     /// Remembers that what runs has proven itself, if it has. A run that was cut off before it is made up for by the next one.
     /// Errors: State: the data partition can not be written.
     pub fn remember_proof(&mut self) -> Result<()> {
-        if self.vars.boot_success != Some(true) || self.vars.active_slot != Some(self.running) {
-            return Ok(());
-        }
-        let Ok(record) = self.machine.view(self.running).record else { return Ok(()) };
-        let Some(digest) = record.manifest_digest else { return Ok(()) };
-        match self.proven.add(digest, record.release_date.as_deref(), self.system.now_secs()) {
+        let record = self.machine.view(self.running).record.ok();
+        let record = record.filter(|_| reconcile::is_confirmed(self.running, &self.vars));
+        match record.is_some_and(|record| self.proven.add_record(&record, self.system.now_secs())) {
             true => self.recorded(self.data.store.save_proven(&self.proven)),
             false => Ok(()),
         }

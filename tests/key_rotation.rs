@@ -482,13 +482,13 @@ fn what_the_agent_remembers_is_no_proof() {
     let before = machine.disk.bytes(machine.other());
     machine.agent(&["apply"]).expect(5, &["it is signed by", publisher.id("stranger")]);
     assert!(machine.disk.bytes(machine.other()) == before, "the slot was written");
-    // verified.json: while it is there, a release from before is a replay; without it, the version alone decides.
+    // proven.json: a release from before is a replay, with it or without it: the running slot's record has the date too.
     publisher.publish("4.0.0", 5, image, &["key"]);
-    machine.refuses("latest", 4, &["released at 2025-10-05T00:00:00Z", "2025-10-09T00:00:00Z was taken before"]);
-    fs::remove_file(update.join("verified.json")).unwrap();
-    machine.agent(&["check"]).expect(0, &["4.0.0"]);
-    fs::write(update.join("verified.json"), "{").unwrap();
-    machine.agent(&["apply"]).expect(0, &["4.0.0 is staged", "verified.json.corrupt"]);
+    machine.refuses("latest", 4, &["released at 2025-10-05T00:00:00Z", "one of 2025-10-09T00:00:00Z has run"]);
+    fs::remove_file(update.join("proven.json")).unwrap();
+    machine.refuses("latest", 4, &["one of 2025-10-09T00:00:00Z has run"]);
+    fs::write(update.join("proven.json"), "{").unwrap();
+    machine.agent(&["apply", "--allow-downgrade"]).expect(0, &["4.0.0 is staged", "proven.json.corrupt"]);
 }
 
 #[test]

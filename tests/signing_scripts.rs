@@ -291,14 +291,27 @@ fn latest_json_is_signed_as_it_is() {
     // In the order of the keys; a signature that is there is kept.
     sign(&[&ed25519, &p256], Signed::Latest(&file));
     assert_eq!(lines().lines().rev().collect::<Vec<_>>(), first.lines().collect::<Vec<_>>());
-    // Another document; what is there is no signature of it.
+    // Another document: its signature comes first, and the one of the document before stays.
     let changed = document.replace("2.0.0", "2.0.1");
     fs::write(&file, &changed).unwrap();
     sign(&[&ed25519], Signed::Latest(&file));
-    assert_eq!(lines().lines().count(), 1);
-    verified(&ed25519, changed.as_bytes(), &unbase64(&lines()));
+    assert_eq!(lines().lines().count(), 3);
+    verified(&ed25519, changed.as_bytes(), &unbase64(lines().lines().next().unwrap()));
+    assert!(first.lines().all(|line| lines().contains(line)));
+    // Another signer, elsewhere: both count.
+    sign(&[&p256], Signed::Latest(&file));
+    let both = lines();
+    verified(&p256, changed.as_bytes(), &unbase64(both.lines().next().unwrap()));
+    verified(&ed25519, changed.as_bytes(), &unbase64(both.lines().nth(1).unwrap()));
+    for n in 0..9 {
+        fs::write(&file, document.replace("2.0.0", &format!("3.0.{n}"))).unwrap();
+        sign(&[&ed25519], Signed::Latest(&file));
+    }
+    assert_eq!(lines().lines().count(), 8);
+    fs::write(&file, &changed).unwrap();
     fs::write(dir.path().join("latest.json.sig"), "no base64!\n\n").unwrap();
     sign(&[&ed25519], Signed::Latest(&file));
+    assert_eq!(lines().lines().count(), 1);
     verified(&ed25519, changed.as_bytes(), &unbase64(&lines()));
     assert_eq!(content(dir.path()).len(), 6, "something is left over");
 }

@@ -202,15 +202,16 @@ pub fn running_version(running: &View) -> Result<&str> {
 /// Reads what the gates need, without the lock and without recording anything.
 fn look(system: &System, machine: &Machine<'_>, store: Option<&Store>) -> Result<Situation> {
     let running: Slot = machine.running()?;
-    let (state, mut failed, proven) = match store {
+    let (state, mut failed, mut proven) = match store {
         Some(store) => (store.state().value, store.failures().value.reasons(), store.proven().value),
         None => (State::default(), Vec::new(), Proven::default()),
     };
-    let mut trial_pending = None;
+    let (mut trial_pending, mut is_confirmed) = (None, false);
     match machine.boot_env(Access::Read).and_then(|env| Ok(env.files.load().usable()?.1)) {
         Err(e) => note(&format!("{e}; whether a trial is pending is not known")),
         Ok(vars) => {
             trial_pending = pending_trial(running, &vars);
+            is_confirmed = reconcile::is_confirmed(running, &vars);
             let boot_id = machine.boot_id();
             let seen = reconcile::Seen { running, vars, boot_id: boot_id.as_deref(), skipped: machine.skipped() };
             // A rollback that no changing command has recorded yet counts all the same.
@@ -219,8 +220,11 @@ fn look(system: &System, machine: &Machine<'_>, store: Option<&Store>) -> Result
             }
         }
     }
-    let now_secs = proven.no_earlier_than(system.now_secs());
     let (running, target) = (machine.view(running), machine.view(running.other()));
+    if let (true, Ok(record)) = (is_confirmed, &running.record) {
+        proven.add_record(record, system.now_secs());
+    }
+    let now_secs = proven.no_earlier_than(system.now_secs());
     Ok(Situation { running, target, trial_pending, failed, now_secs, proven })
 }
 

@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::oci::digest::Digest;
+use crate::slot::Record;
 use crate::time::{parse_rfc3339, rfc3339};
 use miniserde::{Deserialize, Serialize, json};
 
@@ -67,6 +68,11 @@ impl Proven {
         let secs = date.and_then(|date| parse_rfc3339(date).ok()).filter(|secs| *secs <= furthest);
         self.release_secs = self.release_secs.max(secs);
         *self != before
+    }
+
+    /// The same for what a slot holds that was confirmed. What the image builder put there has no name, and proves nothing.
+    pub fn add_record(&mut self, record: &Record, now_secs: u64) -> bool {
+        record.manifest_digest.is_some_and(|digest| self.add(digest, record.release_date.as_deref(), now_secs))
     }
 
     /// Says whether an artifact was confirmed here.

@@ -203,6 +203,14 @@ fn a_release_of_the_future_or_of_the_past_is_not_signed() {
             assert_eq!(home.join("latest.json.sig").exists(), words.is_none(), "{name} {value}");
         }
     }
+    // The way on, once such a date is out there; and what is worth a warning.
+    fs::write(&latest, format!("{{\"version\":\"1.0.0\",\"release_date\":\"{}\"}}", in_hours(25))).unwrap();
+    refused(&sign_command(&[&key], Signed::Latest(&latest)).output().unwrap(), "never takes an older release again");
+    let out = sign_command(&[&key], Signed::Latest(&latest)).arg("--future-date").output().unwrap();
+    assert!(out.status.success() && stderr(&out).contains("has no expires"), "{}", stderr(&out));
+    fs::write(&latest, format!("{{\"version\":\"1.0.0\",\"expires\":\"{}\"}}", in_hours(1))).unwrap();
+    let out = sign_command(&[&key], Signed::Latest(&latest)).output().unwrap();
+    assert!(out.status.success() && stderr(&out).contains("has no release_date"), "{}", stderr(&out));
 }
 
 #[test]

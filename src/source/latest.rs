@@ -94,7 +94,9 @@ impl Latest {
             if let Some(signature) = signature {
                 tally.take_detached(document, &signature.body);
             }
-            tally.finish(&self.url.to_string()).map_err(|e| e.hint(format!("its signature is expected at {url}")))
+            tally
+                .finish(&self.url.to_string())
+                .map_err(|e| e.hint(format!("its signature is expected at {url}: scripts/sign.sh --latest makes it")))
         })
     }
 }

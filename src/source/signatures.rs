@@ -45,7 +45,9 @@ pub(super) fn prove(artifact: &mut Artifact, is_stated: bool, ring: &Keyring, lo
         if tally.wants_more() {
             look(artifact.digest, &mut tally);
         }
-        artifact.signed_by = tally.finish(&what)?;
+        let hint = "the publisher signs with `cosign sign --key` (P-256) or scripts/sign.sh";
+        artifact.signed_by =
+            tally.finish(&what).map_err(|e| if e.kind() == Kind::Signature { e.hint(hint) } else { e })?;
         if !is_stated && !is_index_signed {
             artifact.architecture = None;
         }

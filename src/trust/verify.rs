@@ -138,8 +138,7 @@ impl<'a> Tally<'a> {
         if let Some(limit) = self.limit {
             why.push_str(&format!("; the first {limit} candidates were looked at"));
         }
-        let hint = "the publisher signs with `cosign sign --key` (P-256) or scripts/sign.sh";
-        Err(Error::new(Kind::Signature, why).at("verify", what).hint(hint))
+        Err(Error::new(Kind::Signature, why).at("verify", what))
     }
 
     /// Finds the keys that made one of these signatures, revoked ones too.

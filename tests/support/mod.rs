@@ -19,6 +19,7 @@ pub mod registry;
 pub mod relay;
 pub mod release;
 pub mod root;
+pub mod signed;
 pub mod signing;
 pub mod signing_checks;
 pub mod site;

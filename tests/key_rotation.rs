@@ -515,6 +515,27 @@ fn a_revoked_index_is_revoked_in_a_slot_as_well() {
     machine.agent(&["rollback"]).expect(5, &[&index, "revoked"]);
 }
 
+/// The state is lost, so that nobody knows that it was only staged.
+#[test]
+fn what_never_proved_itself_is_not_rolled_back_to() {
+    if !ready() {
+        return;
+    }
+    let mut publisher = Publisher::new(&["key", "spare"]);
+    let image = Image::with(&["key", "spare"]);
+    publisher.publish("2.0.0", 2, image.clone(), &["key"]);
+    let machine = Member::born(&publisher, &image);
+    machine.agent(&["apply"]).expect(0, &["2.0.0 is staged"]);
+    fs::remove_file(machine.root.path("var/lib/kubesolo/update/state.json")).unwrap();
+    machine.revoke(publisher.id("key"));
+    let blocks = machine.root.blocks();
+    machine.agent(&["rollback"]).expect(5, &[publisher.id("key"), "revoked"]);
+    assert!(machine.root.blocks() == blocks);
+    // With the key it goes on trial, like anything that could be applied.
+    machine.revoke("# none");
+    machine.agent(&["rollback"]).expect(0, &["on trial"]);
+}
+
 #[test]
 fn activate_says_that_the_activated_slot_is_not_trusted_any_more() {
     if !ready() {

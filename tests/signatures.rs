@@ -497,7 +497,6 @@ fn a_detached_signature() {
 }
 
 #[test]
-#[ignore = "defect: where the signature is expected is never said; another hint was there first"]
 fn the_place_of_a_missing_signature_is_named() {
     if !(need_disks() && need("openssl")) {
         return;
@@ -591,7 +590,7 @@ fn keys_decide_not_the_configuration() {
     fs::remove_file(keys.join("copy.pub")).unwrap();
     fs::rename(keys.join("0.pub"), keys.join("0.pem")).unwrap();
     std::os::unix::fs::symlink("0.pem", keys.join("0.pub")).unwrap();
-    site.check(2, &["0.pub", "not a regular file"]);
+    site.check(2, &["0.pub", "a symbolic link"]);
     assert!(site.dir.path().is_dir());
 }
 
@@ -600,32 +599,39 @@ fn an_older_release_is_not_taken_for_news() {
     if !(need_disks() && need("openssl")) {
         return;
     }
-    let site = Site::new();
-    let old_document = || site.served.lock().unwrap().clone();
-    site.offer("2.1.0", "2026-02-01T00:00:00Z");
-    let between = old_document();
+    let mut site = Site::new();
+    let (dated, words) = ("it was released at", "one of 2026-03-01T00:00:00Z has run");
+    site.offer("3.1.0", "2026-02-01T00:00:00Z");
+    let between = site.served.lock().unwrap().clone();
     site.offer("3.0.0", "2026-03-01T00:00:00Z");
     site.machine.apply(&[]).expect(0, &["3.0.0 is staged"]);
-    // What the publisher had signed before, word for word: newer than what runs, older than what was taken.
-    *site.served.lock().unwrap() = between;
-    let words = ["it was released at 2026-02-01T00:00:00Z, a release of 2026-03-01T00:00:00Z was taken before"];
-    let check = site.check(4, &words);
+    // What is only staged shuts nothing out: the publisher can take it back by offering an older one.
+    *site.served.lock().unwrap() = between.clone();
+    site.check(0, &["3.1.0"]);
+    fs::create_dir(site.machine.root.path("etc/kubesolo/health.d")).unwrap();
+    put(&site.machine, "health.d/10-fine", "#!/bin/sh\n", 0o755);
+    let root = &mut site.machine.root;
+    root.agent(&["activate"]).expect(0, &["on trial"]);
+    root.set_boot_variables(&["boot_counter=2"]);
+    root.boot('B', Some(&site.machine.disk.guid(B)));
+    root.agent(&["healthcheck"]).expect(0, &["confirmed"]);
+    // What the publisher had signed before, word for word: newer than what runs by its number, older by its date.
+    let check = site.check(4, &[&format!("{dated} 2026-02-01T00:00:00Z"), words]);
     assert_eq!(check.jq(".refusals | map(.gate) | join(\" \")"), "release_date");
-    site.machine.apply(&[]).expect(4, &words);
-    assert_eq!(site.machine.disk.text(B, "version").unwrap(), "3.0.0\n");
-    assert_eq!(site.machine.root.state_field("phase"), "staged");
-    site.machine.apply(&["--allow-downgrade"]).expect(0, &["2.1.0 is staged"]);
-    // The date does not go back.
-    site.offer("2.2.0", "2026-02-28T23:59:59Z");
-    site.check(4, &["a release of 2026-03-01T00:00:00Z was taken before"]);
-    site.offer("2.2.0", "2026-03-01T00:00:00Z");
-    site.check(0, &["2.2.0"]);
+    site.machine.apply(&[]).expect(4, &[words]);
+    assert_eq!(site.machine.root.state_field("phase"), "success");
+    site.machine.apply(&["--allow-downgrade"]).expect(0, &["3.1.0 is staged"]);
+    // The date does not go back, nor can it be left out.
+    site.offer("3.2.0", "2026-02-28T23:59:59Z");
+    site.check(4, &[words]);
+    site.offer("3.2.0", "2026-03-01T00:00:00Z");
+    site.check(0, &["3.2.0"]);
     // What nobody signed moves nothing.
     site.offer("9.0.0", "2027-01-01T00:00:00Z");
     site.serve(None);
     site.machine.apply(&[]).expect(5, &["it is not signed"]);
-    site.offer("2.2.0", "2026-03-01T00:00:00Z");
-    site.check(0, &["2.2.0"]);
+    site.offer("3.2.0", "2026-03-01T00:00:00Z");
+    site.check(0, &["3.2.0"]);
 }
 
 #[test]
@@ -771,7 +777,7 @@ impl Upload {
 /// More than anybody signs.
 const MANY: usize = 10_000;
 /// So many of them are there, which is more than are looked at.
-const REAL: usize = 40;
+const REAL: usize = 130;
 
 /// A stranger's signatures of a release, all different, in a registry. Returns: their entries.
 fn attach_many(scene: &Scene) -> Vec<String> {
@@ -823,7 +829,7 @@ fn ten_thousand_referrers_in_a_registry_with_a_referrers_api() {
     install(&machine, &world, RIGHT);
     configure(&machine, 1);
     // Each of its uploads takes longer than the one before it: the rest is put into what it keeps, behind the others.
-    for (count, words) in [(1000, "the first 32 candidates were looked at"), (MANY, "no signature of it counts")] {
+    for (count, words) in [(1000, "the first 128 candidates were looked at"), (MANY, "no signature of it counts")] {
         world.servers = (None, None);
         let kept = world.home().join("ferro/metadata.json");
         let more = format!("[{}]", absent(count - real.len() - 2).collect::<Vec<_>>().join(","));
@@ -857,7 +863,7 @@ fn ten_thousand_referrers_in_a_registry_without_one() {
     install(&machine, &world, RIGHT);
     configure(&machine, 1);
     let tag = scene.digest(Index).replace(':', "-");
-    for (count, words) in [(1000, "the first 32 candidates were looked at"), (MANY, "no signature of it counts")] {
+    for (count, words) in [(1000, "the first 128 candidates were looked at"), (MANY, "no signature of it counts")] {
         let entries: Vec<String> = real.iter().cycle().take(count).cloned().collect();
         Upload::new(&world.host).manifest(&tag, INDEX_TYPE, &list(&entries));
         let url = format!("http://{}/v2/os/manifests/{tag}", world.host);
@@ -885,7 +891,7 @@ fn ten_thousand_referrers_in_a_layout() {
     configure(&machine, 1);
     let source = layout.to_str().unwrap();
     // With so many it is not even read.
-    for (count, code, words) in [(1000, 5, "the first 32 candidates were looked at"), (MANY, 6, "index.json")] {
+    for (count, code, words) in [(1000, 5, "candidates were looked at"), (MANY, 6, "index.json")] {
         let more: Vec<String> = absent(count).collect();
         let text = before.trim_end().strip_suffix("]}").unwrap();
         fs::write(layout.join("index.json"), format!("{text},{}]}}", more.join(","))).unwrap();
@@ -894,7 +900,6 @@ fn ten_thousand_referrers_in_a_layout() {
 }
 
 #[test]
-#[ignore = "defect: in a layout, 32 signatures of other releases hide the one of this"]
 fn a_layout_of_many_signed_releases() {
     if !ready() {
         return;
@@ -908,8 +913,8 @@ fn a_layout_of_many_signed_releases() {
     configure(&machine, 1);
     let source = layout.to_str().unwrap().to_owned();
     machine.root.agent(&["check", "--layout", &source]).expect(0, &["2.0.0"]);
-    // Releases 1.0 to 1.39, signed by the same key, stand before it.
-    let others = (0..40).map(|n| {
+    // Releases 1.0 to 1.139, signed by the same key, stand before it.
+    let others = (0..140).map(|n| {
         let other = support::signed::manifest(architecture(), &format!("1.{n}.0"));
         let bundle = Forge::new(&digest(&other), &[world.key(Right)]).bundle();
         let around = referrer(&descriptor(MANIFEST_TYPE, &other, ""), bundle.as_bytes());

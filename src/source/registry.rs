@@ -92,6 +92,9 @@ impl Registry {
             let mut next = Some(list);
             for _ in 0..MAX_PAGES {
                 let Some(url) = next.take().filter(|_| tally.wants_more()) else { break };
+                if known.len() == MAX_CANDIDATES {
+                    return tally.cut_short(MAX_CANDIDATES);
+                }
                 match Registry::page(client, &url) {
                     Ok(None) => {}
                     Ok(Some((candidates, link))) => {

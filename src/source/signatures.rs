@@ -73,7 +73,7 @@ pub(super) fn look_at(
             continue;
         }
         if known.len() == most || bundles == MAX_CANDIDATES {
-            tally.cut_short(most.min(MAX_CANDIDATES));
+            tally.cut_short(if bundles == MAX_CANDIDATES { bundles } else { most });
             break;
         }
         known.push(candidate.digest);

@@ -7,6 +7,8 @@ mod support;
 
 use std::fs;
 use std::slice::from_ref;
+use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant};
 use support::disk::{architecture, need_disks};
 use support::listener::{Listener, Request};
 use support::machine::{Left, Machine};
@@ -440,7 +442,7 @@ fn where_there_is_no_list_the_tag_has_it() {
         ("too much", Answer::ok(vec![b' '; LIST_MAX + 1]).header("Content-Type", INDEX_TYPE)),
         ("one bad entry", Answer::ok(list(&["{}".into(), good.clone()])).header("Content-Type", INDEX_TYPE)),
     ] {
-        let answer = std::sync::Mutex::new((answer.status, answer.headers, answer.body));
+        let answer = Mutex::new((answer.status, answer.headers, answer.body));
         let site = bench.serve(move |request, _| {
             let (status, headers, body) = answer.lock().unwrap().clone();
             is_list(request).then_some(Answer { status, headers, body })
@@ -481,6 +483,46 @@ fn a_server_that_fails_is_no_forgery() {
     bench.shelf.name(&tag, by_tag);
     let _site = bench.serve(|_, _| None);
     bench.accepted();
+    // Trouble with one list, or with one candidate, ends nothing: the tag has it, and the next one is good.
+    let site = bench.serve(|request, _| is_list(request).then(|| Answer::status(503)));
+    bench.accepted();
+    assert_eq!((site.lists(), site.tags()), (1, 1));
+    let lost = bench.attach_junk(1).remove(0);
+    let (entries, around) = ([lost.clone(), good], entry_digest(&lost));
+    let site = bench.serve(move |request, _| match request.target.contains(&around) {
+        true => Some(Answer::status(500)),
+        false => is_list(request).then(|| index(&entries)),
+    });
+    bench.accepted();
+    assert_eq!(site.fetched(&entry_digest(&lost)), 1);
+}
+
+#[test]
+fn a_server_that_stalls_each_candidate_holds_nobody() {
+    if !ready() {
+        return;
+    }
+    let mut bench = Bench::new();
+    let junk = bench.attach_junk(40);
+    let digests: Vec<String> = junk.iter().map(|entry| entry_digest(entry)).collect();
+    // Says nothing for as long as the sender lives.
+    let (sender, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let site = bench.serve(move |request, _| {
+        if digests.iter().any(|digest| request.target.contains(digest)) {
+            let _ = held.lock().unwrap().recv();
+        }
+        is_list(request).then(|| index(&junk))
+    });
+    let conf = bench.machine.root.path("etc/kubesolo/update.conf");
+    let text = fs::read_to_string(&conf).unwrap() + "download_timeout = 2\n";
+    fs::write(&conf, text).unwrap();
+    let started = Instant::now();
+    bench.check(6, &["not complete after 2 s"]);
+    // One limit for all of them, not one for each.
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    assert!(site.all() < 10, "{}", site.all());
+    drop(sender);
 }
 
 #[test]

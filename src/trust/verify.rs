@@ -114,15 +114,14 @@ impl<'a> Tally<'a> {
 
     /// Returns the keys that have signed it.
     /// Input: `what`: the artifact, for people.
-    /// Errors: Signature: fewer than it takes; the best of the reasons is named. Network: nothing speaks against it but that
-    /// something could not be had.
+    /// Errors: Signature: fewer than it takes; the best of the reasons is named. Network: something could not be had, so
+    /// that is not decided.
     pub fn finish(self, what: &str) -> Result<Vec<Digest>> {
         let need = self.ring.threshold();
         if self.is_enough() {
             return Ok(self.by);
         }
-        let is_known = self.blame.as_ref().is_some_and(|(blame, _)| *blame > Blame::Unreadable);
-        if let Some(postponed) = self.postponed.filter(|_| !is_known) {
+        if let Some(postponed) = self.postponed {
             return Err(postponed);
         }
         let reason = self.blame.map(|(_, why)| why);

@@ -112,11 +112,14 @@ impl<'a> Session<'a> {
     /// Remembers that what runs has proven itself, if it has. A run that was cut off before it is made up for by the next one.
     /// Errors: State: the data partition can not be written.
     pub fn remember_proof(&mut self) -> Result<()> {
-        let record = self.machine.view(self.running).record.ok();
-        let record = record.filter(|_| reconcile::is_confirmed(self.running, &self.vars));
-        match record.is_some_and(|record| self.proven.add_record(&record, self.system.now_secs())) {
-            true => self.recorded(self.data.store.save_proven(&self.proven)),
-            false => Ok(()),
+        if !reconcile::is_confirmed(self.running, &self.vars) {
+            return Ok(());
+        }
+        match self.machine.view(self.running).record {
+            Ok(record) if self.proven.add_record(&record, self.system.now_secs()) => {
+                self.recorded(self.data.store.save_proven(&self.proven))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use support::disk::{B, Disk, gzip, need_disks, noise};
 use support::registry::{Ca, Files, Registry, oras};
 use support::root::Root;
@@ -51,8 +52,25 @@ fn an_update_over_tls_needs_the_right_ca_name_and_time() {
     assert!(disk.file(B, "vmlinuz").unwrap() == files.kernel && disk.file(B, "kubesolo-os.gz").unwrap() == initramfs);
 }
 
+/// Signs a server's request again: for other days, and with other extensions.
+fn sign_again(ca: &Ca, dir: &Path, certificate: &Path, (from, to): (&str, &str), more: &str) {
+    let dir = dir.join("ca");
+    let config = format!(
+        "[ca]\ndefault_ca=d\n[d]\ndatabase={0}/index\nserial={0}/serial\nnew_certs_dir={0}\npolicy=p\nunique_subject=no\nx509_extensions=x\n[p]\ncommonName=supplied\n[x]\nsubjectAltName=IP:127.0.0.1\n{more}\n",
+        dir.display()
+    );
+    fs::write(dir.join("ca.conf"), config).unwrap();
+    fs::write(dir.join("index"), "").unwrap();
+    fs::write(dir.join("serial"), "1000\n").unwrap();
+    let mut sign = command("openssl");
+    sign.args(["ca", "-batch", "-notext", "-md", "sha256", "-startdate", from, "-enddate", to]);
+    sign.arg("-config").arg(dir.join("ca.conf")).arg("-cert").arg(&ca.certificate);
+    sign.arg("-keyfile").arg(dir.join("ca.key")).arg("-in").arg(dir.join("server.csr"));
+    run(sign.arg("-out").arg(certificate));
+}
+
 #[test]
-fn an_expired_certificate_is_refused() {
+fn certificates_that_have_expired_or_are_not_for_servers_are_refused() {
     if !(need_disks() && need("docker-registry") && need("openssl")) {
         return;
     }
@@ -60,35 +78,31 @@ fn an_expired_certificate_is_refused() {
     let root = Root::new(&disk);
     let ca = Ca::new(disk.dir(), "ca");
     let certificate = ca.issue("server", "IP:127.0.0.1", &["rsa:2048"]);
-    // Signed again, for a day that is long past.
-    let mut sign = command("openssl");
-    sign.args([
-        "ca",
-        "-batch",
-        "-notext",
-        "-md",
-        "sha256",
-        "-startdate",
-        "20200101000000Z",
-        "-enddate",
-        "20200102000000Z",
-    ]);
-    let dir = disk.dir().join("ca");
-    let config = format!(
-        "[ca]\ndefault_ca=d\n[d]\ndatabase={0}/index\nserial={0}/serial\nnew_certs_dir={0}\npolicy=p\nx509_extensions=x\n[p]\ncommonName=supplied\n[x]\nsubjectAltName=IP:127.0.0.1\n",
-        dir.display()
-    );
-    fs::write(dir.join("ca.conf"), config).unwrap();
-    fs::write(dir.join("index"), "").unwrap();
-    fs::write(dir.join("serial"), "1000\n").unwrap();
-    sign.arg("-config").arg(dir.join("ca.conf")).arg("-cert").arg(&ca.certificate);
-    sign.arg("-keyfile").arg(dir.join("ca.key")).arg("-in").arg(dir.join("server.csr"));
-    run(sign.arg("-out").arg(&certificate.certificate));
-    let registry = Registry::start(disk.dir(), Some(&certificate));
     fs::copy(&ca.certificate, root.path("etc/kubesolo/ca.pem")).unwrap();
-    root.configure(&format!(
-        "signature = off\nplain_http = no\nregistry = {}/os:v1\nca_file = /etc/kubesolo/ca.pem\n",
-        registry.host()
-    ));
-    root.agent(&["check"]).expect(6, &["has expired", "check this machine's clock"]);
+    fs::create_dir_all(root.path("var/lib/kubesolo/update")).unwrap();
+    let (past, now) = (("20200101000000Z", "20200102000000Z"), ("20200101000000Z", "20310101000000Z"));
+    // A release of 2035 has run here by a slip: what counts is the machine's own clock, and nothing more is believed.
+    let floor = r#"{"newest_release_date":"2035-01-01T00:00:00Z","artifacts":[]}"#;
+    let expired = "has expired";
+    for (dates, more, words) in [
+        (past, "", expired),
+        (now, "extendedKeyUsage=clientAuth", "is not for servers"),
+        // The registry has nothing, which is said once it is believed.
+        (now, "extendedKeyUsage=serverAuth", "404"),
+        (now, "", "404"),
+    ] {
+        sign_again(&ca, disk.dir(), &certificate.certificate, dates, more);
+        let registry = Registry::start(disk.dir(), Some(&certificate));
+        root.configure(&format!(
+            "signature = off\nretries = 0\nplain_http = no\nregistry = {}/os:v1\nca_file = /etc/kubesolo/ca.pem\n",
+            registry.host()
+        ));
+        for proven in ["", floor] {
+            fs::write(root.path("var/lib/kubesolo/update/proven.json"), proven).unwrap();
+            root.agent(&["check"]).expect(6, &[words]);
+        }
+        if words == expired {
+            root.agent(&["check"]).expect(6, &["check this machine's clock"]);
+        }
+    }
 }

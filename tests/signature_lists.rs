@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::net::TcpListener;
 use std::slice::from_ref;
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -735,4 +736,17 @@ fn verify_asks_the_mirror_as_check_does() {
     let _sites = half_mirrored(&mut bench);
     bench.accepted();
     bench.machine.root.agent(&["verify", "--slot", "A", "--source"]).expect(0, &[&bench.key.fingerprint()]);
+}
+
+#[test]
+fn a_mirror_that_is_down_does_not_make_an_unsigned_release_a_matter_of_the_network() {
+    if !ready() {
+        return;
+    }
+    let bench = Bench::new();
+    let site = bench.serve(|request, _| is_list(request).then(|| Answer::status(404)));
+    let down = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let host = site.listener.host();
+    bench.machine.root.configure(&format!("registry = {host}/os:v1\nmirror = {down}/os\nretries = 0\n"));
+    bench.check(5, &["it is not signed", "asking the next place"]);
 }

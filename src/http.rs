@@ -264,7 +264,7 @@ impl Client {
     /// Errors: that of the place named first, if no other worked.
     fn try_all<T>(&self, url: &Url, once: &mut Once<'_, T>) -> Result<T> {
         let limit = self.whole.unwrap_or_else(|| Limit::document(&self.timeouts));
-        let (mut places, mut first, mut failed) = (self.places(url), None, 0);
+        let (mut places, mut first, mut definite, mut failed) = (self.places(url), None, None, 0);
         loop {
             let mut waits: Option<(Error, Option<Duration>)> = None;
             let mut at = 0;
@@ -284,11 +284,17 @@ impl Client {
                 if is_passing {
                     waits.get_or_insert((error.clone(), asked));
                 }
+                if !is_passing && first.is_none() {
+                    definite = Some(error.clone());
+                }
                 first.get_or_insert(error);
             }
             failed += 1;
             match waits {
-                Some((error, asked)) => self.wait(failed, limit, asked, error)?,
+                // Waiting was for another place: what the first one said stands.
+                Some((error, asked)) => {
+                    self.wait(failed, limit, asked, error).map_err(|e| definite.clone().unwrap_or(e))?;
+                }
                 None => return Err(first.unwrap_or_else(|| Error::new(Kind::Internal, "nowhere to ask"))),
             }
         }

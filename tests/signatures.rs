@@ -7,6 +7,7 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -928,4 +929,16 @@ fn a_layout_of_many_signed_releases() {
     assert_ne!(text, before);
     fs::write(layout.join("index.json"), text).unwrap();
     machine.root.agent(&["check", "--layout", &source]).expect(0, &["2.0.0"]);
+}
+
+#[test]
+fn a_mirror_that_is_down_does_not_make_an_unsigned_document_a_matter_of_the_network() {
+    if !(need_disks() && need("openssl")) {
+        return;
+    }
+    let site = Site::new();
+    site.serve(None);
+    let down = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    site.configure(&format!("mirror = http://{down}/"));
+    site.check(5, &["it is not signed", "; trying 127.0.0.1"]);
 }

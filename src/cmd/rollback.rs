@@ -101,19 +101,17 @@ fn refuse_unloadable(session: &Session<'_>, slot: Slot) -> Result<()> {
 
 /// Refuses to try what the publisher has taken back, and what never proved itself here and is not trusted (any more). What was
 /// confirmed once needs no key that is still trusted: keys change, and this is a recovery. So keys that can not be read hold
-/// nothing back either.
+/// that back neither, and everything else.
 fn refuse_untrusted(session: &Session<'_>, record: &Record, slot: Slot) -> Result<()> {
-    let ring = match session.keyring() {
-        Ok(ring) => ring,
-        Err(e) => {
-            note(&format!("{e}; whether slot {slot} is trusted is not known"));
-            return Ok(());
+    let is_proven = record.manifest_digest.is_none_or(|digest| session.proven.holds(digest));
+    let trusted = match session.keyring() {
+        Err(e) if is_proven => {
+            note(&format!("{e}; whether slot {slot} is revoked is not known"));
+            Ok(())
         }
-    };
-    let is_known = record.manifest_digest.is_none_or(|digest| session.proven.holds(digest));
-    let trusted = match is_known {
-        true => ring.refuse_revoked(&record.digests()),
-        false => ring.still_accepts(&record.signed_by, &record.digests()),
+        Err(e) => Err(e),
+        Ok(ring) if is_proven => ring.refuse_revoked(&record.digests()),
+        Ok(ring) => ring.still_accepts(&record.signed_by, &record.digests()),
     };
     trusted.map_err(|e| e.at("go back to", format!("slot {slot}")))
 }

@@ -23,7 +23,7 @@ const FURTHEST_SECS: u64 = 10 * 365 * 24 * 3600;
 pub struct Proven {
     /// Newest release date in seconds since 1970, UTC; `None`: nothing with a signed date was confirmed yet.
     pub release_secs: Option<u64>,
-    /// By digest, oldest first.
+    /// By digest; the one that was confirmed last comes last.
     artifacts: Vec<Digest>,
 }
 
@@ -57,9 +57,9 @@ impl Proven {
     /// `now_secs`: the clock. Returns: whether anything is new.
     pub fn add(&mut self, artifact: Digest, date: Option<&str>, now_secs: u64) -> bool {
         let before = self.clone();
-        if !self.holds(artifact) {
-            self.artifacts.push(artifact);
-        }
+        // To the end: the other slot's artifact was confirmed just before this one, however old it is.
+        self.artifacts.retain(|known| *known != artifact);
+        self.artifacts.push(artifact);
         if self.artifacts.len() > KEPT {
             self.artifacts.remove(0);
         }
@@ -135,6 +135,10 @@ mod tests {
         }
         assert!(proven.holds(artifact(KEPT + 2)) && proven.holds(artifact(3)) && !proven.holds(artifact(2)));
         assert_eq!(Proven::parse(proven.encode().as_bytes()).unwrap(), proven);
+        // What is confirmed again is not the next one to be forgotten.
+        assert!(proven.add(artifact(3), None, 0) && !proven.add(artifact(3), None, 0));
+        proven.add(artifact(100), None, 0);
+        assert!(proven.holds(artifact(3)) && !proven.holds(artifact(4)));
     }
 
     #[test]

@@ -123,6 +123,8 @@ run_cargo() {
         set -- "$@" --offline --config 'source.crates-io.replace-with="vendored-sources"' \
             --config "source.vendored-sources.directory=\"$REPO/vendor\""
     fi
+    # Size: ring has P-256 twice, in assembly with a table of 150 KB, and in C (docs/decisions/0007, scripts/link.ld).
+    export "CFLAGS_$(echo "$target" | tr - _)=-DOPENSSL_SMALL"
     # No path of this machine may get into the binary: the same source gives the same bytes.
     sysroot=$("$RUSTC_BIN" --print sysroot)
     cargo_home=${CARGO_HOME:-$HOME/.cargo}

@@ -28,7 +28,7 @@ Installs what is missing for each GROUP, and is silent and quick where nothing i
 
   build   static release binaries (Rust with musl, zig as C compiler and linker)
   lint    rustfmt, clippy, shellcheck
-  test    disk, GRUB, registry, signing, proxy and emulation tools of the integration tests
+  test    disk, GRUB, registry, signing, proxy, emulation, node and metrics tools of the integration tests
   vm      QEMU, firmware and GRUB of the boot tests; kernel and busybox of both architectures
   demo    disk and GRUB tools of the demonstration
   bench   test, and GNU time
@@ -140,6 +140,12 @@ need_test() {
     need_file /usr/lib/python3/dist-packages/cryptography/__init__.py python3-cryptography
     need strace strace
     need qemu-aarch64-static qemu-user-static
+    need containerd containerd
+    need prometheus prometheus
+    need promtool prometheus
+    # Writes kubeconfigs as every cluster's tools do.
+    need kubectl kubernetes-client
+    need_file /usr/lib/python3/dist-packages/jsonschema/__init__.py python3-jsonschema
     need_file /etc/ssl/certs/ca-certificates.crt ca-certificates
 }
 

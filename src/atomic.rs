@@ -3,19 +3,23 @@
 //! Replacing is for ext4 only (state, slot record). Must never: be used on the EFI partition, where GRUB
 //! reads without a journal and a rename is not safe (see grubenv_file.rs).
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Reads a whole small file.
 /// Returns: `None` if it is not there.
-/// Errors: InvalidData: it is longer than `max_bytes`.
+/// Errors: InvalidData: it is longer than `max_bytes`, or no file (a named pipe would be waited for).
 pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file"));
+    }
     let mut bytes = Vec::new();
     file.take(max_bytes + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max_bytes {
@@ -28,11 +32,21 @@ pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> 
 /// Power cut: the old content or the new, never a mixture; perhaps a stray `.tmp` beside it, which the next
 /// write replaces.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_as(path, bytes, None)
+}
+
+/// The same, with the permissions that the file is to have from its first instant.
+pub fn replace_with_mode(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_as(path, bytes, Some(mode))
+}
+
+fn replace_as(path: &Path, bytes: &[u8], mode: Option<u32>) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     let mut name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.to_os_string();
     name.push(".tmp");
     let temporary = dir.join(name);
-    let written = write_durably(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    let written = write_durably(&temporary, bytes, mode).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // The error that matters is the one in hand; the temporary is replaced by the next write anyway.
         let _ = fs::remove_file(&temporary);
@@ -41,8 +55,13 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_dir(dir)
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+fn write_durably(path: &Path, bytes: &[u8], mode: Option<u32>) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    // A link that somebody else put there is not followed: the next write finds it removed.
+    let mut file = options.write(true).create(true).truncate(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    if let Some(mode) = mode {
+        file.set_permissions(Permissions::from_mode(mode))?;
+    }
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -69,6 +88,17 @@ pub fn remove(path: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_file_is_an_error_and_waits_for_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        for odd in [&path, dir.path(), Path::new("/dev/zero")] {
+            assert!(read_bounded(odd, 10).unwrap_err().to_string().contains("no file"), "{}", odd.display());
+        }
+        assert_eq!(read_bounded(&dir.path().join("gone"), 10).unwrap(), None);
+    }
 
     #[test]
     fn replaces_and_leaves_no_temporary() {

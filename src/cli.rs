@@ -165,7 +165,7 @@ command! {
 }
 
 command! {
-    /// Run the site's health checks until they pass; confirms a trial boot.
+    /// Wait until containerd, the API server, the node and the site's checks are healthy; confirms a trial boot.
     Healthcheck, "healthcheck" {
         /// print one JSON document
         #[argh(switch)]
@@ -176,6 +176,12 @@ command! {
         /// seconds that each check may take (default 30)
         #[argh(option)]
         check_timeout: Option<u64>,
+        /// seconds for which all checks must pass without a break (default 0)
+        #[argh(option)]
+        stable_for: Option<u64>,
+        /// watchdog device to feed while waiting, such as /dev/watchdog
+        #[argh(option)]
+        watchdog: Option<PathBuf>,
         /// restart the machine when a trial boot is unhealthy, so that GRUB counts it
         #[argh(switch)]
         reboot_on_failure: bool,
@@ -192,8 +198,17 @@ command! {
 }
 
 command! {
-    /// Serve metrics for Prometheus (not built yet).
+    /// Serve metrics for Prometheus, or write them once.
     Metrics, "metrics" {
+        /// address and port to serve on (default 127.0.0.1:9199)
+        #[argh(option)]
+        listen: Option<String>,
+        /// print them and end
+        #[argh(switch)]
+        once: bool,
+        /// write them into this file, for node_exporter's textfile collector, and end
+        #[argh(option)]
+        textfile: Option<PathBuf>,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::oci::reference::Reference;
 use crate::progress::note;
 use crate::source::{PlainHttp, SourceSpec};
 use crate::system::System;
-use crate::tls::Identity;
+use crate::tls::{Identity, Pem};
 use crate::url::{Url, without_secrets};
 use crate::window::Window;
 use std::ops::RangeInclusive;
@@ -23,7 +23,7 @@ pub use crate::trust::keyring::SignaturePolicy;
 const CONFIG_MAX_BYTES: u64 = 64 * 1024;
 
 /// Every key that `update.conf` may hold.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 19] = [
     "server",
     "registry",
     "layout",
@@ -41,6 +41,8 @@ const KEYS: [&str; 17] = [
     "stall_timeout",
     "download_timeout",
     "maintenance_window",
+    "containerd_socket",
+    "kubeconfig",
 ];
 /// The one that may stand there several times.
 const REPEATED: &str = "mirror";
@@ -76,10 +78,26 @@ pub struct Config {
     pub download_timeout: Option<Duration>,
     /// When updates may be applied.
     pub window: Option<Window>,
+    /// containerd's socket, for the health check.
+    pub containerd_socket: Place,
+    /// The administrator's kubeconfig, for the health check.
+    pub kubeconfig: Place,
     /// `--state`.
     pub state_file: Option<PathBuf>,
     /// Why the file does not count, for a command that goes on without it.
     pub fault: Option<Error>,
+}
+
+/// Where something is that a health check asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// Where KubeSolo has it.
+    #[default]
+    Usual,
+    /// Somewhere else.
+    At(PathBuf),
+    /// There is none here: it is not asked.
+    Off,
 }
 
 /// `key = value` lines as they stand in the file.
@@ -217,9 +235,19 @@ pub fn validate(raw: &Raw, flags: &Common, rooted: &dyn Fn(&str) -> PathBuf) -> 
         stall_timeout: timeout(raw, "stall_timeout")?,
         download_timeout: timeout(raw, "download_timeout")?,
         window: window.map_err(|e| raw.blame("maintenance_window", e))?,
+        containerd_socket: place(raw, "containerd_socket", rooted),
+        kubeconfig: place(raw, "kubeconfig", rooted),
         state_file: flags.state.clone(),
         fault: None,
     })
+}
+
+fn place(raw: &Raw, key: &str, rooted: &dyn Fn(&str) -> PathBuf) -> Place {
+    match raw.value(key) {
+        None => Place::Usual,
+        Some("off") => Place::Off,
+        Some(path) => Place::At(rooted(path)),
+    }
 }
 
 fn number(raw: &Raw, key: &str, range: RangeInclusive<u32>) -> Result<Option<u32>> {
@@ -240,7 +268,10 @@ fn timeout(raw: &Raw, key: &str) -> Result<Option<Duration>> {
 fn identity(raw: &Raw, rooted: &dyn Fn(&str) -> PathBuf) -> Result<Option<Identity>> {
     match (raw.value("client_cert"), raw.value("client_key")) {
         (None, None) => Ok(None),
-        (Some(certificate), Some(key)) => Ok(Some(Identity { certificate: rooted(certificate), key: rooted(key) })),
+        (Some(certificate), Some(key)) => {
+            let (certificate, key) = (Pem::File(rooted(certificate)), Pem::File(rooted(key)));
+            Ok(Some(Identity { certificate, key }))
+        }
         (Some(_), None) => Err(raw.blame("client_cert", Error::new(Kind::Config, "`client_key` is missing"))),
         (None, Some(_)) => Err(raw.blame("client_key", Error::new(Kind::Config, "`client_cert` is missing"))),
     }

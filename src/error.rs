@@ -43,6 +43,24 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 14] = [
+        Kind::Internal,
+        Kind::Usage,
+        Kind::Config,
+        Kind::Gate,
+        Kind::Digest,
+        Kind::Signature,
+        Kind::Network,
+        Kind::Source,
+        Kind::Device,
+        Kind::Slot,
+        Kind::Boot,
+        Kind::State,
+        Kind::Busy,
+        Kind::Unhealthy,
+    ];
+
     /// Returns the stable label used in state.json and metrics.
     pub fn label(self) -> &'static str {
         match self {

@@ -55,7 +55,7 @@ pub struct Client {
     auth: Auth,
     /// Addresses of the same files: the source's own first.
     bases: Vec<Url>,
-    /// When all documents have to be there, where that was said.
+    /// When all documents have to be there, if so.
     whole: Option<Limit>,
     /// So many of them have sent something wrong.
     doubted: usize,
@@ -74,6 +74,8 @@ struct Ask<'a> {
     if_none_match: Option<&'a str>,
     /// A form to be posted.
     form: Option<&'a str>,
+    /// A redirect is an answer like any other, and not followed.
+    stays: bool,
 }
 
 /// Holds a small answer, wholly read.
@@ -87,7 +89,7 @@ pub struct Document {
     pub digest_header: Option<String>,
     /// ETag, as sent.
     pub etag: Option<String>,
-    /// Link, as sent.
+    /// Link, as sent, in however many lines.
     pub link: Option<String>,
     /// Content-Length, where it is known.
     pub length: Option<u64>,
@@ -108,7 +110,7 @@ impl Client {
         Ok(Client {
             user_agent: options.user_agent,
             tls: TlsConnector::new(Trust {
-                ca_file: options.ca_file,
+                ca: options.ca,
                 ca_candidates: options.ca_candidates,
                 now: options.now.clone(),
                 floor_secs: options.clock_floor_secs,
@@ -186,9 +188,7 @@ impl Client {
         })
     }
 
-    /// The same for what need not be there: `make` gets `None` where the server says that there is nothing, or that it knows
-    /// no such thing.
-    /// Errors: as above.
+    /// The same for what need not be there: `make` gets `None` where the server has none, or knows no such thing.
     pub fn document_if_there<T>(
         &self,
         url: &Url,
@@ -264,7 +264,7 @@ impl Client {
     /// Errors: that of the place named first, if no other worked.
     fn try_all<T>(&self, url: &Url, once: &mut Once<'_, T>) -> Result<T> {
         let limit = self.whole.unwrap_or_else(|| Limit::document(&self.timeouts));
-        let (mut places, mut first, mut definite, mut failed) = (self.places(url), None, None, 0);
+        let (mut places, mut first, mut failed) = (self.places(url), None, 0);
         loop {
             let mut waits: Option<(Error, Option<Duration>)> = None;
             let mut at = 0;
@@ -275,28 +275,24 @@ impl Client {
                 };
                 if is_passing {
                     at += 1;
+                    waits.get_or_insert((error.clone(), asked));
                 } else {
                     places.remove(at);
                 }
                 if let Some(next) = places.get(at) {
                     note(&format!("{error}; trying {}", next.host()));
                 }
-                if is_passing {
-                    waits.get_or_insert((error.clone(), asked));
-                }
-                if !is_passing && first.is_none() {
-                    definite = Some(error.clone());
-                }
-                first.get_or_insert(error);
+                first.get_or_insert((error, is_passing));
             }
             failed += 1;
-            match waits {
-                // Waiting was for another place: what the first one said stands.
-                Some((error, asked)) => {
-                    self.wait(failed, limit, asked, error).map_err(|e| definite.clone().unwrap_or(e))?;
-                }
-                None => return Err(first.unwrap_or_else(|| Error::new(Kind::Internal, "nowhere to ask"))),
-            }
+            let Some((error, asked)) = waits else {
+                return Err(first.map_or_else(|| Error::new(Kind::Internal, "nowhere to ask"), |(error, _)| error));
+            };
+            // Another place may have been waited for: what the first one said for good stands.
+            self.wait(failed, limit, asked, error).map_err(|late| match &first {
+                Some((error, false)) => error.clone(),
+                _ => late,
+            })?;
         }
     }
 
@@ -332,7 +328,7 @@ impl Client {
             let came = self.round_trip(&url, &request, ask.form.is_none(), limit)?;
             let knows_secret = authorization.is_some() || ask.form.is_some();
             let answer = Answer::new(came, (url, ask.is_head, knows_secret), self, limit)?.through(proxy);
-            if !matches!(answer.status(), 301 | 302 | 303 | 307 | 308) {
+            if ask.stays || !matches!(answer.status(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(answer);
             }
             if ask.form.is_some() {

@@ -141,7 +141,12 @@ impl<'a> Machine<'a> {
 
     /// Returns this boot's id.
     pub fn boot_id(&self) -> Option<String> {
-        let bytes = read_bounded(&self.system.boot_id(), 256).ok()??;
+        Machine::boot_id_of(self.system)
+    }
+
+    /// The same without looking for anything else.
+    pub fn boot_id_of(system: &System) -> Option<String> {
+        let bytes = read_bounded(&system.boot_id(), 256).ok()??;
         Some(String::from_utf8(bytes).ok()?.trim().to_string()).filter(|id| !id.is_empty())
     }
 

@@ -2,7 +2,7 @@
 
 use argh::FromArgs;
 use kubesolo_update::cli::{Cli, Command};
-use kubesolo_update::cmd::{self, Outcome, activate, apply, check, healthcheck, rollback, status, verify};
+use kubesolo_update::cmd::{self, Outcome, activate, apply, check, healthcheck, metrics, rollback, status, verify};
 use kubesolo_update::error::{Error, Kind};
 use kubesolo_update::{config, system::System};
 use std::io::{Write, stdout};
@@ -31,9 +31,11 @@ fn run(command: &Command) -> Result<Outcome, Error> {
     let common = command.common();
     let system = System::new(common.root.clone().unwrap_or_else(|| "/".into()));
     let config = match command {
-        Command::Status(_) | Command::Verify(_) | Command::Rollback(_) | Command::Healthcheck(_) => {
-            config::load_leniently(&system, &common)?
-        }
+        Command::Status(_)
+        | Command::Verify(_)
+        | Command::Rollback(_)
+        | Command::Healthcheck(_)
+        | Command::Metrics(_) => config::load_leniently(&system, &common)?,
         _ => config::load(&system, &common)?,
     };
     let out = &mut stdout().lock();
@@ -44,7 +46,7 @@ fn run(command: &Command) -> Result<Outcome, Error> {
         Command::Rollback(args) => rollback::run(&system, &config, args, out),
         Command::Status(args) => status::run(&system, &config, args, out),
         Command::Healthcheck(args) => healthcheck::run(&system, &config, args, out),
-        Command::Metrics(_) => Err(cmd::not_built("metrics")),
+        Command::Metrics(args) => metrics::run(&system, &config, args, out),
         Command::Verify(args) => verify::run(&system, &config, args, out),
     }
 }

@@ -56,8 +56,7 @@ impl Seen {
             Some(text) => Some(Digest::parse(&text).ok()?),
             None => None,
         };
-        let signed_by =
-            raw.signed_by.unwrap_or_default().iter().map(|text| Digest::parse(text).ok()).collect::<Option<_>>()?;
+        let signed_by = Digest::parse_all(&raw.signed_by.unwrap_or_default()).ok()?;
         let artifact = Artifact {
             version: raw.version?,
             channel: raw.channel,
@@ -92,7 +91,7 @@ impl Seen {
             expires: a.expires.clone(),
             manifest_digest: Some(a.digest.to_string()),
             index_digest: a.index_digest.map(|d| d.to_string()),
-            signed_by: Some(a.signed_by.iter().map(Digest::to_string).collect()),
+            signed_by: Some(Digest::texts(&a.signed_by)),
             kernel: file(&a.kernel),
             initramfs: file(&a.initramfs),
         });

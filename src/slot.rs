@@ -44,6 +44,14 @@ impl Slot {
         }
     }
 
+    /// Returns `A` or `B`, as a text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Slot::A => "A",
+            Slot::B => "B",
+        }
+    }
+
     /// Returns the partition name and file-system label.
     pub fn label(self) -> &'static str {
         match self {
@@ -64,7 +72,7 @@ impl Slot {
 
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.letter())
+        f.write_str(self.name())
     }
 }
 
@@ -140,7 +148,7 @@ impl Record {
             let parsed = text.map(|text| Digest::parse(&text)).transpose();
             parsed.map_err(|e| bad(&format!("`{name}`: {e}")))
         };
-        let signed_by = raw.signed_by.unwrap_or_default().iter().map(|text| Digest::parse(text)).collect::<Result<_>>();
+        let signed_by = Digest::parse_all(&raw.signed_by.unwrap_or_default());
         let signed_by = signed_by.map_err(|e| bad(&format!("`signed_by`: {e}")))?;
         Ok(Record {
             version: field("version", raw.version)?,
@@ -173,7 +181,7 @@ impl Record {
             channel: Some(self.channel.clone()),
             source: Some(self.source.clone()),
             manifest_digest: self.manifest_digest.map(|d| d.to_string()),
-            signed_by: Some(self.signed_by.iter().map(Digest::to_string).collect()),
+            signed_by: Some(Digest::texts(&self.signed_by)),
             index_digest: self.index_digest.map(|d| d.to_string()),
             release_date: self.release_date.clone(),
             kernel: file(&self.kernel),

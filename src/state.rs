@@ -3,98 +3,23 @@
 //! Every change of phase goes through [`State::step`], so a phase that the table does not
 //! allow is an error and never a surprise on disk. Must never: read a clock or a file.
 
+mod codec;
+pub mod phase;
+
 use crate::error::{Error, Kind, Result};
+use crate::history::{Attempt, History, Part, ROLLBACK, VERSION_MAX_BYTES, cut};
 use crate::oci::digest::Digest;
-use crate::slot::Slot;
-use crate::text::printable;
+use crate::slot::{Record, Slot};
 use crate::time::rfc3339;
-use miniserde::{Deserialize, Serialize, json};
+
+pub use phase::Phase;
 
 /// Largest state file that is read, in bytes.
 pub const STATE_MAX_BYTES: u64 = 64 * 1024;
-
-/// Where an update attempt stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Nothing was tried yet.
-    Idle,
-    /// The source is being asked.
-    Checking,
-    /// Bytes go into the target slot.
-    Downloading,
-    /// The target slot is written and proven.
-    Staged,
-    /// GRUB will try the target slot.
-    Activated,
-    /// The target slot runs and its health is being watched.
-    Verifying,
-    /// The trial boot passed.
-    Success,
-    /// The attempt ended with an error.
-    Failed,
-    /// The machine went back to the slot it came from.
-    RolledBack,
-}
-
-impl Phase {
-    /// All nine, in the order of an update.
-    pub const ALL: [Phase; 9] = [
-        Phase::Idle,
-        Phase::Checking,
-        Phase::Downloading,
-        Phase::Staged,
-        Phase::Activated,
-        Phase::Verifying,
-        Phase::Success,
-        Phase::Failed,
-        Phase::RolledBack,
-    ];
-
-    /// Returns the name used in the state file, in metrics and in `--json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Phase::Idle => "idle",
-            Phase::Checking => "checking",
-            Phase::Downloading => "downloading",
-            Phase::Staged => "staged",
-            Phase::Activated => "activated",
-            Phase::Verifying => "verifying",
-            Phase::Success => "success",
-            Phase::Failed => "failed",
-            Phase::RolledBack => "rolled_back",
-        }
-    }
-
-    fn parse(name: &str) -> Option<Phase> {
-        Phase::ALL.into_iter().find(|p| p.name() == name)
-    }
-
-    /// Says whether an attempt was cut off here: by a kill, a crash or a power cut.
-    pub fn is_unfinished(self) -> bool {
-        matches!(self, Phase::Checking | Phase::Downloading)
-    }
-
-    /// Says whether the table allows to go from here to `next`.
-    ///
-    /// Beside the straight line: another trial boot of a slot that was not healthy before is verified again; a slot whose record is good may be
-    /// activated although the state file was lost (`idle`) or a later attempt failed; and a person may roll back
-    /// from any phase in which nothing is half-done.
-    pub fn may_become(self, next: Phase) -> bool {
-        use Phase::*;
-        match next {
-            Idle => false,
-            Checking => matches!(self, Idle | Staged | Success | Failed | RolledBack),
-            Downloading => self == Checking,
-            Staged => self == Downloading,
-            Activated => matches!(self, Staged | Idle | Success | Failed | RolledBack),
-            // A second or third trial boot, after one that was not healthy.
-            Verifying => matches!(self, Activated | Failed),
-            Success => matches!(self, Activated | Verifying),
-            Failed => !matches!(self, Idle | Success | RolledBack),
-            RolledBack => !matches!(self, Checking | Downloading),
-        }
-    }
-}
+/// Longest error or source that is kept, in bytes.
+const TEXT_MAX_BYTES: usize = 4096;
+/// Longest id of a boot that is kept, in bytes.
+const BOOT_ID_MAX_BYTES: usize = 256;
 
 /// Everything the agent remembers of the current or last attempt. The content of `state.json`.
 ///
@@ -131,25 +56,8 @@ pub struct State {
     pub manifest_digest: Option<Digest>,
     /// Boot (`/proc/sys/kernel/random/boot_id`) in which the agent last switched the active slot.
     pub switched_boot_id: Option<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Raw {
-    phase: String,
-    resume_phase: Option<String>,
-    from_version: Option<String>,
-    to_version: Option<String>,
-    attempt_count: Option<u64>,
-    attempts_total: Option<u64>,
-    rollbacks_total: Option<u64>,
-    last_error: Option<String>,
-    last_error_kind: Option<String>,
-    started_at: Option<String>,
-    updated_at: Option<String>,
-    target_slot: Option<String>,
-    source: Option<String>,
-    manifest_digest: Option<String>,
-    switched_boot_id: Option<String>,
+    /// The last attempts.
+    pub history: History,
 }
 
 impl Default for State {
@@ -170,70 +78,25 @@ impl Default for State {
             source: None,
             manifest_digest: None,
             switched_boot_id: None,
+            history: History::default(),
         }
     }
 }
 
 impl State {
-    /// Reads `state.json`.
-    /// Input: UTF-8 JSON, at most [`STATE_MAX_BYTES`].
-    /// Errors: State: not JSON, or a phase, slot or digest that does not exist.
-    pub fn parse(bytes: &[u8]) -> Result<State> {
-        let bad = |why: String| Error::new(Kind::State, why);
-        let text = std::str::from_utf8(bytes).map_err(|_| bad("is not UTF-8".into()))?;
-        let raw: Raw = json::from_str(text).map_err(|_| bad("is not a JSON object with a phase".into()))?;
-        let phase = |name: &str| Phase::parse(name).ok_or_else(|| bad(format!("has the unknown phase `{name}`")));
-        let slot = |name: String| Slot::parse(&name).ok_or_else(|| bad(format!("has the unknown slot `{name}`")));
-        let digest = |text: String| Digest::parse(&text).map_err(|_| bad("has a malformed manifest_digest".into()));
-        let needs_slot = ["staged", "activated", "verifying"].contains(&raw.phase.as_str());
-        if needs_slot && raw.target_slot.is_none() {
-            return Err(bad(format!("is {} without a target_slot", raw.phase)));
-        }
-        Ok(State {
-            phase: phase(&raw.phase)?,
-            resume_phase: raw.resume_phase.map(|p| phase(&p)).transpose()?,
-            from_version: raw.from_version,
-            to_version: raw.to_version,
-            attempt_count: raw.attempt_count.unwrap_or(0),
-            attempts_total: raw.attempts_total.unwrap_or(0),
-            rollbacks_total: raw.rollbacks_total.unwrap_or(0),
-            last_error: raw.last_error,
-            last_error_kind: raw.last_error_kind,
-            started_at: raw.started_at,
-            updated_at: raw.updated_at,
-            target_slot: raw.target_slot.map(slot).transpose()?,
-            source: raw.source,
-            manifest_digest: raw.manifest_digest.map(digest).transpose()?,
-            switched_boot_id: raw.switched_boot_id,
-        })
-    }
-
-    /// Writes the state as one JSON line.
-    pub fn encode(&self) -> String {
-        let mut text = json::to_string(&Raw {
-            phase: self.phase.name().into(),
-            resume_phase: self.resume_phase.map(|p| p.name().into()),
-            from_version: self.from_version.clone(),
-            to_version: self.to_version.clone(),
-            attempt_count: Some(self.attempt_count),
-            attempts_total: Some(self.attempts_total),
-            rollbacks_total: Some(self.rollbacks_total),
-            last_error: self.last_error.clone(),
-            last_error_kind: self.last_error_kind.clone(),
-            started_at: self.started_at.clone(),
-            updated_at: self.updated_at.clone(),
-            target_slot: self.target_slot.map(|s| s.to_string()),
-            source: self.source.clone(),
-            manifest_digest: self.manifest_digest.map(|d| d.to_string()),
-            switched_boot_id: self.switched_boot_id.clone(),
-        });
-        text.push('\n');
-        text
-    }
-
     /// Moves to another phase.
-    /// Errors: State: the table does not allow it; nothing is changed then.
+    /// Errors: State: the table does not allow it, or there is no target slot; nothing is changed then.
     pub fn step(&mut self, next: Phase, now_secs: u64) -> Result<()> {
+        let before = self.phase;
+        if self.target_slot.is_none() && next.needs_slot() {
+            return Err(Error::new(Kind::State, "no slot is known that it is about").at("change", "update state"));
+        }
+        self.enter(next, now_secs)?;
+        self.record(before);
+        Ok(())
+    }
+
+    fn enter(&mut self, next: Phase, now_secs: u64) -> Result<()> {
         if !self.phase.may_become(next) {
             let why = format!("an attempt that is {} can not become {}", self.phase.name(), next.name());
             return Err(Error::new(Kind::State, why).at("change", "update state"));
@@ -244,16 +107,30 @@ impl State {
         Ok(())
     }
 
-    /// Starts an attempt: the source is going to be asked.
-    /// Errors: State: a trial is pending, or an attempt was not settled (see [`State::cut_off`]).
-    pub fn begin(&mut self, from_version: &str, source: &str, now_secs: u64) -> Result<()> {
-        let resume = self.phase;
-        self.step(Phase::Checking, now_secs)?;
-        self.resume_phase = Some(resume);
-        if resume != Phase::Staged {
-            self.from_version = Some(from_version.into());
-            self.source = Some(source.into());
+    /// Tells the history where the attempt stands now. Input: `before`: the phase that it comes from.
+    fn record(&mut self, before: Phase) {
+        let at = self.updated_at.as_deref().unwrap_or_default();
+        let mut attempt = Attempt::new(self.phase, self.started_at.as_deref().unwrap_or(at));
+        attempt.set(Part::FromVersion, self.from_version.as_deref());
+        attempt.set(Part::ToVersion, self.to_version.as_deref());
+        attempt.set(Part::Slot, self.target_slot.map(Slot::name));
+        if matches!(self.phase, Phase::Failed | Phase::RolledBack) {
+            attempt.set(Part::ErrorKind, self.last_error_kind.as_deref());
+            attempt.set(Part::Error, self.last_error.as_deref());
         }
+        if !matches!(self.phase, Phase::Downloading | Phase::Verifying) {
+            attempt.set(Part::EndedAt, Some(at));
+        }
+        self.history.follow(before, attempt);
+    }
+
+    /// Starts an attempt: the source is going to be asked. Versions and source stay those of the attempt before until
+    /// something is taken.
+    /// Errors: State: a trial is pending, or an attempt was not settled (see [`State::cut_off`]).
+    pub fn begin(&mut self, now_secs: u64) -> Result<()> {
+        let resume = self.phase;
+        self.enter(Phase::Checking, now_secs)?;
+        self.resume_phase = Some(resume);
         Ok(())
     }
 
@@ -264,6 +141,23 @@ impl State {
             self.resume_phase = None;
             self.updated_at = Some(rfc3339(now_secs));
         }
+    }
+
+    /// Ends a check that was answered, with nothing to take: a check that failed before it is over, too, and the
+    /// state is again what it was before that. A download that failed is not made good by it.
+    pub fn answered(&mut self, now_secs: u64) {
+        self.nothing_taken(now_secs);
+        if self.phase != Phase::Failed || !self.history.ends_in_failed_checks() {
+            return;
+        }
+        let before = self.history.last_placed();
+        let text = |part| before.and_then(|attempt| attempt.text(part)).map(str::to_owned);
+        let (phase, error, kind) = (text(Part::Result), text(Part::Error), text(Part::ErrorKind));
+        self.phase = match phase.as_deref().and_then(Phase::parse) {
+            Some(phase @ (Phase::Success | Phase::Failed | Phase::RolledBack)) => phase,
+            _ => Phase::Idle,
+        };
+        (self.last_error, self.last_error_kind) = (error, kind);
     }
 
     /// Settles an attempt that was killed, crashed or lost its power: no run holds the lock any more.
@@ -286,37 +180,72 @@ impl State {
     /// Names what the attempt is going to download, and counts it.
     /// Errors: State: the attempt is not checking.
     pub fn take(&mut self, what: &Taken<'_>, now_secs: u64) -> Result<()> {
-        self.step(Phase::Downloading, now_secs)?;
-        let same = self.to_version.as_deref() == Some(what.version);
-        self.attempt_count = if same { self.attempt_count.saturating_add(1) } else { 1 };
+        self.enter(Phase::Downloading, now_secs)?;
+        self.aim_at(what.version);
+        self.attempt_count = self.attempt_count.saturating_add(1);
         self.attempts_total = self.attempts_total.saturating_add(1);
-        self.from_version = Some(what.from_version.into());
-        self.to_version = Some(what.version.into());
-        self.source = Some(printable(what.source));
+        self.from_version = Some(cut(what.from_version, VERSION_MAX_BYTES));
+        self.source = Some(cut(what.source, TEXT_MAX_BYTES));
         self.manifest_digest = Some(what.digest);
         self.target_slot = Some(what.target);
         self.started_at = Some(rfc3339(now_secs));
         self.switched_boot_id = None;
+        self.record(Phase::Checking);
+        Ok(())
+    }
+
+    /// Sets the target version; another one has no attempts yet.
+    fn aim_at(&mut self, version: &str) {
+        let version = Some(cut(version, VERSION_MAX_BYTES));
+        if self.to_version != version {
+            self.attempt_count = 0;
+            self.to_version = version;
+        }
+    }
+
+    /// Records that GRUB will try a slot.
+    /// Input: `from_version`: what runs; `record`: what the slot holds, which need not be what was staged last: the
+    /// state may have been lost, or a later attempt have failed.
+    /// Errors: State: an attempt is half-done, or a trial pending.
+    pub fn activate(&mut self, from_version: Option<&str>, target: Slot, record: &Record, now_secs: u64) -> Result<()> {
+        let before = self.phase;
+        self.enter(Phase::Activated, now_secs)?;
+        let is_known = before == Phase::Staged && self.target_slot == Some(target);
+        self.aim_at(&record.version);
+        self.target_slot = Some(target);
+        self.manifest_digest = record.manifest_digest;
+        if !is_known {
+            self.from_version = from_version.map(|version| cut(version, VERSION_MAX_BYTES));
+            self.source = Some(cut(&record.source, TEXT_MAX_BYTES));
+            self.started_at = self.updated_at.clone();
+        }
+        self.record(before);
         Ok(())
     }
 
     /// Ends the attempt with an error.
     ///
     /// An attempt that fails before it touched the target slot leaves an earlier `staged` standing: that slot is
-    /// still proven.
+    /// still proven. Only the history tells of it.
     /// Errors: State: there is no attempt to fail.
     pub fn fail(&mut self, error: &Error, now_secs: u64) -> Result<()> {
-        if self.phase == Phase::Checking && self.resume_phase == Some(Phase::Staged) {
-            self.nothing_taken(now_secs);
-            return Ok(());
-        }
-        if self.phase == Phase::Checking {
+        let (before, resume, kind) = (self.phase, self.resume_phase, error.kind().label());
+        let why = error.to_string();
+        self.enter(Phase::Failed, now_secs)?;
+        if before == Phase::Checking {
+            self.history.add_check(kind, &why, &rfc3339(now_secs));
+            if resume == Some(Phase::Staged) {
+                self.phase = Phase::Staged;
+                return Ok(());
+            }
             self.attempts_total = self.attempts_total.saturating_add(1);
-            self.started_at = Some(rfc3339(now_secs));
+            self.started_at = self.updated_at.clone();
         }
-        self.step(Phase::Failed, now_secs)?;
-        self.last_error = Some(error.to_string());
-        self.last_error_kind = Some(error.kind().label().into());
+        self.last_error = Some(cut(&why, TEXT_MAX_BYTES));
+        self.last_error_kind = Some(kind.into());
+        if before != Phase::Checking {
+            self.record(before);
+        }
         Ok(())
     }
 
@@ -330,23 +259,40 @@ impl State {
         reason: &str,
         now_secs: u64,
     ) -> Result<()> {
-        self.step(Phase::RolledBack, now_secs)?;
-        if artifact.is_some() || self.target_slot != Some(gave_up) {
-            (self.manifest_digest, self.to_version) = artifact.unzip();
+        let before = self.phase;
+        self.enter(Phase::RolledBack, now_secs)?;
+        let is_same_slot = self.target_slot == Some(gave_up);
+        if !is_same_slot {
+            // Back from a rollback: what had been left ran meanwhile or not; of anything else nothing is known.
+            self.from_version = self.to_version.take().filter(|_| before == Phase::RolledBack);
+        }
+        if artifact.is_some() || !is_same_slot {
+            let (digest, version) = artifact.unzip();
+            self.manifest_digest = digest;
+            match version {
+                Some(version) => self.aim_at(&version),
+                None => (self.to_version, self.attempt_count) = (None, 0),
+            }
+        }
+        if matches!(before, Phase::Idle | Phase::Success | Phase::RolledBack) || !is_same_slot {
+            self.started_at = Some(rfc3339(now_secs));
         }
         self.target_slot = Some(gave_up);
         self.rollbacks_total = self.rollbacks_total.saturating_add(1);
-        self.last_error = Some(printable(reason));
-        self.last_error_kind = Some("rollback".into());
+        self.last_error = Some(cut(reason, TEXT_MAX_BYTES));
+        self.last_error_kind = Some(ROLLBACK.into());
+        self.record(before);
         Ok(())
     }
 
     /// Records that the trial boot passed.
     /// Errors: State: nothing is on trial.
     pub fn succeed(&mut self, now_secs: u64) -> Result<()> {
-        self.step(Phase::Success, now_secs)?;
+        let before = self.phase;
+        self.enter(Phase::Success, now_secs)?;
         self.last_error = None;
         self.last_error_kind = None;
+        self.record(before);
         Ok(())
     }
 }

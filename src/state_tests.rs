@@ -36,7 +36,7 @@ fn the_table_is_the_one_in_the_documentation() {
 #[test]
 fn a_good_update() {
     let mut s = State::default();
-    s.begin("1.0.0", "layout x", 100).unwrap();
+    s.begin(100).unwrap();
     s.take(&taken("1.1.0"), 101).unwrap();
     assert_eq!((s.attempt_count, s.attempts_total), (1, 1));
     s.step(Phase::Staged, 102).unwrap();
@@ -52,7 +52,7 @@ fn attempts_are_counted_for_one_version() {
     let mut s = State::default();
     let error = Error::new(Kind::Network, "no route");
     for (version, count, total) in [("1.1.0", 1, 1), ("1.1.0", 2, 2), ("1.2.0", 1, 3)] {
-        s.begin("1.0.0", "x", 1).unwrap();
+        s.begin(1).unwrap();
         s.take(&taken(version), 1).unwrap();
         s.fail(&error, 2).unwrap();
         assert_eq!((s.attempt_count, s.attempts_total), (count, total));
@@ -65,11 +65,11 @@ fn a_check_without_result_changes_nothing_but_the_time() {
     for phase in [Phase::Idle, Phase::Staged, Phase::Success, Phase::Failed, Phase::RolledBack] {
         let before = State { phase, last_error: Some("kept".into()), ..State::default() };
         let mut s = before.clone();
-        s.begin("1.0.0", "x", 1).unwrap();
+        s.begin(1).unwrap();
         // Killed while checking, then checked again.
         s = State::parse(s.encode().as_bytes()).unwrap();
         s.cut_off(2).unwrap();
-        s.begin("1.0.0", "x", 2).unwrap();
+        s.begin(2).unwrap();
         s.nothing_taken(3);
         assert_eq!((s.phase, s.last_error, s.attempts_total), (phase, Some("kept".into()), 0));
     }
@@ -78,7 +78,7 @@ fn a_check_without_result_changes_nothing_but_the_time() {
 #[test]
 fn a_failed_check_leaves_a_staged_slot_staged() {
     let mut s = State { phase: Phase::Staged, to_version: Some("1.1.0".into()), ..State::default() };
-    s.begin("1.0.0", "x", 1).unwrap();
+    s.begin(1).unwrap();
     s.fail(&Error::new(Kind::Network, "no route"), 2).unwrap();
     assert_eq!((s.phase, s.last_error), (Phase::Staged, None));
 }
@@ -86,7 +86,7 @@ fn a_failed_check_leaves_a_staged_slot_staged() {
 #[test]
 fn a_killed_download_has_failed() {
     let mut s = State::default();
-    s.begin("1.0.0", "x", 1).unwrap();
+    s.begin(1).unwrap();
     s.take(&taken("1.1.0"), 1).unwrap();
     s.cut_off(2).unwrap();
     assert_eq!((s.phase, s.last_error_kind.as_deref()), (Phase::Failed, Some("state")));
@@ -97,7 +97,7 @@ fn a_killed_download_has_failed() {
 fn illegal_steps_are_errors_and_change_nothing() {
     let mut s = State { phase: Phase::Activated, ..State::default() };
     let before = s.clone();
-    assert_eq!(s.begin("1.0.0", "x", 1).unwrap_err().exit_code(), 7);
+    assert_eq!(s.begin(1).unwrap_err().exit_code(), 7);
     assert_eq!(s.step(Phase::Staged, 1).unwrap_err().exit_code(), 7);
     assert_eq!(s, before);
 }
@@ -117,7 +117,7 @@ fn random_walks_keep_the_invariants() {
         let before = s.clone();
         let version = if next(2) == 0 { "1.1.0" } else { "1.2.0" };
         let done = match next(10) {
-            0 => s.begin("1.0.0", "x", now),
+            0 => s.begin(now),
             1 => s.take(&taken(version), now),
             2 => s.step(Phase::Staged, now),
             3 => s.step(Phase::Activated, now),
@@ -164,5 +164,64 @@ fn broken_files_are_errors() {
         "{\"phase\":1}",
     ] {
         assert_eq!(State::parse(bad.as_bytes()).unwrap_err().exit_code(), 7, "{bad}");
+    }
+}
+
+#[test]
+fn attempts_are_counted_for_the_version_that_is_named() {
+    let at = |version, target| Taken {
+        from_version: "1.0.0",
+        version,
+        source: "s",
+        digest: Digest::of(version.as_bytes()),
+        target,
+    };
+    let mut s = State::default();
+    for again in 1..=2 {
+        s.begin(1).unwrap();
+        s.take(&at("3.0.0", Slot::A), 2).unwrap();
+        assert_eq!(s.attempt_count, again);
+        s.cut_off(3).unwrap();
+    }
+    // Slot B, which holds 2.0.0, is left: nothing is known of attempts at that.
+    let left = Some((Digest::of(b"2.0.0"), "2.0.0".to_string()));
+    s.roll_back(Slot::B, left.clone(), "manual", 4).unwrap();
+    assert_eq!((s.to_version.as_deref(), s.attempt_count, s.attempts_total), (Some("2.0.0"), 0, 2));
+    s.begin(5).unwrap();
+    s.take(&at("2.0.0", Slot::B), 6).unwrap();
+    s.cut_off(7).unwrap();
+    // The same version: that was one.
+    s.roll_back(Slot::B, left, "manual", 8).unwrap();
+    assert_eq!((s.to_version.as_deref(), s.attempt_count, s.attempts_total), (Some("2.0.0"), 1, 3));
+}
+
+#[test]
+fn a_check_that_is_answered_ends_the_failure_of_those_before() {
+    let (network, digest) = (Error::new(Kind::Network, "no route"), Error::new(Kind::Digest, "wrong bytes"));
+    let idle = State::default();
+    let mut success = State { phase: Phase::Verifying, target_slot: Some(Slot::B), ..State::default() };
+    success.succeed(1).unwrap();
+    let mut rolled_back = State::default();
+    rolled_back.roll_back(Slot::B, None, "not healthy", 1).unwrap();
+    let mut failed = State::default();
+    failed.begin(1).unwrap();
+    failed.take(&taken("1.1.0"), 1).unwrap();
+    failed.fail(&digest, 1).unwrap();
+    for before in [idle, success, rolled_back, failed] {
+        let mut s = before.clone();
+        for now in [2, 3] {
+            s.begin(now).unwrap();
+            s.fail(&network, now).unwrap();
+            assert_eq!((s.phase, s.last_error_kind.as_deref()), (Phase::Failed, Some("network")));
+        }
+        // Killed while it asks: nobody has answered.
+        s.begin(4).unwrap();
+        s.cut_off(4).unwrap();
+        assert_eq!((s.phase, s.last_error_kind.as_deref()), (Phase::Failed, Some("network")));
+        s.begin(5).unwrap();
+        s.answered(5);
+        let told = |s: &State| (s.phase, s.target_slot, s.last_error.clone(), s.last_error_kind.clone());
+        assert_eq!(told(&s), told(&before));
+        assert_eq!(State::parse(s.encode().as_bytes()).unwrap(), s);
     }
 }

@@ -84,7 +84,7 @@ impl Store {
         save(&self.failed_file(), &failures.encode())
     }
 
-    /// Reads when the newest verified release was made.
+    /// Reads what has proven itself here.
     pub fn proven(&self) -> Loaded<Proven> {
         load(&self.proven_file(), PROVEN_MAX_BYTES, Proven::parse)
     }
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(store.state().value, State::default());
         let _lock = store.lock().unwrap();
         let mut state = State::default();
-        state.begin("1.0.0", "x", 1).unwrap();
+        state.begin(1).unwrap();
         store.save_state(&state).unwrap();
         assert_eq!(store.state().value.phase, Phase::Checking);
     }

@@ -7,10 +7,12 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 /// How a file system is mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +57,14 @@ pub fn unshare_mounts() -> io::Result<()> {
 pub struct MountNamespace {
     namespace: File,
     root: File,
+    working_dir: Option<File>,
 }
 
 impl MountNamespace {
-    /// Remembers the namespace and the root directory of this process.
+    /// Remembers the namespace, the root directory and the working directory of this process.
     pub fn current() -> io::Result<MountNamespace> {
-        Ok(MountNamespace { namespace: File::open(OWN_NAMESPACE)?, root: File::open("/")? })
+        let (namespace, root) = (File::open(OWN_NAMESPACE)?, File::open("/")?);
+        Ok(MountNamespace { namespace, root, working_dir: File::open(".").ok() })
     }
 
     /// Goes back there, if this process has left it. What was mounted privately meanwhile is gone from view.
@@ -74,7 +78,9 @@ impl MountNamespace {
         unsafe {
             check(libc::setns(self.namespace.as_raw_fd(), libc::CLONE_NEWNS))?;
             check(libc::fchdir(self.root.as_raw_fd()))?;
-            check(libc::chroot(c".".as_ptr()))
+            check(libc::chroot(c".".as_ptr()))?;
+            // Paths that were typed may be relative to it.
+            self.working_dir.as_ref().map_or(Ok(()), |dir| check(libc::fchdir(dir.as_raw_fd())))
         }
     }
 }
@@ -87,6 +93,18 @@ pub fn set_nonblocking(file: &impl AsRawFd) -> io::Result<()> {
     // SAFETY: plain values and an open descriptor.
     match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) } {
         -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Waits until one of these is ready, a signal came, or the time is over.
+pub fn poll(waiting: &mut [libc::pollfd], limit: Duration) -> io::Result<()> {
+    // Rounded up: what is due in half a millisecond must not be asked for a thousand times.
+    let millis = libc::c_int::try_from(limit.as_millis()).map_or(libc::c_int::MAX, |millis| millis.saturating_add(1));
+    // SAFETY: pointer and length are those of a slice that is ours alone for the length of the call.
+    match unsafe { libc::poll(waiting.as_mut_ptr(), waiting.len() as libc::nfds_t, millis) } {
+        -1 => Err(io::Error::last_os_error())
+            .or_else(|e| if e.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(e) }),
         _ => Ok(()),
     }
 }
@@ -188,6 +206,46 @@ pub fn random(bytes: &mut [u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Connects to a Unix socket.
+/// Input: `limit`: how long a socket that accepts nobody is waited for, and then each write.
+/// Errors: WouldBlock: it accepts nobody.
+pub fn connect_unix(path: &Path, limit: std::time::Duration) -> io::Result<UnixStream> {
+    let bytes = path.as_os_str().as_bytes();
+    // SAFETY: plain old data, for which zero is a value.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    // One byte stays zero: the end.
+    if bytes.len() >= address.sun_path.len() || bytes.contains(&0) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    // SAFETY: plain values.
+    let socket = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that was just made, and that nobody else has.
+    let stream = unsafe { UnixStream::from_raw_fd(socket) };
+    // Source: unix(7) and socket(7): SO_SNDTIMEO holds for connect as well.
+    stream.set_write_timeout(Some(limit))?;
+    let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: the address lives as long as the call, and `length` is its own.
+    check(unsafe { libc::connect(stream.as_raw_fd(), (&raw const address).cast(), length) })?;
+    Ok(stream)
+}
+
+/// Sets after how many seconds a hardware watchdog that is not fed restarts the machine.
+/// Errors: ENOTTY: it is no watchdog. EINVAL: it can not wait so long.
+/// Source: Linux, include/uapi/linux/watchdog.h: WDIOC_SETTIMEOUT, `_IOWR('W', 6, int)`.
+pub fn set_watchdog_timeout(device: &File, secs: u32) -> io::Result<()> {
+    const WDIOC_SETTIMEOUT: u32 = 0xc004_5706;
+    let mut secs = libc::c_int::try_from(secs).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: an open descriptor; the kernel reads and writes one int, which is ours alone for the length of the call.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), WDIOC_SETTIMEOUT as _, &raw mut secs) })
 }
 
 /// Returns how many bytes of a terminal's output wait to be sent.

@@ -59,6 +59,21 @@ impl System {
         self.path("/etc/kubesolo/health.d")
     }
 
+    /// containerd's socket.
+    pub fn containerd_socket(&self) -> PathBuf {
+        self.path("/var/lib/kubesolo/containerd/containerd.sock")
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.path("/var/lib/kubesolo/pki/admin/admin.kubeconfig")
+    }
+
+    /// This machine's name.
+    pub fn host_name(&self) -> PathBuf {
+        self.path("/proc/sys/kernel/hostname")
+    }
+
     /// CA bundles of the common distributions, tried in order where `ca_file` is not set.
     pub fn ca_bundles(&self) -> [PathBuf; 4] {
         [

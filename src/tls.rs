@@ -20,7 +20,7 @@ use rustls::{
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ const SESSIONS: usize = 8;
 /// Says which servers are trusted, and what time it is.
 pub(crate) struct Trust {
     /// The configured CA bundle; nothing else is read where it is set.
-    pub ca_file: Option<PathBuf>,
+    pub ca: Option<Pem>,
     /// Otherwise the first of these that exists.
     pub ca_candidates: Vec<PathBuf>,
     /// The system clock.
@@ -46,13 +46,27 @@ pub(crate) struct Trust {
     pub identity: Option<Identity>,
 }
 
-/// Names the files of a client certificate.
+/// PEM text, or the file that has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pem {
+    /// Read when it is needed.
+    File(PathBuf),
+    /// Read already.
+    Text {
+        /// What it is from, for messages.
+        from: String,
+        /// The text.
+        bytes: Vec<u8>,
+    },
+}
+
+/// A client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// PEM: the certificate, then those of its issuers.
-    pub certificate: PathBuf,
-    /// PEM: its private key; PKCS #8, SEC1 or PKCS #1.
-    pub key: PathBuf,
+    /// The certificate, then those of its issuers.
+    pub certificate: Pem,
+    /// Its private key; PKCS #8, SEC1 or PKCS #1.
+    pub key: Pem,
 }
 
 /// Wraps connections in TLS. Clones share what was loaded.
@@ -109,8 +123,8 @@ impl Trust {
             Some(identity) => {
                 let (chain, key) = identity.load()?;
                 config.with_client_auth_cert(chain, key).map_err(|e| {
-                    let why = format!("it does not belong to {}: {}", identity.certificate.display(), words(&e));
-                    Error::new(Kind::Config, why).at("use the client key", identity.key.display())
+                    let why = format!("it does not belong to {}: {}", identity.certificate, words(&e));
+                    Error::new(Kind::Config, why).at("use the client key", &identity.key)
                 })?
             }
         };
@@ -119,11 +133,11 @@ impl Trust {
     }
 
     fn roots(&self) -> Result<RootCertStore> {
-        if let Some(path) = &self.ca_file {
-            return read_roots(path);
+        if let Some(pem) = &self.ca {
+            return read_roots(pem);
         }
         match self.ca_candidates.iter().find(|p| p.exists()) {
-            Some(path) => read_roots(path),
+            Some(path) => read_roots(&Pem::File(path.clone())),
             None => Err(Error::new(Kind::Config, "no CA certificates on this machine")
                 .at("set up", "TLS")
                 .hint("set ca_file to a PEM bundle")),
@@ -134,35 +148,50 @@ impl Trust {
 impl Identity {
     /// Errors: Config: a file is unreadable or malformed, or others can read the key.
     fn load(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-        let chain = read_pem(&self.certificate, "read the client certificate")?;
+        let chain = self.certificate.read("read the client certificate")?;
         let bad = |why: &str| Error::new(Kind::Config, why);
         let certificates: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
         let certificates = certificates.ok().filter(|c| !c.is_empty());
-        let certificates = certificates.ok_or_else(|| {
-            bad("no certificate in PEM").at("read the client certificate", self.certificate.display())
-        })?;
-        check_private(&self.key)?;
-        let key = PrivateKeyDer::from_pem_slice(&read_pem(&self.key, "read the client key")?);
+        let certificates = certificates
+            .ok_or_else(|| bad("no certificate in PEM").at("read the client certificate", &self.certificate))?;
+        if let Pem::File(path) = &self.key {
+            check_private(path)?;
+        }
+        let key = PrivateKeyDer::from_pem_slice(&self.key.read("read the client key")?);
         let hint = "a key without passphrase; `openssl pkey -in KEY -out NEW` takes a passphrase away";
-        let key =
-            key.map_err(|_| bad("no private key in PEM").at("read the client key", self.key.display()).hint(hint))?;
+        let key = key.map_err(|_| bad("no private key in PEM").at("read the client key", &self.key).hint(hint))?;
         Ok((certificates, key))
     }
 }
 
-fn read_pem(path: &Path, op: &str) -> Result<Vec<u8>> {
-    let mut pem = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_BUNDLE).read_to_end(&mut pem));
-    read.io(Kind::Config, op, path.display())?;
-    Ok(pem)
+impl Pem {
+    /// Errors: Config: the file can not be read.
+    fn read(&self, op: &str) -> Result<Vec<u8>> {
+        let path = match self {
+            Pem::File(path) => path,
+            Pem::Text { bytes, .. } => return Ok(bytes.clone()),
+        };
+        let mut pem = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(MAX_BUNDLE).read_to_end(&mut pem));
+        read.io(Kind::Config, op, self)?;
+        Ok(pem)
+    }
+}
+
+impl fmt::Display for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pem::File(path) => path.display().fmt(f),
+            Pem::Text { from, .. } => f.write_str(from),
+        }
+    }
 }
 
 /// Reads a PEM bundle. Errors: Config: unreadable, malformed, or without one usable certificate.
-fn read_roots(path: &Path) -> Result<RootCertStore> {
-    let fail = |why: String| {
-        Error::new(Kind::Config, why).at("read CA certificates", path.display()).hint("set ca_file to a PEM bundle")
-    };
-    let pem = read_pem(path, "read CA certificates")?;
+fn read_roots(from: &Pem) -> Result<RootCertStore> {
+    let hint = if matches!(from, Pem::File(_)) { "set ca_file to a PEM bundle" } else { "" };
+    let fail = |why: String| Error::new(Kind::Config, why).at("read CA certificates", from).hint(hint);
+    let pem = from.read("read CA certificates")?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|e| fail(format!("not PEM: {e}")))?;
@@ -322,7 +351,7 @@ mod tests {
     use super::*;
 
     fn trust(ca_file: Option<PathBuf>, ca_candidates: Vec<PathBuf>) -> Trust {
-        Trust { ca_file, ca_candidates, now: Arc::new(|| 100), floor_secs: 0, identity: None }
+        Trust { ca: ca_file.map(Pem::File), ca_candidates, now: Arc::new(|| 100), floor_secs: 0, identity: None }
     }
 
     #[test]

@@ -226,13 +226,3 @@ fn a_slot_is_used_again_and_again_without_filling_up() {
     }
     assert_eq!(disk.text(B, "version").as_deref(), Some("2.0.11\n"));
 }
-
-#[test]
-fn commands_whose_turn_has_not_come_say_so() {
-    if !need_disks() {
-        return;
-    }
-    let disk = Disk::detached(24, 16);
-    let root = Root::new(&disk);
-    root.agent(&["metrics"]).expect(1, &["not built yet", "metrics"]);
-}

@@ -12,11 +12,7 @@ use support::root::Root;
 use support::trial::Trial;
 
 fn install(root: &Root, name: &str, script: &str) {
-    let dir = root.path("etc/kubesolo/health.d");
-    fs::create_dir_all(&dir).unwrap();
-    let path = dir.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    root.install_check(name, script);
 }
 
 #[test]
@@ -158,10 +154,10 @@ fn a_version_that_can_not_read_its_configuration_is_not_healthy() {
     let run = trial.root.agent(&["healthcheck", "--json"]).expect(9, &["update.conf", "unknown key `sever`"]);
     assert!(start.elapsed() < Duration::from_secs(60) && !trial.root.path("run/ran").exists());
     assert_eq!(
-        run.jq("[.healthy, .on_trial, .confirmed, (.checks | map(.name, .passed))]"),
-        r#"[false,true,false,["configuration",false]]"#
+        run.jq("[.healthy, .on_trial, .confirmed, (.checks | map(.name, .result))]"),
+        r#"[false,true,false,["configuration","failed"]]"#
     );
-    assert!(run.jq(".checks[0].reason").contains("unknown key `sever`"), "{}", run.stdout);
+    assert!(run.jq(".checks[0].detail").contains("unknown key `sever`"), "{}", run.stdout);
     trial.assert_boot("B", "0", "2", "");
     let (phase, kind) = (trial.root.state_field("phase"), trial.root.state_field("last_error_kind"));
     assert_eq!((phase.as_str(), kind.as_str()), ("failed", "unhealthy"));

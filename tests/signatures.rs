@@ -343,7 +343,7 @@ fn a_signed_index_that_offers_the_wrong_architecture_is_refused() {
 
 /// A machine and a `latest.json` that is served, both to be changed.
 struct Site {
-    dir: TempDir,
+    _dir: TempDir,
     machine: Machine,
     served: Arc<Mutex<Served>>,
     web: Web,
@@ -376,7 +376,7 @@ impl Site {
         });
         let machine = Machine::new();
         fs::create_dir_all(machine.root.path("etc/kubesolo/update-keys.d/revoked")).unwrap();
-        let site = Site { dir, machine, served, keys, web };
+        let site = Site { _dir: dir, machine, served, keys, web };
         site.configure("");
         site.trust(&[0], &[]);
         site
@@ -592,7 +592,6 @@ fn keys_decide_not_the_configuration() {
     fs::rename(keys.join("0.pub"), keys.join("0.pem")).unwrap();
     std::os::unix::fs::symlink("0.pem", keys.join("0.pub")).unwrap();
     site.check(2, &["0.pub", "a symbolic link"]);
-    assert!(site.dir.path().is_dir());
 }
 
 #[test]

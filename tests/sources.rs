@@ -9,6 +9,7 @@ use kubesolo_update::oci::digest::Digest;
 use kubesolo_update::oci::reference::Reference;
 use kubesolo_update::source::{Artifact, PlainHttp, Source, SourceSpec, open_source};
 use kubesolo_update::system::System;
+use kubesolo_update::tls::Pem;
 use kubesolo_update::trust::keyring::Keyring;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -155,7 +156,7 @@ fn a_registry_over_tls_needs_the_right_ca_name_and_time() {
     push.arg("push").arg("--ca-file").arg(&ca.certificate);
     files.push(push, &reference, true);
 
-    let trusting = |ca: &Ca| HttpOptions { ca_file: Some(ca.certificate.clone()), ..options() };
+    let trusting = |ca: &Ca| HttpOptions { ca: Some(Pem::File(ca.certificate.clone())), ..options() };
     let tls = |reference: &str, options| registry_source(reference, PlainHttp::No, options);
     let mut source = tls(&reference, trusting(&ca));
     let artifact = source.resolve("amd64").unwrap();
@@ -213,7 +214,7 @@ fn tls_1_2_with_an_rsa_key_and_p_384_works_and_older_does_not() {
         let address = lines.find_map(|l| l.unwrap().strip_prefix("ACCEPT ").map(str::to_owned)).unwrap();
         let spec =
             SourceSpec::Http { server: format!("https://{address}/"), mirrors: Vec::new(), plain_http: PlainHttp::No };
-        let got = open(spec, HttpOptions { ca_file: Some(ca.certificate.clone()), ..options() }).resolve("amd64");
+        let got = open(spec, HttpOptions { ca: Some(Pem::File(ca.certificate.clone())), ..options() }).resolve("amd64");
         match word {
             None => assert_eq!(got.unwrap().version, "1.2.0"),
             Some(word) => refused(got, Kind::Network, word),

@@ -124,6 +124,39 @@ fn an_initramfs_that_breaks_after_activation_is_counted() {
     expect_rolled_back(&site, vm, "three boots", "A:1:0::1");
 }
 
+/// The kernel's own watchdog: it restarts the machine when the one who feeds it has died.
+#[test]
+fn a_trial_boot_whose_agent_dies_is_restarted_by_the_watchdog() {
+    if !need_vm(Firmware::Bios) {
+        return;
+    }
+    let site = Site::new(Firmware::Bios);
+    site.offer("1.1.0", "never");
+    let mut vm = site.power_on();
+    vm.expect_hello("manual", BORN, 'A');
+    let load = "insmod /lib/modules/watchdog.ko; insmod /lib/modules/softdog.ko";
+    let dog = "cat /sys/class/watchdog/watchdog0/state /sys/class/watchdog/watchdog0/timeout";
+    // A stable machine that is not healthy is not restarted, by nobody.
+    vm.run(&format!("{load}; rm /run/kubesolo-healthy")).expect(0, &[]);
+    vm.agent("healthcheck --timeout 0 --reboot-on-failure --watchdog /dev/watchdog").expect(9, &["not on trial"]);
+    assert_eq!(vm.run(dog).expect(0, &[]).text.trim(), "inactive\n60");
+    apply_and_reboot(&mut vm);
+    vm.expect_hello("manual", "1.1.0", 'B');
+    assert_eq!(vm.run(&format!("{load}; {dog}")).expect(0, &[]).text.trim(), "inactive\n60");
+    // Unhealthy, but somebody decides: it stops.
+    vm.agent("healthcheck --timeout 0 --watchdog /dev/watchdog").expect(9, &["not confirmed"]);
+    assert_eq!(vm.run(dog).expect(0, &[]).text.lines().next(), Some("inactive"));
+    vm.run("kubesolo-update healthcheck --timeout 600 --watchdog /dev/watchdog >/dev/null 2>&1 & echo $! >/run/agent")
+        .expect(0, &[]);
+    vm.run("until grep -q '^active' /sys/class/watchdog/watchdog0/state; do usleep 100000; done").expect(0, &[]);
+    vm.run("kill -9 $(cat /run/agent)").expect(0, &[]);
+    // 60 s later the kernel pulls the plug, and GRUB counts.
+    vm.expect_hello("manual", "1.1.0", 'B');
+    assert!(vm.console().contains("watchdog did not stop"));
+    vm.cut();
+    assert_eq!(site.boot_variables(), "B:0:1::1");
+}
+
 #[test]
 fn manual_rollback_is_confirmed_or_comes_back() {
     if !need_vm(Firmware::Bios) {

@@ -115,10 +115,8 @@ pub fn activate(session: &mut Session<'_>, allow_unproven_bootloader: bool) -> R
     }
     session.save_boot(|block| block.activate(slot))?;
     let now = session.now();
-    session.state.step(Phase::Activated, now)?;
-    session.state.target_slot = Some(slot);
-    session.state.to_version = Some(record.version);
-    session.state.manifest_digest = record.manifest_digest;
+    let running = session.machine.view(session.running);
+    session.state.activate(running.version(), slot, &record, now)?;
     session.state.switched_boot_id = session.machine.boot_id();
     session.note_state();
     Ok(Activation::Done)

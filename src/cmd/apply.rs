@@ -12,6 +12,7 @@ use crate::gate::{self, DEFAULT_CHANNEL, Gate, Refusal, Verdict};
 use crate::http::Body;
 use crate::inspect;
 use crate::machine::ARCHITECTURE;
+use crate::oci::digest::Digest;
 use crate::progress::{Progress, note};
 use crate::readback;
 use crate::session::{Session, reboot as reboot_machine};
@@ -116,7 +117,7 @@ fn answer(attempt: &Attempt, slot: Slot, activated: bool) -> Answer {
     };
     let artifact = attempt.artifact();
     let (version, manifest_digest) = (printable(&artifact.version), artifact.digest.to_string());
-    let signed_by = artifact.signed_by.iter().map(ToString::to_string).collect();
+    let signed_by = Digest::texts(&artifact.signed_by);
     Answer { result, version, manifest_digest, signed_by, slot: slot.to_string(), activated }
 }
 
@@ -146,15 +147,14 @@ fn attempt(
         now_secs: session.now(),
         proven: session.proven.clone(),
     };
-    let from_version = check::running_version(&situation.running)?.to_string();
-    session.state.begin(&from_version, &source.describe(), session.now())?;
+    check::running_version(&situation.running)?;
+    session.state.begin(session.now())?;
     session.save_state()?;
     let ended = decide_and_stage(session, config, source, &situation, overrides, ring);
     let now = session.now();
     match &ended {
         Ok(Attempt::Staged(_)) => session.state.step(Phase::Staged, now)?,
-        Ok(_) => session.state.nothing_taken(now),
-        Err(Ended::Refused(_)) => session.state.nothing_taken(now),
+        Ok(_) | Err(Ended::Refused(_)) => session.state.answered(now),
         Err(Ended::Failed(error)) => session.state.fail(error, now)?,
     }
     let saved = session.save_state();

@@ -14,6 +14,7 @@ use crate::machine::{ARCHITECTURE, Machine};
 use crate::oci::digest::Digest;
 use crate::progress::note;
 use crate::reconcile::{self, Finding, pending_trial};
+use crate::report::Report;
 use crate::seen::Seen;
 use crate::session::artifact_in;
 use crate::slot::Slot;
@@ -23,6 +24,7 @@ use crate::store::Store;
 use crate::sys::{self, Access};
 use crate::system::System;
 use crate::text::{human_size, printable};
+use crate::tls::Pem;
 use crate::trust::keyring::Keyring;
 use crate::trust::proven::Proven;
 use miniserde::Serialize;
@@ -107,7 +109,7 @@ pub fn open(system: &System, config: &Config, proven: &Proven, ring: Keyring) ->
         // What is set for a network must not stand in the way of a stick.
         return source::open_source(spec, &Client::new(options)?, ring);
     }
-    options.ca_file = config.ca_file.clone();
+    options.ca = config.ca_file.clone().map(Pem::File);
     options.identity = config.identity.clone();
     options.tries = config.retries.map_or(options.tries, |retries| retries + 1);
     options.timeouts.limit(config.stall_timeout, config.download_timeout);
@@ -118,8 +120,9 @@ pub fn open(system: &System, config: &Config, proven: &Proven, ring: Keyring) ->
     source::open_source(spec, &Client::new(options)?, ring)
 }
 
-/// Asks the source and judges what it offers: the one place where the gates are called.
-/// Input: `ring`: who must have signed it; `store`: where what was offered last is remembered. What is [`Artifact::is_hearsay`] comes from there.
+/// Asks the source and judges what it offers.
+/// Input: `ring`: who must have signed it; `store`: where what was offered last is remembered. What is
+/// [`Artifact::is_hearsay`] comes from there.
 /// Errors: what the source ends with; Slot: the running version is not known; Device: the target can not be read.
 pub fn consult(
     source: &mut dyn Source,
@@ -129,23 +132,16 @@ pub fn consult(
     ring: &Keyring,
     store: Option<&Store>,
 ) -> Result<(Artifact, Verdict)> {
-    let running_version = running_version(&situation.running)?;
+    running_version(&situation.running)?;
     let artifact = ask(source, ring, store)?;
-    let facts = Facts {
-        architecture: ARCHITECTURE,
-        channel: &config.channel,
-        running_version,
-        running_digest: situation.running.record.as_ref().ok().and_then(|r| r.manifest_digest),
+    let standing = Standing {
         trial_pending: situation.trial_pending.as_deref(),
         failed: &situation.failed,
         now_secs: situation.now_secs,
         newest_release_secs: situation.proven.release_secs,
-        room_bytes: situation.target.room_bytes,
-        window: config.window.as_ref(),
-        allow_downgrade: overrides.allow_downgrade,
-        retry_failed: overrides.retry_failed,
     };
-    let verdict = gate::judge(&artifact, &facts)?;
+    let views = [&situation.running, &situation.target];
+    let verdict = judge(&artifact, config, views, &standing, overrides)?;
     if let Some(remark) = gate::stands_still(&artifact, &verdict, situation.now_secs)? {
         note(&remark);
     }
@@ -154,6 +150,67 @@ pub fn consult(
         (Verdict::Take, None, Err(error)) => Err(error.clone()),
         _ => Ok((artifact, verdict)),
     }
+}
+
+/// What this machine remembers, as the gates need it.
+struct Standing<'a> {
+    trial_pending: Option<&'a str>,
+    failed: &'a [(Digest, String)],
+    now_secs: u64,
+    newest_release_secs: Option<u64>,
+}
+
+/// Holds an artifact against the gates: the one place where they are called.
+/// Errors: as [`gate::judge`]; Slot: the running version is not known.
+fn judge(
+    artifact: &Artifact,
+    config: &Config,
+    [running, target]: [&View; 2],
+    standing: &Standing<'_>,
+    overrides: Overrides,
+) -> Result<Verdict> {
+    let facts = Facts {
+        architecture: ARCHITECTURE,
+        channel: &config.channel,
+        running_version: running_version(running)?,
+        running_digest: running.record.as_ref().ok().and_then(|r| r.manifest_digest),
+        trial_pending: standing.trial_pending,
+        failed: standing.failed,
+        now_secs: standing.now_secs,
+        newest_release_secs: standing.newest_release_secs,
+        room_bytes: target.room_bytes,
+        window: config.window.as_ref(),
+        allow_downgrade: overrides.allow_downgrade,
+        retry_failed: overrides.retry_failed,
+    };
+    gate::judge(artifact, &facts)
+}
+
+/// Says whether what the source offered last would be taken now, as far as that can be told without asking it, and
+/// without the keys: nobody is asked, and no signature is proven.
+pub fn would_take(report: &mut Report, config: &Config, now_secs: u64) -> bool {
+    let (Some(offered), Some(running)) = (&report.offered, report.running) else { return false };
+    let [a, b] = &report.slots;
+    let views = if running == Slot::A { [a, b] } else { [b, a] };
+    let mut failed = report.failures.reasons();
+    failed.extend(report.given_up.take());
+    let mut trial_pending = None;
+    if let Some(vars) = &report.vars {
+        trial_pending = pending_trial(running, vars);
+        if let (true, Ok(record)) = (reconcile::is_confirmed(running, vars), &views[0].record) {
+            report.proven.add_record(record, now_secs);
+        }
+    }
+    let standing = Standing {
+        trial_pending: trial_pending.as_deref(),
+        failed: &failed,
+        now_secs: report.proven.no_earlier_than(now_secs),
+        newest_release_secs: report.proven.release_secs,
+    };
+    let overrides = Overrides { allow_downgrade: false, retry_failed: false };
+    let verdict = judge(offered, config, views, &standing, overrides);
+    // Room that can not be told is not room.
+    views[1].room_bytes.is_some() && verdict.is_ok_and(|verdict| verdict == Verdict::Take)
 }
 
 /// Asks what is offered; in one request, where nothing has changed since it was asked last.
@@ -325,7 +382,7 @@ fn answer(artifact: &Artifact, verdict: &Verdict, situation: &Situation) -> Answ
             architecture: text(&artifact.architecture),
             manifest_digest: artifact.digest.to_string(),
             index_digest: artifact.index_digest.map(|d| d.to_string()),
-            signed_by: artifact.signed_by.iter().map(Digest::to_string).collect(),
+            signed_by: Digest::texts(&artifact.signed_by),
             source: printable(&artifact.source),
             size_bytes: artifact.kernel.size_bytes.saturating_add(artifact.initramfs.size_bytes),
             min_compatible_version: text(&artifact.min_compatible_version),

@@ -9,13 +9,15 @@ use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::grubenv::Block;
-use crate::health::{self, Round, executables};
+use crate::health::round::Plan;
+use crate::health::{self, Ending, Outcome as Checked, Pace, Watched};
 use crate::progress::{note, note_last};
 use crate::session::Session;
 use crate::state::Phase;
 use crate::sys::MountNamespace;
 use crate::system::System;
 use crate::text::printable;
+use crate::watchdog::{self, Watchdog};
 use miniserde::Serialize;
 use std::io::Write;
 use std::time::Duration;
@@ -24,30 +26,36 @@ const TIMEOUT_SECS: u64 = 600;
 const CHECK_TIMEOUT_SECS: u64 = 30;
 
 /// Runs the command.
-/// Errors: Unhealthy: a check failed to the end, or could not be made. Boot, Device, State: the result could not be
-/// recorded.
+/// Errors: Usage: it can not be stable so long within the timeout. Unhealthy: a check failed to the end, or could not be made.
+/// Boot, Device, State: the result could not be recorded.
 pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut dyn Write) -> Result<Outcome> {
     refuse_reboot_below_root(system, args.reboot_on_failure)?;
+    let pace = Pace {
+        timeout: Duration::from_secs(args.timeout.unwrap_or(TIMEOUT_SECS)),
+        stable_for: Duration::from_secs(args.stable_for.unwrap_or(0)),
+    };
+    if pace.stable_for > pace.timeout {
+        return Err(Error::new(Kind::Usage, "--stable-for is longer than --timeout: nothing could ever pass"));
+    }
     let home = MountNamespace::current().io(Kind::Internal, "look at", "the mount namespace")?;
-    let on_trial = begin(system, config)?;
+    let begun = begin(system, config)?;
+    let on_trial = begun.on_trial;
     // The checks see the machine as everybody does, not our private mounts.
     home.enter().io(Kind::Internal, "leave", "the private mount namespace")?;
-    let limit = Duration::from_secs(args.check_timeout.unwrap_or(CHECK_TIMEOUT_SECS));
-    let timeout = Duration::from_secs(args.timeout.unwrap_or(TIMEOUT_SECS));
-    let last = health::wait_until_healthy(timeout, &mut || round(system, config, limit));
-    let unhealthy = (!last.passed()).then(|| {
-        let error = Error::new(Kind::Unhealthy, last.reason()).at("check", "the health of this node");
-        match last.checks.is_empty() {
+    let watched = watch(&Plan::new(system, config, check_limit(args)), pace, args);
+    let unhealthy = (!watched.healthy).then(|| {
+        let error = Error::new(Kind::Unhealthy, watched.reason.as_str()).at("check", "the health of this node");
+        match watched.last.0.is_empty() {
             true => error.hint(format!("checks are executables in {}", system.health_dir().display())),
             false => error,
         }
     });
-    let trial = if on_trial { record(system, config, unhealthy.as_ref())? } else { Trial::Over };
+    let trial = if on_trial { record(system, config, &begun, unhealthy.as_ref())? } else { Trial::Over };
     let confirmed = trial == Trial::Confirmed;
     if args.json {
-        say_json(out, &answer(&last, on_trial, confirmed))?;
+        say_json(out, &answer(&watched, on_trial, confirmed))?;
     } else {
-        describe(out, &last, on_trial, confirmed)?;
+        describe(out, &watched, on_trial, confirmed)?;
     }
     match unhealthy {
         None => Ok(Outcome::Done),
@@ -63,14 +71,46 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
             if !args.reboot_on_failure {
                 return Ok(Outcome::Refused(error));
             }
+            // Should the restart hang, the watchdog sees to it: nobody feeds or stops this one.
+            let _dog = start_watchdog(args);
             note_last(&format!("{error}; restarting, {what_for}"), &system.kernel_log());
             Err(crate::session::reboot())
         }
     }
 }
 
+fn check_limit(args: &cli::Healthcheck) -> Duration {
+    Duration::from_secs(args.check_timeout.unwrap_or(CHECK_TIMEOUT_SECS))
+}
+
+/// Waits until the node is healthy, and feeds the watchdog meanwhile.
+fn watch(plan: &Plan<'_>, pace: Pace, args: &cli::Healthcheck) -> Watched {
+    let mut dog = start_watchdog(args);
+    let mut alive = || {
+        if let Some(dog) = &mut dog {
+            dog.feed();
+        }
+    };
+    let watched = health::wait_until_healthy(pace, &mut alive, &mut |alive| plan.run(alive));
+    if let Some(dog) = dog {
+        dog.stop();
+    }
+    watched
+}
+
+fn start_watchdog(args: &cli::Healthcheck) -> Option<Watchdog> {
+    watchdog::start(args.watchdog.as_deref(), &|e| note(&format!("{e}; going on without it")))
+}
+
+/// What the run began with. The second session can not ask for it where the first could record nothing.
+struct Begun {
+    on_trial: bool,
+    /// See [`crate::reconcile::no_way_back`].
+    no_way_back: bool,
+}
+
 /// Says whether this boot is on trial, and if so records that it is being verified.
-fn begin(system: &System, config: &Config) -> Result<bool> {
+fn begin(system: &System, config: &Config) -> Result<Begun> {
     let mut session = Session::open_to_recover(system, config)?;
     let on_trial = session.runs_on_trial();
     if on_trial && session.trial_is_of_this_attempt() && session.state.phase.may_become(Phase::Verifying) {
@@ -78,7 +118,7 @@ fn begin(system: &System, config: &Config) -> Result<bool> {
         session.state.step(Phase::Verifying, now)?;
         session.note_state();
     }
-    Ok(on_trial)
+    Ok(Begun { on_trial, no_way_back: session.no_way_back() })
 }
 
 /// What became of the trial.
@@ -95,7 +135,7 @@ enum Trial {
 /// Records how the trial ended.
 /// Power cut: before the boot variables are written: the trial goes on. After it: confirmed; the next run finds
 /// the state behind and follows.
-fn record(system: &System, config: &Config, unhealthy: Option<&Error>) -> Result<Trial> {
+fn record(system: &System, config: &Config, begun: &Begun, unhealthy: Option<&Error>) -> Result<Trial> {
     let mut session = Session::open_to_recover(system, config)?;
     if !session.runs_on_trial() {
         note("the trial ended while the checks ran: nothing is recorded");
@@ -104,7 +144,7 @@ fn record(system: &System, config: &Config, unhealthy: Option<&Error>) -> Result
     let now = session.now();
     let ours = session.state.phase == Phase::Verifying;
     match unhealthy {
-        Some(error) if session.no_way_back() => {
+        Some(error) if begun.no_way_back && session.no_way_back() => {
             let why = format!("{error}; GRUB could not load slot {}, the way back", session.target());
             session.take_over(&why, true)?;
             Ok(Trial::Over)
@@ -116,8 +156,9 @@ fn record(system: &System, config: &Config, unhealthy: Option<&Error>) -> Result
         }
         Some(_) => Ok(Trial::GoesOn),
         None => {
-            session.save_boot(Block::confirm)?;
+            // First: a cut between the two would leave it remembered as failed for good.
             session.forget_failure()?;
+            session.save_boot(Block::confirm)?;
             session.remember_proof()?;
             if ours {
                 session.state.succeed(now)?;
@@ -128,33 +169,18 @@ fn record(system: &System, config: &Config, unhealthy: Option<&Error>) -> Result
     }
 }
 
-/// Runs every check once. A later one is not run when an earlier one failed: they build on each other.
-/// Errors: Config: the checks can not be listed, or the agent's configuration can not be read: a system that could
-/// never be updated again is not healthy.
-fn round(system: &System, config: &Config, limit: Duration) -> Result<Round> {
-    if let Some(fault) = &config.fault {
-        return Err(fault.clone());
-    }
-    let mut round = Round::default();
-    for path in executables::list(&system.health_dir())? {
-        let outcome = executables::run(&path, limit);
-        let failed = outcome.failure.is_some();
-        round.checks.push(outcome);
-        if failed {
-            break;
+fn describe(out: &mut dyn Write, watched: &Watched, on_trial: bool, confirmed: bool) -> Result<()> {
+    for check in &watched.last.0 {
+        let (result, said) = result(check);
+        let mut line = format!("{:<16} {result:<7} {:>6} ms  {}", check.name, check.duration_millis, printable(said));
+        if let (Ending::Passed(_), Some(why)) = (&check.ending, &check.last_failure) {
+            line.push_str(&format!(" (before: {})", printable(why)));
         }
-    }
-    Ok(round)
-}
-
-fn describe(out: &mut dyn Write, last: &Round, on_trial: bool, confirmed: bool) -> Result<()> {
-    for check in &last.checks {
-        let result = check.failure.as_deref().unwrap_or("ok");
-        say(out, &format!("{:<24} {} ({} ms)", check.name, printable(result), check.duration_millis))?;
+        say(out, line.trim_end())?;
     }
     say(
         out,
-        match (last.passed(), on_trial, confirmed) {
+        match (watched.healthy, on_trial, confirmed) {
             (true, _, true) => "healthy; the trial boot is confirmed",
             (true, true, false) => "healthy; the trial had ended already",
             (true, false, _) => "healthy; this boot is not on trial",
@@ -164,28 +190,64 @@ fn describe(out: &mut dyn Write, last: &Round, on_trial: bool, confirmed: bool) 
     )
 }
 
+/// Returns how a check ended in a word, and what it said.
+fn result(check: &Checked) -> (&'static str, &str) {
+    match (&check.ending, check.is_required) {
+        (Ending::Passed(said), _) => ("ok", said),
+        (Ending::Failed(why), true) => ("FAILED", why),
+        (Ending::Failed(why), false) => ("warning", why),
+        (Ending::NotRun, _) => ("not run", ""),
+    }
+}
+
 #[derive(Serialize)]
 struct Answer {
     healthy: bool,
     on_trial: bool,
     confirmed: bool,
+    reason: Option<String>,
+    rounds: u64,
+    waited_secs: u64,
     checks: Vec<CheckAnswer>,
 }
 
 #[derive(Serialize)]
 struct CheckAnswer {
     name: String,
-    passed: bool,
-    reason: Option<String>,
+    required: bool,
+    result: &'static str,
+    detail: Option<String>,
+    last_failure: Option<String>,
     duration_millis: u64,
 }
 
-fn answer(last: &Round, on_trial: bool, confirmed: bool) -> Answer {
-    let checks = last.checks.iter().map(|c| CheckAnswer {
-        name: c.name.clone(),
-        passed: c.failure.is_none(),
-        reason: c.failure.as_deref().map(printable),
-        duration_millis: c.duration_millis,
+fn answer(watched: &Watched, on_trial: bool, confirmed: bool) -> Answer {
+    let checks = watched.last.0.iter().map(|c| {
+        let (result, detail) = match &c.ending {
+            Ending::Passed(said) => ("passed", said.as_str()),
+            Ending::Failed(why) => ("failed", why.as_str()),
+            Ending::NotRun => ("not_run", ""),
+        };
+        CheckAnswer {
+            name: c.name.clone(),
+            required: c.is_required,
+            result,
+            detail: text(detail),
+            last_failure: c.last_failure.as_deref().and_then(text),
+            duration_millis: c.duration_millis,
+        }
     });
-    Answer { healthy: last.passed(), on_trial, confirmed, checks: checks.collect() }
+    Answer {
+        healthy: watched.healthy,
+        on_trial,
+        confirmed,
+        reason: text(&watched.reason),
+        rounds: watched.rounds,
+        waited_secs: watched.waited.as_secs(),
+        checks: checks.collect(),
+    }
+}
+
+fn text(said: &str) -> Option<String> {
+    (!said.is_empty()).then(|| printable(said))
 }

@@ -4,11 +4,12 @@ pub mod activate;
 pub mod apply;
 pub mod check;
 pub mod healthcheck;
+pub mod metrics;
 pub mod rollback;
 pub mod status;
 pub mod verify;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::progress::note;
 use miniserde::{Serialize, json};
 use std::io::{Write, stdout};
@@ -65,9 +66,4 @@ pub fn finish(ended: Result<Outcome>, json: bool) -> ExitCode {
         let _ = say_json(&mut stdout(), &Failure { result: "error", kind, exit_code, message });
     }
     ExitCode::from(exit_code)
-}
-
-/// Makes the error of a command whose turn has not come.
-pub fn not_built(command: &str) -> Error {
-    Error::new(Kind::Internal, "not built yet").at("run", command)
 }

@@ -56,7 +56,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut dyn W
         Err(e) => vec![e.to_string()],
     };
     let ring = Keyring::load(&system.keys_dir(), config.signature, config.signature_threshold);
-    let offered = args.source.then(|| ask(system, config, &machine));
+    let offered = args.source.then(|| ring.clone().and_then(|ring| ask(system, config, &machine, ring)));
     let findings = Findings { slots, remarks, repaired, ring, offered };
     match args.json {
         true => say_json(out, &answer(&findings))?,
@@ -75,10 +75,10 @@ fn read(machine: &Machine<'_>, slot: Slot) -> Result<Record> {
 }
 
 /// Asks the source what it offers, and who signed that. Downloads no file.
-fn ask(system: &System, config: &Config, machine: &Machine<'_>) -> Result<Artifact> {
+fn ask(system: &System, config: &Config, machine: &Machine<'_>, ring: Keyring) -> Result<Artifact> {
     let data = machine.data(config.state_file.as_deref(), Access::Read);
     let proven = data.map_or(Proven::default(), |data| data.store.proven().value);
-    check::resolve(check::open(system, config, &proven, check::keyring(system, config)?)?.as_mut())
+    check::resolve(check::open(system, config, &proven, ring)?.as_mut())
 }
 
 /// Says whether a slot holds exactly what a source offers.
@@ -170,9 +170,13 @@ fn describe(out: &mut dyn Write, findings: &Findings) -> Result<()> {
         say(out, &format!("Slot {slot}  {text}"))?;
     }
     describe_source(out, findings)?;
-    for key in findings.ring.iter().flat_map(Keyring::keys) {
-        let name = findings.ring.as_ref().map_or_else(|_| String::new(), |ring| ring.name(key.id));
-        say(out, &format!("Key     {} {}", key.algorithm.label(), printable(&name)))?;
+    if let Ok(ring) = &findings.ring {
+        for key in ring.keys() {
+            say(out, &format!("Key     {} {}", key.algorithm.label(), printable(&ring.name(key.id))))?;
+        }
+        for fault in ring.faults() {
+            say(out, &format!("Key     {}: it does not count", printable(&fault.to_string())))?;
+        }
     }
     match findings.remarks.is_empty() {
         true => say(out, "Boot    both copies of the boot variables are sound"),
@@ -258,25 +262,20 @@ fn key_answer(key: &Key, ring: &Keyring) -> KeyAnswer {
     KeyAnswer { id, file, algorithm, revoked: ring.is_revoked(key.id) }
 }
 
-fn ids(signed_by: &[Digest]) -> Vec<String> {
-    signed_by.iter().map(Digest::to_string).collect()
-}
-
 fn answer(findings: &Findings) -> Answer {
     let offered = findings.offered.as_ref().and_then(|offered| offered.as_ref().ok());
     let checked_now = |record: &Record| offered.is_some_and(|a| is_same(record, a) && !a.signed_by.is_empty());
     let trusted = |record: &Record| {
-        let ring = findings.ring.as_ref().ok()?;
-        let signed = !record.signed_by.is_empty();
-        Some(signed && ring.still_accepts(&record.signed_by, &record.digests()).is_ok())
+        let accepts = |ring: &Keyring| ring.still_accepts(&record.signed_by, &record.digests()).is_ok();
+        !record.signed_by.is_empty() && findings.ring.as_ref().is_ok_and(accepts)
     };
     let slots = findings.slots.iter().map(|(slot, read)| SlotAnswer {
         slot: slot.to_string(),
         valid: read.is_ok(),
         version: read.as_ref().ok().map(|r| printable(&r.version)),
         manifest_digest: read.as_ref().ok().and_then(|r| r.manifest_digest).map(|d| d.to_string()),
-        signed_by: read.as_ref().map_or_else(|_| Vec::new(), |r| ids(&r.signed_by)),
-        signature_trusted: read.as_ref().ok().and_then(trusted).unwrap_or(false),
+        signed_by: read.as_ref().map_or_else(|_| Vec::new(), |r| Digest::texts(&r.signed_by)),
+        signature_trusted: read.as_ref().is_ok_and(trusted),
         signature_checked_now: read.as_ref().is_ok_and(checked_now),
         error: read.as_ref().err().map(ToString::to_string),
     });
@@ -289,7 +288,7 @@ fn answer(findings: &Findings) -> Answer {
             version: offered.as_ref().ok().map(|a| printable(&a.version)),
             manifest_digest: offered.as_ref().ok().map(|a| a.digest.to_string()),
             index_digest: offered.as_ref().ok().and_then(|a| a.index_digest).map(|d| d.to_string()),
-            signed_by: offered.as_ref().map_or_else(|_| Vec::new(), |a| ids(&a.signed_by)),
+            signed_by: offered.as_ref().map_or_else(|_| Vec::new(), |a| Digest::texts(&a.signed_by)),
             error: offered.as_ref().err().map(ToString::to_string),
         }),
         remarks: findings.remarks.iter().map(|r| printable(r)).collect(),

@@ -3,7 +3,6 @@
 //! Exit status 0 is healthy; the last line of output says why not. Each has a time limit, and what it
 //! started ends with it. Must never: run a file that others than root may write.
 
-use super::Outcome;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::sys;
 use crate::text::printable;
@@ -20,6 +19,9 @@ const OUTPUT_MAX_BYTES: usize = 4096;
 /// How often a running check is looked at.
 const POLL: Duration = Duration::from_millis(20);
 
+/// How long a check that was killed may take to end, and one that is being written to be there.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
 /// Lists the checks: executable regular files, in the order of their names.
 /// Returns: none if there is no such directory.
 /// Errors: Config: it can not be listed, or somebody else than its owner may write to a check.
@@ -31,9 +33,12 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.io(Kind::Config, "list health checks in", dir.display())?.path();
+        // An editor's lock is a link to nowhere.
+        if path.file_name().is_none_or(|n| n.as_encoded_bytes().starts_with(b".")) {
+            continue;
+        }
         let meta = fs::metadata(&path).io(Kind::Config, "look at health check", path.display())?;
-        let hidden = path.file_name().is_none_or(|n| n.to_string_lossy().starts_with('.'));
-        if hidden || !meta.is_file() || meta.mode() & 0o111 == 0 {
+        if !meta.is_file() || meta.mode() & 0o111 == 0 {
             continue;
         }
         if meta.permissions().mode() & 0o022 != 0 {
@@ -47,34 +52,52 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Runs one check.
-/// Input: `limit`: after that it is killed, with everything in its process group.
-pub fn run(path: &Path, limit: Duration) -> Outcome {
-    let name = path.file_name().map_or_else(String::new, |n| printable(&n.to_string_lossy()));
-    let start = Instant::now();
-    let failure = attempt(path, limit).unwrap_or_else(|e| Some(e.to_string()));
-    let duration_millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Outcome { name, failure, duration_millis }
+/// Names a check.
+pub fn name(path: &Path) -> String {
+    path.file_name().map_or_else(String::new, |n| printable(&n.to_string_lossy()))
 }
 
-fn attempt(path: &Path, limit: Duration) -> io::Result<Option<String>> {
+/// Runs one check.
+/// Input: `limit`: after that it is killed, with everything in its process group; `alive`: called several times a second.
+/// Returns: its last line of output. Errors: Unhealthy: why it failed.
+pub fn run(path: &Path, limit: Duration, alive: &mut dyn FnMut()) -> Result<String> {
+    let failed = |why: String| Err(Error::new(Kind::Unhealthy, why));
+    match attempt(path, limit, alive) {
+        Ok((Some(status), said)) if status.success() => Ok(said),
+        Ok((Some(status), said)) => failed(with_words(&describe(status), &said)),
+        Ok((None, said)) => failed(with_words(&format!("not done after {} s", limit.as_secs()), &said)),
+        Err(e) => failed(e.to_string()),
+    }
+}
+
+fn attempt(path: &Path, limit: Duration, alive: &mut dyn FnMut()) -> io::Result<(Option<ExitStatus>, String)> {
     let (mut output, writer) = io::pipe()?;
     let mut command = Command::new(path);
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
-    let mut child = command.spawn()?;
+    let start = Instant::now();
+    let mut child = loop {
+        match command.spawn() {
+            // Somebody writes it at this very moment, or has just forked with it open.
+            Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy && start.elapsed() < LAST_WAIT.min(limit) => {
+                alive();
+                std::thread::sleep(POLL);
+            }
+            child => break child?,
+        }
+    };
     // The command holds its own copies of the pipe's writing end; without them the end of output would never come.
     drop(command);
     sys::set_nonblocking(&output)?;
-    let ended = wait(&mut child, limit, &mut output)?;
-    Ok(match ended {
-        (Some(status), _) if status.success() => None,
-        (Some(status), said) => Some(with_words(&describe(status), &said)),
-        (None, said) => Some(with_words(&format!("not done after {} s", limit.as_secs()), &said)),
-    })
+    wait(&mut child, limit, &mut output, alive)
 }
 
 /// Waits for the end or the limit; then ends the whole process group.
-fn wait(child: &mut Child, limit: Duration, output: &mut impl Read) -> io::Result<(Option<ExitStatus>, String)> {
+fn wait(
+    child: &mut Child,
+    limit: Duration,
+    output: &mut io::PipeReader,
+    alive: &mut dyn FnMut(),
+) -> io::Result<(Option<ExitStatus>, String)> {
     let start = Instant::now();
     let mut said = Vec::new();
     let status = loop {
@@ -85,19 +108,32 @@ fn wait(child: &mut Child, limit: Duration, output: &mut impl Read) -> io::Resul
         if start.elapsed() >= limit {
             break None;
         }
+        alive();
         std::thread::sleep(POLL);
     };
     // Whatever the check left running ends with it; it may be gone already.
     let _ = sys::kill_group(child.id());
     if status.is_none() {
-        child.wait()?;
+        // It may have left its group.
+        child.kill()?;
+        bury(child, alive)?;
     }
     drain(output, &mut said);
     Ok((status, last_line(&said)))
 }
 
+/// Waits for the end of what was killed; not for ever: one that hangs in the kernel (a dead disk) does not end.
+fn bury(child: &mut Child, alive: &mut dyn FnMut()) -> io::Result<()> {
+    let start = Instant::now();
+    while child.try_wait()?.is_none() && start.elapsed() < LAST_WAIT {
+        alive();
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}
+
 /// Reads what is there, and keeps the end of it.
-fn drain(output: &mut impl Read, said: &mut Vec<u8>) {
+fn drain(output: &mut io::PipeReader, said: &mut Vec<u8>) {
     let mut buffer = [0u8; 1024];
     // A check that never stops talking is looked at again after each 64 KiB.
     for _ in 0..64 {
@@ -146,6 +182,7 @@ mod tests {
         check(dir.path(), "10-a", 0o700, "");
         check(dir.path(), "README", 0o644, "");
         check(dir.path(), ".hidden", 0o755, "");
+        std::os::unix::fs::symlink("root@edge-7.812", dir.path().join(".#10-a")).unwrap();
         fs::create_dir(dir.path().join("dir")).unwrap();
         let names: Vec<_> = list(dir.path()).unwrap().iter().map(|p| p.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["10-a", "20-b"]);
@@ -166,11 +203,12 @@ mod tests {
             ("head -c 300000 /dev/zero | tr '\\0' 'x'; echo; echo end; exit 1", Some("end (exit status 1)")),
         ] {
             let path = check(dir.path(), "c", 0o755, script);
-            assert_eq!(run(&path, limit).failure.as_deref(), failure, "{script}");
+            let ended = run(&path, limit, &mut || {}).map_err(|e| e.to_string());
+            assert_eq!(ended.err().as_deref(), failure, "{script}");
         }
         let missing = check(dir.path(), "m", 0o755, "");
         fs::write(&missing, "#!/no/such/interpreter\n").unwrap();
-        assert!(run(&missing, limit).failure.is_some());
+        assert!(run(&missing, limit, &mut || {}).is_err());
     }
 
     #[test]
@@ -179,8 +217,10 @@ mod tests {
         let mark = dir.path().join("pid");
         let script = format!("echo waiting; sleep 600 & echo $! > {}; wait", mark.display());
         let path = check(dir.path(), "c", 0o755, &script);
-        let outcome = run(&path, Duration::from_secs(2));
-        assert_eq!(outcome.failure.as_deref(), Some("waiting (not done after 2 s)"));
+        let mut signs = 0;
+        let ended = run(&path, Duration::from_secs(2), &mut || signs += 1);
+        assert_eq!(ended.unwrap_err().to_string(), "waiting (not done after 2 s)");
+        assert!(signs > 1, "the watchdog would have bitten");
         let pid = fs::read_to_string(mark).unwrap();
         let runs = || {
             let status = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
@@ -197,11 +237,35 @@ mod tests {
     }
 
     #[test]
+    fn a_check_that_is_being_written_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = check(dir.path(), "c", 0o755, "exit 0");
+        let mut writer = Some(fs::OpenOptions::new().append(true).open(&path).unwrap());
+        let mut waits = 0;
+        let ended = run(&path, Duration::from_secs(60), &mut || {
+            waits += 1;
+            writer.take_if(|_| waits > 2);
+        });
+        assert!(ended.is_ok() && writer.is_none(), "{:?}", ended.err());
+    }
+
+    #[test]
+    fn a_check_that_left_its_group_ends_at_its_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "exec perl -e 'setpgrp(0, getpgrp(getppid())) or die; $| = 1; print qq(gone\\n); sleep 60'";
+        let path = check(dir.path(), "c", 0o755, script);
+        let start = Instant::now();
+        let ended = run(&path, Duration::from_secs(2), &mut || {});
+        assert_eq!(ended.unwrap_err().to_string(), "gone (not done after 2 s)");
+        assert!(start.elapsed() < Duration::from_secs(50), "waited for its own end");
+    }
+
+    #[test]
     fn a_child_that_keeps_the_output_open_does_not_hold_us_up() {
         let dir = tempfile::tempdir().unwrap();
         let path = check(dir.path(), "c", 0o755, "sleep 600 & exit 0");
         let start = Instant::now();
-        assert_eq!(run(&path, Duration::from_secs(300)).failure, None);
+        assert!(run(&path, Duration::from_secs(300), &mut || {}).is_ok());
         assert!(start.elapsed() < Duration::from_secs(200));
     }
 }

@@ -1,67 +1,183 @@
-//! Is this node healthy? Checks are run in rounds until one round passes or the time is up.
+//! Is this node healthy? Checks are run in rounds until they pass, for as long as was asked, or the time is up.
 //!
 //! Must never: touch the state or the boot variables; that is for the command.
 
+pub mod apiserver;
+pub mod containerd;
 pub mod executables;
+pub mod kubeconfig;
+pub mod node;
+pub mod round;
 
 use crate::error::Result;
+use crate::text::secs;
 use std::time::{Duration, Instant};
 
 /// How long to wait between two rounds.
 const PAUSE: Duration = Duration::from_secs(2);
+/// How long nothing happens in it at most.
+const NAP: Duration = Duration::from_millis(500);
+
+/// How a check ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Well; what it said.
+    Passed(String),
+    /// Why it failed.
+    Failed(String),
+    /// A required one before it failed, on which it builds.
+    NotRun,
+}
 
 /// One check's outcome in the last round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// Name of the check.
     pub name: String,
-    /// Why it failed; `None` if it passed.
-    pub failure: Option<String>,
+    /// Whether the node is unhealthy where it fails.
+    pub is_required: bool,
+    /// How it ended.
+    pub ending: Ending,
+    /// Why it failed when it failed last, in this round or an earlier one.
+    pub last_failure: Option<String>,
     /// How long it took, in milliseconds.
     pub duration_millis: u64,
 }
 
-/// The last round.
+/// Every check of one round, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Round {
-    /// Every check, in order.
-    pub checks: Vec<Outcome>,
+pub struct Round(pub Vec<Outcome>);
+
+/// How long to wait, and for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// For how long in all.
+    pub timeout: Duration,
+    /// For how long everything must have passed without a break.
+    pub stable_for: Duration,
+}
+
+/// What came of the waiting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// The last round.
+    pub last: Round,
+    /// Whether the node is healthy, and has been for as long as was asked.
+    pub healthy: bool,
+    /// Why not: one line.
+    pub reason: String,
+    /// How many rounds there were.
+    pub rounds: u64,
+    /// How long it took.
+    pub waited: Duration,
 }
 
 impl Round {
-    /// Says whether the node is healthy: there is at least one check, and all passed.
+    /// Says whether every required check passed, and there is at least one.
     pub fn passed(&self) -> bool {
-        !self.checks.is_empty() && self.checks.iter().all(|c| c.failure.is_none())
+        let mut required = self.0.iter().filter(|c| c.is_required).peekable();
+        required.peek().is_some() && required.all(|c| matches!(c.ending, Ending::Passed(_)))
     }
 
     /// Says in one line what is wrong.
-    pub fn reason(&self) -> String {
-        if self.checks.is_empty() {
+    fn reason(&self) -> String {
+        if !self.0.iter().any(|c| c.is_required) {
             return "no health checks are installed".into();
         }
-        let failed = self.checks.iter().filter_map(|c| Some(format!("{}: {}", c.name, c.failure.as_ref()?)));
+        let failed = self.0.iter().filter_map(|c| match &c.ending {
+            Ending::Failed(why) if c.is_required => Some(format!("{}: {why}", c.name)),
+            _ => None,
+        });
         failed.collect::<Vec<_>>().join("; ")
+    }
+
+    /// Takes over why checks failed in the round before.
+    fn remember(&mut self, before: &Round) {
+        for check in &mut self.0 {
+            if let Ending::Failed(why) = &check.ending {
+                check.last_failure = Some(why.clone());
+            } else if let Some(old) = before.0.iter().find(|c| c.name == check.name) {
+                check.last_failure = old.last_failure.clone();
+            }
+        }
     }
 }
 
-/// Runs rounds until one passes, or there is no time for another; one is always run.
-/// Input: `round`: runs every check once, each within its own limit. What it ends with as an error waiting does not
-/// mend: that is a failed check, and the last round.
-pub fn wait_until_healthy(timeout: Duration, round: &mut dyn FnMut() -> Result<Round>) -> Round {
+/// What to do after a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Healthy,
+    Again,
+    GiveUp,
+}
+
+/// Decides it. Pure.
+/// Input: the time since the beginning, and when the first of the rounds ended that have passed without a break.
+fn next(pace: Pace, now: Duration, passing_since: Option<Duration>) -> Next {
+    match passing_since {
+        Some(since) if now.saturating_sub(since) >= pace.stable_for => Next::Healthy,
+        // It can not become stable in time any more.
+        Some(since) if since.saturating_add(pace.stable_for) > pace.timeout => Next::GiveUp,
+        None if now.saturating_add(PAUSE) >= pace.timeout => Next::GiveUp,
+        _ => Next::Again,
+    }
+}
+
+/// Runs rounds until they pass, or the time is up; one is always run.
+/// Input: `alive`: called at least every [`crate::watchdog::LONGEST_STEP`]; `round`: runs every check once, each within its own
+/// limit, and calls what it gets as often. What it ends with as an error waiting does not mend: that is a failed check, and the
+/// last round.
+pub fn wait_until_healthy(
+    pace: Pace,
+    alive: &mut dyn FnMut(),
+    round: &mut dyn FnMut(&mut dyn FnMut()) -> Result<Round>,
+) -> Watched {
     let start = Instant::now();
+    let (mut before, mut passing_since, mut rounds) = (Round::default(), None, 0);
     loop {
-        let last = match round() {
-            Ok(last) => last,
-            Err(e) => {
-                let (name, failure) = ("configuration".to_string(), Some(e.to_string()));
-                return Round { checks: vec![Outcome { name, failure, duration_millis: 0 }] };
+        rounds += 1;
+        let (mut last, is_last) = match round(alive) {
+            Ok(last) => {
+                // Waiting does not install checks.
+                let is_empty = !last.0.iter().any(|check| check.is_required);
+                (last, is_empty)
             }
+            Err(e) => (Round(vec![Outcome::new("configuration", true, Err(e), 0)]), true),
         };
-        // Waiting does not install checks.
-        if last.passed() || last.checks.is_empty() || start.elapsed() + PAUSE >= timeout {
-            return last;
+        last.remember(&before);
+        let now = start.elapsed();
+        passing_since = if last.passed() { passing_since.or(Some(now)) } else { None };
+        let next = if is_last { Next::GiveUp } else { next(pace, now, passing_since) };
+        if next != Next::Again {
+            let healthy = next == Next::Healthy;
+            let reason = match last.passed() {
+                true if healthy => String::new(),
+                true => format!("all checks pass, but not for {} s without a break", secs(pace.stable_for)),
+                false => last.reason(),
+            };
+            return Watched { last, healthy, reason, rounds, waited: now };
         }
-        std::thread::sleep(PAUSE);
+        before = last;
+        rest(alive);
+    }
+}
+
+fn rest(alive: &mut dyn FnMut()) {
+    let start = Instant::now();
+    while start.elapsed() < PAUSE {
+        alive();
+        std::thread::sleep(NAP);
+    }
+}
+
+impl Outcome {
+    /// Makes an outcome of what a check ended with.
+    pub fn new(name: &str, is_required: bool, ended: Result<String>, duration_millis: u64) -> Outcome {
+        let ending = match ended {
+            Ok(said) => Ending::Passed(said),
+            Err(e) => Ending::Failed(e.to_string()),
+        };
+        Outcome { name: name.to_owned(), is_required, ending, last_failure: None, duration_millis }
     }
 }
 
@@ -71,46 +187,77 @@ mod tests {
     use crate::error::{Error, Kind};
 
     fn outcome(failure: Option<&str>) -> Outcome {
-        Outcome { name: "10-api".into(), failure: failure.map(str::to_string), duration_millis: 1 }
+        let ended = failure.map_or(Ok("fine".into()), |why| Err(Error::new(Kind::Unhealthy, why)));
+        Outcome::new("10-api", true, ended, 1)
     }
+
+    fn wanted(failure: Option<&str>) -> Outcome {
+        Outcome { is_required: false, name: "20-nice".into(), ..outcome(failure) }
+    }
+
+    const SOON: Pace = Pace { timeout: Duration::from_secs(600), stable_for: Duration::ZERO };
 
     #[test]
     fn no_check_is_no_health() {
-        let empty = Round::default();
-        assert!(!empty.passed() && empty.reason().contains("no health checks"));
-        let mut rounds = 0;
-        let last = wait_until_healthy(Duration::from_secs(600), &mut || {
-            rounds += 1;
-            Ok(Round::default())
-        });
-        assert_eq!((last, rounds), (Round::default(), 1));
+        for empty in [Round::default(), Round(vec![wanted(None)])] {
+            assert!(!empty.passed() && empty.reason().contains("no health checks"));
+        }
+        for empty in [Round::default(), Round(vec![wanted(None)])] {
+            let watched = wait_until_healthy(SOON, &mut || {}, &mut |_| Ok(empty.clone()));
+            assert_eq!((watched.last, watched.rounds, watched.healthy), (empty, 1, false));
+        }
     }
 
     #[test]
-    fn waits_for_a_round_in_which_all_pass() {
-        let mut rounds = 0;
-        let last = wait_until_healthy(Duration::from_secs(60), &mut || {
+    fn waits_for_a_round_in_which_all_pass_and_tells_what_was_wrong() {
+        let (mut rounds, mut signs) = (0, 0);
+        let watched = wait_until_healthy(SOON, &mut || signs += 1, &mut |alive| {
             rounds += 1;
-            Ok(Round { checks: vec![outcome(None), outcome((rounds < 2).then_some("not ready"))] })
+            alive();
+            Ok(Round(vec![outcome((rounds < 2).then_some("not ready")), wanted(Some("no sun"))]))
         });
-        assert!(last.passed() && rounds == 2);
+        assert!(watched.healthy && watched.rounds == 2 && signs > 2);
+        let said: Vec<_> = watched.last.0.iter().map(|c| c.last_failure.as_deref()).collect();
+        assert_eq!(said, [Some("not ready"), Some("no sun")]);
     }
 
     #[test]
     fn gives_up_when_the_time_is_up() {
-        let round = Round { checks: vec![outcome(None), outcome(Some("not ready"))] };
-        let last = wait_until_healthy(Duration::ZERO, &mut || Ok(round.clone()));
-        assert_eq!(last.reason(), "10-api: not ready");
+        let pace = Pace { timeout: Duration::ZERO, ..SOON };
+        let round = Round(vec![outcome(None), outcome(Some("not ready"))]);
+        let watched = wait_until_healthy(pace, &mut || {}, &mut |_| Ok(round.clone()));
+        assert_eq!(watched.reason, "10-api: not ready");
     }
 
     #[test]
     fn what_can_not_mend_itself_is_a_failed_check_and_not_waited_for() {
-        let mut rounds = 0;
-        let last = wait_until_healthy(Duration::from_secs(600), &mut || {
-            rounds += 1;
-            Err(Error::new(Kind::Config, "line 1: unknown key"))
-        });
-        assert_eq!((last.reason().as_str(), rounds), ("configuration: line 1: unknown key", 1));
-        assert!(!last.passed());
+        let watched =
+            wait_until_healthy(SOON, &mut || {}, &mut |_| Err(Error::new(Kind::Config, "line 1: unknown key")));
+        assert_eq!((watched.reason.as_str(), watched.rounds), ("configuration: line 1: unknown key", 1));
+        assert!(!watched.healthy);
+    }
+
+    #[test]
+    fn stable_is_as_long_as_was_asked_without_a_break() {
+        let secs = Duration::from_secs;
+        let pace = Pace { timeout: secs(100), stable_for: secs(30) };
+        for (now, since, expected) in [
+            (0, None, Next::Again),
+            (97, None, Next::Again),
+            (98, None, Next::GiveUp),
+            (10, Some(10), Next::Again),
+            (39, Some(10), Next::Again),
+            (40, Some(10), Next::Healthy),
+            (70, Some(70), Next::Again),
+            (99, Some(70), Next::Again),
+            (100, Some(70), Next::Healthy),
+            (71, Some(71), Next::GiveUp),
+            // A round may end after the time: what it found counts.
+            (130, Some(70), Next::Healthy),
+        ] {
+            assert_eq!(next(pace, secs(now), since.map(secs)), expected, "{now} {since:?}");
+        }
+        let at_once = Pace { stable_for: Duration::ZERO, ..pace };
+        assert_eq!(next(at_once, secs(500), Some(secs(500))), Next::Healthy);
     }
 }

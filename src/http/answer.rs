@@ -7,7 +7,7 @@ use super::deadline::{Limit, Wait};
 use super::failure::{Failure, explain, malformed, why};
 use super::proxy::Proxy;
 use super::wire::{self, Framing, Head, MAX_HEAD};
-use super::{Client, Document, Timeouts, retry};
+use super::{Ask, Client, Document, Timeouts, retry};
 use crate::error::{Error, Kind, Result};
 use crate::url::Url;
 use std::io::{self, ErrorKind, Read};
@@ -122,7 +122,7 @@ impl Answer {
             content_type: self.header("content-type"),
             digest_header: self.header("docker-content-digest"),
             etag: self.etag(),
-            link: self.header("link"),
+            link: Some(self.all("link").join(", ")).filter(|link| !link.is_empty()),
             length: self.length(),
             body: Vec::new(),
             final_url: self.url.clone(),
@@ -148,6 +148,24 @@ impl Answer {
         Ok(document)
     }
 
+    /// Hands its body on, piece by piece. Errors: as [`Answer::into_document`], and those of `take`.
+    pub fn pour(self, cap_bytes: u64, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> std::result::Result<(), Failure> {
+        let url = self.url.clone();
+        let (mut reader, mut piece, mut left) = (self.into_reader(), [0; 4096], cap_bytes);
+        loop {
+            let read = reader.read(&mut piece);
+            match read.map_err(|e| Failure::passing(Error::new(Kind::Network, e.to_string()).at("fetch", &url)))? {
+                0 => return Ok(()),
+                length => {
+                    left = left.checked_sub(length as u64).ok_or_else(|| {
+                        Error::new(Kind::Source, format!("longer than {cap_bytes} bytes")).at("fetch", &url)
+                    })?;
+                    take(&piece[..length])?;
+                }
+            }
+        }
+    }
+
     /// Returns what it says of an error.
     pub fn into_detail(self) -> Option<String> {
         error_detail(self.body, self.authorized)
@@ -155,6 +173,22 @@ impl Answer {
 
     pub fn into_reader(self) -> Reader {
         self.body
+    }
+}
+
+impl Client {
+    /// Fetches whatever the server answers, of any status, with no other credentials than the client certificate, which no
+    /// other server gets to see: a redirect is an answer, and not followed.
+    /// Input: `take`: gets the status and each piece of the body as it comes, of `cap_bytes` at most.
+    /// Errors: Network: connection, TLS, timeout. Source: longer than `cap_bytes`; and those of `take`.
+    pub fn whatever(&self, url: &Url, cap_bytes: u64, take: &mut dyn FnMut(u16, &[u8]) -> Result<()>) -> Result<u16> {
+        self.try_all(url, &mut |url, limit| {
+            let ask = Ask { accept: "application/json, text/plain", stays: true, ..Ask::default() };
+            let answer = self.exchange(url, &ask, None, limit)?;
+            let status = answer.status();
+            answer.pour(cap_bytes, &mut |bytes| take(status, bytes))?;
+            Ok(status)
+        })
     }
 }
 

@@ -25,6 +25,11 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
+    /// Makes them all the same.
+    pub fn all(time: Duration) -> Timeouts {
+        Timeouts { connect: time, headers: time, stall: time, document: time, body: time, bytes_per_sec: 0 }
+    }
+
     /// Puts what is configured in place of the defaults. Input: longest silence; longest time for one thing as a whole.
     pub fn limit(&mut self, silence: Option<Duration>, whole: Option<Duration>) {
         if let Some(silence) = silence {

@@ -4,7 +4,7 @@ use super::{ProxyEnv, Timeouts};
 use crate::credentials::Credentials;
 use crate::error::{Error, Kind, Result};
 use crate::system::System;
-use crate::tls::{Clock, Identity};
+use crate::tls::{Clock, Identity, Pem};
 use crate::url::Url;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl PlainHttp {
 /// Says how the client is set up.
 pub struct HttpOptions {
     /// PEM bundle of trusted CAs; nothing else is read where it is set.
-    pub ca_file: Option<PathBuf>,
+    pub ca: Option<Pem>,
     /// Otherwise the first of these that exists.
     pub ca_candidates: Vec<PathBuf>,
     /// A time that is certainly past, in seconds since 1970: TLS uses the later of it and `now`.
@@ -71,7 +71,7 @@ impl HttpOptions {
     pub fn new(system: &System) -> HttpOptions {
         let clock = system.clone();
         HttpOptions {
-            ca_file: None,
+            ca: None,
             ca_candidates: system.ca_bundles().to_vec(),
             clock_floor_secs: 0,
             now: Arc::new(move || clock.now_secs()),

@@ -56,6 +56,16 @@ impl Digest {
         hex(&self.0)
     }
 
+    /// Writes each of a list as a text.
+    pub fn texts(list: &[Digest]) -> Vec<String> {
+        list.iter().map(Digest::to_string).collect()
+    }
+
+    /// Reads what [`Digest::texts`] wrote. Errors: as [`Digest::parse`].
+    pub fn parse_all(texts: &[String]) -> Result<Vec<Digest>> {
+        texts.iter().map(|text| Digest::parse(text)).collect()
+    }
+
     /// Returns the first 12 digits, for people.
     pub fn short(&self) -> String {
         hex(&self.0[..6])

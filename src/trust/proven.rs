@@ -40,14 +40,14 @@ impl Proven {
         let text = std::str::from_utf8(bytes).map_err(|_| bad())?;
         let raw: Raw = json::from_str(text).map_err(|_| bad())?;
         let release_secs = raw.newest_release_date.map(|date| parse_rfc3339(&date)).transpose();
-        let artifacts = raw.artifacts.unwrap_or_default().iter().map(|text| Digest::parse(text)).collect::<Result<_>>();
+        let artifacts = Digest::parse_all(&raw.artifacts.unwrap_or_default());
         Ok(Proven { release_secs: release_secs.map_err(|_| bad())?, artifacts: artifacts.map_err(|_| bad())? })
     }
 
     /// Writes it as one JSON line.
     pub fn encode(&self) -> String {
-        let artifacts = self.artifacts.iter().map(Digest::to_string).collect();
-        let raw = Raw { newest_release_date: self.release_secs.map(rfc3339), artifacts: Some(artifacts) };
+        let artifacts = Some(Digest::texts(&self.artifacts));
+        let raw = Raw { newest_release_date: self.release_secs.map(rfc3339), artifacts };
         let mut text = json::to_string(&raw);
         text.push('\n');
         text

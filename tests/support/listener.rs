@@ -4,9 +4,11 @@ use super::registry::ServerCert;
 use super::web::Answer;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -89,10 +91,27 @@ impl Listener {
         tls: Option<&ServerCert>,
         answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
     ) -> Listener {
+        Listener::start_for(ip, tls.map(|tls| config(tls, None)), answer)
+    }
+
+    /// Starts one that speaks TLS, and only to clients with a certificate of this CA.
+    pub fn start_demanding(
+        tls: &ServerCert,
+        ca: &Path,
+        answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Listener {
+        Listener::start_for("127.0.0.1", Some(config(tls, Some(ca))), answer)
+    }
+
+    fn start_for(
+        ip: &str,
+        tls: Option<Arc<ServerConfig>>,
+        answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Listener {
         let listener = TcpListener::bind((ip, 0)).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (seen, stopping) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let (log, stop, tls, answer) = (seen.clone(), stopping.clone(), tls.map(config), Arc::new(answer));
+        let (log, stop, tls, answer) = (seen.clone(), stopping.clone(), tls, Arc::new(answer));
         let thread = thread::spawn(move || {
             for stream in listener.incoming() {
                 if stop.load(Ordering::SeqCst) {
@@ -131,12 +150,24 @@ impl Drop for Listener {
     }
 }
 
-fn config(tls: &ServerCert) -> Arc<ServerConfig> {
+fn config(tls: &ServerCert, ca: Option<&Path>) -> Arc<ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
-    let chain = CertificateDer::pem_file_iter(&tls.certificate).unwrap().map(Result::unwrap).collect();
+    let config = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap();
+    let certificates =
+        |file: &Path| CertificateDer::pem_file_iter(file).unwrap().map(Result::unwrap).collect::<Vec<_>>();
     let key = PrivateKeyDer::from_pem_file(&tls.key).unwrap();
-    Arc::new(config.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap())
+    let config = match ca {
+        None => config.with_no_client_auth(),
+        Some(ca) => {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(certificates(ca));
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+            config.with_client_cert_verifier(verifier)
+        }
+    };
+    Arc::new(config.with_single_cert(certificates(&tls.certificate), key).unwrap())
 }
 
 /// One connection: requests until the client goes. It may well go in the middle of one.

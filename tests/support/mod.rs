@@ -13,12 +13,15 @@ pub mod kit;
 pub mod listener;
 pub mod machine;
 pub mod net;
+pub mod node;
+pub mod prometheus;
 pub mod pull;
 pub mod raw;
 pub mod registry;
 pub mod relay;
 pub mod release;
 pub mod root;
+pub mod served;
 pub mod signed;
 pub mod signing;
 pub mod signing_checks;
@@ -35,6 +38,20 @@ pub fn need(program: &str) -> bool {
     if !found {
         assert!(std::env::var_os("CI").is_none(), "{program} is not installed, and CI must not skip tests");
         eprintln!("SKIP: {program} is not installed: THIS TEST PROVES NOTHING");
+    }
+    found
+}
+
+/// Debian's Python, with the modules of Debian's packages.
+pub const PYTHON: &str = "/usr/bin/python3";
+
+/// Says whether Debian's Python has a module, as [`need`] does.
+pub fn need_python(module: &str) -> bool {
+    let found = Command::new(PYTHON).args(["-c", &format!("import {module}")]).output();
+    let found = found.is_ok_and(|out| out.status.success());
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "python3-{module} is not installed, and CI must not skip tests");
+        eprintln!("SKIP: python3-{module} is not installed: THIS TEST PROVES NOTHING");
     }
     found
 }

@@ -1,16 +1,19 @@
 //! A `--root` directory that stands for a machine booted from a disk, and the agent run in it.
 
 use super::disk::{A, Disk};
-use super::{command, run};
+use super::{PYTHON, command, need_python, run};
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// The machine's own directories that the agent needs below a root.
 const ENVIRONMENT_BLOCK: &str = "boot/efi/boot/grub";
+
+/// Lines of `update.conf` for a machine on which no KubeSolo runs.
+pub const NO_NODE: &str = "containerd_socket = off\nkubeconfig = off\n";
 
 /// A machine, as far as the agent can tell.
 pub struct Root {
@@ -69,6 +72,35 @@ pub fn jq(text: &str, filter: &str) -> String {
     String::from_utf8(out.stdout).unwrap().trim_end().to_string()
 }
 
+/// Says where a document is not what docs/status-schema.json describes; nothing where it is.
+pub fn schema_faults(document: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("document.json");
+    fs::write(&file, document).unwrap();
+    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/status-schema.json");
+    // A run that fails for its own reasons must not look like a document without faults.
+    let out = Command::new(PYTHON).args(["-c", HOLD_TO_SCHEMA]).arg(schema).arg(file).output().unwrap();
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert!(out.status.success() && said.ends_with("held\n"), "{}", String::from_utf8_lossy(&out.stderr));
+    said.trim_end_matches("held\n").to_string()
+}
+
+const HOLD_TO_SCHEMA: &str = "
+import json, sys
+from jsonschema.validators import validator_for
+schema = json.load(open(sys.argv[1]))
+kind = validator_for(schema, None)
+kind.check_schema(schema)
+try:
+    document = json.loads(open(sys.argv[2]).read())
+except ValueError as error:
+    print('no JSON:', error)
+else:
+    for fault in kind(schema).iter_errors(document):
+        print(list(fault.absolute_path), fault.validator, fault.message[:300])
+print('held')
+";
+
 impl Root {
     /// Makes the machine that booted slot A of a disk for the first time.
     pub fn new(disk: &Disk) -> Root {
@@ -93,9 +125,24 @@ impl Root {
         self.dir.path().join(relative)
     }
 
-    /// Writes `update.conf`.
+    /// Writes `update.conf`, of a machine that has no KubeSolo to be asked for its health.
     pub fn configure(&self, text: &str) {
+        // What was read from it has those lines already.
+        let more = if text.contains(NO_NODE) { "" } else { NO_NODE };
+        self.configure_node(&format!("{text}\n{more}"));
+    }
+
+    /// Writes `update.conf` as it is.
+    pub fn configure_node(&self, text: &str) {
         fs::write(self.path("etc/kubesolo/update.conf"), text).unwrap();
+    }
+
+    /// Installs a health check. Input: `name`: below health.d, a directory and all; `script`: for a shell.
+    pub fn install_check(&self, name: &str, script: &str) {
+        let path = self.path("etc/kubesolo/health.d").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     /// Makes it the machine's next boot, as the kernel tells it.
@@ -140,7 +187,12 @@ impl Root {
 
     /// Runs the agent to its end. Input: the command first.
     pub fn agent(&self, args: &[&str]) -> Run {
-        self.command(args).output().unwrap().into()
+        let run: Run = self.command(args).output().unwrap().into();
+        if args.contains(&"status") && args.contains(&"--json") && need_python("jsonschema") {
+            let faults = schema_faults(&run.stdout);
+            assert!(run.code == 0 && faults.is_empty(), "{args:?}: {faults}\n{}\n{}", run.stdout, run.stderr);
+        }
+        run
     }
 
     /// `state.json`; `None` where there is none.

@@ -6,7 +6,7 @@ set -eu
 HERE=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 REPO=$(CDPATH='' cd -- "$HERE/../.." && pwd)
 MODULES='virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk fat vfat
-    nls_cp437 nls_ascii failover net_failover virtio_net virtio_console'
+    nls_cp437 nls_ascii failover net_failover virtio_net virtio_console watchdog softdog'
 
 ARCH=
 AGENT=
@@ -57,7 +57,7 @@ base() {
     cp "$HERE/init" "$tree/init"
     chmod 755 "$tree/init" "$tree/bin/busybox"
     pack "$tree" >"$WORK/base.gz"
-    printf 'signature = off\nplain_http = yes\n' >"$WORK/update.conf"
+    printf '%s\n' 'signature = off' 'plain_http = yes' 'containerd_socket = off' 'kubeconfig = off' >"$WORK/update.conf"
     "$REPO/scripts/inject-agent.sh" --initramfs "$WORK/base.gz" --output "$WORK/injected.gz" --arch "$ARCH" \
         --agent "$AGENT" --conf "$WORK/update.conf" --health-check "$HERE/10-kubesolo" 2>"$WORK/log" ||
         { cat "$WORK/log" >&2; die "inject-agent.sh failed"; }

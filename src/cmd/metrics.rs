@@ -1,0 +1,78 @@
+//! `metrics`: what Prometheus scrapes: served, printed once, or written for node_exporter.
+//!
+//! Must never: take the lock, change anything but the file that was named, or keep a mount between two scrapes.
+
+use crate::atomic::{self, read_bounded};
+use crate::cli;
+use crate::cmd::{Outcome, check, say};
+use crate::config::{self, Config};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::metrics::{Facts, server, text};
+use crate::progress::note;
+use crate::report::Report;
+use crate::sys::MountNamespace;
+use crate::system::System;
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+
+const DEFAULT_LISTEN: &str = "127.0.0.1:9199";
+/// `/proc/stat` has a line with a number for each interrupt before the one that counts.
+const PROC_MAX_BYTES: u64 = 1024 * 1024;
+/// node_exporter is another user.
+const TEXTFILE_MODE: u32 = 0o644;
+
+/// Runs the command.
+/// Errors: Usage: more than one way, or an address or a file that makes no sense. Network: the address can not be
+/// listened on. State: the file can not be written. Internal: the way back from private mounts is shut.
+pub fn run(system: &System, config: &Config, args: &cli::Metrics, out: &mut dyn Write) -> Result<Outcome> {
+    let ways = [args.listen.is_some(), args.once, args.textfile.is_some()];
+    if ways.iter().filter(|way| **way).count() > 1 {
+        return Err(Error::new(Kind::Usage, "--listen, --once and --textfile exclude each other"));
+    }
+    match &args.textfile {
+        _ if args.once => say(out, gather(system, config).trim_end())?,
+        Some(path) => write(path, &|| gather(system, config))?,
+        None => serve(system, config, args)?,
+    }
+    Ok(Outcome::Done)
+}
+
+fn gather(system: &System, config: &Config) -> String {
+    let mut report = Report::gather(system, config);
+    let read = |name| read_bounded(&system.path(name), PROC_MAX_BYTES).ok().flatten().unwrap_or_default();
+    let available = check::would_take(&mut report, config, system.now_secs());
+    text(&Facts { report: &report, available, meminfo: &read("/proc/meminfo"), stat: &read("/proc/stat") })
+}
+
+fn write(path: &Path, gather: &dyn Fn() -> String) -> Result<()> {
+    if fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(Error::new(Kind::Usage, "it is there, and no plain file").at("write", path.display()));
+    }
+    atomic::replace_with_mode(path, gather().as_bytes(), TEXTFILE_MODE).io(Kind::State, "write", path.display())
+}
+
+fn serve(system: &System, config: &Config, args: &cli::Metrics) -> Result<()> {
+    let address = args.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
+    let parsed: SocketAddr = address.parse().map_err(|_| {
+        Error::new(Kind::Usage, "not an IP address and a port such as 127.0.0.1:9199 or [::]:9199")
+            .at("listen on", address)
+    })?;
+    let listener = TcpListener::bind(parsed)
+        .io(Kind::Network, "listen on", address)
+        .map_err(|e| e.hint("--listen names another address; another `metrics` may run"))?;
+    let port = listener.local_addr().io(Kind::Network, "listen on", address)?.port();
+    let home = MountNamespace::current().io(Kind::Internal, "look at", "the mount namespace")?;
+    // With port 0 the system has chosen one.
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    note(&format!("metrics at http://{host}:{port}/metrics"));
+    let flags = args.common();
+    server::serve(&listener, &mut || {
+        // What is set now, not what was set when this began; while the file is broken, that.
+        let now = config::load(system, &flags);
+        let page = gather(system, now.as_ref().unwrap_or(config));
+        home.enter().io(Kind::Internal, "leave", "the private mount namespace")?;
+        Ok(page)
+    })
+}

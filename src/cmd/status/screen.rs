@@ -1,0 +1,268 @@
+//! The screen of `status`, for a person at a rescue console: 80 columns, the most important first. Pure.
+//!
+//! Must never: be wider than 80 columns, or let a text from outside colour it.
+
+use crate::history::{Attempt, Part};
+use crate::inspect::View;
+use crate::machine::ARCHITECTURE;
+use crate::reconcile::Finding;
+use crate::report::Report;
+use crate::slot::Slot;
+use crate::state::Phase;
+use crate::text::printable;
+
+const COLUMNS: usize = 80;
+/// Where texts begin, behind the labels.
+const INDENT: usize = 8;
+/// Attempts shown beside the present one.
+const SHOWN: usize = 3;
+
+// Marks in a text of ours; a printable text has none of them. They become what a terminal understands, or nothing.
+const PLAIN: &str = "\u{1}";
+const BOLD: &str = "\u{2}";
+const GREEN: &str = "\u{3}";
+const YELLOW: &str = "\u{4}";
+const RED: &str = "\u{5}";
+/// What a terminal understands, in the order of the marks.
+const ESCAPES: [&str; 5] = ["\x1b[0m", "\x1b[1m", "\x1b[32m", "\x1b[33m", "\x1b[31m"];
+
+/// Says whether to use colours: on a terminal that has them, unless nobody wants them.
+/// Source: no-color.org: set and not empty.
+pub fn is_coloured(is_terminal: bool, term: Option<&str>, no_color: Option<&str>) -> bool {
+    let has_colours = term.is_some_and(|term| !term.is_empty() && term != "dumb");
+    is_terminal && has_colours && no_color.is_none_or(str::is_empty)
+}
+
+/// Finds what matters most.
+/// Returns: its name in `--json`, a colon, and what it means, with its colour in front (one text each: size-budget.md).
+pub fn condition(report: &Report) -> &'static str {
+    let Some(running) = report.running else {
+        return "not_booted_from_a_slot:\u{5}it can NOT be updated like this";
+    };
+    let Some(vars) = report.vars else {
+        return "boot_unreadable:\u{5}the boot variables can NOT be read";
+    };
+    let is_invalid = |slot: Slot| report.slots[slot as usize].record.is_err();
+    if is_invalid(running) {
+        return "running_slot_invalid:\u{5}the running slot is NOT valid";
+    }
+    let went_back = "rolled_back:\u{4}it went back; the last update was ROLLED BACK";
+    if matches!(report.finding, Finding::RolledBack { .. }) {
+        return went_back;
+    }
+    let phase = report.state.phase;
+    match (vars.boot_success == Some(false), vars.active_slot.is_none_or(|active| active == running)) {
+        (true, true) if phase == Phase::Failed => "unhealthy:\u{5}ON TRIAL, and NOT healthy",
+        (true, true) => "trial:\u{4}ON TRIAL, not confirmed yet",
+        (true, false) => "activated:\u{4}well; the next boot TRIES the other slot",
+        (false, false) => "restart_needed:\u{4}the next boot goes to the OTHER slot",
+        (false, true) => match phase {
+            Phase::Checking | Phase::Downloading => "working:\u{4}an update is at work, or was cut off",
+            Phase::Failed => "failed:\u{5}the last attempt FAILED",
+            Phase::RolledBack => went_back,
+            Phase::Staged => "staged:\u{3}well; an update is staged",
+            _ if !vars.boot_canary => "bootloader_unproven:\u{4}well, but no update can be TRIED yet",
+            _ if is_invalid(running.other()) => "no_fallback:\u{4}well, but there is NO way back",
+            _ if !report.remarks.is_empty() => "remarks:\u{4}it runs; see the NOTES below",
+            _ => "well:\u{3}all is well",
+        },
+    }
+}
+
+/// Draws the screen.
+pub fn draw(report: &Report, coloured: bool) -> String {
+    let mut page = Page { text: String::new(), coloured };
+    let verdict = condition(report).split_once(':').map_or("", |(_, verdict)| verdict);
+    let version = report.running_view().and_then(View::version).map_or("(unknown version)".into(), printable);
+    let place = match report.running {
+        Some(Slot::A) => "slot A",
+        Some(Slot::B) => "slot B",
+        None => "not booted from a slot",
+    };
+    let headline = [BOLD, "KubeSolo OS ", &version, PLAIN, ", ", ARCHITECTURE, ", ", place, ": ", verdict, PLAIN];
+    page.line("", &headline);
+    page.text.push('\n');
+    for view in &report.slots {
+        page.slot(view, report);
+    }
+    page.boot(report);
+    page.update(report);
+    let present = present(report);
+    let past = report.state.history.attempts().iter().rev();
+    let mut label = "Past";
+    for attempt in past.filter(|attempt| !present.is_some_and(|present| std::ptr::eq(present, *attempt))).take(SHOWN) {
+        page.attempt(label, attempt);
+        label = "";
+    }
+    for remark in &report.remarks {
+        page.line("Note", &[&printable(remark)]);
+    }
+    page.line("Next", &[BOLD, &report.next, PLAIN]);
+    page.text
+}
+
+/// Finds the entry of the history that is the attempt which the state itself tells of.
+/// Checks that fail while an update is staged do not end it, and come after it.
+fn present(report: &Report) -> Option<&Attempt> {
+    report.state.history.attempts().iter().rfind(|attempt| attempt.has_come_to(report.state.phase))
+}
+
+/// How often it happened, where that was more than once.
+fn count(attempt: Option<&Attempt>) -> String {
+    match attempt {
+        Some(attempt) if attempt.count > 1 => {
+            [", ", &attempt.count.to_string(), " times since ", attempt.text(Part::StartedAt).unwrap_or_default()]
+                .concat()
+        }
+        _ => String::new(),
+    }
+}
+
+fn or_unknown(version: Option<&str>) -> &str {
+    version.unwrap_or("?")
+}
+
+struct Page {
+    text: String,
+    coloured: bool,
+}
+
+impl Page {
+    fn slot(&mut self, view: &View, report: &Report) {
+        let is_running = report.running == Some(view.slot);
+        let active = report.vars.filter(|vars| vars.active_slot == Some(view.slot));
+        let marks = match (is_running, active.map(|vars| vars.boot_success == Some(false))) {
+            (true, Some(true)) => "running, active, on trial ",
+            (true, Some(false)) => "running, active           ",
+            (true, None) => "running                   ",
+            (false, Some(true)) => "active, on trial          ",
+            (false, Some(false)) => "active                    ",
+            (false, None) => "                          ",
+        };
+        let mut version = view.version().map_or("-".into(), printable);
+        while version.len() < 12 {
+            version.push(' ');
+        }
+        let label = if view.slot == Slot::A { "Slot A" } else { "Slot B" };
+        let error = view.record.as_ref().err().map(ToString::to_string);
+        match &error {
+            None => self.line(label, &[&version, " ", marks, "valid"]),
+            Some(error) => self.line(label, &[&version, " ", marks, RED, "INVALID", PLAIN, ": ", error]),
+        }
+    }
+
+    fn boot(&mut self, report: &Report) {
+        let Some(vars) = &report.vars else { return self.line("Boot", &[RED, "variables unreadable", PLAIN]) };
+        let active = vars.active_slot.map_or("?".into(), |slot| slot.to_string());
+        let trial = match (vars.boot_success, vars.boot_counter) {
+            (Some(false), Some(3)) => " on trial, 3 boots left",
+            (Some(false), Some(2)) => " on trial, 2 boots left",
+            (Some(false), Some(1)) => " on trial, 1 boot left",
+            (Some(false), _) => " on trial, no boots left",
+            _ => " confirmed",
+        };
+        let colour = if vars.boot_success == Some(false) { YELLOW } else { PLAIN };
+        let proven = if vars.boot_canary { "" } else { "; GRUB has not shown that it can write (boot_canary 0)" };
+        self.line("Boot", &["slot ", &active, colour, trial, PLAIN, proven]);
+    }
+
+    fn update(&mut self, report: &Report) {
+        let state = &report.state;
+        let colour = match state.phase {
+            Phase::Failed => RED,
+            Phase::RolledBack | Phase::Activated | Phase::Verifying => YELLOW,
+            Phase::Success | Phase::Staged => GREEN,
+            _ => PLAIN,
+        };
+        let present = present(report);
+        let (times, at) = (count(present), state.updated_at.as_deref());
+        let (comma, at) = (if at.is_some() { ", " } else { "" }, at.unwrap_or_default());
+        let attempt = state.attempt_count.max(1).to_string();
+        let (from, to) = (or_unknown(state.from_version.as_deref()), or_unknown(state.to_version.as_deref()));
+        let words = match state.phase {
+            Phase::Idle => &[": no attempt is recorded"][..],
+            _ if present.is_some_and(|attempt| attempt.text(Part::Slot).is_none()) => &[" before a download began"],
+            _ if state.to_version.is_none() => &[],
+            _ => &[": ", from, " to ", to, ", attempt ", &attempt],
+        };
+        let name = state.phase.name().replace('_', " ");
+        self.line("Update", &[colour, &name, PLAIN, &words.concat(), &times, comma, at]);
+        // A success forgets it, and while an attempt goes on it is that of an earlier one.
+        if let (Phase::Failed | Phase::RolledBack, Some(error)) = (state.phase, &state.last_error) {
+            self.line("", &[error]);
+        }
+    }
+
+    fn attempt(&mut self, label: &str, attempt: &Attempt) {
+        let at = attempt.text(Part::EndedAt).or(attempt.text(Part::StartedAt)).unwrap_or_default();
+        let (from, to) = (or_unknown(attempt.text(Part::FromVersion)), or_unknown(attempt.text(Part::ToVersion)));
+        let what = match attempt.text(Part::Slot) {
+            Some(_) => &["  ", from, " to ", to, ": "][..],
+            None => &["  check "],
+        };
+        let error = attempt.text(Part::Error).unwrap_or_default();
+        let colon = if error.is_empty() { "" } else { ": " };
+        let result = attempt.text(Part::Result).unwrap_or_default().replace('_', " ");
+        self.line(label, &[at, &what.concat(), &result, &count(Some(attempt)), colon, error]);
+    }
+
+    /// Adds a text behind its label, in as many lines as it takes.
+    fn line(&mut self, label: &str, parts: &[&str]) {
+        // Only the headline begins at the left.
+        let mut column = if self.text.is_empty() { 0 } else { INDENT };
+        self.text.push_str(label);
+        self.spaces(column.saturating_sub(label.len()));
+        let mut gap = 0;
+        for word in parts.concat().split(' ') {
+            let wide: usize = word.chars().map(width).sum();
+            if column > INDENT && column + gap + wide > COLUMNS {
+                column = self.go_on();
+                gap = 0;
+            }
+            // Never at the end of a line.
+            if wide > 0 {
+                self.spaces(gap);
+                column += gap;
+                gap = 0;
+            }
+            for c in word.chars() {
+                if column + width(c) > COLUMNS {
+                    column = self.go_on();
+                }
+                column += width(c);
+                match ESCAPES.get((c as usize).wrapping_sub(1)) {
+                    Some(escape) if self.coloured => self.text.push_str(escape),
+                    Some(_) => {}
+                    None => self.text.push(c),
+                }
+            }
+            gap += 1;
+        }
+        self.text.push('\n');
+    }
+
+    fn go_on(&mut self) -> usize {
+        self.text.push('\n');
+        self.spaces(INDENT);
+        INDENT
+    }
+
+    fn spaces(&mut self, count: usize) {
+        for _ in 0..count {
+            self.text.push(' ');
+        }
+    }
+}
+
+/// Columns that a character takes, at most: what may be wide counts as wide.
+fn width(c: char) -> usize {
+    match c {
+        '\u{1}'..='\u{5}' => 0,
+        '\u{1100}'.. => 2,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+#[path = "screen_tests.rs"]
+mod tests;

@@ -1,0 +1,140 @@
+//! The API server, asked over TLS with the administrator's client certificate: is it ready, and is its node?
+//!
+//! Must never: speak to a server that the kubeconfig's CA did not sign, or show the certificate to another one.
+
+use super::kubeconfig::{Credential, KUBECONFIG_MAX_BYTES, Kubeconfig};
+use super::node::{self, NodeList};
+use crate::atomic::read_bounded;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::http::{Client, HttpOptions, Timeouts};
+use crate::system::System;
+use crate::text::printable;
+use crate::tls::{Identity, Pem};
+use crate::url::Url;
+use std::path::Path;
+use std::time::Duration;
+
+/// Longest answer to `/readyz` that is read, in bytes: a line for each of some 30 checks.
+const READYZ_MAX_BYTES: u64 = 16 * 1024;
+/// Longest list of nodes that is read, in bytes. One node has 10 to 100 KB.
+const NODES_MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// Longest PEM file, in bytes.
+const PEM_MAX_BYTES: u64 = 256 * 1024;
+
+/// An API server that can be asked.
+pub struct ApiServer {
+    client: Client,
+    base: Url,
+}
+
+impl ApiServer {
+    /// Reads the kubeconfig and the files it names; opens no connection.
+    /// Input: `limit`: for each answer as a whole.
+    /// Errors: Config: there is none, or it is not usable.
+    pub fn open(system: &System, kubeconfig: &Path, limit: Duration) -> Result<ApiServer> {
+        let reading = |e: Error| e.at("read", kubeconfig.display());
+        let bytes = read_bounded(kubeconfig, KUBECONFIG_MAX_BYTES).io(Kind::Config, "read", kubeconfig.display())?;
+        let bytes = bytes.ok_or_else(|| reading(Error::new(Kind::Config, "there is no such file")))?;
+        let parsed = Kubeconfig::parse(&bytes).map_err(reading)?;
+        let base = Url::parse(&parsed.server).map_err(reading)?;
+        if !base.is_secure() {
+            return Err(reading(Error::new(Kind::Config, "its server is not an https URL")));
+        }
+        let pem = |credential, what: &str| load(credential, system, kubeconfig, what);
+        let mut options = HttpOptions::new(system);
+        options.ca = Some(pem(parsed.ca, "certificate-authority")?);
+        options.identity = Some(Identity {
+            certificate: pem(parsed.certificate, "client-certificate")?,
+            key: pem(parsed.key, "client-key")?,
+        });
+        options.timeouts = Timeouts::all(limit);
+        options.tries = 1;
+        Ok(ApiServer { client: Client::new(options)?, base })
+    }
+
+    /// Asks whether it is ready. Returns: its address.
+    /// Errors: Unhealthy: it says that it is not. Network, Source: it can not be asked.
+    pub fn ready(&self) -> Result<String> {
+        let mut said = Vec::new();
+        let status = self.ask("readyz", READYZ_MAX_BYTES, &mut |_, bytes| {
+            said.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        accepted(status)?;
+        match status {
+            200 => Ok(self.base.origin()),
+            _ => Err(Error::new(Kind::Unhealthy, not_ready(status, &String::from_utf8_lossy(&said)))),
+        }
+    }
+
+    /// Asks for the node. Returns: its name and version.
+    /// Errors: Unhealthy: it is not ready. Network, Source: it can not be asked, or makes no sense.
+    pub fn node(&self, host: &str, boot_id: Option<&str>) -> Result<String> {
+        let mut list = NodeList::default();
+        // A server that is starting up may answer from its cache; this asks for what is stored.
+        let path = "api/v1/nodes";
+        let status = self.ask(path, NODES_MAX_BYTES, &mut |status, bytes| match status {
+            200 => list.feed(bytes),
+            _ => Ok(()),
+        })?;
+        accepted(status)?;
+        if status != 200 {
+            return Err(Error::new(Kind::Unhealthy, format!("/{path} answered {status}")));
+        }
+        node::judge(&list.finish()?, host, boot_id)
+    }
+
+    fn ask(&self, path: &str, cap_bytes: u64, take: &mut dyn FnMut(u16, &[u8]) -> Result<()>) -> Result<u16> {
+        // The server's URL may have a path, below which it answers. Source: client-go, rest/request.go, AbsPath.
+        self.client.whatever(&self.base.child(path), cap_bytes, take)
+    }
+}
+
+fn accepted(status: u16) -> Result<()> {
+    let why = match status {
+        401 => "it does not know the kubeconfig's user",
+        403 => "the kubeconfig's user may not ask this",
+        _ => return Ok(()),
+    };
+    Err(Error::new(Kind::Unhealthy, format!("{why} ({status})")))
+}
+
+/// Names the checks of its own that failed. Source: Kubernetes API health endpoints: `[-]NAME failed: reason withheld`.
+fn not_ready(status: u16, said: &str) -> String {
+    let failed = said.lines().filter_map(|line| line.strip_prefix("[-]")?.split(' ').next());
+    let failed = failed.take(8).map(printable).collect::<Vec<_>>().join(", ");
+    match failed.is_empty() {
+        true => format!("it is not ready ({status})"),
+        false => format!("it is not ready ({status}): {failed} failed"),
+    }
+}
+
+fn load(credential: Credential, system: &System, kubeconfig: &Path, what: &str) -> Result<Pem> {
+    let (from, bytes) = match credential {
+        Credential::Pem(bytes) => (format!("{what}-data in {}", kubeconfig.display()), bytes),
+        Credential::File(name) => {
+            let path = match name.starts_with('/') {
+                true => system.path(&name),
+                false => kubeconfig.with_file_name(&name),
+            };
+            let fail = |e: Error| e.at("read", format!("the {what} that {} names", kubeconfig.display()));
+            let bytes = read_bounded(&path, PEM_MAX_BYTES).io(Kind::Config, "read", path.display()).map_err(fail)?;
+            let none = || Error::new(Kind::Config, "there is no such file").at("read", path.display());
+            (path.display().to_string(), bytes.ok_or_else(none)?)
+        }
+    };
+    Ok(Pem::Text { from, bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_what_is_not_ready() {
+        let said = "[+]ping ok\n[-]etcd failed: reason withheld\n[-]informer-sync failed: x\nreadyz check failed\n";
+        assert_eq!(not_ready(500, said), "it is not ready (500): etcd, informer-sync failed");
+        assert_eq!(not_ready(503, "\x1b[2J"), "it is not ready (503)");
+        assert_eq!(not_ready(500, "[-]\x1b[2J failed"), "it is not ready (500): \u{fffd}[2J failed");
+    }
+}

@@ -1,0 +1,112 @@
+use super::*;
+
+/// As `kubectl get --raw /api/v1/nodes` prints it, shortened.
+const LIST: &str = r#"{"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":"512","name":"not this"},"items":[{"metadata":
+{"name":"edge-7","uid":"6d0c","labels":{"kubernetes.io/arch":"amd64","name":"nor this"},"managedFields":[{"manager":"kubelet","fieldsV1":{"f:status":{"f:conditions":{"k:{\"type\":\"Ready\"}":{".":{},"f:status":{}}}}}}]},
+"spec":{"podCIDR":"10.42.0.0/24","unschedulable":false,"taints":null},"status":{"capacity":{"cpu":"4","memory":"8052428Ki"},
+"conditions":[{"type":"MemoryPressure","status":"False","reason":"KubeletHasSufficientMemory","message":"x"},
+{"type":"Ready","status":"True","lastHeartbeatTime":"2026-11-23T10:00:00Z","reason":"KubeletReady","message":"kubelet is posting ready status","new":[1,-2.5e3,true,{}]},
+{"type":"ReadyForNothing","status":"False"}],
+"nodeInfo":{"machineID":"3a","bootID":"11111111-2222-3333-4444-555555555555","kubeletVersion":"v1.33.1","name":"x"},
+"images":[{"names":["a\u00e9\n","\ud83d\ude00"],"sizeBytes":1}]}}]}"#;
+
+fn read(text: &str, piece: usize) -> Result<Vec<Node>> {
+    let mut list = NodeList::default();
+    for bytes in text.as_bytes().chunks(piece) {
+        list.feed(bytes)?;
+    }
+    list.finish()
+}
+
+#[test]
+fn reads_the_same_in_pieces_of_any_length() {
+    let whole = read(LIST, LIST.len()).unwrap();
+    assert_eq!(whole.len(), 1);
+    let node = &whole[0];
+    assert_eq!((node.name.as_str(), node.ready.as_str(), node.reason.as_str()), ("edge-7", "True", "KubeletReady"));
+    assert_eq!((node.kubelet_version.as_str(), &node.boot_id[..8]), ("v1.33.1", "11111111"));
+    for piece in 1..40 {
+        assert_eq!(read(LIST, piece).unwrap(), whole);
+    }
+}
+
+#[test]
+fn what_is_cut_or_changed_is_refused_or_read_and_never_a_panic() {
+    for end in 0..LIST.len() {
+        assert!(read(&LIST[..end].chars().filter(|c| c.is_ascii()).collect::<String>(), 64).is_err(), "{end}");
+    }
+    for (old, new) in [("[{", "[["), ("}]}", "}}}"), ("\"kind\":", "\"kind\""), ("}]}", "}]},"), ("\\u00e9", "\\u00x9")]
+    {
+        assert!(read(&LIST.replacen(old, new, 1), 7).is_err(), "{old}");
+    }
+    assert!(read(&format!("{LIST} {{"), 9).is_err() && read("\"a\nb\"", 9).is_err());
+    let other = read(&LIST.replacen("NodeList", "Status", 1), 100).unwrap_err();
+    assert!(other.to_string().contains("no list of nodes"));
+    assert!(read(&"[".repeat(100), 10).unwrap_err().to_string().contains("too deeply"));
+}
+
+#[test]
+fn memory_does_not_grow_with_the_list() {
+    let node =
+        r#"{"metadata":{"name":"n"},"status":{"conditions":[{"type":"Ready","status":"True","message":"MM"}]}},"#;
+    let mut list = NodeList::default();
+    list.feed(br#"{"kind":"NodeList","items":["#).unwrap();
+    for _ in 1..MAX_NODES {
+        list.feed(node.replace("MM", &"m".repeat(2000)).as_bytes()).unwrap();
+    }
+    list.feed(b"{\"images\":[").unwrap();
+    for _ in 0..100_000 {
+        list.feed(br#"{"names":["a","b"]},"#).unwrap();
+    }
+    list.feed(b"{}]}]}").unwrap();
+    assert!(list.text.capacity() <= 2 * MAX_TEXT && list.path.capacity() <= 2 * MAX_DEPTH);
+    let nodes = list.finish().unwrap();
+    assert!(nodes.len() == MAX_NODES && nodes.iter().all(|n| n.message.len() <= MAX_TEXT));
+}
+
+/// A node beyond those that are kept once wrote over the last of them: ours, which was not ready, then was.
+#[test]
+fn no_node_is_left_out() {
+    let node = |name: &str, ready: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"{name}"}},"status":{{"conditions":[{{"type":"Ready","status":"{ready}"}}]}}}}"#
+        )
+    };
+    for count in [1, 2, 15, 16, 17, MAX_NODES - 1, MAX_NODES, MAX_NODES + 1, 1000] {
+        for ours in [0, 14, 15, count - 1].into_iter().filter(|at| *at < count) {
+            let one = |at| if at == ours { node("edge-7", "False") } else { node("other", "True") };
+            let items = (0..count).map(one).collect::<Vec<_>>().join(",");
+            let judged = read(&format!(r#"{{"kind":"NodeList","items":[{items}]}}"#), 999)
+                .and_then(|nodes| judge(&nodes, "edge-7", None));
+            let why = judged.unwrap_err().to_string();
+            let word = if count > MAX_NODES { "more nodes than are read" } else { "edge-7 is not ready" };
+            assert!(why.contains(word), "{ours} of {count}: {why}");
+        }
+    }
+}
+
+#[test]
+fn the_node_of_this_machine_and_this_boot_must_be_ready() {
+    let boot = "11111111-2222-3333-4444-555555555555";
+    let judged = |text: &str, host: &str, boot: Option<&str>| judge(&read(text, 1000).unwrap(), host, boot);
+    assert_eq!(judged(LIST, "edge-7", Some(boot)).unwrap(), "edge-7 is ready, v1.33.1");
+    assert!(judged(LIST, "EDGE-7", None).is_ok() && judged(LIST, "renamed", Some(boot)).is_ok());
+    let said = |result: Result<String>, word: &str| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(word), "{word}: {error}");
+    };
+    said(judged(LIST, "edge-7", Some("another")), "in another boot");
+    let not_ready = LIST.replacen("\"status\":\"True\"", "\"status\":\"False\"", 1);
+    said(judged(&not_ready, "edge-7", None), "Ready is False, KubeletReady, kubelet is posting");
+    said(judged(&LIST.replacen("\"Ready\"", "\"Steady\"", 1), "edge-7", None), "not known yet");
+    said(judged(r#"{"kind":"NodeList","items":[]}"#, "edge-7", None), "no node has registered");
+    // A node that an old name left behind counts only where none has the present name.
+    let stale = not_ready.replacen("edge-7", "old", 1);
+    let both = LIST.replacen(
+        "\"items\":[",
+        &format!("\"items\":[{},", &stale[stale.find("[{").unwrap() + 1..stale.len() - 2]),
+        1,
+    );
+    assert!(judged(&both, "edge-7", None).is_ok());
+    said(judged(&both, "third", None), "node old is not ready");
+}

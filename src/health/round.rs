@@ -1,0 +1,116 @@
+//! One round of checks: containerd, the API server, the node, then what the site brings.
+//!
+//! Must never: run a check that builds on one that failed.
+
+use super::apiserver::ApiServer;
+use super::{Ending, Outcome, Round, containerd, executables};
+use crate::atomic::read_bounded;
+use crate::config::{Config, Place};
+use crate::error::Result;
+use crate::machine::Machine;
+use crate::system::System;
+use crate::watchdog::LONGEST_STEP;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Longest host name that is read, in bytes; the kernel's own limit is 64.
+const HOST_MAX_BYTES: u64 = 256;
+
+/// What is checked, and how long each check may take.
+pub struct Plan<'a> {
+    system: &'a System,
+    containerd: Option<PathBuf>,
+    kubeconfig: Option<PathBuf>,
+    limit: Duration,
+    fault: Option<crate::error::Error>,
+}
+
+impl<'a> Plan<'a> {
+    /// Makes the plan of a machine.
+    pub fn new(system: &'a System, config: &Config, limit: Duration) -> Plan<'a> {
+        let containerd = config.containerd_socket.resolve(|| system.containerd_socket());
+        let kubeconfig = config.kubeconfig.resolve(|| system.kubeconfig());
+        Plan { system, containerd, kubeconfig, limit, fault: config.fault.clone() }
+    }
+
+    /// Runs every check once. Those after a required one that failed are not run: they build on each other.
+    /// Input: `alive`: called at least every [`LONGEST_STEP`].
+    /// Errors: Config: the checks can not be listed, or the agent's configuration can not be read: a system that could
+    /// never be updated again is not healthy.
+    pub fn run(&self, alive: &mut dyn FnMut()) -> Result<Round> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
+        let mut run = Run { round: Round::default(), broken: false, alive };
+        // Nothing can be said meanwhile: these are over sooner.
+        let limit = self.limit.min(LONGEST_STEP / 2);
+        if let Some(socket) = &self.containerd {
+            run.check("containerd", true, &mut |_| containerd::check(socket, limit));
+        }
+        if let Some(kubeconfig) = &self.kubeconfig {
+            let mut server = None;
+            run.check("apiserver", true, &mut |_| {
+                server.insert(ApiServer::open(self.system, kubeconfig, limit)?).ready()
+            });
+            run.check("node", true, &mut |_| match &server {
+                Some(server) => server.node(&host(self.system), Machine::boot_id_of(self.system).as_deref()),
+                None => Ok(String::new()),
+            });
+        }
+        let dir = self.system.health_dir();
+        for (dir, is_required) in [(dir.clone(), true), (dir.join("required"), true), (dir.join("wanted"), false)] {
+            let listed = match executables::list(&dir) {
+                Err(e) if !is_required => {
+                    // What only warns costs no trial boot.
+                    run.check("wanted", false, &mut |_| Err(e.clone()));
+                    continue;
+                }
+                listed => listed?,
+            };
+            for path in listed {
+                run.check(&executables::name(&path), is_required, &mut |alive| {
+                    executables::run(&path, self.limit, alive)
+                });
+            }
+        }
+        Ok(run.round)
+    }
+}
+
+struct Run<'a> {
+    round: Round,
+    broken: bool,
+    alive: &'a mut dyn FnMut(),
+}
+
+impl Run<'_> {
+    fn check(&mut self, name: &str, is_required: bool, run: &mut dyn FnMut(&mut dyn FnMut()) -> Result<String>) {
+        (self.alive)();
+        if self.broken {
+            let outcome = Outcome::new(name, is_required, Ok(String::new()), 0);
+            self.round.0.push(Outcome { ending: Ending::NotRun, ..outcome });
+            return;
+        }
+        let start = Instant::now();
+        let ended = run(self.alive);
+        let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.broken = is_required && ended.is_err();
+        self.round.0.push(Outcome::new(name, is_required, ended, millis));
+    }
+}
+
+fn host(system: &System) -> String {
+    let bytes = read_bounded(&system.host_name(), HOST_MAX_BYTES).ok().flatten().unwrap_or_default();
+    String::from_utf8_lossy(&bytes).trim().to_owned()
+}
+
+impl Place {
+    /// Returns where it is. Input: `usual`: where nothing else is said.
+    fn resolve(&self, usual: impl Fn() -> PathBuf) -> Option<PathBuf> {
+        match self {
+            Place::Usual => Some(usual()),
+            Place::At(path) => Some(Path::to_path_buf(path)),
+            Place::Off => None,
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Metrics as Prometheus text. Pure: what was gathered goes in, text 0.0.4 comes out.
+//!
+//! Names, labels and defaults: docs/metrics.md. Every series is always there, so that an alert never waits for one.
+//! Must never: touch a file, a clock or a network, or leave a series out because something is damaged.
+
+pub mod request;
+pub mod server;
+
+use crate::error::Kind;
+use crate::machine::ARCHITECTURE;
+use crate::report::Report;
+use crate::state::Phase;
+use crate::text::printable;
+use crate::time::parse_rfc3339;
+
+/// Value of a label whose truth is not known. Not empty: to Prometheus, an empty label is none.
+const UNKNOWN: &str = "unknown";
+
+/// Kind of `last_error` that no error has: the machine went back.
+const ROLLBACK: &str = "rollback";
+
+/// What the text is made of.
+pub struct Facts<'a> {
+    /// Slots, boot variables, state.
+    pub report: &'a Report,
+    /// Whether `check` would offer what was offered last.
+    pub available: bool,
+    /// Content of `/proc/meminfo`.
+    pub meminfo: &'a [u8],
+    /// Content of `/proc/stat`.
+    pub stat: &'a [u8],
+}
+
+/// Writes all series.
+/// Returns: the Prometheus text format, version 0.0.4; bounded, whatever the files say.
+pub fn text(facts: &Facts<'_>) -> String {
+    let mut page = Page(String::with_capacity(8192));
+    let (state, vars) = (&facts.report.state, facts.report.vars.as_ref());
+    page.info(facts.report);
+    page.family("kubesolo_update_phase", GAUGE, "1 for the phase of the update attempt, 0 for the others.");
+    for phase in Phase::ALL {
+        page.labelled("kubesolo_update_phase", "phase", phase.name(), phase == state.phase);
+    }
+    page.last_error(facts.report);
+    page.family("kubesolo_slot_valid", GAUGE, "1 if the slot has a record and files that fit it.");
+    for view in &facts.report.slots {
+        page.labelled("kubesolo_slot_valid", "slot", view.slot.letter().encode_utf8(&mut [0; 4]), view.record.is_ok());
+    }
+    let secs = |time: &Option<String>| time.as_deref().and_then(|t| parse_rfc3339(t).ok()).unwrap_or(0);
+    let flag = |value: Option<bool>| u64::from(value == Some(true));
+    let kib = |name: &str| number(facts.meminfo, name).saturating_mul(1024);
+    let values = [
+        state.attempts_total,
+        state.rollbacks_total,
+        secs(&state.started_at),
+        secs(&state.updated_at),
+        u64::from(facts.available),
+        flag(vars.and_then(|v| v.boot_success)),
+        vars.and_then(|v| v.boot_counter).unwrap_or(0).into(),
+        flag(vars.map(|v| v.boot_canary)),
+        number(facts.stat, "btime "),
+        kib("MemTotal:"),
+        kib("MemAvailable:"),
+    ];
+    for ((name, help), value) in PLAIN.iter().zip(values) {
+        page.family(name, if name.ends_with("_total") { COUNTER } else { GAUGE }, help);
+        page.sample(name, &[], value);
+    }
+    page.0
+}
+
+const GAUGE: &str = "gauge";
+const COUNTER: &str = "counter";
+
+/// The series without labels, in the order of their values.
+static PLAIN: [(&str, &str); 11] = [
+    ("kubesolo_update_attempts_total", "Update attempts that took an artifact, or failed before."),
+    ("kubesolo_update_rollbacks_total", "Times that this machine went back to its other slot."),
+    ("kubesolo_update_last_attempt_timestamp_seconds", "When the last attempt began; 0 if never."),
+    ("kubesolo_update_state_timestamp_seconds", "When the state was written last; 0 if never."),
+    ("kubesolo_update_available", "1 if what the source offered last would be taken now."),
+    ("kubesolo_boot_success", "1 if the active slot is confirmed, 0 on trial or unknown."),
+    ("kubesolo_boot_counter", "Trial boots that GRUB has left."),
+    ("kubesolo_boot_canary", "1 if GRUB has shown that it can write its variables."),
+    ("kubesolo_boot_time_seconds", "When this machine booted."),
+    ("kubesolo_memory_total_bytes", "Memory of this machine."),
+    ("kubesolo_memory_available_bytes", "Memory that can be had without swapping."),
+];
+
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        for part in ["# HELP ", name, " ", help, "\n# TYPE ", name, " ", kind, "\n"] {
+            self.0.push_str(part);
+        }
+    }
+
+    /// Source: the text format: in a label's value, backslash, quote and newline are escaped.
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        self.0.push_str(name);
+        let mut before = '{';
+        for (label, text) in labels {
+            self.0.push(before);
+            self.0.push_str(label);
+            self.0.push_str("=\"");
+            for c in text.chars() {
+                match c {
+                    '\\' => self.0.push_str("\\\\"),
+                    '"' => self.0.push_str("\\\""),
+                    '\n' => self.0.push_str("\\n"),
+                    _ => self.0.push(c),
+                }
+            }
+            self.0.push('"');
+            before = ',';
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        self.0.push(' ');
+        self.0.push_str(&value.to_string());
+        self.0.push('\n');
+    }
+
+    fn labelled(&mut self, name: &str, label: &str, text: &str, value: bool) {
+        self.sample(name, &[(label, text)], value.into());
+    }
+
+    fn info(&mut self, report: &Report) {
+        const NAME: &str = "kubesolo_os_info";
+        let view = report.running_view();
+        let version = view.and_then(|v| v.version()).map_or(UNKNOWN.into(), printable);
+        let channel = view.and_then(|v| v.record.as_ref().ok()).map_or(UNKNOWN.into(), |r| printable(&r.channel));
+        let mut letter = [0; 4];
+        let slot = match report.running {
+            Some(slot) => &*slot.letter().encode_utf8(&mut letter),
+            None => UNKNOWN,
+        };
+        self.family(NAME, GAUGE, "The system that runs.");
+        let labels =
+            [("version", version.as_str()), ("channel", &channel), ("architecture", ARCHITECTURE), ("slot", slot)];
+        self.sample(NAME, &labels, 1);
+    }
+
+    fn last_error(&mut self, report: &Report) {
+        const NAME: &str = "kubesolo_update_last_error";
+        let kind = match (&report.state.last_error_kind, &report.state.last_error) {
+            (Some(kind), _) => Some(kind.as_str()),
+            (None, error) => error.as_ref().map(|_| UNKNOWN),
+        };
+        self.family(NAME, GAUGE, "1 for the kind of the error that the last attempt ended with, 0 for the others.");
+        let mut is_known = kind.is_none();
+        for label in Kind::ALL.iter().map(|kind| kind.label()).chain([ROLLBACK]) {
+            is_known |= kind == Some(label);
+            self.labelled(NAME, "kind", label, kind == Some(label));
+        }
+        self.labelled(NAME, "kind", UNKNOWN, !is_known);
+    }
+}
+
+/// Finds a line by its first word. Returns: the number after it; 0 where there is none.
+fn number(table: &[u8], name: &str) -> u64 {
+    let text = std::str::from_utf8(table).unwrap_or("");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("");
+    line.split_ascii_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+#[path = "metrics/text_tests.rs"]
+mod tests;

@@ -1,0 +1,165 @@
+//! Everything there is to know about this machine's updates, read at once: for `status` and `metrics`.
+//!
+//! Always there: what can not be read is said among the remarks.
+//! Must never: take the lock, change anything, or fail because something is damaged.
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::failed::Failures;
+use crate::grubenv::BootVars;
+use crate::grubenv_file::Copy;
+use crate::inspect::View;
+use crate::machine::Machine;
+use crate::oci::digest::Digest;
+use crate::reconcile::{self, Finding, Seen};
+use crate::session::{artifact_in, env_remarks};
+use crate::slot::Slot;
+use crate::source::Artifact;
+use crate::state::{Phase, State};
+use crate::sys::Access;
+use crate::system::System;
+use crate::trust::proven::Proven;
+
+/// What was found.
+pub struct Report {
+    /// The running slot, where the kernel command line names it.
+    pub running: Option<Slot>,
+    /// Both slots, A first.
+    pub slots: [View; 2],
+    /// GRUB's variables, where they can be read.
+    pub vars: Option<BootVars>,
+    /// Which copy of them counts.
+    pub env_source: Option<Copy>,
+    /// The update attempt.
+    pub state: State,
+    /// Artifacts that rolled back here.
+    pub failures: Failures,
+    /// What the source offered when it was asked last.
+    pub offered: Option<Artifact>,
+    /// What was confirmed here.
+    pub proven: Proven,
+    /// The artifact of a rollback that is not recorded yet, and the reason.
+    pub given_up: Option<(Digest, String)>,
+    /// What is wrong, or not recorded yet: sentences.
+    pub remarks: Vec<String>,
+    /// What happened and is not recorded yet.
+    pub finding: Finding,
+    /// What a person should do next: one sentence.
+    pub next: String,
+}
+
+impl Report {
+    /// Reads everything, mounting privately what is not mounted. Takes no lock, changes nothing.
+    pub fn gather(system: &System, config: &Config) -> Report {
+        let machine = Machine::look(system);
+        let mut remarks: Vec<String> = config.fault.iter().map(ToString::to_string).collect();
+        let mut told = |e: Error| remarks.push(e.to_string());
+        let running = machine.running().map_err(&mut told).ok();
+        let slots = [machine.view(Slot::A), machine.view(Slot::B)];
+        let (mut state, mut failures, mut offered) = (State::default(), Failures::default(), None);
+        let mut proven = Proven::default();
+        match machine.data(config.state_file.as_deref(), Access::Read) {
+            Err(e) => told(e),
+            Ok(data) => {
+                let (read_state, read_failures) = (data.store.state(), data.store.failures());
+                (state, failures) = (read_state.value, read_failures.value);
+                proven = data.store.proven().value;
+                offered = data.store.seen().map(|seen| seen.artifact);
+                read_state.damage.into_iter().chain(read_failures.damage).for_each(&mut told);
+            }
+        }
+        let (mut vars, mut env_source) = (None, None);
+        match machine.boot_env(Access::Read) {
+            Err(e) => told(e),
+            Ok(env) => {
+                let loaded = env.files.load();
+                env_source = loaded.block.as_ref().map(|_| loaded.which);
+                vars = loaded.usable().map(|(_, vars)| vars).ok();
+                remarks.extend(env_remarks(&loaded));
+            }
+        }
+        let finding = match (running, vars) {
+            (Some(running), Some(vars)) => {
+                let (boot_id, skipped) = (machine.boot_id(), machine.skipped());
+                reconcile::find(&state, &Seen { running, vars, boot_id: boot_id.as_deref(), skipped })
+            }
+            _ => Finding::Nothing,
+        };
+        remarks.extend(not_recorded_yet(&finding));
+        let is_sound = running.is_some_and(|slot| slots[slot as usize].record.is_ok());
+        let next = next_step(running.map(|slot| (slot, is_sound)), vars.as_ref(), &state, &finding);
+        let given_up = match &finding {
+            Finding::RolledBack { gave_up, reason } => {
+                artifact_in(&state, &machine, *gave_up).map(|(digest, _)| (digest, reason.clone()))
+            }
+            _ => None,
+        };
+        let mut said: Vec<String> = Vec::new();
+        remarks.retain(|r| {
+            !said.contains(r) && {
+                said.push(r.clone());
+                true
+            }
+        });
+        Report { running, slots, vars, env_source, state, failures, offered, proven, given_up, remarks, finding, next }
+    }
+
+    /// Returns what is in the running slot, where that is known.
+    pub fn running_view(&self) -> Option<&View> {
+        self.slots.iter().find(|view| Some(view.slot) == self.running)
+    }
+}
+
+/// Says what the next changing command is going to record. Pure.
+fn not_recorded_yet(finding: &Finding) -> Option<String> {
+    match finding {
+        Finding::Nothing | Finding::StaleMark => None,
+        Finding::WasActivated => Some("the staged slot is activated; the state file is one step behind".into()),
+        Finding::WasConfirmed => Some("the trial is confirmed; the state file is one step behind".into()),
+        Finding::RolledBack { reason, .. } => Some(format!("rolled back, not recorded yet: {reason}")),
+        Finding::Unloadable => Some("GRUB could not load the active slot, and booted the other one".into()),
+        Finding::NotTheActiveSlot => Some("GRUB did not boot the active slot, but the other one".into()),
+    }
+}
+
+/// Names the next step of whoever reads this. Pure. Input: `running`: the slot, and whether it is valid.
+fn next_step(running: Option<(Slot, bool)>, vars: Option<&BootVars>, state: &State, finding: &Finding) -> String {
+    let Some((running, is_sound)) = running else { return "boot a slot; only then can this machine be updated".into() };
+    let Some(vars) = vars else {
+        return "`verify --repair-boot-variables` mends the boot variables; until then nothing can be activated".into();
+    };
+    if matches!(finding, Finding::RolledBack { .. }) {
+        return "look at the reason above; `apply` takes the next version".into();
+    }
+    if *finding == Finding::Unloadable {
+        return format!("`healthcheck`: it makes slot {running} active, since slot {} does not load", running.other());
+    }
+    if vars.boot_success == Some(false) {
+        return match vars.active_slot == Some(running) {
+            true if state.phase == Phase::Failed => {
+                "`healthcheck` looks again, a restart is the next try, `rollback` goes back".into()
+            }
+            true => "this boot is on trial: `healthcheck` confirms it, `rollback` goes back".into(),
+            false => format!("restart to try slot {}; `rollback` calls it off", running.other()),
+        };
+    }
+    if vars.active_slot.is_some_and(|active| active != running) {
+        return format!("restart: slot {} is the active one", running.other());
+    }
+    match state.phase {
+        _ if !is_sound => "`verify` looks closer; `apply` writes an update into the other slot".into(),
+        Phase::Staged if !vars.boot_canary => {
+            "restart once, for GRUB to show that it writes; `activate`, then restart".into()
+        }
+        Phase::Idle | Phase::Success | Phase::RolledBack if !vars.boot_canary => {
+            "restart once, so that GRUB can show that it can write".into()
+        }
+        Phase::Staged => "`activate`, then restart".into(),
+        Phase::RolledBack => "`check` asks for the next version; this one is not tried again by itself".into(),
+        Phase::Checking | Phase::Downloading => {
+            "an `apply` is at work, or was cut off; run it again to find out".into()
+        }
+        Phase::Failed => "look at the error above, then run `apply` again".into(),
+        _ => "`check` asks for an update".into(),
+    }
+}

@@ -3,6 +3,7 @@
 //! Roots are loaded when the first https connection is made, so a machine without any can still use
 //! a medium or a loopback registry. Must never: skip a certificate check, or fall back to plain HTTP.
 
+use crate::atomic::read_bounded;
 use crate::credentials::check_private;
 use crate::crypto;
 use crate::error::{Error, IoContext, Kind, Result};
@@ -18,7 +19,6 @@ use rustls::{
     StreamOwned,
 };
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -165,16 +165,14 @@ impl Identity {
 }
 
 impl Pem {
-    /// Errors: Config: the file can not be read.
+    /// Errors: Config: the file can not be read, or is none.
     fn read(&self, op: &str) -> Result<Vec<u8>> {
         let path = match self {
             Pem::File(path) => path,
             Pem::Text { bytes, .. } => return Ok(bytes.clone()),
         };
-        let mut pem = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(MAX_BUNDLE).read_to_end(&mut pem));
-        read.io(Kind::Config, op, self)?;
-        Ok(pem)
+        let read = read_bounded(path, MAX_BUNDLE);
+        read.and_then(|pem| pem.ok_or_else(|| io::ErrorKind::NotFound.into())).io(Kind::Config, op, self)
     }
 }
 

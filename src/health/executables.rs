@@ -6,7 +6,7 @@
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::sys;
 use crate::text::printable;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -24,7 +24,8 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// Lists the checks: executable regular files, in the order of their names.
 /// Returns: none if there is no such directory.
-/// Errors: Config: it can not be listed, or somebody else than its owner may write to a check.
+/// Errors: Config: it can not be listed, somebody else than its owner may write to a check, or it is a program that
+/// may not be run: a check that somebody relies on.
 pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -38,8 +39,13 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
             continue;
         }
         let meta = fs::metadata(&path).io(Kind::Config, "look at health check", path.display())?;
-        if !meta.is_file() || meta.mode() & 0o111 == 0 {
+        if !meta.is_file() || (meta.mode() & 0o111 == 0 && !is_program(&path)) {
             continue;
+        }
+        if meta.mode() & 0o111 == 0 {
+            return Err(Error::new(Kind::Config, "it is a program, and not executable")
+                .at("run health check", path.display())
+                .hint("chmod +x, or remove it"));
         }
         if meta.permissions().mode() & 0o022 != 0 {
             return Err(Error::new(Kind::Config, "its group or everybody may write to it")
@@ -50,6 +56,13 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// Tells a script or ELF program, whose mode somebody forgot, from a text beside the checks.
+fn is_program(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut start));
+    read.is_ok() && (start.starts_with(b"#!") || start == b"\x7fELF")
 }
 
 /// Names a check.
@@ -180,7 +193,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         check(dir.path(), "20-b", 0o755, "");
         check(dir.path(), "10-a", 0o700, "");
-        check(dir.path(), "README", 0o644, "");
+        fs::write(dir.path().join("README"), "What is checked here.\n").unwrap();
         check(dir.path(), ".hidden", 0o755, "");
         std::os::unix::fs::symlink("root@edge-7.812", dir.path().join(".#10-a")).unwrap();
         fs::create_dir(dir.path().join("dir")).unwrap();
@@ -189,6 +202,19 @@ mod tests {
         assert!(list(&dir.path().join("absent")).unwrap().is_empty());
         check(dir.path(), "30-open", 0o775, "");
         assert_eq!(list(dir.path()).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn a_program_that_may_not_be_run_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        for bytes in [b"#!/bin/sh\n".to_vec(), fs::read("/bin/true").unwrap()] {
+            let path = dir.path().join("10-disk");
+            fs::write(&path, bytes).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            let refused = list(dir.path()).unwrap_err();
+            assert_eq!(refused.exit_code(), 2);
+            assert!(refused.to_string().contains("not executable"), "{refused}");
+        }
     }
 
     #[test]

@@ -49,12 +49,14 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Holds the exit code, and words that the answer must have.
+    /// Holds the exit code, and words that the answer must have, wherever its lines end.
     #[track_caller]
     pub fn expect(self, code: i32, words: &[&str]) -> Answer {
         assert_eq!(self.code, code, "{}", self.text);
+        let text = self.text.split_whitespace().collect::<Vec<_>>().join(" ");
         for word in words {
-            assert!(self.text.contains(word), "'{word}' is missing: {}", self.text);
+            let word = word.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(text.contains(&word), "'{word}' is missing: {}", self.text);
         }
         self
     }

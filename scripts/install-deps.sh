@@ -201,6 +201,15 @@ apt_update() {
     apt-get update -q >"$WORK/log" 2>&1 || { tail -n 5 "$WORK/log" >&2; return 1; }
 }
 
+# A package may push out another one that was there from elsewhere: Debian 12's qemu-system-x86 does that to a
+# backported qemu-utils.
+install_again() {
+    if [ "$DRY_RUN" = yes ]; then return; fi
+    PACKAGES=
+    for group in $groups; do "need_$group"; done
+    if [ -n "$PACKAGES" ]; then apt_install; fi
+}
+
 # A release without one of the packages (Ubuntu has no rustc-web) gets a plain word, not apt's.
 check_known() {
     for package in $PACKAGES; do
@@ -413,7 +422,10 @@ main() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     for group in $groups; do "need_$group"; done
-    if [ -n "$PACKAGES" ]; then apt_install; fi
+    if [ -n "$PACKAGES" ]; then
+        apt_install
+        install_again
+    fi
     for group in $groups; do
         case $group in
             build) check_rust; install_zig ;;

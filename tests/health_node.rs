@@ -357,10 +357,6 @@ fn a_server_that_another_ca_signed_or_a_client_that_it_did_not_is_refused() {
 }
 
 /// Puts a check into a directory of its own below health.d.
-fn install(root: &Root, name: &str, script: &str) {
-    root.install_check(name, script);
-}
-
 #[test]
 fn required_checks_decide_and_wanted_ones_warn() {
     if !need_disks() {
@@ -368,11 +364,11 @@ fn required_checks_decide_and_wanted_ones_warn() {
     }
     let bench = Bench::new();
     bench.root.configure("");
-    install(&bench.root, "wanted/10-nice", "echo no sun; exit 1");
+    bench.root.install_check("wanted/10-nice", "echo no sun; exit 1");
     bench.once(9, &["no health checks are installed"]);
-    install(&bench.root, "required/20-b", "echo b is well");
-    install(&bench.root, "05-top", "echo top");
-    install(&bench.root, "wanted/20-later", "echo seen");
+    bench.root.install_check("required/20-b", "echo b is well");
+    bench.root.install_check("05-top", "echo top");
+    bench.root.install_check("wanted/20-later", "echo seen");
     let run = bench.once(0, &[]);
     assert_eq!(results(&run), "05-top=passed 20-b=passed 10-nice=failed 20-later=passed");
     assert_eq!(run.jq("[.checks[] | .required]"), "[true,true,false,false]");
@@ -388,7 +384,7 @@ fn required_checks_decide_and_wanted_ones_warn() {
     assert_eq!(results(&run), "05-top=passed 20-b=passed wanted=failed");
     fs::remove_file(&wanted).unwrap();
     fs::rename(&aside, &wanted).unwrap();
-    install(&bench.root, "required/20-b", "echo b is ill; exit 2");
+    bench.root.install_check("required/20-b", "echo b is ill; exit 2");
     let run = bench.once(9, &["20-b: b is ill (exit status 2)"]);
     assert_eq!(results(&run), "05-top=passed 20-b=failed 10-nice=not_run 20-later=not_run");
 }
@@ -405,14 +401,14 @@ fn healthy_is_what_stays_so() {
     // Up, down once, and up: what was before the break does not count.
     let count = bench.root.path("run/count");
     let script = format!("echo x >> {0}; test $(wc -l < {0}) -ne 2 || {{ echo a break; exit 1; }}", count.display());
-    install(&bench.root, "10-flaps", &script);
+    bench.root.install_check("10-flaps", &script);
     let run = bench.root.agent(&["healthcheck", "--timeout", "600", "--stable-for", "3", "--json"]).expect(0, &[]);
     let rounds: u64 = run.jq(".rounds").parse().unwrap();
     assert!(rounds >= 4, "{}", run.stdout);
     assert_eq!(run.jq(".checks[0].last_failure"), "a break (exit status 1)");
     // One that never lasts.
     let script = format!("echo x >> {0}; test $(($(wc -l < {0}) % 2)) = 0 || {{ echo odd; exit 1; }}", count.display());
-    install(&bench.root, "10-flaps", &script);
+    bench.root.install_check("10-flaps", &script);
     let run = bench.root.agent(&["healthcheck", "--timeout", "9", "--stable-for", "5", "--json"]).expect(9, &[]);
     assert_eq!(run.jq(".healthy"), "false");
     assert!(run.jq(".rounds").parse::<u64>().unwrap() >= 2, "{}", run.stdout);
@@ -454,8 +450,12 @@ fn a_watchdog_is_fed_while_waiting_and_stopped_when_all_is_well() {
     }
     let bench = Bench::new();
     bench.root.configure("");
-    let up = bench.root.path("run/up");
-    install(&bench.root, "10-slow", &format!("sleep 3; test -e {}", up.display()));
+    // A check that runs until it is told how to end.
+    let (gate, ended) = (bench.root.path("run/gate"), bench.root.path("run/ended"));
+    run(command("mkfifo").arg(&gate));
+    let script = "word=$(timeout 60 cat GATE); echo >ENDED; test \"$word\" = well";
+    let script = script.replace("GATE", &gate.display().to_string()).replace("ENDED", &ended.display().to_string());
+    bench.root.install_check("10-slow", &script);
     let dir = tempfile::tempdir().unwrap();
     let spawn = |dog: &Dog, more: &[&str]| {
         let path = dog.path.display().to_string();
@@ -463,18 +463,19 @@ fn a_watchdog_is_fed_while_waiting_and_stopped_when_all_is_well() {
         args.extend(more);
         bench.root.command(&args).spawn().unwrap()
     };
-    let fed =
-        |dog: &Dog, count| support::disk::wait_for(Duration::from_secs(60), || dog.fed.load(Ordering::SeqCst) >= count);
-    // Fed while a check runs and between two; then told to stop.
+    let wait_for = |condition: &dyn Fn() -> bool| support::disk::wait_for(Duration::from_secs(50), condition);
+    let fed = |dog: &Dog, count| wait_for(&|| dog.fed.load(Ordering::SeqCst) >= count);
+    // Fed while a check runs; then told to stop.
     let dog = Dog::new(dir.path());
     let mut agent = spawn(&dog, &[]);
-    assert!(fed(&dog, 6), "starved");
-    fs::write(&up, "").unwrap();
+    assert!(fed(&dog, 4), "starved");
+    fs::write(&gate, "ill").unwrap();
+    assert!(wait_for(&|| ended.exists()));
+    fs::write(&gate, "well").unwrap();
     assert!(agent.wait().unwrap().success());
     let bytes = dog.end();
     assert!(bytes.ends_with(b"\0V") && bytes.iter().filter(|b| **b == b'V').count() == 1, "{bytes:?}");
     // An agent that dies leaves it running, and it bites.
-    fs::remove_file(&up).unwrap();
     fs::remove_file(dir.path().join("watchdog")).unwrap();
     let dog = Dog::new(dir.path());
     let mut agent = spawn(&dog, &[]);
@@ -486,10 +487,11 @@ fn a_watchdog_is_fed_while_waiting_and_stopped_when_all_is_well() {
     fs::remove_file(dir.path().join("watchdog")).unwrap();
     let dog = Dog::new(dir.path());
     let path = dog.path.display().to_string();
+    bench.root.install_check("10-slow", "exit 1");
     bench.root.agent(&["healthcheck", "--timeout", "0", "--watchdog", &path]).expect(9, &[]);
     assert!(dog.end().ends_with(b"V"));
     // None there: said, and no more.
-    fs::write(&up, "").unwrap();
+    bench.root.install_check("10-slow", "exit 0");
     bench
         .root
         .agent(&["healthcheck", "--watchdog", "/nowhere/dog"])

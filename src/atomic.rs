@@ -28,6 +28,12 @@ pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> 
     Ok(Some(bytes))
 }
 
+/// The same for a file that has to be there. Errors: NotFound: it is not.
+pub fn read_required(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "there is no such file");
+    read_bounded(path, max_bytes)?.ok_or_else(missing)
+}
+
 /// Writes `bytes` to `path`, wholly or not at all.
 /// Power cut: the old content or the new, never a mixture; perhaps a stray `.tmp` beside it, which the next
 /// write replaces.
@@ -97,7 +103,9 @@ mod tests {
         for odd in [&path, dir.path(), Path::new("/dev/zero")] {
             assert!(read_bounded(odd, 10).unwrap_err().to_string().contains("no file"), "{}", odd.display());
         }
-        assert_eq!(read_bounded(&dir.path().join("gone"), 10).unwrap(), None);
+        let gone = dir.path().join("gone");
+        assert_eq!(read_bounded(&gone, 10).unwrap(), None);
+        assert_eq!(read_required(&gone, 10).unwrap_err().to_string(), "there is no such file");
     }
 
     #[test]

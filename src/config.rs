@@ -2,7 +2,7 @@
 //!
 //! Must never: guess at an unknown key, or let two sources stand.
 
-use crate::atomic::read_bounded;
+use crate::atomic::{read_bounded, read_required};
 use crate::cli::Common;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::gate::DEFAULT_CHANNEL;
@@ -173,11 +173,11 @@ fn without_comment(line: &str) -> &str {
 /// Errors: Config, Usage: what is wrong, and where.
 pub fn load(system: &System, flags: &Common) -> Result<Config> {
     let path = flags.config.clone().unwrap_or_else(|| system.config_file());
-    let bytes = read_bounded(&path, CONFIG_MAX_BYTES).io(Kind::Config, "read", path.display())?;
-    let raw = match bytes {
-        None if flags.config.is_some() => {
-            return Err(Error::new(Kind::Config, "there is no such file").at("read", path.display()));
-        }
+    let read = match flags.config {
+        Some(_) => read_required(&path, CONFIG_MAX_BYTES).map(Some),
+        None => read_bounded(&path, CONFIG_MAX_BYTES),
+    };
+    let raw = match read.io(Kind::Config, "read", path.display())? {
         None => Raw::default(),
         Some(bytes) => {
             let text = String::from_utf8(bytes)

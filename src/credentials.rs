@@ -2,7 +2,7 @@
 //!
 //! Must never: show a secret, give one to a host it does not belong to, or run a helper program.
 
-use crate::atomic::read_bounded;
+use crate::atomic::read_required;
 use crate::base64;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::json::{self, Field};
@@ -28,8 +28,7 @@ const OTHERS: u32 = 0o027;
 /// Errors: Config: it is not there, malformed, or others can read or change it.
 pub fn load(path: &Path) -> Result<Credentials> {
     check_private(path)?;
-    let bytes = read_bounded(path, CREDENTIALS_MAX_BYTES).io(Kind::Config, "read", path.display())?;
-    let bytes = bytes.ok_or_else(|| Error::new(Kind::Config, "there is no such file").at("read", path.display()))?;
+    let bytes = read_required(path, CREDENTIALS_MAX_BYTES).io(Kind::Config, "read", path.display())?;
     Credentials::parse(&bytes, &path.display().to_string())
 }
 

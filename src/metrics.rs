@@ -7,17 +7,16 @@ pub mod request;
 pub mod server;
 
 use crate::error::Kind;
+use crate::history::ROLLBACK;
 use crate::machine::ARCHITECTURE;
 use crate::report::Report;
+use crate::slot::Slot;
 use crate::state::Phase;
 use crate::text::printable;
 use crate::time::parse_rfc3339;
 
 /// Value of a label whose truth is not known. Not empty: to Prometheus, an empty label is none.
 const UNKNOWN: &str = "unknown";
-
-/// Kind of `last_error` that no error has: the machine went back.
-const ROLLBACK: &str = "rollback";
 
 /// What the text is made of.
 pub struct Facts<'a> {
@@ -44,25 +43,49 @@ pub fn text(facts: &Facts<'_>) -> String {
     page.last_error(facts.report);
     page.family("kubesolo_slot_valid", GAUGE, "1 if the slot has a record and files that fit it.");
     for view in &facts.report.slots {
-        page.labelled("kubesolo_slot_valid", "slot", view.slot.letter().encode_utf8(&mut [0; 4]), view.record.is_ok());
+        page.labelled("kubesolo_slot_valid", "slot", view.slot.name(), view.record.is_ok());
     }
     let secs = |time: &Option<String>| time.as_deref().and_then(|t| parse_rfc3339(t).ok()).unwrap_or(0);
     let flag = |value: Option<bool>| u64::from(value == Some(true));
     let kib = |name: &str| number(facts.meminfo, name).saturating_mul(1024);
-    let values = [
-        state.attempts_total,
-        state.rollbacks_total,
-        secs(&state.started_at),
-        secs(&state.updated_at),
-        u64::from(facts.available),
-        flag(vars.and_then(|v| v.boot_success)),
-        vars.and_then(|v| v.boot_counter).unwrap_or(0).into(),
-        flag(vars.map(|v| v.boot_canary)),
-        number(facts.stat, "btime "),
-        kib("MemTotal:"),
-        kib("MemAvailable:"),
-    ];
-    for ((name, help), value) in PLAIN.iter().zip(values) {
+    let boots_left = vars.and_then(|v| v.boot_counter).unwrap_or(0).into();
+    for (name, value, help) in [
+        (
+            "kubesolo_update_attempts_total",
+            state.attempts_total,
+            "Update attempts that took an artifact, or failed before.",
+        ),
+        (
+            "kubesolo_update_rollbacks_total",
+            state.rollbacks_total,
+            "Times that this machine went back to its other slot.",
+        ),
+        (
+            "kubesolo_update_last_attempt_timestamp_seconds",
+            secs(&state.started_at),
+            "When the last attempt began; 0 if never.",
+        ),
+        (
+            "kubesolo_update_state_timestamp_seconds",
+            secs(&state.updated_at),
+            "When the state was written last; 0 if never.",
+        ),
+        ("kubesolo_update_available", facts.available.into(), "1 if what the source offered last would be taken now."),
+        (
+            "kubesolo_boot_success",
+            flag(vars.and_then(|v| v.boot_success)),
+            "1 if the active slot is confirmed, 0 on trial or unknown.",
+        ),
+        ("kubesolo_boot_counter", boots_left, "Trial boots that GRUB has left."),
+        (
+            "kubesolo_boot_canary",
+            flag(vars.map(|v| v.boot_canary)),
+            "1 if GRUB has shown that it can write its variables.",
+        ),
+        ("kubesolo_boot_time_seconds", number(facts.stat, "btime "), "When this machine booted."),
+        ("kubesolo_memory_total_bytes", kib("MemTotal:"), "Memory of this machine."),
+        ("kubesolo_memory_available_bytes", kib("MemAvailable:"), "Memory that can be had without swapping."),
+    ] {
         page.family(name, if name.ends_with("_total") { COUNTER } else { GAUGE }, help);
         page.sample(name, &[], value);
     }
@@ -71,21 +94,6 @@ pub fn text(facts: &Facts<'_>) -> String {
 
 const GAUGE: &str = "gauge";
 const COUNTER: &str = "counter";
-
-/// The series without labels, in the order of their values.
-static PLAIN: [(&str, &str); 11] = [
-    ("kubesolo_update_attempts_total", "Update attempts that took an artifact, or failed before."),
-    ("kubesolo_update_rollbacks_total", "Times that this machine went back to its other slot."),
-    ("kubesolo_update_last_attempt_timestamp_seconds", "When the last attempt began; 0 if never."),
-    ("kubesolo_update_state_timestamp_seconds", "When the state was written last; 0 if never."),
-    ("kubesolo_update_available", "1 if what the source offered last would be taken now."),
-    ("kubesolo_boot_success", "1 if the active slot is confirmed, 0 on trial or unknown."),
-    ("kubesolo_boot_counter", "Trial boots that GRUB has left."),
-    ("kubesolo_boot_canary", "1 if GRUB has shown that it can write its variables."),
-    ("kubesolo_boot_time_seconds", "When this machine booted."),
-    ("kubesolo_memory_total_bytes", "Memory of this machine."),
-    ("kubesolo_memory_available_bytes", "Memory that can be had without swapping."),
-];
 
 struct Page(String);
 
@@ -132,11 +140,7 @@ impl Page {
         let view = report.running_view();
         let version = view.and_then(|v| v.version()).map_or(UNKNOWN.into(), printable);
         let channel = view.and_then(|v| v.record.as_ref().ok()).map_or(UNKNOWN.into(), |r| printable(&r.channel));
-        let mut letter = [0; 4];
-        let slot = match report.running {
-            Some(slot) => &*slot.letter().encode_utf8(&mut letter),
-            None => UNKNOWN,
-        };
+        let slot = report.running.map_or(UNKNOWN, Slot::name);
         self.family(NAME, GAUGE, "The system that runs.");
         let labels =
             [("version", version.as_str()), ("channel", &channel), ("architecture", ARCHITECTURE), ("slot", slot)];

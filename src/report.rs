@@ -94,13 +94,7 @@ impl Report {
             }
             _ => None,
         };
-        let mut said: Vec<String> = Vec::new();
-        remarks.retain(|r| {
-            !said.contains(r) && {
-                said.push(r.clone());
-                true
-            }
-        });
+        let remarks = once_each(remarks);
         Report { running, slots, vars, env_source, state, failures, offered, proven, given_up, remarks, finding, next }
     }
 
@@ -108,6 +102,17 @@ impl Report {
     pub fn running_view(&self) -> Option<&View> {
         self.slots.iter().find(|view| Some(view.slot) == self.running)
     }
+}
+
+/// Keeps the first of those that say the same: one fault is met in several places.
+fn once_each(remarks: Vec<String>) -> Vec<String> {
+    let mut kept = Vec::new();
+    for remark in remarks {
+        if !kept.contains(&remark) {
+            kept.push(remark);
+        }
+    }
+    kept
 }
 
 /// Says what the next changing command is going to record. Pure.

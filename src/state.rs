@@ -24,7 +24,7 @@ const BOOT_ID_MAX_BYTES: usize = 256;
 /// Everything the agent remembers of the current or last attempt. The content of `state.json`.
 ///
 /// Power cut: written by [`crate::atomic::replace`], so the file is the old state or the new one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// Where the attempt stands.
     pub phase: Phase,
@@ -58,29 +58,6 @@ pub struct State {
     pub switched_boot_id: Option<String>,
     /// The last attempts.
     pub history: History,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        State {
-            phase: Phase::Idle,
-            resume_phase: None,
-            from_version: None,
-            to_version: None,
-            attempt_count: 0,
-            attempts_total: 0,
-            rollbacks_total: 0,
-            last_error: None,
-            last_error_kind: None,
-            started_at: None,
-            updated_at: None,
-            target_slot: None,
-            source: None,
-            manifest_digest: None,
-            switched_boot_id: None,
-            history: History::default(),
-        }
-    }
 }
 
 impl State {

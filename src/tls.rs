@@ -3,7 +3,7 @@
 //! Roots are loaded when the first https connection is made, so a machine without any can still use
 //! a medium or a loopback registry. Must never: skip a certificate check, or fall back to plain HTTP.
 
-use crate::atomic::read_bounded;
+use crate::atomic::read_required;
 use crate::credentials::check_private;
 use crate::crypto;
 use crate::error::{Error, IoContext, Kind, Result};
@@ -171,8 +171,7 @@ impl Pem {
             Pem::File(path) => path,
             Pem::Text { bytes, .. } => return Ok(bytes.clone()),
         };
-        let read = read_bounded(path, MAX_BUNDLE);
-        read.and_then(|pem| pem.ok_or_else(|| io::ErrorKind::NotFound.into())).io(Kind::Config, op, self)
+        read_required(path, MAX_BUNDLE).io(Kind::Config, op, self)
     }
 }
 

@@ -188,24 +188,24 @@ fn judge(
 
 /// Says whether what the source offered last would be taken now, as far as that can be told without asking it, and
 /// without the keys: nobody is asked, and no signature is proven.
-pub fn would_take(report: &mut Report, config: &Config, now_secs: u64) -> bool {
+pub fn would_take(report: &Report, config: &Config, now_secs: u64) -> bool {
     let (Some(offered), Some(running)) = (&report.offered, report.running) else { return false };
     let [a, b] = &report.slots;
     let views = if running == Slot::A { [a, b] } else { [b, a] };
     let mut failed = report.failures.reasons();
-    failed.extend(report.given_up.take());
-    let mut trial_pending = None;
+    failed.extend(report.given_up.clone());
+    let (mut proven, mut trial_pending) = (report.proven.clone(), None);
     if let Some(vars) = &report.vars {
         trial_pending = pending_trial(running, vars);
         if let (true, Ok(record)) = (reconcile::is_confirmed(running, vars), &views[0].record) {
-            report.proven.add_record(record, now_secs);
+            proven.add_record(record, now_secs);
         }
     }
     let standing = Standing {
         trial_pending: trial_pending.as_deref(),
         failed: &failed,
-        now_secs: report.proven.no_earlier_than(now_secs),
-        newest_release_secs: report.proven.release_secs,
+        now_secs: proven.no_earlier_than(now_secs),
+        newest_release_secs: proven.release_secs,
     };
     let overrides = Overrides { allow_downgrade: false, retry_failed: false };
     let verdict = judge(offered, config, views, &standing, overrides);

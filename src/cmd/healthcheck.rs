@@ -42,7 +42,8 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
     let on_trial = begun.on_trial;
     // The checks see the machine as everybody does, not our private mounts.
     home.enter().io(Kind::Internal, "leave", "the private mount namespace")?;
-    let watched = watch(&Plan::new(system, config, check_limit(args)), pace, args);
+    let check_limit = Duration::from_secs(args.check_timeout.unwrap_or(CHECK_TIMEOUT_SECS));
+    let watched = watch(&Plan::new(system, config, check_limit), pace, args);
     let unhealthy = (!watched.healthy).then(|| {
         let error = Error::new(Kind::Unhealthy, watched.reason.as_str()).at("check", "the health of this node");
         match watched.last.0.is_empty() {
@@ -57,30 +58,28 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
     } else {
         describe(out, &watched, on_trial, confirmed)?;
     }
-    match unhealthy {
-        None => Ok(Outcome::Done),
-        Some(error) => {
-            let what_for = match trial {
-                Trial::GoesOn => "so that GRUB counts this boot",
-                // Only if that is on record does the next boot know that this one was the first.
-                Trial::Over if Session::open(system, config).is_ok_and(|s| s.worth_a_restart()) => {
-                    "so that GRUB tries the slot that was confirmed once more"
-                }
-                _ => return Ok(Outcome::Refused(error)),
-            };
-            if !args.reboot_on_failure {
-                return Ok(Outcome::Refused(error));
-            }
-            // Should the restart hang, the watchdog sees to it: nobody feeds or stops this one.
-            let _dog = start_watchdog(args);
-            note_last(&format!("{error}; restarting, {what_for}"), &system.kernel_log());
-            Err(crate::session::reboot())
-        }
+    let Some(error) = unhealthy else { return Ok(Outcome::Done) };
+    if !args.reboot_on_failure {
+        return Ok(Outcome::Refused(error));
     }
+    let Some(what_for) = worth_a_restart(system, config, trial) else { return Ok(Outcome::Refused(error)) };
+    // Should the restart hang, the watchdog sees to it: nobody feeds or stops this one.
+    let _dog = start_watchdog(args);
+    note_last(&format!("{error}; restarting, {what_for}"), &system.kernel_log());
+    Err(crate::session::reboot())
 }
 
-fn check_limit(args: &cli::Healthcheck) -> Duration {
-    Duration::from_secs(args.check_timeout.unwrap_or(CHECK_TIMEOUT_SECS))
+/// Says what a restart of an unhealthy machine is good for, if it is.
+fn worth_a_restart(system: &System, config: &Config, trial: Trial) -> Option<&'static str> {
+    match trial {
+        Trial::GoesOn => Some("so that GRUB counts this boot"),
+        Trial::Confirmed => None,
+        Trial::Over => {
+            let session = Session::open(system, config).ok()?;
+            // Only if that is on record does the next boot know that this one was the first.
+            session.worth_a_restart().then_some("so that GRUB tries the slot that was confirmed once more")
+        }
+    }
 }
 
 /// Waits until the node is healthy, and feeds the watchdog meanwhile.

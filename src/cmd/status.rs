@@ -87,7 +87,7 @@ fn answer(report: &Report) -> String {
             doc.close("}");
         }
     }
-    doc.field("condition", &screen::condition(report).split_once(':').map_or("", |(label, _)| label));
+    doc.field("condition", &screen::condition(report).0);
     doc.field("remarks", &report.remarks);
     doc.field("next", &report.next);
     doc.close("}");

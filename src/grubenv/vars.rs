@@ -115,7 +115,7 @@ impl Block {
 
     /// Puts a slot on trial: the next boots are counted.
     pub fn activate(&mut self, slot: Slot) {
-        self.put(ACTIVE_SLOT.as_bytes(), slot.letter().to_string().as_bytes());
+        self.put(ACTIVE_SLOT.as_bytes(), slot.name().as_bytes());
         self.put(BOOT_SUCCESS.as_bytes(), b"0");
         self.put(BOOT_COUNTER.as_bytes(), b"3");
         self.complete();
@@ -134,7 +134,7 @@ impl Block {
     /// Goes from an unconfirmed trial straight back to the slot that was confirmed before: no new
     /// trial. Leaves `rollback_from` alone, which says what GRUB did, not what a person did.
     pub fn back_to_confirmed(&mut self, slot: Slot) {
-        self.put(ACTIVE_SLOT.as_bytes(), slot.letter().to_string().as_bytes());
+        self.put(ACTIVE_SLOT.as_bytes(), slot.name().as_bytes());
         self.confirm();
     }
 

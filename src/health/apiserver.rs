@@ -4,7 +4,7 @@
 
 use super::kubeconfig::{Credential, KUBECONFIG_MAX_BYTES, Kubeconfig};
 use super::node::{self, NodeList};
-use crate::atomic::read_bounded;
+use crate::atomic::read_required;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::http::{Client, HttpOptions, Timeouts};
 use crate::system::System;
@@ -33,8 +33,7 @@ impl ApiServer {
     /// Errors: Config: there is none, or it is not usable.
     pub fn open(system: &System, kubeconfig: &Path, limit: Duration) -> Result<ApiServer> {
         let reading = |e: Error| e.at("read", kubeconfig.display());
-        let bytes = read_bounded(kubeconfig, KUBECONFIG_MAX_BYTES).io(Kind::Config, "read", kubeconfig.display())?;
-        let bytes = bytes.ok_or_else(|| reading(Error::new(Kind::Config, "there is no such file")))?;
+        let bytes = read_required(kubeconfig, KUBECONFIG_MAX_BYTES).io(Kind::Config, "read", kubeconfig.display())?;
         let parsed = Kubeconfig::parse(&bytes).map_err(reading)?;
         let base = Url::parse(&parsed.server).map_err(reading)?;
         if !base.is_secure() {
@@ -118,9 +117,8 @@ fn load(credential: Credential, system: &System, kubeconfig: &Path, what: &str) 
                 false => kubeconfig.with_file_name(&name),
             };
             let fail = |e: Error| e.at("read", format!("the {what} that {} names", kubeconfig.display()));
-            let bytes = read_bounded(&path, PEM_MAX_BYTES).io(Kind::Config, "read", path.display()).map_err(fail)?;
-            let none = || Error::new(Kind::Config, "there is no such file").at("read", path.display());
-            (path.display().to_string(), bytes.ok_or_else(none)?)
+            let bytes = read_required(&path, PEM_MAX_BYTES).io(Kind::Config, "read", path.display()).map_err(fail)?;
+            (path.display().to_string(), bytes)
         }
     };
     Ok(Pem::Text { from, bytes })

@@ -64,8 +64,9 @@ const STEPS: [(&[u8], Step); 12] = [
 ];
 
 /// What may come next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Expect {
+    #[default]
     Value,
     /// The same, or the end of an empty list.
     FirstValue,
@@ -79,8 +80,9 @@ enum Expect {
 }
 
 /// What the reader is in the middle of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum In {
+    #[default]
     Nothing,
     Text,
     Escape,
@@ -99,6 +101,7 @@ struct Condition {
 }
 
 /// Reads a list, piece by piece.
+#[derive(Default)]
 pub struct NodeList {
     nodes: Vec<Node>,
     /// What was read of the present condition.
@@ -110,21 +113,6 @@ pub struct NodeList {
     within: In,
     text: Vec<u8>,
     code: u32,
-}
-
-impl Default for NodeList {
-    fn default() -> NodeList {
-        NodeList {
-            nodes: Vec::new(),
-            condition: Condition::default(),
-            is_list: false,
-            path: Vec::new(),
-            expect: Expect::Value,
-            within: In::Nothing,
-            text: Vec::new(),
-            code: 0,
-        }
-    }
 }
 
 fn not_json() -> Error {

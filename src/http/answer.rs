@@ -7,7 +7,7 @@ use super::deadline::{Limit, Wait};
 use super::failure::{Failure, explain, malformed, why};
 use super::proxy::Proxy;
 use super::wire::{self, Framing, Head, MAX_HEAD};
-use super::{Ask, Client, Document, Timeouts, retry};
+use super::{Client, Document, Timeouts, retry};
 use crate::error::{Error, Kind, Result};
 use crate::url::Url;
 use std::io::{self, ErrorKind, Read};
@@ -173,22 +173,6 @@ impl Answer {
 
     pub fn into_reader(self) -> Reader {
         self.body
-    }
-}
-
-impl Client {
-    /// Fetches whatever the server answers, of any status, with no other credentials than the client certificate, which no
-    /// other server gets to see: a redirect is an answer, and not followed.
-    /// Input: `take`: gets the status and each piece of the body as it comes, of `cap_bytes` at most.
-    /// Errors: Network: connection, TLS, timeout. Source: longer than `cap_bytes`; and those of `take`.
-    pub fn whatever(&self, url: &Url, cap_bytes: u64, take: &mut dyn FnMut(u16, &[u8]) -> Result<()>) -> Result<u16> {
-        self.try_all(url, &mut |url, limit| {
-            let ask = Ask { accept: "application/json, text/plain", stays: true, ..Ask::default() };
-            let answer = self.exchange(url, &ask, None, limit)?;
-            let status = answer.status();
-            answer.pour(cap_bytes, &mut |bytes| take(status, bytes))?;
-            Ok(status)
-        })
     }
 }
 

@@ -3,9 +3,10 @@
 //! Must never: know what else the state holds.
 
 /// Where an update attempt stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
     /// Nothing was tried yet.
+    #[default]
     Idle,
     /// The source is being asked.
     Checking,
@@ -70,9 +71,9 @@ impl Phase {
 
     /// Says whether the table allows to go from here to `next`.
     ///
-    /// Beside the straight line: another trial boot of a slot that was not healthy before is verified again; a slot whose record is good may be
-    /// activated although the state file was lost (`idle`) or a later attempt failed; and a person may roll back
-    /// from any phase in which nothing is half-done.
+    /// Beside the straight line: another trial boot of a slot that was not healthy before is verified again; a slot whose
+    /// record is good may be activated although the state file was lost (`idle`) or a later attempt failed; and a person
+    /// may roll back from any phase in which nothing is half-done.
     pub fn may_become(self, next: Phase) -> bool {
         use Phase::*;
         match next {

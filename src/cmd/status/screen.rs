@@ -34,37 +34,37 @@ pub fn is_coloured(is_terminal: bool, term: Option<&str>, no_color: Option<&str>
 }
 
 /// Finds what matters most.
-/// Returns: its name in `--json`, a colon, and what it means, with its colour in front (one text each: size-budget.md).
-pub fn condition(report: &Report) -> &'static str {
+/// Returns: its name in `--json`, and what it means, with its colour in front.
+pub fn condition(report: &Report) -> (&'static str, &'static str) {
     let Some(running) = report.running else {
-        return "not_booted_from_a_slot:\u{5}it can NOT be updated like this";
+        return ("not_booted_from_a_slot", "\u{5}it can NOT be updated like this");
     };
     let Some(vars) = report.vars else {
-        return "boot_unreadable:\u{5}the boot variables can NOT be read";
+        return ("boot_unreadable", "\u{5}the boot variables can NOT be read");
     };
     let is_invalid = |slot: Slot| report.slots[slot as usize].record.is_err();
     if is_invalid(running) {
-        return "running_slot_invalid:\u{5}the running slot is NOT valid";
+        return ("running_slot_invalid", "\u{5}the running slot is NOT valid");
     }
-    let went_back = "rolled_back:\u{4}it went back; the last update was ROLLED BACK";
+    let went_back = ("rolled_back", "\u{4}it went back; the last update was ROLLED BACK");
     if matches!(report.finding, Finding::RolledBack { .. }) {
         return went_back;
     }
     let phase = report.state.phase;
     match (vars.boot_success == Some(false), vars.active_slot.is_none_or(|active| active == running)) {
-        (true, true) if phase == Phase::Failed => "unhealthy:\u{5}ON TRIAL, and NOT healthy",
-        (true, true) => "trial:\u{4}ON TRIAL, not confirmed yet",
-        (true, false) => "activated:\u{4}well; the next boot TRIES the other slot",
-        (false, false) => "restart_needed:\u{4}the next boot goes to the OTHER slot",
+        (true, true) if phase == Phase::Failed => ("unhealthy", "\u{5}ON TRIAL, and NOT healthy"),
+        (true, true) => ("trial", "\u{4}ON TRIAL, not confirmed yet"),
+        (true, false) => ("activated", "\u{4}well; the next boot TRIES the other slot"),
+        (false, false) => ("restart_needed", "\u{4}the next boot goes to the OTHER slot"),
         (false, true) => match phase {
-            Phase::Checking | Phase::Downloading => "working:\u{4}an update is at work, or was cut off",
-            Phase::Failed => "failed:\u{5}the last attempt FAILED",
+            Phase::Checking | Phase::Downloading => ("working", "\u{4}an update is at work, or was cut off"),
+            Phase::Failed => ("failed", "\u{5}the last attempt FAILED"),
             Phase::RolledBack => went_back,
-            Phase::Staged => "staged:\u{3}well; an update is staged",
-            _ if !vars.boot_canary => "bootloader_unproven:\u{4}well, but no update can be TRIED yet",
-            _ if is_invalid(running.other()) => "no_fallback:\u{4}well, but there is NO way back",
-            _ if !report.remarks.is_empty() => "remarks:\u{4}it runs; see the NOTES below",
-            _ => "well:\u{3}all is well",
+            Phase::Staged => ("staged", "\u{3}well; an update is staged"),
+            _ if !vars.boot_canary => ("bootloader_unproven", "\u{4}well, but no update can be TRIED yet"),
+            _ if is_invalid(running.other()) => ("no_fallback", "\u{4}well, but there is NO way back"),
+            _ if !report.remarks.is_empty() => ("remarks", "\u{4}it runs; see the NOTES below"),
+            _ => ("well", "\u{3}all is well"),
         },
     }
 }
@@ -72,7 +72,7 @@ pub fn condition(report: &Report) -> &'static str {
 /// Draws the screen.
 pub fn draw(report: &Report, coloured: bool) -> String {
     let mut page = Page { text: String::new(), coloured };
-    let verdict = condition(report).split_once(':').map_or("", |(_, verdict)| verdict);
+    let (_, verdict) = condition(report);
     let version = report.running_view().and_then(View::version).map_or("(unknown version)".into(), printable);
     let place = match report.running {
         Some(Slot::A) => "slot A",

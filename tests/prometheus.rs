@@ -31,6 +31,7 @@ fn every_alert_is_whole_and_fires_in_a_test() {
     let tests = read("prometheus-rules-test.yaml");
     let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
     assert!(alerts.len() >= 10);
+    let docs = fs::read_to_string(deployed("../docs/metrics.md")).unwrap();
     let mut names = BTreeSet::new();
     for alert in alerts {
         let name = alert.lines().next().unwrap();
@@ -39,6 +40,10 @@ fn every_alert_is_whole_and_fires_in_a_test() {
             assert!(alert.contains(part), "{name} has no {part}");
         }
         assert!(tests.contains(&format!("alertname=\"{name}\"")), "{name} fires in no test");
+        let severity = alert.split("severity: ").nth(1).unwrap().split('}').next().unwrap();
+        let is_told =
+            |line: &str| line.starts_with(&format!("| {name} |")) && line.ends_with(&format!("| {severity} |"));
+        assert!(docs.lines().any(is_told), "docs/metrics.md does not have {name}, {severity}");
     }
     run(command("promtool").args(["test", "rules", "prometheus-rules-test.yaml"]).current_dir(deployed("")));
 }
@@ -68,7 +73,7 @@ fn the_dashboard_is_complete() {
 
 /// What Grafana makes of a query: `All` of the jobs, and one machine.
 fn filled_in(query: &str, instance: &str) -> String {
-    let filled = query.replace("$job", ".*").replace("$instance", instance);
+    let filled = query.replace("$job", "kubesolo.*").replace("$instance", instance);
     assert!(!filled.contains('$'), "{filled}");
     filled
 }

@@ -24,7 +24,7 @@ Builds kubesolo-update, static, for each --arch (default: both), into DIR (defau
 
 Needs zig (as C compiler and linker) and one of
   - Rust $RUST_MIN_SOURCE or later with the source of its standard library: the small build
-  - Rust $RUST_MIN or later with both musl targets: about 300 KB larger
+  - Rust $RUST_MIN or later with both musl targets: larger
 scripts/install-deps.sh build brings them. SOURCE_DATE_EPOCH, or else the time of the last
 commit, becomes the build time that the agent takes as the least its clock can say.
 
@@ -117,14 +117,15 @@ run_cargo() {
         # The settings of musl.toml are unstable, and Debian's compiler is a stable one.
         export RUSTC_BOOTSTRAP=1
         set -- "$@" --config "$REPO/scripts/musl.toml"
+        # Size: ring has P-256 twice, in assembly with a table of 150 KB, and in C (docs/decisions/0007). Not without
+        # musl.toml: the one name that the C lacks comes from scripts/link.ld.
+        export "CFLAGS_$(echo "$target" | tr - _)=-DOPENSSL_SMALL"
     fi
     if vendor_fits; then
         say "crates come from vendor/"
         set -- "$@" --offline --config 'source.crates-io.replace-with="vendored-sources"' \
             --config "source.vendored-sources.directory=\"$REPO/vendor\""
     fi
-    # Size: ring has P-256 twice, in assembly with a table of 150 KB, and in C (docs/decisions/0007, scripts/link.ld).
-    export "CFLAGS_$(echo "$target" | tr - _)=-DOPENSSL_SMALL"
     # No path of this machine may get into the binary: the same source gives the same bytes.
     sysroot=$("$RUSTC_BIN" --print sysroot)
     cargo_home=${CARGO_HOME:-$HOME/.cargo}

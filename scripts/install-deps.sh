@@ -223,20 +223,26 @@ check_known() {
     done
 }
 
-# docker-registry's package starts a daemon and enables it; the tests start their own.
+# brought_daemons: those of the packages that start a daemon and enable it; the tests start their own.
+brought_daemons() {
+    for daemon in docker-registry containerd prometheus; do
+        case " $PACKAGES " in *" $daemon "*) printf '%s\n' "$daemon" ;; esac
+    done
+}
+
 hold_daemons() {
-    case " $PACKAGES " in *" docker-registry "*) ;; *) return ;; esac
-    if [ -e /usr/sbin/policy-rc.d ]; then return; fi
+    if [ -z "$(brought_daemons)" ] || [ -e /usr/sbin/policy-rc.d ]; then return; fi
     POLICY_RC=/usr/sbin/policy-rc.d
     printf '#!/bin/sh\nexit 101\n' >"$POLICY_RC"
     chmod 755 "$POLICY_RC"
 }
 
 release_daemons() {
-    case " $PACKAGES " in *" docker-registry "*) ;; *) return ;; esac
     if [ -n "$POLICY_RC" ]; then rm -f "$POLICY_RC"; POLICY_RC=; fi
-    if have systemctl; then systemctl disable -q docker-registry >/dev/null 2>&1 || true; fi
-    if have update-rc.d; then update-rc.d docker-registry disable >/dev/null 2>&1 || true; fi
+    for daemon in $(brought_daemons); do
+        if have systemctl; then systemctl disable -q "$daemon" >/dev/null 2>&1 || true; fi
+        if have update-rc.d; then update-rc.d "$daemon" disable >/dev/null 2>&1 || true; fi
+    done
 }
 
 # apt may have brought a Rust that is too old: Debian 12 has the new one in its security suite only.

@@ -9,10 +9,10 @@ use std::fmt;
 
 /// Says which sort of failure this is.
 ///
-/// Source: the exit-code table in README.md; the label is the `kind` of `last_error`.
+/// The label is the `kind` of `last_error`; docs/metrics.md lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A fault of the agent itself, or a command that is not built yet. Exit 1.
+    /// A fault of the agent itself. Exit 1.
     Internal,
     /// The command line is wrong. Exit 2.
     Usage,

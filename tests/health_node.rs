@@ -8,8 +8,9 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 use support::disk::{Disk, need_disks};
@@ -142,23 +143,34 @@ fn what_is_no_containerd_is_not_healthy() {
     }
     // A queue that is full accepts nobody.
     let full = bench.root.path("run/full");
-    let listener = UnixListener::bind(&full).unwrap();
-    let (filled, told) = mpsc::channel();
-    let queue = full.clone();
-    thread::spawn(move || {
-        let mut held = Vec::new();
-        while let Ok(stream) = std::os::unix::net::UnixStream::connect(&queue) {
-            held.push(stream);
-            let _ = filled.send(());
-        }
-    });
-    // One that is full says nothing more.
-    while told.recv_timeout(Duration::from_secs(5)).is_ok() {}
+    let mut python = command(support::PYTHON);
+    python.args(["-c", FULL_QUEUE]).arg(&full).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut listener = python.spawn().unwrap();
+    let mut said = [0; 4];
+    listener.stdout.take().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"full");
     bench.root.configure_node("containerd_socket = /run/full\nkubeconfig = off\n");
     let run = bench.root.agent(&["healthcheck", "--timeout", "0", "--check-timeout", "2"]);
     run.expect(9, &["containerd", "no answer for 2 s"]);
-    drop(listener);
+    drop(listener.stdin.take());
+    assert!(listener.wait().unwrap().success());
 }
+
+/// Listens, accepts nobody, and connects until the kernel takes no more; ends with its stdin.
+const FULL_QUEUE: &str = r"
+import socket, sys
+door, held = socket.socket(socket.AF_UNIX), []
+door.bind(sys.argv[1])
+door.listen(0)
+try:
+    while True:
+        held.append(socket.socket(socket.AF_UNIX))
+        held[-1].setblocking(False)
+        held[-1].connect(sys.argv[1])
+except BlockingIOError:
+    print('full', flush=True)
+    sys.stdin.read()
+";
 
 #[test]
 fn the_api_server_and_its_node_are_asked_with_the_administrators_certificate() {

@@ -23,7 +23,7 @@ mod view;
 #[path = "lifecycle/world.rs"]
 mod world;
 
-use ops::{Op, life, parse_script, script};
+use ops::{Fault, Op, life, parse_script, script};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -162,12 +162,16 @@ fn any_sequence_keeps_the_invariants() {
     if let Err(why) = live(&offers, &tour, &toured, false) {
         panic!("{why}\nLIFECYCLE_SCRIPT='{}'", script(&tour));
     }
+    let toured = toured.into_inner().unwrap();
     for text in MENDED {
-        if let Err(why) = live(&offers, &parse_script(text), &Mutex::default(), false) {
+        let counts = Mutex::default();
+        if let Err(why) = live(&offers, &parse_script(text), &counts, false) {
             panic!("{why}\nLIFECYCLE_SCRIPT='{text}'");
         }
+        let killed = counts.into_inner().unwrap().get("killed").copied().unwrap_or(0);
+        let wanted = parse_script(text).iter().filter(|op| matches!(op.fault, Fault::Kill(..))).count();
+        assert_eq!(killed as usize, wanted, "a command was to be killed and was not: '{text}'");
     }
-    let toured = toured.into_inner().unwrap();
     let verbs = ops::VERBS.iter().map(|(_, name)| name.to_string());
     let phases = PHASES.iter().map(|phase| format!("phase {phase}"));
     let events = EVENTS.iter().map(|event| event.to_string());

@@ -2,6 +2,8 @@
 
 use crate::expect::{Expected, Place, foretell, place};
 use crate::ops::{Fault, Op, Verb};
+use crate::support::need_python;
+use crate::support::root::schema_faults;
 use crate::view::{Make, State};
 use crate::world::{End, Seen, World};
 use std::collections::BTreeSet;
@@ -73,6 +75,10 @@ fn command(world: &mut World, op: Op) -> Result<(), String> {
         End::Exit(run) => {
             if op.fault == Fault::Unwritable {
                 world.count("unwritable");
+            }
+            if op.verb == Verb::Status && need_python("jsonschema") {
+                let faults = schema_faults(&run.stdout);
+                ensure!(faults.is_empty(), "status: {faults}\n{}", run.stdout);
             }
             Some(run.code)
         }
@@ -375,9 +381,14 @@ fn always(world: &World) -> Result<(), String> {
             _ => {}
         }
         ensure!(state.phase != "staged" || world.settled_staged(), "staged, and the slot holds something else");
+        ensure!(state.history.is_some(), "state.json has no history");
         if let Some(history) = &state.history {
-            ensure!(history.len() <= HISTORY, "a history of {} attempts", history.len());
-            let times: Vec<&String> = history.iter().filter(|time| !time.is_empty()).collect();
+            // One that is downloading may turn out to be one more of the same.
+            let most = HISTORY + usize::from(state.phase == "downloading");
+            ensure!(history.len() <= most, "a history of {} attempts", history.len());
+            ensure!(history.iter().all(|(began, count)| !began.is_empty() && *count > 0), "odd: {history:?}");
+            // What happened again stands where it happened last, with the time of the first.
+            let times: Vec<&String> = history.iter().filter(|(_, count)| *count == 1).map(|(began, _)| began).collect();
             ensure!(times.is_sorted(), "the newest attempt is not the last of the history: {history:?}");
         }
     }

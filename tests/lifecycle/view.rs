@@ -77,8 +77,8 @@ pub struct State {
     pub error_kind: Option<String>,
     pub target: Option<Slot>,
     pub digest: Option<String>,
-    /// When the attempts of the history ended or began, in order; `None`: this agent keeps no history.
-    pub history: Option<Vec<String>>,
+    /// Of each attempt of the history, in order: when it began, and how often it ended so. `None`: the file has no history.
+    pub history: Option<Vec<(String, u64)>>,
     /// Phase that it has once a check is answered.
     pub answered: String,
 }
@@ -92,8 +92,10 @@ impl State {
         };
         let phase = text(&value, "phase").or(file.is_none().then(|| "idle".into()));
         let history = match field(&value, "history") {
-            Some(Value::Array(entries)) => Some(entries.iter().map(time_of).collect()),
-            _ => None,
+            Some(Value::Array(entries)) => {
+                Some(entries.iter().map(|e| (text(e, "started_at").unwrap_or_default(), number(e, "count"))).collect())
+            }
+            _ => file.is_none().then(Vec::new),
         };
         let phase = phase.ok_or("state.json has no phase")?;
         Ok(State {
@@ -121,12 +123,6 @@ fn answered(phase: &str, value: &Value) -> String {
     }
     let placed = entries.iter().rev().find(|entry| text(entry, "slot").is_some());
     placed.and_then(|entry| text(entry, "result")).unwrap_or("idle".into())
-}
-
-/// When an entry of the history was made, whatever the field is called; empty if it does not say.
-fn time_of(entry: &Value) -> String {
-    let names = ["started_at", "at", "ended_at", "finished_at", "updated_at"];
-    names.iter().find_map(|name| text(entry, name)).unwrap_or_default()
 }
 
 /// What a slot holds.

@@ -78,8 +78,9 @@ fn a_real_containerd_is_healthy_until_it_is_stopped_or_gone() {
     // Its socket still accepts.
     containerd.signal("STOP");
     let start = Instant::now();
-    bench.once(9, &["containerd", "no answer for 5 s"]);
+    let late = bench.once(9, &["containerd", "no answer for 5 s"]);
     assert!(start.elapsed() >= Duration::from_secs(5));
+    assert_eq!(late.jq(".checks[0].duration_millis >= 5000 and .waited_secs >= 5"), "true", "{}", late.stdout);
     containerd.signal("CONT");
     bench.once(0, &[]);
     containerd.kill();
@@ -368,7 +369,6 @@ fn a_server_that_another_ca_signed_or_a_client_that_it_did_not_is_refused() {
     bench.once(0, &[]);
 }
 
-/// Puts a check into a directory of its own below health.d.
 #[test]
 fn required_checks_decide_and_wanted_ones_warn() {
     if !need_disks() {
@@ -418,6 +418,10 @@ fn healthy_is_what_stays_so() {
     let rounds: u64 = run.jq(".rounds").parse().unwrap();
     assert!(rounds >= 4, "{}", run.stdout);
     assert_eq!(run.jq(".checks[0].last_failure"), "a break (exit status 1)");
+    assert_eq!(run.jq(".waited_secs >= 3"), "true", "{}", run.stdout);
+    fs::write(&count, "x\n").unwrap();
+    let args = ["healthcheck", "--timeout", "600"];
+    bench.root.agent(&args).expect(0, &["10-flaps", " ok ", " ms", "(before: a break (exit status 1))"]);
     // One that never lasts.
     let script = format!("echo x >> {0}; test $(($(wc -l < {0}) % 2)) = 0 || {{ echo odd; exit 1; }}", count.display());
     bench.root.install_check("10-flaps", &script);

@@ -274,14 +274,17 @@ fn the_textfile_is_whole_and_readable() {
 #[test]
 fn one_way_at_a_time_and_an_address_that_is_free() {
     let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file.prom").display().to_string();
     let run = |args: &[&str]| {
-        let mut agent = Command::new(Root::program());
+        // An address that is taken by mistake would be served for ever.
+        let mut agent = Command::new("timeout");
+        agent.arg("20").arg(Root::program());
         support::root::Run::from(agent.arg("metrics").args(args).arg("--root").arg(dir.path()).output().unwrap())
     };
     for args in [
-        &["--once", "--textfile", "/tmp/x"][..],
+        &["--once", "--textfile", &file][..],
         &["--once", "--listen", "127.0.0.1:0"],
-        &["--textfile", "/tmp/x", "--listen", "127.0.0.1:0"],
+        &["--textfile", &file, "--listen", "127.0.0.1:0"],
     ] {
         run(args).expect(2, &[]);
     }

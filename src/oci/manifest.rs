@@ -6,6 +6,7 @@
 //! tag alone then has none. Must never: guess what a document is when it says two things at once.
 
 use super::digest::Digest;
+use super::initramfs::{self, Initramfs};
 use crate::error::{Error, Kind, Result};
 use crate::json::{self, Field};
 use miniserde::Deserialize;
@@ -18,7 +19,7 @@ pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/v
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 /// Media type of the kernel's layer.
 pub const KERNEL_TYPE: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
-/// Media type of the initramfs's layer.
+/// Media type of an initramfs's layers.
 pub const INITRAMFS_TYPE: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip";
 
 const INDEX_TYPES: [&str; 2] =
@@ -161,6 +162,8 @@ struct Annotations {
     release_date: Field<String>,
     #[serde(rename = "io.kubesolo.os.expires")]
     expires: Field<String>,
+    #[serde(rename = "io.kubesolo.os.initramfs_digest")]
+    initramfs_digest: Field<String>,
 }
 
 /// Reads an index or a manifest.
@@ -209,7 +212,7 @@ fn read(bytes: &[u8], declared_type: Option<&str>, name: &str) -> Result<Documen
     }
 }
 
-fn source(why: impl Into<String>) -> Error {
+pub(super) fn source(why: impl Into<String>) -> Error {
     Error::new(Kind::Source, why)
 }
 
@@ -333,35 +336,36 @@ impl Manifest {
     }
 
     /// Takes the metadata and the two files out.
-    /// Errors: Source: a kernel or initramfs layer missing, there twice, or malformed; an annotation
-    /// that is not a string.
-    pub fn into_parts(self) -> Result<(Metadata, Descriptor, Descriptor)> {
+    /// Errors: Source: a kernel or initramfs layer missing or malformed; a second kernel; several initramfs layers and
+    /// no digest of the whole, or too many of them; an annotation that is not a string.
+    pub fn into_parts(self) -> Result<(Metadata, Descriptor, Initramfs)> {
         let name = self.name.clone();
         self.split().map_err(|e| e.at("read", name))
     }
 
-    fn split(self) -> Result<(Metadata, Descriptor, Descriptor)> {
-        let (mut kernel, mut initramfs) = (None, None);
+    fn split(self) -> Result<(Metadata, Descriptor, Initramfs)> {
+        let (mut kernel, mut layers) = (None, Vec::new());
         for (i, layer) in self.layers.into_iter().enumerate() {
             let place = format!("layers[{i}]");
-            let (slot, what) = match &layer.media_type {
-                Field::Is(t) if plain_type(t) == KERNEL_TYPE => (&mut kernel, "kernel"),
-                Field::Is(t) if plain_type(t) == INITRAMFS_TYPE => (&mut initramfs, "initramfs"),
-                _ => continue,
-            };
-            if slot.replace(layer.check(&place)?).is_some() {
-                return Err(source(format!("more than one {what} layer")));
+            let Field::Is(media_type) = &layer.media_type else { continue };
+            let media_type = plain_type(media_type);
+            if media_type == INITRAMFS_TYPE {
+                layers.push(layer.check(&place)?);
+            } else if media_type == KERNEL_TYPE && kernel.replace(layer.check(&place)?).is_some() {
+                return Err(source("more than one kernel layer"));
             }
         }
         let kernel = kernel.ok_or_else(|| source(format!("no kernel layer ({KERNEL_TYPE})")))?;
-        let initramfs = initramfs.ok_or_else(|| source(format!("no initramfs layer ({INITRAMFS_TYPE})")))?;
-        Ok((self.annotations.check()?, kernel, initramfs))
+        let (meta, whole) = self.annotations.check()?;
+        Ok((meta, kernel, Initramfs::of(layers, whole)?))
     }
 }
 
 impl Annotations {
-    fn check(self) -> Result<Metadata> {
-        Ok(Metadata {
+    /// Returns: the metadata, and the digest of the whole initramfs.
+    fn check(self) -> Result<(Metadata, Option<String>)> {
+        let whole = self.initramfs_digest.optional(initramfs::DIGEST_ANNOTATION)?;
+        let meta = Metadata {
             version: self.version.optional("io.kubesolo.os.version")?,
             channel: self.channel.optional("io.kubesolo.os.channel")?,
             architecture: self.architecture.optional("io.kubesolo.os.architecture")?,
@@ -369,7 +373,8 @@ impl Annotations {
             release_notes: self.release_notes.optional("io.kubesolo.os.release_notes")?,
             release_date: self.release_date.optional("io.kubesolo.os.release_date")?,
             expires: self.expires.optional("io.kubesolo.os.expires")?,
-        })
+        };
+        Ok((meta, whole))
     }
 }
 

@@ -38,7 +38,7 @@ fn index(entries: &[String]) -> Index {
     }
 }
 
-fn manifest(text: &str) -> Result<(Metadata, Descriptor, Descriptor)> {
+fn manifest(text: &str) -> Result<(Metadata, Descriptor, Initramfs)> {
     match parse(text.as_bytes(), None, "doc-name")? {
         Document::Manifest(m) => m.into_parts(),
         Document::Index(_) => panic!("not a manifest"),
@@ -54,6 +54,46 @@ fn reads_a_manifest() {
     assert_eq!(meta.channel, None);
     assert_eq!((kernel.size_bytes, kernel.digest.to_string()), (10, hex('a')));
     assert_eq!((initramfs.size_bytes, initramfs.digest.to_string()), (20, hex('b')));
+    assert_eq!((initramfs.layers.len(), initramfs.layers[0].digest), (1, initramfs.digest));
+}
+
+/// A manifest with these layers of the initramfs. Input: `whole`: the annotation.
+fn layered(layers: &[(char, &str)], whole: Option<&str>) -> String {
+    let layer = |(digest, size): &(char, &str)| {
+        format!(r#"{{"mediaType":"{INITRAMFS_TYPE}","digest":"{}","size":{size}}}"#, hex(*digest))
+    };
+    let only = layer(&('b', "20"));
+    let text = manifest_text().replace(&only, &layers.iter().map(layer).collect::<Vec<_>>().join(","));
+    let annotation = whole.map(|w| format!(r#""io.kubesolo.os.initramfs_digest":"{w}","#)).unwrap_or_default();
+    text.replace(
+        "\"annotations\":{\"io.kubesolo.os.version",
+        &format!("\"annotations\":{{{annotation}\"io.kubesolo.os.version"),
+    )
+}
+
+#[test]
+fn an_initramfs_in_several_layers_has_a_digest_of_its_own() {
+    let (_, _, initramfs) = manifest(&layered(&[('1', "5"), ('2', "7"), ('1', "5")], Some(&hex('f')))).unwrap();
+    assert_eq!((initramfs.size_bytes, initramfs.digest.to_string()), (17, hex('f')));
+    let parts: Vec<String> = initramfs.layers.iter().map(|l| l.digest.to_string()).collect();
+    assert_eq!(parts, [hex('1'), hex('2'), hex('1')]);
+    // Of the only one it may be said as well, if it is true.
+    assert_eq!(manifest(&layered(&[('1', "5")], Some(&hex('1')))).unwrap().2.layers.len(), 1);
+    let many = |count| vec![('1', "5"); count];
+    assert_eq!(manifest(&layered(&many(16), Some(&hex('f')))).unwrap().2.size_bytes, 80);
+    for (layers, whole, word) in [
+        (many(1), Some(hex('2')), "the only initramfs layer"),
+        (many(2), None, "no 'io.kubesolo.os.initramfs_digest'"),
+        (many(2), Some("sha256:x".to_owned()), "'io.kubesolo.os.initramfs_digest'"),
+        (many(17), Some(hex('f')), "more than 16"),
+        (vec![('1', "9223372036854775807"), ('2', "1")], Some(hex('f')), "longer than any file"),
+        (vec![], Some(hex('f')), "no initramfs layer"),
+    ] {
+        let text = layered(&layers, whole.as_deref());
+        let text = if layers.is_empty() { text.replace(",\n,", ",") } else { text };
+        let e = manifest(&text).unwrap_err();
+        assert!(e.kind() == Kind::Source && e.to_string().contains(word), "{word}: {e}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub mod challenge;
 pub mod digest;
+pub mod initramfs;
 pub mod manifest;
 pub mod reference;
 pub mod referrers;

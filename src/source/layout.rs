@@ -5,7 +5,7 @@
 
 use super::archive::Archive;
 use super::signatures::{look_at, prove};
-use super::{Artifact, Fetch, FileRef, Source, bounded, check_bytes, follow};
+use super::{Artifact, Fetch, FileRef, Source, check_bytes, follow, joined};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::http::Body;
 use crate::json::{self, Field};
@@ -18,6 +18,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Most tags that an error names.
 const MAX_NAMED: usize = 16;
@@ -29,7 +30,7 @@ pub struct Layout {
     path: PathBuf,
     tag: Option<String>,
     ring: Keyring,
-    medium: Option<Medium>,
+    medium: Option<Rc<Medium>>,
 }
 
 /// How it is kept.
@@ -51,14 +52,14 @@ impl Layout {
     }
 
     /// Looks what there is, once. Errors: Source: neither a directory nor a tar archive.
-    fn medium(&mut self) -> Result<&Medium> {
+    fn medium(&mut self) -> Result<&Rc<Medium>> {
         let medium = match self.medium.take() {
             Some(medium) => medium,
-            None if self.path.is_dir() => Medium::Directory(self.path.clone()),
+            None if self.path.is_dir() => Rc::new(Medium::Directory(self.path.clone())),
             None => {
                 // What a person names may be a link; what lies in the layout may not.
                 let whole = self.path.canonicalize().io(Kind::Source, "open", self.path.display())?;
-                Medium::Archive(Archive::scan(&whole, open_regular(&whole)?.0)?)
+                Rc::new(Medium::Archive(Archive::scan(&whole, open_regular(&whole)?.0)?))
             }
         };
         Ok(self.medium.insert(medium))
@@ -209,11 +210,13 @@ impl Source for Layout {
     }
 
     fn open(&mut self, file: &FileRef, from: u64) -> Result<Body> {
-        Ok(bounded(Body::whole(self.medium()?.open_blob(file, from)?), file.size_bytes, from))
+        let medium = self.medium()?.clone();
+        joined::open(file, from, move |blob, from| Ok(Body::whole(medium.open_blob(blob, from)?)))
     }
 
     fn probe(&mut self, file: &FileRef) -> Result<()> {
-        self.medium()?.open_blob(file, 0).map(drop)
+        let medium = self.medium()?;
+        file.blobs().iter().try_for_each(|blob| medium.open_blob(blob, 0).map(drop))
     }
 
     fn describe(&self) -> String {

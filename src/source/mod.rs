@@ -4,6 +4,7 @@
 //! writes nothing (see `stage`). Must never: hand out a document whose digest was asked for and not checked.
 
 pub mod archive;
+mod joined;
 pub mod latest;
 pub mod layout;
 pub mod registry;
@@ -37,11 +38,26 @@ pub struct FileRef {
     pub(crate) place: Place,
 }
 
+impl FileRef {
+    /// Lists the blobs that it consists of.
+    fn blobs(&self) -> Vec<FileRef> {
+        match &self.place {
+            Place::Blobs(layers) => {
+                let blob = |d: &Descriptor| FileRef { size_bytes: d.size_bytes, sha256: d.digest, place: Place::Blob };
+                layers.iter().map(blob).collect()
+            }
+            _ => vec![self.clone()],
+        }
+    }
+}
+
 /// Where a file lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// A blob of the source's repository or layout, named by the file's own digest.
     Blob,
+    /// Several such blobs, one behind the other.
+    Blobs(Vec<Descriptor>),
     /// A URL.
     Url(Url),
     /// It was only heard of, see `seen`.
@@ -294,7 +310,12 @@ fn artifact(
     let is_stated = meta.architecture.is_some();
     let version = check_version(meta.version, "io.kubesolo.os.version")
         .map_err(|e| e.at("read", format_args!("manifest {digest}")))?;
-    let blob = |d: Descriptor| FileRef { size_bytes: d.size_bytes, sha256: d.digest, place: Place::Blob };
+    let kernel = FileRef { size_bytes: kernel.size_bytes, sha256: kernel.digest, place: Place::Blob };
+    let place = match initramfs.layers.len() {
+        1 => Place::Blob,
+        _ => Place::Blobs(initramfs.layers),
+    };
+    let initramfs = FileRef { size_bytes: initramfs.size_bytes, sha256: initramfs.digest, place };
     let artifact = Artifact {
         version,
         channel: meta.channel.map(kept),
@@ -307,8 +328,8 @@ fn artifact(
         index_digest,
         signed_by: Vec::new(),
         source: name.to_owned(),
-        kernel: blob(kernel),
-        initramfs: blob(initramfs),
+        kernel,
+        initramfs,
     };
     Ok((artifact, is_stated))
 }

@@ -4,7 +4,7 @@
 //! do not hash to the digest that was asked for, or ask for a blob just to learn about it.
 
 use super::signatures::{FetchPiece, MAX_CANDIDATES, Piece, look_at, prove};
-use super::{Artifact, Fetch, FileRef, PlainHttp, Source, bounded, check_bytes, check_length, follow};
+use super::{Artifact, Fetch, FileRef, PlainHttp, Source, check_bytes, check_length, follow, joined};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Body, Client, Document};
 use crate::json;
@@ -209,8 +209,10 @@ impl Source for Registry {
     }
 
     fn open(&mut self, file: &FileRef, from: u64) -> Result<Body> {
-        let url = self.url("blobs", &file.sha256.to_string());
-        Ok(bounded(self.client.stream(&url, file.size_bytes, from)?, file.size_bytes, from))
+        let (client, base) = (self.client.clone(), self.base.clone());
+        joined::open(file, from, move |blob, from| {
+            client.stream(&base.extended(&format!("blobs/{}", blob.sha256)), blob.size_bytes, from)
+        })
     }
 
     fn doubt(&mut self) -> bool {
@@ -219,8 +221,12 @@ impl Source for Registry {
 
     /// Source: distribution-spec 1.1, "Checking if content exists in the registry" (end-2, HEAD).
     fn probe(&mut self, file: &FileRef) -> Result<()> {
-        let url = self.url("blobs", &file.sha256.to_string());
-        self.client.probe(&url, &mut |length| check_length(length, file, SAID).map_err(|e| e.at("fetch", &url)))
+        for blob in file.blobs() {
+            let url = self.url("blobs", &blob.sha256.to_string());
+            self.client
+                .probe(&url, &mut |length| check_length(length, &blob, SAID).map_err(|e| e.at("fetch", &url)))?;
+        }
+        Ok(())
     }
 
     fn describe(&self) -> String {

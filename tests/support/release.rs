@@ -154,7 +154,7 @@ pub enum Target {
 }
 
 impl Target {
-    fn flag(self) -> &'static str {
+    pub fn flag(self) -> &'static str {
         match self {
             Target::Registry => "--plain-http",
             Target::Layout => "--oci-layout",

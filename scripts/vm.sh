@@ -8,12 +8,13 @@ ARCH=amd64
 UEFI=no
 IMAGE=
 KEEP=no
+STICK=
 WORK=
 QEMU=
 
 usage() {
     cat <<USAGE
-Usage: scripts/vm.sh [--arch amd64|arm64] [--uefi] [--keep] [IMAGE]
+Usage: scripts/vm.sh [--arch amd64|arm64] [--uefi] [--keep] [--stick FILE] [IMAGE]
 
 Starts IMAGE (raw, or qcow2 by its name) in QEMU, without KVM. This terminal is the serial console; Ctrl-A X ends
 the machine. It is written to a copy, unless --keep says otherwise. The network is QEMU's user network: the
@@ -24,6 +25,7 @@ Without IMAGE, a small one is made: Debian's kernel, busybox, the agent of dist/
   --arch ARCH   architecture of the machine (default: $ARCH); arm64 has UEFI only
   --uefi        start with UEFI, not BIOS
   --keep        write to IMAGE itself
+  --stick FILE  a second disk, /dev/vdb in the machine, which only reads it
   -h, --help    this text
 USAGE
 }
@@ -71,6 +73,10 @@ start() {
     case $IMAGE in *.qcow2) format=qcow2 ;; esac
     snapshot=on
     if [ "$KEEP" = yes ]; then snapshot=off; fi
+    # At an address behind that of the disk, which stays /dev/vda.
+    if [ -n "$STICK" ]; then
+        set -- "$@" -drive "if=none,id=d1,format=raw,file=$STICK,readonly=on" -device virtio-blk-pci,drive=d1,addr=0x10
+    fi
     printf 'vm: Ctrl-A X ends the machine\n' >&2
     # In the background, so that a signal to this script ends the machine too; the terminal is the machine's all the same.
     exec 3<&0
@@ -91,6 +97,7 @@ main() {
             --uefi) UEFI=yes ;;
             --keep) KEEP=yes ;;
             --arch) [ $# -ge 2 ] || die "$1 needs a value"; ARCH=$2; shift ;;
+            --stick) [ $# -ge 2 ] || die "$1 needs a value"; STICK=$2; shift ;;
             -*) usage >&2; die "unknown option: $1" ;;
             *) [ -z "$IMAGE" ] || die "one image, not two"; IMAGE=$1 ;;
         esac
@@ -105,6 +112,7 @@ main() {
         demo_image
         IMAGE=$WORK/disk
     fi
+    [ -z "$STICK" ] || [ -f "$STICK" ] || die "$STICK is no file"
     [ -f "$IMAGE" ] || die "$IMAGE is no file"
     start
 }

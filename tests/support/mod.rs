@@ -29,6 +29,7 @@ pub mod site;
 pub mod token_server;
 pub mod trial;
 pub mod vm;
+pub mod walkthrough;
 pub mod web;
 
 /// Says whether a program is there. A test that needs it returns early where it is not.

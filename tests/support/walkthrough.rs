@@ -3,7 +3,7 @@
 //!
 //! What a fenced block is for stands behind its language: nothing (a shell here), `in a second terminal` (starts the
 //! machine), `on the machine` (typed on its console), `press` (keys for GRUB). A `text` block is what the console says
-//! next: each of its lines has to come, in order; one that is `...` stands for anything.
+//! next: each of its lines has to come, in order, with whatever lies between them.
 
 use super::kit::repo;
 use std::io::{Read, Write};
@@ -15,9 +15,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Longest that one block may take, builds and boots included.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(300);
 /// What the console shows when it waits for a command.
-const PROMPT: &str = "# ";
+const PROMPT: &str = "~ # ";
 const END: &str = "@end-of-block";
 /// Most times that GRUB's two seconds are tried for.
 const ESCAPES: usize = 5;
@@ -62,6 +62,8 @@ struct Terminal {
     text: String,
     /// Up to here it has been looked at.
     seen: usize,
+    /// Here the answers begin to what was typed last.
+    answers: usize,
 }
 
 impl Terminal {
@@ -78,7 +80,7 @@ impl Terminal {
                 }
             }
         });
-        Terminal { child, keys, said, text: String::new(), seen: 0 }
+        Terminal { child, keys, said, text: String::new(), seen: 0, answers: 0 }
     }
 
     fn send(&mut self, keys: &[u8]) {
@@ -153,15 +155,28 @@ impl Walk {
         match block.info.as_str() {
             "sh" => self.run(&block.text, &what),
             "sh in a second terminal" => self.start_machine(&block.text),
-            "sh on the machine" => block.text.lines().for_each(|line| self.type_line(line, &what)),
+            "sh on the machine" => {
+                let machine = self.machine();
+                machine.answers = machine.seen;
+                block.text.lines().for_each(|line| self.type_line(line, &what));
+            }
             "text press" => block.text.lines().for_each(|line| self.press(line, &what)),
             "text" => {
-                let machine = self.machine.as_mut().expect("a machine runs");
-                let lines = block.text.lines().filter(|line| !line.trim().is_empty() && *line != "...");
-                lines.for_each(|line| machine.wait(line, &what));
+                let machine = self.machine();
+                // Prompts that came in between have been looked at.
+                let asked = machine.seen;
+                machine.seen = machine.answers;
+                block.text.lines().for_each(|line| machine.wait(line, &what));
+                machine.answers = machine.seen;
+                machine.seen = machine.seen.max(asked);
             }
             other => panic!("line {}: nobody knows what '{other}' is for", block.line),
         }
+    }
+
+    #[track_caller]
+    fn machine(&mut self) -> &mut Terminal {
+        self.machine.as_mut().expect("a machine runs")
     }
 
     #[track_caller]
@@ -180,7 +195,7 @@ impl Walk {
 
     #[track_caller]
     fn type_line(&mut self, line: &str, what: &str) {
-        let machine = self.machine.as_mut().expect("a machine runs");
+        let machine = self.machine();
         machine.wait(PROMPT, what);
         machine.send(format!("{line}\n").as_bytes());
         // Its echo is no answer.
@@ -190,7 +205,7 @@ impl Walk {
     /// Presses a key when GRUB asks for it.
     #[track_caller]
     fn press(&mut self, key: &str, what: &str) {
-        let machine = self.machine.as_mut().expect("a machine runs");
+        let machine = self.machine();
         if key != "Escape" {
             // The clock runs: keys are being read.
             machine.wait("59    ", what);

@@ -113,6 +113,9 @@ command! {
         /// wait a random time up to so many seconds first, so that a fleet does not ask all at once
         #[argh(option)]
         splay: Option<u64>,
+        /// exit code 0, not 3 or 8, where there is nothing to do, or another run does it
+        #[argh(switch)]
+        ok_if_nothing: bool,
         /// activate it when it is staged
         #[argh(switch)]
         activate: bool,

@@ -46,6 +46,14 @@ impl Attempt {
 /// Errors: Signature: unsigned updates are not allowed. Gate: a gate refuses. Others: what went wrong, and the
 /// state says `failed`.
 pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Write) -> Result<Outcome> {
+    match update(system, config, args, out) {
+        Ok(Outcome::Nothing) if args.ok_if_nothing => Ok(Outcome::Done),
+        Err(e) if args.ok_if_nothing && e.kind() == Kind::Busy => Ok(Outcome::Excused(e)),
+        ended => ended,
+    }
+}
+
+fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Write) -> Result<Outcome> {
     let reboot = args.reboot;
     activate::refuse_reboot_below_root(system, reboot)?;
     // Before the lock: nobody waits for a run that waits.

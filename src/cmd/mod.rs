@@ -24,6 +24,8 @@ pub enum Outcome {
     Nothing,
     /// The answer is on stdout, and this is what it comes down to.
     Refused(Error),
+    /// Something stood in the way, and whoever called it said that this is well. Exit code 0.
+    Excused(Error),
 }
 
 /// Writes a line of the answer. What was done is done: where nobody can read it, that is said on stderr, and no more.
@@ -52,15 +54,17 @@ struct Failure {
 
 /// Ends the program: says the error on stderr, and with `--json` as a document where no answer was given.
 pub fn finish(ended: Result<Outcome>, json: bool) -> ExitCode {
-    let (error, answered) = match ended {
+    let (error, answered, exit_code) = match ended {
         Ok(Outcome::Done) => return ExitCode::SUCCESS,
         Ok(Outcome::Nothing) => return ExitCode::from(3),
-        Ok(Outcome::Refused(error)) => (error, true),
-        Err(error) => (error, false),
+        Ok(Outcome::Excused(error)) => (error, false, Some(0)),
+        Ok(Outcome::Refused(error)) => (error, true, None),
+        Err(error) => (error, false, None),
     };
+    let exit_code = exit_code.unwrap_or_else(|| error.exit_code());
     let message = error.to_string();
     note(&message);
-    let (kind, exit_code) = (error.kind().label(), error.exit_code());
+    let kind = error.kind().label();
     if json && !answered {
         // Nothing is left to report a failure of this to.
         let _ = say_json(&mut stdout(), &Failure { result: "error", kind, exit_code, message });

@@ -1,0 +1,246 @@
+# shellcheck shell=sh
+# What the scripts that publish share: the options that describe a release, their checks, and the documents made of them.
+# Sourced, not run. The caller has say, die and WORK, a directory that goes when it ends.
+#
+# The same release gives the same bytes, wherever it is published: its digest on a stick is its digest in a registry.
+
+ARTIFACT_TYPE=application/vnd.kubesolo.os.update.v1
+KERNEL_TYPE=application/vnd.kubesolo.os.kernel.v1+octet-stream
+INITRAMFS_TYPE=application/vnd.kubesolo.os.initramfs.v1+gzip
+CONFIG_TYPE=application/vnd.oci.image.config.v1+json
+MANIFEST_TYPE=application/vnd.oci.image.manifest.v1+json
+INDEX_TYPE=application/vnd.oci.image.index.v1+json
+# Machines join no more (src/oci/initramfs.rs).
+MAX_LAYERS=16
+
+VERSION=
+CHANNEL=stable
+MIN_COMPATIBLE=
+NOTES=
+RELEASE_DATE=
+EXPIRES=
+ARCH=
+ARCHES=
+AMD64_KERNEL=
+AMD64_INITRAMFS=
+ARM64_KERNEL=
+ARM64_INITRAMFS=
+TAGS=
+
+release_usage() {
+    cat <<USAGE
+  --version V            semantic version, 1.2.0 for example
+  --arch amd64|arm64     what the --kernel and the --initramfs behind it are for; may be given once for each
+  --kernel FILE          the kernel
+  --initramfs FILE       the initramfs, gzip; given several times (at most $MAX_LAYERS), the parts of one, in their order
+  --channel NAME         channel of this version (default: $CHANNEL)
+  --min-compatible V     least running version that may take this update
+  --notes TEXT           release notes
+  --release-date TIME    RFC 3339, 2026-01-31T12:00:00Z for example; machines take nothing older than what they ran
+  --expires TIME         from then on no machine takes it any more
+USAGE
+}
+
+# is_release_option OPTION: each takes a value.
+is_release_option() {
+    case $1 in
+        --version | --arch | --kernel | --initramfs | --channel | --min-compatible | --notes | --release-date | --expires) ;;
+        *) return 1 ;;
+    esac
+}
+
+# release_option OPTION VALUE
+release_option() {
+    case $1 in
+        --version) VERSION=$2 ;;
+        --channel) CHANNEL=$2 ;;
+        --min-compatible) MIN_COMPATIBLE=$2 ;;
+        --notes) NOTES=$2 ;;
+        --release-date) RELEASE_DATE=$2 ;;
+        --expires) EXPIRES=$2 ;;
+        --arch) add_arch "$2" ;;
+        --kernel | --initramfs) add_file "$1" "$2" ;;
+    esac
+}
+
+add_arch() {
+    case $1 in amd64 | arm64) ;; *) die "--arch must be amd64 or arm64, not '$1'" ;; esac
+    case "$ARCHES " in *" $1 "*) die "--arch $1 is given twice" ;; esac
+    ARCH=$1
+    ARCHES="$ARCHES $1"
+}
+
+# add_file OPTION FILE: of the --arch before it. A newline would break the lists of files.
+add_file() {
+    matches "$2" '.*' || die "$1: a newline in a file name"
+    case $ARCH$1 in
+        amd64--kernel) [ -z "$AMD64_KERNEL" ] || die "two kernels for amd64"; AMD64_KERNEL=$2 ;;
+        arm64--kernel) [ -z "$ARM64_KERNEL" ] || die "two kernels for arm64"; ARM64_KERNEL=$2 ;;
+        amd64--initramfs) AMD64_INITRAMFS="$AMD64_INITRAMFS$2
+" ;;
+        arm64--initramfs) ARM64_INITRAMFS="$ARM64_INITRAMFS$2
+" ;;
+        *) die "$1 comes after the --arch it is for" ;;
+    esac
+}
+
+add_tag() {
+    matches "$1" '[A-Za-z0-9_][A-Za-z0-9._-]{0,127}' || die "--tag '$1' is not a tag (letters, digits, '_', '.', '-')"
+    case "$TAGS " in *" $1 "*) die "--tag $1 is given twice" ;; esac
+    TAGS="$TAGS $1"
+}
+
+# choose ARCH: sets KERNEL, and INITRAMFS, a list with a file a line.
+choose() {
+    case $1 in
+        amd64) KERNEL=$AMD64_KERNEL INITRAMFS=$AMD64_INITRAMFS ;;
+        arm64) KERNEL=$ARM64_KERNEL INITRAMFS=$ARM64_INITRAMFS ;;
+    esac
+}
+
+# matches TEXT PATTERN: the whole text, which is one line.
+matches() {
+    [ "$(printf '%s' "$1" | wc -l)" -eq 0 ] && printf '%s\n' "$1" | grep -qxE -e "$2"
+}
+
+# semver OPTION TEXT: as src/version.rs reads it.
+semver() {
+    number='(0|[1-9][0-9]{0,17})'
+    word='(0|[1-9][0-9]{0,17}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)'
+    build='[0-9A-Za-z-]+'
+    matches "$2" "v?$number\\.$number\\.$number(-$word(\\.$word)*)?(\\+$build(\\.$build)*)?" ||
+        die "$1 must be a semantic version such as 1.2.0 or 1.3.0-rc.1, not '$2'"
+    [ "${#2}" -le 128 ] || die "$1 is longer than 128 characters"
+}
+
+# moment OPTION TEXT: a time that exists, in the one form that leaves no doubt.
+moment() {
+    [ -n "$2" ] || return 0
+    day='(19[7-9]|[2-9][0-9]{2})[0-9]-[0-9]{2}-[0-9]{2}'
+    if ! matches "$2" "${day}T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-][0-9]{2}:[0-9]{2})" || ! date -d "$2" >/dev/null 2>&1; then
+        die "$1 must be a time such as 2026-01-31T12:00:00Z, not '$2'"
+    fi
+}
+
+check_notes() {
+    printf '%s' "$NOTES" | iconv -f UTF-8 -t UTF-8 >/dev/null 2>&1 || die "--notes is not UTF-8"
+    if printf '%s' "$NOTES" | tr -d '\n\t' | grep -q '[[:cntrl:]]'; then
+        die "--notes holds a control character other than newline and tab"
+    fi
+}
+
+# input OPTION ARCH FILE
+input() {
+    [ -n "$3" ] || die "--arch $2 has no $1"
+    [ -f "$3" ] || die "$3 is not a file"
+    [ -s "$3" ] || die "$3 is empty"
+}
+
+# need_tools TOOL...
+need_tools() {
+    for tool in "$@"; do
+        command -v "$tool" >/dev/null || die "$tool is missing: install the package that has it (Debian: jq, util-linux," \
+            "libc-bin, gzip, coreutils; oras: scripts/install-deps.sh demo)"
+    done
+}
+
+check_release() {
+    need_tools jq flock iconv gzip sha256sum
+    [ -n "$VERSION" ] || die "--version is missing"
+    [ -n "$ARCHES" ] || die "--arch is missing"
+    semver --version "$VERSION"
+    [ -z "$MIN_COMPATIBLE" ] || semver --min-compatible "$MIN_COMPATIBLE"
+    matches "$CHANNEL" '[A-Za-z0-9._-]{1,64}' ||
+        die "--channel may hold letters, digits, '.', '_' and '-' only, not '$CHANNEL'"
+    moment --release-date "$RELEASE_DATE"
+    moment --expires "$EXPIRES"
+    check_notes
+    for arch in $ARCHES; do check_files "$arch"; done
+}
+
+check_files() {
+    choose "$1"
+    input --kernel "$1" "$KERNEL"
+    [ -n "$INITRAMFS" ] || die "--arch $1 has no --initramfs"
+    layers=$(printf '%s' "$INITRAMFS" | wc -l)
+    [ "$layers" -le "$MAX_LAYERS" ] || die "--arch $1 has $layers initramfs, more than $MAX_LAYERS"
+    while IFS= read -r file; do
+        input --initramfs "$1" "$file"
+        gzip -t <"$file" 2>/dev/null || die "$file is not whole gzip: no kernel could unpack it"
+    done <<LIST
+${INITRAMFS%?}
+LIST
+}
+
+# hash FILE: sets HEX. An assignment of its own, so that a file that cannot be read ends the run.
+hash() {
+    HEX=$(sha256sum <"$1")
+    HEX=${HEX%% *}
+}
+
+# describe MEDIA_TYPE FILE [TITLE]: sets DESCRIPTOR; WORK/blobs lists the file, which is to be stored later on.
+describe() {
+    hash "$2"
+    printf '%s %s\n' "$HEX" "$2" >>"$WORK/blobs"
+    size=$(wc -c <"$2")
+    DESCRIPTOR=$(jq -cn --arg type "$1" --arg digest "sha256:$HEX" --argjson size "$size" --arg title "${3-}" \
+        '{mediaType: $type, digest: $digest, size: $size}
+         + if $title == "" then {} else {annotations: {"org.opencontainers.image.title": $title}} end')
+}
+
+# describe_layers: writes a descriptor a line of the initramfs chosen; sets WHOLE, the digest of several together.
+describe_layers() {
+    WHOLE=
+    if [ "$(printf '%s' "$INITRAMFS" | wc -l)" -eq 1 ]; then
+        describe "$INITRAMFS_TYPE" "${INITRAMFS%?}" kubesolo-os.gz
+        printf '%s\n' "$DESCRIPTOR" >"$WORK/layers"
+        return
+    fi
+    : >"$WORK/layers"
+    number=1
+    while IFS= read -r file; do
+        describe "$INITRAMFS_TYPE" "$file" "$(printf 'kubesolo-os.gz.%02d' "$number")"
+        printf '%s\n' "$DESCRIPTOR" >>"$WORK/layers"
+        number=$((number + 1))
+    done <<LIST
+${INITRAMFS%?}
+LIST
+    WHOLE=sha256:$(joined | sha256sum | cut -d ' ' -f 1)
+}
+
+# joined: writes the initramfs chosen, all its parts.
+joined() {
+    while IFS= read -r file; do cat -- "$file"; done <<LIST
+${INITRAMFS%?}
+LIST
+}
+
+# manifest ARCH: makes WORK/manifest-ARCH; sets DESCRIPTOR to what an index says of it.
+manifest() {
+    choose "$1"
+    jq -cnj --arg arch "$1" '{architecture: $arch, os: "linux"}' >"$WORK/config-$1"
+    describe "$CONFIG_TYPE" "$WORK/config-$1"
+    config=$DESCRIPTOR
+    describe "$KERNEL_TYPE" "$KERNEL" vmlinuz
+    kernel=$DESCRIPTOR
+    describe_layers
+    jq -cnj --arg type "$MANIFEST_TYPE" --arg artifact "$ARTIFACT_TYPE" --arg arch "$1" --arg version "$VERSION" \
+        --arg channel "$CHANNEL" --arg min "$MIN_COMPATIBLE" --arg notes "$NOTES" --arg date "$RELEASE_DATE" \
+        --arg expires "$EXPIRES" --arg whole "$WHOLE" --argjson config "$config" --argjson kernel "$kernel" \
+        --slurpfile layers "$WORK/layers" \
+        '{schemaVersion: 2, mediaType: $type, artifactType: $artifact, config: $config,
+          layers: ([$kernel] + $layers),
+          annotations: ({version: $version, channel: $channel, architecture: $arch,
+              min_compatible_version: $min, release_notes: $notes, release_date: $date, expires: $expires,
+              initramfs_digest: $whole}
+              | with_entries(select(.value != "") | .key |= "io.kubesolo.os." + .))}' >"$WORK/manifest-$1"
+    describe "$MANIFEST_TYPE" "$WORK/manifest-$1"
+    DESCRIPTOR=$(printf '%s\n' "$DESCRIPTOR" | jq -c --arg arch "$1" --arg artifact "$ARTIFACT_TYPE" \
+        '. + {platform: {architecture: $arch, os: "linux"}, artifactType: $artifact}')
+}
+
+# index FILE OUT: makes an index of the descriptors in FILE, which stand there in the order amd64, arm64.
+index() {
+    jq -csj --arg type "$INDEX_TYPE" --arg artifact "$ARTIFACT_TYPE" \
+        '{schemaVersion: 2, mediaType: $type, artifactType: $artifact, manifests: .}' "$1" >"$2"
+}

@@ -1,0 +1,268 @@
+#!/bin/sh
+# Publishes one version into a directory that a web server serves: the files, and the signed latest.json that names them.
+#
+# Must never: let a machine see a latest.json whose files are not whole, or without a signature that fits; sign what somebody
+# else put into the directory.
+set -eu
+
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+
+DIR=
+PASSPHRASE=
+KEYS=no
+ALLOW_OLDER=no
+DRY_RUN=no
+WORK=
+PARTIAL=
+
+usage() {
+    cat <<USAGE
+Usage: scripts/publish-http.sh --dir DIR --version V [OPTION]...
+           --arch amd64 --kernel FILE --initramfs FILE [--arch arm64 --kernel FILE --initramfs FILE]
+
+Publishes version V in DIR, which a web server serves: V/ARCH/vmlinuz and V/ARCH/kubesolo-os.gz, then
+latest.json.sig, then latest.json, each whole or not there. Prints the SHA-256 of latest.json. An
+architecture that V is published for already stays in it. Several --initramfs become one file.
+
+The same again changes nothing. A version that is there with other content is refused: a version is published
+once. Files of older versions stay, for machines that are reading them.
+
+  --dir DIR              the web server's directory
+  --key KEY              signs latest.json (scripts/sign.sh); may be given several times. Without it
+                         machines that have keys take nothing of it
+  --passphrase-file FILE its first line opens the keys
+  --allow-older          replace a newer version by this one. Machines that ran the newer one do not take it
+USAGE
+    release_usage
+    cat <<USAGE
+  --dry-run              check everything, say what would be published, write nothing
+  -h, --help             this text
+USAGE
+}
+
+say() { printf 'publish-http: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+cleanup() {
+    [ -z "$WORK" ] || rm -rf "$WORK"
+    [ -z "$PARTIAL" ] || rm -f "$PARTIAL"
+}
+
+# shellcheck source=scripts/lib/release.sh
+. "$REPO/scripts/lib/release.sh"
+
+check() {
+    [ -n "$DIR" ] || die "--dir is missing"
+    [ -d "$DIR" ] || die "$DIR is not a directory: make it, it is what the web server serves"
+    check_release
+    while IFS= read -r key; do [ -f "$key" ] || die "--key $key is not a file"; done <"$WORK/keys"
+    if [ "$KEYS" = no ]; then
+        [ -z "$PASSPHRASE" ] || die "--passphrase-file is for --key"
+        [ ! -e "$DIR/latest.json.sig" ] ||
+            die "$DIR/latest.json is signed: what is not would be refused by the machines that took it. Give --key, or" \
+                "remove latest.json.sig first"
+    fi
+}
+
+# lock: two at once would each write a latest.json without the other's architecture.
+lock() {
+    exec 9<"$DIR"
+    flock -n 9 || die "another run publishes into $DIR"
+    find "$DIR" -name '.publish.*' -type f -exec rm -f {} +
+}
+
+# sign OPTION... FILE: with all keys.
+sign() {
+    while IFS= read -r key; do set -- --key "$key" "$@"; done <"$WORK/keys"
+    "$REPO/scripts/sign.sh" ${PASSPHRASE:+--passphrase-file "$PASSPHRASE"} "$@" \
+        >"$WORK/signed" 2>"$WORK/said" || { cat "$WORK/said" >&2; return 1; }
+}
+
+# describe_file NAME URL FILE: sets ENTRY to what latest.json says of it.
+describe_file() {
+    hash "$3"
+    printf '%s %s %s\n' "$HEX" "$2" "$3" >>"$WORK/files"
+    size=$(wc -c <"$3")
+    ENTRY=$(jq -cn --arg name "$1" --arg url "$2" --arg sha256 "$HEX" --argjson size "$size" \
+        '{($name): {url: $url, sha256: $sha256, size: $size}}')
+}
+
+# entry ARCH: makes WORK/entry-ARCH.
+entry() {
+    choose "$1"
+    describe_file kernel "$VERSION/$1/vmlinuz" "$KERNEL"
+    kernel=$ENTRY
+    joined >"$WORK/initramfs-$1"
+    describe_file initramfs "$VERSION/$1/kubesolo-os.gz" "$WORK/initramfs-$1"
+    jq -cn --arg arch "$1" --argjson kernel "$kernel" --argjson initramfs "$ENTRY" \
+        '{architecture: $arch} + $kernel + $initramfs' >"$WORK/entry-$1"
+}
+
+# head: what latest.json says of all architectures.
+head_of() {
+    jq -n --arg version "$VERSION" --arg channel "$CHANNEL" --arg min "$MIN_COMPATIBLE" --arg notes "$NOTES" \
+        --arg date "$RELEASE_DATE" --arg expires "$EXPIRES" \
+        '{version: $version, channel: $channel, min_compatible_version: $min, release_notes: $notes,
+          release_date: $date, expires: $expires} | with_entries(select(.value != ""))'
+}
+
+# rank VERSION: something that sort -V puts in its place: a pre-release comes before its release, a build counts nothing.
+rank() { printf '%s\n' "${1%%+*}" | sed -e 's/^v//' -e 's/-/~/'; }
+
+# check_before: what is published already, and may not be lost.
+check_before() {
+    : >"$WORK/kept"
+    [ -e "$DIR/latest.json" ] || return 0
+    jq -e 'type == "object" and (.version | type == "string")' "$DIR/latest.json" >/dev/null 2>&1 ||
+        die "$DIR/latest.json is there, and no latest.json: move it away"
+    before=$(jq -r .version "$DIR/latest.json")
+    if [ "$before" = "$VERSION" ]; then
+        same_version
+    elif [ "$ALLOW_OLDER" = no ]; then
+        newer "$before"
+    fi
+}
+
+# newer VERSION: what is published is not newer than what is to be.
+newer() {
+    last=$({ rank "$1"; rank "$VERSION"; } | sort -V | tail -n 1)
+    if [ "$last" = "$(rank "$1")" ] && [ "$last" != "$(rank "$VERSION")" ]; then
+        die "$DIR has $1, which is newer than $VERSION (--allow-older replaces it)"
+    fi
+    date=$(jq -r '.release_date // ""' "$DIR/latest.json")
+    [ -n "$date" ] && [ -n "$RELEASE_DATE" ] || return 0
+    if [ "$(date -d "$date" +%s)" -gt "$(date -d "$RELEASE_DATE" +%s)" ]; then
+        die "$DIR has $1 of $date, which is later than --release-date $RELEASE_DATE: machines that ran it would not take" \
+            "$VERSION (--allow-older goes on)"
+    fi
+}
+
+# same_version: nothing that is said of this version may change; other architectures stay in it.
+same_version() {
+    vouched
+    jq -S 'del(.artifacts)' "$DIR/latest.json" >"$WORK/theirs"
+    head_of | jq -S . >"$WORK/ours"
+    for arch in amd64 arm64; do
+        jq -c --arg arch "$arch" '.artifacts[]? | select(.architecture == $arch)' "$DIR/latest.json" >"$WORK/listed"
+        case " $ARCHES " in *" $arch "*) ;; *) cat "$WORK/listed" >>"$WORK/kept"; continue ;; esac
+        [ -s "$WORK/listed" ] || continue
+        jq -S . "$WORK/listed" >>"$WORK/theirs"
+        jq -S . "$WORK/entry-$arch" >>"$WORK/ours"
+    done
+    cmp -s "$WORK/theirs" "$WORK/ours" && return 0
+    say "error: version $VERSION is there with other content:"
+    diff -U 0 "$WORK/theirs" "$WORK/ours" | sed -n -e '1,2d' -e '/^@@/d' -e 's/^-/  there: /p' -e 's/^+/  here:  /p' >&2 || :
+    die "a version is published once; nothing was written. Take another --version"
+}
+
+# vouched: whoever can write to the directory could have put another architecture's files there.
+vouched() {
+    [ "$KEYS" = yes ] || return 0
+    sign --dry-run --latest "$DIR/latest.json" || die "cannot tell who signed $DIR/latest.json"
+    if grep -q ': signature by ' "$WORK/said"; then
+        die "$DIR/latest.json has this version already, and is not signed by the keys given: a new signature would vouch for" \
+            "what somebody else put there. If it is yours: scripts/sign.sh --key KEY --latest $DIR/latest.json"
+    fi
+}
+
+# plan: makes WORK/next/latest.json.
+plan() {
+    : >"$WORK/files"
+    for arch in $ARCHES; do entry "$arch"; done
+    check_before
+    for arch in $ARCHES; do cat "$WORK/entry-$arch"; done >>"$WORK/kept"
+    mkdir "$WORK/next"
+    head_of | jq --slurpfile artifacts "$WORK/kept" '. + {artifacts: ($artifacts | sort_by(.architecture))}' \
+        >"$WORK/next/latest.json"
+    hash "$WORK/next/latest.json"
+    DIGEST=$HEX
+    say "version $VERSION ($CHANNEL) for$ARCHES: latest.json sha256:$DIGEST"
+}
+
+# replace SOURCE TARGET: through a temporary name, durable before it counts.
+replace() {
+    PARTIAL=$(dirname -- "$2")/.publish.$$
+    cp -- "$1" "$PARTIAL" || die "cannot write $PARTIAL"
+    sync -- "$PARTIAL"
+    cmp -s -- "$1" "$PARTIAL" || die "$1 changed while it was read, or $DIR does not keep what is written to it"
+    mv -fT -- "$PARTIAL" "$2"
+    PARTIAL=
+}
+
+store() {
+    while read -r hex url file; do
+        target=$DIR/$url
+        if [ -e "$target" ]; then
+            hash "$target"
+            if [ "$HEX" = "$hex" ]; then continue; fi
+            die "$target is there with other content, and may be what a machine is reading: a version is published once"
+        fi
+        mkdir -p -- "$(dirname -- "$target")"
+        replace "$file" "$target"
+        hash "$target"
+        [ "$HEX" = "$hex" ] || die "$file changed while it was read; $target is not what it should be: remove it"
+    done <"$WORK/files"
+    sync -f -- "$DIR"
+    if [ "$KEYS" = yes ]; then
+        # The lines that were there stay behind the new ones: whoever has read the old document finds its signature.
+        if [ -e "$DIR/latest.json.sig" ]; then cp -- "$DIR/latest.json.sig" "$WORK/next/latest.json.sig"; fi
+        sign --latest "$WORK/next/latest.json" || die "latest.json was not signed: nothing of it is published"
+        sed "s|^sign: $WORK/next/|publish-http: |" "$WORK/said" >&2
+        if ! cmp -s "$WORK/next/latest.json.sig" "$DIR/latest.json.sig"; then
+            replace "$WORK/next/latest.json.sig" "$DIR/latest.json.sig"
+            sync -f -- "$DIR"
+        fi
+    fi
+    if cmp -s "$WORK/next/latest.json" "$DIR/latest.json"; then
+        say "$DIR has it already"
+    else
+        replace "$WORK/next/latest.json" "$DIR/latest.json"
+        sync -f -- "$DIR"
+        say "published in $DIR"
+    fi
+}
+
+main() {
+    LC_ALL=C
+    export LC_ALL
+    # A web server has to read what this writes.
+    umask 022
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    WORK=$(mktemp -d)
+    : >"$WORK/keys"
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --allow-older) ALLOW_OLDER=yes; shift; continue ;;
+            --dry-run) DRY_RUN=yes; shift; continue ;;
+            --dir | --key | --passphrase-file) ;;
+            *) is_release_option "$1" || { usage >&2; die "unknown option: $1"; } ;;
+        esac
+        [ $# -ge 2 ] || die "$1 needs a value"
+        case $1 in
+            --dir) DIR=${2%/} ;;
+            --key)
+                matches "$2" '.*' || die "--key: a newline in a file name"
+                printf '%s\n' "$2" >>"$WORK/keys"
+                KEYS=yes
+                ;;
+            --passphrase-file) PASSPHRASE=$2 ;;
+            *) release_option "$1" "$2" ;;
+        esac
+        shift 2
+    done
+    check
+    if [ "$DRY_RUN" = no ]; then lock; fi
+    plan
+    if [ "$DRY_RUN" = yes ]; then
+        say "dry run: nothing was written; it would be in $DIR"
+    else
+        [ "$KEYS" = yes ] || say "warning: without --key nothing is signed: machines that have keys take nothing of it"
+        store
+    fi
+    printf '%s\n' "$DIGEST"
+}
+
+main "$@"

@@ -1,0 +1,310 @@
+#!/bin/sh
+# Publishes one version into a registry: one architecture a run, or several; the index is made, or extended.
+#
+# oras does the transport. The documents are those of publish-layout.sh, byte for byte. Must never: move a tag before
+# everything below it is there and signed; sign an index that lists what no key of ours has signed; take a registry that
+# does not answer for one that has nothing.
+set -eu
+
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+
+# Most times that the index is made anew because another run publishes the other architecture meanwhile.
+MAX_ROUNDS=8
+
+REPOSITORY=
+PLAIN_HTTP=
+PASSPHRASE=
+KEYS=no
+DRY_RUN=no
+WORK=
+
+usage() {
+    cat <<USAGE
+Usage: scripts/push-oci-artifact.sh --repository HOST/REPO --version V [OPTION]...
+           --arch amd64 --kernel FILE --initramfs FILE [--arch arm64 --kernel FILE --initramfs FILE]
+
+Publishes version V into a registry, with oras and the credentials of \`oras login\`, and prints the digest
+of the image index. The tags, in this order: V-amd64 and V-arm64 name the manifests, V names the index of those
+that are there (a '+' in V becomes '_'), then each --tag. A tag is moved when all that it leads to is there,
+and, with --key, signed. So amd64 and arm64 can be published by two runs, also at the same time; give both the
+same --tag. Once interrupted, start it again: it goes on.
+
+The same again changes nothing. A version that is there with other content is refused: a version is published
+once. With --key the index is signed, and so vouches for what the other run published: only if that is
+signed by the same keys.
+
+  --repository HOST/REPO where to, registry.example.com/os/kubesolo for example
+  --tag TAG              moved last, stable for example; may be given several times
+  --key KEY              signs manifests and index (scripts/sign.sh); may be given several times. Without it
+                         nothing is signed, and machines that have keys take nothing of it
+  --passphrase-file FILE its first line opens the keys
+  --plain-http           the registry speaks no TLS
+USAGE
+    release_usage
+    cat <<USAGE
+  --dry-run              check everything, ask the registry, say what would be published, write nothing
+  -h, --help             this text
+
+A registry has no way to change a tag only if nobody else did: somebody who pushes the same tags with another tool
+at the same moment is not noticed.
+USAGE
+}
+
+say() { printf 'push-oci-artifact: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
+
+# shellcheck source=scripts/lib/release.sh
+. "$REPO/scripts/lib/release.sh"
+
+check() {
+    [ -n "$REPOSITORY" ] || die "--repository is missing"
+    host='[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?'
+    part='[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*'
+    matches "$REPOSITORY" "($host)/$part(/$part)*" ||
+        die "--repository must be HOST/REPO without a tag (registry.example.com/os/kubesolo), not '$REPOSITORY'"
+    need_tools oras
+    check_release
+    VERSION_TAG=$(printf '%s' "$VERSION" | tr + _)
+    for tag in "$VERSION_TAG" "$VERSION_TAG-amd64" "$VERSION_TAG-arm64"; do
+        [ "${#tag}" -le 128 ] || die "--version is too long for a tag: $tag has more than 128 characters"
+        case "$TAGS " in *" $tag "*) die "--tag $tag: that one is made without being asked for" ;; esac
+    done
+    while IFS= read -r key; do [ -f "$key" ] || die "--key $key is not a file"; done <"$WORK/keys"
+    [ "$KEYS" = yes ] || [ -z "$PASSPHRASE" ] || die "--passphrase-file is for --key"
+}
+
+# registry COMMAND...: oras, whose messages are shown if it fails.
+registry() {
+    oras "$@" ${PLAIN_HTTP:+"$PLAIN_HTTP"} 2>"$WORK/said" || { cat "$WORK/said" >&2; return 1; }
+}
+
+# obtain NAME OUT: the manifest or index that a tag or digest names. False: the registry says that there is none.
+obtain() {
+    case $1 in sha256:*) name=$REPOSITORY@$1 ;; *) name=$REPOSITORY:$1 ;; esac
+    # shellcheck disable=SC2086 # an option or nothing
+    if oras manifest fetch $PLAIN_HTTP "$name" >"$2" 2>"$WORK/said"; then return 0; fi
+    # Whatever else went wrong may hide what is there. oras 1.3 says it in these words, and only after a 404.
+    if grep -q -e ': not found$' -e 'NAME_UNKNOWN' -e 'MANIFEST_UNKNOWN' "$WORK/said"; then return 1; fi
+    cat "$WORK/said" >&2
+    die "cannot tell whether $name is there"
+}
+
+# sign OPTION... NAME: with all keys.
+sign() {
+    while IFS= read -r key; do set -- --key "$key" "$@"; done <"$WORK/keys"
+    "$REPO/scripts/sign.sh" ${PASSPHRASE:+--passphrase-file "$PASSPHRASE"} ${PLAIN_HTTP:+"$PLAIN_HTTP"} "$@" \
+        >"$WORK/signed" 2>"$WORK/said" || { cat "$WORK/said" >&2; return 1; }
+}
+
+# --- what is there
+
+# metadata FILE: what a manifest says of itself, and its files, to be compared.
+metadata() {
+    jq -S '{artifactType} + (.annotations // {} | with_entries(select(.key | startswith("io.kubesolo.os."))))
+        + {files: [.layers[]? | "\(.mediaType) \(.digest)"]}' "$1"
+}
+
+# refuse_other ARCH DIGEST FILE: what is published for an architecture is not what is to be.
+refuse_other() {
+    say "error: version $VERSION is there for $1 with other content, $2:"
+    metadata "$3" >"$WORK/theirs" || : >"$WORK/theirs"
+    metadata "$WORK/manifest-$1" >"$WORK/ours"
+    diff -U 0 "$WORK/theirs" "$WORK/ours" | sed -n -e '1,2d' -e '/^@@/d' -e 's/^-/  there: /p' -e 's/^+/  here:  /p' >&2 || :
+    die "a version is published once; nothing was written. Take another --version, or remove its tags from $REPOSITORY"
+}
+
+# check_index: what the version's tag names is ours, and what it lists of our architectures is the same.
+check_index() {
+    obtain "$VERSION_TAG" "$WORK/there" || { : >"$WORK/there"; return 0; }
+    jq -e --arg type "$INDEX_TYPE" --arg artifact "$ARTIFACT_TYPE" '.mediaType == $type and
+        (.manifests | type == "array" and all(.platform.os == "linux" and .artifactType == $artifact))' \
+        "$WORK/there" >/dev/null 2>&1 || die "$REPOSITORY:$VERSION_TAG is something else than an update of KubeSolo OS"
+    jq -r '.manifests[] | "\(.platform.architecture) \(.digest)"' "$WORK/there" >"$WORK/listed"
+    while read -r arch digest; do
+        case $arch in amd64 | arm64) ;; *) die "$REPOSITORY:$VERSION_TAG lists '$arch' as well" ;; esac
+        hold_same "$arch" "$digest"
+    done <"$WORK/listed"
+}
+
+# hold_same ARCH DIGEST: if this run publishes it, it must be that.
+hold_same() {
+    case " $ARCHES " in *" $1 "*) ;; *) return 0 ;; esac
+    hash "$WORK/manifest-$1"
+    [ "$2" = "sha256:$HEX" ] && return 0
+    obtain "$2" "$WORK/other" || die "$REPOSITORY lists $2, and does not have it"
+    refuse_other "$1" "$2" "$WORK/other"
+}
+
+check_manifests() {
+    for arch in $ARCHES; do
+        obtain "$VERSION_TAG-$arch" "$WORK/other" || continue
+        hash "$WORK/other"
+        hold_same "$arch" "sha256:$HEX"
+    done
+}
+
+# sibling ARCH: writes what an index says of what another run has published; nothing where there is nothing.
+sibling() {
+    digest=
+    if obtain "$VERSION_TAG-$1" "$WORK/sibling"; then
+        hash "$WORK/sibling"
+        digest=sha256:$HEX
+    elif [ -s "$WORK/there" ]; then
+        digest=$(jq -r --arg arch "$1" '[.manifests[] | select(.platform.architecture == $arch)][0].digest // ""' "$WORK/there")
+        [ -z "$digest" ] || obtain "$digest" "$WORK/sibling" || die "$REPOSITORY lists $digest, and does not have it"
+    fi
+    [ -n "$digest" ] || return 0
+    jq -e --arg artifact "$ARTIFACT_TYPE" --arg version "$VERSION" --arg channel "$CHANNEL" --arg arch "$1" \
+        '.artifactType == $artifact and (.annotations | .["io.kubesolo.os.version"] == $version
+            and .["io.kubesolo.os.channel"] == $channel and .["io.kubesolo.os.architecture"] == $arch)' \
+        "$WORK/sibling" >/dev/null 2>&1 ||
+        die "what is published for $1 ($digest) is not version $VERSION of channel $CHANNEL for $1: no index can list both"
+    vouched "$1" "$digest"
+    size=$(wc -c <"$WORK/sibling")
+    jq -cn --arg type "$MANIFEST_TYPE" --arg digest "$digest" --argjson size "$size" --arg arch "$1" --arg artifact "$ARTIFACT_TYPE" \
+        '{mediaType: $type, digest: $digest, size: $size, platform: {architecture: $arch, os: "linux"}, artifactType: $artifact}'
+}
+
+# vouched ARCH DIGEST: whoever can write to the registry could have put it there.
+vouched() {
+    [ "$KEYS" = yes ] || return 0
+    sign --dry-run "$REPOSITORY@$2" || die "cannot tell who signed $2, which is published for $1"
+    if grep -q ': dry run: not signed' "$WORK/said"; then
+        die "what is published for $1 ($2) is not signed by the keys given, and a signed index would vouch for it. If it is" \
+            "yours: scripts/sign.sh --key KEY $REPOSITORY@$2"
+    fi
+}
+
+# compose: makes WORK/index of what this run publishes and of what is there. Sets DIGEST.
+compose() {
+    obtain "$VERSION_TAG" "$WORK/there" || : >"$WORK/there"
+    : >"$WORK/entries"
+    for arch in amd64 arm64; do
+        if [ -e "$WORK/entry-$arch" ]; then
+            cat "$WORK/entry-$arch" >>"$WORK/entries"
+        else
+            # Not in a subshell, where it could not end the run.
+            sibling "$arch" >"$WORK/entry"
+            cat "$WORK/entry" >>"$WORK/entries"
+        fi
+    done
+    index "$WORK/entries" "$WORK/index"
+    hash "$WORK/index"
+    DIGEST=sha256:$HEX
+}
+
+# --- publishing
+
+# push_blobs: those that the registry has are only asked for.
+push_blobs() {
+    sort -u "$WORK/blobs" >"$WORK/blobs-once"
+    while read -r hex file; do
+        case $file in "$WORK"/manifest-*) continue ;; esac
+        case $file in /*) ;; *) file=$PWD/$file ;; esac
+        # oras takes a colon in a file name for the start of a media type.
+        ln -sf -- "$file" "$WORK/blob"
+        (cd "$WORK" && registry blob push "$REPOSITORY@sha256:$hex" blob >/dev/null) || die "cannot push $file to $REPOSITORY"
+    done <"$WORK/blobs-once"
+}
+
+# push_document TYPE FILE: a manifest or an index, by its digest, and signs it.
+push_document() {
+    hash "$2"
+    if ! obtain "sha256:$HEX" "$WORK/other"; then
+        registry manifest push --media-type "$1" "$REPOSITORY@sha256:$HEX" "$2" >/dev/null ||
+            die "cannot push sha256:$HEX to $REPOSITORY"
+    fi
+    [ "$KEYS" = yes ] || return 0
+    sign "$REPOSITORY@sha256:$HEX" || die "sha256:$HEX is pushed and not signed; no tag was moved to it"
+    # What it warns of in the manifests, it warns of again in the index.
+    sed -n -e '/^sign: warning: /{ s/^sign: /push-oci-artifact: /; w '"$WORK/warnings"'
+        d
+        }' -e 's/^sign: /push-oci-artifact: /p' "$WORK/said" >&2
+    if [ "$1" = "$MANIFEST_TYPE" ]; then cat "$WORK/warnings" >&2; fi
+}
+
+# move TAG DIGEST
+move() {
+    if obtain "$1" "$WORK/other"; then
+        hash "$WORK/other"
+        if [ "sha256:$HEX" = "$2" ]; then return 0; fi
+    fi
+    registry tag "$REPOSITORY@$2" "$1" >/dev/null || die "cannot move tag $1 of $REPOSITORY to $2"
+    say "$REPOSITORY:$1 is $2 now"
+    MOVED=yes
+}
+
+# Each run first names its own manifests and then looks for the other's: whichever names them last sees both, and
+# makes the index of both; whoever writes the tag last has looked again after writing.
+publish() {
+    push_blobs
+    for arch in $ARCHES; do
+        push_document "$MANIFEST_TYPE" "$WORK/manifest-$arch"
+        hash "$WORK/manifest-$arch"
+        move "$VERSION_TAG-$arch" "sha256:$HEX"
+    done
+    round=0
+    while :; do
+        compose
+        MOVED=no
+        push_document "$INDEX_TYPE" "$WORK/index"
+        for tag in $VERSION_TAG $TAGS; do move "$tag" "$DIGEST"; done
+        if [ "$MOVED" = no ]; then return 0; fi
+        round=$((round + 1))
+        [ "$round" -lt "$MAX_ROUNDS" ] || die "somebody else keeps moving the tags of $REPOSITORY: $VERSION_TAG$TAGS"
+    done
+}
+
+main() {
+    LC_ALL=C
+    export LC_ALL
+    umask 022
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    WORK=$(mktemp -d)
+    : >"$WORK/keys"
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --plain-http) PLAIN_HTTP=$1; shift; continue ;;
+            --dry-run) DRY_RUN=yes; shift; continue ;;
+            --repository | --tag | --key | --passphrase-file) ;;
+            *) is_release_option "$1" || { usage >&2; die "unknown option: $1"; } ;;
+        esac
+        [ $# -ge 2 ] || die "$1 needs a value"
+        case $1 in
+            --repository) REPOSITORY=$2 ;;
+            --tag) add_tag "$2" ;;
+            --key)
+                matches "$2" '.*' || die "--key: a newline in a file name"
+                printf '%s\n' "$2" >>"$WORK/keys"
+                KEYS=yes
+                ;;
+            --passphrase-file) PASSPHRASE=$2 ;;
+            *) release_option "$1" "$2" ;;
+        esac
+        shift 2
+    done
+    check
+    : >"$WORK/blobs"
+    for arch in $ARCHES; do
+        manifest "$arch"
+        printf '%s\n' "$DESCRIPTOR" >"$WORK/entry-$arch"
+    done
+    check_index
+    check_manifests
+    if [ "$DRY_RUN" = yes ]; then
+        compose
+        say "version $VERSION ($CHANNEL) for$ARCHES: index $DIGEST"
+        say "dry run: nothing was written; it would be $REPOSITORY as: $VERSION_TAG$TAGS"
+    else
+        [ "$KEYS" = yes ] || say "warning: without --key nothing is signed: machines that have keys take nothing of it"
+        publish
+        say "version $VERSION ($CHANNEL) for$ARCHES is published: $REPOSITORY@$DIGEST"
+    fi
+    printf '%s\n' "$DIGEST"
+}
+
+main "$@"

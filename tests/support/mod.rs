@@ -15,6 +15,7 @@ pub mod machine;
 pub mod net;
 pub mod node;
 pub mod prometheus;
+pub mod publish;
 pub mod pull;
 pub mod raw;
 pub mod registry;

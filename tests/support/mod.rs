@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub mod container;
 pub mod disk;
 pub mod ferro;
 pub mod hostile;

@@ -1,7 +1,7 @@
 //! Container images as their users take them: pulled by a real skopeo, unpacked by a real umoci, run by a real runc.
 
 use super::disk::need_disks;
-use super::root::Run;
+use super::root::{Root, Run};
 use super::{command, need, run};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,17 @@ pub fn need_image_tools() -> bool {
 /// Says whether containers can run here, with disks.
 pub fn need_containers() -> bool {
     need_image_tools() && need_disks() && need("runc")
+}
+
+/// Says whether the agent under test runs where there are no libraries, as [`need`] does.
+pub fn need_static_agent() -> bool {
+    let file = run(command("readelf").args(["-lW"]).arg(Root::program()));
+    let is_static = !file.contains(" INTERP ");
+    if !is_static {
+        assert!(std::env::var_os("CI").is_none(), "KUBESOLO_UPDATE_BIN must name a static agent in CI (make build)");
+        eprintln!("SKIP: the agent under test is not static (KUBESOLO_UPDATE_BIN): THIS TEST PROVES NOTHING");
+    }
+    is_static
 }
 
 /// Copies the image for one architecture into a layout, as a machine of that architecture pulls it: index first, then

@@ -11,6 +11,7 @@ pub mod hostile;
 pub mod hostile_bench;
 pub mod hostile_table;
 pub mod kit;
+pub mod kubernetes;
 pub mod listener;
 pub mod machine;
 pub mod net;

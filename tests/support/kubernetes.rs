@@ -196,8 +196,36 @@ impl Pod {
         run(self.runc.command().args(["kill", &self.id, name]));
     }
 
+    /// Puts it into a cgroup of the pod's, which outlives the container and knows how much memory that had.
+    pub fn in_cgroup(&self) -> Cgroup {
+        super::container::configure(&self.bundle, &format!(".linux.cgroupsPath = \"/{}/container\"", self.id));
+        Cgroup(self.id.clone())
+    }
+
     /// A field of its configuration.
     pub fn config(&self, filter: &str) -> String {
         jq(&fs::read_to_string(self.bundle.join("config.json")).unwrap(), filter)
+    }
+}
+
+/// A cgroup in all hierarchies; gone when dropped.
+pub struct Cgroup(String);
+
+impl Cgroup {
+    /// The most memory that was taken in it, page cache included, in bytes.
+    pub fn most_memory(&self) -> u64 {
+        let (first, second) = ("/sys/fs/cgroup/memory", "/sys/fs/cgroup");
+        let version_1 = fs::read_to_string(format!("{first}/{}/memory.max_usage_in_bytes", self.0));
+        let most = version_1.or_else(|_| fs::read_to_string(format!("{second}/{}/memory.peak", self.0)));
+        most.expect("a memory cgroup").trim().parse().unwrap()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+        for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
+            let _ = fs::remove_dir(hierarchy.join(&self.0));
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub mod container;
+pub mod container_bench;
 pub mod disk;
 pub mod ferro;
 pub mod hostile;
@@ -12,6 +13,7 @@ pub mod hostile_bench;
 pub mod hostile_table;
 pub mod kit;
 pub mod kubernetes;
+pub mod kubernetes_site;
 pub mod listener;
 pub mod machine;
 pub mod net;

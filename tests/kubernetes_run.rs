@@ -1,11 +1,12 @@
-//! The containers of `deploy/kubernetes/`, run by a real runc as its manifests say: they stage updates, confirm a trial,
-//! are scraped; and a ConfigMap weakens nothing.
+//! The containers of `deploy/kubernetes/`, run by a real runc as its manifests say: they stage updates, confirm a
+//! trial, are scraped; and a ConfigMap weakens nothing.
 
 mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 use support::container::configure;
 use support::disk::{B, Disk, architecture, noise, wait_for};
@@ -15,7 +16,7 @@ use support::machine::Left;
 use support::node::{Api, Containerd, NodeList};
 use support::prometheus::{check_metrics, need_promtool, value};
 use support::pull::{P256, assert_secrecy, assert_staged, put};
-use support::registry::{Ca, Registry, Settings};
+use support::registry::{Ca, Guard, Registry, Settings};
 use support::release::Release;
 use support::root::{Root, jq};
 use support::signing::KeyPair;
@@ -26,7 +27,7 @@ const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn the_cronjob_stages_an_update_from_a_registry_that_wants_tls_and_a_password() {
-    if !(ready() && need("docker-registry") && need("oras") && need("htpasswd")) {
+    if !(ready() && need("docker-registry") && need("oras") && need("htpasswd") && need("flock")) {
         return;
     }
     let site = Site::new();
@@ -58,6 +59,17 @@ fn the_cronjob_stages_an_update_from_a_registry_that_wants_tls_and_a_password() 
     // The next run has nothing to do.
     site.apply("overlays/registry", &["credentials"], "registry", &reference).expect(3, &["staged"]);
     assert!(site.machine.root.blocks() == site.machine.blocks, "it touched the boot variables");
+    // The machine's own agent and the pod's keep out of each other's way.
+    let mut hold = command("flock");
+    hold.arg(site.machine.root.path("var/lib/kubesolo/update/lock")).args(["sh", "-c", "echo held; read -r end"]);
+    let mut hold = Guard(hold.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(hold.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "held\n");
+    site.apply("overlays/registry", &["credentials"], "registry", &reference).expect(8, &["another run"]);
+    // Its shell ends with its stdin, and with it the lock.
+    drop(hold.0.stdin.take());
+    hold.0.wait().unwrap();
     // A component goes on where the base stops.
     site.apply("overlays/registry", &["credentials", "activate"], "registry", &reference)
         .expect(0, &["slot B is active"]);
@@ -167,7 +179,8 @@ fn with_reboot_the_machine_would_restart() {
     let kinds = "[.linux.namespaces[].type]";
     assert_eq!(pod.config(kinds), r#"["ipc","mount","uts","network"]"#, "it has the machine's process namespace");
     // Not this machine: the right to restart is taken from it, and its processes are its own.
-    let change = ".linux.namespaces += [{type: \"pid\"}] | .process.capabilities |= map_values(map(select(. != \"CAP_SYS_BOOT\")))";
+    let change = ".linux.namespaces += [{type: \"pid\"}] \
+        | .process.capabilities |= map_values(map(select(. != \"CAP_SYS_BOOT\")))";
     configure(&pod.bundle, change);
     assert_eq!(
         pod.config(&format!("({kinds} | index(\"pid\") != null), (tostring | contains(\"SYS_BOOT\"))")),

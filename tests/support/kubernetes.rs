@@ -1,9 +1,9 @@
 //! Manifests as a real kustomize builds them and a real kubernetes-validate judges them, and their containers, run by a
 //! real runc as kubelet and containerd would have it (`kubernetes_pod.py`).
 //!
-//! There is no API server and no kubelet here. What stands in for the machine: its root is a directory (`Root`), but for
-//! /dev, /sys and the kernel, which are this machine's; a hook lays a kernel command line over the true one, and boot
-//! variables where the EFI partition belongs, since not every kernel knows FAT.
+//! There is no API server and no kubelet here. What stands in for the machine: its root is a directory (`Root`), but
+//! for /dev, /sys and the kernel, which are this machine's; a hook lays a kernel command line over the true one, and
+//! boot variables where the EFI partition belongs, since not every kernel knows FAT.
 
 use super::container::{Runc, container_id, unpack};
 use super::net::Net;
@@ -140,7 +140,8 @@ pub struct Node<'a> {
 }
 
 impl Node<'_> {
-    /// Makes the pod of a CronJob, Job or DaemonSet ready. Input: `objects`: one JSON array. Panics: it would not start.
+    /// Makes the pod of a CronJob, Job or DaemonSet ready. Input: `objects`: one JSON array. Panics: it would not
+    /// start.
     #[track_caller]
     pub fn pod(&self, objects: &str, kind: &str, name: &str) -> Pod {
         self.try_pod(objects, kind, name).unwrap_or_else(|why| panic!("{why}"))
@@ -159,8 +160,9 @@ impl Node<'_> {
         let netns = enter.get_args().next().unwrap().to_str().unwrap().trim_start_matches("--net=").to_owned();
         let text = |path: &Path| format!("\"{}\"", path.display().to_string().trim_end_matches('/'));
         let told = format!(
-            r#"{{"objects":{objects},"kind":"{kind}","name":"{name}","bundle":{},"machine":{},"scratch":{},"netns":"{netns}",
-            "pidns":"{}","elsewhere":[{{"kind":"ServiceAccount","metadata":{{"name":"kubesolo-update"}}}}],
+            r#"{{"objects":{objects},"kind":"{kind}","name":"{name}","bundle":{},"machine":{},
+            "scratch":{},"netns":"{netns}","pidns":"{}",
+            "elsewhere":[{{"kind":"ServiceAccount","metadata":{{"name":"kubesolo-update"}}}}],
             "nested":{{"/proc/cmdline":{},"/boot/efi":{}}}}}"#,
             text(&bundle),
             text(&machine),

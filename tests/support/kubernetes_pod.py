@@ -20,8 +20,8 @@ NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE S
 SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP
 MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE""".split()
 # Those of containers that ask for nothing. Source: containerd, oci/spec.go, defaultUnixCaps.
-DEFAULT = """CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL
-AUDIT_WRITE""".split()
+DEFAULT = """CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT
+KILL AUDIT_WRITE""".split()
 HOSTPATH_TYPES = {"Directory": stat.S_ISDIR, "DirectoryOrCreate": stat.S_ISDIR, "File": stat.S_ISREG,
                   "FileOrCreate": stat.S_ISREG, "Socket": stat.S_ISSOCK}
 UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
@@ -120,7 +120,8 @@ def mounts(spec, container, objects, machine, scratch):
         "/dev/shm": ("tmpfs", "shm", ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         "/sys": ("sysfs", "sysfs", ["nosuid", "noexec", "nodev", rw]),
     }
-    files = {"/etc/hostname": "x\n", "/etc/hosts": "127.0.0.1 localhost\n", "/etc/resolv.conf": "nameserver 192.0.2.53\n"}
+    files = {"/etc/hostname": "x\n", "/etc/hosts": "127.0.0.1 localhost\n",
+             "/etc/resolv.conf": "nameserver 192.0.2.53\n"}
     log = container.get("terminationMessagePath", "/dev/termination-log")
     for path, text in (files | {log: ""}).items():
         at = f"{scratch}/{path.replace('/', '_')}"
@@ -207,7 +208,7 @@ def main():
     }
     if not spec.get("hostNetwork"):
         config["hostname"] = "pod"
-    nested = "".join(f"mkdir -p rootfs{os.path.dirname(to)}; mount --bind '{at}' \"rootfs{to}\"\n" for to, at in told["nested"].items())
+    nested = "".join(f"mount --bind '{at}' 'rootfs{to}'\n" for to, at in told["nested"].items())
     hook = told["scratch"] + "/hook"
     with open(hook, "w") as f:
         f.write(f"#!/bin/sh\nset -eu\ncd '{bundle}'\n{nested}")

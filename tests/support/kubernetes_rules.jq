@@ -58,7 +58,8 @@ def within($dir): . == $dir or startswith($dir + "/");
                     | fault("\($pod.id): \($mount.mountPath) is another place on the machine")),
                 (select($mount.mountPath | within("/etc")) | select(.hostPath.path != "/etc/kubesolo")
                     | fault("\($pod.id): \($mount.mountPath) is not the machine's")),
-                (select($mount.mountPath | IN("/", "/etc", "/usr", "/usr/bin")) | fault("\($pod.id): over \($mount.mountPath)")),
+                (select($mount.mountPath | IN("/", "/etc", "/usr", "/usr/bin"))
+                    | fault("\($pod.id): over \($mount.mountPath)")),
                 (select(.hostPath.path // "" | IN("/etc/kubesolo", "/var/lib/kubesolo/pki"))
                     | select($mount.readOnly != true) | fault("\($pod.id): \($mount.mountPath) can be written")),
                 (select(.secret and (.secret.defaultMode != 256 or $mount.readOnly != true))
@@ -116,9 +117,11 @@ def within($dir): . == $dir or startswith($dir + "/");
         | [$all | pods | select(.template.metadata.labels | has_all($service.spec.selector))] as $found
         | if ($found | map(.kind)) != ["DaemonSet"] then fault("the Service does not find the DaemonSet's pods alone")
           else (
-            ($service.spec.ports[] | . as $port | [$found[0].spec.containers[0].ports[] | select(.name == $port.targetPort)]
+            ($service.spec.ports[] | . as $port
+                | [$found[0].spec.containers[0].ports[] | select(.name == $port.targetPort)]
                 | select(length != 1 or .[0].containerPort != 9199) | fault("the Service's port leads nowhere")),
-            (select($service.metadata.name | startswith("kubesolo") | not) | fault("no alert fires for such a job"))) end),
+            (select($service.metadata.name | startswith("kubesolo") | not)
+                | fault("no alert fires for such a job"))) end),
     ($all | named("DaemonSet") | .spec.template.spec.containers[0]
         | select(.args != ["metrics", "--listen", "0.0.0.0:9199"] or .ports[0].containerPort != 9199)
         | fault("the DaemonSet listens elsewhere")),

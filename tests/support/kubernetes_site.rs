@@ -113,7 +113,8 @@ impl Site {
         fs::write(manifests.path("components/credentials/config.json"), config_json(source.split('/').next().unwrap()))
             .unwrap();
         let map = format!(
-            "- target: {{kind: ConfigMap, name: kubesolo-update-source}}\n  patch: |-\n    - op: replace\n      path: /data/{key}\n      value: {source:?}\n"
+            "- target: {{kind: ConfigMap, name: kubesolo-update-source}}\n  patch: |-\n    \
+            - op: replace\n      path: /data/{key}\n      value: {source:?}\n"
         );
         manifests.build_site(overlay, components, &format!("{AT_ONCE}{map}"))
     }

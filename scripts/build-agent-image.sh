@@ -115,12 +115,6 @@ make() {
         --config.entrypoint /usr/bin/kubesolo-update --config.cmd --help
 }
 
-add_arch() {
-    case $1 in amd64 | arm64) ;; *) die "--arch must be amd64 or arm64, not '$1'" ;; esac
-    case "$ARCHES " in *" $1 "*) die "--arch $1 is given twice" ;; esac
-    ARCHES="$ARCHES $1"
-}
-
 main() {
     LC_ALL=C
     export LC_ALL

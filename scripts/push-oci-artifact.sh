@@ -59,9 +59,7 @@ cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 check() {
     [ -n "$REPOSITORY" ] || die "--repository is missing"
-    host='[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?'
-    part='[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*'
-    matches "$REPOSITORY" "($host)/$part(/$part)*" ||
+    is_repository "$REPOSITORY" ||
         die "--repository must be HOST/REPO without a tag (registry.example.com/os/kubesolo), not '$REPOSITORY'"
     need_tools oras
     check_release

@@ -9,7 +9,7 @@ use std::process::Command;
 use support::kubernetes::{IMAGE, Manifests, need_kustomize, to_yaml, validate};
 use support::kubernetes_site::config_json;
 use support::root::jq;
-use support::{PYTHON, command, need_python, run};
+use support::{command, need_python, run};
 
 const VERSIONS: [&str; 3] = ["1.29", "1.33", "1.37"];
 const PARTS: [&str; 3] = ["base", "overlays/http", "overlays/registry"];
@@ -71,11 +71,10 @@ fn every_build_is_valid_and_keeps_the_rules() {
 
 /// Where a ServiceMonitor is not what the operator's CRD describes.
 fn monitor_faults(monitor: &str) -> String {
-    let program = "import json, sys\nfrom jsonschema import Draft7Validator\n\
-        for fault in Draft7Validator(json.load(open(sys.argv[1]))).iter_errors(json.loads(sys.argv[2])): \
-        print(fault.message)";
-    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/servicemonitor-schema.json");
-    run(Command::new(PYTHON).args(["-c", program]).arg(schema).arg(monitor))
+    let repo = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut node = Command::new("node");
+    node.arg(repo.join("tests/support/servicemonitor.mjs")).arg(repo.join(".tools/kubernetes-models")).arg(monitor);
+    run(&mut node)
 }
 
 #[test]

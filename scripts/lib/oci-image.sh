@@ -6,6 +6,9 @@
 # with the same input (and versions of these tools) the bytes are the same. The caller has say, die, WORK (a directory
 # that goes when it ends) and SOURCE_DATE_EPOCH.
 
+# shellcheck source=scripts/lib/release.sh
+. "$REPO/scripts/lib/release.sh"
+
 # Where the image is to go.
 LAYOUT=
 TAG=
@@ -24,21 +27,6 @@ image_option() {
     esac
 }
 
-# matches TEXT PATTERN: the whole text, which is one line.
-matches() {
-    [ "$(printf '%s' "$1" | wc -l)" -eq 0 ] && printf '%s\n' "$1" | grep -qxE -e "$2"
-}
-
-# semver OPTION TEXT: as src/version.rs reads it.
-semver() {
-    number='(0|[1-9][0-9]{0,17})'
-    word='(0|[1-9][0-9]{0,17}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)'
-    build='[0-9A-Za-z-]+'
-    matches "$2" "v?$number\\.$number\\.$number(-$word(\\.$word)*)?(\\+$build(\\.$build)*)?" ||
-        die "$1 must be a semantic version such as 1.2.0 or 1.3.0-rc.1, not '$2'"
-    [ "${#2}" -le 128 ] || die "$1 is longer than 128 characters"
-}
-
 # check_tools TOOL...
 check_tools() {
     for tool in umoci oras jq tar sha256sum "$@"; do
@@ -55,11 +43,6 @@ check_created() {
         die "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH is no time"
 }
 
-# check_tag OPTION TAG
-check_tag() {
-    matches "$2" '[A-Za-z0-9_][A-Za-z0-9._-]{0,127}' || die "$1 '$2' is not a tag (letters, digits, '_', '.', '-')"
-}
-
 # check_url OPTION TEXT
 check_url() {
     matches "$2" 'https?://[!-~]{1,1024}' || die "$1 must be an http or https URL, not '$2'"
@@ -71,6 +54,8 @@ check_targets() {
     if [ -n "$LAYOUT" ]; then
         [ -n "$TAG" ] || die "--tag is missing: --layout needs a name for the image"
         check_tag --tag "$TAG"
+        # oras splits at the last colon.
+        matches "$LAYOUT" '[^:@]+' || die "--layout '$LAYOUT': a path with ':', '@' or a newline is no path to oras"
         check_layout "$LAYOUT"
     elif [ -n "$TAG" ]; then
         die "--tag is for --layout; --push has its tag in HOST/REPO:TAG"
@@ -80,26 +65,8 @@ check_targets() {
 
 # check_reference HOST/REPO:TAG
 check_reference() {
-    host='[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?'
-    part='[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*'
-    matches "$1" "($host)/$part(/$part)*:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}" ||
+    is_repository "$1" ':[A-Za-z0-9_][A-Za-z0-9._-]{0,127}' ||
         die "--push must be HOST/REPO:TAG (registry.example.com/os/image:1.2.0), not '$1'"
-}
-
-# check_layout DIR: a directory that is something else is not made into a layout. oras splits at the last colon.
-check_layout() {
-    matches "$1" '[^:@]+' || die "--layout '$1': a path with ':', '@' or a newline is no path to oras"
-    [ -e "$1" ] || return 0
-    [ -d "$1" ] || die "$1 is not a directory"
-    if [ -e "$1/oci-layout" ]; then
-        jq -e '.imageLayoutVersion == "1.0.0"' "$1/oci-layout" >/dev/null 2>&1 ||
-            die "$1/oci-layout does not say imageLayoutVersion 1.0.0"
-    elif [ -n "$(ls -A "$1")" ]; then
-        die "$1 is neither empty nor an OCI image layout"
-    fi
-    [ -e "$1/index.json" ] || return 0
-    jq -e '.schemaVersion == 2 and (.manifests | type == "array" and all(type == "object"))' \
-        "$1/index.json" >/dev/null 2>&1 || die "$1/index.json is not an image index"
 }
 
 # quietly COMMAND...: what it says is heard only when it fails.

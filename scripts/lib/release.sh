@@ -85,7 +85,7 @@ add_file() {
 }
 
 add_tag() {
-    matches "$1" '[A-Za-z0-9_][A-Za-z0-9._-]{0,127}' || die "--tag '$1' is not a tag (letters, digits, '_', '.', '-')"
+    check_tag --tag "$1"
     case "$TAGS " in *" $1 "*) die "--tag $1 is given twice" ;; esac
     TAGS="$TAGS $1"
 }
@@ -144,14 +144,45 @@ need_tools() {
     done
 }
 
+# check_layout DIR: a directory that is something else is not made into a layout.
+check_layout() {
+    [ -e "$1" ] || return 0
+    [ -d "$1" ] || die "$1 is not a directory"
+    if [ -e "$1/oci-layout" ]; then
+        jq -e '.imageLayoutVersion == "1.0.0"' "$1/oci-layout" >/dev/null 2>&1 ||
+            die "$1/oci-layout does not say imageLayoutVersion 1.0.0"
+    elif [ -n "$(ls -A "$1")" ]; then
+        die "$1 is neither empty nor an OCI image layout"
+    fi
+    [ -e "$1/index.json" ] || return 0
+    jq -e '.schemaVersion == 2 and (.manifests | type == "array" and all(type == "object"))' \
+        "$1/index.json" >/dev/null 2>&1 || die "$1/index.json is not an image index"
+}
+
+check_channel() {
+    matches "$CHANNEL" '[A-Za-z0-9._-]{1,64}' ||
+        die "--channel may hold letters, digits, '.', '_' and '-' only, not '$CHANNEL'"
+}
+
+# check_tag OPTION TAG
+check_tag() {
+    matches "$2" '[A-Za-z0-9_][A-Za-z0-9._-]{0,127}' || die "$1 '$2' is not a tag (letters, digits, '_', '.', '-')"
+}
+
+# is_repository TEXT [PATTERN]: HOST/REPO, and what has to stand behind it.
+is_repository() {
+    host='[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?'
+    part='[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*'
+    matches "$1" "($host)/$part(/$part)*${2-}"
+}
+
 check_release() {
     need_tools jq flock iconv gzip sha256sum
     [ -n "$VERSION" ] || die "--version is missing"
     [ -n "$ARCHES" ] || die "--arch is missing"
     semver --version "$VERSION"
     [ -z "$MIN_COMPATIBLE" ] || semver --min-compatible "$MIN_COMPATIBLE"
-    matches "$CHANNEL" '[A-Za-z0-9._-]{1,64}' ||
-        die "--channel may hold letters, digits, '.', '_' and '-' only, not '$CHANNEL'"
+    check_channel
     moment --release-date "$RELEASE_DATE"
     moment --expires "$EXPIRES"
     check_notes

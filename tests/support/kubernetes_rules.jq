@@ -99,7 +99,7 @@ def within($dir): . == $dir or startswith($dir + "/");
     ($all | named("CronJob") | .spec | (
         (select(.schedule != "17 */6 * * *") | fault("not every six hours")),
         (select(.concurrencyPolicy != "Forbid") | fault("two may run at once")),
-        (select(.jobTemplate.spec.template.spec.containers[0].args[0:3] != ["apply", "--splay", "1800"])
+        (select(.jobTemplate.spec.template.spec.containers[0].args[0:4] != ["apply", "--ok-if-nothing", "--splay", "1800"])
             | fault("no jitter")),
         (select(.jobTemplate.spec.activeDeadlineSeconds | . == null or . <= 1800 or . >= 21600)
             | fault("its deadline")),

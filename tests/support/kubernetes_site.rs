@@ -21,8 +21,8 @@ pub const USER: &str = "edge";
 pub const PASSWORD: &str = "correct-horse-battery";
 /// What a test changes in the manifests: nobody waits for the jitter.
 pub const AT_ONCE: &str = "patches:\n- target: {kind: CronJob}\n  patch: |-\n    - op: test\n      \
-    path: /spec/jobTemplate/spec/template/spec/containers/0/args/1\n      value: --splay\n    - op: replace\n      \
-    path: /spec/jobTemplate/spec/template/spec/containers/0/args/2\n      value: \"0\"\n";
+    path: /spec/jobTemplate/spec/template/spec/containers/0/args/2\n      value: --splay\n    - op: replace\n      \
+    path: /spec/jobTemplate/spec/template/spec/containers/0/args/3\n      value: \"0\"\n";
 
 /// User and password as Basic authentication sends them.
 pub fn login() -> String {

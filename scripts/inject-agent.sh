@@ -53,24 +53,8 @@ check_agent() {
     fi
 }
 
-# not_writable FILE: by others than its owner, who could let their own key in, or run what they like.
-not_writable() {
-    [ -z "$(find -L "$1" -prune -perm /022)" ] || die "$1: its group or everybody may write to it (chmod go-w)"
-}
-
-check_keys() {
-    [ -d "$KEYS" ] || die "--keys $KEYS is no directory"
-    not_writable "$KEYS"
-    found=no
-    for key in "$KEYS"/*.pub; do
-        [ -e "$key" ] || continue
-        found=yes
-        not_writable "$key"
-        if grep -q 'PRIVATE KEY' "$key"; then die "$key is a PRIVATE key: it must not leave your machine"; fi
-        grep -q 'BEGIN PUBLIC KEY' "$key" || die "$key is no public key in PEM"
-    done
-    [ "$found" = yes ] || die "there is no *.pub in $KEYS"
-}
+# shellcheck source=scripts/lib/site.sh
+. "$REPO/scripts/lib/site.sh"
 
 # In an appended segment, a directory replaces a symbolic link of that name, with all that lies behind it.
 check_links() {
@@ -97,7 +81,7 @@ check() {
     check_links
     check_agent
     if [ -n "$CONF" ]; then not_writable "$CONF"; fi
-    if [ -n "$KEYS" ]; then check_keys; fi
+    if [ -n "$KEYS" ]; then check_keys "$KEYS"; fi
     while IFS= read -r file; do
         if [ ! -f "$file" ] || [ ! -x "$file" ]; then die "--health-check $file is no executable file"; fi
         not_writable "$file"

@@ -165,8 +165,7 @@ check_image() {
 
 # in_use: says what uses the device, in any mount namespace that can be seen.
 in_use() {
-    numbers=$(cat "/sys/block/$NAME/dev" "/sys/block/$NAME/$NAME"*/dev 2>/dev/null)
-    for number in $numbers; do
+    for number in $(cat "/sys/block/$NAME/dev" "/sys/block/$NAME/$NAME"*/dev 2>/dev/null); do
         grep -sh "^[0-9]* [0-9]* $number " /proc/[0-9]*/mountinfo | awk '{ print "mounted at " $5 }'
     done | sort -u | head -n 1
     for part in "$DEVICE" "$DEVICE"*[0-9]; do
@@ -306,7 +305,8 @@ write_image() {
     done
 }
 
-# attach_data: sets LOOP to the data partition, which has no name yet. It goes when this script does, however it ends.
+# attach_data: sets LOOP to the data partition, which has no name yet. Let go of at once, it goes when this script ends,
+# however it ends.
 attach_data() {
     LOOP=$(losetup --find --show --offset $((DATA_START * MIB)) --sizelimit $((DATA_MIB * MIB)) "$DEVICE") ||
         die "no loop device for the data partition"

@@ -19,6 +19,7 @@ pub mod machine;
 pub mod net;
 pub mod node;
 pub mod prometheus;
+pub mod provision;
 pub mod publish;
 pub mod pull;
 pub mod raw;

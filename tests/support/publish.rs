@@ -76,16 +76,21 @@ impl Desk {
         machine
     }
 
-    /// A program that stands before a real one in PATH. Input: `text`: shell, after which `real` is the program.
+    /// See [`wrap()`].
     pub fn wrap(&self, program: &str, text: &str) -> PathBuf {
-        let dir = self.path(&format!("wrapped-{program}"));
-        fs::create_dir_all(&dir).unwrap();
-        let real = super::find(program).expect("it is there");
-        let file = dir.join(program);
-        fs::write(&file, format!("#!/bin/sh\nreal={}\n{text}\nexec \"$real\" \"$@\"\n", real.display())).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-        dir
+        wrap(self.dir.path(), program, text)
     }
+}
+
+/// A program that stands before a real one in PATH. Input: `text`: shell, in which `real` is the program.
+pub fn wrap(dir: &Path, program: &str, text: &str) -> PathBuf {
+    let dir = dir.join(format!("wrapped-{program}"));
+    fs::create_dir_all(&dir).unwrap();
+    let real = super::find(program).expect("it is there");
+    let file = dir.join(program);
+    fs::write(&file, format!("#!/bin/sh\nreal={}\n{text}\nexec \"$real\" \"$@\"\n", real.display())).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    dir
 }
 
 /// Puts a directory before all others in PATH.

@@ -72,7 +72,7 @@ fn provisioned_and_updated(firmware: Firmware) {
         .expect(0, &["2.0.0 is staged in slot B", "site-site.pub"]);
     vm.agent("activate").expect(0, &["slot B is active"]);
     vm.send("sync; reboot -f");
-    vm.expect_hello("auto", "2.0.0", 'B');
+    vm.expect_hello("manual", "2.0.0", 'B');
     vm.wait_said("is not taken: it must be a file of root's");
     assert_site_in_force(&mut vm, &site);
     vm.agent("healthcheck").expect(0, &[]);

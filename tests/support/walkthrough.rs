@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Longest that one block may take, builds and boots included.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(600);
 /// What the console shows when it waits for a command.
 const PROMPT: &str = "~ # ";
 const END: &str = "@end-of-block";

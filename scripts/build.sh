@@ -34,6 +34,7 @@ its clock can say. The same sources, time and compilers give the same bytes: scr
   --if-stale     leave a binary alone that is of these sources, this build time and these compilers
   --symbols      keep the symbols, to see what is in the binary (scripts/size.sh); not for release
   --check-rust   only say which Rust would be used; fails if none fits
+  --check-vendor only say whether crates would come from vendor/; fails if not
   -h, --help     this text
 USAGE
 }
@@ -211,6 +212,7 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --check-rust) check_only=yes ;;
+            --check-vendor) check_only=vendor ;;
             --if-stale) IF_STALE=yes ;;
             --symbols) SYMBOLS=yes; TARGET_DIR=$TARGET_DIR-symbols; export CARGO_PROFILE_RELEASE_STRIP=false ;;
             --arch) [ $# -ge 2 ] || die "--arch needs a value"; triple "$2" >/dev/null; ARCHES="$ARCHES $2"; shift ;;
@@ -222,6 +224,11 @@ main() {
     find_rust || exit 1
     if [ "$check_only" = yes ]; then
         echo "$RUSTC_BIN $(rust_version "$RUSTC_BIN"), standard library: $STD"
+        exit 0
+    fi
+    if [ "$check_only" = vendor ]; then
+        vendor_fits || die "vendor/ does not hold the crates of Cargo.lock and of the standard library: scripts/vendor.sh"
+        say "crates come from vendor/"
         exit 0
     fi
     find_zig

@@ -75,14 +75,11 @@ check_compilers() {
 # build ARCH: as somebody else would, who has the compilers and nothing else of this machine.
 build() {
     [ ! -x "$REPO/.tools/zig/bin/cargo-zigbuild" ] || PATH=$REPO/.tools/zig/bin:$PATH
-    mask=077
-    [ "$(umask)" != 0077 ] || mask=022
     zone=Pacific/Chatham
     [ "${TZ:-}" != "$zone" ] || zone=America/St_Johns
     set -- "$WORK/here/kubesolo-update-$VERSION/scripts/build.sh" --arch "$1" --output "$WORK/built"
     if [ "$(id -u)" -eq 0 ]; then set -- unshare -n "$@"; fi
     (
-        umask "$mask"
         cd /
         env -i PATH="$PATH" HOME="$WORK/home" CARGO_HOME="$WORK/home/cargo" RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}" \
             TMPDIR="$WORK/tmp" TZ="$zone" LANG=tr_TR.UTF-8 LC_ALL=C.UTF-8 CARGO_NET_OFFLINE=true "$@"
@@ -91,8 +88,10 @@ build() {
 }
 
 rebuild() {
+    before=$(umask)
+    if [ "$before" = 0077 ]; then umask 022; else umask 077; fi
     mkdir "$WORK/here" "$WORK/home" "$WORK/tmp" "$WORK/built"
-    tar -C "$WORK/here" -xzf "$RELEASE/kubesolo-update-$VERSION-source.tar.gz"
+    tar -C "$WORK/here" --no-same-permissions --no-same-owner -xzf "$RELEASE/kubesolo-update-$VERSION-source.tar.gz"
     tree=$WORK/here/kubesolo-update-$VERSION
     [ -f "$tree/SOURCE_DATE_EPOCH" ] || die "the source archive has no SOURCE_DATE_EPOCH: the build time is not known"
     check_compilers "$tree"
@@ -102,6 +101,7 @@ rebuild() {
         build "$arch"
         say "$arch: built in $(($(date +%s) - began)) s"
     done
+    umask "$before"
     REBUILT=$WORK/built
     if [ -n "$KEEP" ]; then
         mkdir -p "$KEEP"

@@ -180,7 +180,7 @@ inputs() {
 }
 
 # stamp FILE: what $OUTPUT/.built-ARCH says of this binary of these inputs.
-stamp() { printf '%s\n%s\n' "$INPUTS" "$(sha256sum <"$1")"; }
+stamp() { printf '%s\n%s\n%s\n' "$INPUTS" "$(sha256sum <"$1")" "$SOURCE_DATE_EPOCH"; }
 
 is_fresh() {
     [ -f "$OUTPUT/kubesolo-update-$1" ] &&

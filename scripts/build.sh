@@ -11,6 +11,8 @@ RUST_MIN_SOURCE=1.92
 
 OUTPUT=$REPO/dist
 SYMBOLS=
+IF_STALE=no
+INPUTS=
 ARCHES=
 RUSTC_BIN=
 CARGO_BIN=
@@ -18,18 +20,21 @@ STD=
 
 usage() {
     cat <<USAGE
-Usage: scripts/build.sh [--arch amd64|arm64]... [--output DIR] [--symbols]
+Usage: scripts/build.sh [--arch amd64|arm64]... [--output DIR] [--if-stale] [--symbols]
 
 Builds kubesolo-update, static, for each --arch (default: both), into DIR (default: dist/).
 
 Needs zig (as C compiler and linker) and one of
   - Rust $RUST_MIN_SOURCE or later with the source of its standard library: the small build
   - Rust $RUST_MIN or later with both musl targets: larger
-scripts/install-deps.sh build brings them. SOURCE_DATE_EPOCH, or else the time of the last
-commit, becomes the build time that the agent takes as the least its clock can say.
+scripts/install-deps.sh build brings them. SOURCE_DATE_EPOCH (a variable, or a file of the sources of a
+release), or else the time of the last commit, becomes the build time that the agent takes as the least
+its clock can say. The same sources, time and compilers give the same bytes: scripts/reproduce.sh.
 
+  --if-stale     leave a binary alone that is of these sources, this build time and these compilers
   --symbols      keep the symbols, to see what is in the binary (scripts/size.sh); not for release
   --check-rust   only say which Rust would be used; fails if none fits
+  --check-vendor only say whether crates would come from vendor/; fails if not
   -h, --help     this text
 USAGE
 }
@@ -97,13 +102,18 @@ find_zig() {
     command -v cargo-zigbuild >/dev/null || die "no cargo-zigbuild: scripts/install-deps.sh build brings it"
 }
 
-# vendor/ counts only while it holds the crates of the present Cargo.lock.
+# vendor/ counts only while it holds the crates of the present Cargo.lock, and those of the standard library.
 vendor_fits() {
-    [ "$(sha256sum <"$REPO/Cargo.lock")" = "$(cat "$REPO/vendor/.complete/cargo-lock.sha256" 2>/dev/null)" ]
+    [ "$(sha256sum <"$REPO/Cargo.lock")" = "$(cat "$REPO/vendor/.complete/cargo-lock.sha256" 2>/dev/null)" ] || return 1
+    [ "$STD" = source ] || return 0
+    std=$("$RUSTC_BIN" --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock
+    [ "$(sha256sum <"$std")" = "$(cat "$REPO/vendor/.complete/std-lock.sha256" 2>/dev/null)" ]
 }
 
 build_epoch() {
     if [ -n "${SOURCE_DATE_EPOCH:-}" ]; then echo "$SOURCE_DATE_EPOCH"; return; fi
+    # In the sources of a release (scripts/release.sh), where there is no git.
+    if [ -f "$REPO/SOURCE_DATE_EPOCH" ]; then cat "$REPO/SOURCE_DATE_EPOCH"; return; fi
     if git -C "$REPO" log -1 --format=%ct 2>/dev/null; then return; fi
     say "no git history and no SOURCE_DATE_EPOCH: the build time is now, so the bytes will differ from others'"
     date +%s
@@ -157,9 +167,33 @@ check_binary() {
     done
 }
 
+# inputs: one hash of all that the bytes come from.
+inputs() {
+    {
+        "$RUSTC_BIN" -vV
+        zig=$(command -v cargo-zigbuild)
+        cat "${zig%/bin/*}/versions" 2>/dev/null || cargo-zigbuild --version
+        echo "$STD $SOURCE_DATE_EPOCH ${SYMBOLS:-stripped}"
+        find src Cargo.toml Cargo.lock scripts/build.sh scripts/musl.toml scripts/link.ld -type f |
+            LC_ALL=C sort | xargs sha256sum
+    } | sha256sum
+}
+
+# stamp FILE: what $OUTPUT/.built-ARCH says of this binary of these inputs.
+stamp() { printf '%s\n%s\n%s\n' "$INPUTS" "$(sha256sum <"$1")" "$SOURCE_DATE_EPOCH"; }
+
+is_fresh() {
+    [ -f "$OUTPUT/kubesolo-update-$1" ] &&
+        [ "$(stamp "$OUTPUT/kubesolo-update-$1")" = "$(cat "$OUTPUT/.built-$1" 2>/dev/null)" ]
+}
+
 build_one() {
     arch=$1
     target=$(triple "$arch")
+    if [ "$IF_STALE" = yes ] && is_fresh "$arch"; then
+        say "$arch: $OUTPUT/kubesolo-update-$arch is of these sources"
+        return
+    fi
     say "$arch: $(rust_version "$RUSTC_BIN") ($RUSTC_BIN, standard library: $STD), $target"
     run_cargo "$target" || die "cargo failed for $arch"
     built=$TARGET_DIR/$target/release/kubesolo-update
@@ -167,6 +201,7 @@ build_one() {
     # Renamed into place: a test that runs the old one meanwhile is not disturbed.
     cp "$built" "$OUTPUT/.kubesolo-update-$arch.$$"
     mv "$OUTPUT/.kubesolo-update-$arch.$$" "$OUTPUT/kubesolo-update-$arch"
+    stamp "$built" >"$OUTPUT/.built-$arch"
     say "$arch: $OUTPUT/kubesolo-update-$arch, static, $(wc -c <"$built") bytes," \
         "sha256 $(sha256sum <"$built" | cut -d' ' -f1)"
 }
@@ -177,6 +212,8 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --check-rust) check_only=yes ;;
+            --check-vendor) check_only=vendor ;;
+            --if-stale) IF_STALE=yes ;;
             --symbols) SYMBOLS=yes; TARGET_DIR=$TARGET_DIR-symbols; export CARGO_PROFILE_RELEASE_STRIP=false ;;
             --arch) [ $# -ge 2 ] || die "--arch needs a value"; triple "$2" >/dev/null; ARCHES="$ARCHES $2"; shift ;;
             --output) [ $# -ge 2 ] || die "--output needs a value"; OUTPUT=$2; shift ;;
@@ -189,6 +226,11 @@ main() {
         echo "$RUSTC_BIN $(rust_version "$RUSTC_BIN"), standard library: $STD"
         exit 0
     fi
+    if [ "$check_only" = vendor ]; then
+        vendor_fits || die "vendor/ does not hold the crates of Cargo.lock and of the standard library: scripts/vendor.sh"
+        say "crates come from vendor/"
+        exit 0
+    fi
     find_zig
     mkdir -p "$OUTPUT"
     OUTPUT=$(CDPATH='' cd -- "$OUTPUT" && pwd)
@@ -199,6 +241,7 @@ main() {
     trap 'rm -f "$OUTPUT"/.kubesolo-update-*.$$' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
+    INPUTS=$(inputs)
     for arch in ${ARCHES:-amd64 arm64}; do build_one "$arch"; done
 }
 

@@ -69,6 +69,7 @@ for p in json.load(sys.stdin)["packages"]:
 
 fill() {
     set -- --locked --versioned-dirs --no-delete
+    lock=
     # A release build compiles std as well (scripts/build.sh): its crates have to be there too.
     cargo=cargo
     for rustc in /usr/bin/rustc rustc; do
@@ -76,6 +77,7 @@ fill() {
         std=$("$rustc" --print sysroot)/lib/rustlib/src/rust/library/Cargo.toml
         if [ -e "$std" ]; then
             set -- "$@" --sync "$std"
+            lock=${std%.toml}.lock
             cargo=${rustc%rustc}cargo
             break
         fi
@@ -86,6 +88,8 @@ fill() {
     RUSTC_BOOTSTRAP=1 "$cargo" vendor "$@" "$REPO/vendor" >/dev/null
     # A directory, since those are what .gitignore leaves out below vendor/.
     mkdir "$REPO/vendor/.complete"
+    # Last: what is half filled does not count.
+    if [ -n "$lock" ]; then sha256sum <"$lock" >"$REPO/vendor/.complete/std-lock.sha256"; fi
     sha256sum <"$REPO/Cargo.lock" >"$REPO/vendor/.complete/cargo-lock.sha256"
 }
 

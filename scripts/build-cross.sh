@@ -1,0 +1,53 @@
+#!/bin/sh
+# The release binary for the architecture that the environment names: scripts/build.sh for pipelines that build a matrix.
+set -eu
+
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+
+usage() {
+    cat <<USAGE
+Usage: TARGET_ARCH=amd64|arm64 scripts/build-cross.sh [--output DIR] [--if-stale] [--dry-run]
+
+Builds kubesolo-update, static, for TARGET_ARCH, on a machine of either architecture: DIR/kubesolo-update-TARGET_ARCH
+(default: dist/). scripts/build.sh, which does it, says what it needs.
+
+  --output DIR   where the binary goes
+  --if-stale     only where the binary is not of these sources
+  --dry-run      say what would be run
+  -h, --help     this text
+USAGE
+}
+
+say() { printf 'build-cross: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+main() {
+    LC_ALL=C
+    export LC_ALL
+    output=
+    if_stale=
+    dry_run=no
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --if-stale) if_stale=--if-stale ;;
+            --dry-run) dry_run=yes ;;
+            --output) [ $# -ge 2 ] || die "--output needs a value"; output=$2; shift ;;
+            *) usage >&2; die "unknown option: $1" ;;
+        esac
+        shift
+    done
+    case ${TARGET_ARCH:-} in
+        amd64 | arm64) ;;
+        '') die "TARGET_ARCH is not set: TARGET_ARCH=amd64 or TARGET_ARCH=arm64" ;;
+        *) die "TARGET_ARCH is '$TARGET_ARCH': amd64 or arm64" ;;
+    esac
+    set -- --arch "$TARGET_ARCH" ${output:+--output "$output"} ${if_stale:+"$if_stale"}
+    if [ "$dry_run" = yes ]; then
+        say "dry run: scripts/build.sh $*"
+        exit 0
+    fi
+    exec "$REPO/scripts/build.sh" "$@"
+}
+
+main "$@"

@@ -1,0 +1,176 @@
+#!/bin/sh
+# Builds the binaries of a release from its source archive, elsewhere and in other surroundings, and compares.
+#
+# Must never: use anything of the repository it lies in but the compilers, or the network.
+set -eu
+
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+
+RELEASE=$REPO/dist/release
+ARCHES=
+KEEP=
+REBUILT=
+WORK=
+VERSION=
+DIFFERENT=0
+
+usage() {
+    cat <<USAGE
+Usage: scripts/reproduce.sh [--release DIR] [--arch amd64|arm64]... [--keep DIR | --rebuilt DIR]
+
+Unpacks the source archive of the release in DIR (default: dist/release; scripts/release.sh makes it) into a directory
+of its own, builds both binaries from it, without network and with another umask, time zone, language, home and
+cache, and holds them against the release's, byte for byte. Exit code 0: they are the same. 1: they are not, or it
+could not be found out; says which and why.
+
+Needs neither git nor the repository: it is in the source archive as well. The compilers must be those that
+the release names (its .cdx.json): scripts/install-deps.sh build brings zig; another Rust gives other bytes.
+As root, it builds in a network namespace that has no network; otherwise cargo is told not to use any.
+
+  --arch amd64|arm64   only this one (default: both)
+  --keep DIR           keep the rebuilt binaries in DIR
+  --rebuilt DIR        build nothing: compare the binaries in DIR, which another run kept, on this machine or another
+  -h, --help           this text
+USAGE
+}
+
+say() { printf 'reproduce: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
+
+check() {
+    for tool in tar gzip sha256sum cmp; do
+        command -v "$tool" >/dev/null || die "$tool is missing"
+    done
+    [ -z "$KEEP" ] || [ -z "$REBUILT" ] || die "--keep and --rebuilt exclude each other: with --rebuilt nothing is built"
+    [ -z "$REBUILT" ] || [ -d "$REBUILT" ] || die "--rebuilt $REBUILT is not a directory"
+    [ -d "$RELEASE" ] || die "$RELEASE is not a directory: scripts/release.sh makes a release, --release names one"
+    RELEASE=$(CDPATH='' cd -- "$RELEASE" && pwd)
+    [ -f "$RELEASE/SHA256SUMS" ] || die "$RELEASE has no SHA256SUMS: it is not a release"
+    set -- "$RELEASE"/kubesolo-update-*-source.tar.gz
+    if [ $# -ne 1 ] || [ ! -f "$1" ]; then die "$RELEASE does not have one kubesolo-update-VERSION-source.tar.gz"; fi
+    VERSION=${1##*/kubesolo-update-}
+    VERSION=${VERSION%-source.tar.gz}
+    # First: what was damaged on its way is not to be blamed on a compiler.
+    (cd "$RELEASE" && sha256sum -c --quiet --strict SHA256SUMS) >&2 ||
+        die "$RELEASE is not what its SHA256SUMS says: damaged, or changed"
+    for arch in $ARCHES; do
+        grep -qF "  kubesolo-update-$VERSION-linux-$arch" "$RELEASE/SHA256SUMS" ||
+            die "$RELEASE/SHA256SUMS does not list kubesolo-update-$VERSION-linux-$arch"
+    done
+}
+
+# check_compilers: those of the release, if it says so and jq is here. Others are no error, but the likely reason for one.
+check_compilers() {
+    sbom=$RELEASE/kubesolo-update-$VERSION.cdx.json
+    if [ ! -f "$sbom" ] || ! command -v jq >/dev/null; then return; fi
+    here=$("$1/scripts/build.sh" --check-rust | awk '{ print $2 }' | tr -d ,)
+    there=$(jq -r '.metadata.tools.components[] | select(.name == "rustc").version' "$sbom")
+    [ "$here" = "$there" ] || say "warning: the release was built with Rust $there, and here is $here: bytes will differ"
+    there=$(jq -r '[.metadata.tools.components[] | select(.name == "zig" or .name == "cargo-zigbuild").version] | join(" ")' "$sbom")
+    here=$(cat "$REPO/.tools/zig/versions" 2>/dev/null || echo unknown)
+    [ "$here" = "$there" ] || say "warning: the release was built with zig and cargo-zigbuild $there, and here is $here"
+}
+
+# build ARCH: as somebody else would, who has the compilers and nothing else of this machine.
+build() {
+    [ ! -x "$REPO/.tools/zig/bin/cargo-zigbuild" ] || PATH=$REPO/.tools/zig/bin:$PATH
+    zone=Pacific/Chatham
+    [ "${TZ:-}" != "$zone" ] || zone=America/St_Johns
+    set -- "$WORK/here/kubesolo-update-$VERSION/scripts/build.sh" --arch "$1" --output "$WORK/built"
+    if [ "$(id -u)" -eq 0 ]; then set -- unshare -n "$@"; fi
+    (
+        cd /
+        env -i PATH="$PATH" HOME="$WORK/home" CARGO_HOME="$WORK/home/cargo" RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}" \
+            TMPDIR="$WORK/tmp" TZ="$zone" LANG=tr_TR.UTF-8 LC_ALL=C.UTF-8 CARGO_NET_OFFLINE=true "$@"
+    ) >"$WORK/log" 2>&1 || { tail -n 20 "$WORK/log" >&2; die "the sources of the release do not build"; }
+    grep -q 'crates come from vendor/' "$WORK/log" || die "the build did not take its crates from vendor/"
+}
+
+rebuild() {
+    before=$(umask)
+    if [ "$before" = 0077 ]; then umask 022; else umask 077; fi
+    mkdir "$WORK/here" "$WORK/home" "$WORK/tmp" "$WORK/built"
+    tar -C "$WORK/here" --no-same-permissions --no-same-owner -xzf "$RELEASE/kubesolo-update-$VERSION-source.tar.gz"
+    tree=$WORK/here/kubesolo-update-$VERSION
+    [ -f "$tree/SOURCE_DATE_EPOCH" ] || die "the source archive has no SOURCE_DATE_EPOCH: the build time is not known"
+    check_compilers "$tree"
+    for arch in $ARCHES; do
+        say "$arch: building from $(basename -- "$RELEASE")/kubesolo-update-$VERSION-source.tar.gz"
+        began=$(date +%s)
+        build "$arch"
+        say "$arch: built in $(($(date +%s) - began)) s"
+    done
+    umask "$before"
+    REBUILT=$WORK/built
+    if [ -n "$KEEP" ]; then
+        mkdir -p "$KEEP"
+        for arch in $ARCHES; do cp -- "$REBUILT/kubesolo-update-$arch" "$KEEP/kubesolo-update-$arch"; done
+    fi
+}
+
+# section FILE OFFSET: the part of an ELF file that the byte at OFFSET, counted from 0, lies in.
+section() {
+    command -v readelf >/dev/null || return 0
+    readelf -SW "$1" 2>/dev/null | sed -n 's/^ *\[ *[0-9]*\] *//p' | while read -r name kind _ start size _; do
+        case $start$size in *[!0-9a-f]*) continue ;; esac
+        if [ "$kind" != NOBITS ] && [ "$2" -ge $((0x$start)) ] && [ "$2" -lt $((0x$start + 0x$size)) ]; then
+            printf ', in section %s' "$name"
+        fi
+    done
+}
+
+# compare ARCH
+compare() {
+    theirs=$RELEASE/kubesolo-update-$VERSION-linux-$1 ours=$REBUILT/kubesolo-update-$1
+    [ -f "$ours" ] || die "$REBUILT has no kubesolo-update-$1"
+    if cmp -s -- "$theirs" "$ours"; then
+        say "$1: the same, sha256 $(sha256sum <"$ours" | cut -d' ' -f1)"
+        return
+    fi
+    DIFFERENT=$((DIFFERENT + 1))
+    say "$1: DIFFERENT"
+    say "  release $(wc -c <"$theirs") bytes, sha256 $(sha256sum <"$theirs" | cut -d' ' -f1)"
+    say "  rebuilt $(wc -c <"$ours") bytes, sha256 $(sha256sum <"$ours" | cut -d' ' -f1)"
+    cmp -l -- "$theirs" "$ours" >"$WORK/bytes" 2>/dev/null || true
+    if [ -s "$WORK/bytes" ]; then
+        first=$(($(awk 'NR == 1 { print $1 }' "$WORK/bytes") - 1))
+        say "  $(wc -l <"$WORK/bytes") bytes differ in what both have, the first at offset $first$(section "$theirs" "$first")"
+    fi
+}
+
+main() {
+    LC_ALL=C
+    export LC_ALL
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --release | --arch | --keep | --rebuilt) [ -n "${2:-}" ] || die "$1 needs a value" ;;
+            *) usage >&2; die "unknown option: $1" ;;
+        esac
+        case $1 in
+            --release) RELEASE=$2 ;;
+            --keep) KEEP=$2 ;;
+            --rebuilt) REBUILT=$2 ;;
+            --arch)
+                case $2 in amd64 | arm64) ;; *) die "--arch must be amd64 or arm64, not '$2'" ;; esac
+                case "$ARCHES " in *" $2 "*) die "--arch $2 is given twice" ;; esac
+                ARCHES="$ARCHES $2"
+                ;;
+        esac
+        shift 2
+    done
+    [ -n "$ARCHES" ] || ARCHES=' amd64 arm64'
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    WORK=$(mktemp -d)
+    check
+    [ -n "$REBUILT" ] || rebuild
+    for arch in $ARCHES; do compare "$arch"; done
+    [ "$DIFFERENT" -eq 0 ] || die "the sources of release $VERSION do not give its binaries: other compilers, or it was not" \
+        "made of these sources"
+    say "ok: the sources of release $VERSION give its binaries"
+}
+
+main "$@"

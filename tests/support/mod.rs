@@ -4,12 +4,16 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub mod container;
+pub mod container_bench;
 pub mod disk;
 pub mod ferro;
 pub mod hostile;
 pub mod hostile_bench;
 pub mod hostile_table;
 pub mod kit;
+pub mod kubernetes;
+pub mod kubernetes_site;
 pub mod listener;
 pub mod machine;
 pub mod net;

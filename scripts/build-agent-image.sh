@@ -1,0 +1,164 @@
+#!/bin/sh
+# The agent as a small container image, for both architectures: what deploy/kubernetes/ runs.
+set -eu
+
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+SYSTEM_CA=/etc/ssl/certs/ca-certificates.crt
+
+AGENT_DIR=
+VERSION=
+CA_FILE=$SYSTEM_CA
+SOURCE=
+ARCHES=
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
+WORK=
+CREATED=
+DIGEST=
+
+usage() {
+    cat <<USAGE
+Usage: scripts/build-agent-image.sh --agent-dir DIR [--layout DIR --tag TAG] [--push HOST/REPO:TAG] [OPTION]...
+
+Makes a container image of nothing but the agent (/usr/bin/kubesolo-update, the entry point) and CA certificates,
+for amd64 and arm64, below one index. Prints the digest of the index: pin it where the image is used.
+
+  --agent-dir DIR        has kubesolo-update-amd64 and kubesolo-update-arm64 (make build: dist)
+  --arch amd64|arm64     only this architecture
+  --layout DIR           put it into this OCI image layout, which is made where it is missing, as --tag
+  --tag TAG              its name there
+  --push HOST/REPO:TAG   push it to this registry (credentials: Docker's config.json); the tag is moved last
+  --plain-http           the registry speaks no TLS
+  --version V            version of the agent (default: that of Cargo.toml)
+  --ca-file FILE         CA certificates that servers are held to, PEM (default: $SYSTEM_CA
+                         of this machine)
+  --no-ca                none: each machine's ca_file, or plain HTTP
+  --source URL           where the agent's sources are: label org.opencontainers.image.source
+  --dry-run              make it, say its digest, keep and push nothing
+  -h, --help             this text
+
+With the same input (agents, CA certificates) and SOURCE_DATE_EPOCH (default: 0) the image is the same, byte for byte.
+USAGE
+}
+
+say() { printf 'build-agent-image: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
+
+# shellcheck source=/dev/null # it is linted by itself
+. "$REPO/scripts/lib/oci-image.sh"
+
+# check_agent ARCH: a program of that architecture that needs no libraries, which the image has none of.
+check_agent() {
+    agent=$AGENT_DIR/kubesolo-update-$1
+    if [ ! -f "$agent" ] || [ ! -s "$agent" ]; then
+        die "$agent is no file, or empty: make build makes it; --arch takes one architecture alone"
+    fi
+    machine=$(readelf -h "$agent" 2>/dev/null | sed -n 's/^ *Machine: *//p')
+    case $1:$machine in
+        amd64:*X86-64* | arm64:*AArch64*) ;;
+        *:) die "$agent is no program" ;;
+        *) die "$agent is not for $1, but for $machine" ;;
+    esac
+    if readelf -lW "$agent" | grep -q ' INTERP '; then
+        die "$agent is dynamically linked, and the image has no libraries (scripts/build.sh makes a static one)"
+    fi
+}
+
+check_ca() {
+    [ -f "$CA_FILE" ] || die "$CA_FILE is not a file: --ca-file names CA certificates, --no-ca goes without"
+    if grep -q 'PRIVATE KEY' "$CA_FILE"; then die "$CA_FILE holds a PRIVATE KEY: it must not leave your machine"; fi
+    grep -q 'BEGIN CERTIFICATE' "$CA_FILE" || die "$CA_FILE holds no certificate in PEM"
+}
+
+check() {
+    check_tools readelf
+    [ -n "$AGENT_DIR" ] || die "--agent-dir is missing"
+    [ -d "$AGENT_DIR" ] || die "$AGENT_DIR is not a directory"
+    [ -n "$ARCHES" ] || ARCHES=' amd64 arm64'
+    [ -n "$VERSION" ] || VERSION=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' "$REPO/Cargo.toml")
+    semver --version "$VERSION"
+    if [ -n "$SOURCE" ]; then check_url --source "$SOURCE"; fi
+    check_created
+    for arch in $ARCHES; do check_agent "$arch"; done
+    if [ -n "$CA_FILE" ]; then check_ca; fi
+    check_targets
+}
+
+# put MODE FILE PATH
+put() {
+    mkdir -p "$(dirname -- "$tree/$3")"
+    cp -- "$2" "$tree/$3"
+    chmod "$1" "$tree/$3"
+}
+
+# make ARCH: certificates, which change seldom and are the same everywhere, then the agent.
+make() {
+    tree=$WORK/tree-$1
+    image_new "$1"
+    if [ -n "$CA_FILE" ]; then
+        # The first place where the agent looks (src/system.rs).
+        put 644 "$CA_FILE" etc/ssl/certs/ca-certificates.crt
+        image_layer "$1" "$tree" etc
+    fi
+    put 755 "$AGENT_DIR/kubesolo-update-$1" usr/bin/kubesolo-update
+    image_layer "$1" "$tree" usr
+    # Root: it opens block devices and mounts what is on them.
+    image_config "$1" \
+        "org.opencontainers.image.title=kubesolo-update" \
+        "org.opencontainers.image.description=Update agent of KubeSolo OS" \
+        "org.opencontainers.image.licenses=MIT" \
+        "org.opencontainers.image.version=$VERSION" \
+        "org.opencontainers.image.created=$CREATED" \
+        ${SOURCE:+"org.opencontainers.image.source=$SOURCE"} \
+        -- --config.user 0:0 --config.workingdir / --config.env PATH=/usr/bin \
+        --config.entrypoint /usr/bin/kubesolo-update --config.cmd --help
+}
+
+add_arch() {
+    case $1 in amd64 | arm64) ;; *) die "--arch must be amd64 or arm64, not '$1'" ;; esac
+    case "$ARCHES " in *" $1 "*) die "--arch $1 is given twice" ;; esac
+    ARCHES="$ARCHES $1"
+}
+
+main() {
+    LC_ALL=C
+    export LC_ALL
+    umask 022
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --no-ca) CA_FILE=; shift; continue ;;
+            --plain-http | --dry-run) image_option "$1"; shift; continue ;;
+            --agent-dir | --arch | --layout | --tag | --push | --version | --ca-file | --source)
+                [ $# -ge 2 ] || die "$1 needs a value" ;;
+            *) usage >&2; die "unknown option: $1" ;;
+        esac
+        case $1 in
+            --agent-dir) AGENT_DIR=$2 ;;
+            --arch) add_arch "$2" ;;
+            --layout | --tag | --push) image_option "$1" "$2" ;;
+            --version) VERSION=$2 ;;
+            --ca-file) CA_FILE=$2 ;;
+            --source) SOURCE=$2 ;;
+        esac
+        shift 2
+    done
+    check
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    WORK=$(mktemp -d)
+    made=
+    # In one order, whatever order they were given in.
+    for arch in amd64 arm64; do
+        case " $ARCHES " in *" $arch "*) make "$arch"; made="$made $arch" ;; esac
+    done
+    # shellcheck disable=SC2086 # a list of words
+    image_index $made
+    say "kubesolo-update $VERSION for$made: index $DIGEST"
+    image_deliver
+    printf '%s\n' "$DIGEST"
+}
+
+main "$@"

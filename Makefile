@@ -117,7 +117,7 @@ builder-lock:
 
 test-builder: build-all
 	scripts/install-deps.sh build test
-	KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --test builder
+	BUILDER_FULL=yes KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --test builder
 
 vm:
 	scripts/install-deps.sh build vm

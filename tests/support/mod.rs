@@ -8,6 +8,7 @@ pub mod container;
 pub mod container_bench;
 pub mod disk;
 pub mod ferro;
+pub mod gitea;
 pub mod hostile;
 pub mod hostile_bench;
 pub mod hostile_table;

@@ -1,0 +1,18 @@
+# The container that the pipelines build in. Made by scripts/build-builder.sh; what is pinned where: docs/pipelines.md.
+#
+# Debian 12 by its digest. There is no default: a digest that nobody looked up today pins what has known holes.
+ARG BASE
+FROM ${BASE}
+
+LABEL org.opencontainers.image.title="kubesolo-update builder"
+
+# The Makefile takes zig from there.
+ENV BUILDER_TOOLS=/opt/builder/.tools
+
+COPY Cargo.toml /opt/builder/
+COPY scripts/build.sh scripts/install-deps.sh scripts/builder-packages.sh scripts/builder-packages.lock \
+     scripts/builder-pip.lock /opt/builder/scripts/
+RUN ["/opt/builder/scripts/builder-packages.sh", "install"]
+
+WORKDIR /work
+CMD ["/bin/bash"]

@@ -1,0 +1,125 @@
+#!/bin/sh
+# Builds the container that the pipelines build in, with buildah; or brings its list of Debian packages up to date.
+set -eu
+
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+LOCK=$REPO/scripts/builder-packages.lock
+BASE=
+TAG=localhost/kubesolo-update-builder
+LOCK_ONLY=no
+WORK=
+CONTAINER=
+NEW=
+
+usage() {
+    cat <<USAGE
+Usage: scripts/build-builder.sh --base IMAGE@sha256:DIGEST [OPTION]...
+
+Builds scripts/Dockerfile.builder on a base image of Debian 12 (amd64), which has to be named by its digest. The
+packages are those of scripts/builder-packages.lock, in these versions and no others: when Debian has replaced one
+of them, the build fails, until --lock-only was run and its result committed. As root. buildah's own variables
+(STORAGE_DRIVER, BUILDAH_ISOLATION) say how and where it stores and runs.
+
+  --tag NAME            name of the image (default: $TAG)
+  --lock FILE           another list (default: scripts/builder-packages.lock)
+  --lock-only           writes that list anew, with the versions of today, and builds nothing
+  --root DIR            keep images below DIR
+  --volume FROM:TO:ro   hands in a file of this machine while packages are installed: a list of mirrors (of one day,
+                        for instance), a CA certificate, pip.conf. May be given several times; names of files
+                        without blanks
+  -h, --help            this text
+USAGE
+}
+
+say() { printf 'build-builder: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+cleanup() {
+    [ -z "$CONTAINER" ] || in_store rm "$CONTAINER" >/dev/null
+    [ -z "$NEW" ] || rm -f "$NEW"
+    [ -z "$WORK" ] || rm -rf "$WORK"
+}
+
+# shellcheck disable=SC2086 # a list of words
+in_store() { buildah $STORE "$@"; }
+
+# matches TEXT PATTERN: the whole text, which is one line.
+matches() {
+    [ "$(printf '%s' "$1" | wc -l)" -eq 0 ] && printf '%s\n' "$1" | grep -qxE -e "$2"
+}
+
+# context: the few files that the Dockerfile copies, in a directory of their own.
+context() {
+    mkdir -p "$WORK/context/scripts"
+    cp -p "$REPO/Cargo.toml" "$WORK/context/"
+    for file in build.sh install-deps.sh builder-packages.sh builder-pip.lock; do
+        cp -p "$REPO/scripts/$file" "$WORK/context/scripts/"
+    done
+}
+
+write_lock() {
+    CONTAINER=$(in_store from --pull-never "$BASE" 2>/dev/null || in_store from "$BASE")
+    in_store copy -q "$CONTAINER" "$WORK/context" /opt/builder >/dev/null
+    # shellcheck disable=SC2086 # a list of words
+    in_store run $VOLUMES "$CONTAINER" -- /opt/builder/scripts/builder-packages.sh resolve >"$WORK/lock"
+    NEW=$(dirname -- "$LOCK")/.builder-lock.$$
+    {
+        printf '# Debian packages of the builder (scripts/Dockerfile.builder), amd64. Written by make builder-lock.\n'
+        cat "$WORK/lock"
+    } >"$NEW"
+    chmod 644 "$NEW"
+    mv -f -- "$NEW" "$LOCK"
+    NEW=
+    say "$(wc -l <"$WORK/lock") packages in $LOCK"
+}
+
+build() {
+    cp -- "$LOCK" "$WORK/context/scripts/builder-packages.lock"
+    # shellcheck disable=SC2086 # a list of words
+    in_store bud --quiet --build-arg BASE="$BASE" $VOLUMES -f "$REPO/scripts/Dockerfile.builder" -t "$TAG" \
+        "$WORK/context" || die "the image was not built"
+    say "built $TAG"
+}
+
+main() {
+    STORE='' VOLUMES=''
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --lock-only) LOCK_ONLY=yes; shift; continue ;;
+            --base | --tag | --lock | --root | --volume) [ $# -ge 2 ] || die "$1 needs a value" ;;
+            *) usage >&2; die "unknown option: $1" ;;
+        esac
+        case $1 in
+            --base) BASE=$2 ;;
+            --tag) TAG=$2 ;;
+            --lock) LOCK=$2 ;;
+            --root)
+                matches "$2" '/[^[:space:]]+' || die "--root must be an absolute path without blanks, not '$2'"
+                STORE="--root $2/images --runroot $2/run"
+                ;;
+            --volume)
+                matches "$2" '/[^[:space:]:]+:/[^[:space:]:]+:ro' || die "--volume must be /FROM:/TO:ro, not '$2'"
+                [ -e "${2%%:*}" ] || die "--volume ${2%%:*} does not exist"
+                VOLUMES="$VOLUMES --volume $2"
+                ;;
+        esac
+        shift 2
+    done
+    [ -n "$BASE" ] || die "--base is missing"
+    matches "$BASE" '[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}' ||
+        die "--base must name an image by its digest, IMAGE@sha256:DIGEST, not '$BASE': under a name alone, it could" \
+            "be another one tomorrow"
+    matches "$TAG" '[a-z0-9][A-Za-z0-9._:/-]*' || die "--tag '$TAG' is no name of an image"
+    [ "$LOCK_ONLY" = yes ] || [ -f "$LOCK" ] || die "--lock $LOCK is not a file: make builder-lock writes it"
+    command -v buildah >/dev/null || die "no buildah: scripts/install-deps.sh test brings it"
+    [ "$(id -u)" -eq 0 ] || die "not root"
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    WORK=$(mktemp -d)
+    context
+    if [ "$LOCK_ONLY" = yes ]; then write_lock; else build; fi
+}
+
+main "$@"

@@ -26,13 +26,7 @@ fn the_operators_guide_leads_from_an_empty_directory_to_an_updated_and_rolled_ba
     }
     drop(free);
     let dir = tempfile::tempdir().unwrap();
-    // Another directory of cargo's would be another build.
-    let home = std::env::var("HOME").unwrap();
-    let cargo = std::env::var("CARGO_HOME").unwrap_or(format!("{home}/.cargo"));
-    let rustup = std::env::var("RUSTUP_HOME").unwrap_or(format!("{home}/.rustup"));
-    let environment =
-        [("KUBESOLO", repo().to_str().unwrap()), ("CARGO_HOME", &cargo), ("RUSTUP_HOME", &rustup), ("LC_ALL", "C")];
-    let mut walk = Walk::new(dir.path(), &environment);
+    let mut walk = Walk::new(dir.path(), &[("KUBESOLO", repo().to_str().unwrap()), ("LC_ALL", "C")]);
     let blocks = blocks(&document);
     assert!(blocks.iter().filter(|b| b.info == "sh on the machine").count() >= 6, "where have they gone?");
     for block in &blocks {

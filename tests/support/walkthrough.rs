@@ -142,7 +142,7 @@ impl Walk {
     /// Sits down in an empty directory. Input: `environment`: what the shell is to have.
     pub fn new(dir: &Path, environment: &[(&str, &str)]) -> Walk {
         let mut shell = Command::new("sh");
-        shell.args(["-c", "exec sh 2>&1"]).current_dir(dir).env("HOME", dir).envs(environment.iter().copied());
+        shell.args(["-c", "exec sh 2>&1"]).current_dir(dir).envs(environment.iter().copied());
         let mut shell = Terminal::start(shell);
         shell.send(b"set -eu\n");
         Walk { dir: dir.to_path_buf(), shell, machine: None }

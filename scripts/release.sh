@@ -7,6 +7,9 @@ set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 DIST=$REPO/dist
+# What Debian lacks is there (scripts/install-deps.sh); sgdisk is in sbin.
+PATH=$REPO/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
 # A release has this file in it: what lacks it is not a release, and is not replaced.
 SUMS=SHA256SUMS
 

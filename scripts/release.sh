@@ -300,8 +300,8 @@ make_all() {
     git -C "$REPO" show "$TREE:docs/man/kubesolo-update.8" >"$STAGE/kubesolo-update.8"
     make_sbom "$STAGE/kubesolo-update-$VERSION.cdx.json"
     make_image
-    make_source
     make_disk
+    make_source
     (cd "$STAGE" && sha256sum -- *) >"$WORK/sums"
     mv "$WORK/sums" "$STAGE/$SUMS"
     if [ "$KEYS" -gt 0 ]; then

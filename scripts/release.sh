@@ -7,6 +7,9 @@ set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 DIST=$REPO/dist
+# What Debian lacks is there (scripts/install-deps.sh); sgdisk is in sbin.
+PATH=$REPO/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
 # A release has this file in it: what lacks it is not a release, and is not replaced.
 SUMS=SHA256SUMS
 
@@ -297,8 +300,8 @@ make_all() {
     git -C "$REPO" show "$TREE:docs/man/kubesolo-update.8" >"$STAGE/kubesolo-update.8"
     make_sbom "$STAGE/kubesolo-update-$VERSION.cdx.json"
     make_image
-    make_source
     make_disk
+    make_source
     (cd "$STAGE" && sha256sum -- *) >"$WORK/sums"
     mv "$WORK/sums" "$STAGE/$SUMS"
     if [ "$KEYS" -gt 0 ]; then

@@ -27,6 +27,7 @@ pub mod raw;
 pub mod registry;
 pub mod relay;
 pub mod release;
+pub mod release_files;
 pub mod root;
 pub mod served;
 pub mod signed;

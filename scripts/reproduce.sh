@@ -11,6 +11,7 @@ ARCHES=
 KEEP=
 REBUILT=
 WORK=
+BUILDS=
 VERSION=
 DIFFERENT=0
 
@@ -36,7 +37,12 @@ USAGE
 
 say() { printf 'reproduce: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
+
+cleanup() {
+    for pid in $BUILDS; do kill -TERM -- "-$pid" 2>/dev/null || true; done
+    for pid in $BUILDS; do wait "$pid" 2>/dev/null || true; done
+    [ -z "$WORK" ] || rm -rf "$WORK"
+}
 
 check() {
     for tool in tar gzip sha256sum cmp; do
@@ -74,38 +80,49 @@ check_compilers() {
 
 # build ARCH: as somebody else would, who has the compilers and nothing else of this machine.
 build() {
+    arch=$1
     [ ! -x "$REPO/.tools/zig/bin/cargo-zigbuild" ] || PATH=$REPO/.tools/zig/bin:$PATH
     zone=Pacific/Chatham
     [ "${TZ:-}" != "$zone" ] || zone=America/St_Johns
-    set -- "$WORK/here/kubesolo-update-$VERSION/scripts/build.sh" --arch "$1" --output "$WORK/built"
-    if [ "$(id -u)" -eq 0 ]; then set -- unshare -n "$@"; fi
-    (
-        cd /
-        env -i PATH="$PATH" HOME="$WORK/home" CARGO_HOME="$WORK/home/cargo" RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}" \
-            TMPDIR="$WORK/tmp" TZ="$zone" LANG=tr_TR.UTF-8 LC_ALL=C.UTF-8 CARGO_NET_OFFLINE=true "$@"
-    ) >"$WORK/log" 2>&1 || { tail -n 20 "$WORK/log" >&2; die "the sources of the release do not build"; }
-    grep -q 'crates come from vendor/' "$WORK/log" || die "the build did not take its crates from vendor/"
-}
-
-rebuild() {
-    before=$(umask)
-    if [ "$before" = 0077 ]; then umask 022; else umask 077; fi
-    mkdir "$WORK/here" "$WORK/home" "$WORK/tmp" "$WORK/built"
-    tar -C "$WORK/here" --no-same-permissions --no-same-owner -xzf "$RELEASE/kubesolo-update-$VERSION-source.tar.gz"
-    tree=$WORK/here/kubesolo-update-$VERSION
+    # What root unpacks would have root's own modes, whatever the umask.
+    if [ "$(umask)" = 0077 ]; then umask 022; else umask 077; fi
+    mkdir -p "$WORK/$arch/home" "$WORK/$arch/tmp"
+    tar -C "$WORK/$arch" --no-same-permissions --no-same-owner -xzf "$RELEASE/kubesolo-update-$VERSION-source.tar.gz"
+    tree=$WORK/$arch/kubesolo-update-$VERSION
     [ -f "$tree/SOURCE_DATE_EPOCH" ] || die "the source archive has no SOURCE_DATE_EPOCH: the build time is not known"
     check_compilers "$tree"
+    set -- "$tree/scripts/build.sh" --arch "$arch" --output "$WORK/$arch"
+    if [ "$(id -u)" -eq 0 ]; then set -- unshare -n "$@"; fi
+    log=$WORK/$arch/log
+    began=$(date +%s)
+    (
+        cd /
+        exec env -i PATH="$PATH" HOME="$WORK/$arch/home" CARGO_HOME="$WORK/$arch/home/cargo" \
+            RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}" TMPDIR="$WORK/$arch/tmp" TZ="$zone" LANG=tr_TR.UTF-8 \
+            LC_ALL=C.UTF-8 CARGO_NET_OFFLINE=true "$@"
+    ) >"$log" 2>&1 || { tail -n 20 "$log" >&2; die "$arch: the sources of the release do not build"; }
+    grep -q 'crates come from vendor/' "$log" || die "$arch: the build did not take its crates from vendor/"
+    say "$arch: built in $(($(date +%s) - began)) s"
+}
+
+# rebuild: all at once, each from an archive of its own: most of the time each of them keeps one processor busy.
+rebuild() {
+    # Each a process group, so that it ends with all that it started (cleanup).
+    set -m
     for arch in $ARCHES; do
         say "$arch: building from $(basename -- "$RELEASE")/kubesolo-update-$VERSION-source.tar.gz"
-        began=$(date +%s)
-        build "$arch"
-        say "$arch: built in $(($(date +%s) - began)) s"
+        build "$arch" &
+        BUILDS="$BUILDS $!"
     done
-    umask "$before"
+    set +m
+    for pid in $BUILDS; do wait "$pid" || exit 1; done
+    BUILDS=
     REBUILT=$WORK/built
+    mkdir "$REBUILT"
+    for arch in $ARCHES; do cp -- "$WORK/$arch/kubesolo-update-$arch" "$REBUILT/kubesolo-update-$arch"; done
     if [ -n "$KEEP" ]; then
         mkdir -p "$KEEP"
-        for arch in $ARCHES; do cp -- "$REBUILT/kubesolo-update-$arch" "$KEEP/kubesolo-update-$arch"; done
+        cp -- "$REBUILT"/* "$KEEP"
     fi
 }
 

@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
+use support::release::sha256;
 use support::release_files::{Source, VERSION, names, need_release_tools, refused};
 use support::signing::KeyPair;
 use support::{command, run};
@@ -45,7 +46,9 @@ fn a_release_that_is_not_finished_leaves_the_one_before_it() {
     fs::remove_file(file.with_file_name("more.rs")).unwrap();
     let strange = source.path("vendor/strange-1.0.0");
     fs::create_dir(&strange).unwrap();
-    fs::write(strange.join(".cargo-checksum.json"), "{\"files\":{},\"package\":\"0\"}").unwrap();
+    fs::write(strange.join("lib.rs"), "").unwrap();
+    let list = format!("{{\"files\":{{\"lib.rs\":\"{}\"}},\"package\":\"0\"}}", sha256(b""));
+    fs::write(strange.join(".cargo-checksum.json"), list).unwrap();
     refused(&source.script("release.sh").output().unwrap(), &["strange-1.0.0", "does not hold the crates"]);
     fs::remove_dir_all(strange).unwrap();
     untouched();

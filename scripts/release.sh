@@ -248,7 +248,7 @@ make_disk() {
         die "the disk image could not be made"
 }
 
-# shellcheck source=/dev/null # it is linted by itself
+# shellcheck source=scripts/lib/sbom.sh
 . "$REPO/scripts/lib/sbom.sh"
 
 # --- signatures

@@ -39,7 +39,12 @@ say() { printf 'reproduce: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
 cleanup() {
-    for pid in $BUILDS; do kill -TERM -- "-$pid" 2>/dev/null || true; done
+    # First those that would report a failure.
+    for pid in $BUILDS; do kill -s TERM "$pid" 2>/dev/null || true; done
+    # Each build is a session of its own, and ends with all that it started.
+    for arch in $ARCHES; do
+        [ ! -s "$WORK/$arch/session" ] || kill -s TERM -- "-$(cat "$WORK/$arch/session")" 2>/dev/null || true
+    done
     for pid in $BUILDS; do wait "$pid" 2>/dev/null || true; done
     [ -z "$WORK" ] || rm -rf "$WORK"
 }
@@ -97,26 +102,26 @@ build() {
     began=$(date +%s)
     (
         cd /
-        exec env -i PATH="$PATH" HOME="$WORK/$arch/home" CARGO_HOME="$WORK/$arch/home/cargo" \
+        exec setsid env -i PATH="$PATH" HOME="$WORK/$arch/home" CARGO_HOME="$WORK/$arch/home/cargo" \
             RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}" TMPDIR="$WORK/$arch/tmp" TZ="$zone" LANG=tr_TR.UTF-8 \
             LC_ALL=C.UTF-8 CARGO_NET_OFFLINE=true "$@"
-    ) >"$log" 2>&1 || { tail -n 20 "$log" >&2; die "$arch: the sources of the release do not build"; }
+    ) >"$log" 2>&1 &
+    printf '%s\n' "$!" >"$WORK/$arch/session"
+    wait "$!" || { tail -n 20 "$log" >&2; die "$arch: the sources of the release do not build"; }
     grep -q 'crates come from vendor/' "$log" || die "$arch: the build did not take its crates from vendor/"
     say "$arch: built in $(($(date +%s) - began)) s"
 }
 
 # rebuild: all at once, each from an archive of its own: most of the time each of them keeps one processor busy.
 rebuild() {
-    # Each a process group, so that it ends with all that it started (cleanup).
-    set -m
     for arch in $ARCHES; do
         say "$arch: building from $(basename -- "$RELEASE")/kubesolo-update-$VERSION-source.tar.gz"
         build "$arch" &
         BUILDS="$BUILDS $!"
     done
-    set +m
     for pid in $BUILDS; do wait "$pid" || exit 1; done
     BUILDS=
+    rm -f "$WORK"/*/session
     REBUILT=$WORK/built
     mkdir "$REBUILT"
     for arch in $ARCHES; do cp -- "$WORK/$arch/kubesolo-update-$arch" "$REBUILT/kubesolo-update-$arch"; done

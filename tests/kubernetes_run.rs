@@ -237,7 +237,10 @@ fn the_job_confirms_a_healthy_trial_and_no_other() {
     fs::remove_file(root.path("etc/kubesolo/health.d/required/script")).unwrap();
     // A static program does not.
     fs::copy(support::find("busybox").unwrap(), root.path("etc/kubesolo/health.d/required/true")).unwrap();
-    job().finish().expect(0, &["containerd", "apiserver", "node", "the trial boot is confirmed"]);
+    let pod = job();
+    // Not ten minutes, should it fail.
+    configure(&pod.bundle, ".process.args[-1] = \"60\"");
+    pod.finish().expect(0, &["containerd", "apiserver", "node", "the trial boot is confirmed"]);
     assert_eq!(variables(), "1");
 }
 

@@ -62,6 +62,15 @@ fn the_os_comes_out_of_a_layout_byte_for_byte() {
         fetch.args(["manifest", "fetch", "--oci-layout", "--platform", &platform, "layout:v1"]);
         assert_eq!(jq(&run(&mut fetch), &pairs(".annotations")), wanted);
     }
+    // Another tag joins it; one that is moved takes nothing else along.
+    let other = run(bench.os("1.3.0", ARCHITECTURES).args(["--layout", "layout", "--tag", "other"]));
+    let moved = run(bench.os("1.2.1", ARCHITECTURES).args(["--layout", "layout", "--tag", "v1"]));
+    let resolve = |name: &str| run(oras(bench.dir.path()).args(["resolve", "--oci-layout", &format!("layout{name}")]));
+    assert!(resolve(":v1") == moved && resolve(":other") == other && moved != said && other != moved);
+    assert_eq!(resolve(&format!("@{digest}")).trim(), digest);
+    let index = fs::read_to_string(bench.path("layout/index.json")).unwrap();
+    let names = ".manifests | map(.annotations[\"org.opencontainers.image.ref.name\"]) | sort";
+    assert_eq!(jq(&index, names), "[null,\"other\",\"v1\"]");
 }
 
 #[test]

@@ -153,7 +153,14 @@ image_store() {
         say "$1 has it already as: $2"
         return 0
     fi
-    quietly oras cp --concurrency 1 --from-oci-layout --to-oci-layout "$WORK/image:index" "$1:$2"
+    quietly oras cp --from-oci-layout --to-oci-layout "$WORK/image:index" "$1:$2"
+    # oras lists the images of the index beside it, in whatever order they were done: they are found through it.
+    ours=$(oras manifest fetch --oci-layout "$WORK/image:index" | jq -c '[.manifests[].digest]')
+    jq -cj --argjson ours "$ours" '.manifests |= map(select(
+        (.annotations["org.opencontainers.image.ref.name"]? == null and (.digest | IN($ours[]))) | not))' \
+        "$1/index.json" >"$WORK/index.json"
+    cp -- "$WORK/index.json" "$1/.index.json.$$"
+    mv -f -- "$1/.index.json.$$" "$1/index.json"
     say "written into $1 as: $2"
 }
 
@@ -165,7 +172,7 @@ image_push() {
         say "$reference is it already"
         return 0
     fi
-    quietly oras cp --concurrency 1 --from-oci-layout ${1:+"--to-${1#--}"} "$WORK/image:index" "$reference"
+    quietly oras cp --from-oci-layout ${1:+"--to-${1#--}"} "$WORK/image:index" "$reference"
     say "pushed to $reference"
 }
 

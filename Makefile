@@ -35,7 +35,7 @@ help:
 	@echo 'make size                      size budget, and a first run of both binaries'
 	@echo 'make integration               integration tests against a release build'
 	@echo 'make test-vm [CUTS=500]        the virtual machines of tests/vm_*.rs; more power cuts than usual'
-	@echo 'make reproducible              a build from the source tarball gives the bytes of dist/'
+	@echo 'make reproducible              a build from the source archive of a release gives its bytes'
 	@echo 'make oci-image ARGS=...        the OS as a container image (scripts/build-os-image.sh --help)'
 	@echo 'make agent-image ARGS=...      the agent as a container image (scripts/build-agent-image.sh --help)'
 	@echo 'make release [TAG=v1.2.3] [KEYS=FILE...]  what a release consists of, in dist/release/'
@@ -106,7 +106,7 @@ release: export TAG ?=
 release:
 	env -u SIGNING_KEY -u SIGNING_KEY_2 $(MAKE) build-all
 	env -u SIGNING_KEY -u SIGNING_KEY_2 scripts/install-deps.sh build test
-	scripts/with-keys.sh $(foreach k,$(KEYS),--key $(k)) -- scripts/release.sh $${TAG:+--tag "$$TAG"}
+	scripts/with-keys.sh $(foreach k,$(KEYS),--key $(k)) -- scripts/release.sh $${TAG:+--tag "$$TAG"} $(ARGS)
 
 upload-release: export TAG ?=
 upload-release:

@@ -47,12 +47,12 @@ resolve() {
 }
 
 install_debian() {
-    update
     grep -v '^#' "$DEBIAN_LOCK" | sort >"$WORK/locked"
     [ -s "$WORK/locked" ] || die "${DEBIAN_LOCK##*/} is empty"
     if grep -vxE '[a-z0-9][a-z0-9+.-]*=[A-Za-z0-9.+:~-]+' "$WORK/locked" >&2; then
         die "${DEBIAN_LOCK##*/}: these lines are not NAME=VERSION"
     fi
+    update
     # shellcheck disable=SC2046 # a list of words
     set -- $(cat "$WORK/locked")
     planned "$@" >"$WORK/planned" || {

@@ -177,6 +177,7 @@ need_test() {
     need debootstrap debootstrap
     need xz xz-utils
     need mandoc mandoc
+    need node nodejs
     need_file /usr/lib/python3/dist-packages/yaml/__init__.py python3-yaml
     need setpriv util-linux
     need readelf binutils

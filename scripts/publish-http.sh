@@ -12,6 +12,7 @@ PASSPHRASE=
 KEYS=no
 ALLOW_OLDER=no
 DRY_RUN=no
+BEFORE=
 WORK=
 PARTIAL=
 
@@ -113,9 +114,14 @@ rank() { printf '%s\n' "${1%%+*}" | sed -e 's/^v//' -e 's/-/~/'; }
 check_before() {
     : >"$WORK/kept"
     [ -e "$DIR/latest.json" ] || return 0
-    jq -e 'type == "object" and (.version | type == "string")' "$DIR/latest.json" >/dev/null 2>&1 ||
+    # Once: what is judged is what is used, whoever writes there meanwhile.
+    mkdir "$WORK/before"
+    BEFORE=$WORK/before/latest.json
+    cp -- "$DIR/latest.json" "$BEFORE"
+    if [ -e "$DIR/latest.json.sig" ]; then cp -- "$DIR/latest.json.sig" "$BEFORE.sig"; fi
+    jq -e 'type == "object" and (.version | type == "string")' "$BEFORE" >/dev/null 2>&1 ||
         die "$DIR/latest.json is there, and no latest.json: move it away"
-    before=$(jq -r .version "$DIR/latest.json")
+    before=$(jq -r .version "$BEFORE")
     if [ "$before" = "$VERSION" ]; then
         same_version
     elif [ "$ALLOW_OLDER" = no ]; then
@@ -129,7 +135,7 @@ newer() {
     if [ "$last" = "$(rank "$1")" ] && [ "$last" != "$(rank "$VERSION")" ]; then
         die "$DIR has $1, which is newer than $VERSION (--allow-older replaces it)"
     fi
-    date=$(jq -r '.release_date // ""' "$DIR/latest.json")
+    date=$(jq -r '.release_date // ""' "$BEFORE")
     [ -n "$date" ] && [ -n "$RELEASE_DATE" ] || return 0
     if [ "$(date -d "$date" +%s)" -gt "$(date -d "$RELEASE_DATE" +%s)" ]; then
         die "$DIR has $1 of $date, which is later than --release-date $RELEASE_DATE: machines that ran it would not take" \
@@ -140,10 +146,10 @@ newer() {
 # same_version: nothing that is said of this version may change; other architectures stay in it.
 same_version() {
     vouched
-    jq -S 'del(.artifacts)' "$DIR/latest.json" >"$WORK/theirs"
+    jq -S 'del(.artifacts)' "$BEFORE" >"$WORK/theirs"
     head_of | jq -S . >"$WORK/ours"
     for arch in amd64 arm64; do
-        jq -c --arg arch "$arch" '.artifacts[]? | select(.architecture == $arch)' "$DIR/latest.json" >"$WORK/listed"
+        jq -c --arg arch "$arch" '.artifacts[]? | select(.architecture == $arch)' "$BEFORE" >"$WORK/listed"
         case " $ARCHES " in *" $arch "*) ;; *) cat "$WORK/listed" >>"$WORK/kept"; continue ;; esac
         [ -s "$WORK/listed" ] || continue
         jq -S . "$WORK/listed" >>"$WORK/theirs"
@@ -158,7 +164,7 @@ same_version() {
 # vouched: whoever can write to the directory could have put another architecture's files there.
 vouched() {
     [ "$KEYS" = yes ] || return 0
-    sign --dry-run --latest "$DIR/latest.json" || die "cannot tell who signed $DIR/latest.json"
+    sign --dry-run --latest "$BEFORE" || die "cannot tell who signed $DIR/latest.json"
     if grep -q ': signature by ' "$WORK/said"; then
         die "$DIR/latest.json has this version already, and is not signed by the keys given: a new signature would vouch for" \
             "what somebody else put there. If it is yours: scripts/sign.sh --key KEY --latest $DIR/latest.json"

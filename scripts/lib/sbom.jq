@@ -1,6 +1,6 @@
 # CycloneDX 1.6 of what scripts/lib/sbom.sh found out. Input: its variables.
 def purl: "pkg:cargo/\(.name)@\(.version)";
-# crates.io has licences with a slash from before SPDX.
+# Old crates have licences with a slash, from before SPDX.
 def licences:
     if .license then [{expression: (.license | gsub(" *\/ *"; " OR "))}]
     elif .license_file then [{license: {name: "see \(.license_file)"}}] else [] end;

@@ -147,9 +147,10 @@ fn what_is_no_containerd_is_not_healthy() {
     let mut python = command(support::PYTHON);
     python.args(["-c", FULL_QUEUE]).arg(&full).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut listener = python.spawn().unwrap();
-    let mut said = [0; 4];
-    listener.stdout.take().unwrap().read_exact(&mut said).unwrap();
-    assert_eq!(&said, b"full");
+    // Held until its end: a listener whose words nobody reads ends, and its queue with it.
+    let (mut words, mut said) = (listener.stdout.take().unwrap(), [0; 5]);
+    words.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"full\n");
     bench.root.configure_node("containerd_socket = /run/full\nkubeconfig = off\n");
     let run = bench.root.agent(&["healthcheck", "--timeout", "0", "--check-timeout", "2"]);
     run.expect(9, &["containerd", "no answer for 2 s"]);

@@ -195,6 +195,35 @@ fn nothing_is_vouched_for_that_somebody_else_put_there() {
 }
 
 #[test]
+fn what_is_swapped_between_judging_and_signing_is_not_signed() {
+    if !ready() {
+        return;
+    }
+    let desk = desk();
+    desk.prepare("1.2.0");
+    run(&mut publish(&desk, "1.2.0", &["arm64"], &[]));
+    let theirs = run(Command::new("jq")
+        .arg(format!(".artifacts[0].kernel.sha256 = \"{}\"", "e".repeat(64)))
+        .arg(desk.path("www/latest.json")));
+    fs::write(desk.path("theirs"), &theirs).unwrap();
+    // The first signature that is verified is the one that vouches for what is there.
+    let (swapped, served) = (desk.path("swapped"), desk.path("www/latest.json"));
+    let swap = format!(
+        "\"$real\" \"$@\" || exit\ncase $* in *-verify*) [ -e {0} ] || cp {1} {2}; : >{0} ;; esac\nexit",
+        swapped.display(),
+        desk.path("theirs").display(),
+        served.display()
+    );
+    let mut publishing = publish(&desk, "1.2.0", &["amd64"], &[]);
+    before_path(&mut publishing, &desk.wrap("openssl", &swap));
+    run(&mut publishing);
+    assert!(swapped.exists(), "nothing was swapped");
+    let signed = fs::read_to_string(&served).unwrap();
+    assert!(!signed.contains(&"e".repeat(64)), "{signed}");
+    assert_eq!(jq(&signed, "[.artifacts[].architecture] | join(\" \")"), "amd64 arm64");
+}
+
+#[test]
 fn killed_at_every_step_it_leaves_the_old_or_the_new() {
     if !ready() {
         return;

@@ -107,6 +107,32 @@ fn what_is_not_one_commit_is_no_release() {
 }
 
 #[test]
+fn a_locked_key_is_tried_before_anything_is_built() {
+    if !need_release_tools() {
+        return;
+    }
+    let source = Source::new();
+    let locked = source.path("../locked.key");
+    fs::write(source.path("../passphrase"), "correct horse\nsecond line\n").unwrap();
+    fs::write(source.path("../other"), "battery staple\n").unwrap();
+    run(command("openssl")
+        .args(["genpkey", "-algorithm", "Ed25519", "-aes-256-cbc", "-pass"])
+        .arg(format!("file:{}", source.path("../passphrase").display()))
+        .arg("-out")
+        .arg(&locked));
+    let before = source.listed();
+    let release = |more: &[&str]| {
+        source.script("release.sh").args(["--dry-run", "--key", "locked.key"]).args(more).output().unwrap()
+    };
+    refused(&release(&[]), &["locked.key is encrypted"]);
+    refused(&release(&["--passphrase-file", "other"]), &["locked.key", "another passphrase"]);
+    let out = release(&["--passphrase-file", "passphrase"]);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success() && said.contains("with 1 signatures"), "{said}");
+    assert_eq!(source.listed(), before);
+}
+
+#[test]
 fn bad_arguments_are_refused_and_nothing_is_written() {
     if !need_release_tools() {
         return;

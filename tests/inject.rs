@@ -11,6 +11,8 @@ use support::need;
 use support::run;
 use tempfile::TempDir;
 
+const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n";
+
 /// An initramfs, an agent that is no more than an ELF header, a configuration, a key and a check.
 struct Bench {
     dir: TempDir,
@@ -144,6 +146,51 @@ fn says_what_it_would_do_and_does_not() {
     assert!(out.status.success());
     assert!(said(&out).contains("/etc/kubesolo/update.conf"), "{}", said(&out));
     assert!(!bench.path("out").exists());
+}
+
+/// With any of these, an agent takes no update any more, or the publisher's secret is on every machine.
+#[test]
+fn keys_that_an_agent_would_stop_at_are_refused() {
+    if !need_tools() {
+        return;
+    }
+    let bench = Bench::new();
+    let with = |count: usize, name: &str, text: &str| {
+        fs::remove_dir_all(bench.path("keys")).unwrap();
+        fs::create_dir_all(bench.path("keys/revoked")).unwrap();
+        fs::write(bench.path("keys/site.pub"), PUBLIC).unwrap();
+        for n in 0..count {
+            fs::write(bench.path(&name.replace('N', &n.to_string())), text).unwrap();
+        }
+        run(Command::new("chmod").args(["-R", "go-w"]).arg(bench.path("keys")));
+    };
+    let takes = || run(&mut bench.command("out", &["--keys", "keys", "--dry-run"]));
+    let refuses = |words: &str| bench.refuses(words, &["--keys", "keys"]);
+    let digest = format!("sha256:{}", "a".repeat(64));
+    with(15, "keys/N.pub", PUBLIC);
+    takes();
+    with(16, "keys/N.pub", PUBLIC);
+    refuses("17 keys, and machines look at 16");
+    with(64, "keys/revoked/N", "# none\n");
+    takes();
+    with(65, "keys/revoked/N", "# none\n");
+    refuses("65 files, and machines read 64");
+    with(1, "keys/revoked/oops", "-----BEGIN PRIVATE KEY-----\n");
+    refuses("PRIVATE");
+    with(1, "keys/revoked/old.pub", &digest);
+    refuses("no public key");
+    for bad in ["abc", "sha256:00", &digest.replace('a', "A"), &format!("{digest} {digest}")] {
+        with(1, "keys/revoked/list", &format!("# old\n\n{bad}\n"));
+        refuses("no list of what is revoked");
+    }
+    with(1, "keys/revoked/list", &format!("# old\r\n\n  {digest} # ours\r\n{digest}"));
+    takes();
+    for (name, mode) in [("keys/revoked/list", 0o666), ("keys/revoked", 0o777)] {
+        bench.chmod(name, mode);
+        refuses("everybody may write");
+        bench.chmod(name, mode & 0o755);
+    }
+    takes();
 }
 
 #[test]

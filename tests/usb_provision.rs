@@ -222,7 +222,11 @@ fn what_must_not_go_onto_a_machine_does_not() {
     fs::create_dir_all(site.path("private")).unwrap();
     fs::copy(site.path("site.key"), site.path("private/oops.pub")).unwrap();
     fs::create_dir_all(site.path("nokeys")).unwrap();
-    run(Command::new("chmod").args(["-R", "go-w"]).arg(site.path("private")).arg(site.path("nokeys")));
+    run(Command::new("cp").arg("-r").arg(site.path("keys")).arg(site.path("badlist")));
+    fs::write(site.path("badlist/revoked/list"), "sha256:short\n").unwrap();
+    for name in ["private", "nokeys", "badlist"] {
+        run(Command::new("chmod").args(["-R", "go-w"]).arg(site.path(name)));
+    }
     run(Command::new("chmod").arg("666").arg(site.path("loose.conf")));
     fs::create_dir(site.path("empty")).unwrap();
     fs::rename(site.path("layout"), site.path("both")).unwrap();
@@ -246,6 +250,7 @@ fn what_must_not_go_onto_a_machine_does_not() {
         (&["--conf", "loose.conf"], "may write to it"),
         (&["--keys", "private"], "PRIVATE key"),
         (&["--keys", "nokeys"], "no *.pub"),
+        (&["--keys", "badlist"], "no list of what is revoked"),
         (&["--keys", "update.conf"], "is no directory"),
         (&["--layout", "empty"], "not an OCI image layout"),
         (&["--layout", "other"], "has no update for"),

@@ -56,6 +56,10 @@ fn assert_sound(machine: &Machine, release: &Release, what: &str) {
     match phase.as_str() {
         "idle" | "checking" | "downloading" => {}
         "staged" => assert!(is_new, "{what}: staged without a record"),
+        // A run begins by recording that the one before it was cut off.
+        "failed" => {
+            assert_eq!(machine.root.state_field("last_error_kind"), "state", "{what}: {:?}", machine.root.state())
+        }
         other => panic!("{what}: the state says {other}"),
     }
     machine.root.agent(&["status", "--json"]).expect(0, &[]);
@@ -178,6 +182,32 @@ fn killed_at_every_step_that_changes_a_disk() {
         }
     }
     println!("{activated} had a whole slot");
+}
+
+/// The one moment at which a killed run leaves `failed`: between its word on the run before and its own first one.
+#[test]
+fn killed_while_it_records_that_another_was_killed() {
+    if !(need_disks() && need("oras") && need("strace")) {
+        return;
+    }
+    let release = Release::new("2.0.0");
+    let machine = Machine::new();
+    let medium = Medium::new(machine.disk.dir(), &release);
+    let source = ["--layout", medium.path()];
+    let mut phases = Vec::new();
+    for when in [3, 1, 2, 2, 2] {
+        let what = format!("killed at rename number {when}");
+        let mut strace = command("strace");
+        strace.args(["-f", "-o", "/dev/null", "-e", "trace=/^rename", "-e"]);
+        strace.arg(format!("inject=/^rename:signal=KILL:when={when}"));
+        let status = quiet(machine.root.command_under(strace, &["apply", source[0], source[1]])).wait().unwrap();
+        assert_eq!(status.signal(), Some(SIGKILL), "{what}: it ended by itself");
+        assert_sound(&machine, &release, &what);
+        machine.root.agent(&["status"]).expect(0, &["was cut off"]);
+        phases.push(machine.root.state_field("phase"));
+    }
+    assert_eq!(phases, ["downloading", "downloading", "failed", "checking", "failed"]);
+    assert_next_run_succeeds(&machine, &release, &source, "in the end");
 }
 
 /// Bytes of a release that slot B does not hold.

@@ -11,7 +11,7 @@ ifneq ($(BUILDER_TOOLS),)
 $(shell mkdir -p .tools; [ -e .tools/zig ] || ln -sfn '$(BUILDER_TOOLS)/zig' .tools/zig)
 endif
 
-# Whole machines are in tests/vm_*.rs: they take longer than everything else, and tell what they do.
+# Whole machines are in tests/vm/: they take longer than everything else, and tell what they do.
 TESTS := $(basename $(notdir $(sort $(wildcard tests/*.rs))))
 INTEGRATION := $(foreach t,$(filter-out vm_%,$(TESTS)),--test $(t))
 MACHINES := $(foreach t,$(filter vm_%,$(TESTS)),--test $(t))
@@ -34,7 +34,7 @@ help:
 	@echo 'make build-cross TARGET_ARCH=amd64|arm64  the one named, as other build systems ask for it'
 	@echo 'make size                      size budget, and a first run of both binaries'
 	@echo 'make integration               integration tests against a release build'
-	@echo 'make test-vm [CUTS=500]        the virtual machines of tests/vm_*.rs; more power cuts than usual'
+	@echo 'make test-vm [CUTS=500]        the virtual machines of tests/vm/; more power cuts than usual'
 	@echo 'make reproducible              a build from the source archive of a release gives its bytes'
 	@echo 'make oci-image ARGS=...        the OS as a container image (scripts/build-os-image.sh --help)'
 	@echo 'make agent-image ARGS=...      the agent as a container image (scripts/build-agent-image.sh --help)'
@@ -50,7 +50,7 @@ help:
 	@echo 'make clean                     removes what was built (tools and vendor/ stay)'
 
 # From cheap to dear. All tools first: a machine that cannot have them says so at once.
-# That a build from the sources gives the same bytes, tests/release.rs holds as well.
+# That a build from the sources gives the same bytes, tests/release/made.rs holds as well.
 test: deps lint unit build-all size integration test-vm
 
 deps:
@@ -120,7 +120,7 @@ builder-lock:
 
 test-builder: build-all
 	scripts/install-deps.sh build test
-	BUILDER_FULL=yes KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --test builder
+	BUILDER_FULL=yes KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --test release builder
 
 vm:
 	scripts/install-deps.sh build vm

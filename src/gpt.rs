@@ -93,7 +93,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// A table as the specification lays it out; tests/disk.rs reads one that sgdisk made.
+    /// A table as the specification lays it out; tests/disk/partitions.rs reads one that sgdisk made.
     fn table(guid: [u8; 16]) -> (Vec<u8>, Vec<u8>) {
         let mut entries = vec![0u8; 128 * 128];
         entries[256] = 1; // third entry: some type

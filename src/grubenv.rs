@@ -6,7 +6,7 @@
 //! know, or emit a block that it would itself call damaged.
 //!
 //! Source: GRUB manual, "The GRUB environment block"; grub-core/lib/envblk.c (read, not copied);
-//! measured: grub-editenv 2.06 (tests/grubenv.rs).
+//! measured: grub-editenv 2.06 (tests/pure/grubenv.rs).
 
 mod damage;
 #[cfg(test)]

@@ -95,7 +95,7 @@ pub fn invalidate(dir: &Path, kept: &[&str], wanted: &[Part<'_>]) -> Result<()> 
 /// Nobody vouches for these bytes: [`write()`] hashes them with the rest.
 ///
 /// Less than there is: after a power cut the last page may hold zeros where the rest of it was still in memory (ext4
-/// sets the size to the end of a page that it writes early; measured: tests/vm_resume.rs, Linux 6.1).
+/// sets the size to the end of a page that it writes early; measured: tests/vm/resume.rs, Linux 6.1).
 pub fn left_over(dir: &Path, part: &Part<'_>) -> u64 {
     match fs::symlink_metadata(dir.join(part.unproven_name())) {
         Ok(meta) if meta.is_file() && meta.len() <= part.expected.size_bytes => {

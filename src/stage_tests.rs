@@ -1,4 +1,4 @@
-//! Tests of staging into a directory; tests/apply.rs stages into real partitions.
+//! Tests of staging into a directory; tests/disk/apply.rs stages into real partitions.
 
 use super::*;
 

@@ -8,7 +8,7 @@ use crate::text::printable;
 use std::fmt;
 
 /// Says what is wrong with the bytes of a block.
-/// Source: each is a way in which GRUB misreads or cannot save (BOOT cases in tests/grubenv.rs).
+/// Source: each is a way in which GRUB misreads or cannot save (BOOT cases in tests/pure/grubenv.rs).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Damage {
     /// No byte at all: a writer truncated it and died.

@@ -1,4 +1,4 @@
-//! Tests of `layout.rs` on layouts written by hand; real ones are in `tests/sources.rs`.
+//! Tests of `layout.rs` on layouts written by hand; real ones are in `tests/registry/sources.rs`.
 
 use super::*;
 use crate::oci::manifest::{INITRAMFS_TYPE, KERNEL_TYPE};

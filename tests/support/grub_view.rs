@@ -1,10 +1,11 @@
 //! What GRUB sees of an EFI partition: its own FAT code finds both copies of the environment block (`grub-fstest`), its
-//! own `grub-editenv` lists what counts, and src/boot.rs, which tests/grub.rs holds to a real GRUB, decides.
+//! own `grub-editenv` lists what counts, and src/boot.rs, which tests/grub/table.rs holds to a real GRUB, decides.
 
-use crate::boot_cases::{Copies, Model};
-use crate::support::disk::{Disk, EFI};
-use crate::support::{command, run};
-use crate::write_log::SECTOR;
+use super::boot_cases::{Copies, Model};
+use super::disk::{Disk, EFI};
+use super::write_log::SECTOR;
+use super::{command, run};
+
 use kubesolo_update::boot::{Decision, Vars};
 use kubesolo_update::grubenv::Block;
 use kubesolo_update::slot::Slot;

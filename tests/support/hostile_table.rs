@@ -394,7 +394,7 @@ fn hold_pile(pile: &[Row], failed: &Mutex<Vec<String>>) {
 }
 
 /// Holds the table of a test program against docs/testing.md.
-pub fn assert_listed(program: &str, rows: &[Row]) {
+pub fn assert_listed(module: &str, rows: &[Row]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/testing.md");
     let lines: Vec<String> = rows.iter().map(Row::line).collect();
     let mut names: Vec<&String> = rows.iter().map(|row| &row.name).collect();
@@ -402,14 +402,14 @@ pub fn assert_listed(program: &str, rows: &[Row]) {
     names.dedup();
     assert_eq!(names.len(), rows.len(), "two rows have one name");
     let table = format!(
-        "`tests/{program}.rs`, {} rows:\n\n| case | exit code | words | requests at most |\n|---|---|---|---|\n{}\n",
+        "`tests/disk/{module}.rs`, {} rows:\n\n| case | exit code | words | requests at most |\n|---|---|---|---|\n{}\n",
         rows.len(),
         lines.join("\n")
     );
     let text = fs::read_to_string(path).unwrap();
     assert!(text.contains(&table), "docs/testing.md lacks this table:\n\n{table}");
     let counted = |line: &str| {
-        let (_, rows) = line.strip_prefix("`tests/hostile")?.split_once(".rs`, ")?;
+        let (_, rows) = line.strip_prefix("`tests/disk/hostile")?.split_once(".rs`, ")?;
         rows.strip_suffix(" rows:")?.parse::<usize>().ok()
     };
     let total: usize = text.lines().filter_map(counted).sum();

@@ -9,7 +9,7 @@ use super::container::{Runc, container_id, unpack};
 use super::net::Net;
 use super::registry::Guard;
 use super::root::{Root, Run, jq};
-use super::{PYTHON, command, need, need_python, run};
+use super::{PYTHON, command, need_all, need_python, run};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -24,8 +24,9 @@ const TO_JSON: &str = "import json, sys, yaml; json.dump(list(yaml.safe_load_all
 /// Turns one JSON array into YAML documents.
 const TO_YAML: &str = "import json, sys, yaml; yaml.safe_dump_all(json.load(sys.stdin), sys.stdout)";
 
-pub fn need_kustomize() -> bool {
-    ["kustomize", "kubernetes-validate", "jq"].into_iter().all(need) && need_python("yaml")
+pub fn need_kustomize() {
+    need_all(&["kustomize", "kubernetes-validate", "jq"]);
+    need_python("yaml");
 }
 
 /// Runs a command with something on its stdin.

@@ -57,8 +57,13 @@ impl Image {
 }
 
 /// Says whether pods can run here.
-pub fn ready() -> bool {
-    need_kustomize() && need_containers() && need_static_agent() && need("unshare") && need("ip") && need("openssl")
+pub fn ready() {
+    need_kustomize();
+    need_containers();
+    need_static_agent();
+    need("unshare");
+    need("ip");
+    need("openssl");
 }
 
 /// A release that the machine's own key has signed; a machine that demands that.

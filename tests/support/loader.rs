@@ -2,9 +2,9 @@
 #![allow(dead_code)] // Each test binary uses its own part.
 
 use super::boot_cases::block;
+use super::disk::{gzip, noise};
 use super::qemu::Drive;
-use super::support::disk::{gzip, noise};
-use super::support::{command, run};
+use super::{command, run};
 use kubesolo_update::slot::Slot;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;

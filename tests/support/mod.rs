@@ -1,14 +1,19 @@
-//! What integration tests share.
-#![allow(dead_code)] // Each test binary uses its own part.
+//! What the test programs share.
+#![allow(dead_code, unused_macros)] // Each program uses its own part.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[macro_use]
+pub mod harness;
+
+pub mod boot_cases;
 pub mod container;
 pub mod container_bench;
 pub mod disk;
 pub mod ferro;
 pub mod gitea;
+pub mod grub_view;
 pub mod hostile;
 pub mod hostile_bench;
 pub mod hostile_table;
@@ -16,6 +21,7 @@ pub mod kit;
 pub mod kubernetes;
 pub mod kubernetes_site;
 pub mod listener;
+pub mod loader;
 pub mod machine;
 pub mod net;
 pub mod node;
@@ -23,6 +29,7 @@ pub mod prometheus;
 pub mod provision;
 pub mod publish;
 pub mod pull;
+pub mod qemu;
 pub mod raw;
 pub mod registry;
 pub mod relay;
@@ -39,30 +46,52 @@ pub mod trial;
 pub mod vm;
 pub mod walkthrough;
 pub mod web;
+pub mod write_log;
 
-/// Says whether a program is there. A test that needs it returns early where it is not.
-/// Panics: in CI (`CI` is set): there, a test that tests nothing is a failure.
-pub fn need(program: &str) -> bool {
-    let found = find(program).is_some();
-    if !found {
-        assert!(std::env::var_os("CI").is_none(), "{program} is not installed, and CI must not skip tests");
-        eprintln!("SKIP: {program} is not installed: THIS TEST PROVES NOTHING");
+/// Ends the test where something that it needs is missing: it counts as ignored, with the reason.
+/// Panics: in CI (`CI` is set), where nothing may be missing but what `.tools/missing` says could not be had.
+#[track_caller]
+pub fn require(there: bool, what: &str) {
+    if there {
+        return;
     }
-    found
+    let known = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/missing"));
+    let known = known.is_ok_and(|list| list.lines().any(|line| line.split('\t').next() == Some(what)));
+    assert!(known || std::env::var_os("CI").is_none(), "{what} is missing, and CI must not skip tests");
+    harness::skip(&format!("{what} is missing"));
+}
+
+/// Goes on if a program is there, as [`require`] does.
+#[track_caller]
+pub fn need(program: &str) {
+    require(find(program).is_some(), program);
+}
+
+/// Goes on if all of these are there.
+#[track_caller]
+pub fn need_all(programs: &[&str]) {
+    programs.iter().for_each(|program| need(program));
+}
+
+/// Goes on if a file is there.
+#[track_caller]
+pub fn need_file(path: &Path) {
+    require(path.is_file(), &path.display().to_string());
 }
 
 /// Debian's Python, with the modules of Debian's packages.
 pub const PYTHON: &str = "/usr/bin/python3";
 
-/// Says whether Debian's Python has a module, as [`need`] does.
-pub fn need_python(module: &str) -> bool {
+/// Goes on if Debian's Python has a module.
+#[track_caller]
+pub fn need_python(module: &str) {
+    require(has_python(module), &format!("python3-{module}"));
+}
+
+/// Returns whether Debian's Python has a module. For a test that holds one thing more where it has.
+pub fn has_python(module: &str) -> bool {
     let found = Command::new(PYTHON).args(["-c", &format!("import {module}")]).output();
-    let found = found.is_ok_and(|out| out.status.success());
-    if !found {
-        assert!(std::env::var_os("CI").is_none(), "python3-{module} is not installed, and CI must not skip tests");
-        eprintln!("SKIP: python3-{module} is not installed: THIS TEST PROVES NOTHING");
-    }
-    found
+    found.is_ok_and(|out| out.status.success())
 }
 
 /// Finds a program in PATH, or where `scripts/install-deps.sh` puts what Debian stable lacks.

@@ -22,8 +22,9 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    pub fn ready() -> bool {
-        need("containerd") && need("ctr")
+    pub fn ready() {
+        need("containerd");
+        need("ctr");
     }
 
     /// Starts one that keeps everything below `dir`, and waits until its own client can talk to it.

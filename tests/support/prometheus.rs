@@ -12,12 +12,14 @@ use tempfile::TempDir;
 /// How long Prometheus may take to start, and to scrape for the first time.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-pub fn need_promtool() -> bool {
-    need("promtool")
+pub fn need_promtool() {
+    need("promtool");
 }
 
-pub fn need_prometheus() -> bool {
-    need("prometheus") && need("promtool") && need("curl")
+pub fn need_prometheus() {
+    need("prometheus");
+    need("promtool");
+    need("curl");
 }
 
 /// What promtool says of the one name that DESIGN fixes and promtool does not like, whatever the type; GRUB's variable

@@ -1,8 +1,8 @@
 //! Virtual machines with a serial console: no network, no screen, no person.
 #![allow(dead_code)] // Each test binary uses its own part.
 
-pub use super::support::kit::Firmware;
-use super::support::{command, need};
+pub use super::kit::Firmware;
+use super::{command, need, need_all, need_file};
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -14,28 +14,20 @@ use std::time::{Duration, Instant};
 /// Longest that words may take to come, in an emulator on a busy machine: a hundred boots may come before them.
 const LIMIT: Duration = Duration::from_secs(400);
 
-/// Says whether a file is there. A test that needs it returns early where it is not. Panics: in CI.
-pub fn need_file(path: &Path) -> bool {
-    let found = path.is_file();
-    if !found {
-        assert!(std::env::var_os("CI").is_none(), "{} is missing, and CI must not skip tests", path.display());
-        eprintln!("SKIP: {} is missing (scripts/install-deps.sh vm): THIS TEST PROVES NOTHING", path.display());
-    }
-    found
-}
-
-/// Says whether machines with this firmware and their boot loader can be made. Panics: in CI.
-pub fn need_machine(firmware: Firmware) -> bool {
+/// Goes on if machines with this firmware and their boot loader can be made.
+pub fn need_machine(firmware: Firmware) {
     let repo = Path::new(env!("CARGO_MANIFEST_DIR"));
     let grub = match firmware {
         Firmware::UefiArm64 => repo.join(".tools/vm/arm64/usr/lib/grub/arm64-efi/normal.mod"),
         _ => PathBuf::from("/usr/lib/grub/i386-pc/boot.img"),
     };
-    need(firmware.program())
-        && ["grub-mkimage", "mcopy", "debugfs", "sgdisk", "mkfs.fat"].into_iter().all(need)
-        && need_file(&grub)
-        && (firmware == Firmware::UefiArm64 || need_file(Path::new("/usr/lib/grub/x86_64-efi/normal.mod")))
-        && firmware.flash().into_iter().flatten().all(|path| need_file(Path::new(path)))
+    need(firmware.program());
+    need_all(&["grub-mkimage", "mcopy", "debugfs", "sgdisk", "mkfs.fat"]);
+    need_file(&grub);
+    if firmware != Firmware::UefiArm64 {
+        need_file(Path::new("/usr/lib/grub/x86_64-efi/normal.mod"));
+    }
+    firmware.flash().into_iter().flatten().for_each(|path| need_file(Path::new(path)));
 }
 
 /// A disk of a machine, raw.

@@ -3,7 +3,7 @@
 
 use super::disk::need_disks;
 use super::kit::repo;
-use super::{command, need, run};
+use super::{command, need_all, need_file, run};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -13,20 +13,11 @@ use tempfile::TempDir;
 /// The version that `Cargo.toml` has.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Says whether a release can be made here, as [`need`] does.
-pub fn need_release_tools() -> bool {
-    let programs = ["git", "jq", "openssl", "oras", "umoci", "skopeo", "cosign", "readelf", "cargo"];
-    programs.into_iter().all(need) && need_disks() && zig()
-}
-
-/// Without zig nothing can be built, and no SBOM says which musl is linked.
-fn zig() -> bool {
-    let found = repo().join(".tools/zig/versions").is_file();
-    assert!(found || std::env::var_os("CI").is_none(), "zig is missing (scripts/install-deps.sh build)");
-    if !found {
-        eprintln!("SKIP: no zig in .tools: THIS TEST PROVES NOTHING");
-    }
-    found
+/// Goes on if a release can be made here. Without zig nothing can be built, and no SBOM says which musl is linked.
+pub fn need_release_tools() {
+    need_all(&["git", "jq", "openssl", "oras", "umoci", "skopeo", "cosign", "readelf", "cargo"]);
+    need_disks();
+    need_file(&repo().join(".tools/zig/versions"));
 }
 
 /// A repository with nothing in it that is not committed.

@@ -1,7 +1,7 @@
 //! A `--root` directory that stands for a machine booted from a disk, and the agent run in it.
 
 use super::disk::{A, Disk};
-use super::{PYTHON, command, need_python, run};
+use super::{PYTHON, command, has_python, run};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -188,7 +188,7 @@ impl Root {
     /// Runs the agent to its end. Input: the command first.
     pub fn agent(&self, args: &[&str]) -> Run {
         let run: Run = self.command(args).output().unwrap().into();
-        if args.contains(&"status") && args.contains(&"--json") && need_python("jsonschema") {
+        if args.contains(&"status") && args.contains(&"--json") && has_python("jsonschema") {
             let faults = schema_faults(&run.stdout);
             assert!(run.code == 0 && faults.is_empty(), "{args:?}: {faults}\n{}\n{}", run.stdout, run.stderr);
         }

@@ -3,7 +3,7 @@
 use super::registry::oras;
 use super::root::jq;
 use super::signing::{BUNDLE_TYPE, KeyPair, PAYLOAD_TYPE, pre_authentication, unbase64};
-use super::{need, run};
+use super::{need_all, run};
 use kubesolo_update::trust::bundle::Bundle;
 use kubesolo_update::trust::keys::Key;
 use std::fs;
@@ -25,18 +25,9 @@ else:
     key.verify(signature, message)
 ";
 
-pub fn ready(more: &[&str]) -> bool {
-    ["openssl", "jq", "flock", "oras"].iter().chain(more).all(|program| need(program))
-}
-
-/// Python's `cryptography`, without which this test would prove less.
-pub fn need_python() -> bool {
-    let found = Command::new(PYTHON).args(["-c", "import cryptography"]).output().is_ok_and(|o| o.status.success());
-    assert!(found || std::env::var_os("CI").is_none(), "python3-cryptography is not installed, and CI must not skip");
-    if !found {
-        eprintln!("SKIP: python3-cryptography is not installed: THIS TEST PROVES NOTHING");
-    }
-    found
+pub fn ready(more: &[&str]) {
+    need_all(&["openssl", "jq", "flock", "oras"]);
+    need_all(more);
 }
 
 /// Holds a signature to openssl, to Python and to the agent.

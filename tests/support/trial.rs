@@ -15,8 +15,9 @@ pub struct Trial {
 }
 
 impl Trial {
-    pub fn ready() -> bool {
-        need_disks() && need("oras")
+    pub fn ready() {
+        need_disks();
+        need("oras");
     }
 
     pub fn staged() -> Trial {

@@ -1,4 +1,4 @@
-//! Tests of the screen's parts; whole screens are in tests/status.rs.
+//! Tests of the screen's parts; whole screens are in tests/disk/status.rs.
 
 use super::*;
 

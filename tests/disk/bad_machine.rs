@@ -1,0 +1,292 @@
+//! Machines that are not what they should be: slots, boot variables, state, lock, configuration, command line.
+
+use crate::support::disk::{A, B, DATA, Disk, need_disks, noise};
+use crate::support::machine::{Left, Machine};
+use crate::support::release::Release;
+use crate::support::root::{Root, jq};
+use crate::support::{command, run};
+use kubesolo_update::sys;
+use std::fs::{self, OpenOptions};
+
+#[apply(test)]
+fn a_slot_that_is_too_small() {
+    need_disks();
+    let machine = Machine::new();
+    let status = machine.root.agent(&["status", "--json"]).expect(0, &[]);
+    let room: usize = status.jq(".slots[1].room_bytes").parse().unwrap();
+    assert!(room > 10 << 20 && room < 24 << 20, "{room}");
+    let sized = |total: usize| {
+        let mut release = Release::new("2.0.0");
+        let pair = release.ours_mut();
+        pair.kernel = noise(9, total - pair.initramfs.len());
+        release
+    };
+    for more in [1, 4 << 20] {
+        let server = sized(room + more).serve();
+        machine.apply(&["--server", &server.url("")]).expect(4, &["it needs", "the target slot has room for"]);
+        assert_eq!(server.seen(), ["GET /latest.json"], "something was downloaded");
+        machine.assert_unharmed("too large", "failed", "gate", Left::Untouched);
+    }
+    // What is promised to fit does fit, to the byte, also where the slot was filled before.
+    for _ in 0..2 {
+        let release = sized(room);
+        let server = release.serve();
+        machine.apply(&["--server", &server.url(""), "--allow-downgrade"]).expect(0, &["staged"]);
+        assert!(machine.disk.file(B, "vmlinuz").unwrap() == release.ours().kernel);
+        fs::remove_file(machine.root.path("var/lib/kubesolo/update/state.json")).unwrap();
+    }
+    assert!(machine.disk.bytes(A) == machine.running);
+}
+
+#[apply(test)]
+fn a_slot_without_a_file_system_that_can_be_mounted() {
+    need_disks();
+    let release = Release::new("2.0.0");
+    let server = release.serve();
+    // Offset and bytes; the label stands where it can, so that it is the mounting that fails.
+    let faults: [(&str, u64, Vec<u8>, &str); 4] = [
+        ("zeros", 0, vec![0; 8192], "KSOLOB"),
+        ("noise", 0, noise(4, 8192), "KSOLOB"),
+        ("a superblock whose checksum is wrong", 1024 + 0x4c, vec![0xff; 4], "mount KSOLOB"),
+        ("another file system", 1024, noise(4, 1024), "KSOLOB"),
+    ];
+    for (what, offset, bytes, word) in faults {
+        let mut machine = Machine::new();
+        machine.disk.detach();
+        machine.disk.overwrite(B, offset, &bytes);
+        machine.target = machine.disk.bytes(B);
+        machine.disk.attach();
+        machine.apply(&["--server", &server.url("")]).expect(7, &[word]);
+        assert!(machine.disk.bytes(A) == machine.running, "{what}: the running slot was written");
+        assert!(machine.disk.bytes(B) == machine.target, "{what}: slot B was written");
+        assert_eq!(machine.root.state_field("phase"), "failed", "{what}");
+        assert_eq!(machine.root.state_field("last_error_kind"), "device", "{what}");
+        let status = machine.root.agent(&["status", "--json"]).expect(0, &[]);
+        assert_eq!(status.jq(".slots | map(.valid)"), "[true,false]", "{what}");
+        assert!(status.jq(".slots[1].error").contains("KSOLOB"), "{what}: {}", status.stdout);
+        machine.root.agent(&["activate"]).expect(3, &[]);
+        machine.root.agent(&["rollback"]).expect(7, &[]);
+        assert!(machine.root.blocks() == machine.blocks, "{what}");
+        // A person makes the file system anew; the agent goes on.
+        machine.disk.detach();
+        let fs_image = machine.disk.dir().join("fresh");
+        fs::File::create(&fs_image).unwrap().set_len(24 << 20).unwrap();
+        run(command("mke2fs").args(["-q", "-t", "ext4", "-b", "4096", "-L", "KSOLOB"]).arg(&fs_image));
+        machine.disk.overwrite(B, 0, &fs::read(&fs_image).unwrap());
+        machine.disk.attach();
+        machine.assert_recovers(what);
+    }
+}
+
+#[apply(test)]
+fn another_run_holds_the_lock() {
+    need_disks();
+    let machine = Machine::new();
+    let server = Release::new("2.0.0").serve();
+    let source = ["--server", &server.url("")];
+    machine.root.agent(&["activate"]).expect(3, &[]); // makes the directory
+    let held = OpenOptions::new().write(true).open(machine.root.path("var/lib/kubesolo/update/lock")).unwrap();
+    assert!(sys::try_lock(&held).unwrap(), "a run that ended still holds the lock");
+    for command in ["apply", "activate", "rollback"] {
+        machine.root.agent(&[&[command], &source[..]].concat()).expect(8, &["another run holds it"]);
+    }
+    assert!(server.seen().is_empty(), "a run without the lock asked the source");
+    // Looking needs no lock.
+    machine.root.agent(&["status"]).expect(0, &["idle"]);
+    machine.root.agent(&[&["check"], &source[..]].concat()).expect(0, &["an update is available"]);
+    assert!(machine.disk.bytes(B) == machine.target && machine.root.state().is_none());
+    drop(held);
+    machine.assert_recovers("lock");
+}
+
+#[apply(test)]
+fn broken_state_files_are_kept_aside_and_stop_nothing() {
+    need_disks();
+    let server = Release::new("2.0.0").serve();
+    let nested = format!("{{\"phase\":{}", "[".repeat(50_000));
+    for (what, state) in [
+        ("empty", &b""[..]),
+        ("cut", b"{\"phase\":\"stag"),
+        ("a phase that does not exist", b"{\"phase\":\"flying\"}"),
+        ("no text", b"\xff\xfe\x00"),
+        ("deep", nested.as_bytes()),
+        ("large", &[b' '; 100_000]),
+    ] {
+        let machine = Machine::new();
+        let dir = machine.root.path("var/lib/kubesolo/update");
+        fs::create_dir(&dir).unwrap();
+        for name in ["state.json", "failed.json"] {
+            fs::write(dir.join(name), state).unwrap();
+        }
+        let status = machine.root.agent(&["status", "--json"]).expect(0, &[]);
+        assert_eq!(status.jq(".update.phase"), "idle");
+        assert!(status.jq(".remarks | map(select(contains(\"state.json\"))) | length") == "1", "{}", status.stdout);
+        assert!(fs::read(dir.join("state.json")).unwrap() == state, "{what}: looking moved it");
+        let run = machine.apply(&["--server", &server.url("")]).expect(0, &["staged"]);
+        for name in ["state.json", "failed.json"] {
+            assert!(run.stderr.contains(&format!("{name}.corrupt")), "{what}: {}", run.stderr);
+            assert!(fs::read(dir.join(format!("{name}.corrupt"))).unwrap() == state, "{what}");
+        }
+        assert_eq!(machine.root.state_field("phase"), "staged", "{what}");
+    }
+}
+
+#[apply(test)]
+fn damaged_boot_variables() {
+    need_disks();
+    let server = Release::new("2.0.0").serve();
+    let good = Machine::new().blocks[0].clone();
+    let text = |from: &str, to: &str| String::from_utf8(good.clone()).unwrap().replacen(from, to, 1).into_bytes();
+    let mut same_length = text("active_slot=A\n", "active_slot=A\nactive_slot=B\n");
+    same_length.truncate(1024);
+    for (what, damaged) in [
+        ("empty", Vec::new()),
+        ("zeros", vec![0; 1024]),
+        ("cut", good[..1023].to_vec()),
+        ("signature", text("# GRUB", "# grub")),
+        ("line ends", text("\n", "\r\n")),
+        ("twice", same_length),
+        ("senseless", text("boot_counter=3", "boot_counter=9")),
+        ("not set", text("boot_success=1", "boot_succesz=1")),
+    ] {
+        assert!(damaged != good, "{what}: nothing was changed");
+        let machine = Machine::new();
+        // One of the two: said, and worked around.
+        fs::write(machine.root.block("grubenv"), &damaged).unwrap();
+        machine.root.agent(&["status"]).expect(0, &["boot variables: grubenv "]);
+        machine.root.agent(&["check", "--server", &server.url("")]).expect(0, &[]);
+        // Both: nothing is changed any more.
+        fs::write(machine.root.block("grubenv.bak"), &damaged).unwrap();
+        for command in ["apply", "activate", "rollback"] {
+            let args = [command, "--server", &server.url("")];
+            machine.root.agent(&args).expect(7, &["grubenv ", "grubenv.bak ", "repair"]);
+        }
+        let status = machine.root.agent(&["status", "--json"]).expect(0, &[]);
+        assert_eq!(status.jq("[.boot.readable, .boot.active_slot]"), "[false,null]", "{what}");
+        assert!(machine.root.blocks() == [damaged.clone(), damaged], "{what}: the damage was changed");
+        assert!(machine.disk.bytes(A) == machine.running && machine.disk.bytes(B) == machine.target, "{what}");
+        for (name, bytes) in [("grubenv", &machine.blocks[0]), ("grubenv.bak", &machine.blocks[1])] {
+            fs::write(machine.root.block(name), bytes).unwrap();
+        }
+        machine.assert_recovers(what);
+    }
+}
+
+#[apply(test)]
+fn unsigned_updates_are_chosen_never_defaulted_to() {
+    need_disks();
+    let machine = Machine::new();
+    let server = Release::new("2.0.0").serve();
+    let source = ["--server", &server.url("")];
+    let keys = machine.root.path("etc/kubesolo/update-keys.d");
+    for (what, config, with_key) in [
+        ("no file", None, false),
+        ("nothing said", Some("channel = stable\n"), false),
+        ("required", Some("signature = required\n"), false),
+        ("off, but a key is installed, which is no good", Some("signature = off\n"), true),
+    ] {
+        let path = machine.root.path("etc/kubesolo/update.conf");
+        config.map_or_else(|| fs::remove_file(&path).unwrap(), |text| fs::write(&path, text).unwrap());
+        if with_key {
+            fs::create_dir(&keys).unwrap();
+            fs::write(keys.join("release.pub"), "-----BEGIN PUBLIC KEY-----\n").unwrap();
+        }
+        let (code, words) = if with_key { (2, "release.pub") } else { (5, "signatures are required") };
+        machine.apply(&source).expect(code, &[words]);
+        assert!(server.seen().is_empty(), "{what}: the source was asked");
+        assert!(machine.disk.bytes(B) == machine.target && machine.root.state().is_none(), "{what}");
+    }
+    fs::remove_dir_all(&keys).unwrap();
+    machine.root.configure("signature = off\n");
+    machine.assert_recovers("signature");
+}
+
+#[apply(test)]
+fn configuration_and_usage_errors() {
+    need_disks();
+    let machine = Machine::new();
+    for (config, words) in [
+        ("signature = off\nsever = x\n", vec!["line 2", "unknown key `sever`", "known keys"]),
+        ("signature = maybe\n", vec!["line 1", "`signature = maybe`", "required, off"]),
+        ("signature\n", vec!["line 1", "key = value"]),
+        ("server = http://127.0.0.1/\nlayout = /x\n", vec!["exclude each other"]),
+        ("server = http://127.0.0.1/\nserver = http://127.0.0.2/\n", vec!["line 2", "line 1 already"]),
+        ("maintenance_window = at night\n", vec!["line 1", "at night"]),
+        ("registry = Not A Reference\n", vec!["line 1"]),
+    ] {
+        machine.root.configure(config);
+        machine.apply(&[]).expect(2, &words).expect(2, &["update.conf"]);
+    }
+    machine.root.configure("signature = off\n");
+    for (args, words) in [
+        (vec!["apply"], vec!["no source of updates", "--server"]),
+        (vec!["apply", "--server", "http://127.0.0.1/", "--layout", "/x"], vec!["exclude each other"]),
+        (vec!["apply", "--sever", "x"], vec!["--sever"]),
+        (vec!["apply", "--layout"], vec!["--layout"]),
+        (vec!["aply"], vec!["aply"]),
+        (vec!["apply", "extra"], vec!["extra"]),
+        (vec!["apply", "--reboot", "--layout", "/x"], vec!["--reboot and --root"]),
+        (vec!["activate", "--reboot"], vec!["--reboot and --root"]),
+        (vec!["rollback", "--reboot"], vec!["--reboot and --root"]),
+        (vec!["check", "--config", "/nonexistent/conf", "--layout", "/x"], vec!["/nonexistent/conf"]),
+        (vec!["check", "--registry", "UPPER/case:tag:tag"], vec!["UPPER"]),
+        (vec!["check", "--server", "http://example.invalid/"], vec!["plain"]),
+    ] {
+        let run = machine.root.agent(&args).expect(2, &words);
+        assert!(run.stdout.is_empty(), "{args:?}: {}", run.stdout);
+    }
+    let mut bare = machine.root.command(&["--version"]);
+    let out = bare.output().unwrap();
+    assert_eq!(out.status.code(), Some(2), "--version takes no --root: {out:?}");
+    assert!(machine.root.state().is_none(), "a usage error changed the state");
+    assert!(machine.disk.bytes(A) == machine.running && machine.disk.bytes(B) == machine.target);
+    machine.assert_recovers("configuration");
+}
+
+#[apply(test)]
+fn a_machine_that_no_slot_booted() {
+    need_disks();
+    let machine = Machine::new();
+    let server = Release::new("2.0.0").serve();
+    for cmdline in ["", "quiet", "kubesolo.slot=C", "kubesolo.slot="] {
+        fs::write(machine.root.path("proc/cmdline"), cmdline).unwrap();
+        for command in ["check", "apply", "activate", "rollback"] {
+            machine.root.agent(&[command, "--server", &server.url("")]).expect(7, &["kubesolo.slot="]);
+        }
+        machine.root.agent(&["status"]).expect(0, &["not booted from a slot"]);
+    }
+    assert!(server.seen().is_empty() && machine.root.state().is_none());
+    assert!(machine.disk.bytes(A) == machine.running && machine.disk.bytes(B) == machine.target);
+}
+
+#[apply(test)]
+fn the_data_partition_is_mounted_where_it_is_not() {
+    need_disks();
+    // A rescue console: nothing is mounted, so the agent mounts the data partition for itself.
+    let disk = Disk::new(24, 16);
+    let root = Root::new(&disk);
+    fs::remove_dir(root.path("var/lib/kubesolo")).unwrap();
+    let server = Release::new("2.0.0").serve();
+    root.agent(&["status"]).expect(0, &["idle"]);
+    root.agent(&["apply", "--server", &server.url("")]).expect(0, &["staged"]);
+    disk.wait_unmounted(DATA);
+    let state = disk.debugfs(DATA, "cat /update/state.json");
+    assert_eq!(jq(&state, "[.phase, .to_version]"), r#"["staged","2.0.0"]"#);
+    assert!(!disk.needs_recovery(DATA));
+    let status = root.agent(&["status", "--json"]).expect(0, &[]);
+    assert_eq!(status.jq(".update.phase"), "staged");
+    // Where it can not be written, that is the error, before anything else happens.
+    fs::create_dir_all(root.path("var/lib/kubesolo")).unwrap();
+    fs::write(root.path("var/lib/kubesolo/update"), "in the way").unwrap();
+    let before = disk.bytes(B);
+    root.agent(&["apply", "--server", &server.url("")]).expect(7, &["var/lib/kubesolo/update"]);
+    assert!(disk.bytes(B) == before);
+    // --state moves the state alone: the lock stays where every other run looks for it.
+    fs::remove_file(root.path("var/lib/kubesolo/update")).unwrap();
+    let state = root.path("elsewhere/state.json");
+    fs::create_dir(state.parent().unwrap()).unwrap();
+    root.agent(&["apply", "--state", state.to_str().unwrap(), "--server", &server.url("")]).expect(0, &["staged"]);
+    assert_eq!(jq(&fs::read_to_string(&state).unwrap(), ".phase"), "staged");
+    assert!(root.path("var/lib/kubesolo/update/lock").exists());
+    assert!(!root.path("var/lib/kubesolo/update/state.json").exists());
+}

@@ -1,0 +1,86 @@
+//! Several runs at once, and whoever looks while another one writes.
+
+use crate::support::disk::{B, Disk, need_disks, noise};
+use crate::support::raw::{Raw, Reply};
+use crate::support::release::Release;
+use crate::support::root::Root;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+/// A server whose kernel stops in the middle until the client goes.
+fn holding(release: Release) -> Raw {
+    let document = release.latest_json();
+    Raw::start(move |path| {
+        let body = if path == "/latest.json" { document.clone().into_bytes() } else { release.file(path).unwrap() };
+        let hold_after = path.contains("vmlinuz").then_some(body.len() / 2);
+        Reply { hold_after, ..Reply::ok(body) }
+    })
+}
+
+#[apply(test)]
+fn two_runs_never_write_the_same_slot() {
+    need_disks();
+    let disk = Disk::new(24, 16);
+    // The second one has another data partition: neither lock file nor state tell it of the first.
+    let (first, second) = (Root::new(&disk), Root::new(&disk));
+    let server = holding(Release::new("2.0.0"));
+    let mut slow = first.command(&["apply", "--server", &server.url()]).spawn().unwrap();
+    server.wait_held();
+    let good = Release::new("3.0.0").serve();
+    let state = first.path("run/state.json");
+    first
+        .agent(&["apply", "--state", state.to_str().unwrap(), "--server", &good.url("")])
+        .expect(8, &["another run holds it"]);
+    second.agent(&["apply", "--server", &good.url("")]).expect(8, &["another run is at work on it", "KSOLOB"]);
+    // Whoever does not mind is told all the same, once.
+    let excused = first
+        .agent(&["apply", "--ok-if-nothing", "--json", "--state", state.to_str().unwrap(), "--server", &good.url("")])
+        .expect(0, &["another run holds it"]);
+    assert_eq!(excused.jq("[.result, .kind, .exit_code]"), r#"["error","busy",0]"#);
+    // Looking is answered all the same, and says why slot B can not be looked into.
+    let status = first.agent(&["status", "--json"]).expect(0, &[]);
+    assert_eq!(status.jq("[.update.phase, .slots[0].valid, .slots[1].valid]"), r#"["downloading",true,false]"#);
+    assert!(status.jq(".slots[1].error").contains("another run is at work"), "{}", status.stdout);
+    slow.kill().unwrap();
+    slow.wait().unwrap();
+    disk.wait_unmounted(B);
+    second.agent(&["apply", "--server", &good.url("")]).expect(0, &["3.0.0 is staged"]);
+}
+
+#[apply(test)]
+fn who_looks_does_not_stop_who_writes() {
+    need_disks();
+    let disk = Disk::new(24, 16);
+    let root = Root::new(&disk);
+    let releases = ["2.0.0", "2.0.1"].map(|version| Release::new(version).serve());
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let looker = scope.spawn(|| {
+            let mut looks = 0;
+            while !done.load(Ordering::SeqCst) {
+                root.agent(&["status"]).expect(0, &[]);
+                looks += 1;
+            }
+            looks
+        });
+        let runs: Vec<_> = (0..10).map(|i| root.agent(&["apply", "--server", &releases[i % 2].url("")])).collect();
+        done.store(true, Ordering::SeqCst);
+        assert!(looker.join().unwrap() >= 10, "nobody looked while the slot was written");
+        runs.into_iter().for_each(|run| {
+            run.expect(0, &["is staged"]);
+        });
+    });
+}
+
+#[apply(test)]
+fn what_is_promised_to_fit_a_larger_slot_fits() {
+    need_disks();
+    // Large enough for what ext4 keeps back even from root (2 %) to exceed the agent's own reserve.
+    let disk = Disk::new(128, 16);
+    let root = Root::new(&disk);
+    let room: usize = root.agent(&["status", "--json"]).expect(0, &[]).jq(".slots[1].room_bytes").parse().unwrap();
+    let mut release = Release::new("2.0.0");
+    let pair = release.ours_mut();
+    pair.kernel = noise(9, room - pair.initramfs.len());
+    root.agent(&["apply", "--server", &release.serve().url("")]).expect(0, &["staged"]);
+}

@@ -1,0 +1,316 @@
+//! `status`: the screens of machines in every condition, colours on a real terminal, `--json` and its schema.
+//!
+//! `UPDATE_GOLDEN=1` writes the screens anew; look at the difference before it is committed.
+
+use crate::support::disk::{A, B, Disk, architecture, need_disks};
+use crate::support::release::{Medium, Release};
+use crate::support::root::{Root, jq, schema_faults};
+use crate::support::trial::Trial;
+use crate::support::web::{Answer, Web};
+use crate::support::{PYTHON, command, need, need_python, run};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Holds the screen of a machine to 80 columns and to the one in tests/golden, and the document to the schema.
+#[track_caller]
+fn hold(root: &Root, name: &str, condition: &str) {
+    let run = root.agent(&["status"]).expect(0, &[]);
+    assert_eq!(run.stderr, "", "{name}");
+    for line in run.stdout.lines() {
+        assert!(line.chars().count() <= 80 && line.trim_end() == line, "{name}: '{line}'");
+        assert!(!line.chars().any(char::is_control), "{name}: '{line}'");
+    }
+    let labels = ["Slot A  ", "Slot B  ", "Boot    ", "Update  ", "Past    ", "Note    ", "Next    ", "        "];
+    for line in run.stdout.lines().skip(1).filter(|line| !line.is_empty()) {
+        assert!(labels.iter().any(|label| line.starts_with(label)), "{name}: '{line}'");
+    }
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/status-{name}.txt"));
+    let found = masked(&run.stdout);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::create_dir_all(golden.parent().unwrap()).unwrap();
+        fs::write(&golden, &found).unwrap();
+    }
+    let wanted = fs::read_to_string(&golden).unwrap();
+    assert!(found == wanted, "{name}: UPDATE_GOLDEN=1 takes it over\nwanted:\n{wanted}\nfound:\n{found}");
+    let json = root.agent(&["status", "--json"]).expect(0, &[]);
+    assert_eq!(json.jq("[.schema_version, .condition]"), format!("[1,\"{condition}\"]"), "{name}");
+}
+
+/// The same on every machine and at any time.
+fn masked(text: &str) -> String {
+    let mut out: Vec<u8> = text.replace(&format!(", {},", architecture()), ", amd64,").into_bytes();
+    for at in 0..out.len().saturating_sub(19) {
+        let shape: String =
+            out[at..at + 20].iter().map(|b| if b.is_ascii_digit() { '0' } else { *b as char }).collect();
+        if shape == "0000-00-00T00:00:00Z" {
+            out[at..at + 20].copy_from_slice(b"YYYY-MM-DDThh:mm:ssZ");
+        }
+    }
+    String::from_utf8(out).unwrap()
+}
+
+fn offer(trial: &Trial, version: &str) -> Medium {
+    Medium::new(trial.disk.dir(), &Release::new(version))
+}
+
+/// A confirmed update: what healthcheck writes, and a run that records it.
+fn confirm(trial: &Trial) {
+    trial.root.set_boot_variables(&["boot_success=1"]);
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(3, &["running already"]);
+}
+
+fn give_up(trial: &mut Trial) {
+    trial.root.set_boot_variables(&["active_slot=A", "boot_success=1", "boot_counter=0", "rollback_from=B"]);
+    trial.boot(A);
+}
+
+#[apply(test)]
+fn a_good_update_on_the_screen() {
+    Trial::ready();
+    let disk = Disk::new(24, 16);
+    hold(&Root::new(&disk), "first-boot", "bootloader_unproven");
+    let mut trial = Trial::staged();
+    hold(&trial.root, "staged", "staged");
+    trial.root.set_boot_variables(&["boot_canary=0"]);
+    hold(&trial.root, "staged-unproven", "staged");
+    trial.root.set_boot_variables(&["boot_canary=1"]);
+    // A check that fails meanwhile takes nothing from it.
+    trial.root.agent(&["apply", "--server", "http://127.0.0.1:9"]).expect(6, &[]);
+    hold(&trial.root, "staged-then-dead-server", "staged");
+    trial.root.agent(&["activate"]).expect(0, &[]);
+    hold(&trial.root, "activated", "activated");
+    trial.root.set_boot_variables(&["boot_counter=2"]);
+    trial.boot(B);
+    hold(&trial.root, "trial", "trial");
+    confirm(&trial);
+    hold(&trial.root, "stable", "well");
+    let status = trial.root.agent(&["status", "--json"]);
+    assert_eq!(
+        status.jq(".history | map([.to_version, .result, .error_kind, .count])"),
+        r#"[["2.0.0","success",null,1],[null,"failed","network",1]]"#
+    );
+    assert_eq!(status.jq(".offered"), "null");
+    let document = Release::new("2.1.0").latest_json();
+    let server = Web::start(move |_| Answer::ok(document.clone()).header("ETag", "\"one\""));
+    trial.root.agent(&["check", "--server", &server.url("")]).expect(0, &["2.1.0"]);
+    let offered = trial.root.agent(&["status", "--json"]).jq(".offered | [.version, .channel, .manifest_digest[:7]]");
+    assert_eq!(offered, r#"["2.1.0","stable","sha256:"]"#);
+    trial.root.agent(&["rollback"]).expect(0, &["on trial"]);
+    hold(&trial.root, "rolled-back-by-hand", "activated");
+    let results = trial.root.agent(&["status", "--json"]).jq(".history | map(.result)");
+    assert_eq!(results, r#"["success","failed","rolled_back"]"#);
+}
+
+#[apply(test)]
+fn bad_updates_on_the_screen() {
+    Trial::ready();
+    let mut trial = Trial::booted();
+    // As healthcheck leaves it.
+    let state = trial.root.path("var/lib/kubesolo/update/state.json");
+    let edit = r#".phase = "failed" | .last_error = "check the health of this node: 10-api: not ready" | .last_error_kind = "unhealthy" | .history[0] += {result: "failed", error: .last_error, error_kind}"#;
+    let edit = edit.replace("error_kind}", "error_kind: \"unhealthy\"}");
+    fs::write(&state, jq(&fs::read_to_string(&state).unwrap(), &edit)).unwrap();
+    hold(&trial.root, "trial-unhealthy", "unhealthy");
+    give_up(&mut trial);
+    hold(&trial.root, "rolled-back-not-recorded", "rolled_back");
+    trial.root.agent(&["activate"]).expect(3, &["nothing is staged"]);
+    hold(&trial.root, "rolled-back", "rolled_back");
+    assert_eq!(trial.root.agent(&["status", "--json"]).jq(".history | map(.result)"), r#"["rolled_back"]"#);
+    // A dead server, asked by cron.
+    for _ in 0..3 {
+        trial.root.agent(&["apply", "--server", "http://127.0.0.1:9"]).expect(6, &[]);
+    }
+    hold(&trial.root, "failed", "failed");
+    assert_eq!(
+        trial.root.agent(&["status", "--json"]).jq(".history | map([.result, .count])"),
+        r#"[["rolled_back",1],["failed",3]]"#
+    );
+    // The server is back, and has nothing new: the state is what it was before, and no alarm goes on.
+    let path = trial.medium.path();
+    trial.root.agent(&["apply", "--layout", path]).expect(4, &["failed here before"]);
+    let status = trial.root.agent(&["status", "--json"]);
+    let wanted = r#"["rolled_back","rolled_back","rollback"]"#;
+    assert_eq!(status.jq("[.condition, .update.phase, .update.last_error_kind]"), wanted);
+    let version = "2.0.1-rc.1.of.a.branch.with.a.long.name+build.20261122.and.more.of.it.than.a.line.of.80.columns.has";
+    trial.root.agent(&["apply", "--layout", offer(&trial, version).path()]).expect(0, &["staged"]);
+    hold(&trial.root, "long-version", "staged");
+}
+
+#[apply(test)]
+fn damaged_machines_on_the_screen() {
+    need_disks();
+    let mut disk = Disk::new(24, 16);
+    let mut root = Root::new(&disk);
+    root.set_boot_variables(&["boot_canary=1"]);
+    hold(&root, "stable-first", "well");
+    root.configure("signature = off\nsever = http://x\n");
+    let words = ["it runs; see the NOTES below", "Note    read ", "unknown key", "`sever`"];
+    root.agent(&["status"]).expect(0, &words);
+    assert_eq!(root.agent(&["status", "--json"]).jq(".condition"), "remarks");
+    root.configure("signature = off\n");
+    for (number, name, condition) in
+        [(B, "slot-b-invalid", "no_fallback"), (A, "slot-a-invalid", "running_slot_invalid")]
+    {
+        disk.detach();
+        let target = format!("{}?offset={}", disk.image.display(), disk.extent(number).0);
+        run(command("debugfs").args(["-w", "-R", "rm slot.json"]).arg(target));
+        disk.attach();
+        root.boot('A', Some(&disk.guid(A)));
+        hold(&root, name, condition);
+    }
+    for name in ["grubenv", "grubenv.bak"] {
+        fs::write(root.block(name), "x").unwrap();
+    }
+    hold(&root, "boot-unreadable", "boot_unreadable");
+    // No slot is named, and there is no disk.
+    fs::remove_file(root.path("sys")).unwrap();
+    fs::create_dir_all(root.path("sys/class/block")).unwrap();
+    root.boot('C', None);
+    hold(&root, "nothing-readable", "not_booted_from_a_slot");
+}
+
+/// Runs `status` on a terminal of its own. Returns: what a terminal would get.
+fn on_a_terminal(root: &Root, env: &[(&str, &str)]) -> String {
+    let mut python = Command::new(PYTHON);
+    python.args(["-c", "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"]);
+    let out = root.command_under(python, &["status"]).envs(env.iter().copied()).stdin(Stdio::null()).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap().replace("\r\n", "\n")
+}
+
+#[apply(test)]
+fn colours_are_for_terminals_that_have_them() {
+    Trial::ready();
+    need_python("pty");
+    let trial = Trial::booted();
+    let plain = trial.root.agent(&["status"]).stdout;
+    let env: [(&[(&str, &str)], bool); 8] = [
+        (&[("TERM", "linux")], true),
+        (&[("TERM", "vt100"), ("NO_COLOR", "")], true),
+        (&[], false),
+        (&[("TERM", "")], false),
+        (&[("TERM", "dumb")], false),
+        (&[("TERM", "linux"), ("NO_COLOR", "1")], false),
+        (&[("TERM", "linux"), ("NO_COLOR", "0")], false),
+        (&[("TERM", "dumb"), ("NO_COLOR", "")], false),
+    ];
+    for (env, coloured) in env {
+        let shown = on_a_terminal(&trial.root, env);
+        assert_eq!(shown.contains("\x1b["), coloured, "{env:?}: {shown}");
+        // The same words, and every colour is taken back.
+        let mut bare = String::new();
+        let mut pieces = shown.split("\x1b[");
+        bare.push_str(pieces.next().unwrap());
+        let mut last = "0";
+        for piece in pieces {
+            let (code, text) = piece.split_once('m').unwrap();
+            assert!(["0", "1", "31", "32", "33"].contains(&code), "{code}");
+            assert!(text.trim().is_empty() || code != last, "{shown}");
+            (last, bare) = (code, bare + text);
+        }
+        assert_eq!((bare, last), (plain.clone(), "0"), "{env:?}");
+        assert!(!coloured || shown.contains("\x1b[33mON TRIAL, not confirmed yet\x1b[0m"), "{shown}");
+    }
+    // No terminal: whatever TERM says.
+    let piped = trial.root.command(&["status"]).env("TERM", "linux").output().unwrap();
+    assert_eq!(String::from_utf8(piped.stdout).unwrap(), plain);
+}
+
+#[apply(test)]
+fn the_schema_refuses_what_is_not_a_status() {
+    Trial::ready();
+    need_python("jsonschema");
+    let trial = Trial::booted();
+    trial.root.set_boot_variables(&["boot_success=1"]);
+    let good = trial.root.agent(&["status", "--json"]).stdout;
+    assert_eq!(schema_faults(&good), "");
+    for (wrong, word) in [
+        (".new = 1", "new"),
+        (".update.new = 1", "new"),
+        (".boot.new = 1", "new"),
+        (".slots[0].new = 1", "new"),
+        (".history[0].new = 1", "new"),
+        (".offered.new = 1", "offered"),
+        ("del(.next)", "next"),
+        ("del(.update.phase)", "phase"),
+        ("del(.slots[1].room_bytes)", "room_bytes"),
+        (".schema_version = 2", "schema_version"),
+        (".schema_version = \"1\"", "schema_version"),
+        (".update.phase = \"flying\"", "flying"),
+        (".update.last_error_kind = \"bad luck\"", "last_error_kind"),
+        (".update.updated_at = \"yesterday\"", "updated_at"),
+        (".update.attempts_total = -1", "-1"),
+        (".history[0].result = \"idle\"", "idle"),
+        (".history[0].started_at = null", "started_at"),
+        (".history = [range(22) as $n | .history[0]]", "maxItems"),
+        (".boot.boot_counter = 4", "4"),
+        (".boot.active_slot = \"C\"", "active_slot"),
+        (".running_slot = \"a\"", "running_slot"),
+        (".slots = .slots[:1]", "minItems"),
+        (".slots[0].valid = \"yes\"", "yes"),
+        (".slots[0].room_bytes = 1.5", "1.5"),
+        (".condition = \"fine\"", "fine"),
+        (".remarks = [1]", "1"),
+    ] {
+        let faults = schema_faults(&jq(&good, wrong));
+        assert!(faults.contains(word), "{wrong}: '{faults}'");
+    }
+    assert!(schema_faults(&good[1..]).contains("no JSON") && schema_faults("[]").contains("object"));
+}
+
+#[apply(test)]
+fn every_field_of_the_schema_is_described() {
+    need("jq");
+    let schema = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/status-schema.json")).unwrap();
+    let bare =
+        "[.. | objects | select(.properties) | .properties | to_entries[] | select(.value.description == null) | .key]";
+    assert_eq!(jq(&schema, bare), "[]");
+    assert!(
+        jq(&schema, "[.. | objects | select(.properties) | .properties | length] | add").parse::<u32>().unwrap() > 50
+    );
+    let open = "[.. | objects | select(.properties and .additionalProperties != false)] | length";
+    assert_eq!(jq(&schema, open), "0");
+    let optional = "[.. | objects | select(.properties and (.required | sort) != (.properties | keys))] | length";
+    assert_eq!(jq(&schema, optional), "0");
+    assert!(jq(&schema, ".description").contains("`schema_version` goes up by one"));
+}
+
+/// The target is 5 ms (DESIGN section 12), on a machine that does nothing else; here others build.
+#[apply(test)]
+fn it_answers_quickly() {
+    need_disks();
+    let disk = Disk::new(24, 16);
+    let root = Root::new(&disk);
+    let times = (0..50).map(|_| {
+        let start = Instant::now();
+        root.agent(&["status"]).expect(0, &[]);
+        start.elapsed()
+    });
+    let best = times.min().unwrap();
+    eprintln!("status: {best:?}");
+    assert!(best < Duration::from_millis(50), "{best:?}");
+}
+
+/// What the README shows is what the agent prints.
+#[apply(test)]
+fn the_readme_shows_real_screens() {
+    Trial::ready();
+    let readme = masked(&fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap());
+    let shown = |trial: &Trial| {
+        let screen = masked(&trial.root.agent(&["status"]).expect(0, &[]).stdout);
+        assert!(readme.contains(&screen), "the README does not show this:\n{screen}");
+    };
+    let mut trial = Trial::booted();
+    shown(&trial);
+    trial.root.install_check("10-ok", "exit 0");
+    trial.root.agent(&["healthcheck"]).expect(0, &["confirmed"]);
+    shown(&trial);
+    trial = Trial::booted();
+    trial.root.set_boot_variables(&["active_slot=A", "boot_success=1", "boot_counter=0", "rollback_from=B"]);
+    trial.boot(A);
+    trial.root.install_check("10-ok", "exit 0");
+    trial.root.agent(&["healthcheck"]).expect(0, &["rolled back"]);
+    shown(&trial);
+}

@@ -1,0 +1,15 @@
+//! The manifests, and the containers that they describe.
+
+#[macro_use]
+extern crate macro_rules_attribute;
+
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod manifests;
+mod run;
+
+fn main() -> std::process::ExitCode {
+    support::harness::main()
+}

@@ -1,0 +1,201 @@
+//! `deploy/kubernetes/`: what a real kustomize builds is valid for several versions of Kubernetes and keeps the rules
+//! of `support/kubernetes_rules.jq`; what breaks them is found. Its containers run in `kubernetes_run.rs`.
+
+use crate::support::kubernetes::{IMAGE, Manifests, need_kustomize, to_yaml, validate};
+use crate::support::kubernetes_site::config_json;
+use crate::support::root::jq;
+use crate::support::{command, need_python, run};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const VERSIONS: [&str; 3] = ["1.29", "1.33", "1.37"];
+const PARTS: [&str; 3] = ["base", "overlays/http", "overlays/registry"];
+const COMPONENTS: [&str; 4] = ["activate", "reboot", "credentials", "servicemonitor"];
+
+/// What is wrong with objects, by `support/kubernetes_rules.jq`.
+fn faults(objects: &str, elsewhere: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("objects.json");
+    fs::write(&file, objects).unwrap();
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/kubernetes_rules.jq");
+    let mut jq = command("jq");
+    jq.args(["-c", "--arg", "image", &format!("{IMAGE}:{}", env!("CARGO_PKG_VERSION"))]);
+    run(jq.args(["--argjson", "elsewhere", elsewhere, "-f"]).arg(rules).arg(file)).trim().to_string()
+}
+
+/// Every build there is, with its name.
+fn builds(manifests: &Manifests) -> Vec<(String, String)> {
+    fs::write(manifests.path("components/credentials/config.json"), config_json("registry.example.com")).unwrap();
+    let mut built = vec![("healthcheck".to_string(), manifests.build("healthcheck"))];
+    for part in PARTS {
+        assert_eq!(manifests.build(part), manifests.build_site(part, &[], ""), "{part}");
+        for set in 0..1 << COMPONENTS.len() {
+            let chosen: Vec<&str> =
+                (0..COMPONENTS.len()).filter(|n| set & (1 << n) != 0).map(|n| COMPONENTS[n]).collect();
+            built.push((format!("{part} {chosen:?}"), manifests.build_site(part, &chosen, "")));
+        }
+    }
+    built
+}
+
+#[apply(test)]
+fn every_build_is_valid_and_keeps_the_rules() {
+    need_kustomize();
+    need_python("jsonschema");
+    let manifests = Manifests::new();
+    let builds = builds(&manifests);
+    assert_eq!(builds.len(), 49);
+    for (name, objects) in &builds {
+        let elsewhere = if name == "healthcheck" { r#"["ServiceAccount/kubesolo-update"]"# } else { "[]" };
+        assert_eq!(faults(objects, elsewhere), "[]", "{name}");
+    }
+    let all: Vec<&str> = builds.iter().map(|(_, objects)| objects.as_str()).collect();
+    let all = jq(&format!("[{}]", all.join(",")), "add | unique");
+    // Its schema is not among Kubernetes's own.
+    let monitors = jq(&all, "map(select(.kind == \"ServiceMonitor\"))");
+    let known = jq(&all, "map(select(.kind != \"ServiceMonitor\"))");
+    assert_eq!(jq(&monitors, "length"), "1");
+    assert_eq!(monitor_faults(&jq(&monitors, ".[0]")), "");
+    for version in VERSIONS {
+        let out = validate(&known, version);
+        let said = String::from_utf8([out.stdout, out.stderr].concat()).unwrap();
+        assert!(out.status.success(), "{version}: {said}");
+        let passed = said.lines().filter(|l| l.contains(" passed for resource ")).count();
+        assert_eq!(passed.to_string(), jq(&known, "length"), "{version}: {said}");
+    }
+}
+
+/// Where a ServiceMonitor is not what the operator's CRD describes.
+fn monitor_faults(monitor: &str) -> String {
+    let repo = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut node = Command::new("node");
+    node.arg(repo.join("tests/support/servicemonitor.mjs")).arg(repo.join(".tools/kubernetes-models")).arg(monitor);
+    run(&mut node)
+}
+
+#[apply(test)]
+fn a_broken_manifest_is_refused_by_the_validators() {
+    need_kustomize();
+    need_python("jsonschema");
+    let manifests = Manifests::new();
+    let good = manifests.build_site("overlays/registry", &["servicemonitor"], "");
+    let known = jq(&good, "map(select(.kind != \"ServiceMonitor\"))");
+    let cron = "(.[] | select(.kind == \"CronJob\") | .spec)";
+    let pod = "(.[] | select(.kind == \"CronJob\") | .spec.jobTemplate.spec.template.spec)";
+    for change in [
+        format!("{cron}.concurencyPolicy = \"Forbid\""),
+        format!("{cron}.schedule = 6"),
+        format!("del({cron}.schedule)"),
+        format!("{cron}.jobTemplate.spec.backoffLimit = \"0\""),
+        format!("{pod}.containers[0].securityContext.readOnlyRootFileSystem = true"),
+        format!("{pod}.containers[0].args[2] = 1800"),
+        format!("{pod}.volumes[0].hostPath.typ = \"Directory\""),
+        "del(.[] | select(.kind == \"DaemonSet\") | .spec.selector)".into(),
+    ] {
+        let out = validate(&jq(&known, &change), "1.33");
+        assert!(!out.status.success(), "{change}: {}", String::from_utf8_lossy(&out.stdout));
+    }
+    let monitor = jq(&good, "map(select(.kind == \"ServiceMonitor\")) | .[0]");
+    for change in [
+        ".spec.endpoints[0].scrapeInterval = \"1m\"",
+        ".spec.endpoints[0].interval = \"a minute\"",
+        ".spec.endpoints[0].port = 9199",
+        "del(.spec.selector)",
+        ".spec.selector.matchlabels = {}",
+    ] {
+        assert_ne!(monitor_faults(&jq(&monitor, change)), "", "{change}");
+    }
+}
+
+#[apply(test)]
+fn what_breaks_a_rule_is_found() {
+    need_kustomize();
+    let manifests = Manifests::new();
+    fs::write(manifests.path("components/credentials/config.json"), config_json("registry.example.com")).unwrap();
+    let good = manifests.build_site("overlays/registry", &COMPONENTS, "");
+    assert_eq!(faults(&good, "[]"), "[]");
+    let table = [
+        (". += [{kind: \"ClusterRoleBinding\", metadata: {name: \"x\"}}]", "the agent needs no rights"),
+        ("(K(\"ServiceAccount\")).automountServiceAccountToken = true", "a token is handed out"),
+        ("(K(\"DaemonSet\") | .spec.template.spec.automountServiceAccountToken) = true", "a token is mounted"),
+        ("(K(\"Service\") | .metadata.namespace) = \"default\"", "another namespace"),
+        ("del(K(\"ConfigMap\"))", "there is no ConfigMap kubesolo-update-source"),
+        ("del(K(\"ConfigMap\") | .data.registry)", "has no registry"),
+        ("del(K(\"Secret\"))", "there is no Secret kubesolo-update-registry"),
+        ("(K(\"Secret\") | .data) = {\"config.json\": \"e30=\"}", "has no .dockerconfigjson"),
+        ("del(P | .volumes[] | select(.name == \"update\"))", "there is no volume update"),
+        ("(P | .volumes) += [{name: \"more\", emptyDir: {}}]", "a volume that is mounted nowhere"),
+        ("del(P | .containers[0].volumeMounts[] | select(.name == \"config\") | .readOnly)", "can be written"),
+        (
+            "(P | .volumes[] | select(.name == \"config\")) = {name: \"config\", configMap: {name: \"x\"}}",
+            "is not the machine's",
+        ),
+        (
+            "(P | .containers[0].volumeMounts) += [{name: \"run\", mountPath: \"/etc/kubesolo/update-keys.d\"}]",
+            "/etc/kubesolo/update-keys.d is not the machine's",
+        ),
+        ("(P | .containers[0].volumeMounts) += [{name: \"run\", mountPath: \"/etc\"}]", "over /etc"),
+        ("(P | .volumes[] | select(.name == \"credentials\") | .secret.defaultMode) = 420", "others can read"),
+        ("(P | .containers[0].args) += [\"--allow-downgrade\"]", "--allow-downgrade"),
+        ("(P | .containers[0].args) += [\"--config\", \"/tmp/x\"]", "--config"),
+        ("(P | .containers[0].env) += [{name: \"HTTPS_PROXY\", value: \"x\"}]", "the environment says HTTPS_PROXY"),
+        ("del(P | .containers[0].env)", "nothing sets KUBESOLO_REGISTRY"),
+        ("(P | .containers[0].args[2]) = \"0\"", "no jitter"),
+        ("(P | .shareProcessNamespace) = true", "the API server refuses it"),
+        ("del(P | .hostPID)", "restarts nothing"),
+        ("(P | .hostNetwork) = true", "hostNetwork"),
+        ("(K(\"DaemonSet\") | .spec.template.spec.hostPID) = true", "hostPID without --reboot"),
+        ("(P | .restartPolicy) = \"OnFailure\"", "restartPolicy"),
+        ("(P | .containers[0].image) = \"x:latest\"", "image x:latest"),
+        ("(P | .containers[0].terminationMessagePath) = \"/dev/termination-log\"", "a file in /dev"),
+        ("(K(\"CronJob\") | .spec.schedule) = \"0 * * * *\"", "not every six hours"),
+        ("(K(\"CronJob\") | .spec.concurrencyPolicy) = \"Replace\"", "two may run at once"),
+        ("(K(\"CronJob\") | .spec.jobTemplate.spec.activeDeadlineSeconds) = 1800", "its deadline"),
+        (
+            "(K(\"Service\") | .spec.selector[\"app.kubernetes.io/component\"]) = \"update\"",
+            "does not find the DaemonSet's",
+        ),
+        ("del(K(\"Service\") | .spec.selector[\"app.kubernetes.io/component\"])", "does not find the DaemonSet's"),
+        ("(K(\"Service\") | .spec.ports[0].targetPort) = \"http\"", "leads nowhere"),
+        ("(K(\"DaemonSet\") | .spec.template.spec.containers[0].ports[0].containerPort) = 9100", "leads nowhere"),
+        ("(K(\"DaemonSet\") | .spec.template.metadata.labels[\"app.kubernetes.io/component\"]) = \"x\"", "its pods"),
+        ("(K(\"DaemonSet\") | .spec.template.spec.containers[0].args[2]) = \"127.0.0.1:9199\"", "listens elsewhere"),
+        ("(K(\"ServiceMonitor\") | .spec.endpoints[0].port) = \"http\"", "does not find the Service"),
+    ];
+    let words = "def K($k): .[] | select(.kind == $k); def P: K(\"CronJob\") | .spec.jobTemplate.spec.template.spec;";
+    for (change, fault) in table {
+        let found = faults(&jq(&good, &format!("{words} {change}")), "[]");
+        assert!(found.contains(fault), "{change}: '{fault}' is not among {found}");
+    }
+}
+
+#[apply(test)]
+fn the_manual_says_what_is_there() {
+    need_kustomize();
+    let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/kubernetes.md")).unwrap();
+    // The site's kustomization.yaml, as it stands there.
+    let block = manual.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of YAML");
+    let manifests = Manifests::new();
+    fs::create_dir(manifests.path("site")).unwrap();
+    fs::write(manifests.path("site/kustomization.yaml"), block).unwrap();
+    fs::write(manifests.path("components/credentials/config.json"), "{}").unwrap();
+    let objects = manifests.build("site");
+    for version in VERSIONS {
+        let known = jq(&objects, "map(select(.kind != \"ServiceMonitor\"))");
+        let out = validate(&known, version);
+        assert!(out.status.success(), "{}", to_yaml(&known));
+    }
+    let pinned = "test(\"^registry.example.internal/.*@sha256:[0-9a-f]{64}$\")";
+    let images = format!("[.. | .image? // empty] | unique | length == 1 and (.[0] | {pinned})");
+    assert_eq!(jq(&objects, &images), "true");
+    assert_eq!(
+        jq(&objects, ".[] | select(.kind == \"ConfigMap\") | .data.registry"),
+        "registry.example.internal/os/kubesolo:stable"
+    );
+    assert_eq!(jq(&objects, ".[] | select(.kind == \"CronJob\") | .spec.schedule"), "41 1 * * 6");
+    // Every part and component has its place in it.
+    for name in PARTS.iter().chain(&["healthcheck"]).chain(&COMPONENTS) {
+        assert!(manual.contains(name), "{name}");
+    }
+}

@@ -1,0 +1,267 @@
+//! `scripts/inject-agent.sh`: what it appends, and what it refuses.
+
+use crate::support::disk::{A, B, Disk, architecture, gzip, need_disks, other_architecture};
+use crate::support::{need_all, run};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n";
+
+/// An initramfs, an agent that is no more than an ELF header, a configuration, a key and a check.
+struct Bench {
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let bench = Bench { dir: tempfile::tempdir().unwrap() };
+        let tree = bench.path("tree");
+        fs::create_dir_all(tree.join("usr/bin")).unwrap();
+        fs::create_dir_all(tree.join("etc")).unwrap();
+        fs::write(tree.join("init"), "#!/bin/sh\n").unwrap();
+        fs::write(bench.path("initramfs"), bench.archive()).unwrap();
+        fs::write(bench.path("agent"), elf(architecture(), false)).unwrap();
+        fs::write(bench.path("update.conf"), "signature = off\n").unwrap();
+        fs::create_dir(bench.path("keys")).unwrap();
+        fs::write(bench.path("keys/site.pub"), "-----BEGIN PUBLIC KEY-----\n").unwrap();
+        fs::write(bench.path("20-site"), "#!/bin/sh\n").unwrap();
+        for (name, mode) in [("update.conf", 0o644), ("keys", 0o755), ("keys/site.pub", 0o644), ("20-site", 0o755)] {
+            bench.chmod(name, mode);
+        }
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn chmod(&self, name: &str, mode: u32) {
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// The tree as a gzip'd cpio archive.
+    fn archive(&self) -> Vec<u8> {
+        let script = "find . | cpio --quiet -o -H newc";
+        let out = Command::new("sh").args(["-c", script]).current_dir(self.path("tree")).output().unwrap();
+        assert!(out.status.success());
+        gzip(self.dir.path(), &out.stdout)
+    }
+
+    fn command(&self, output: &str, more: &[&str]) -> Command {
+        let mut inject = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/inject-agent.sh"));
+        inject.current_dir(self.dir.path()).env_remove("SOURCE_DATE_EPOCH");
+        inject.args(["--initramfs", "initramfs", "--agent", "agent", "--output", output]).args(more);
+        inject
+    }
+
+    #[track_caller]
+    fn refuses(&self, words: &str, more: &[&str]) {
+        let out = self.command("out", more).output().unwrap();
+        assert!(!out.status.success(), "{words}");
+        assert!(said(&out).contains(words), "'{words}' is missing: {}", said(&out));
+        assert!(!self.path("out").exists(), "{words}");
+    }
+}
+
+fn said(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+/// As much of a program as readelf wants to see.
+fn elf(architecture: &str, dynamic: bool) -> Vec<u8> {
+    let machine: u16 = if architecture == "amd64" { 62 } else { 183 };
+    let mut bytes = vec![0; 64 + 56];
+    bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    bytes[16] = 2;
+    bytes[18..20].copy_from_slice(&machine.to_le_bytes());
+    bytes[20] = 1;
+    bytes[32] = 64;
+    bytes[52] = 64;
+    bytes[54] = 56;
+    bytes[56] = 1;
+    bytes[64] = if dynamic { 3 } else { 1 };
+    bytes
+}
+
+fn need_tools() {
+    need_all(&["cpio", "gzip", "zcat", "readelf"]);
+}
+
+#[apply(test)]
+fn appends_one_segment_and_touches_nothing_before_it() {
+    need_tools();
+    let bench = Bench::new();
+    let more = ["--conf", "update.conf", "--keys", "keys", "--health-check", "20-site"];
+    run(&mut bench.command("out", &more));
+    let (before, after) = (fs::read(bench.path("initramfs")).unwrap(), fs::read(bench.path("out")).unwrap());
+    assert!(after.starts_with(&before));
+    fs::write(bench.path("segment"), &after[before.len()..]).unwrap();
+
+    // Both archives, one behind the other, as the kernel reads them.
+    let list = "zcat out | { cpio -t --quiet; cpio -tv --quiet; }";
+    let listed = run(Command::new("sh").args(["-c", list]).current_dir(bench.dir.path()));
+    assert!(listed.lines().any(|line| line == "init"), "{listed}");
+    let list = run(Command::new("sh").args(["-c", "zcat segment | cpio -tv --quiet"]).current_dir(bench.dir.path()));
+    let files: Vec<(String, String)> = list
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .inspect(|words| assert_eq!(words[2..4], ["root", "root"], "{words:?}"))
+        .map(|words| (words[0].to_string(), words[words.len() - 1].to_string()))
+        .filter(|(mode, _)| !mode.starts_with('d'))
+        .collect();
+    let expected = [
+        ("-rw-------", "etc/kubesolo/crontabs/root"),
+        ("-rwxr-xr-x", "etc/kubesolo/health.d/20-site"),
+        ("-rw-r--r--", "etc/kubesolo/update-keys.d/site.pub"),
+        ("-rw-r--r--", "etc/kubesolo/update.conf"),
+        ("-rwxr-xr-x", "usr/bin/kubesolo-update"),
+        ("-rwxr-xr-x", "usr/bin/kubesolo-update-apply"),
+        ("-rwxr-xr-x", "usr/bin/kubesolo-update-boot"),
+        ("-rwxr-xr-x", "usr/bin/kubesolo-update-health"),
+        ("-rwxr-xr-x", "usr/bin/kubesolo-update-rescue"),
+    ];
+    assert_eq!(files, expected.map(|(mode, name)| (mode.to_string(), name.to_string())));
+
+    // Twice, and once more on top: the same bytes, and still an initramfs.
+    run(&mut bench.command("again", &more));
+    assert!(fs::read(bench.path("again")).unwrap() == after);
+    run(Command::new("gzip").arg("-t").stdin(fs::File::open(bench.path("out")).unwrap()));
+}
+
+#[apply(test)]
+fn says_what_it_would_do_and_does_not() {
+    need_tools();
+    let bench = Bench::new();
+    let out = bench.command("out", &["--dry-run", "--conf", "update.conf"]).output().unwrap();
+    assert!(out.status.success());
+    assert!(said(&out).contains("/etc/kubesolo/update.conf"), "{}", said(&out));
+    assert!(!bench.path("out").exists());
+}
+
+/// With any of these, an agent takes no update any more, or the publisher's secret is on every machine.
+#[apply(test)]
+fn keys_that_an_agent_would_stop_at_are_refused() {
+    need_tools();
+    let bench = Bench::new();
+    let with = |count: usize, name: &str, text: &str| {
+        fs::remove_dir_all(bench.path("keys")).unwrap();
+        fs::create_dir_all(bench.path("keys/revoked")).unwrap();
+        fs::write(bench.path("keys/site.pub"), PUBLIC).unwrap();
+        for n in 0..count {
+            fs::write(bench.path(&name.replace('N', &n.to_string())), text).unwrap();
+        }
+        run(Command::new("chmod").args(["-R", "go-w"]).arg(bench.path("keys")));
+    };
+    let takes = || run(&mut bench.command("out", &["--keys", "keys", "--dry-run"]));
+    let refuses = |words: &str| bench.refuses(words, &["--keys", "keys"]);
+    let digest = format!("sha256:{}", "a".repeat(64));
+    with(15, "keys/N.pub", PUBLIC);
+    takes();
+    with(16, "keys/N.pub", PUBLIC);
+    refuses("17 keys, and machines look at 16");
+    with(64, "keys/revoked/N", "# none\n");
+    takes();
+    with(65, "keys/revoked/N", "# none\n");
+    refuses("65 files, and machines read 64");
+    with(1, "keys/revoked/oops", "-----BEGIN PRIVATE KEY-----\n");
+    refuses("PRIVATE");
+    with(1, "keys/revoked/old.pub", &digest);
+    refuses("no public key");
+    for bad in ["abc", "sha256:00", &digest.replace('a', "A"), &format!("{digest} {digest}")] {
+        with(1, "keys/revoked/list", &format!("# old\n\n{bad}\n"));
+        refuses("no list of what is revoked");
+    }
+    with(1, "keys/revoked/list", &format!("# old\r\n\n  {digest} # ours\r\n{digest}"));
+    takes();
+    for (name, mode) in [("keys/revoked/list", 0o666), ("keys/revoked", 0o777)] {
+        bench.chmod(name, mode);
+        refuses("everybody may write");
+        bench.chmod(name, mode & 0o755);
+    }
+    takes();
+}
+
+#[apply(test)]
+fn refuses_what_would_not_work_or_not_be_safe() {
+    need_tools();
+    let bench = Bench::new();
+    bench.refuses("is for", &["--arch", other_architecture()]);
+    bench.refuses("is missing", &["--initramfs", ""]);
+    bench.refuses("is no file", &["--conf", "absent"]);
+    bench.refuses("no executable", &["--health-check", "update.conf"]);
+    bench.refuses("unknown option", &["--nonsense"]);
+    bench.refuses("is no program", &["--agent", "update.conf"]);
+
+    bench.chmod("keys/site.pub", 0o666);
+    bench.refuses("everybody may write", &["--keys", "keys"]);
+    bench.chmod("keys/site.pub", 0o644);
+    bench.chmod("keys", 0o777);
+    bench.refuses("everybody may write", &["--keys", "keys"]);
+    bench.chmod("keys", 0o755);
+    fs::write(bench.path("keys/site.pub"), "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    bench.refuses("PRIVATE", &["--keys", "keys"]);
+    fs::remove_file(bench.path("keys/site.pub")).unwrap();
+    bench.refuses("no *.pub", &["--keys", "keys"]);
+
+    fs::write(bench.path("agent"), elf(architecture(), true)).unwrap();
+    bench.refuses("dynamically linked", &[]);
+    fs::write(bench.path("agent"), elf(architecture(), false)).unwrap();
+
+    let whole = fs::read(bench.path("initramfs")).unwrap();
+    for (bytes, words) in [
+        (b"not gzip".to_vec(), "not whole gzip"),
+        (whole[..whole.len() - 9].to_vec(), "not whole gzip"),
+        (gzip(bench.dir.path(), b"no archive"), "no cpio archive"),
+    ] {
+        fs::write(bench.path("initramfs"), bytes).unwrap();
+        bench.refuses(words, &[]);
+    }
+    // The segment's own directory would take the link's place.
+    fs::remove_dir(bench.path("tree/usr/bin")).unwrap();
+    symlink("../bin", bench.path("tree/usr/bin")).unwrap();
+    fs::write(bench.path("initramfs"), bench.archive()).unwrap();
+    bench.refuses("symbolic link", &[]);
+
+    fs::write(bench.path("initramfs"), whole).unwrap();
+    fs::write(bench.path("there"), "mine").unwrap();
+    let out = bench.command("there", &[]).output().unwrap();
+    assert!(!out.status.success() && said(&out).contains("is there already"), "{}", said(&out));
+    assert_eq!(fs::read(bench.path("there")).unwrap(), b"mine");
+}
+
+#[apply(test)]
+fn an_image_can_be_built_from_a_plain_initramfs_in_one_step() {
+    need_tools();
+    need_disks();
+    let bench = Bench::new();
+    let more = ["--conf", "update.conf", "--keys", "keys", "--health-check", "20-site"];
+    run(bench.command("out", &more).env("SOURCE_DATE_EPOCH", "1700000000"));
+    fs::write(bench.path("kernel"), "kernel").unwrap();
+    let build = |more: &[&str]| {
+        let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/build-image.sh"));
+        build.current_dir(bench.dir.path()).env("SOURCE_DATE_EPOCH", "1700000000");
+        build.args(["--no-bootloader", "--kernel", "kernel", "--initramfs", "initramfs", "--version", "1.0.0"]);
+        build
+            .args(["--arch", architecture(), "--output", "image", "--slot-size", "24", "--data-size", "16"])
+            .args(more);
+        build
+    };
+    for (more, words) in [
+        (&["--conf", "update.conf"][..], "need --agent"),
+        (&["--keys", "keys", "--agent", "kernel"], "kernel is no program"),
+    ] {
+        let out = build(more).output().unwrap();
+        assert!(!out.status.success() && said(&out).contains(words), "'{words}': {}", said(&out));
+        assert!(!bench.path("image").exists());
+    }
+    run(build(&more).args(["--agent", "agent"]));
+    let expected = fs::read(bench.path("out")).unwrap();
+    let image = bench.path("image");
+    let disk = Disk::of_image(bench.dir, image, 24, 16);
+    for slot in [A, B] {
+        assert!(disk.file(slot, "kubesolo-os.gz").unwrap() == expected, "not what inject-agent.sh makes");
+    }
+}

@@ -1,0 +1,20 @@
+//! The scripts that publish and provision: layouts, `latest.json`, registries, container images, sticks.
+
+#[macro_use]
+extern crate macro_rules_attribute;
+
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod http;
+mod inject;
+mod layout;
+mod oci_images;
+mod registry;
+mod upload_release;
+mod usb_provision;
+
+fn main() -> std::process::ExitCode {
+    support::harness::main()
+}

@@ -1,7 +1,9 @@
-# Entry points; the work is in scripts/. `make help` lists them.
+# Entry points; the work is in scripts/. `make help` prints the lines below that begin with "#:".
 
 HOST_ARCH := $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(shell uname -m)))
-ARCH ?= $(HOST_ARCH)
+# As other build systems name it.
+TARGET_ARCH ?= $(HOST_ARCH)
+ARCH ?= $(TARGET_ARCH)
 HOST_BIN := $(CURDIR)/dist/kubesolo-update-$(HOST_ARCH)
 # DESIGN: 1.25 MiB is the most that a release binary may have.
 MAX_BYTES := 1310720
@@ -11,135 +13,181 @@ ifneq ($(BUILDER_TOOLS),)
 $(shell mkdir -p .tools; [ -e .tools/zig ] || ln -sfn '$(BUILDER_TOOLS)/zig' .tools/zig)
 endif
 
-# Whole machines are in tests/vm/: they take longer than everything else, and tell what they do.
-TESTS := $(basename $(notdir $(sort $(wildcard tests/*.rs))))
-INTEGRATION := $(foreach t,$(filter-out vm_%,$(TESTS)),--test $(t))
-MACHINES := $(foreach t,$(filter vm_%,$(TESTS)),--test $(t))
-RUN_MACHINES = KUBESOLO_UPDATE_BIN=$(HOST_BIN) CUTS=$(CUTS) cargo test --locked $(MACHINES) -- --nocapture
-
 # Tools that Debian 12 lacks are in .tools/bin; sgdisk and losetup are in sbin.
 export PATH := $(CURDIR)/.tools/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
+# One program a need of the machine (docs/testing.md). LONG=--include-ignored: with the long tests, LONG=--ignored: these alone.
+LONG ?=
+PROGRAMS := pure disk registry publish kubernetes release
+RUN_TESTS = KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --no-fail-fast
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test deps lint unit build build-all build-cross size integration test-vm reproducible oci-image agent-image \
-	release upload-release builder-image builder-lock test-builder vm demo bench vendor clean
+.PHONY: help test test-all test-rest test-fresh deps deps-all lint unit build build-all build-cross size integration test-grub test-vm \
+	build-update-agent test-update-agent test-update reproducible oci-image agent-image release upload-release \
+	builder-image builder-lock test-builder vm demo bench vendor clean
 
+#: this text
 help:
-	@echo 'make test                      everything that follows up to test-vm; what CI runs'
-	@echo 'make lint                      format, clippy, docs, shellcheck, crate manifest, pipelines, Dockerfile, man page'
-	@echo 'make unit                      unit tests'
-	@echo 'make build [ARCH=amd64|arm64]  static release binary in dist/ (default: this machine'"'"'s)'
-	@echo 'make build-all                 both of them'
-	@echo 'make build-cross TARGET_ARCH=amd64|arm64  the one named, as other build systems ask for it'
-	@echo 'make size                      size budget, and a first run of both binaries'
-	@echo 'make integration               integration tests against a release build'
-	@echo 'make test-vm [CUTS=500]        the virtual machines of tests/vm/; more power cuts than usual'
-	@echo 'make reproducible              a build from the source archive of a release gives its bytes'
-	@echo 'make oci-image ARGS=...        the OS as a container image (scripts/build-os-image.sh --help)'
-	@echo 'make agent-image ARGS=...      the agent as a container image (scripts/build-agent-image.sh --help)'
-	@echo 'make release [TAG=v1.2.3] [KEYS=FILE...]  what a release consists of, in dist/release/'
-	@echo 'make upload-release TAG=v1.2.3 dist/release/ to the Gitea server (scripts/upload-release.sh --help)'
-	@echo 'make builder-image BASE=IMAGE@sha256:DIGEST  the container that CI builds in (docs/pipelines.md)'
-	@echo 'make builder-lock BASE=...     its Debian packages, as of today, into scripts/builder-packages.lock'
-	@echo 'make test-builder              builds it, and the agent in it: the same bytes as in dist/'
-	@echo 'make vm [IMAGE=FILE]           starts an image in QEMU, this terminal as its console'
-	@echo 'make demo                      an update from end to end, on this machine'
-	@echo 'make bench                     measurements against other tools'
-	@echo 'make vendor                    crate sources into vendor/, for builds without network'
-	@echo 'make clean                     removes what was built (tools and vendor/ stay)'
+	@awk '/^#: / { text = substr($$0, 4); next } \
+		text && /^[a-z-]+:/ { args = ""; at = index(text, " | "); sub(/:.*/, ""); \
+			if (at) { args = " " substr(text, 1, at - 1); text = substr(text, at + 3) } \
+			printf "make %-40s %s\n", $$0 args, text } { text = "" }' $(MAKEFILE_LIST)
 
 # From cheap to dear. All tools first: a machine that cannot have them says so at once.
-# That a build from the sources gives the same bytes, tests/release/made.rs holds as well.
-test: deps lint unit build-all size integration test-vm
+#: lint, unit tests, build, integration tests, GRUB's table, a whole machine of each kind (20 minutes on 2 cores)
+test: deps lint unit size integration test-grub test-vm
+
+#: everything: both architectures, the long tests, the builder's image, all whole machines with power cuts (over an hour)
+test-all: export LONG = --include-ignored
+test-all: deps-all lint unit size-all integration test-grub test-vm
+
+#: MINUTES=30 | as many of the long tests as fit, what changed lately first (scripts/test-rest.sh --help)
+test-rest: build-all
+	scripts/install-deps.sh --optional build test vm all
+	KUBESOLO_UPDATE_BIN=$(HOST_BIN) scripts/test-rest.sh --minutes '$(MINUTES)'
+
+#: [ARGS=...] | the README's two commands in an empty Debian, twice (scripts/test-fresh.sh --help)
+test-fresh:
+	scripts/install-deps.sh fresh
+	scripts/test-fresh.sh $(ARGS)
 
 deps:
-	scripts/install-deps.sh build lint test vm
+	scripts/install-deps.sh --optional build lint test vm
 
+deps-all:
+	scripts/install-deps.sh --optional build lint test vm all
+
+#: format, clippy, docs, shellcheck, crate manifest, pipelines, Dockerfile, man page
 lint:
 	scripts/install-deps.sh lint
 	scripts/lint.sh
 
+#: unit tests
 unit:
-	scripts/install-deps.sh build
+	scripts/install-deps.sh build unit
 	cargo test --locked --lib
 
+#: [ARCH=amd64|arm64] | static release binary in dist/ (default: this machine's architecture)
 build:
 	scripts/install-deps.sh build
 	scripts/build.sh --arch $(ARCH)
 
+#: both of them
 build-all:
 	scripts/install-deps.sh build
 	scripts/build.sh
 
+#: TARGET_ARCH=amd64|arm64 | the one named, as other build systems ask for it
 build-cross:
 	scripts/install-deps.sh build
 	TARGET_ARCH=$(TARGET_ARCH) scripts/build-cross.sh
 
-size: build-all
-	scripts/install-deps.sh build test
+#: another name of build
+build-update-agent: build
+
+#: another name of unit and integration
+test-update-agent: unit integration
+
+#: another name of test-vm
+test-update: test-vm
+
+#: size budget, and a first run of this machine's binary
+size: build
+	scripts/install-deps.sh --optional build test
+	scripts/smoke.sh --max-bytes $(MAX_BYTES) $(HOST_BIN)
+
+#: the same of both binaries
+size-all: build-all
+	scripts/install-deps.sh --optional build test
 	scripts/smoke.sh --max-bytes $(MAX_BYTES) dist/kubesolo-update-amd64 dist/kubesolo-update-arm64
 
-integration: build-all
-	scripts/install-deps.sh build test vm
-	KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked $(INTEGRATION)
+#: [LONG=--include-ignored] | integration tests against a release build
+integration: build
+	scripts/install-deps.sh --optional build test vm
+	$(RUN_TESTS) $(foreach p,$(PROGRAMS),--test $(p)) -- $(LONG)
 
+#: [LONG=--include-ignored] | GRUB alone, in QEMU
+test-grub: build
+	scripts/install-deps.sh --optional build test vm
+	$(RUN_TESTS) --test grub -- $(LONG)
+
+#: [LONG=--include-ignored] [CUTS=500] | whole machines in QEMU; more power cuts than usual
 test-vm: build-all
-	scripts/install-deps.sh build test vm
-	$(RUN_MACHINES)
+	scripts/install-deps.sh --optional build test vm
+	CUTS=$(CUTS) $(RUN_TESTS) --test vm -- $(LONG)
 
+#: a build from the source archive of a release gives its bytes
 reproducible: build-all
 	scripts/install-deps.sh build test
 	scripts/release.sh --allow-dirty --output target/reproducible
 	scripts/reproduce.sh --release target/reproducible
 
+#: ARGS=... | the OS as a container image (scripts/build-os-image.sh --help)
 oci-image:
-	scripts/install-deps.sh test
+	scripts/install-deps.sh images
 	scripts/build-os-image.sh $(ARGS)
 
+#: ARGS=... | the agent as a container image (scripts/build-agent-image.sh --help)
 agent-image: build-all
-	scripts/install-deps.sh test
+	scripts/install-deps.sh images
 	scripts/build-agent-image.sh --agent-dir dist $(ARGS)
 
 # TAG is the shell's, not make's: nothing in the name of a tag is a command. No compiler sees a signing key.
 release: export TAG ?=
+#: [TAG=v1.2.3] [KEYS=FILE...] | what a release consists of, in dist/release/
 release:
 	env -u SIGNING_KEY -u SIGNING_KEY_2 $(MAKE) build-all
-	env -u SIGNING_KEY -u SIGNING_KEY_2 scripts/install-deps.sh build test
+	env -u SIGNING_KEY -u SIGNING_KEY_2 scripts/install-deps.sh build release
 	scripts/with-keys.sh $(foreach k,$(KEYS),--key $(k)) -- scripts/release.sh $${TAG:+--tag "$$TAG"} $(ARGS)
 
 upload-release: export TAG ?=
+#: TAG=v1.2.3 | dist/release/ to the Gitea server (scripts/upload-release.sh --help)
 upload-release:
 	scripts/upload-release.sh --tag "$$TAG" $(ARGS)
 
+#: BASE=IMAGE@sha256:DIGEST | the container that CI builds in (docs/pipelines.md)
 builder-image:
 	scripts/build-builder.sh --base '$(BASE)' $(ARGS)
 
+#: BASE=... | its Debian packages, as of today, into scripts/builder-packages.lock
 builder-lock:
 	scripts/build-builder.sh --base '$(BASE)' --lock-only $(ARGS)
 
+#: builds it, and the agent in it: the same bytes as in dist/
 test-builder: build-all
-	scripts/install-deps.sh build test
-	BUILDER_FULL=yes KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --test release builder
+	scripts/install-deps.sh build test all
+	BUILDER_FULL=yes $(RUN_TESTS) --test release builder -- --include-ignored
 
+#: [IMAGE=FILE] | starts an image in QEMU, this terminal as its console
 vm:
 	scripts/install-deps.sh build vm
 	scripts/build.sh --arch amd64
 	scripts/vm.sh $(IMAGE)
 
+ifneq ($(BINARY),)
+#: [BINARY=FILE] | an update from end to end, on this machine (BINARY: with a released agent, no compiler)
+demo:
+	scripts/install-deps.sh demo
+	scripts/demo.sh --binary '$(BINARY)'
+else
 demo:
 	scripts/install-deps.sh build demo
 	scripts/build.sh --arch $(HOST_ARCH)
 	scripts/demo.sh
+endif
 
+#: measurements against other tools
 bench:
 	scripts/install-deps.sh build bench
 	scripts/build.sh --arch $(HOST_ARCH)
 	scripts/bench.sh
 
+#: crate sources into vendor/, for builds without network
 vendor:
 	scripts/install-deps.sh build
 	scripts/vendor.sh
 
+#: removes what was built (tools and vendor/ stay)
 clean:
 	rm -rf target dist .demo

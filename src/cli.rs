@@ -9,6 +9,7 @@ use std::path::PathBuf;
 /// 4 refused by a gate, 5 not authentic, 6 network or registry, 7 device, slot or boot state, 8 another run
 /// holds the lock, 9 unhealthy.
 #[derive(FromArgs, Debug)]
+#[argh(help_triggers("-h", "--help", "help"))]
 pub struct Cli {
     /// print the version and exit
     #[argh(switch, short = 'V')]
@@ -44,6 +45,7 @@ macro_rules! command {
         $(#[$meta])*
         #[derive(FromArgs, Debug)]
         #[argh(subcommand, name = $word)]
+        #[argh(help_triggers("-h", "--help", "help"))]
         pub struct $name {
             /// configuration file (default /etc/kubesolo/update.conf)
             #[argh(option)]

@@ -82,7 +82,7 @@ fn options_of_the_page(source: &str) -> BTreeMap<String, Words> {
                 assert!(rest.contains(".Op Ar common options"), "{name}");
                 let mut options = marked(rest);
                 options.extend(common.iter().cloned());
-                options.insert("--help".to_string());
+                options.extend(["-h", "--help"].map(str::to_string));
                 assert!(found.insert(name.to_string(), options).is_none(), "{name} stands there twice");
             }
         }

@@ -27,12 +27,12 @@ fn workflows() -> PathBuf {
     Path::new(REPO).join(".gitea/workflows")
 }
 
-/// Both, by name.
+/// All of them, by name.
 fn all() -> Vec<(String, String)> {
     let mut names: Vec<String> =
         fs::read_dir(workflows()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["ci.yaml", "release.yaml"], "a workflow that no test knows");
+    assert_eq!(names, ["ci.yaml", "nightly.yaml", "release.yaml"], "a workflow that no test knows");
     names.into_iter().map(|name| (name.clone(), workflow(&name))).collect()
 }
 
@@ -55,9 +55,11 @@ fn what_runs_when() {
     let (ci, release) = (workflow("ci.yaml"), workflow("release.yaml"));
     assert_eq!(jq(&ci, ".[\"true\"]"), "{\"push\":{\"branches\":[\"**\"]},\"pull_request\":null}");
     assert_eq!(jq(&release, ".[\"true\"]"), "{\"push\":{\"tags\":[\"v*\"]}}");
-    let wanted = ["lint", "unit", "build-all", "size", "reproducible", "integration", "test-vm"];
-    assert_eq!(lines(&ci, None), wanted.map(|target| format!("make {target}")));
-    assert_eq!(lines(&release, Some("test")), ["make test", "make test-builder"]);
+    assert_eq!(lines(&ci, None), ["make test"]);
+    assert_eq!(lines(&release, Some("test")), ["make test-all", "make test-builder"]);
+    let nightly = workflow("nightly.yaml");
+    assert_eq!(jq(&nightly, ".[\"true\"] | keys"), "[\"schedule\"]");
+    assert_eq!(lines(&nightly, None), ["make test-all", "make test-builder"]);
     assert_eq!(lines(&release, Some("release")), ["make build-all", "make release", "make upload-release"]);
     assert_eq!(jq(&release, ".jobs.release.needs"), "test", "a release without tests");
     // Nothing goes on after a failure, and nothing is left out.
@@ -67,29 +69,62 @@ fn what_runs_when() {
     }
 }
 
-/// What `make test` does is what the pipeline does, job by job; but for `reproducible`, which tests/release/made.rs holds there.
+/// `make test-all` leaves nothing out: every step of `make test`, every program, with the long tests.
 #[apply(test)]
-fn make_test_is_all_of_the_pipeline() {
+fn make_test_all_is_all_of_it() {
     tools();
-    let makefile = fs::read_to_string(Path::new(REPO).join("Makefile")).unwrap();
-    let line = makefile.lines().find_map(|line| line.strip_prefix("test: ")).unwrap();
-    let targets: BTreeSet<&str> = line.split(' ').filter(|target| *target != "deps").collect();
-    let ci = lines(&workflow("ci.yaml"), None);
-    let steps: BTreeSet<&str> = ci.iter().map(|line| line.strip_prefix("make ").unwrap()).collect();
-    let missing: Vec<&&str> = steps.difference(&targets).collect();
-    assert!(targets.is_subset(&steps) && missing == [&"reproducible"], "{targets:?} {steps:?}");
-    let release = fs::read_to_string(Path::new(REPO).join("tests/release/made.rs")).unwrap();
-    assert!(release.contains("reproduce.sh"));
+    let plan = |target: &str| {
+        let text = run(Command::new("make").args(["-n", target]).current_dir(REPO).env_remove("LONG"));
+        text.lines().map(str::to_string).collect::<Vec<_>>()
+    };
+    let programs = |lines: &[String]| -> BTreeSet<String> {
+        let tests = lines.iter().filter(|line| line.contains("cargo test") && line.contains("--test "));
+        tests
+            .flat_map(|line| line.split("--test ").skip(1))
+            .map(|rest| rest.split(' ').next().unwrap().into())
+            .collect()
+    };
+    let (some, all) = (plan("test"), plan("test-all"));
+    let manifest = fs::read_to_string(Path::new(REPO).join("Cargo.toml")).unwrap();
+    let named = manifest.split("[[test]]").skip(1);
+    let named: BTreeSet<String> = named.map(|part| part.split('"').nth(1).unwrap().to_string()).collect();
+    assert_eq!(programs(&some), named);
+    assert_eq!(programs(&all), named);
+    let of = |lines: &[String], word: &str| lines.iter().filter(|line| line.contains(word)).count();
+    assert!(of(&some, "cargo test") >= 3 && of(&some, "-- --i") == 0, "{some:?}");
+    assert_eq!(of(&all, "-- --include-ignored"), of(&all, "--test "), "{all:?}");
+    for step in ["scripts/lint.sh", "cargo test --locked --lib", "scripts/smoke.sh"] {
+        assert!(of(&some, step) == 1 && of(&all, step) == 1, "{step}");
+    }
+}
+
+/// CI runs what the README tells a newcomer to type, and says so where it does not find it.
+#[apply(test)]
+fn ci_runs_the_command_of_the_readme() {
+    let ci = fs::read_to_string(Path::new(REPO).join(".ci/run")).unwrap();
+    let find = ci.lines().find(|line| line.starts_with("readme_test()")).unwrap();
+    let ask = |dir: &Path| run(Command::new("bash").args(["-c", &format!("{find}\nreadme_test")]).current_dir(dir));
+    assert_eq!(ask(Path::new(REPO)), "make test\n");
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("README.md"), "```sh\nmake demo\n```\n\nmake test\n").unwrap();
+    assert_eq!(ask(dir.path()), "");
 }
 
 #[apply(test)]
 fn every_step_is_a_target() {
     tools();
     let help = run(Command::new("make").args(["-s", "help"]).current_dir(REPO));
-    let told: BTreeSet<&str> =
-        help.lines().filter_map(|line| line.strip_prefix("make ")?.split([' ', '[']).next()).collect();
+    let told: BTreeSet<&str> = help.lines().filter_map(|line| line.strip_prefix("make ")?.split(' ').next()).collect();
     let mut targets: BTreeSet<String> = told.iter().map(|target| target.to_string()).collect();
-    assert!(targets.contains("release") && targets.contains("test-builder"), "{targets:?}");
+    let makefile = fs::read_to_string(Path::new(REPO).join("Makefile")).unwrap().replace("\\\n", " ");
+    let phony: BTreeSet<&str> =
+        makefile.lines().filter_map(|line| line.strip_prefix(".PHONY:")).flat_map(str::split_whitespace).collect();
+    let untold: Vec<&&str> = phony.difference(&told).collect();
+    assert_eq!(untold, [&"deps", &"deps-all"], "targets that make help does not tell");
+    // What other repositories of this system call them.
+    for name in ["build-update-agent", "test-update-agent", "test-update"] {
+        assert!(told.contains(name), "{name}");
+    }
     for (name, workflow) in all() {
         for line in lines(&workflow, None) {
             // One target and nothing else: no variable of the server's gets into a shell's line.
@@ -110,11 +145,7 @@ fn every_step_is_a_target() {
 fn every_script_of_the_makefile_is_there() {
     let makefile = fs::read_to_string(Path::new(REPO).join("Makefile")).unwrap();
     let mut found = 0;
-    for word in makefile
-        .lines()
-        .filter(|line| line.starts_with('\t') && !line.contains("@echo"))
-        .flat_map(str::split_whitespace)
-    {
+    for word in makefile.lines().filter(|line| line.starts_with('\t')).flat_map(str::split_whitespace) {
         if word.starts_with("scripts/") && word.ends_with(".sh") {
             let out = Command::new(Path::new(REPO).join(word)).arg("--help").output();
             assert!(out.is_ok_and(|out| out.status.success()), "{word} --help fails");
@@ -142,7 +173,7 @@ fn secrets_are_where_they_belong() {
             _ => "",
         };
         assert_eq!(jq(&workflow, steps), wanted, "{name}");
-        assert_eq!(jq(&workflow, ".permissions.contents"), if name == "ci.yaml" { "read" } else { "write" });
+        assert_eq!(jq(&workflow, ".permissions.contents"), if name == "release.yaml" { "write" } else { "read" });
         // A foreign action runs with all of a job's rights: by commit, and it leaves no token behind.
         let foreign = "[.jobs[].steps[] | select(.uses) | \"\\(.uses) \\(.with)\"] | unique | .[]";
         let checkout = "actions/checkout@11d5960a326750d5838078e36cf38b85af677262 {\"persist-credentials\":false}";
@@ -168,7 +199,7 @@ fn make_release_hands_on_what_it_is_given() {
     make.current_dir(dir.path()).args(["-s", "release", "upload-release", "KEYS=a b"]);
     let text = run(make.env("TAG", tag).env("SIGNING_KEY", "one\ntwo$x").env_remove("MAKEFLAGS"));
     let wanted = format!(
-        "install-deps.sh [build] [none]\nbuild.sh [none]\ninstall-deps.sh [build] [test] [none]\n\
+        "install-deps.sh [build] [none]\nbuild.sh [none]\ninstall-deps.sh [build] [release] [none]\n\
          with-keys.sh [--key] [a] [--key] [b] [--] [scripts/release.sh] [--tag] [{tag}] [one\ntwo$x]\n\
          upload-release.sh [--tag] [{tag}] [one\ntwo$x]\n"
     );

@@ -1,0 +1,92 @@
+#!/bin/sh
+# The long tests, as many as fit: what CI does with the time that `make test` leaves.
+set -eu
+
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# Measured: program, module, seconds of its long tests on 2 cores. tests/pure/long_tests.rs holds it complete.
+TABLE=$REPO/tests/long-tests.tsv
+DAYS=7
+
+MINUTES=
+DRY_RUN=no
+WORK=
+
+usage() {
+    cat <<USAGE
+Usage: scripts/test-rest.sh --minutes N [--dry-run]
+
+Runs the long tests of tests/, module by module (tests/long-tests.tsv), until N minutes are over: first those that
+changed within $DAYS days, or that name a file which did, then the others, the short ones before the long ones. A module
+is begun only if the time that is left is enough for it. The last lines say what was left out.
+
+KUBESOLO_UPDATE_BIN names the agent under test. Exit code: 0 all that ran passed, 1 something failed.
+
+  --dry-run    print the order, run nothing
+  -h, --help   this text
+USAGE
+}
+
+die() { printf 'test-rest: error: %s\n' "$*" >&2; exit 2; }
+cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
+
+# changed_files: what commits of the last days touched; nothing where git cannot tell.
+changed_files() {
+    git -C "$REPO" log --since="$DAYS days ago" --name-only --pretty=format: 2>/dev/null | LC_ALL=C sort -u | sed '/^$/d'
+}
+
+# freshness FILE: 0 if the test or a file that it names has changed lately, otherwise 1.
+freshness() {
+    if grep -qxF "$1" "$WORK/changed"; then echo 0; return; fi
+    # A test names what it holds: a script, a document, a source file.
+    if grep -qF -f "$WORK/names" "$REPO/$1"; then echo 0; else echo 1; fi
+}
+
+# order: "freshness seconds program module", what is to be run first at the top.
+order() {
+    changed_files >"$WORK/changed"
+    # Names of one kind only (scripts, documents, sources): a test that names README.md is about it.
+    sed -n 's|^.*/\([^/]*\.\(sh\|md\|cfg\|yaml\|tsv\)\)$|\1|p' "$WORK/changed" | grep -v '^mod\.rs$' >"$WORK/names" || true
+    # An empty list of patterns matches nothing.
+    grep -v '^#' "$TABLE" | while IFS='	' read -r program module seconds; do
+        printf '%s %s %s %s\n' "$(freshness "tests/$program/$module.rs")" "$seconds" "$program" "$module"
+    done | LC_ALL=C sort -k1,1n -k2,2n
+}
+
+now() { date +%s; }
+
+# run_module PROGRAM MODULE SECONDS: with an end, also for a test that hangs.
+run_module() {
+    (cd "$REPO" && timeout --kill-after=60 "$(($3 * 5 + 300))" cargo test --locked --test "$1" -- --ignored "$2::")
+}
+
+main() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --dry-run) DRY_RUN=yes ;;
+            --minutes) [ $# -ge 2 ] || die "--minutes needs a number"; MINUTES=$2; shift ;;
+            *) usage >&2; die "unknown option: $1" ;;
+        esac
+        shift
+    done
+    case $MINUTES in '' | *[!0-9]* | ????*) die "--minutes must be a number from 0 to 999, not '$MINUTES'" ;; esac
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    WORK=$(mktemp -d)
+    end=$(($(now) + MINUTES * 60)) failed='' left=''
+    order >"$WORK/order"
+    [ -s "$WORK/order" ] || die "no test in $TABLE"
+    while read -r fresh seconds program module; do
+        if [ "$DRY_RUN" = yes ]; then printf '%s %s::%s %s s\n' "$fresh" "$program" "$module" "$seconds"; continue; fi
+        if [ "$(($(now) + seconds))" -gt "$end" ]; then left="$left $program::$module($seconds s)"; continue; fi
+        printf '\n==== long tests: %s::%s (%s s) ====\n' "$program" "$module" "$seconds"
+        # Not from this list's stdin.
+        run_module "$program" "$module" "$seconds" </dev/null || failed="$failed $program::$module"
+    done <"$WORK/order"
+    [ -z "$left" ] || printf '\ntest-rest: left out for time (make test-all runs them):%s\n' "$left"
+    [ -n "$left" ] || [ "$DRY_RUN" = yes ] || printf '\ntest-rest: every long test was run\n'
+    [ -z "$failed" ] || { printf 'test-rest: FAILED:%s\n' "$failed"; exit 1; }
+}
+
+main "$@"

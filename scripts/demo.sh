@@ -74,7 +74,7 @@ machine() {
     [ -n "$BINARY" ] || BINARY=$REPO/dist/kubesolo-update-$ARCH
     [ -x "$BINARY" ] || die "$BINARY is missing: make build makes it"
     BINARY=$(CDPATH='' cd -- "$(dirname -- "$BINARY")" && pwd)/$(basename -- "$BINARY")
-    for tool in losetup partx blockdev sgdisk mcopy grub-editenv gzip jq sha256sum openssl oras; do
+    for tool in losetup partx blockdev sgdisk mcopy grub-editenv gzip jq sha256sum openssl; do
         command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh demo brings it"
     done
     if [ "$(id -u)" -ne 0 ]; then

@@ -54,7 +54,7 @@ help:
 test: deps lint unit build-all size integration test-vm
 
 deps:
-	scripts/install-deps.sh build lint test vm
+	scripts/install-deps.sh --optional build lint test vm
 
 lint:
 	scripts/install-deps.sh lint
@@ -77,28 +77,28 @@ build-cross:
 	TARGET_ARCH=$(TARGET_ARCH) scripts/build-cross.sh
 
 size: build-all
-	scripts/install-deps.sh build test
+	scripts/install-deps.sh --optional build test
 	scripts/smoke.sh --max-bytes $(MAX_BYTES) dist/kubesolo-update-amd64 dist/kubesolo-update-arm64
 
 integration: build-all
-	scripts/install-deps.sh build test vm
+	scripts/install-deps.sh --optional build test vm
 	KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked $(INTEGRATION)
 
 test-vm: build-all
-	scripts/install-deps.sh build test vm
+	scripts/install-deps.sh --optional build test vm
 	$(RUN_MACHINES)
 
 reproducible: build-all
-	scripts/install-deps.sh build test
+	scripts/install-deps.sh --optional build test
 	scripts/release.sh --allow-dirty --output target/reproducible
 	scripts/reproduce.sh --release target/reproducible
 
 oci-image:
-	scripts/install-deps.sh test
+	scripts/install-deps.sh --optional test
 	scripts/build-os-image.sh $(ARGS)
 
 agent-image: build-all
-	scripts/install-deps.sh test
+	scripts/install-deps.sh --optional test
 	scripts/build-agent-image.sh --agent-dir dist $(ARGS)
 
 # TAG is the shell's, not make's: nothing in the name of a tag is a command. No compiler sees a signing key.
@@ -119,7 +119,7 @@ builder-lock:
 	scripts/build-builder.sh --base '$(BASE)' --lock-only $(ARGS)
 
 test-builder: build-all
-	scripts/install-deps.sh build test
+	scripts/install-deps.sh --optional build test
 	BUILDER_FULL=yes KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --test builder
 
 vm:

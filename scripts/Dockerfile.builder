@@ -10,8 +10,9 @@ LABEL org.opencontainers.image.title="kubesolo-update builder"
 ENV BUILDER_TOOLS=/opt/builder/.tools
 
 COPY Cargo.toml /opt/builder/
-COPY scripts/build.sh scripts/install-deps.sh scripts/builder-packages.sh scripts/builder-packages.lock \
+COPY scripts/build.sh scripts/install-deps.sh scripts/deps.tsv scripts/builder-packages.sh scripts/builder-packages.lock \
      scripts/builder-pip.lock /opt/builder/scripts/
+COPY scripts/lib/deps-ways.sh /opt/builder/scripts/lib/
 RUN ["/opt/builder/scripts/builder-packages.sh", "install"]
 
 WORKDIR /work

@@ -50,10 +50,10 @@ matches() {
 
 # context: the few files that the Dockerfile copies, in a directory of their own.
 context() {
-    mkdir -p "$WORK/context/scripts"
+    mkdir -p "$WORK/context/scripts/lib"
     cp -p "$REPO/Cargo.toml" "$WORK/context/"
-    for file in build.sh install-deps.sh builder-packages.sh builder-pip.lock; do
-        cp -p "$REPO/scripts/$file" "$WORK/context/scripts/"
+    for file in build.sh install-deps.sh deps.tsv lib/deps-ways.sh builder-packages.sh builder-pip.lock; do
+        cp -p "$REPO/scripts/$file" "$WORK/context/scripts/$file"
     done
 }
 
@@ -112,7 +112,7 @@ main() {
             "be another one tomorrow"
     matches "$TAG" '[a-z0-9][A-Za-z0-9._:/-]*' || die "--tag '$TAG' is no name of an image"
     [ "$LOCK_ONLY" = yes ] || [ -f "$LOCK" ] || die "--lock $LOCK is not a file: make builder-lock writes it"
-    command -v buildah >/dev/null || die "no buildah: scripts/install-deps.sh test brings it"
+    command -v buildah >/dev/null || die "no buildah: scripts/install-deps.sh all brings it"
     [ "$(id -u)" -eq 0 ] || die "not root"
     trap cleanup EXIT
     trap 'exit 130' INT

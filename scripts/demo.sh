@@ -13,19 +13,21 @@ SLOT_MIB=64
 ROOT=machine
 
 BINARY=
+CHECK=no
 KEEP=no
 WORK=
 DEVICE=
 
 usage() {
     cat <<USAGE
-Usage: scripts/demo.sh [--binary FILE] [--keep]
+Usage: scripts/demo.sh [--binary FILE] [--check] [--keep]
 
 Shows an update of KubeSolo OS: makes a disk image with version 1.0.0, publishes 1.1.0 and 1.2.0,
 and lets kubesolo-update check, apply and activate. Needs root, for a loop device. Works in a
 temporary directory, and leaves nothing behind.
 
-  --binary FILE   the agent (default: dist/kubesolo-update-ARCH, from make build)
+  --binary FILE   the agent (default: dist/kubesolo-update-ARCH, from make build); a released one will do
+  --check         only see whether this machine, and FILE if it is given, can show it; before anything is installed
   --keep          keep the temporary directory
   -h, --help      this text
 USAGE
@@ -65,23 +67,46 @@ refused() {
 # quietly COMMAND...: what makes the stage; heard only when it fails.
 quietly() { "$@" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "failed: $*"; }; }
 
-machine() {
+# check_machine: what no installation mends.
+check_machine() {
     case $(uname -m) in
-        x86_64) ARCH=amd64 ;;
-        aarch64) ARCH=arm64 ;;
+        x86_64) ARCH=amd64 ELF_MACHINE=3e00 ;;
+        aarch64) ARCH=arm64 ELF_MACHINE=b700 ;;
         *) die "neither amd64 nor arm64: $(uname -m)" ;;
     esac
-    [ -n "$BINARY" ] || BINARY=$REPO/dist/kubesolo-update-$ARCH
-    [ -x "$BINARY" ] || die "$BINARY is missing: make build makes it"
+    [ -e /dev/loop-control ] ||
+        die "no /dev/loop-control: this kernel or container has no loop devices (modprobe loop; a privileged container)"
+}
+
+# bytes OFFSET COUNT: of the agent, in hex.
+bytes() { od -An -v -tx1 -j "$1" -N "$2" "$BINARY" | tr -d ' \n'; }
+
+# check_binary: a program of this machine's architecture that says which agent it is.
+check_binary() {
+    [ -e "$BINARY" ] || die "$BINARY is missing: make build makes dist/kubesolo-update-$ARCH; a release has it as well"
+    [ -f "$BINARY" ] || die "$BINARY is no file"
+    [ "$(bytes 0 4)" = 7f454c46 ] || die "$BINARY is no Linux program (no ELF file): unpack it first, if it is packed"
+    [ "$(bytes 18 2)" = "$ELF_MACHINE" ] || die "$BINARY is for another architecture than this machine's, $ARCH"
+    [ -x "$BINARY" ] || die "$BINARY may not be run: chmod +x $BINARY"
     BINARY=$(CDPATH='' cd -- "$(dirname -- "$BINARY")" && pwd)/$(basename -- "$BINARY")
-    for tool in losetup partx blockdev sgdisk mcopy grub-editenv gzip jq sha256sum openssl oras; do
+    said=$(timeout 20 "$BINARY" --version 2>&1) || die "$BINARY --version fails: $said"
+    case $said in
+        'kubesolo-update '*) ;;
+        *) die "$BINARY is not the agent: --version says '$(printf '%s\n' "$said" | head -n 1)'" ;;
+    esac
+}
+
+machine() {
+    check_machine
+    [ -n "$BINARY" ] || BINARY=$REPO/dist/kubesolo-update-$ARCH
+    check_binary
+    for tool in losetup partx blockdev sgdisk mcopy grub-editenv gzip jq sha256sum openssl; do
         command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh demo brings it"
     done
     if [ "$(id -u)" -ne 0 ]; then
         # Not `sudo make`: it would build again, without the user's own Rust.
-        die "attaching a disk image needs root. Everything else is ready; type: sudo $0"
+        die "attaching a disk image needs root. Everything else is ready; type: sudo $0 --binary $BINARY"
     fi
-    [ -e /dev/loop-control ] || die "no /dev/loop-control: this kernel or container has no loop devices"
 }
 
 # system VERSION: a kernel and an initramfs that stand in for real ones; bytes that boot nothing.
@@ -209,6 +234,7 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --binary) [ $# -ge 2 ] || die "--binary needs a value"; BINARY=$2; shift ;;
+            --check) CHECK=yes ;;
             --keep) KEEP=yes ;;
             *) usage >&2; die "unknown option: $1" ;;
         esac
@@ -217,6 +243,11 @@ main() {
     PATH=$REPO/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
     export PATH
     umask 022
+    if [ "$CHECK" = yes ]; then
+        check_machine
+        if [ -n "$BINARY" ]; then check_binary; fi
+        exit 0
+    fi
     machine
     trap cleanup EXIT
     trap 'exit 130' INT

@@ -1,0 +1,282 @@
+# shellcheck shell=sh
+# How scripts/install-deps.sh brings a package: apt, packages of another Debian, pip, npm, cargo, go, rustup.
+# Sourced, not run. Each way works on the row whose columns are in variables; why it failed is in $WORK/log.
+# shellcheck disable=SC2154 # the columns: probe, how, package, version, cost; dir, mark, way
+
+# Seconds until a server that does not answer counts as dead, and until a step that has no end is cut off.
+ANSWER=10
+STEP=1800
+PACKAGES='' UPDATE_ERROR='' DEAD=''
+
+# why: the line that says what went wrong.
+why() {
+    { grep -E '^(E:|ERROR|error|npm (error|ERR!) [^AaTt]|go: |dpkg: )' "$WORK/log" || cat "$WORK/log"; } |
+        grep . | tail -n 1 | cut -c 1-300
+}
+
+# quietly COMMAND...: within a time; from /: this repository's settings for cargo and npm are for its own build.
+quietly() {
+    code=0
+    (cd / && exec timeout -k 10 "$STEP" "$@") >"$WORK/log" 2>&1 </dev/null || code=$?
+    if [ "$code" -eq 124 ]; then echo "error: timed out after $STEP s: $*" >>"$WORK/log"; fi
+    return "$code"
+}
+
+# room DIR MIB
+room() {
+    free=$(df -Pk "$1" | awk 'NR == 2 { print int($4 / 1024) }')
+    if [ "$free" -ge "$2" ]; then return 0; fi
+    echo "error: no space: $2 MiB are needed in $1, and $free are free" >"$WORK/log"
+    return 1
+}
+
+# apt_get ARGUMENT...: with an end to every wait, and with an error where apt has a warning.
+apt_get() {
+    LC_ALL=C DEBIAN_FRONTEND=noninteractive quietly apt-get -q -o Acquire::Retries=0 -o DPkg::Lock::Timeout=30 \
+        -o Acquire::http::Timeout="$ANSWER" -o Acquire::https::Timeout="$ANSWER" -o APT::Update::Error-Mode=any "$@"
+}
+
+# apt_update ARGUMENT...: fresh lists. Where a mirror is frozen, or a clock is wrong, they are past their date. They do
+# all the same: the archive's signature is checked as ever, and the worst that an old list can do is to bring an old
+# version. For what is used here that is good enough: tools that read what this machine's user gives them, and that are
+# held to a version where one matters. Nothing of it gets into the agent but what the compiler makes.
+apt_update() {
+    if apt_get "$@" update; then return 0; fi
+    grep -qE 'is expired|not valid yet' "$WORK/log" || return 1
+    say "$(why)"
+    say "here it is $(date -u +%F): a frozen mirror, or a wrong clock. The list's signature counts, its date does not"
+    apt_get "$@" -o Acquire::Check-Valid-Until=false -o Acquire::Check-Date=false update
+}
+
+# known_package PACKAGE[>=VERSION]
+known_package() {
+    candidate=$(LC_ALL=C apt-cache policy "${1%%>=*}" 2>/dev/null | sed -n 's/^ *Candidate: //p')
+    case $candidate in '' | '(none)') return 1 ;; esac
+    case $1 in *'>='*) dpkg --compare-versions "$candidate" ge "${1#*>=}" ;; esac
+}
+
+# collect guess|known: adds the packages of apt's rows to $PACKAGES, all of a row or none. Before there are lists, they
+# are guessed.
+collect() {
+    [ "$how" = apt ] || return 0
+    chosen=
+    for alternatives in $package; do
+        name=
+        for one in $(echo "$alternatives" | tr '|' ' '); do
+            if known_package "$one"; then name=${one%%>=*}; break; fi
+        done
+        if [ -z "$name" ] && [ "$1" = guess ] && ! known_package base-files; then name=${alternatives%%[|>]*}; fi
+        [ -n "$name" ] || { failed "apt knows no $alternatives${UPDATE_ERROR:+ ($UPDATE_ERROR)}"; return 0; }
+        chosen="$chosen $name"
+    done
+    for name in $chosen; do
+        case " $PACKAGES " in *" $name "*) continue ;; esac
+        PACKAGES="$PACKAGES $name"
+        tool
+        if [ "$1" = guess ]; then say "$tool is missing: package $name"; fi
+    done
+}
+
+# The tests start their own daemons.
+hold_daemons() {
+    # cloud-init would take this machine for a new one at the next boot. This file is its own way to be told off.
+    case " $PACKAGES " in *' cloud-init '*) mkdir -p /etc/cloud && : >>/etc/cloud/cloud-init.disabled ;; esac
+    [ ! -e /usr/sbin/policy-rc.d ] || return 0
+    POLICY_RC=/usr/sbin/policy-rc.d
+    printf '#!/bin/sh\nexit 101\n' >"$POLICY_RC" && chmod 755 "$POLICY_RC"
+}
+
+release_daemons() {
+    if [ -n "$POLICY_RC" ]; then rm -f "$POLICY_RC"; POLICY_RC=; fi
+    for daemon in docker-registry containerd prometheus; do
+        case " $PACKAGES " in *" $daemon "*) ;; *) continue ;; esac
+        if have systemctl; then systemctl disable -q "$daemon" >/dev/null 2>&1 || true; fi
+        if have update-rc.d; then update-rc.d "$daemon" disable >/dev/null 2>&1 || true; fi
+    done
+}
+
+# apt_room: apt's own count of what it would fetch and unpack.
+# shellcheck disable=SC2086 # a list of words
+apt_room() {
+    apt_get install --assume-no --no-install-recommends $PACKAGES || true
+    mib=$(tr -d , <"$WORK/log" | awk '
+        function mb(value, unit) { return value * (unit == "GB" ? 1000 : unit == "MB" ? 1 : 0) }
+        /^Need to get / { sub(/\/.*/, "", $4); sum += mb($4, $5 ~ /B/ ? substr($5, 1, 2) : "MB") }
+        /^After this operation / { sum += mb($4, $5) }
+        END { print int(sum) + 50 }')
+    room /usr "$mib"
+}
+
+apt_failed() { if [ "$how" = apt ] && ! found; then printf '%s\tapt: %s\n' "$probe" "$(why)" >>"$WORK/reasons"; fi; }
+
+# install_packages: all that apt is to bring, at once.
+# shellcheck disable=SC2086 # a list of words
+install_packages() {
+    grep -q "${TAB}apt$TAB" "$WORK/missing" || return 0
+    have apt-get || die "no apt-get here: install by hand what scripts/deps.tsv lists for$WANTED"
+    each "$WORK/missing" collect guess
+    if [ "$DRY_RUN" = yes ]; then
+        if [ -n "$PACKAGES" ]; then say "would run: apt-get install --no-install-recommends$PACKAGES"; fi
+        return
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        [ -n "$PACKAGES" ] || return 0
+        say "not root; run this, then start again:"
+        printf '  sudo apt-get update && sudo apt-get install --no-install-recommends%s\n' "$PACKAGES" >&2
+        exit "$MISSING"
+    fi
+    # Old lists name files that are gone, or (a new system, without the security suite's list)
+    # bring a compiler that is too old. Without network they may still do.
+    say "apt-get update"
+    apt_update || { UPDATE_ERROR=$(why); say "it failed, going on with the lists that are there: $UPDATE_ERROR"; }
+    apt_packages
+}
+
+# apt_packages: installs them, as the lists know them now.
+# shellcheck disable=SC2086 # a list of words
+apt_packages() {
+    PACKAGES=
+    each "$WORK/missing" collect known
+    [ -n "$PACKAGES" ] || return 0
+    apt_room || { each "$WORK/missing" apt_failed; return 0; }
+    hold_daemons
+    apt_get install -y --no-install-recommends $PACKAGES || { say "apt-get install: $(why)"; each "$WORK/missing" apt_failed; }
+    release_daemons
+    dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\n' $PACKAGES 2>/dev/null |
+        sed -n 's/^ii */install-deps: installed /p' >&2
+}
+
+# debian_mirror: the one named, the one this system uses, or (Ubuntu) the one that debootstrap would.
+debian_mirror() {
+    if [ -n "${DEBIAN_MIRROR:-}" ]; then echo "$DEBIAN_MIRROR"; return; fi
+    # shellcheck disable=SC2016 # apt's own placeholders
+    mirror=$(apt-get indextargets --format '$(REPO_URI) $(LABEL)' 'Created-By: Packages' 'Component: main' 2>/dev/null |
+        awk '$2 == "Debian" { print $1; exit }')
+    [ -n "$mirror" ] || mirror=$(sed -n 's/^DEF_MIRROR="\(.*\)"$/\1/p' /usr/sbin/debootstrap 2>/dev/null)
+    echo "$mirror"
+}
+
+# private_apt SUITE ARCH: sets root, an apt root of its own with fresh lists: the system's sources, lists and packages
+# stay as they are, and apt still checks the archive's signature.
+private_apt() {
+    root=$WORK/apt-$1-$2
+    if [ -e "$root/failed" ]; then cp "$root/failed" "$WORK/log"; return 1; fi
+    [ ! -e "$root/ready" ] || return 0
+    mirror=$(debian_mirror)
+    if [ -z "$mirror" ] && [ "$(id -u)" -eq 0 ]; then
+        apt_update || return 1 # the mirror is known by its lists
+        mirror=$(debian_mirror)
+    fi
+    [ -n "$mirror" ] || { echo 'error: this system knows no Debian mirror' >"$WORK/log"; return 1; }
+    mkdir -p "$root/state/lists/partial" "$root/cache/archives/partial"
+    : >"$root/status"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$root/sources.list"
+    cat >"$root/apt.conf" <<CONF
+Dir::State "$root/state";
+Dir::State::Lists "$root/state/lists";
+Dir::State::status "$root/status";
+Dir::Cache "$root/cache";
+Dir::Etc::sourcelist "$root/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+APT::Architecture "$2";
+APT::Architectures { "$2"; };
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::Check-Valid-Until "false";
+Acquire::Check-Date "false";
+CONF
+    apt_update -c "$root/apt.conf" || { cp "$WORK/log" "$root/failed"; return 1; }
+    : >"$root/ready"
+}
+
+# fetch_unpack: from the first suite that has them all.
+fetch_unpack() {
+    suites=${how#unpack:} arch=$(dpkg --print-architecture)
+    case $suites in */*) arch=${suites#*/} suites=${suites%/*} ;; esac
+    for suite in $(echo "$suites" | tr , ' '); do
+        if private_apt "$suite" "$arch" && unpack; then return 0; fi
+        say "$package of $suite: $(why)"
+    done
+    return 1
+}
+
+# shellcheck disable=SC2086 # a list of words
+unpack() {
+    names=
+    for name in $package; do
+        case $name in
+            linux-image-*) # Empty, and depends on the newest kernel.
+                name=$(apt-cache -c "$root/apt.conf" depends "$name" 2>/dev/null |
+                    sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1) ;;
+        esac
+        names="$names $name"
+    done
+    rm -rf "$root/debs"
+    mkdir "$root/debs"
+    quietly sh -c 'cd "$1" && shift && exec apt-get -q "$@"' - "$root/debs" -c "$root/apt.conf" -o Acquire::Retries=1 \
+        -o Acquire::http::Timeout="$ANSWER" -o Acquire::https::Timeout="$ANSWER" download $names || return 1
+    mkdir -p "$dir"
+    find "$root/debs" -name '*.deb' | while read -r deb; do quietly dpkg -x "$deb" "$dir" || exit 1; done
+}
+
+fetch_pip() {
+    quietly /usr/bin/python3 -m venv "$dir" || return 1
+    pinned=
+    rest=$version
+    for name in $package; do
+        pinned="$pinned $name==${rest%% *}" rest=${rest#* }
+    done
+    # shellcheck disable=SC2086 # a list of words
+    quietly "$dir/bin/pip" install -q --disable-pip-version-check --timeout "$ANSWER" --retries 1 $pinned
+}
+
+fetch_npm() {
+    quietly npm install --no-audit --no-fund --ignore-scripts --fetch-timeout="${ANSWER}000" --fetch-retries=1 \
+        --prefix "$dir" "$package@$version"
+}
+
+# Not optimised: it serves tests. The build takes a third of the time.
+fetch_cargo() {
+    code=0
+    CARGO_NET_RETRY=1 CARGO_HTTP_TIMEOUT=$ANSWER quietly cargo install --debug --locked --root "$dir" \
+        --target-dir "$dir/target" --version "$version" "$package" || code=$?
+    rm -rf "$dir/target"
+    return "$code"
+}
+
+fetch_go() {
+    mkdir -p "$WORK/go/bin" "$dir/bin"
+    GOBIN=$dir/bin GOPATH=$WORK/go GOCACHE=$WORK/go/cache GOFLAGS=-modcacherw CGO_ENABLED=0 \
+        quietly go install -trimpath -ldflags=-s "$package@$version"
+}
+
+fetch_rustup() {
+    quietly rustup component add "$package" ||
+        quietly rustup toolchain install stable --profile minimal --component "$package"
+}
+
+# fetch_one: the row's own way, into a directory that holds nothing yet.
+fetch_one() {
+    : >"$WORK/log"
+    mkdir -p "$REPO/.tools/bin"
+    room "$REPO/.tools" "${cost%/*}" && room "${TMPDIR:-/tmp}" "${cost%/*}" || return 1
+    if [ "$way" != rustup ]; then rm -rf "$dir" && mkdir -p "$dir"; fi
+    "fetch_$way"
+}
+
+# finish: a program of the directory's own name gets into .tools/bin. The mark comes last: what is half made has none.
+finish() {
+    name=${dir##*/}
+    for sub in bin usr/bin; do
+        if [ -x "$dir/$sub/$name" ]; then ln -sf "../$name/$sub/$name" "$REPO/.tools/bin/$name"; fi
+    done
+    case $way in
+        unpack) find "$root/debs" -name '*.deb' -printf '%f\n' | sort >"$WORK/mark" ;;
+        *) echo "$version" >"$WORK/mark" ;;
+    esac
+    mv "$WORK/mark" "$dir/$mark"
+    echo "error: it was installed, and does not fit: ${probe}" >"$WORK/log"
+}

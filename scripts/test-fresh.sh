@@ -1,0 +1,249 @@
+#!/bin/sh
+# The README's two commands in a Debian that was made a minute ago, with git, make and ca-certificates and nothing else.
+#
+# In namespaces of its own: what is mounted and started here is gone when this script is, whatever ends it.
+set -eu
+
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+HOME_INSIDE=/root/kubesolo-update
+# Seconds until a step counts as hanging.
+LIMIT=5400
+CLOCK_DAYS=60
+
+SUITE=bookworm
+MIRROR=
+ONLY=
+CACHE=
+KEEP=no
+DRY_RUN=no
+WORK=
+CLOCK=
+
+usage() {
+    cat <<USAGE
+Usage: scripts/test-fresh.sh [--only WHAT] [--suite NAME] [--mirror URL] [--cache DIR] [--keep] [--dry-run]
+
+Makes a Debian with debootstrap, in a directory that is a mount point of its own, and runs there, in a clone of HEAD, the
+commands of the README as they stand there. Says how long each took; a second run must install nothing. Then once more
+with a clock that is $CLOCK_DAYS days ahead. Needs root, debootstrap, faketime (scripts/install-deps.sh fresh), and 15 GB.
+
+  --only WHAT    demo, test: that command alone; clock: the wrong clock alone, with the demonstration and all groups;
+                 groups: no command, but the installation of every group of scripts/deps.tsv (what CI does)
+  --suite NAME   of Debian (default: $SUITE)
+  --mirror URL   where debootstrap finds it (default: what this system uses)
+  --cache DIR    keep packages there, for the next run: its times then say less
+  --keep         keep the directory
+  --dry-run      say what would be run, and make nothing
+  -h, --help     this text
+USAGE
+}
+
+say() { printf 'test-fresh: %s\n' "$*"; }
+die() { printf 'test-fresh: error: %s\n' "$*" >&2; exit 1; }
+
+# Never through a mount: what is mounted is somebody else's.
+cleanup() {
+    [ -n "$WORK" ] || return 0
+    cd /
+    umount -R "$WORK/root" 2>/dev/null || true
+    if grep -qF " $WORK/" /proc/self/mountinfo; then
+        say "something is still mounted below $WORK, which is left as it is; these mounts end with this script"
+    elif [ "$KEEP" = yes ]; then
+        say "kept $WORK/root"
+    else
+        rm -rf --one-file-system "$WORK"
+    fi
+}
+
+# within SECONDS COMMAND...: heard only when it fails.
+within() {
+    limit=$1
+    shift
+    timeout -k 30 "$limit" "$@" >"$WORK/log" 2>&1 || { tail -n 30 "$WORK/log" >&2; die "failed: $*"; }
+}
+
+# commands: those of the README, from its first block for a shell.
+commands() { awk '/^```sh$/ { on = 1; next } /^```$/ && on { exit } on { sub(/ *#.*/, ""); print }' "$REPO/README.md"; }
+
+groups() { awk -F '\t' '$1 == "#group" { print $2 }' "$REPO/scripts/deps.tsv"; }
+
+# sources: this system's own lists, for the suite; not what other packagers have.
+sources() {
+    . /etc/os-release
+    # shellcheck disable=SC2016 # apt's own placeholders
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT) $(LABEL)' 'Created-By: Packages' | sort -u |
+        awk -v own="${VERSION_CODENAME:-}" -v suite="$SUITE" -v mirror="$MIRROR" '
+            $4 !~ /^(Debian|Ubuntu)/ || $2 !~ "^" own "(-(updates|security))?$" { next }
+            suite ~ /^(sid|unstable)$/ && $2 != own { next }
+            { sub("^" own, suite, $2); if (mirror != "" && $4 !~ /-Security/) $1 = mirror; print "deb", $1, $2, $3 }' | sort -u
+}
+
+# What this machine needs to reach its registries: proxies, certificates, addresses. Nothing that makes apt kinder.
+copy_site() {
+    cp /etc/resolv.conf /etc/hosts "$1/etc/"
+    sources >"$1/etc/apt/sources.list"
+    cat /etc/apt/apt.conf.d/* /etc/apt/apt.conf 2>/dev/null |
+        grep -iE '^ *Acquire::[a-z]+::(Proxy|Ca|Verify|Ssl)' >"$1/etc/apt/apt.conf.d/50site" || true
+    for file in /etc/pip.conf /etc/npmrc /root/.npmrc /root/.cargo/config.toml /root/.config/pip/pip.conf \
+        /root/.config/go/env; do
+        if [ -f "$file" ]; then mkdir -p "$1${file%/*}" && cp "$file" "$1$file"; fi
+    done
+    for file in /usr/local/share/ca-certificates/*.crt; do
+        if [ -f "$file" ]; then cp "$file" "$1/usr/local/share/ca-certificates/"; fi
+    done
+    within 60 chroot "$1" update-ca-certificates
+}
+
+# site_variables: as words for env; the same kind of settings.
+site_variables() {
+    env | grep -E '^([a-zA-Z]+_(proxy|PROXY)|GO(PROXY|SUMDB|NOSUMDB|PRIVATE)|(PIP|NPM_CONFIG|npm_config)_[A-Za-z_]+|DEBIAN_MIRROR)=|^[A-Z_]*(CA|CERT)[A-Z_]*=/|^CARGO_(HTTP|NET|REGISTR|SOURCE)[A-Z_]*=' |
+        grep -vE '^PIP_FIND_LINKS=|^PIP_(TARGET|PREFIX|USER)=' || true
+}
+
+# make_root DIR: bind-mounted, so that its / is a mount point.
+make_root() {
+    mkdir -p "$1"
+    cached=
+    if [ -n "$CACHE" ]; then mkdir -p "$CACHE/debootstrap" && cached=--cache-dir=$CACHE/debootstrap; fi
+    within 1800 debootstrap --variant=minbase --include=git,make,ca-certificates ${cached:+"$cached"} "$SUITE" "$1" "$MIRROR"
+    copy_site "$1"
+    mount --bind "$1" "$1"
+    mount --make-private "$1"
+    mount --rbind /sys "$1/sys"
+    mount --rbind /dev "$1/dev"
+    mount -t tmpfs -o mode=755 tmpfs "$1/run"
+    within 300 git clone -q --no-hardlinks "$REPO" "$1$HOME_INSIDE"
+    [ -n "$CACHE" ] || return 0
+    for pair in apt:/var/cache/apt/archives pip:/root/.cache/pip npm:/root/.npm cargo:/root/.cargo/registry; do
+        mkdir -p "$CACHE/${pair%%:*}" "$1${pair#*:}"
+        mount --bind "$CACHE/${pair%%:*}" "$1${pair#*:}"
+    done
+}
+
+# inside DIR COMMAND: as one types it there; nothing of it outlives it.
+inside() {
+    inside_root=$1
+    shift
+    # shellcheck disable=SC2016,SC2046 # for the shell inside; a list of words
+    timeout -k 30 "$LIMIT" unshare --pid --fork --kill-child chroot "$inside_root" env -i HOME=/root TERM=dumb CI=true LANG=C.UTF-8 \
+        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin $(site_variables) $CLOCK \
+        sh -c 'mount -t proc proc /proc && cd "$0" && exec sh -c "$1"' "$HOME_INSIDE" "$1" </dev/null
+}
+
+# timed DIR COMMAND: shows its output, and says how long it took.
+timed() {
+    say "\$ $2"
+    began=$(date +%s)
+    code=0
+    { inside "$1" "$2" || echo $? >"$WORK/code"; } 2>&1 | tee "$WORK/out"
+    if [ -e "$WORK/code" ]; then code=$(cat "$WORK/code"); rm "$WORK/code"; fi
+    took=$(($(date +%s) - began))
+    [ "$code" -eq 0 ] || die "'$2' ended with $code after $took s"
+    printf "%-40s %5d s  %s\n" "$2" "$took" "${CLOCK:+(clock ahead)}" >>"$WORK/times"
+    say "'$2' took $took s"
+}
+
+# again DIR COMMAND: what was just done leaves nothing to install.
+again() {
+    timed "$1" "$2" >"$WORK/again"
+    ! grep 'install-deps: ' "$WORK/out" || die "a second '$2' installs again"
+    say "a second '$2' installs nothing"
+}
+
+test_command() {
+    timed "$1" "$2"
+    if grep -q -e SKIP -e MISSING "$WORK/out"; then
+        grep -m 5 -e SKIP -e MISSING "$WORK/out" >&2
+        die "'$2' went on without something"
+    fi
+    # The tests themselves are not run twice.
+    case $2 in 'make test') again "$1" 'make deps' ;; *) again "$1" "$2" ;; esac
+}
+
+test_groups() {
+    for group in $(groups); do timed "$1" "scripts/install-deps.sh $group"; done
+    again "$1" "scripts/install-deps.sh $(groups | tr '\n' ' ')"
+}
+
+# The whole command under another clock, not apt alone: what else would stumble is part of the question.
+set_clock() {
+    library=$(find /usr/lib -name libfaketime.so.1 | head -n 1)
+    [ -n "$library" ] || die "no libfaketime: scripts/install-deps.sh fresh brings it"
+    cp "$library" "$1/usr/local/lib/libfaketime.so.1"
+    CLOCK="LD_PRELOAD=/usr/local/lib/libfaketime.so.1 FAKETIME=+${CLOCK_DAYS}d FAKETIME_DONT_FAKE_MONOTONIC=1"
+}
+
+run() {
+    WORK=$(mktemp -d "${TMPDIR:-/var/tmp}/kubesolo-fresh.XXXXXX")
+    began_all=$(date +%s)
+    say "$SUITE in $WORK/root"
+    make_root "$WORK/root"
+    say "made in $(($(date +%s) - began_all)) s: $(chroot "$WORK/root" dpkg-query -f '.\n' -W | wc -l) packages"
+    case $ONLY in
+        groups) test_groups "$WORK/root" ;;
+        clock)
+            set_clock "$WORK/root"
+            test_command "$WORK/root" "$(commands | grep demo)"
+            test_groups "$WORK/root"
+            ;;
+        *)
+            commands >"$WORK/commands"
+            while read -r command <&3; do
+                case ${ONLY:-all} in all) ;; *) case $command in *" $ONLY"*) ;; *) continue ;; esac ;; esac
+                test_command "$WORK/root" "$command"
+            done 3<"$WORK/commands"
+            ;;
+    esac
+    say "all of it, in $(($(date +%s) - began_all)) s:"
+    cat "$WORK/times"
+}
+
+main() {
+    [ "${1-}" != --in-namespace ] || { shift; inner=yes; }
+    all="$*"
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --keep) KEEP=yes; shift; continue ;;
+            --dry-run) DRY_RUN=yes; shift; continue ;;
+            --only | --suite | --mirror | --cache) [ $# -ge 2 ] || die "$1 needs a value" ;;
+            *) usage >&2; die "unknown option: $1" ;;
+        esac
+        case $1 in
+            --only) case $2 in demo | test | clock | groups) ONLY=$2 ;; *) die "--only demo, test, clock or groups, not '$2'" ;; esac ;;
+            --suite) SUITE=$2 ;;
+            --mirror) MIRROR=$2 ;;
+            --cache) mkdir -p "$2"; CACHE=$(CDPATH='' cd -- "$2" && pwd) ;;
+        esac
+        shift 2
+    done
+    [ "$(commands | grep -c '^make ')" -eq 2 ] || die "README.md: its first block of sh has not the two commands: $(commands)"
+    if [ "$DRY_RUN" = yes ]; then
+        say "would make $SUITE, and run there:"
+        case $ONLY in groups | clock) groups | sed 's/^/  scripts\/install-deps.sh /' ;; esac
+        case $ONLY in groups) ;; *) commands | grep "${ONLY#clock}" | sed 's/^/  /' ;; esac
+        exit 0
+    fi
+    [ "$(id -u)" -eq 0 ] || die "not root; type: sudo $0 $all"
+    command -v debootstrap >/dev/null || die "no debootstrap: scripts/install-deps.sh fresh brings it"
+    if [ -z "${inner:-}" ]; then
+        # shellcheck disable=SC2086 # options without blanks
+        exec unshare --mount --propagation private "$0" --in-namespace $all
+    fi
+    # shellcheck disable=SC2016 # apt's own placeholders
+    [ -n "$MIRROR" ] || MIRROR=$(apt-get indextargets --format '$(REPO_URI) $(LABEL)' 'Created-By: Packages' 'Component: main' |
+        awk '$2 == "Debian" || $2 == "Ubuntu" { print $1; exit }')
+    [ -n "$MIRROR" ] || die "this system knows no Debian mirror: apt-get update, or --mirror URL"
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    trap 'exit 129' HUP
+    run
+    if [ -z "$ONLY" ]; then
+        cleanup
+        ONLY=clock
+        run
+    fi
+}
+
+main "$@"

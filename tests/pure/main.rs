@@ -10,6 +10,8 @@ mod support;
 mod first_words;
 mod grubenv;
 mod grubenv_file;
+mod harness;
+mod long_tests;
 mod man_page;
 mod p256;
 mod signature_bits;

@@ -79,7 +79,8 @@ impl<'a> Machine<'a> {
     /// Returns the boot disk.
     /// Errors: Device: none, or several.
     pub fn disk(&self) -> Result<&BootDisk> {
-        self.disk.as_ref().map_err(Error::clone)
+        // Without the kernel command line it was looked for in the dark.
+        self.disk.as_ref().map_err(|e| self.cmdline_fault.as_ref().unwrap_or(e).clone())
     }
 
     /// Returns a slot's partition.

@@ -131,9 +131,9 @@ fn choose(mut candidates: Vec<BootDisk>, from: &BootedFrom) -> Result<BootDisk> 
         return Err(Error::new(Kind::Device, why).at("find the boot disk", subject).hint(hint));
     }
     candidates.pop().ok_or_else(|| {
-        Error::new(Kind::Device, "no disk qualifies")
-            .at("find the boot disk", subject)
-            .hint("a machine that KubeSolo OS did not boot has none; reading block devices needs root")
+        Error::new(Kind::Device, "no disk qualifies").at("find the boot disk", subject).hint(format!(
+            "a machine that KubeSolo OS did not boot has none; reading block devices needs root; {BIND_HINT}"
+        ))
     })
 }
 

@@ -3,7 +3,9 @@
 
 mod support;
 
-use kubesolo_update::sys::FileSystemContext;
+use kubesolo_update::mount;
+use kubesolo_update::partition::Partition;
+use kubesolo_update::sys::{Access, FileSystemContext};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -254,8 +256,8 @@ fn held_by(pid: &str, device: &str) -> Vec<String> {
 }
 
 /// Somebody unmounts a stick, mounted before the agent started, while the agent waits for its source; then the agent is
-/// killed. Input: `wrapper`: runs the agent.
-fn stick_is_unmounted_meanwhile(wrapper: Option<Command>, what: &str) {
+/// killed. Input: `propagation`: of the namespace that both are in; `wrapper`: runs the agent.
+fn stick_is_unmounted_meanwhile(propagation: &str, wrapper: Option<Command>, what: &str) {
     let (machine, stick) = (Machine::new(), Disk::new(24, 16));
     let release = Release::new("2.0.0");
     let server = holding(&release);
@@ -263,13 +265,14 @@ fn stick_is_unmounted_meanwhile(wrapper: Option<Command>, what: &str) {
     let agent = wrapper.map_or_else(|| machine.root.command(&args), |w| machine.root.command_under(w, &args));
     let point = stick.dir().join("mnt");
     fs::create_dir(&point).unwrap();
-    let script = "mount -t ext4 \"$1\" \"$2\"; echo x >\"$2/f\"; point=$2; shift 2; \
+    let script = "mount --make-\"$1\" /; shift; mount -t ext4 \"$1\" \"$2\"; echo x >\"$2/f\"; point=$2; shift 2; \
                   \"$@\" >/dev/null 2>&1 </dev/null & agent=$!; echo $agent; read -r go; \
                   rc=0; umount \"$point\" || rc=$?; echo $rc; read -r go; \
                   kill -KILL $agent; rc=0; wait $agent || rc=$?; echo $rc";
     let (node, program) = (stick.node(DATA), PathBuf::from(agent.get_program()));
     let agent_args: Vec<&Path> = agent.get_args().map(Path::new).collect();
-    let mut shell = Shell::start(unshare(), script, &[&[&*node, &point, &program], &agent_args[..]].concat());
+    let first = [Path::new(propagation), &node, &point, &program];
+    let mut shell = Shell::start(unshare(), script, &[&first, &agent_args[..]].concat());
     let pid = shell.line();
     server.wait_held();
     let arrived = release.ours().kernel.len() as u64 / 2;
@@ -284,6 +287,8 @@ fn stick_is_unmounted_meanwhile(wrapper: Option<Command>, what: &str) {
     let name = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
     assert_eq!(name, fs::canonicalize(Root::program()).unwrap(), "{what}: it is not the agent that was looked at");
     assert!(machine.disk.is_mounted(B) && machine.disk.needs_recovery(B), "{what}: the agent is not at work");
+    let seen = fs::read_to_string(format!("/proc/{}/mountinfo", shell.child.id())).unwrap();
+    assert!(!seen.contains(&machine.disk.name(B)), "{what}: others see the mount: {seen}");
     shell.go_on();
     assert_eq!(shell.line(), (128 + SIGKILL).to_string(), "{what}: it ended by itself");
     machine.disk.wait_unmounted(B);
@@ -296,9 +301,9 @@ fn stick_is_unmounted_meanwhile(wrapper: Option<Command>, what: &str) {
 #[test]
 fn a_stick_that_is_unmounted_meanwhile_is_free() {
     if ready() {
-        stick_is_unmounted_meanwhile(None, "today's kernel");
-        stick_is_unmounted_meanwhile(Some(strace(&OLD_KERNEL)), "an old kernel");
-        stick_is_unmounted_meanwhile(Some(strace(&OLD_FILTER)), "an old filter");
+        stick_is_unmounted_meanwhile("rprivate", None, "today's kernel");
+        stick_is_unmounted_meanwhile("rprivate", Some(strace(&OLD_KERNEL)), "an old kernel");
+        stick_is_unmounted_meanwhile("rshared", Some(strace(&OLD_FILTER)), "an old filter, and everything shared");
     }
 }
 
@@ -325,6 +330,70 @@ fn killed_within_the_namespace_of_an_old_kernel() {
         assert!(machine.disk.bytes(A) == machine.running, "{what}: the running slot was written");
     }
     machine.assert_recovers("in the end");
+}
+
+/// A run that is stuck in another namespace must not go on: no path means there what it meant.
+#[test]
+fn who_can_not_come_back_ends() {
+    if !ready() {
+        return;
+    }
+    let machine = Machine::new();
+    let medium = Medium::new(machine.disk.dir(), &Release::new("2.0.0"));
+    for when in [2, 6] {
+        let inject = format!("inject=setns:error=EPERM:when={when}");
+        let wrapper = strace(&["-e", "trace=fsopen,setns", "-e", OLD_KERNEL[3], "-e", &inject]);
+        let mut run = machine.root.command_under(wrapper, &["apply", "--layout", medium.path()]);
+        let run = Run::from(run.output().unwrap()).expect(1, &["leave a mount namespace", "this run ends here"]);
+        assert!(run.stdout.is_empty(), "{run:?}");
+        assert_free(&machine.disk, &inject);
+    }
+    machine.assert_recovers("in the end");
+}
+
+#[test]
+fn a_file_that_is_still_open_is_no_clean_end() {
+    if !ready() {
+        return;
+    }
+    let disk = Disk::new(24, 16);
+    let number = fs::read_to_string(format!("/sys/class/block/{}/dev", disk.name(B))).unwrap();
+    let part = Partition {
+        label: "KSOLOB".into(),
+        name: disk.name(B),
+        node: disk.node(B),
+        device_number: number.trim().into(),
+    };
+    for _ in 0..50 {
+        let mounted = mount::mount_alone(&part).unwrap();
+        fs::write(mounted.dir().join("f"), "x").unwrap();
+        mounted.unmount().unwrap();
+        assert_free(&disk, "as soon as it is unmounted");
+    }
+    let mounted = mount::mount_alone(&part).unwrap();
+    let open = fs::File::create(mounted.dir().join("f")).unwrap();
+    let error = mounted.unmount().unwrap_err().to_string();
+    assert!(error.starts_with("unmount KSOLOB: ") && error.contains("a file on it is still open"), "{error}");
+    assert!(disk.is_mounted(B) && disk.needs_recovery(B));
+    drop(open);
+    // Another test of this program may be starting a process, which has all descriptors until it has become another program.
+    disk.wait_unmounted(B);
+    assert_free(&disk, "once the file is closed");
+    // Whoever only looks does not keep a writer from his end.
+    let mounted = mount::mount_alone(&part).unwrap();
+    fs::write(mounted.dir().join("f"), "y").unwrap();
+    let looker = std::thread::spawn(move || {
+        let mut looking = None;
+        wait_for(WAIT, || {
+            looking = mount::mount(&part, Access::Read).ok();
+            looking.is_some()
+        });
+        looking.expect("it could be looked into")
+    });
+    mounted.unmount().unwrap();
+    drop(looker.join().unwrap());
+    disk.wait_unmounted(B);
+    assert_free(&disk, "afterwards");
 }
 
 #[test]

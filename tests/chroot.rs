@@ -382,8 +382,13 @@ fn a_file_that_is_still_open_is_no_clean_end() {
     // Whoever only looks does not keep a writer from his end.
     let mounted = mount::mount_alone(&part).unwrap();
     fs::write(mounted.dir().join("f"), "y").unwrap();
+    let file = mounted.dir().join("f");
+    let open = fs::File::open(&file).unwrap();
     let looker = std::thread::spawn(move || {
         let mut looking = None;
+        // The mount is closed, and waits for this file; then we are there before it looks again.
+        assert!(wait_for(WAIT, || fs::metadata(&file).is_err()));
+        drop(open);
         wait_for(WAIT, || {
             looking = mount::mount(&part, Access::Read).ok();
             looking.is_some()

@@ -6,6 +6,7 @@
 
 use crate::text::printable;
 use std::fmt;
+use std::sync::Mutex;
 
 /// Says which sort of failure this is.
 ///
@@ -135,7 +136,7 @@ impl Error {
     #[inline(never)]
     fn place(mut self, op: &str, subject: &dyn fmt::Display) -> Self {
         if self.0.op.is_empty() {
-            self.0.op = format!("{op} {subject}");
+            self.0.op = legible(format!("{op} {subject}"));
         }
         self
     }
@@ -191,6 +192,27 @@ impl<T> IoContext<T> for std::io::Result<T> {
     }
 }
 
+/// Directories whose paths say nothing to a person, and what they are called.
+static NAMES: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
+
+/// Gives a directory a name for all errors to come; an empty one takes it away.
+pub fn call_it(dir: &str, name: &str) {
+    let Ok(mut names) = NAMES.lock() else { return };
+    names.retain(|(there, _)| there != dir);
+    if !name.is_empty() {
+        names.push((dir.into(), name.into()));
+    }
+}
+
+/// Puts names in place of the paths of directories that have one: `KSOLOB:/vmlinuz`.
+pub fn legible(text: String) -> String {
+    let Ok(names) = NAMES.lock() else { return text };
+    names.iter().fold(text, |text, (dir, name)| match text.strip_suffix(dir.as_str()) {
+        Some(start) => format!("{start}{name}"),
+        None => text.replace(&format!("{dir}/"), &format!("{name}:/")),
+    })
+}
+
 #[cold]
 #[inline(never)]
 fn from_io(error: &std::io::Error, kind: Kind, op: &str, subject: &dyn fmt::Display) -> Error {
@@ -209,6 +231,17 @@ mod tests {
             .hint("check the network");
         assert_eq!(e.to_string(), "fetch manifest reg.example/os:v1: connection refused (check the network)");
         assert_eq!(e.exit_code(), 6);
+    }
+
+    #[test]
+    fn a_directory_is_called_by_its_name() {
+        call_it("/proc/self/fd/1", "KSOLOB");
+        let said = |path: &str| Error::new(Kind::Device, "no").at("write", path).to_string();
+        assert_eq!(said("/proc/self/fd/1/vmlinuz"), "write KSOLOB:/vmlinuz: no");
+        assert_eq!(said("/proc/self/fd/1"), "write KSOLOB: no");
+        assert_eq!(said("/proc/self/fd/12/vmlinuz"), "write /proc/self/fd/12/vmlinuz: no");
+        call_it("/proc/self/fd/1", "");
+        assert_eq!(said("/proc/self/fd/1/vmlinuz"), "write /proc/self/fd/1/vmlinuz: no");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use crate::atomic::read_bounded;
 use crate::error::{Error, Kind, Result};
-use crate::mount::Mounts;
+use crate::mount;
 use crate::partition::{self, Partition};
 use crate::readback;
 use crate::slot::{RECORD, RECORD_MAX_BYTES, Record, Slot, VERSION};
@@ -44,8 +44,8 @@ impl View {
 }
 
 /// Looks into a slot, mounting it for reading.
-pub fn look(slot: Slot, part: &Partition, mounts: &Mounts) -> View {
-    match mounts.mount(part, Access::Read) {
+pub fn look(slot: Slot, part: &Partition) -> View {
+    match mount::mount(part, Access::Read) {
         Err(e) => View::unreadable(slot, e),
         Ok(mounted) => {
             let dir = mounted.dir();
@@ -94,16 +94,16 @@ pub fn read_record(dir: &Path) -> Result<Record> {
 
 /// Reads both files of a slot from the device and holds them against the record.
 /// Errors: Slot: they differ. Device: they can not be read.
-pub fn scrub(slot: Slot, part: &Partition, mounts: &Mounts, progress: &mut dyn FnMut(u64)) -> Result<Record> {
-    settle(part, mounts)?;
-    scrub_as_it_is(slot, part, mounts, progress)
+pub fn scrub(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64)) -> Result<Record> {
+    settle(part)?;
+    scrub_as_it_is(slot, part, progress)
 }
 
 /// The same for the running slot, whose journal is left as it is.
 /// Errors: as [`scrub`]; Slot: the journal is not empty.
-pub fn scrub_as_it_is(slot: Slot, part: &Partition, mounts: &Mounts, progress: &mut dyn FnMut(u64)) -> Result<Record> {
+pub fn scrub_as_it_is(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64)) -> Result<Record> {
     journal(part)?;
-    let mounted = mounts.mount(part, Access::Read)?;
+    let mounted = mount::mount(part, Access::Read)?;
     let mut check = || {
         let record = read_record(mounted.dir())?;
         for (name, expected) in record.files() {
@@ -119,10 +119,15 @@ pub fn scrub_as_it_is(slot: Slot, part: &Partition, mounts: &Mounts, progress: &
 }
 
 /// Empties a journal that a power cut left, by mounting for writing once. Never called on the running slot.
-fn settle(part: &Partition, mounts: &Mounts) -> Result<()> {
-    match journal(part) {
-        Ok(()) => Ok(()),
-        Err(_) => mounts.mount(part, Access::Write)?.unmount(),
+/// Errors: Busy: somebody has it mounted.
+fn settle(part: &Partition) -> Result<()> {
+    match (journal(part), mount::mounted_at(part)) {
+        (Ok(()), _) => Ok(()),
+        // Whoever works in it will unmount it: until then its journal says nothing.
+        (Err(_), Some(dir)) => Err(Error::new(Kind::Busy, format!("it is mounted at {}", dir.display()))
+            .at("empty the journal of", format!("{} ({})", part.label, part.name))
+            .hint("unmount it, then try again")),
+        (Err(_), None) => mount::mount_alone(part)?.unmount(),
     }
 }
 

@@ -3,13 +3,13 @@
 //! Looks things up once and hands them out; mounts privately what is not mounted where it should be.
 //! Must never: decide what to do with what it finds.
 
-use crate::atomic::read_bounded;
+use crate::atomic::{read_bounded, read_required};
 use crate::cmdline::{self, BootedFrom};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::grubenv_file::EnvFiles;
 use crate::inspect::{self, View};
-use crate::mount::{self, Mounted, Mounts};
-use crate::partition::{self, BootDisk, DATA, EFI, Partition};
+use crate::mount::{self, Mounted};
+use crate::partition::{self, BIND_HINT, BootDisk, DATA, EFI, Partition};
 use crate::slot::{Record, Slot};
 use crate::store::Store;
 use crate::sys::Access;
@@ -30,8 +30,9 @@ pub const ARCHITECTURE: &str = match std::env::consts::ARCH.as_bytes() {
 pub struct Machine<'a> {
     system: &'a System,
     booted: BootedFrom,
+    /// Why the kernel command line could not be read.
+    cmdline_fault: Option<Error>,
     disk: Result<BootDisk>,
-    mounts: Mounts,
 }
 
 /// The boot variables' files, mounted for as long as this lives.
@@ -51,15 +52,18 @@ pub struct Data {
 impl<'a> Machine<'a> {
     /// Reads the kernel command line and finds the boot disk; nothing is mounted yet.
     pub fn look(system: &'a System) -> Machine<'a> {
-        let cmdline = read_bounded(&system.kernel_cmdline(), CMDLINE_MAX_BYTES).ok().flatten().unwrap_or_default();
-        let booted = cmdline::parse(&String::from_utf8_lossy(&cmdline));
+        let path = system.kernel_cmdline();
+        let cmdline = read_required(&path, CMDLINE_MAX_BYTES).io(Kind::Boot, "read", path.display());
+        let cmdline_fault = cmdline.as_ref().err().map(|e| e.clone().hint(BIND_HINT));
+        let booted = cmdline::parse(&String::from_utf8_lossy(&cmdline.unwrap_or_default()));
         let disk = partition::find(system, &booted);
-        Machine { system, booted, disk, mounts: Mounts::new(system.mount_dir()) }
+        Machine { system, booted, cmdline_fault, disk }
     }
 
     /// Returns the running slot.
-    /// Errors: Boot: GRUB named none.
+    /// Errors: Boot: GRUB named none, or the kernel does not tell.
     pub fn running(&self) -> Result<Slot> {
+        self.cmdline_fault.clone().map_or(Ok(()), Err)?;
         self.booted.slot.ok_or_else(|| {
             Error::new(Kind::Boot, "the kernel command line has no kubesolo.slot=A or B")
                 .at("find", "the running slot")
@@ -75,7 +79,8 @@ impl<'a> Machine<'a> {
     /// Returns the boot disk.
     /// Errors: Device: none, or several.
     pub fn disk(&self) -> Result<&BootDisk> {
-        self.disk.as_ref().map_err(Error::clone)
+        // Without the kernel command line it was looked for in the dark.
+        self.disk.as_ref().map_err(|e| self.cmdline_fault.as_ref().unwrap_or(e).clone())
     }
 
     /// Returns a slot's partition.
@@ -87,7 +92,7 @@ impl<'a> Machine<'a> {
     /// Looks into a slot. What can not be read is in the view as an error.
     pub fn view(&self, slot: Slot) -> View {
         match self.slot_partition(slot) {
-            Ok(part) => inspect::look(slot, part, &self.mounts),
+            Ok(part) => inspect::look(slot, part),
             Err(e) => View::unreadable(slot, e),
         }
     }
@@ -96,13 +101,13 @@ impl<'a> Machine<'a> {
     /// must not be touched.
     /// Errors: Slot: it does not fit. Device: it can not be read.
     pub fn scrub(&self, slot: Slot, progress: &mut dyn FnMut(u64)) -> Result<Record> {
-        inspect::scrub(slot, self.slot_partition(slot)?, &self.mounts, progress)
+        inspect::scrub(slot, self.slot_partition(slot)?, progress)
     }
 
     /// The same without emptying a journal first: for the running slot, and for commands that only look.
     /// Errors: as [`Machine::scrub`].
     pub fn scrub_as_it_is(&self, slot: Slot, progress: &mut dyn FnMut(u64)) -> Result<Record> {
-        inspect::scrub_as_it_is(slot, self.slot_partition(slot)?, &self.mounts, progress)
+        inspect::scrub_as_it_is(slot, self.slot_partition(slot)?, progress)
     }
 
     /// Mounts a slot for writing.
@@ -111,7 +116,7 @@ impl<'a> Machine<'a> {
         if slot == self.running()? {
             return Err(Error::new(Kind::Slot, "it is the running slot").at("write to", format!("slot {slot}")));
         }
-        self.mounts.mount(self.slot_partition(slot)?, Access::Write)
+        mount::mount_alone(self.slot_partition(slot)?)
     }
 
     /// Opens the boot variables.
@@ -136,7 +141,7 @@ impl<'a> Machine<'a> {
 
     /// Returns a place for the lock and the state that lasts until the restart, for when the data partition is gone.
     pub fn volatile_data(&self) -> Data {
-        Data { store: Store::new(&self.system.mount_dir(), None), _mounted: None }
+        Data { store: Store::new(&self.system.run_dir(), None), _mounted: None }
     }
 
     /// Returns this boot's id.
@@ -161,7 +166,7 @@ impl<'a> Machine<'a> {
         if let Some(dir) = mount::mounted_at(part) {
             return Ok((dir, None));
         }
-        let mounted = self.mounts.mount(part, access)?;
+        let mounted = mount::mount(part, access)?;
         Ok((mounted.dir().to_path_buf(), Some(mounted)))
     }
 }

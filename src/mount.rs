@@ -1,89 +1,165 @@
-//! Mounts partitions in a mount namespace of this process's own.
+//! Mounts partitions where nobody sees them: in no directory and in no namespace (docs/decisions/0011).
 //!
-//! Nobody else sees these mounts, and a killed agent leaves none behind.
-//! Must never: mount a slot for writing that somebody else has mounted, or replay a slot's journal
-//! when only reading was asked.
+//! A killed agent leaves none behind, and nothing that others mount stays busy because an agent runs.
+//! Must never: mount a slot for writing that somebody else has mounted, replay a slot's journal when only reading was
+//! asked, or come back in another namespace than it was called in.
 
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::partition::{self, Partition};
+use crate::error::{self, Error, IoContext, Kind, Result};
+use crate::partition::{self, BIND_HINT, Partition};
+use crate::progress::note;
 use crate::superblock::FileSystem;
-use crate::sys::{self, Access};
-use std::cell::Cell;
+use crate::sys::{self, Access, FileSystemContext, MountNamespace};
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Where the kernel tells this process what is mounted. Never below a `--root`: it is about the process.
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
-/// Mounts partitions below one directory.
-pub struct Mounts {
-    dir: PathBuf,
-    private: Cell<bool>,
-}
-
-/// A mounted file system; unmounted when dropped, if it was mounted here.
+/// A mounted file system; if it was mounted here, unmounted when dropped.
 pub struct Mounted {
     dir: PathBuf,
-    owned: bool,
+    ours: Option<File>,
+    alone: Option<Partition>,
     _lock: Option<File>,
 }
 
-impl Mounts {
-    /// Prepares to mount below `dir`; nothing happens until the first mount.
-    pub fn new(dir: PathBuf) -> Self {
-        Mounts { dir, private: Cell::new(false) }
+/// Mounts a partition, or for reading uses the mount that is there. What others have mounted for writing may be mounted
+/// for writing here as well: good enough for files that have locks of their own.
+/// Errors: Device: not root, no file system, mounted in a visible place while writing was asked. Busy: mounted the other way.
+pub fn mount(part: &Partition, access: Access) -> Result<Mounted> {
+    mount_with(part, access, false)
+}
+
+/// Mounts a slot for writing, if nobody else has it mounted, wherever that may be.
+/// Errors: as [`mount`]. Busy: somebody has it mounted, in another namespace or outside of this chroot.
+pub fn mount_alone(part: &Partition) -> Result<Mounted> {
+    mount_with(part, Access::Write, true)
+}
+
+fn mount_with(part: &Partition, access: Access, alone: bool) -> Result<Mounted> {
+    let what = format!("{} ({})", part.label, part.name);
+    if let Some(dir) = mounted_at(part) {
+        if access == Access::Read {
+            return Ok(Mounted { dir, ours: None, alone: None, _lock: None });
+        }
+        return Err(Error::new(Kind::Device, format!("it is mounted at {}", dir.display()))
+            .at("write to", what)
+            .hint("unmount it, then try again"));
+    }
+    let (fstype, options) = match (partition::probe(&part.node)?, access) {
+        (FileSystem::Ext { .. }, Access::Read) => ("ext4", "noload"),
+        (FileSystem::Ext { .. }, Access::Write) => ("ext4", "errors=remount-ro"),
+        (FileSystem::Fat { .. }, _) => ("vfat", "umask=077"),
+        (FileSystem::Unknown, _) => {
+            return Err(Error::new(Kind::Device, "it has neither an ext4 nor a FAT file system").at("mount", what));
+        }
+    };
+    let (lock, limit) = match access {
+        Access::Read => (None, READ_BUSY_LIMIT),
+        Access::Write => (Some(lock(part)?), WRITE_BUSY_LIMIT),
+    };
+    let order = Order { device: &part.node, fstype, options, access, alone };
+    let file = match wait_while_busy(limit, || order.carry_out()) {
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+            let why = "another run is at work on it, or it is mounted out of sight: in another mount namespace, or \
+                       outside of this chroot";
+            return Err(Error::new(Kind::Busy, why).at("mount", what).hint(format!(
+                "`grep {} /proc/[0-9]*/mountinfo`, outside of a chroot, finds such a mount",
+                part.name
+            )));
+        }
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
+            return Err(e).io(Kind::Device, "mount", what).map_err(|e| e.hint("mounting needs root"));
+        }
+        mounted => mounted.io(Kind::Device, "mount", &what)?,
+    };
+    let dir = path_of(&file).map_err(|e| e.at("mount", what))?;
+    error::call_it(&dir.to_string_lossy(), &part.label);
+    Ok(Mounted { dir, ours: Some(file), alone: alone.then(|| part.clone()), _lock: lock })
+}
+
+/// The way to a mount that hangs in no directory: through the process's own descriptors.
+fn path_of(file: &File) -> Result<PathBuf> {
+    let dir = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    match (file.metadata().map(identity), fs::metadata(&dir).map(identity)) {
+        (Ok(ours), Ok(there)) if ours == there => Ok(dir),
+        _ => Err(Error::new(Kind::Device, "/proc does not show this process").hint(BIND_HINT)),
+    }
+}
+
+/// What is to be mounted, and how.
+struct Order<'a> {
+    device: &'a Path,
+    fstype: &'a str,
+    options: &'a str,
+    access: Access,
+    alone: bool,
+}
+
+impl Order<'_> {
+    fn carry_out(&self) -> io::Result<File> {
+        if self.alone {
+            // Closed again at once: the kernel does not let us mount what we claim ourselves.
+            sys::claim(self.device)?;
+        }
+        match FileSystemContext::open(self.fstype) {
+            Ok(context) => self.detached(&context).map_err(|e| match context.said() {
+                said if said.is_empty() => e,
+                said => io::Error::new(e.kind(), format!("{e}: {said}")),
+            }),
+            // A kernel before 5.2, or a container whose filter is older than that.
+            Err(e) if [libc::ENOSYS, libc::EPERM].map(Some).contains(&e.raw_os_error()) => self.aside(),
+            Err(e) => Err(e),
+        }
     }
 
-    /// Mounts a partition privately, or for reading uses the mount that is there.
-    /// Errors: Device: not root, no file system, mounted elsewhere while writing was asked.
-    pub fn mount(&self, part: &Partition, access: Access) -> Result<Mounted> {
-        if let Some(dir) = mounted_at(part) {
-            if access == Access::Read {
-                return Ok(Mounted { dir, owned: false, _lock: None });
-            }
-            return Err(Error::new(Kind::Device, format!("it is mounted at {}", dir.display()))
-                .at("write to", format!("{} ({})", part.label, part.name))
-                .hint("unmount it, then try again"));
+    fn detached(&self, context: &FileSystemContext) -> io::Result<File> {
+        context.set("source", Some(self.device))?;
+        if self.access == Access::Read {
+            context.set("ro", None)?;
         }
-        let what = format!("{} ({})", part.label, part.name);
-        let (fstype, options) = match (partition::probe(&part.node)?, access) {
-            (FileSystem::Ext { .. }, Access::Read) => ("ext4", "noload"),
-            (FileSystem::Ext { .. }, Access::Write) => ("ext4", "errors=remount-ro"),
-            (FileSystem::Fat { .. }, _) => ("vfat", "umask=077"),
-            (FileSystem::Unknown, _) => {
-                return Err(Error::new(Kind::Device, "it has neither an ext4 nor a FAT file system").at("mount", what));
-            }
-        };
-        self.enter()?;
-        let dir = self.dir.join(&part.label);
-        fs::create_dir_all(&dir).io(Kind::Device, "create mount point", dir.display())?;
-        let lock = match access {
-            Access::Read => None,
-            Access::Write => Some(lock(part)?),
-        };
-        let limit = match access {
-            Access::Read => READ_BUSY_LIMIT,
-            Access::Write => WRITE_BUSY_LIMIT,
-        };
-        match wait_while_busy(limit, || sys::mount(&part.node, &dir, fstype, access, options)) {
-            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
-                return Err(Error::new(Kind::Busy, "another run is at work on it").at("mount", what));
-            }
-            mounted => mounted.io(Kind::Device, "mount", what)?,
+        for option in self.options.split(',') {
+            let (name, value) = option.split_once('=').map_or((option, None), |(n, v)| (n, Some(Path::new(v))));
+            context.set(name, value)?;
         }
-        Ok(Mounted { dir, owned: true, _lock: lock })
+        match context.create(self.alone) {
+            // Then the claim has to do: between it and this, only somebody who mounts by hand can have come in.
+            Err(e) if self.alone && e.raw_os_error() == Some(libc::EOPNOTSUPP) => context.create(false)?,
+            created => created?,
+        }
+        context.mount(self.access)
     }
 
-    fn enter(&self) -> Result<()> {
-        if !self.private.get() {
-            sys::unshare_mounts()
-                .io(Kind::Device, "enter", "a private mount namespace")
-                .map_err(|e| e.hint("mounting needs root"))?;
-            self.private.set(true);
+    /// The same for older kernels: mounts in a copy of the namespace, keeps hold of the mount alone, and comes back, which
+    /// ends the copy and whatever it kept busy. A killed run ends it as well.
+    fn aside(&self) -> io::Result<File> {
+        let home = MountNamespace::current()?;
+        // Before anything is done: whoever may do this may come back.
+        home.enter()?;
+        sys::unshare_mounts()?;
+        let mounted = self.over_proc();
+        if let Err(e) = home.enter() {
+            // The root directory may be another one now: no path means what it meant.
+            note(&format!("leave a mount namespace of its own: {e}; this run ends here"));
+            std::process::exit(i32::from(Kind::Internal.exit_code()));
         }
-        Ok(())
+        mounted
+    }
+
+    /// Mounts over the one directory that is there and a mount point, in a chroot as well; nobody else sees it.
+    fn over_proc(&self) -> io::Result<File> {
+        let dir = Path::new("/proc");
+        // All of it where that can be done, so that what is unmounted meanwhile is unmounted here as well.
+        sys::follow_mounts(Path::new("/"), true).or_else(|_| sys::follow_mounts(dir, false)).map_err(|e| {
+            io::Error::new(e.kind(), format!("neither / nor /proc is a mount point: {e} ({BIND_HINT})"))
+        })?;
+        sys::mount(self.device, dir, self.fstype, self.access, self.options)?;
+        sys::open_dir(dir)
     }
 }
 
@@ -94,10 +170,10 @@ const READ_BUSY_LIMIT: Duration = Duration::from_millis(300);
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The kernel mounts one file system read-only or read-write, not both: whoever looks at it keeps a writer out.
-fn wait_while_busy(limit: Duration, mut mount: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+fn wait_while_busy(limit: Duration, mut attempt: impl FnMut() -> io::Result<File>) -> io::Result<File> {
     let start = Instant::now();
     loop {
-        match mount() {
+        match attempt() {
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy && start.elapsed() < limit => {
                 std::thread::sleep(BUSY_PAUSE);
             }
@@ -125,22 +201,37 @@ impl Mounted {
         &self.dir
     }
 
-    /// Unmounts and says so when that fails: a journal might be left.
-    /// Errors: Device: a file on it is still open.
+    /// Unmounts. What was mounted for writing alone is written out then, and free.
+    /// Errors: Device: a file on it is still open, here or by whoever looked through this process's descriptors.
     pub fn unmount(mut self) -> Result<()> {
-        if std::mem::take(&mut self.owned) {
-            sys::unmount(&self.dir).io(Kind::Device, "unmount", self.dir.display())?;
-        }
-        Ok(())
+        self.close();
+        let Some(part) = self.alone.take() else { return Ok(()) };
+        // A file that is open keeps the file system alive, with no error on closing. Then its superblock says so; it does
+        // not where somebody else has come to look meanwhile.
+        let free = || match sys::claim(&part.node) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && is_clean(&part) => File::open(&part.node),
+            claimed => claimed,
+        };
+        let freed = wait_while_busy(WRITE_BUSY_LIMIT, free).io(Kind::Device, "unmount", &part.label);
+        freed.map(drop).map_err(|e| e.hint("a file on it is still open"))
     }
+
+    fn close(&mut self) {
+        if let Some(file) = self.ours.take() {
+            error::call_it(&self.dir.to_string_lossy(), "");
+            // The kernel unmounts before it comes back from this, unless a file on it is open.
+            drop(file);
+        }
+    }
+}
+
+fn is_clean(part: &Partition) -> bool {
+    matches!(partition::probe_on_disk(&part.node), Ok(FileSystem::Ext { needs_recovery: false, .. }))
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if self.owned {
-            // Nothing to add to whatever error is on its way; the namespace ends with the process anyway.
-            let _ = sys::unmount(&self.dir);
-        }
+        self.close();
     }
 }
 

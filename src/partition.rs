@@ -10,7 +10,7 @@ use crate::slot::Slot;
 use crate::superblock::{self, FileSystem, PROBE_BYTES};
 use crate::system::System;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 pub const EFI: &str = "KSOLOEFI";
 /// Name and label of the data partition.
 pub const DATA: &str = "KSOLODATA";
+/// Said where a directory of the kernel's is missing.
+pub const BIND_HINT: &str = "in a chroot: `mount --rbind` /proc, /sys and /dev into its directory first, from outside";
 
 /// One partition that the agent uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,9 +131,9 @@ fn choose(mut candidates: Vec<BootDisk>, from: &BootedFrom) -> Result<BootDisk> 
         return Err(Error::new(Kind::Device, why).at("find the boot disk", subject).hint(hint));
     }
     candidates.pop().ok_or_else(|| {
-        Error::new(Kind::Device, "no disk qualifies")
-            .at("find the boot disk", subject)
-            .hint("a machine that KubeSolo OS did not boot has none; reading block devices needs root")
+        Error::new(Kind::Device, "no disk qualifies").at("find the boot disk", subject).hint(format!(
+            "a machine that KubeSolo OS did not boot has none; reading block devices needs root; {BIND_HINT}"
+        ))
     })
 }
 
@@ -143,7 +145,8 @@ fn describe(disk: &BootDisk) -> String {
 /// Lists partitions. One that vanishes meanwhile is left out.
 fn list(system: &System) -> Result<Vec<Seen>> {
     let dir = system.class_block();
-    let entries = fs::read_dir(&dir).io(Kind::Device, "list block devices in", dir.display())?;
+    let entries =
+        fs::read_dir(&dir).io(Kind::Device, "list block devices in", dir.display()).map_err(|e| e.hint(BIND_HINT))?;
     let mut seen: Vec<Seen> = entries.filter_map(|entry| look_at(&entry.ok()?.path())).collect();
     seen.sort_by(|a, b| (&a.disk, a.number).cmp(&(&b.disk, b.number)));
     Ok(seen)
@@ -238,7 +241,10 @@ pub fn probe_on_disk(node: &Path) -> Result<FileSystem> {
 
 fn probe_with(node: &Path, flags: i32) -> Result<FileSystem> {
     let op = "read the superblock of";
-    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(node).io(Kind::Device, op, node.display())?;
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(node);
+    let is_missing = opened.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    let mut file =
+        opened.io(Kind::Device, op, node.display()).map_err(|e| if is_missing { e.hint(BIND_HINT) } else { e })?;
     // O_DIRECT wants an aligned buffer; twice the length always holds one.
     let mut space = vec![0u8; 2 * PROBE_BYTES];
     let skip = space.as_ptr().align_offset(PROBE_BYTES).min(PROBE_BYTES);

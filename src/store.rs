@@ -4,7 +4,7 @@
 //! Must never: hold a second copy of the state in memory across commands.
 
 use crate::atomic::{self, read_bounded};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, IoContext, Kind, Result, legible};
 use crate::failed::{FAILED_MAX_BYTES, Failures};
 use crate::seen::{SEEN_MAX_BYTES, Seen};
 use crate::state::{STATE_MAX_BYTES, State};
@@ -131,7 +131,10 @@ impl Store {
             aside.push(".corrupt");
             let moved = fs::rename(&path, &aside).and_then(|()| atomic::sync_dir(&self.dir));
             said.push(match moved {
-                Ok(()) => format!("{damage}; kept as {} and counted as new", Path::new(&aside).display()),
+                Ok(()) => {
+                    let kept = legible(Path::new(&aside).display().to_string());
+                    format!("{damage}; kept as {kept} and counted as new")
+                }
                 Err(e) => format!("{damage}; it could not be moved aside: {e}"),
             });
         }

@@ -4,12 +4,12 @@
 //! Must never: keep a raw pointer or descriptor beyond the call it was made for.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
-use std::fs::{self, File};
-use std::io;
+use std::ffi::{CStr, CString};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -43,14 +43,21 @@ pub fn user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// Enters a private mount namespace: what is mounted from here on goes when the process goes.
+/// Leaves the mount namespace for a copy of it that nobody else is in; it goes when nobody is in it any more.
 /// Errors: EPERM without CAP_SYS_ADMIN.
 pub fn unshare_mounts() -> io::Result<()> {
     // SAFETY: plain values; the process has one thread, so no other loses its view.
-    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
-    let private = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: both strings are NUL-terminated literals; null is allowed for the unused arguments.
-    check(unsafe { libc::mount(c"none".as_ptr(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null()) })
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })
+}
+
+/// Keeps what is mounted below a mount point away from other namespaces, but not what they unmount from this one.
+/// Input: `everything_below`: also for all mounts below it.
+/// Errors: EINVAL: it is no mount point.
+pub fn follow_mounts(dir: &Path, everything_below: bool) -> io::Result<()> {
+    let dir = c_path(dir)?;
+    let flags = libc::MS_SLAVE | if everything_below { libc::MS_REC } else { 0 };
+    // SAFETY: both strings are NUL-terminated and outlive the call; null is allowed for the unused arguments.
+    check(unsafe { libc::mount(c"none".as_ptr(), dir.as_ptr(), std::ptr::null(), flags, std::ptr::null()) })
 }
 
 /// A mount namespace to come back to.
@@ -63,16 +70,14 @@ pub struct MountNamespace {
 impl MountNamespace {
     /// Remembers the namespace, the root directory and the working directory of this process.
     pub fn current() -> io::Result<MountNamespace> {
-        let (namespace, root) = (File::open(OWN_NAMESPACE)?, File::open("/")?);
-        Ok(MountNamespace { namespace, root, working_dir: File::open(".").ok() })
+        let namespace = File::open("/proc/self/ns/mnt")?;
+        Ok(MountNamespace { namespace, root: open_dir(Path::new("/"))?, working_dir: open_dir(Path::new(".")).ok() })
     }
 
-    /// Goes back there, if this process has left it. What was mounted privately meanwhile is gone from view.
-    /// Errors: EPERM without CAP_SYS_ADMIN and CAP_SYS_CHROOT.
+    /// Goes back there. What was mounted elsewhere meanwhile is gone from view.
+    /// Errors: EPERM without CAP_SYS_ADMIN and CAP_SYS_CHROOT. Afterwards the root directory may be another one: the
+    /// process must not go on.
     pub fn enter(&self) -> io::Result<()> {
-        if fs::metadata(OWN_NAMESPACE)?.ino() == self.namespace.metadata()?.ino() {
-            return Ok(());
-        }
         // SAFETY: plain values and open descriptors; the process has one thread. setns also moves the root to
         // that of the namespace, hence the way back into what may be a chroot.
         unsafe {
@@ -85,8 +90,16 @@ impl MountNamespace {
     }
 }
 
-/// Names the process's mount namespace.
-const OWN_NAMESPACE: &str = "/proc/self/ns/mnt";
+/// Opens a directory as a place to look things up from. Input: a path whose last part may be a mount point.
+pub fn open_dir(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(path)
+}
+
+/// Opens a block device that nobody has mounted, in whichever namespace; until it is closed nobody can.
+/// Errors: EBUSY: somebody has.
+pub fn claim(device: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(device)
+}
 
 /// Makes reads return at once where there is nothing to read.
 pub fn set_nonblocking(file: &impl AsRawFd) -> io::Result<()> {
@@ -117,7 +130,7 @@ pub fn kill_group(leader: u32) -> io::Result<()> {
     check(unsafe { libc::kill(-group, libc::SIGKILL) })
 }
 
-/// Mounts a block device without set-uid, device nodes or programs.
+/// Mounts a block device without set-uid, device nodes or programs, over a directory.
 /// Input: `options`: file-system specific, comma-separated.
 pub fn mount(device: &Path, dir: &Path, fstype: &str, access: Access, options: &str) -> io::Result<()> {
     let (device, dir) = (c_path(device)?, c_path(dir)?);
@@ -130,12 +143,71 @@ pub fn mount(device: &Path, dir: &Path, fstype: &str, access: Access, options: &
     check(unsafe { libc::mount(device.as_ptr(), dir.as_ptr(), fstype.as_ptr(), flags, options.as_ptr().cast()) })
 }
 
-/// Unmounts, and returns only when the file system is really gone from this namespace.
-/// Errors: EBUSY while a file on it is open.
-pub fn unmount(dir: &Path) -> io::Result<()> {
-    let dir = c_path(dir)?;
-    // SAFETY: NUL-terminated string that outlives the call. No lazy unmount: its data would still be in flight.
-    check(unsafe { libc::umount2(dir.as_ptr(), libc::UMOUNT_NOFOLLOW) })
+/// A file system that is being described to the kernel (Linux 5.2, fsopen(2)).
+pub struct FileSystemContext(File);
+
+impl FileSystemContext {
+    /// Begins one. Errors: ENOSYS: an older kernel. EPERM: without CAP_SYS_ADMIN, or a filter that knows no such call.
+    /// ENODEV: the kernel has no such file system.
+    pub fn open(fstype: &str) -> io::Result<FileSystemContext> {
+        let fstype = CString::new(fstype)?;
+        // SAFETY: a NUL-terminated string that outlives the call.
+        descriptor(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), libc::FSOPEN_CLOEXEC) })
+            .map(FileSystemContext)
+    }
+
+    /// Sets an option. Input: `value`: `None` for one that takes none.
+    pub fn set(&self, name: &str, value: Option<&Path>) -> io::Result<()> {
+        let (name, value) = (CString::new(name)?, value.map(c_path).transpose()?);
+        let command = if value.is_some() { libc::FSCONFIG_SET_STRING } else { libc::FSCONFIG_SET_FLAG };
+        self.configure(command, Some(&name), value.as_deref())
+    }
+
+    /// Finds or makes the file system. Input: `alone`: only makes.
+    /// Errors: EBUSY: it is mounted the other way (read-only, or not), or at all. EOPNOTSUPP: `alone`, before Linux 6.6.
+    pub fn create(&self, alone: bool) -> io::Result<()> {
+        let command = if alone { libc::FSCONFIG_CMD_CREATE_EXCL } else { libc::FSCONFIG_CMD_CREATE };
+        self.configure(command, None, None)
+    }
+
+    fn configure(&self, command: libc::c_uint, name: Option<&CStr>, value: Option<&CStr>) -> io::Result<()> {
+        let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
+        let (name, value) = (pointer(name), pointer(value));
+        // SAFETY: an open descriptor; strings that are NUL-terminated and outlive the call, or null.
+        match unsafe { libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), command, name, value, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Mounts it nowhere, without set-uid, device nodes or programs: it is gone when this is closed and no file on it is open.
+    pub fn mount(&self, access: Access) -> io::Result<File> {
+        let mut flags =
+            libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_NOATIME;
+        if access == Access::Read {
+            flags |= libc::MOUNT_ATTR_RDONLY;
+        }
+        // SAFETY: plain values and an open descriptor.
+        descriptor(unsafe { libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), libc::FSMOUNT_CLOEXEC, flags) })
+    }
+
+    /// Takes what the kernel has to say about the last failure: one message a read, `e` for an error in front.
+    pub fn said(&self) -> String {
+        let (mut said, mut buffer) = (Vec::new(), [0; 256]);
+        while let Ok(length @ 1..) = (&self.0).read(&mut buffer) {
+            let message = String::from_utf8_lossy(&buffer[..length]);
+            said.push(message.split_once(' ').map_or(&*message, |(_, text)| text).trim().to_string());
+        }
+        said.join("; ")
+    }
+}
+
+fn descriptor(result: libc::c_long) -> io::Result<File> {
+    match libc::c_int::try_from(result) {
+        // SAFETY: a descriptor that was just made, and that nobody else has.
+        Ok(fd @ 0..) => Ok(unsafe { File::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Takes an exclusive lock that ends with the process.

@@ -119,8 +119,8 @@ impl System {
         self.path("/var/lib/kubesolo")
     }
 
-    /// Directory under which partitions are mounted privately.
-    pub fn mount_dir(&self) -> PathBuf {
+    /// Where lock and state are kept until the restart, if there is no data partition.
+    pub fn run_dir(&self) -> PathBuf {
         self.path("/run/kubesolo-update")
     }
 }

@@ -7,14 +7,13 @@ use crate::cli;
 use crate::cmd::activate::refuse_reboot_below_root;
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::grubenv::Block;
 use crate::health::round::Plan;
 use crate::health::{self, Ending, Outcome as Checked, Pace, Watched};
 use crate::progress::{note, note_last};
 use crate::session::Session;
 use crate::state::Phase;
-use crate::sys::MountNamespace;
 use crate::system::System;
 use crate::text::printable;
 use crate::watchdog::{self, Watchdog};
@@ -37,11 +36,8 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
     if pace.stable_for > pace.timeout {
         return Err(Error::new(Kind::Usage, "--stable-for is longer than --timeout: nothing could ever pass"));
     }
-    let home = MountNamespace::current().io(Kind::Internal, "look at", "the mount namespace")?;
     let begun = begin(system, config)?;
     let on_trial = begun.on_trial;
-    // The checks see the machine as everybody does, not our private mounts.
-    home.enter().io(Kind::Internal, "leave", "the private mount namespace")?;
     let check_limit = Duration::from_secs(args.check_timeout.unwrap_or(CHECK_TIMEOUT_SECS));
     let watched = watch(&Plan::new(system, config, check_limit), pace, args);
     let unhealthy = (!watched.healthy).then(|| {

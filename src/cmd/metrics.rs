@@ -10,7 +10,6 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::metrics::{Facts, server, text};
 use crate::progress::note;
 use crate::report::Report;
-use crate::sys::MountNamespace;
 use crate::system::System;
 use std::fs;
 use std::io::Write;
@@ -25,7 +24,7 @@ const TEXTFILE_MODE: u32 = 0o644;
 
 /// Runs the command.
 /// Errors: Usage: more than one way, or an address or a file that makes no sense. Network: the address can not be
-/// listened on. State: the file can not be written. Internal: the way back from private mounts is shut.
+/// listened on. State: the file can not be written.
 pub fn run(system: &System, config: &Config, args: &cli::Metrics, out: &mut dyn Write) -> Result<Outcome> {
     let ways = [args.listen.is_some(), args.once, args.textfile.is_some()];
     if ways.iter().filter(|way| **way).count() > 1 {
@@ -63,7 +62,6 @@ fn serve(system: &System, config: &Config, args: &cli::Metrics) -> Result<()> {
         .io(Kind::Network, "listen on", address)
         .map_err(|e| e.hint("--listen names another address; another `metrics` may run"))?;
     let port = listener.local_addr().io(Kind::Network, "listen on", address)?.port();
-    let home = MountNamespace::current().io(Kind::Internal, "look at", "the mount namespace")?;
     // With port 0 the system has chosen one.
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     note(&format!("metrics at http://{host}:{port}/metrics"));
@@ -71,8 +69,6 @@ fn serve(system: &System, config: &Config, args: &cli::Metrics) -> Result<()> {
     server::serve(&listener, &mut || {
         // What is set now, not what was set when this began; while the file is broken, that.
         let now = config::load(system, &flags);
-        let page = gather(system, now.as_ref().unwrap_or(config));
-        home.enter().io(Kind::Internal, "leave", "the private mount namespace")?;
-        Ok(page)
+        Ok(gather(system, now.as_ref().unwrap_or(config)))
     })
 }

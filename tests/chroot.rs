@@ -1,0 +1,563 @@
+//! The agent's mounts: in a chroot, beside others who mount and unmount, and on kernels that lack the calls for it.
+//! What runs in a namespace of its own here goes with it, whatever becomes of the test.
+
+mod support;
+
+use kubesolo_update::mount;
+use kubesolo_update::partition::Partition;
+use kubesolo_update::sys::{Access, FileSystemContext};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+use support::disk::{A, B, DATA, Disk, EFI, need_disks, wait_for};
+use support::machine::{Left, Machine};
+use support::raw::{Raw, Reply};
+use support::release::{Medium, Release};
+use support::root::{Root, Run};
+use support::trial::Trial;
+use support::{command, need};
+
+const SIGKILL: i32 = 9;
+const WAIT: Duration = Duration::from_secs(60);
+/// Kernels before 5.2, and containers whose filter of system calls is older than that.
+const OLD_KERNEL: [&str; 4] = ["-e", "trace=fsopen", "-e", "inject=fsopen:error=ENOSYS"];
+const OLD_FILTER: [&str; 4] = ["-e", "trace=fsopen", "-e", "inject=fsopen:error=EPERM"];
+
+fn ready() -> bool {
+    need_disks() && need("oras") && need("strace") && need("unshare")
+}
+
+/// A `strace` that says nothing; the program's process is the one that was started. Input: what it injects, if anything.
+fn strace(what: &[&str]) -> Command {
+    let mut strace = command("strace");
+    strace.args(["-D", "-f", "-o", "/dev/null"]).args(what);
+    strace
+}
+
+/// A shell in a mount namespace of its own, which tells and is told one line at a time.
+struct Shell {
+    child: Child,
+    told: BufReader<ChildStdout>,
+}
+
+impl Shell {
+    /// Starts it. Input: `args`: `$1` and so on.
+    fn start(mut shell: Command, script: &str, args: &[&Path]) -> Shell {
+        shell.args(["sh", "-euc", script, "sh"]).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        let told = BufReader::new(child.stdout.take().unwrap());
+        Shell { child, told }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.told.read_line(&mut line).unwrap();
+        line.trim_end().to_string()
+    }
+
+    fn go_on(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+
+    /// Lets it come to its end.
+    fn end(mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn unshare() -> Command {
+    let mut unshare = command("unshare");
+    unshare.arg("-m");
+    unshare
+}
+
+/// Holds a partition mounted in a namespace that nobody else is in. Input: `options`: of mount(8).
+fn mounted_elsewhere(disk: &Disk, number: u32, options: &str) -> Shell {
+    let point = disk.dir().join("elsewhere");
+    fs::create_dir_all(&point).unwrap();
+    let script = format!("mount -o {options} \"$1\" \"$2\"; echo mounted; read -r end || :; umount \"$2\"");
+    let mut shell = Shell::start(unshare(), &script, &[&disk.node(number), &point]);
+    assert_eq!(shell.line(), "mounted");
+    shell
+}
+
+#[track_caller]
+fn assert_free(disk: &Disk, what: &str) {
+    for number in [EFI, A, B, DATA] {
+        assert!(!disk.is_mounted(number), "{what}: {} is mounted", disk.name(number));
+    }
+    assert!(!disk.needs_recovery(B), "{what}: the journal of slot B is not empty");
+}
+
+/// A machine's directory as somebody on a rescue console enters it.
+struct Chroot {
+    root: Root,
+    disk: Disk,
+    is_mount_point: bool,
+    bound: Vec<&'static str>,
+}
+
+impl Chroot {
+    fn new(is_mount_point: bool) -> Chroot {
+        let disk = Disk::new(24, 16);
+        let root = Root::new(&disk);
+        root.set_boot_variables(&["boot_canary=1"]);
+        fs::rename(root.path("proc/cmdline"), root.path("cmdline")).unwrap();
+        for name in ["sys", "dev"] {
+            fs::remove_file(root.path(name)).unwrap();
+            fs::create_dir(root.path(name)).unwrap();
+        }
+        // The agent may be one that needs the C library.
+        fs::create_dir(root.path("usr")).unwrap();
+        for name in ["lib", "lib64", "bin"] {
+            std::os::unix::fs::symlink(format!("usr/{name}"), root.path(name)).unwrap();
+        }
+        fs::copy(Root::program(), root.path("ku")).unwrap();
+        Chroot { root, disk, is_mount_point, bound: vec!["proc", "sys", "dev"] }
+    }
+
+    /// Runs the agent in it. Input: `wrapper`: a program in front of it, with its arguments.
+    fn agent_under(&self, wrapper: &[&str], args: &[&str]) -> Run {
+        let mut script = String::from("cd \"$1\"; ");
+        if self.is_mount_point {
+            script.push_str("mount --bind . .; cd \"$1\"; ");
+        }
+        for name in ["usr"].iter().chain(&self.bound) {
+            script.push_str(&format!("mount --bind /{name} {name}; "));
+        }
+        if self.bound.contains(&"proc") {
+            script.push_str("mount --bind cmdline proc/cmdline; ");
+        }
+        script.push_str("mount --bind boot/efi boot/efi; ");
+        script.push_str("shift; exec \"$@\"");
+        let mut shell = unshare();
+        shell.args(["sh", "-euc", &script, "sh"]).arg(self.root.path("")).args(wrapper).arg("chroot");
+        shell.arg(self.root.path("").as_os_str().to_str().unwrap().trim_end_matches('/')).arg("/ku");
+        Run::from(shell.args(args).output().unwrap())
+    }
+
+    fn agent(&self, args: &[&str]) -> Run {
+        self.agent_under(&[], args)
+    }
+
+    fn phase(&self) -> String {
+        self.agent(&["status", "--json"]).expect(0, &[]).jq(".update.phase")
+    }
+}
+
+/// What a rescue is made of, from the first look to the way back, in a directory.
+fn rescue(is_mount_point: bool, wrapper: &[&str]) {
+    let machine = Chroot::new(is_mount_point);
+    let release = Release::new("2.0.0");
+    // Below the directory: both names mean the same.
+    let medium = Medium::new(&machine.root.path(""), &release);
+    let source = format!("/{}", medium.dir.file_name().unwrap().to_str().unwrap());
+    let (running, what) = (machine.disk.bytes(A), format!("a mount point: {is_mount_point}, under {wrapper:?}"));
+    let agent = |args: &[&str]| machine.agent_under(wrapper, args);
+    let status = agent(&["status", "--json"]).expect(0, &[]);
+    assert_eq!(status.jq("[.running_slot, (.slots | map(.valid))]"), r#"["A",[true,true]]"#, "{what}: {status:?}");
+    agent(&["verify"]).expect(0, &["Slot A  1.0.0 is what its record says", "Slot B  1.0.0 is what its record says"]);
+    agent(&["check", "--layout", &source]).expect(0, &["an update is available"]);
+    assert_free(&machine.disk, &what);
+    agent(&["apply", "--layout", &source]).expect(0, &["2.0.0 is staged in slot B"]);
+    assert_free(&machine.disk, &what);
+    assert!(machine.disk.file(B, "vmlinuz").unwrap() == release.ours().kernel, "{what}");
+    assert_eq!(machine.phase(), "staged", "{what}");
+    agent(&["activate"]).expect(0, &["slot B is active"]);
+    assert_eq!(machine.root.boot_variables()["active_slot"], "B", "{what}");
+    assert_eq!(machine.phase(), "activated", "{what}");
+    agent(&["rollback"]).expect(0, &["slot A stays active"]);
+    assert_eq!(machine.root.boot_variables()["active_slot"], "A", "{what}");
+    assert_free(&machine.disk, &what);
+    assert!(machine.disk.bytes(A) == running, "{what}: the running slot was written");
+    // All of it is on the disk's own data partition, and none in the directory.
+    assert!(machine.root.state().is_none() && fs::read_dir(machine.root.path("run")).unwrap().count() == 0, "{what}");
+}
+
+#[test]
+fn a_rescue_in_a_directory_that_is_no_mount_point() {
+    if ready() {
+        rescue(false, &[]);
+    }
+}
+
+#[test]
+fn a_rescue_in_a_directory_that_is_a_mount_point() {
+    if ready() {
+        rescue(true, &[]);
+    }
+}
+
+#[test]
+fn a_rescue_with_an_old_kernel() {
+    if ready() {
+        let strace = support::find("strace").unwrap();
+        let wrapper = [&[strace.to_str().unwrap(), "-f", "-o", "/dev/null"][..], &OLD_KERNEL].concat();
+        rescue(false, &wrapper);
+        rescue(true, &wrapper);
+    }
+}
+
+#[test]
+fn what_is_missing_in_a_chroot_is_named() {
+    if !ready() {
+        return;
+    }
+    let mut machine = Chroot::new(false);
+    for (bound, command, code, words) in [
+        (vec!["sys", "dev"], "activate", 7, ["read /proc/cmdline", "`mount --rbind` /proc"]),
+        (vec!["sys", "dev"], "verify", 7, ["Slot A  INVALID: read /proc/cmdline", "`mount --rbind` /proc"]),
+        (vec!["proc", "dev"], "activate", 7, ["list block devices in /sys/class/block", "`mount --rbind` /proc"]),
+        (vec!["proc", "sys"], "verify", 7, ["no disk qualifies", "`mount --rbind` /proc"]),
+    ] {
+        machine.bound = bound;
+        let run = machine.agent(&[command]);
+        let what = format!("with {:?}: {run:?}", machine.bound);
+        assert_eq!(run.code, code, "{what}");
+        let said = format!("{}{}", run.stdout, run.stderr);
+        assert!(words.iter().all(|word| said.contains(word)), "{what}");
+        assert_free(&machine.disk, &what);
+    }
+}
+
+/// A server that holds the kernel back in the middle, until the client goes.
+fn holding(release: &Release) -> Raw {
+    let (release, document) = (release.clone(), release.latest_json());
+    Raw::start(move |path| {
+        let body = if path == "/latest.json" { document.clone().into_bytes() } else { release.file(path).unwrap() };
+        let hold_after = path.contains("vmlinuz").then_some(body.len() / 2);
+        Reply { hold_after, ..Reply::ok(body) }
+    })
+}
+
+/// What `/proc/PID/io` counts: bytes handed to write(2).
+fn written_bytes(pid: &str) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    io.lines().find_map(|l| l.strip_prefix("wchar: ")?.parse().ok()).unwrap()
+}
+
+/// Lines of `/proc/PID/mounts`, and what its descriptors lead to, that name a device.
+fn held_by(pid: &str, device: &str) -> Vec<String> {
+    let mounts = fs::read_to_string(format!("/proc/{pid}/mounts")).unwrap();
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let links = files.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.display().to_string()));
+    mounts.lines().map(str::to_string).chain(links).filter(|text| text.contains(device)).collect()
+}
+
+/// Somebody unmounts a stick, mounted before the agent started, while the agent waits for its source; then the agent is
+/// killed. Input: `propagation`: of the namespace that both are in; `wrapper`: runs the agent.
+fn stick_is_unmounted_meanwhile(propagation: &str, wrapper: Option<Command>, what: &str) {
+    let (machine, stick) = (Machine::new(), Disk::new(24, 16));
+    let release = Release::new("2.0.0");
+    let server = holding(&release);
+    let args = ["apply", "--server", &server.url()];
+    let agent = wrapper.map_or_else(|| machine.root.command(&args), |w| machine.root.command_under(w, &args));
+    let point = stick.dir().join("mnt");
+    fs::create_dir(&point).unwrap();
+    let script = "mount --make-\"$1\" /; shift; mount -t ext4 \"$1\" \"$2\"; echo x >\"$2/f\"; point=$2; shift 2; \
+                  \"$@\" >/dev/null 2>&1 </dev/null & agent=$!; echo $agent; read -r go; \
+                  rc=0; umount \"$point\" || rc=$?; echo $rc; read -r go; \
+                  kill -KILL $agent; rc=0; wait $agent || rc=$?; echo $rc";
+    let (node, program) = (stick.node(DATA), PathBuf::from(agent.get_program()));
+    let agent_args: Vec<&Path> = agent.get_args().map(Path::new).collect();
+    let first = [Path::new(propagation), &node, &point, &program];
+    let mut shell = Shell::start(unshare(), script, &[&first, &agent_args[..]].concat());
+    let pid = shell.line();
+    server.wait_held();
+    let arrived = release.ours().kernel.len() as u64 / 2;
+    assert!(wait_for(WAIT, || written_bytes(&pid) >= arrived), "{what}: nothing is written");
+    assert!(stick.is_mounted(DATA) && stick.needs_recovery(DATA), "{what}: the stick is not in use");
+    shell.go_on();
+    assert_eq!(shell.line(), "0", "{what}: umount");
+    // At once, while the agent goes on.
+    assert!(!stick.is_mounted(DATA), "{what}: the stick is busy: {:?}", held_by(&pid, &stick.name(DATA)));
+    assert!(!stick.needs_recovery(DATA), "{what}: the stick was not written out");
+    assert_eq!(held_by(&pid, &stick.name(DATA)), Vec::<String>::new(), "{what}");
+    let name = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    assert_eq!(name, fs::canonicalize(Root::program()).unwrap(), "{what}: it is not the agent that was looked at");
+    assert!(machine.disk.is_mounted(B) && machine.disk.needs_recovery(B), "{what}: the agent is not at work");
+    let seen = fs::read_to_string(format!("/proc/{}/mountinfo", shell.child.id())).unwrap();
+    assert!(!seen.contains(&machine.disk.name(B)), "{what}: others see the mount: {seen}");
+    shell.go_on();
+    assert_eq!(shell.line(), (128 + SIGKILL).to_string(), "{what}: it ended by itself");
+    machine.disk.wait_unmounted(B);
+    assert_free(&machine.disk, what);
+    shell.end();
+    machine.root.agent(&["status"]).expect(0, &["was cut off"]);
+    machine.assert_recovers(what);
+}
+
+#[test]
+fn a_stick_that_is_unmounted_meanwhile_is_free() {
+    if ready() {
+        stick_is_unmounted_meanwhile("rprivate", None, "today's kernel");
+        stick_is_unmounted_meanwhile("rprivate", Some(strace(&OLD_KERNEL)), "an old kernel");
+        stick_is_unmounted_meanwhile("rshared", Some(strace(&OLD_FILTER)), "an old filter, and everything shared");
+    }
+}
+
+#[test]
+fn killed_within_the_namespace_of_an_old_kernel() {
+    if !ready() {
+        return;
+    }
+    let machine = Machine::new();
+    let medium = Medium::new(machine.disk.dir(), &Release::new("2.0.0"));
+    // Two reads, then the two writes, each: setns, unshare, mount (the propagation), mount, setns.
+    for (call, when) in [("unshare", 3), ("mount", 5), ("mount", 6), ("mount", 8), ("setns", 6), ("setns", 8)] {
+        let mut strace = command("strace");
+        strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace=fsopen,{call}"), "-e", OLD_KERNEL[3], "-e"]);
+        strace.arg(format!("inject={call}:signal=KILL:when={when}"));
+        let mut apply = machine.root.command_under(strace, &["apply", "--layout", medium.path()]);
+        let status = apply.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        let what = format!("killed at {call} number {when}");
+        assert_eq!(status.signal(), Some(SIGKILL), "{what}: it ended by itself");
+        for number in [EFI, A, B, DATA] {
+            machine.disk.wait_unmounted(number);
+        }
+        assert_free(&machine.disk, &what);
+        assert!(machine.disk.bytes(A) == machine.running, "{what}: the running slot was written");
+    }
+    machine.assert_recovers("in the end");
+}
+
+/// A run that is stuck in another namespace must not go on: no path means there what it meant.
+#[test]
+fn who_can_not_come_back_ends() {
+    if !ready() {
+        return;
+    }
+    let machine = Machine::new();
+    let medium = Medium::new(machine.disk.dir(), &Release::new("2.0.0"));
+    for when in [2, 6] {
+        let inject = format!("inject=setns:error=EPERM:when={when}");
+        let wrapper = strace(&["-e", "trace=fsopen,setns", "-e", OLD_KERNEL[3], "-e", &inject]);
+        let mut run = machine.root.command_under(wrapper, &["apply", "--layout", medium.path()]);
+        let run = Run::from(run.output().unwrap()).expect(1, &["leave a mount namespace", "this run ends here"]);
+        assert!(run.stdout.is_empty(), "{run:?}");
+        assert_free(&machine.disk, &inject);
+    }
+    machine.assert_recovers("in the end");
+}
+
+#[test]
+fn a_file_that_is_still_open_is_no_clean_end() {
+    if !ready() {
+        return;
+    }
+    let disk = Disk::new(24, 16);
+    let number = fs::read_to_string(format!("/sys/class/block/{}/dev", disk.name(B))).unwrap();
+    let part = Partition {
+        label: "KSOLOB".into(),
+        name: disk.name(B),
+        node: disk.node(B),
+        device_number: number.trim().into(),
+    };
+    for _ in 0..50 {
+        let mounted = mount::mount_alone(&part).unwrap();
+        fs::write(mounted.dir().join("f"), "x").unwrap();
+        mounted.unmount().unwrap();
+        assert_free(&disk, "as soon as it is unmounted");
+    }
+    let mounted = mount::mount_alone(&part).unwrap();
+    let open = fs::File::create(mounted.dir().join("f")).unwrap();
+    let error = mounted.unmount().unwrap_err().to_string();
+    assert!(error.starts_with("unmount KSOLOB: ") && error.contains("a file on it is still open"), "{error}");
+    assert!(disk.is_mounted(B) && disk.needs_recovery(B));
+    drop(open);
+    // Another test of this program may be starting a process, which has all descriptors until it has become another program.
+    disk.wait_unmounted(B);
+    assert_free(&disk, "once the file is closed");
+    // Whoever only looks does not keep a writer from his end.
+    let mounted = mount::mount_alone(&part).unwrap();
+    fs::write(mounted.dir().join("f"), "y").unwrap();
+    let file = mounted.dir().join("f");
+    let open = fs::File::open(&file).unwrap();
+    let looker = std::thread::spawn(move || {
+        let mut looking = None;
+        // The mount is closed, and waits for this file; then we are there before it looks again.
+        assert!(wait_for(WAIT, || fs::metadata(&file).is_err()));
+        drop(open);
+        wait_for(WAIT, || {
+            looking = mount::mount(&part, Access::Read).ok();
+            looking.is_some()
+        });
+        looking.expect("it could be looked into")
+    });
+    mounted.unmount().unwrap();
+    drop(looker.join().unwrap());
+    disk.wait_unmounted(B);
+    assert_free(&disk, "afterwards");
+}
+
+#[test]
+fn a_slot_that_is_mounted_out_of_sight_is_not_written() {
+    if !ready() {
+        return;
+    }
+    for options in ["ro,noload", "rw"] {
+        let machine = Machine::new();
+        let medium = Medium::new(machine.disk.dir(), &Release::new("2.0.0"));
+        for wrapper in [strace(&[]), strace(&OLD_KERNEL)] {
+            let holder = mounted_elsewhere(&machine.disk, B, options);
+            let mut apply = machine.root.command_under(wrapper, &["apply", "--layout", medium.path()]);
+            let refused = Run::from(apply.output().unwrap());
+            refused.expect(8, &["KSOLOB", "another mount namespace", &format!("grep {}", machine.disk.name(B))]);
+            holder.end();
+            machine.disk.wait_unmounted(B);
+            // Mounting for writing writes; the agent has not.
+            machine.assert_unharmed(options, "failed", "busy", Left::SameFiles);
+        }
+        machine.assert_recovers(options);
+    }
+}
+
+/// Where the agent would share a file system that somebody writes to: it is asked to empty the journal of a slot.
+#[test]
+fn a_slot_that_somebody_writes_to_is_not_given_up() {
+    if !ready() {
+        return;
+    }
+    // Slot B is confirmed, and a person chose A in GRUB's menu.
+    let mut trial = Trial::booted();
+    trial.root.install_check("10-ok", "echo fine");
+    trial.root.agent(&["healthcheck"]).expect(0, &["the trial boot is confirmed"]);
+    trial.boot(A);
+    let blocks = trial.root.blocks();
+    let holder = mounted_elsewhere(&trial.disk, B, "rw");
+    assert!(trial.disk.needs_recovery(B));
+    for wrapper in [strace(&[]), strace(&OLD_KERNEL)] {
+        let run = Run::from(trial.root.command_under(wrapper, &["activate"]).output().unwrap());
+        run.expect(8, &["another mount namespace"]);
+        assert!(trial.root.blocks() == blocks, "the boot variables were written");
+    }
+    holder.end();
+    // The same in plain sight.
+    let point = trial.disk.dir().join("a mount point");
+    fs::create_dir(&point).unwrap();
+    let mut shell = unshare();
+    shell.args(["sh", "-euc", "mount \"$1\" \"$2\"; shift 2; \"$@\"", "sh"]).arg(trial.disk.node(B)).arg(&point);
+    let run = Run::from(trial.root.command_under(shell, &["activate"]).output().unwrap());
+    run.expect(8, &["it is mounted at", "a mount point", "unmount it"]);
+    assert!(trial.root.blocks() == blocks, "the boot variables were written");
+    trial.disk.wait_unmounted(B);
+    trial.root.agent(&["activate"]).expect(3, &[]);
+    assert!(trial.root.blocks() == blocks && !trial.disk.needs_recovery(B));
+}
+
+/// The system calls that mount something, in order. Input: `what`: more arguments of strace.
+fn traced(machine: &Machine, medium: &Medium, what: &[&str]) -> Vec<String> {
+    let log = machine.disk.dir().join("trace");
+    let mut strace = command("strace");
+    strace.args([
+        "-f",
+        "-s",
+        "200",
+        "-e",
+        "trace=mount,umount2,unshare,setns,fsopen,fsconfig,fsmount,move_mount",
+        "-o",
+    ]);
+    strace.arg(&log).args(what);
+    let mut apply = machine.root.command_under(strace, &["apply", "--layout", medium.path()]);
+    Run::from(apply.output().unwrap()).expect(0, &["staged"]);
+    // PID CALL(…)
+    let calls = fs::read_to_string(&log).unwrap();
+    calls.lines().filter_map(|l| l.split_once(' ')).map(|(_, call)| call.trim().to_string()).collect()
+}
+
+#[test]
+fn no_directory_and_no_namespace_is_used() {
+    if !ready() {
+        return;
+    }
+    let machine = Machine::new();
+    let medium = Medium::new(machine.disk.dir(), &Release::new("2.0.0"));
+    let calls = traced(&machine, &medium, &[]);
+    let with = |words: &[&str]| calls.iter().filter(|l| words.iter().all(|w| l.contains(w))).count();
+    for name in ["mount(", "umount2(", "unshare(", "setns(", "move_mount("] {
+        assert!(!calls.iter().any(|l| l.starts_with(name)), "{name}: {calls:#?}");
+    }
+    let mounts = with(&["fsmount(", "FSMOUNT_CLOEXEC", "NOSUID", "NODEV", "NOEXEC", "NOATIME"]);
+    assert!(
+        mounts >= 4 && mounts == with(&["fsopen(\"ext4\", FSOPEN_CLOEXEC)"]) && mounts == with(&["fsmount("]),
+        "{calls:#?}"
+    );
+    // Slot A for reading only.
+    let of_a = with(&["\"source\"", &machine.disk.name(A)]);
+    let starts: Vec<usize> = (0..calls.len()).filter(|at| calls[*at].contains("\"source\"")).collect();
+    for (n, start) in starts.iter().enumerate() {
+        let one = &calls[*start..starts.get(n + 1).copied().unwrap_or(calls.len())];
+        let reads = ["\"ro\"", "\"noload\"", "RDONLY"].iter().filter(|w| one.iter().any(|l| l.contains(*w))).count();
+        match one[0].contains(&machine.disk.name(A)) {
+            true => assert_eq!(reads, 3, "{one:#?}"),
+            false => assert!([0, 3].contains(&reads), "{one:#?}"),
+        }
+    }
+    assert!(of_a > 0);
+    assert_free(&machine.disk, "afterwards");
+}
+
+/// Before Linux 6.6 no file system can be asked for that nobody else has.
+#[test]
+fn without_the_call_for_being_alone_it_works_as_well() {
+    if !ready() {
+        return;
+    }
+    let machine = Machine::new();
+    let medium = Medium::new(machine.disk.dir(), &Release::new("2.0.0"));
+    let calls = traced(&machine, &medium, &[]);
+    let steps: Vec<&String> = calls.iter().filter(|l| l.starts_with("fsconfig(")).collect();
+    // Its number; strace may know a name for it.
+    let alone = |l: &&String| l.contains(", 0x8") || l.contains("CREATE_EXCL");
+    let when = 1 + steps.iter().position(alone).unwrap_or_else(|| panic!("none alone: {steps:#?}"));
+    assert!(steps.iter().filter(|l| alone(l)).count() >= 2);
+    fs::remove_file(machine.root.path("var/lib/kubesolo/update/state.json")).unwrap();
+    let next = Medium::new(machine.disk.dir(), &Release::new("2.0.1"));
+    let inject = format!("inject=fsconfig:error=EOPNOTSUPP:when={when}");
+    let calls = traced(&machine, &next, &["-e", &inject]);
+    assert_eq!(calls.iter().filter(|l| l.contains("EOPNOTSUPP")).count(), 1, "{calls:#?}");
+    assert_free(&machine.disk, "afterwards");
+    assert_eq!(machine.disk.text(B, "version").as_deref(), Some("2.0.1\n"));
+}
+
+#[test]
+fn what_fails_is_told_with_the_partitions_name_and_the_kernels_words() {
+    if !ready() {
+        return;
+    }
+    let context = FileSystemContext::open("ext4").unwrap();
+    context.set("nonsense", None).unwrap_err();
+    assert_eq!(context.said(), "ext4: Unknown parameter 'nonsense'");
+    assert_eq!(context.said(), "");
+    let machine = Machine::new();
+    let medium = Medium::new(machine.disk.dir(), &Release::new("2.0.0"));
+    for (inject, words) in
+        [("/^unlink:error=EIO:when=1", "remove KSOLOB:/slot.json: "), ("fsmount:error=EMFILE", "mount KSOLOA (")]
+    {
+        let call = inject.split(':').next().unwrap();
+        let wrapper = strace(&["-e", &format!("trace={call}"), "-e", &format!("inject={inject}")]);
+        let mut apply = machine.root.command_under(wrapper, &["apply", "--layout", medium.path()]);
+        Run::from(apply.output().unwrap()).expect(7, &[words]);
+        assert_free(&machine.disk, inject);
+    }
+    // In the state file as well.
+    assert!(!machine.root.state_field("last_error").contains("/proc/self/fd"));
+    // Who may not mount is told what it takes.
+    let mut plain = command("setpriv");
+    plain.args(["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]);
+    let said = Run::from(machine.root.command_under(plain, &["status", "--json"]).output().unwrap()).expect(0, &[]);
+    let error = said.jq(".slots[0].error");
+    assert!(error.starts_with("mount KSOLOA (") && error.ends_with("(mounting needs root)"), "{error}");
+    assert_free(&machine.disk, "without the right to mount");
+}

@@ -94,6 +94,7 @@ check_grub() {
     if [ "$ARCH" = amd64 ] && [ -z "$BIOS_DIR" ]; then platform_missing i386-pc BIOS; fi
     PLATFORMS="${EFI_DIR:+$EFI_TARGET}${EFI_DIR:+${BIOS_DIR:+, }}${BIOS_DIR:+i386-pc}"
     for dir in ${EFI_DIR:+"$EFI_DIR"} ${BIOS_DIR:+"$BIOS_DIR"}; do check_modules "$dir"; done
+    if [ -n "$BIOS_DIR" ]; then check_boot_sectors; fi
 }
 
 # check_modules DIR: said before anything is written.
@@ -180,11 +181,15 @@ holds() {
     [ "$found" = "$3" ] || die "$1 is not as in GRUB 2.06 to 2.14: at byte $2 is $found, not $3 (--no-bootloader)"
 }
 
-# bios_grub DISK: puts GRUB for BIOS into it. Source: boot.S and diskboot.S of GRUB 2.06, the same in 2.12 and 2.14; measured.
-bios_grub() {
+# check_boot_sectors: what bios_grub patches.
+check_boot_sectors() {
     holds "$BIOS_DIR/boot.img" 92 0100000000000000
     holds "$BIOS_DIR/boot.img" 100 fffaeb05
     holds "$BIOS_DIR/diskboot.img" 500 020000000000000000002008
+}
+
+# bios_grub DISK: puts GRUB for BIOS into it. Source: boot.S and diskboot.S of GRUB 2.06, the same in 2.12 and 2.14; measured.
+bios_grub() {
     # Without a disk in it, the prefix is on the disk that the BIOS started.
     grub_image i386-pc "$BIOS_DIR" '(,gpt1)/boot/grub' "$WORK/core"
     bytes=$(wc -c <"$WORK/core")

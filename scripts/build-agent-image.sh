@@ -23,7 +23,7 @@ Makes a container image of nothing but the agent (/usr/bin/kubesolo-update, the 
 for amd64 and arm64, below one index. Prints the digest of the index: pin it where the image is used.
 
   --agent-dir DIR        has kubesolo-update-amd64 and kubesolo-update-arm64 (make build: dist)
-  --arch amd64|arm64     only this architecture
+  --arch amd64|arm64     only this architecture (default: the one that the variable TARGET_ARCH names, or else both)
   --layout DIR           put it into this OCI image layout, which is made where it is missing, as --tag
   --tag TAG              its name there
   --push HOST/REPO:TAG   push it to this registry (credentials: Docker's config.json); the tag is moved last
@@ -44,6 +44,9 @@ say() { printf 'build-agent-image: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
+
+# shellcheck source=scripts/lib/arch.sh
+. "$REPO/scripts/lib/arch.sh"
 
 # shellcheck source=scripts/lib/oci-image.sh
 . "$REPO/scripts/lib/oci-image.sh"
@@ -75,7 +78,8 @@ check() {
     check_tools readelf
     [ -n "$AGENT_DIR" ] || die "--agent-dir is missing"
     [ -d "$AGENT_DIR" ] || die "$AGENT_DIR is not a directory"
-    [ -n "$ARCHES" ] || ARCHES=' amd64 arm64'
+    arch_or_target
+    [ -n "$ARCHES" ] || ARCHES=" ${ARCH:-amd64 arm64}"
     [ -n "$VERSION" ] || VERSION=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' "$REPO/Cargo.toml")
     semver --version "$VERSION"
     if [ -n "$SOURCE" ]; then check_url --source "$SOURCE"; fi

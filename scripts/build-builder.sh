@@ -20,6 +20,8 @@ packages are those of scripts/builder-packages.lock, in these versions and no ot
 of them, the build fails, until --lock-only was run and its result committed. As root. buildah's own variables
 (STORAGE_DRIVER, BUILDAH_ISOLATION) say how and where it stores and runs.
 
+  --arch amd64          what the image runs on (default: the one that the variable TARGET_ARCH names, or else amd64);
+                        it is for amd64 alone, and builds the agent for both
   --tag NAME            name of the image (default: $TAG)
   --lock FILE           another list (default: scripts/builder-packages.lock)
   --lock-only           writes that list anew, with the versions of today, and builds nothing
@@ -30,6 +32,9 @@ of them, the build fails, until --lock-only was run and its result committed. As
   -h, --help            this text
 USAGE
 }
+
+# shellcheck source=scripts/lib/arch.sh
+. "$REPO/scripts/lib/arch.sh"
 
 say() { printf 'build-builder: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
@@ -82,15 +87,16 @@ build() {
 }
 
 main() {
-    STORE='' VOLUMES=''
+    STORE='' VOLUMES='' ARCH=
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
             --lock-only) LOCK_ONLY=yes; shift; continue ;;
-            --base | --tag | --lock | --root | --volume) [ $# -ge 2 ] || die "$1 needs a value" ;;
+            --arch | --base | --tag | --lock | --root | --volume) [ $# -ge 2 ] || die "$1 needs a value" ;;
             *) usage >&2; die "unknown option: $1" ;;
         esac
         case $1 in
+            --arch) check_arch --arch "$2"; ARCH=$2 ;;
             --base) BASE=$2 ;;
             --tag) TAG=$2 ;;
             --lock) LOCK=$2 ;;
@@ -106,6 +112,9 @@ main() {
         esac
         shift 2
     done
+    arch_or_target
+    [ "${ARCH:-amd64}" = amd64 ] ||
+        die "the builder's image is for amd64 alone, not $ARCH: it builds the agent for both (--arch amd64)"
     [ -n "$BASE" ] || die "--base is missing"
     matches "$BASE" '[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}' ||
         die "--base must name an image by its digest, IMAGE@sha256:DIGEST, not '$BASE': under a name alone, it could" \

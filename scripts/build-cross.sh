@@ -6,11 +6,12 @@ REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 
 usage() {
     cat <<USAGE
-Usage: TARGET_ARCH=amd64|arm64 scripts/build-cross.sh [--output DIR] [--if-stale] [--dry-run]
+Usage: TARGET_ARCH=amd64|arm64 scripts/build-cross.sh [--arch amd64|arm64] [--output DIR] [--if-stale] [--dry-run]
 
 Builds kubesolo-update, static, for TARGET_ARCH, on a machine of either architecture: DIR/kubesolo-update-TARGET_ARCH
 (default: dist/). scripts/build.sh, which does it, says what it needs.
 
+  --arch ARCH    for this one, whatever TARGET_ARCH is
   --output DIR   where the binary goes
   --if-stale     only where the binary is not of these sources
   --dry-run      say what would be run
@@ -18,12 +19,16 @@ Builds kubesolo-update, static, for TARGET_ARCH, on a machine of either architec
 USAGE
 }
 
+# shellcheck source=scripts/lib/arch.sh
+. "$REPO/scripts/lib/arch.sh"
+
 say() { printf 'build-cross: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
 main() {
     LC_ALL=C
     export LC_ALL
+    ARCH=
     output=
     if_stale=
     dry_run=no
@@ -32,17 +37,15 @@ main() {
             -h | --help) usage; exit 0 ;;
             --if-stale) if_stale=--if-stale ;;
             --dry-run) dry_run=yes ;;
+            --arch) [ $# -ge 2 ] || die "--arch needs a value"; check_arch --arch "$2"; ARCH=$2; shift ;;
             --output) [ $# -ge 2 ] || die "--output needs a value"; output=$2; shift ;;
             *) usage >&2; die "unknown option: $1" ;;
         esac
         shift
     done
-    case ${TARGET_ARCH:-} in
-        amd64 | arm64) ;;
-        '') die "TARGET_ARCH is not set: TARGET_ARCH=amd64 or TARGET_ARCH=arm64" ;;
-        *) die "TARGET_ARCH is '$TARGET_ARCH': amd64 or arm64" ;;
-    esac
-    set -- --arch "$TARGET_ARCH" ${output:+--output "$output"} ${if_stale:+"$if_stale"}
+    arch_or_target
+    [ -n "$ARCH" ] || die "TARGET_ARCH is not set: TARGET_ARCH=amd64 or TARGET_ARCH=arm64 (or --arch)"
+    set -- --arch "$ARCH" ${output:+--output "$output"} ${if_stale:+"$if_stale"}
     if [ "$dry_run" = yes ]; then
         say "dry run: scripts/build.sh $*"
         exit 0

@@ -15,13 +15,6 @@ EXT4_FEATURES=none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,6
 EXT4_FEATURES=$EXT4_FEATURES,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum
 # A slot is written once per update; a small journal leaves the room to the system.
 SLOT_JOURNAL_MIB=4
-# All that GRUB needs is in it, its configuration too (memdisk, tar): nothing but the environment block is
-# read from the EFI partition. gzio: arm64 kernels may be gzip. ls, cat and minicmd: for a person at the prompt.
-GRUB_MODULES='part_gpt fat ext2 normal configfile loadenv regexp probe test true echo sleep linux gzio'
-GRUB_MODULES="$GRUB_MODULES reboot halt minicmd ls cat memdisk tar hashsum gcry_crc"
-# Partition 128: 34 to 2047.
-BIOS_START=34
-BIOS_SECTORS=2014
 
 KERNEL=
 INITRAMFS=
@@ -37,6 +30,9 @@ FORMAT=raw
 XZ=no
 BOOTLOADER=yes
 GRUB_CONFIG=$REPO/grub/grub.cfg
+GRUB_ROOT=
+E2FSPROGS=
+REQUIRE_PLATFORMS=no
 AGENT=
 CONF=
 KEYS=
@@ -52,7 +48,8 @@ Usage: scripts/build-image.sh --kernel FILE --initramfs FILE --version V --arch 
 
 Makes a disk image that boots: partitions KSOLOEFI (FAT32), KSOLOA and KSOLOB (ext4, both with the
 given system and its record), KSOLODATA (ext4); GRUB for UEFI, and on amd64 for BIOS as well, with its
-configuration inside; the GRUB environment block with slot A active.
+configuration inside; the GRUB environment block with slot A active. --arch may be left out where the
+variable TARGET_ARCH says it.
 
 The agent, its keys and its update.conf belong into the initramfs, so that an update brings them along with the
 system. Where they are not there yet, --agent has scripts/inject-agent.sh put them there first.
@@ -70,6 +67,12 @@ system. Where they are not there yet, --agent has scripts/inject-agent.sh put th
   --format raw|qcow2   format of FILE (default: raw)
   --xz                 compress FILE with xz
   --grub-config FILE   the configuration inside GRUB (default: grub/grub.cfg of this repository)
+  --grub-dir DIR       GRUB of DIR, into which Debian packages were unpacked: DIR/usr/lib/grub/TARGET, and grub-mkimage
+                       and grub-script-check in DIR/usr/bin, with the C library of DIR where it has one
+                       (default: this system's)
+  --e2fsprogs-dir DIR  mke2fs, e2fsck and debugfs of DIR, likewise (default: this system's)
+  --require-platforms  fail where GRUB is missing for a firmware of --arch (amd64: BIOS, UEFI; arm64: UEFI).
+                       Without it that is a warning, as long as the image boots on one of them
   --no-bootloader      leave GRUB out: partition 128 stays empty, and the image does not boot
   --force              replace FILE where it is there
   --dry-run            check everything, say what would be written, write nothing
@@ -79,12 +82,20 @@ With the same input, seed and SOURCE_DATE_EPOCH the image is the same, byte for 
 USAGE
 }
 
+# shellcheck source=scripts/lib/arch.sh
+. "$REPO/scripts/lib/arch.sh"
+
 say() { printf 'build-image: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
 cleanup() {
     [ -z "$WORK" ] || rm -rf "$WORK"
     [ -z "$INJECTED" ] || rm -rf "$INJECTED"
+}
+
+check_image_arch() {
+    [ -n "$ARCH" ] || die "--arch is missing, and TARGET_ARCH is not set"
+    check_arch --arch "$ARCH"
 }
 
 # Puts the agent and its files into a copy of the initramfs, which is what goes into the slots.
@@ -94,7 +105,7 @@ inject() {
         return 0
     fi
     [ -n "$INITRAMFS" ] || die "--initramfs is missing"
-    [ -n "$ARCH" ] || die "--arch is missing"
+    check_image_arch
     INJECTED=$(mktemp -d)
     set -- --initramfs "$INITRAMFS" --output "$INJECTED/initramfs" --agent "$AGENT" --arch "$ARCH"
     if [ -n "$CONF" ]; then set -- "$@" --conf "$CONF"; fi
@@ -119,6 +130,9 @@ word() {
     [ "${#2}" -le 128 ] || die "$1 is longer than 128 characters"
 }
 
+# directory OPTION DIR: prints its absolute path.
+directory() { (CDPATH='' cd -- "$2" 2>/dev/null && pwd) || die "$1 $2 is no directory"; }
+
 hash_of() { sha256sum | cut -d' ' -f1; }
 
 # guid NAME: a GUID of the random kind, made of the seed and a name.
@@ -127,36 +141,42 @@ guid() {
         sed 's/^\(.\{8\}\)\(.\{4\}\).\(.\{3\}\).\(.\{3\}\)\(.\{12\}\).*/\1-\2-4\3-8\4-\5/'
 }
 
+# shellcheck source=scripts/lib/grub.sh
+. "$REPO/scripts/lib/grub.sh"
+
 need_vm() { command -v "$1" >/dev/null || die "$1 is missing: scripts/install-deps.sh vm brings it"; }
 
-# grub_dir TARGET FILE: prints where GRUB's files for a target are: this system's, or fetched ones.
-grub_dir() {
-    for dir in "/usr/lib/grub/$1" "$REPO/.tools/vm/amd64/usr/lib/grub/$1" "$REPO/.tools/vm/arm64/usr/lib/grub/$1"; do
-        if [ -s "$dir/$2" ]; then printf '%s\n' "$dir"; return 0; fi
-    done
-    return 1
+# e2fs PROGRAM ARGUMENT...: this system's, or that of --e2fsprogs-dir.
+e2fs() {
+    if [ -z "$E2FSPROGS" ]; then "$@"; return; fi
+    tool=$1
+    shift
+    unpacked "$E2FSPROGS" "usr/sbin/$tool" "$@"
 }
 
-check_grub() {
-    [ -s "$GRUB_CONFIG" ] || die "$GRUB_CONFIG is no file, or empty"
-    # Inside GRUB, a mistake can no longer be put right.
-    grub-script-check "$GRUB_CONFIG" || die "$GRUB_CONFIG is no GRUB configuration"
-    EFI_TARGET=x86_64-efi EFI_NAME=BOOTX64.EFI
-    if [ "$ARCH" = arm64 ]; then EFI_TARGET=arm64-efi EFI_NAME=BOOTAA64.EFI; fi
-    EFI_DIR=$(grub_dir "$EFI_TARGET" normal.mod) ||
-        die "GRUB's files for $EFI_TARGET are missing: scripts/install-deps.sh vm brings them (or --no-bootloader)"
-    [ "$ARCH" = amd64 ] || return 0
-    BIOS_DIR=$(grub_dir i386-pc boot.img) ||
-        die "GRUB's files for i386-pc are missing: scripts/install-deps.sh vm brings them (or --no-bootloader)"
+check_e2fs() {
+    for tool in mke2fs e2fsck debugfs; do
+        if [ -n "$E2FSPROGS" ]; then
+            [ -f "$E2FSPROGS/usr/sbin/$tool" ] || die "$E2FSPROGS/usr/sbin/$tool is missing (--e2fsprogs-dir)"
+        elif ! command -v "$tool" >/dev/null; then
+            die "$tool is missing: scripts/install-deps.sh demo brings it"
+        fi
+    done
+    if [ -n "$E2FSPROGS" ]; then
+        MKE2FS_CONFIG=$E2FSPROGS/etc/mke2fs.conf
+        export MKE2FS_CONFIG
+    fi
 }
 
 check() {
-    for tool in sgdisk mke2fs e2fsck debugfs mkfs.fat mmd mcopy gzip sha256sum truncate dd; do
+    for tool in sgdisk mkfs.fat mmd mcopy gzip sha256sum truncate dd; do
         command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh demo brings it"
     done
+    check_e2fs
+    [ "$BOOTLOADER$REQUIRE_PLATFORMS" != noyes ] || die "--no-bootloader and --require-platforms: one or the other"
     if [ "$FORMAT" = qcow2 ]; then need_vm qemu-img; fi
     if [ "$XZ" = yes ]; then need_vm xz; fi
-    if [ "$BOOTLOADER" = yes ]; then need_vm grub-mkimage; need_vm grub-script-check; need_vm tar; fi
+    if [ "$BOOTLOADER" = yes ]; then check_grub_tools; fi
     [ -n "$KERNEL" ] || die "--kernel is missing"
     [ -n "$INITRAMFS" ] || die "--initramfs is missing"
     [ -n "$OUTPUT" ] || die "--output is missing"
@@ -165,7 +185,7 @@ check() {
     gzip -t <"$INITRAMFS" 2>/dev/null || die "$INITRAMFS is not whole gzip"
     word --version "$VERSION"
     word --channel "$CHANNEL"
-    case $ARCH in amd64 | arm64) ;; *) die "--arch must be amd64 or arm64, not '$ARCH'" ;; esac
+    check_image_arch
     case $FORMAT in raw | qcow2) ;; *) die "--format must be raw or qcow2, not '$FORMAT'" ;; esac
     if [ "$BOOTLOADER" = yes ]; then check_grub; fi
     number --efi-size "$EFI_MIB"
@@ -199,8 +219,7 @@ plan() {
     say "$OUTPUT: $IMAGE_MIB MiB, version $VERSION ($ARCH, $CHANNEL), seed '$SEED'"
     loader="no boot loader"
     if [ "$BOOTLOADER" = yes ]; then
-        loader="GRUB: $EFI_TARGET"
-        if [ "$ARCH" = amd64 ]; then loader="$loader, i386-pc"; fi
+        loader="GRUB: $PLATFORMS"
     fi
     say "  128 BIOS boot  at $BIOS_START, $BIOS_SECTORS sectors          $(guid bios)  ($loader)"
     say "  1   KSOLOEFI   at $EFI_START MiB, $EFI_MIB MiB, FAT32   $(guid efi)"
@@ -242,7 +261,7 @@ level_inodes() {
             printf 'set_inode_field %s %s @%s\n' "$file" "$field" "$SOURCE_DATE_EPOCH"
         done
     done >"$WORK/commands"
-    debugfs -w -f "$WORK/commands" "$1" >"$WORK/log" 2>&1 || return 1
+    e2fs debugfs -w -f "$WORK/commands" "$1" >"$WORK/log" 2>&1 || return 1
     # debugfs ends well whatever happens; what it complains about is not an echoed command.
     if grep -v -e '^debugfs: set_inode_field' -e '^debugfs [0-9]' "$WORK/log" >&2; then return 1; fi
 }
@@ -256,69 +275,10 @@ ext4() {
     label=$2 tree=$4 files=$5 journal=$6
     shift 6
     # One block size and inode ratio for every size: mke2fs would choose by the device.
-    mke2fs -q -F -t ext4 -b 4096 -I 256 -i 65536 -m 0 -J "size=$journal" -O "$EXT4_FEATURES" -L "$label" "$@" \
+    e2fs mke2fs -q -F -t ext4 -b 4096 -I 256 -i 65536 -m 0 -J "size=$journal" -O "$EXT4_FEATURES" -L "$label" "$@" \
         -d "$tree" "$image" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "mke2fs could not make $label"; }
     level_inodes "$image" "$files" || die "the files of $label could not be put right"
-    e2fsck -fn "$image" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "e2fsck finds faults in $label"; }
-}
-
-# What GRUB carries inside: the configuration, and the one line that starts it. That line is for a parser that
-# knows no `if`, so it can do no more.
-grub_inside() {
-    cp "$GRUB_CONFIG" "$WORK/grub.cfg"
-    tar --format=ustar --owner=0 --group=0 --numeric-owner --mode=644 --mtime=@0 -C "$WORK" -cf "$WORK/memdisk" grub.cfg
-    printf 'normal (memdisk)/grub.cfg\n' >"$WORK/early.cfg"
-}
-
-# grub_image TARGET DIR PREFIX MODULES OUTPUT
-grub_image() {
-    # -p behind -m, which sets another prefix.
-    # shellcheck disable=SC2086 # lists of words
-    grub-mkimage -O "$1" -d "$2" -m "$WORK/memdisk" -c "$WORK/early.cfg" -p "$3" -o "$5" $GRUB_MODULES $4 \
-        >"$WORK/log" 2>&1 ||
-        { cat "$WORK/log" >&2; die "grub-mkimage could not make $1"; }
-}
-
-# patch FILE OFFSET ESCAPES: overwrites bytes.
-patch() {
-    # shellcheck disable=SC2059 # the escapes are what it is for
-    printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
-}
-
-# le VALUE BYTES: prints a number as printf escapes, lowest byte first.
-le() {
-    value=$1 count=$2
-    while [ "$count" -gt 0 ]; do
-        printf '\\%03o' $((value % 256))
-        value=$((value / 256)) count=$((count - 1))
-    done
-}
-
-# Puts GRUB for BIOS into the disk. Source: boot.S and diskboot.S of GRUB 2.06; measured.
-bios_grub() {
-    # Without a disk in it, the prefix is on the disk that the BIOS started.
-    grub_image i386-pc "$BIOS_DIR" '(,gpt1)/boot/grub' 'biosdisk serial terminal' "$WORK/core"
-    bytes=$(wc -c <"$WORK/core")
-    sectors=$(((bytes + 511) / 512))
-    [ "$sectors" -le "$BIOS_SECTORS" ] || die "GRUB for BIOS takes $sectors sectors, more than there are"
-    # First sector of the core: where the others are, how many, and to which segment.
-    patch "$WORK/core" 500 "$(le $((BIOS_START + 1)) 8)$(le $((sectors - 1)) 2)$(le 2080 2)"
-    dd if="$WORK/core" of="$1" bs=512 seek="$BIOS_START" conv=notrunc status=none
-    # The first 440 bytes are code; behind them are the disk's signature and the partition table.
-    head -c 440 "$BIOS_DIR/boot.img" >"$WORK/boot"
-    patch "$WORK/boot" 92 "$(le "$BIOS_START" 8)"
-    # Start from the disk that the BIOS names, also where its number looks wrong (two no-operations).
-    patch "$WORK/boot" 100 '\377'
-    patch "$WORK/boot" 102 '\220\220'
-    dd if="$WORK/boot" of="$1" conv=notrunc status=none
-}
-
-efi_grub() {
-    extra='all_video efi_gop'
-    if [ "$EFI_TARGET" = x86_64-efi ]; then extra="$extra efi_uga serial"; fi
-    grub_image "$EFI_TARGET" "$EFI_DIR" /boot/grub "$extra terminal" "$WORK/$EFI_NAME"
-    mmd -i "$1" ::/EFI/BOOT
-    mcopy -i "$1" "$WORK/$EFI_NAME" "::/EFI/BOOT/$EFI_NAME"
+    e2fs e2fsck -fn "$image" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "e2fsck finds faults in $label"; }
 }
 
 fat32() {
@@ -331,7 +291,8 @@ fat32() {
     environment_block >"$WORK/grubenv"
     mcopy -i "$image" "$WORK/grubenv" ::/boot/grub/grubenv
     mcopy -i "$image" "$WORK/grubenv" ::/boot/grub/grubenv.bak
-    if [ "$BOOTLOADER" = yes ]; then grub_inside; efi_grub "$image"; fi
+    if [ "$BOOTLOADER" = yes ]; then grub_inside; fi
+    if [ -n "$EFI_DIR" ]; then efi_grub "$image"; fi
 }
 
 partition() {
@@ -370,7 +331,7 @@ build() {
     journal=$((DATA_MIB >= 256 ? 16 : 4))
     ext4 data KSOLODATA "$DATA_MIB" "$WORK/empty" '' "$journal"
     put data "$DATA_START" "$WORK/disk"
-    if [ "$BOOTLOADER$ARCH" = yesamd64 ]; then bios_grub "$WORK/disk"; fi
+    if [ -n "$BIOS_DIR" ]; then bios_grub "$WORK/disk"; fi
     if [ "$FORMAT" = qcow2 ]; then
         qemu-img convert -q -f raw -O qcow2 "$WORK/disk" "$WORK/disk.qcow2"
         mv "$WORK/disk.qcow2" "$WORK/disk"
@@ -391,8 +352,9 @@ main() {
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --xz) XZ=yes; shift; continue ;;
             --no-bootloader) BOOTLOADER=no; shift; continue ;;
+            --require-platforms) REQUIRE_PLATFORMS=yes; shift; continue ;;
             --kernel | --initramfs | --version | --arch | --channel | --output | --efi-size | --slot-size | \
-                --data-size | --seed | --format | --grub-config | --agent | --conf | --keys | --health-check)
+                --data-size | --seed | --format | --grub-config | --grub-dir | --e2fsprogs-dir | --agent | --conf | --keys | --health-check)
                 [ $# -ge 2 ] || die "$1 needs a value" ;;
             *) usage >&2; die "unknown option: $1" ;;
         esac
@@ -414,6 +376,8 @@ main() {
             --seed) SEED=$2 ;;
             --format) FORMAT=$2 ;;
             --grub-config) GRUB_CONFIG=$2 ;;
+            --grub-dir) GRUB_ROOT=$(directory "$1" "$2") || exit 1 ;;
+            --e2fsprogs-dir) E2FSPROGS=$(directory "$1" "$2") || exit 1 ;;
         esac
         shift 2
     done
@@ -426,6 +390,7 @@ main() {
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
+    arch_or_target
     inject
     check
     plan

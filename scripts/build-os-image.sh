@@ -26,6 +26,8 @@ architecture, below one index. Prints the digest of the index. To take the files
 This is not the artifact that machines update from (scripts/publish-layout.sh makes that one): the agent
 takes no container image.
 
+  --arch amd64|arm64     what the --kernel and the --initramfs behind it are for; where there is none before them, the
+                         variable TARGET_ARCH says it
   --layout DIR           put it into this OCI image layout, which is made where it is missing, as --tag
   --tag TAG              its name there
   --push HOST/REPO:TAG   push it to this registry (credentials: Docker's config.json); the tag is moved last
@@ -45,19 +47,29 @@ die() { say "error: $*"; exit 1; }
 
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
+# shellcheck source=scripts/lib/arch.sh
+. "$REPO/scripts/lib/arch.sh"
+
 # shellcheck source=scripts/lib/oci-image.sh
 . "$REPO/scripts/lib/oci-image.sh"
 
 check() {
     check_tools gzip
     [ -n "$VERSION" ] || die "--version is missing"
-    [ -n "$ARCHES" ] || die "--arch is missing"
+    [ -n "$ARCHES" ] || die "--arch is missing (amd64 or arm64, or the variable TARGET_ARCH)"
     semver --version "$VERSION"
     check_channel
     if [ -n "$SOURCE" ]; then check_url --source "$SOURCE"; fi
     check_created
     for arch in $ARCHES; do check_files "$arch"; done
     check_targets
+}
+
+# target_if_none: where no --arch came first.
+target_if_none() {
+    if [ -n "$ARCH" ]; then return 0; fi
+    arch_or_target
+    [ -z "$ARCH" ] || add_arch "$ARCH"
 }
 
 # describe ARCH: labels, which `docker inspect` shows, and the same as annotations, which registries show.
@@ -103,10 +115,12 @@ main() {
         case $1 in
             --layout | --tag | --push) image_option "$1" "$2" ;;
             --source) SOURCE=$2 ;;
+            --kernel | --initramfs) target_if_none; release_option "$1" "$2" ;;
             *) release_option "$1" "$2" ;;
         esac
         shift 2
     done
+    target_if_none
     check
     trap cleanup EXIT
     trap 'exit 130' INT

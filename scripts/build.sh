@@ -20,9 +20,10 @@ STD=
 
 usage() {
     cat <<USAGE
-Usage: scripts/build.sh [--arch amd64|arm64]... [--output DIR] [--if-stale] [--symbols]
+Usage: scripts/build.sh [--arch amd64|arm64]... [--output DIR] [--if-stale] [--symbols] [--dry-run]
 
-Builds kubesolo-update, static, for each --arch (default: both), into DIR (default: dist/).
+Builds kubesolo-update, static, for each --arch (default: the one that the variable TARGET_ARCH names, or else both), into
+DIR (default: dist/).
 
 Needs zig (as C compiler and linker) and one of
   - Rust $RUST_MIN_SOURCE or later with the source of its standard library: the small build
@@ -33,6 +34,7 @@ its clock can say. The same sources, time and compilers give the same bytes: scr
 
   --if-stale     leave a binary alone that is of these sources, this build time and these compilers
   --symbols      keep the symbols, to see what is in the binary (scripts/size.sh); not for release
+  --dry-run      say what would be built, with which Rust; write nothing
   --check-rust   only say which Rust would be used; fails if none fits
   --check-vendor only say whether crates would come from vendor/; fails if not
   -h, --help     this text
@@ -42,11 +44,12 @@ USAGE
 say() { printf 'build: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
+# triple ARCH [WHERE]: WHERE is what a person has to put right.
 triple() {
     case $1 in
         amd64) echo x86_64-unknown-linux-musl ;;
         arm64) echo aarch64-unknown-linux-musl ;;
-        *) die "unknown architecture $1: amd64 or arm64" ;;
+        *) die "${2:+$2: }unknown architecture '$1': amd64 or arm64" ;;
     esac
 }
 
@@ -206,6 +209,13 @@ build_one() {
         "sha256 $(sha256sum <"$built" | cut -d' ' -f1)"
 }
 
+# take_target_arch: where no --arch was given.
+take_target_arch() {
+    if [ -n "$ARCHES" ] || [ -z "${TARGET_ARCH:-}" ]; then return 0; fi
+    triple "$TARGET_ARCH" TARGET_ARCH >/dev/null
+    ARCHES=$TARGET_ARCH
+}
+
 main() {
     check_only=no
     while [ $# -gt 0 ]; do
@@ -213,14 +223,17 @@ main() {
             -h | --help) usage; exit 0 ;;
             --check-rust) check_only=yes ;;
             --check-vendor) check_only=vendor ;;
+            --dry-run) check_only=dry ;;
             --if-stale) IF_STALE=yes ;;
             --symbols) SYMBOLS=yes; TARGET_DIR=$TARGET_DIR-symbols; export CARGO_PROFILE_RELEASE_STRIP=false ;;
-            --arch) [ $# -ge 2 ] || die "--arch needs a value"; triple "$2" >/dev/null; ARCHES="$ARCHES $2"; shift ;;
+            --arch) [ $# -ge 2 ] || die "--arch needs a value"; triple "$2" --arch >/dev/null; ARCHES="$ARCHES $2"; shift ;;
             --output) [ $# -ge 2 ] || die "--output needs a value"; OUTPUT=$2; shift ;;
             *) usage >&2; die "unknown option: $1" ;;
         esac
         shift
     done
+    # Whoever only asks which Rust there is builds for nothing yet.
+    case $check_only in no | dry) take_target_arch ;; esac
     find_rust || exit 1
     if [ "$check_only" = yes ]; then
         echo "$RUSTC_BIN $(rust_version "$RUSTC_BIN"), standard library: $STD"
@@ -232,6 +245,12 @@ main() {
         exit 0
     fi
     find_zig
+    if [ "$check_only" = dry ]; then
+        for arch in ${ARCHES:-amd64 arm64}; do
+            say "dry run: $OUTPUT/kubesolo-update-$arch, with Rust $(rust_version "$RUSTC_BIN") (standard library: $STD)"
+        done
+        exit 0
+    fi
     mkdir -p "$OUTPUT"
     OUTPUT=$(CDPATH='' cd -- "$OUTPUT" && pwd)
     cd "$REPO"

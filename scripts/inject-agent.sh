@@ -22,7 +22,8 @@ Usage: scripts/inject-agent.sh --initramfs IN --output OUT --agent BINARY [OPTIO
 
 Appends a cpio segment with the agent and its boot hooks (deploy/initramfs/) to a gzip'd initramfs.
 
-  --arch amd64|arm64    architecture that the agent must be for (default: this machine's)
+  --arch amd64|arm64    architecture that the agent must be for (default: the one that the variable TARGET_ARCH names,
+                        or else this machine's)
   --conf FILE           becomes /etc/kubesolo/update.conf
   --keys DIR            its *.pub, and its revoked/, become /etc/kubesolo/update-keys.d
   --health-check FILE   becomes an executable in /etc/kubesolo/health.d (may be given more than once)
@@ -33,6 +34,9 @@ Appends a cpio segment with the agent and its boot hooks (deploy/initramfs/) to 
 With the same input and SOURCE_DATE_EPOCH (default: 0) the output is the same, byte for byte.
 USAGE
 }
+
+# shellcheck source=scripts/lib/arch.sh
+. "$REPO/scripts/lib/arch.sh"
 
 say() { printf 'inject-agent: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
@@ -72,7 +76,7 @@ check() {
     [ -n "$INITRAMFS" ] || die "--initramfs is missing"
     [ -n "$OUTPUT" ] || die "--output is missing"
     [ -n "$AGENT" ] || die "--agent is missing"
-    case $ARCH in amd64 | arm64) ;; *) die "--arch must be amd64 or arm64, not '$ARCH'" ;; esac
+    check_arch --arch "$ARCH"
     for file in "$INITRAMFS" "$AGENT" ${CONF:+"$CONF"}; do
         if [ ! -s "$file" ] || [ ! -f "$file" ]; then die "$file is no file, or empty"; fi
     done
@@ -152,6 +156,7 @@ main() {
         shift 2
     done
     SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
+    arch_or_target
     if [ -z "$ARCH" ]; then
         case $(uname -m) in x86_64) ARCH=amd64 ;; aarch64) ARCH=arm64 ;; *) die "--arch is missing" ;; esac
     fi

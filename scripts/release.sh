@@ -244,7 +244,7 @@ make_image() {
 make_disk() {
     [ -n "$KERNEL" ] || return 0
     "$REPO/scripts/build-image.sh" --kernel "$KERNEL" --initramfs "$INITRAMFS" --version "$VERSION" --arch "$ARCH" \
-        --agent "$DIST/kubesolo-update-$ARCH" --xz --output "$STAGE/kubesolo-os-$VERSION-$ARCH.img.xz" >&2 ||
+        --agent "$DIST/kubesolo-update-$ARCH" --require-platforms --xz --output "$STAGE/kubesolo-os-$VERSION-$ARCH.img.xz" >&2 ||
         die "the disk image could not be made"
 }
 
@@ -329,6 +329,8 @@ deliver() {
 main() {
     LC_ALL=C
     export LC_ALL
+    # A release is for all architectures, whatever a pipeline builds otherwise.
+    unset TARGET_ARCH
     umask 022
     trap cleanup EXIT
     trap 'exit 130' INT

@@ -4,7 +4,7 @@ set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 
-ARCH=amd64
+ARCH=
 UEFI=no
 IMAGE=
 KEEP=no
@@ -22,13 +22,17 @@ machine reaches this one's loopback as 10.0.2.2, and whatever this one reaches.
 
 Without IMAGE, a small one is made: Debian's kernel, busybox, the agent of dist/ (make build), tests/vm/init.
 
-  --arch ARCH   architecture of the machine (default: $ARCH); arm64 has UEFI only
+  --arch ARCH   architecture of the machine (default: the one that the variable TARGET_ARCH names, or else
+                amd64); arm64 has UEFI only
   --uefi        start with UEFI, not BIOS
   --keep        write to IMAGE itself
   --stick FILE  a second disk, /dev/vdb in the machine, which only reads it
   -h, --help    this text
 USAGE
 }
+
+# shellcheck source=scripts/lib/arch.sh
+. "$REPO/scripts/lib/arch.sh"
 
 die() { printf 'vm: error: %s\n' "$*" >&2; exit 1; }
 
@@ -103,7 +107,9 @@ main() {
         esac
         shift
     done
-    case $ARCH in amd64 | arm64) ;; *) die "--arch must be amd64 or arm64, not '$ARCH'" ;; esac
+    arch_or_target
+    [ -n "$ARCH" ] || ARCH=amd64
+    check_arch --arch "$ARCH"
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM

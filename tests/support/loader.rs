@@ -156,6 +156,11 @@ pub fn make_shipped_disk(dir: &Path, architecture: &str, name: &str) -> Drive {
 fn make(dir: &Path, architecture: &str, name: &str, shipped: bool) -> Drive {
     let image = dir.join(format!("{name}.img"));
     copy_image(architecture, shipped, &image);
+    change_into(image, name)
+}
+
+/// Makes an image into a disk of the table.
+pub fn change_into(image: PathBuf, name: &str) -> Drive {
     for (named, slot, requests) in [
         ("no-kernel-A", Slot::A, ["rm /vmlinuz", ""]),
         ("no-initramfs-A", Slot::A, ["rm /kubesolo-os.gz", ""]),

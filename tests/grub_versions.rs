@@ -1,0 +1,201 @@
+//! Other GRUBs than this system's, and other e2fsprogs: images of the next Debians boot as those of this one do.
+//!
+//! Where they come from: packages of other suites, unpacked below `.tools` (scripts/install-deps.sh vm).
+//! Must never: pass on this system's GRUB in place of the one that a test names.
+
+#[path = "support/boot_cases.rs"]
+mod boot_cases;
+#[path = "support/boot_table.rs"]
+mod boot_table;
+#[path = "support/grub_version.rs"]
+mod grub_version;
+#[path = "support/loader.rs"]
+mod loader;
+#[path = "support/qemu.rs"]
+mod qemu;
+#[path = "support/real_kernel.rs"]
+mod real_kernel;
+mod support;
+
+use boot_table::{Bench, hold_grub};
+use grub_version::{E2FSPROGS, GRUB_2_12, GRUB_2_14, SYSTEM, Version, root, unpacked};
+use kubesolo_update::superblock::{FileSystem, PROBE_BYTES, read};
+use loader::{build_image, guid, put_blocks, read_block, words_after};
+use qemu::{Drive, Firmware, Machine, need_machine};
+use real_kernel::{Fault, System, need_system};
+use std::fs;
+use std::path::Path;
+use support::disk::{B, Disk, noise};
+use support::run;
+
+/// Every disk of the table; on UEFI one alone can be told from the others.
+const DISKS: [&str; 8] =
+    ["both", "no-kernel-A", "no-initramfs-A", "empty-kernel-A", "no-record-A", "no-kernel-B", "none", "read-only"];
+
+fn hold_table(version: Version, firmware: Firmware) {
+    if !(need_machine(firmware) && version.is_here(firmware)) {
+        return;
+    }
+    let disks = if firmware == Firmware::Bios { DISKS.as_slice() } else { &DISKS[..1] };
+    hold_grub(&version, firmware, disks);
+}
+
+/// The system's own with this system's e2fsprogs: tests/grub.rs.
+#[test]
+fn this_systems_grub_reads_slots_of_e2fsprogs_1_47() {
+    hold_table(SYSTEM, Firmware::Bios);
+    hold_table(SYSTEM, Firmware::Uefi);
+}
+
+#[test]
+fn grub_2_12_on_bios_does_what_the_function_says() {
+    hold_table(GRUB_2_12, Firmware::Bios);
+}
+
+#[test]
+fn grub_2_14_on_bios_does_what_the_function_says() {
+    hold_table(GRUB_2_14, Firmware::Bios);
+}
+
+#[test]
+fn grub_2_12_on_uefi_does_what_the_function_says() {
+    hold_table(GRUB_2_12, Firmware::Uefi);
+}
+
+#[test]
+fn grub_2_14_on_uefi_does_what_the_function_says() {
+    hold_table(GRUB_2_14, Firmware::Uefi);
+}
+
+#[test]
+fn grub_2_12_on_arm64_does_what_the_function_says() {
+    hold_table(GRUB_2_12, Firmware::UefiArm64);
+}
+
+#[test]
+fn grub_2_14_on_arm64_does_what_the_function_says() {
+    hold_table(GRUB_2_14, Firmware::UefiArm64);
+}
+
+/// Boots a real kernel from slot B, which is on trial; or from slot A, where a sector of a file of slot B cannot be
+/// read.
+fn boot_for_real(version: Version, firmware: Firmware, fault: Fault) {
+    let architecture = firmware.architecture();
+    if !(need_machine(firmware) && version.is_here(firmware) && need_system(architecture)) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let system = System::new(dir, architecture);
+    let image = dir.join("image");
+    run(version.choose(system.build_image(&image).arg("--require-platforms")));
+    put_blocks(dir, &image, "B:3:0::0");
+    let (slot, number) = if fault == Fault::None { ("B", 3) } else { ("A", 2) };
+    let skipped = if fault == Fault::None { "" } else { "kubesolo.skipped=B " };
+    let part = format!("kubesolo.slot={slot} kubesolo.part={} panic=10 {skipped}console=", guid(&image, number));
+    let drive = Drive { image: system.with_fault(dir, &image, fault), read_only: false };
+    let mut machine = Machine::start(firmware, &[drive], 0, dir);
+    machine.wait_said("INIT ", 1);
+    machine.wait_off();
+    let line = words_after(machine.said(), "INIT ").remove(0);
+    assert!(line.contains(&part) && line.ends_with("quiet"), "{version:?}, {firmware:?}, {part}: {line}");
+    let after = boot_cases::values(&read_block(&image, "grubenv"));
+    assert_eq!(after, "B:2:0::1", "{version:?}, {firmware:?}: {}", machine.said());
+}
+
+/// Past GRUB, with nothing replaced.
+#[test]
+fn a_real_kernel_starts_from_slots_of_e2fsprogs_1_47() {
+    boot_for_real(SYSTEM, Firmware::Bios, Fault::None);
+    boot_for_real(SYSTEM, Firmware::Uefi, Fault::None);
+}
+
+#[test]
+fn a_real_kernel_starts_from_grub_2_12() {
+    for firmware in [Firmware::Bios, Firmware::Uefi, Firmware::UefiArm64] {
+        boot_for_real(GRUB_2_12, firmware, Fault::None);
+    }
+}
+
+#[test]
+fn a_real_kernel_starts_from_grub_2_14() {
+    for firmware in [Firmware::Bios, Firmware::Uefi, Firmware::UefiArm64] {
+        boot_for_real(GRUB_2_14, firmware, Fault::None);
+    }
+}
+
+/// What GRUB 2.06 does to the second slot's command line, others may do in another way.
+#[test]
+fn a_bad_sector_in_one_slot_does_not_reach_into_the_other_in_any() {
+    for version in [GRUB_2_12, GRUB_2_14] {
+        for firmware in [Firmware::Bios, Firmware::Uefi] {
+            boot_for_real(version, firmware, Fault::Initramfs);
+            boot_for_real(version, firmware, Fault::Kernel);
+        }
+    }
+}
+
+/// With another GRUB and other e2fsprogs, too, the image is the same, byte for byte.
+#[test]
+fn images_of_other_versions_are_reproducible() {
+    for version in [GRUB_2_12, GRUB_2_14] {
+        if !(need_machine(Firmware::Uefi) && version.is_here(Firmware::Bios) && version.is_here(Firmware::Uefi)) {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let images = ["first", "second"].map(|name| {
+            let (work, image) = (tempfile::tempdir().unwrap(), dir.path().join(name));
+            let mut build = build_image(work.path(), "amd64", &image);
+            run(version.choose(&mut build).args(["--seed", "s"]).env("SOURCE_DATE_EPOCH", "1700000000"));
+            fs::read(image).unwrap()
+        });
+        assert!(images[0] == images[1], "{version:?}: two runs differ");
+    }
+}
+
+/// Makes the file system that `mke2fs -t ext4` of e2fsprogs 1.47 makes of itself: with what GRUB 2.06 was not made for.
+fn default_ext4(image: &Path, tree: &Path, label: &str) -> String {
+    let mut mke2fs = unpacked(E2FSPROGS, "usr/sbin/mke2fs");
+    mke2fs.env("MKE2FS_CONFIG", root(E2FSPROGS).join("etc/mke2fs.conf"));
+    run(mke2fs.args(["-q", "-F", "-t", "ext4", "-L", label, "-d"]).arg(tree).arg(image).arg("24M"));
+    run(unpacked(E2FSPROGS, "usr/sbin/debugfs").args(["-R", "stats -h"]).arg(image))
+}
+
+/// A site that formats a slot by hand, on a newer machine.
+#[test]
+fn a_slot_with_the_defaults_of_e2fsprogs_1_47_is_read_by_all() {
+    for version in [SYSTEM, GRUB_2_12, GRUB_2_14] {
+        if !(need_machine(Firmware::Bios) && version.is_here(Firmware::Bios)) {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, image) = (dir.path().join("tree"), dir.path().join("slot"));
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("vmlinuz"), noise(7, 300_001)).unwrap();
+        let stats = default_ext4(&image, &tree, "KSOLOB");
+        assert!(stats.contains("metadata_csum_seed") && stats.contains("orphan_file"), "{stats}");
+        let out = version.fstest().arg(&image).args(["cat", "(loop0)/vmlinuz"]).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success() && out.stdout == noise(7, 300_001), "{version:?}: {said}");
+        let start = fs::read(&image).unwrap()[..PROBE_BYTES].to_vec();
+        assert_eq!(read(&start), FileSystem::Ext { label: "KSOLOB".into(), needs_recovery: false });
+    }
+}
+
+/// GRUB's own eyes on the disks that scripts/build-image.sh makes, and the agent's.
+#[test]
+fn slots_of_e2fsprogs_1_47_have_no_feature_that_is_new() {
+    if !(need_machine(Firmware::Bios) && SYSTEM.is_here(Firmware::Bios)) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let drive = SYSTEM.disk(dir.path(), "amd64", "both");
+    let disk = Disk::of_image(tempfile::tempdir().unwrap(), drive.image, 16, 16);
+    let features = disk.debugfs(B, "stats -h");
+    for feature in ["metadata_csum_seed", "orphan_file", "needs_recovery"] {
+        assert!(!features.contains(feature), "{features}");
+    }
+    assert!(features.contains("metadata_csum"), "{features}");
+    let start = &disk.bytes(B)[..PROBE_BYTES];
+    assert_eq!(read(start), FileSystem::Ext { label: "KSOLOB".into(), needs_recovery: false });
+}

@@ -1,0 +1,79 @@
+//! A system that says what GRUB told it, and powers off: a real kernel, and a busybox. And what can be broken in it.
+#![allow(dead_code)] // Each test binary uses its own part.
+
+use super::loader::build_image_of;
+use super::qemu::{self, need_file};
+use super::support::{need, run};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What cannot be read of slot B.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    Initramfs,
+    Kernel,
+}
+
+/// Kernel and initramfs of an architecture.
+pub struct System {
+    architecture: &'static str,
+    kernel: PathBuf,
+    initramfs: PathBuf,
+}
+
+fn tools(architecture: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/vm").join(architecture)
+}
+
+fn kernel(architecture: &str) -> PathBuf {
+    qemu::kernel(architecture).unwrap_or_else(|| tools(architecture).join("boot/vmlinuz"))
+}
+
+/// Says whether one can be made here. Panics: in CI.
+pub fn need_system(architecture: &str) -> bool {
+    need("cpio") && need_file(&kernel(architecture)) && need_file(&tools(architecture).join("bin/busybox"))
+}
+
+impl System {
+    /// Makes one in a directory.
+    pub fn new(dir: &Path, architecture: &'static str) -> System {
+        let tree = dir.join("tree");
+        fs::create_dir_all(tree.join("dev")).unwrap();
+        fs::create_dir_all(tree.join("proc")).unwrap();
+        fs::copy(tools(architecture).join("bin/busybox"), tree.join("busybox")).unwrap();
+        let init = "#!/busybox sh\n/busybox mount -t proc proc /proc\n\
+            echo \"INIT $(/busybox cat /proc/cmdline)\"\n/busybox poweroff -f\n";
+        fs::write(tree.join("init"), init).unwrap();
+        run(Command::new("chmod").args(["755", "init", "busybox"]).current_dir(&tree));
+        // The console has to be there before init has mounted anything.
+        let pack = "{ find . ! -name . | cpio -o -H newc -R 0:0 --quiet; } | gzip -1 >../initramfs";
+        run(Command::new("sh").args(["-c", &format!("mknod dev/console c 5 1 && {pack}")]).current_dir(&tree));
+        System { architecture, kernel: kernel(architecture), initramfs: dir.join("initramfs") }
+    }
+
+    /// Makes the command that builds an image with it in both slots.
+    pub fn build_image(&self, image: &Path) -> Command {
+        build_image_of(&self.kernel, &self.initramfs, self.architecture, 64, image)
+    }
+
+    /// The image, as QEMU names it, with one sector of a file of slot B that cannot be read.
+    pub fn with_fault(&self, dir: &Path, image: &Path, fault: Fault) -> PathBuf {
+        let file = match fault {
+            Fault::None => return image.into(),
+            Fault::Initramfs => &self.initramfs,
+            Fault::Kernel => &self.kernel,
+        };
+        let (file, disk) = (fs::read(file).unwrap(), fs::read(image).unwrap());
+        let middle = file.len() / 2 / 4096 * 4096;
+        let sample = &file[middle..middle + 512];
+        // Slot A comes first on the disk, slot B second.
+        let found: Vec<usize> = (0..disk.len()).step_by(512).filter(|at| disk[*at..].starts_with(sample)).collect();
+        assert_eq!(found.len(), 2, "{found:?}");
+        let rules = dir.join("rules");
+        let rule = format!("[inject-error]\nevent = \"read_aio\"\nerrno = \"5\"\nsector = \"{}\"\n", found[1] / 512);
+        fs::write(&rules, rule).unwrap();
+        PathBuf::from(format!("blkdebug:{}:{}", rules.display(), image.display()))
+    }
+}

@@ -9,7 +9,9 @@ mod support;
 
 mod config_lost;
 mod menu;
+mod platforms;
 mod table;
+mod versions;
 
 fn main() -> std::process::ExitCode {
     support::harness::main()

@@ -12,6 +12,7 @@ mod inject;
 mod layout;
 mod oci_images;
 mod registry;
+mod target_arch;
 mod upload_release;
 mod usb_provision;
 

@@ -1,6 +1,5 @@
 //! The table `tests/fixtures/boot-cases.tsv`: its rows, the blocks that they name, and what GRUB's
 //! `save_env` makes of a block.
-#![allow(dead_code)] // Each test binary uses its own part.
 
 use kubesolo_update::boot::{Decision, Vars, decide};
 use kubesolo_update::grubenv::Block;

@@ -3,12 +3,11 @@
 //! `linux`, `initrd`, `sleep` and `reboot` are unloaded and replaced by functions that print: no kernel
 //! starts, many boots fit into one run of GRUB, and every line of the shipped file is as shipped.
 //! Must never: know which GRUB it is. What makes the disks, and which `grub-editenv` reads them, the caller says.
-#![allow(dead_code)] // Each test binary uses its own part.
 
 use super::boot_cases::{Copies, Model, NAMES, Row, block, rows, values};
 use super::loader::{COPIES, efi, guid, put, put_shim};
 use super::qemu::{Drive, Firmware, Machine};
-use super::support::{command, run};
+use super::{command, run};
 use kubesolo_update::boot::Decision;
 use kubesolo_update::grubenv::Block;
 use kubesolo_update::slot::Slot;
@@ -112,12 +111,12 @@ fn parse(said: &str) -> Vec<Seen> {
 }
 
 /// A machine of the table and all its boots.
-struct Case {
-    rows: Vec<Row>,
-    before: Copies,
+pub struct Case {
+    pub rows: Vec<Row>,
+    pub before: Copies,
 }
 
-fn cases() -> Vec<Case> {
+pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for row in rows() {
         match row.blocks {

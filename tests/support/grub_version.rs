@@ -1,12 +1,11 @@
 //! GRUB and e2fsprogs of other Debians, unpacked below `.tools` and never installed.
 //!
 //! Must never: run them with this system's libraries, or take this system's in their place.
-#![allow(dead_code)] // Each test binary uses its own part.
 
 use super::boot_table::Bench;
 use super::loader::{build_image, change_into, from_disk};
-use super::qemu::{Drive, Firmware, need_file};
-use super::support::{command, run};
+use super::qemu::{Drive, Firmware};
+use super::{command, need_file, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,7 +21,9 @@ pub struct Version {
     pub e2fsprogs: Option<&'static str>,
 }
 
-/// This system's GRUB (2.06 on Debian 12), slots of e2fsprogs 1.47.
+/// This system's GRUB (2.06 on Debian 12) and e2fsprogs.
+pub const OWN: Version = Version { grub: None, e2fsprogs: None };
+/// The same GRUB, slots of e2fsprogs 1.47.
 pub const SYSTEM: Version = Version { grub: None, e2fsprogs: Some(E2FSPROGS) };
 pub const GRUB_2_12: Version = Version { grub: Some("grub-2.12"), e2fsprogs: Some(E2FSPROGS) };
 pub const GRUB_2_14: Version = Version { grub: Some("grub-2.14"), e2fsprogs: Some(E2FSPROGS) };
@@ -44,17 +45,20 @@ pub fn unpacked(name: &str, program: &str) -> Command {
 }
 
 impl Version {
-    /// Says whether this GRUB is here for a firmware, and the e2fsprogs. Panics: in CI.
-    pub fn is_here(&self, firmware: Firmware) -> bool {
+    /// Goes on if this GRUB is here for a firmware, and the e2fsprogs.
+    pub fn need(&self, firmware: Firmware) {
         let target = match firmware {
             Firmware::Bios => "i386-pc/boot.img",
             Firmware::Uefi => "x86_64-efi/normal.mod",
             Firmware::UefiArm64 => "arm64-efi/normal.mod",
         };
-        let modules = |name| need_file(&root(name).join("usr/lib/grub").join(target));
-        let tools = |name| need_file(&root(name).join("usr/bin/grub-mkimage"));
-        self.grub.is_none_or(|name| modules(name) && tools(name))
-            && self.e2fsprogs.is_none_or(|name| need_file(&root(name).join("usr/sbin/mke2fs")))
+        if let Some(name) = self.grub {
+            need_file(&root(name).join("usr/lib/grub").join(target));
+            need_file(&root(name).join("usr/bin/grub-mkimage"));
+        }
+        if let Some(name) = self.e2fsprogs {
+            need_file(&root(name).join("usr/sbin/mke2fs"));
+        }
     }
 
     /// Adds to a `scripts/build-image.sh` which GRUB and which e2fsprogs it is to take.

@@ -1,5 +1,4 @@
 //! Disk images with the boot loader in them, and what tests change on them.
-#![allow(dead_code)] // Each test binary uses its own part.
 
 use super::boot_cases::block;
 use super::disk::{gzip, noise};

@@ -1,5 +1,4 @@
 //! Virtual machines with a serial console: no network, no screen, no person.
-#![allow(dead_code)] // Each test binary uses its own part.
 
 pub use super::kit::Firmware;
 use super::{command, need, need_all, need_file};

@@ -1,17 +1,20 @@
 //! A system that says what GRUB told it, and powers off: a real kernel, and a busybox. And what can be broken in it.
-#![allow(dead_code)] // Each test binary uses its own part.
 
-use super::loader::build_image_of;
-use super::qemu::{self, need_file};
-use super::support::{need, run};
+use super::boot_cases::values;
+use super::grub_version::Version;
+use super::loader::{EFI_BYTES, build_image_of, guid, overwrite, put_blocks, read_block, words_after};
+use super::qemu::{self, Drive, Firmware, Machine, need_machine};
+use super::{need, need_file, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What cannot be read of slot B.
+/// What is wrong with the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,
+    /// The EFI file system is lost; else: what of slot B cannot be read.
+    Efi,
     Initramfs,
     Kernel,
 }
@@ -32,8 +35,10 @@ fn kernel(architecture: &str) -> PathBuf {
 }
 
 /// Says whether one can be made here. Panics: in CI.
-pub fn need_system(architecture: &str) -> bool {
-    need("cpio") && need_file(&kernel(architecture)) && need_file(&tools(architecture).join("bin/busybox"))
+pub fn need_system(architecture: &str) {
+    need("cpio");
+    need_file(&kernel(architecture));
+    need_file(&tools(architecture).join("bin/busybox"));
 }
 
 impl System {
@@ -61,7 +66,7 @@ impl System {
     /// The image, as QEMU names it, with one sector of a file of slot B that cannot be read.
     pub fn with_fault(&self, dir: &Path, image: &Path, fault: Fault) -> PathBuf {
         let file = match fault {
-            Fault::None => return image.into(),
+            Fault::None | Fault::Efi => return image.into(),
             Fault::Initramfs => &self.initramfs,
             Fault::Kernel => &self.kernel,
         };
@@ -76,4 +81,44 @@ impl System {
         fs::write(&rules, rule).unwrap();
         PathBuf::from(format!("blkdebug:{}:{}", rules.display(), image.display()))
     }
+}
+
+/// Boots a real kernel, with nothing of GRUB replaced: from slot B, which is on trial; or from slot A, where that is not
+/// known because the EFI file system is lost, or where a sector of a file of slot B cannot be read.
+pub fn boot_for_real(version: Version, firmware: Firmware, fault: Fault) {
+    let architecture = firmware.architecture();
+    need_machine(firmware);
+    version.need(firmware);
+    need_system(architecture);
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let system = System::new(dir, architecture);
+    let image = dir.join("image");
+    run(version.choose(system.build_image(&image).arg("--require-platforms")));
+    put_blocks(dir, &image, "B:3:0::0");
+    let (slot, number) = if fault == Fault::None { ("B", 3) } else { ("A", 2) };
+    let words = match fault {
+        Fault::Initramfs => Some("Slot B does not load: its initramfs cannot be read."),
+        Fault::Kernel => Some("Slot B does not load."),
+        Fault::None | Fault::Efi => None,
+    };
+    let skipped = if words.is_some() { "kubesolo.skipped=B " } else { "" };
+    let part = format!("kubesolo.slot={slot} kubesolo.part={} panic=10 {skipped}console=", guid(&image, number));
+    if fault == Fault::Efi {
+        overwrite(&image, 0, EFI_BYTES, 0);
+    }
+    let drive = Drive { image: system.with_fault(dir, &image, fault), read_only: false };
+    let mut machine = Machine::start(firmware, &[drive], 0, dir);
+    if let Some(words) = words {
+        // GRUB's own: that sector it was.
+        machine.wait_said("error: failure reading sector", 1);
+        machine.wait_said(words, 1);
+    }
+    machine.wait_said("INIT ", 1);
+    machine.wait_off();
+    let line = words_after(machine.said(), "INIT ").remove(0);
+    assert!(line.contains(&part) && line.ends_with("quiet"), "{version:?}, {firmware:?}, {part}: {line}");
+    let after = values(&read_block(&image, "grubenv"));
+    let wanted = if fault == Fault::Efi { "::::" } else { "B:2:0::1" };
+    assert_eq!(after, wanted, "{version:?}, {firmware:?}: {}", machine.said());
 }

@@ -1,8 +1,14 @@
 //! The agent's mounts: in a chroot, beside others who mount and unmount, and on kernels that lack the calls for it.
 //! What runs in a namespace of its own here goes with it, whatever becomes of the test.
 
-mod support;
-
+use crate::support;
+use crate::support::disk::{A, B, DATA, Disk, EFI, need_disks, wait_for};
+use crate::support::machine::{Left, Machine};
+use crate::support::raw::{Raw, Reply};
+use crate::support::release::{Medium, Release};
+use crate::support::root::{Root, Run};
+use crate::support::trial::Trial;
+use crate::support::{command, need};
 use kubesolo_update::mount;
 use kubesolo_update::partition::Partition;
 use kubesolo_update::sys::{Access, FileSystemContext};
@@ -12,13 +18,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
-use support::disk::{A, B, DATA, Disk, EFI, need_disks, wait_for};
-use support::machine::{Left, Machine};
-use support::raw::{Raw, Reply};
-use support::release::{Medium, Release};
-use support::root::{Root, Run};
-use support::trial::Trial;
-use support::{command, need};
 
 const SIGKILL: i32 = 9;
 const WAIT: Duration = Duration::from_secs(60);
@@ -26,8 +25,11 @@ const WAIT: Duration = Duration::from_secs(60);
 const OLD_KERNEL: [&str; 4] = ["-e", "trace=fsopen", "-e", "inject=fsopen:error=ENOSYS"];
 const OLD_FILTER: [&str; 4] = ["-e", "trace=fsopen", "-e", "inject=fsopen:error=EPERM"];
 
-fn ready() -> bool {
-    need_disks() && need("oras") && need("strace") && need("unshare")
+fn ready() {
+    need_disks();
+    need("oras");
+    need("strace");
+    need("unshare");
 }
 
 /// A `strace` that says nothing; the program's process is the one that was started. Input: what it injects, if anything.
@@ -185,35 +187,30 @@ fn rescue(is_mount_point: bool, wrapper: &[&str]) {
     assert!(machine.root.state().is_none() && fs::read_dir(machine.root.path("run")).unwrap().count() == 0, "{what}");
 }
 
-#[test]
+#[apply(test)]
 fn a_rescue_in_a_directory_that_is_no_mount_point() {
-    if ready() {
-        rescue(false, &[]);
-    }
+    ready();
+    rescue(false, &[]);
 }
 
-#[test]
+#[apply(test)]
 fn a_rescue_in_a_directory_that_is_a_mount_point() {
-    if ready() {
-        rescue(true, &[]);
-    }
+    ready();
+    rescue(true, &[]);
 }
 
-#[test]
+#[apply(test)]
 fn a_rescue_with_an_old_kernel() {
-    if ready() {
-        let strace = support::find("strace").unwrap();
-        let wrapper = [&[strace.to_str().unwrap(), "-f", "-o", "/dev/null"][..], &OLD_KERNEL].concat();
-        rescue(false, &wrapper);
-        rescue(true, &wrapper);
-    }
+    ready();
+    let strace = support::find("strace").unwrap();
+    let wrapper = [&[strace.to_str().unwrap(), "-f", "-o", "/dev/null"][..], &OLD_KERNEL].concat();
+    rescue(false, &wrapper);
+    rescue(true, &wrapper);
 }
 
-#[test]
+#[apply(test)]
 fn what_is_missing_in_a_chroot_is_named() {
-    if !ready() {
-        return;
-    }
+    ready();
     let mut machine = Chroot::new(false);
     for (bound, command, code, words) in [
         (vec!["sys", "dev"], "activate", 7, ["read /proc/cmdline", "`mount --rbind` /proc"]),
@@ -298,20 +295,17 @@ fn stick_is_unmounted_meanwhile(propagation: &str, wrapper: Option<Command>, wha
     machine.assert_recovers(what);
 }
 
-#[test]
+#[apply(test)]
 fn a_stick_that_is_unmounted_meanwhile_is_free() {
-    if ready() {
-        stick_is_unmounted_meanwhile("rprivate", None, "today's kernel");
-        stick_is_unmounted_meanwhile("rprivate", Some(strace(&OLD_KERNEL)), "an old kernel");
-        stick_is_unmounted_meanwhile("rshared", Some(strace(&OLD_FILTER)), "an old filter, and everything shared");
-    }
+    ready();
+    stick_is_unmounted_meanwhile("rprivate", None, "today's kernel");
+    stick_is_unmounted_meanwhile("rprivate", Some(strace(&OLD_KERNEL)), "an old kernel");
+    stick_is_unmounted_meanwhile("rshared", Some(strace(&OLD_FILTER)), "an old filter, and everything shared");
 }
 
-#[test]
+#[apply(test)]
 fn killed_within_the_namespace_of_an_old_kernel() {
-    if !ready() {
-        return;
-    }
+    ready();
     let machine = Machine::new();
     let medium = Medium::new(machine.disk.dir(), &Release::new("2.0.0"));
     // Two reads, then the two writes, each: setns, unshare, mount (the propagation), mount, setns.
@@ -333,11 +327,9 @@ fn killed_within_the_namespace_of_an_old_kernel() {
 }
 
 /// A run that is stuck in another namespace must not go on: no path means there what it meant.
-#[test]
+#[apply(test)]
 fn who_can_not_come_back_ends() {
-    if !ready() {
-        return;
-    }
+    ready();
     let machine = Machine::new();
     let medium = Medium::new(machine.disk.dir(), &Release::new("2.0.0"));
     for when in [2, 6] {
@@ -351,11 +343,9 @@ fn who_can_not_come_back_ends() {
     machine.assert_recovers("in the end");
 }
 
-#[test]
+#[apply(test)]
 fn a_file_that_is_still_open_is_no_clean_end() {
-    if !ready() {
-        return;
-    }
+    ready();
     let disk = Disk::new(24, 16);
     let number = fs::read_to_string(format!("/sys/class/block/{}/dev", disk.name(B))).unwrap();
     let part = Partition {
@@ -401,11 +391,9 @@ fn a_file_that_is_still_open_is_no_clean_end() {
     assert_free(&disk, "afterwards");
 }
 
-#[test]
+#[apply(test)]
 fn a_slot_that_is_mounted_out_of_sight_is_not_written() {
-    if !ready() {
-        return;
-    }
+    ready();
     for options in ["ro,noload", "rw"] {
         let machine = Machine::new();
         let medium = Medium::new(machine.disk.dir(), &Release::new("2.0.0"));
@@ -424,11 +412,9 @@ fn a_slot_that_is_mounted_out_of_sight_is_not_written() {
 }
 
 /// Where the agent would share a file system that somebody writes to: it is asked to empty the journal of a slot.
-#[test]
+#[apply(test)]
 fn a_slot_that_somebody_writes_to_is_not_given_up() {
-    if !ready() {
-        return;
-    }
+    ready();
     // Slot B is confirmed, and a person chose A in GRUB's menu.
     let mut trial = Trial::booted();
     trial.root.install_check("10-ok", "echo fine");
@@ -476,11 +462,9 @@ fn traced(machine: &Machine, medium: &Medium, what: &[&str]) -> Vec<String> {
     calls.lines().filter_map(|l| l.split_once(' ')).map(|(_, call)| call.trim().to_string()).collect()
 }
 
-#[test]
+#[apply(test)]
 fn no_directory_and_no_namespace_is_used() {
-    if !ready() {
-        return;
-    }
+    ready();
     let machine = Machine::new();
     let medium = Medium::new(machine.disk.dir(), &Release::new("2.0.0"));
     let calls = traced(&machine, &medium, &[]);
@@ -509,11 +493,9 @@ fn no_directory_and_no_namespace_is_used() {
 }
 
 /// Before Linux 6.6 no file system can be asked for that nobody else has.
-#[test]
+#[apply(test)]
 fn without_the_call_for_being_alone_it_works_as_well() {
-    if !ready() {
-        return;
-    }
+    ready();
     let machine = Machine::new();
     let medium = Medium::new(machine.disk.dir(), &Release::new("2.0.0"));
     let calls = traced(&machine, &medium, &[]);
@@ -531,11 +513,9 @@ fn without_the_call_for_being_alone_it_works_as_well() {
     assert_eq!(machine.disk.text(B, "version").as_deref(), Some("2.0.1\n"));
 }
 
-#[test]
+#[apply(test)]
 fn what_fails_is_told_with_the_partitions_name_and_the_kernels_words() {
-    if !ready() {
-        return;
-    }
+    ready();
     let context = FileSystemContext::open("ext4").unwrap();
     context.set("nonsense", None).unwrap_err();
     assert_eq!(context.said(), "ext4: Unknown parameter 'nonsense'");

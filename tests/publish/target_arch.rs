@@ -3,14 +3,13 @@
 //!
 //! Must never: compile. All runs are dry, or end at something that is missing and whose name tells the architecture.
 
-mod support;
-
+use crate::support;
+use crate::support::disk::{architecture, gzip, need_disks, noise, other_architecture};
+use crate::support::{find, need};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use support::disk::{architecture, gzip, need_disks, noise, other_architecture};
-use support::{find, need};
 
 const SCRIPTS: [&str; 7] = [
     "build.sh",
@@ -57,7 +56,7 @@ fn follows(make: impl Fn() -> Command, names: impl Fn(&str) -> String) {
     assert_eq!(without, empty);
 }
 
-#[test]
+#[apply(test)]
 fn every_build_script_says_so() {
     for name in SCRIPTS.into_iter().chain(["vm.sh"]) {
         let out = script(name).arg("--help").output().unwrap();
@@ -65,11 +64,13 @@ fn every_build_script_says_so() {
     }
 }
 
-#[test]
+#[apply(test)]
 fn what_is_no_architecture_is_refused() {
-    if !(need_disks() && need("umoci") && need("oras") && need("buildah") && need("readelf")) {
-        return;
-    }
+    need_disks();
+    need("umoci");
+    need("oras");
+    need("buildah");
+    need("readelf");
     let dir = tempfile::tempdir().unwrap();
     let [kernel, initramfs] = system(dir.path()).map(|path| path.display().to_string());
     let (output, layout) = (dir.path().join("output"), dir.path().join("layout"));
@@ -104,7 +105,7 @@ fn what_is_no_architecture_is_refused() {
     assert_eq!(asked("mips"), asked(""));
 }
 
-#[test]
+#[apply(test)]
 fn binaries_are_built_for_it() {
     let names = |arch: &str| format!("kubesolo-update-{arch},");
     let found = script("build.sh").arg("--check-rust").output().unwrap().status.success();
@@ -131,11 +132,9 @@ fn binaries_are_built_for_it() {
     follows(cross, |arch| format!("scripts/build.sh --arch {arch}"));
 }
 
-#[test]
+#[apply(test)]
 fn images_are_built_for_it() {
-    if !need_disks() {
-        return;
-    }
+    need_disks();
     let dir = tempfile::tempdir().unwrap();
     let [kernel, initramfs] = system(dir.path());
     let output = dir.path().join("image");
@@ -151,11 +150,10 @@ fn images_are_built_for_it() {
 }
 
 /// A program of this machine is for this machine: it gets past one check, or does not.
-#[test]
+#[apply(test)]
 fn the_agent_is_put_in_for_it() {
-    if !(need("cpio") && need("readelf")) {
-        return;
-    }
+    need("cpio");
+    need("readelf");
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     fs::write(dir.join("file"), "x").unwrap();
@@ -178,11 +176,12 @@ fn the_agent_is_put_in_for_it() {
     }
 }
 
-#[test]
+#[apply(test)]
 fn container_images_are_built_for_it() {
-    if !(need("umoci") && need("oras") && need("jq") && need("readelf")) {
-        return;
-    }
+    need("umoci");
+    need("oras");
+    need("jq");
+    need("readelf");
     let dir = tempfile::tempdir().unwrap();
     let [kernel, initramfs] = system(dir.path());
     let to = |name: &str| {
@@ -210,7 +209,7 @@ fn container_images_are_built_for_it() {
     follows(agent, |arch| format!("kubesolo-update-{arch} is no file"));
 }
 
-#[test]
+#[apply(test)]
 fn the_builder_is_for_amd64_alone() {
     let builder =
         |args: &[&str]| said(&script("build-builder.sh").args(args).env("TARGET_ARCH", "arm64").output().unwrap());
@@ -221,7 +220,7 @@ fn the_builder_is_for_amd64_alone() {
 }
 
 /// With nothing in PATH but what the script itself needs: it looks for the right emulator, and stops.
-#[test]
+#[apply(test)]
 fn machines_are_started_for_it() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

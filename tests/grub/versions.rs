@@ -3,121 +3,80 @@
 //! Where they come from: packages of other suites, unpacked below `.tools` (scripts/install-deps.sh vm).
 //! Must never: pass on this system's GRUB in place of the one that a test names.
 
-#[path = "support/boot_cases.rs"]
-mod boot_cases;
-#[path = "support/boot_table.rs"]
-mod boot_table;
-#[path = "support/grub_version.rs"]
-mod grub_version;
-#[path = "support/loader.rs"]
-mod loader;
-#[path = "support/qemu.rs"]
-mod qemu;
-#[path = "support/real_kernel.rs"]
-mod real_kernel;
-mod support;
-
-use boot_table::{Bench, hold_grub};
-use grub_version::{E2FSPROGS, GRUB_2_12, GRUB_2_14, SYSTEM, Version, root, unpacked};
+use crate::support::boot_table::{Bench, hold_grub};
+use crate::support::disk::{B, Disk, noise};
+use crate::support::grub_version::{E2FSPROGS, GRUB_2_12, GRUB_2_14, SYSTEM, Version, root, unpacked};
+use crate::support::loader::build_image;
+use crate::support::qemu::{Firmware, need_machine};
+use crate::support::real_kernel::{Fault, boot_for_real};
+use crate::support::run;
 use kubesolo_update::superblock::{FileSystem, PROBE_BYTES, read};
-use loader::{build_image, guid, put_blocks, read_block, words_after};
-use qemu::{Drive, Firmware, Machine, need_machine};
-use real_kernel::{Fault, System, need_system};
 use std::fs;
 use std::path::Path;
-use support::disk::{B, Disk, noise};
-use support::run;
 
 /// Every disk of the table; on UEFI one alone can be told from the others.
 const DISKS: [&str; 8] =
     ["both", "no-kernel-A", "no-initramfs-A", "empty-kernel-A", "no-record-A", "no-kernel-B", "none", "read-only"];
 
 fn hold_table(version: Version, firmware: Firmware) {
-    if !(need_machine(firmware) && version.is_here(firmware)) {
-        return;
-    }
+    need_machine(firmware);
+    version.need(firmware);
     let disks = if firmware == Firmware::Bios { DISKS.as_slice() } else { &DISKS[..1] };
     hold_grub(&version, firmware, disks);
 }
 
 /// The system's own with this system's e2fsprogs: tests/grub.rs.
-#[test]
+#[apply(test)]
 fn this_systems_grub_reads_slots_of_e2fsprogs_1_47() {
     hold_table(SYSTEM, Firmware::Bios);
     hold_table(SYSTEM, Firmware::Uefi);
 }
 
-#[test]
+#[apply(test)]
 fn grub_2_12_on_bios_does_what_the_function_says() {
     hold_table(GRUB_2_12, Firmware::Bios);
 }
 
-#[test]
+#[apply(test)]
 fn grub_2_14_on_bios_does_what_the_function_says() {
     hold_table(GRUB_2_14, Firmware::Bios);
 }
 
-#[test]
+#[apply(test)]
 fn grub_2_12_on_uefi_does_what_the_function_says() {
     hold_table(GRUB_2_12, Firmware::Uefi);
 }
 
-#[test]
+#[apply(test)]
 fn grub_2_14_on_uefi_does_what_the_function_says() {
     hold_table(GRUB_2_14, Firmware::Uefi);
 }
 
-#[test]
+#[apply(test)]
 fn grub_2_12_on_arm64_does_what_the_function_says() {
     hold_table(GRUB_2_12, Firmware::UefiArm64);
 }
 
-#[test]
+#[apply(test)]
 fn grub_2_14_on_arm64_does_what_the_function_says() {
     hold_table(GRUB_2_14, Firmware::UefiArm64);
 }
 
-/// Boots a real kernel from slot B, which is on trial; or from slot A, where a sector of a file of slot B cannot be
-/// read.
-fn boot_for_real(version: Version, firmware: Firmware, fault: Fault) {
-    let architecture = firmware.architecture();
-    if !(need_machine(firmware) && version.is_here(firmware) && need_system(architecture)) {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    let system = System::new(dir, architecture);
-    let image = dir.join("image");
-    run(version.choose(system.build_image(&image).arg("--require-platforms")));
-    put_blocks(dir, &image, "B:3:0::0");
-    let (slot, number) = if fault == Fault::None { ("B", 3) } else { ("A", 2) };
-    let skipped = if fault == Fault::None { "" } else { "kubesolo.skipped=B " };
-    let part = format!("kubesolo.slot={slot} kubesolo.part={} panic=10 {skipped}console=", guid(&image, number));
-    let drive = Drive { image: system.with_fault(dir, &image, fault), read_only: false };
-    let mut machine = Machine::start(firmware, &[drive], 0, dir);
-    machine.wait_said("INIT ", 1);
-    machine.wait_off();
-    let line = words_after(machine.said(), "INIT ").remove(0);
-    assert!(line.contains(&part) && line.ends_with("quiet"), "{version:?}, {firmware:?}, {part}: {line}");
-    let after = boot_cases::values(&read_block(&image, "grubenv"));
-    assert_eq!(after, "B:2:0::1", "{version:?}, {firmware:?}: {}", machine.said());
-}
-
 /// Past GRUB, with nothing replaced.
-#[test]
+#[apply(test)]
 fn a_real_kernel_starts_from_slots_of_e2fsprogs_1_47() {
     boot_for_real(SYSTEM, Firmware::Bios, Fault::None);
     boot_for_real(SYSTEM, Firmware::Uefi, Fault::None);
 }
 
-#[test]
+#[apply(test)]
 fn a_real_kernel_starts_from_grub_2_12() {
     for firmware in [Firmware::Bios, Firmware::Uefi, Firmware::UefiArm64] {
         boot_for_real(GRUB_2_12, firmware, Fault::None);
     }
 }
 
-#[test]
+#[apply(test)]
 fn a_real_kernel_starts_from_grub_2_14() {
     for firmware in [Firmware::Bios, Firmware::Uefi, Firmware::UefiArm64] {
         boot_for_real(GRUB_2_14, firmware, Fault::None);
@@ -125,7 +84,7 @@ fn a_real_kernel_starts_from_grub_2_14() {
 }
 
 /// What GRUB 2.06 does to the second slot's command line, others may do in another way.
-#[test]
+#[apply(test)]
 fn a_bad_sector_in_one_slot_does_not_reach_into_the_other_in_any() {
     for version in [GRUB_2_12, GRUB_2_14] {
         for firmware in [Firmware::Bios, Firmware::Uefi] {
@@ -136,12 +95,12 @@ fn a_bad_sector_in_one_slot_does_not_reach_into_the_other_in_any() {
 }
 
 /// With another GRUB and other e2fsprogs, too, the image is the same, byte for byte.
-#[test]
+#[apply(test)]
 fn images_of_other_versions_are_reproducible() {
     for version in [GRUB_2_12, GRUB_2_14] {
-        if !(need_machine(Firmware::Uefi) && version.is_here(Firmware::Bios) && version.is_here(Firmware::Uefi)) {
-            return;
-        }
+        need_machine(Firmware::Uefi);
+        version.need(Firmware::Bios);
+        version.need(Firmware::Uefi);
         let dir = tempfile::tempdir().unwrap();
         let images = ["first", "second"].map(|name| {
             let (work, image) = (tempfile::tempdir().unwrap(), dir.path().join(name));
@@ -162,12 +121,11 @@ fn default_ext4(image: &Path, tree: &Path, label: &str) -> String {
 }
 
 /// A site that formats a slot by hand, on a newer machine.
-#[test]
+#[apply(test)]
 fn a_slot_with_the_defaults_of_e2fsprogs_1_47_is_read_by_all() {
     for version in [SYSTEM, GRUB_2_12, GRUB_2_14] {
-        if !(need_machine(Firmware::Bios) && version.is_here(Firmware::Bios)) {
-            return;
-        }
+        need_machine(Firmware::Bios);
+        version.need(Firmware::Bios);
         let dir = tempfile::tempdir().unwrap();
         let (tree, image) = (dir.path().join("tree"), dir.path().join("slot"));
         fs::create_dir(&tree).unwrap();
@@ -183,11 +141,10 @@ fn a_slot_with_the_defaults_of_e2fsprogs_1_47_is_read_by_all() {
 }
 
 /// GRUB's own eyes on the disks that scripts/build-image.sh makes, and the agent's.
-#[test]
+#[apply(test)]
 fn slots_of_e2fsprogs_1_47_have_no_feature_that_is_new() {
-    if !(need_machine(Firmware::Bios) && SYSTEM.is_here(Firmware::Bios)) {
-        return;
-    }
+    need_machine(Firmware::Bios);
+    SYSTEM.need(Firmware::Bios);
     let dir = tempfile::tempdir().unwrap();
     let drive = SYSTEM.disk(dir.path(), "amd64", "both");
     let disk = Disk::of_image(tempfile::tempdir().unwrap(), drive.image, 16, 16);

@@ -113,7 +113,7 @@ test-grub: build
 	$(RUN_TESTS) --test grub -- $(LONG)
 
 #: [LONG=--include-ignored] [CUTS=500] | whole machines in QEMU; more power cuts than usual
-test-vm: build-all
+test-vm: $(if $(LONG),build-all,build)
 	scripts/install-deps.sh --optional build test vm
 	CUTS=$(CUTS) $(RUN_TESTS) --test vm -- $(LONG)
 

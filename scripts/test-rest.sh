@@ -44,8 +44,8 @@ freshness() {
 # order: "freshness seconds program module", what is to be run first at the top.
 order() {
     changed_files >"$WORK/changed"
-    # Names of one kind only (scripts, documents, sources): a test that names README.md is about it.
-    sed -n 's|^.*/\([^/]*\.\(sh\|md\|cfg\|yaml\|tsv\)\)$|\1|p' "$WORK/changed" | grep -v '^mod\.rs$' >"$WORK/names" || true
+    # Not every name: a test that says mod.rs or main.rs means none in particular.
+    awk -F / '$NF ~ /\.(sh|md|cfg|yaml|tsv)$/ { print $NF }' "$WORK/changed" >"$WORK/names"
     # An empty list of patterns matches nothing.
     grep -v '^#' "$TABLE" | while IFS='	' read -r program module seconds; do
         printf '%s %s %s %s\n' "$(freshness "tests/$program/$module.rs")" "$seconds" "$program" "$module"

@@ -160,7 +160,7 @@ fn count_steps(release: &Release) -> Vec<(String, usize)> {
     counts
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn killed_at_every_step_that_changes_a_disk() {
     need_disks();
     need("oras");

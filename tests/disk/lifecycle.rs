@@ -131,7 +131,7 @@ fn assert_covered(counts: &Counts, of: &[String]) {
     assert!(missing.is_empty(), "never happened: {missing:?}\n{counts:?}");
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn any_sequence_keeps_the_invariants() {
     need_disks();
     need("oras");

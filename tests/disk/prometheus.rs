@@ -20,7 +20,7 @@ fn read(name: &str) -> String {
     fs::read_to_string(deployed(name)).unwrap()
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn every_alert_is_whole_and_fires_in_a_test() {
     need_promtool();
     let rules = read("prometheus-rules.yaml");

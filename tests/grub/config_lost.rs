@@ -31,7 +31,7 @@ fn root_directory(image: &Path) -> u64 {
 }
 
 /// Slot B is active and on trial, but nobody can know: the defined slot, and not without a try of the other.
-#[apply(test)]
+#[apply(long_test)]
 fn without_its_efi_file_system_bios_boots_the_defined_slot() {
     need_machine(Firmware::Bios);
     let dir = tempfile::tempdir().unwrap();
@@ -92,7 +92,7 @@ fn hold_counted(firmware: Firmware, name: &str, configuration: Option<&[u8]>) {
     }
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn no_file_on_the_disk_is_the_configuration_on_bios() {
     need_machine(Firmware::Bios);
     hold_counted(Firmware::Bios, "missing", None);
@@ -101,14 +101,14 @@ fn no_file_on_the_disk_is_the_configuration_on_bios() {
     }
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn no_file_on_the_disk_is_the_configuration_on_uefi() {
     need_machine(Firmware::Uefi);
     hold_counted(Firmware::Uefi, "missing", None);
     hold_counted(Firmware::Uefi, "one that halts", Some(b"halt\n"));
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn no_file_on_the_disk_is_the_configuration_on_arm64() {
     need_machine(Firmware::UefiArm64);
     hold_counted(Firmware::UefiArm64, "missing", None);
@@ -116,7 +116,7 @@ fn no_file_on_the_disk_is_the_configuration_on_arm64() {
 }
 
 /// On UEFI, the boot loader is on the EFI partition itself, and what is beside it may be gone.
-#[apply(test)]
+#[apply(long_test)]
 fn without_its_directory_uefi_boots_the_defined_slot() {
     need_machine(Firmware::Uefi);
     let dir = tempfile::tempdir().unwrap();

@@ -76,17 +76,17 @@ fn hold_letters(firmware: Firmware) {
     machine.wait_said("GNU GRUB", 1);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn every_letter_chooses_on_bios() {
     hold_letters(Firmware::Bios);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn every_letter_chooses_on_uefi() {
     hold_letters(Firmware::Uefi);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn every_letter_chooses_on_arm64() {
     hold_letters(Firmware::UefiArm64);
 }
@@ -99,7 +99,7 @@ fn hold_normal_boot(machine: &mut Machine, drive: &Drive) {
 }
 
 /// A line that gives back what GRUB writes, its terminal control included, is full of Escapes.
-#[apply(test)]
+#[apply(long_test)]
 fn a_line_that_echoes_does_not_stop_the_boot() {
     need_machine(Firmware::Bios);
     let dir = tempfile::tempdir().unwrap();
@@ -112,7 +112,7 @@ fn a_line_that_echoes_does_not_stop_the_boot() {
 }
 
 /// Escape after Escape: each gets its choice, the tenth a normal boot.
-#[apply(test)]
+#[apply(long_test)]
 fn escape_without_end_does_not_stop_the_boot() {
     need_machine(Firmware::Bios);
     let dir = tempfile::tempdir().unwrap();
@@ -128,7 +128,7 @@ fn escape_without_end_does_not_stop_the_boot() {
 }
 
 /// One Escape, then every key that chooses nothing: the clock runs on.
-#[apply(test)]
+#[apply(long_test)]
 fn keys_that_choose_nothing_do_not_stop_the_clock() {
     need_machine(Firmware::Bios);
     let dir = tempfile::tempdir().unwrap();

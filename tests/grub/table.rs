@@ -145,7 +145,7 @@ fn grub_on_uefi_does_what_the_function_says() {
     hold_grub(&Own, Firmware::Uefi, &["both"]);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn grub_on_arm64_does_what_the_function_says() {
     need_machine(Firmware::UefiArm64);
     hold_grub(&Own, Firmware::UefiArm64, &["both"]);
@@ -172,7 +172,7 @@ fn a_machine_that_resets_itself_comes_back() {
 }
 
 /// Nothing to boot: no prompt, no menu; it waits and starts over.
-#[apply(test)]
+#[apply(long_test)]
 fn two_broken_slots_end_in_another_try() {
     need_machine(Firmware::Bios);
     let dir = tempfile::tempdir().unwrap();
@@ -222,7 +222,7 @@ fn a_real_kernel_starts_without_an_efi_file_system() {
 }
 
 /// GRUB 2.06 loses the second slot's command line once it has loaded the first one's kernel.
-#[apply(test)]
+#[apply(long_test)]
 fn a_bad_sector_in_one_slot_does_not_reach_into_the_other() {
     for firmware in [Firmware::Bios, Firmware::Uefi, Firmware::UefiArm64] {
         boot_for_real(OWN, firmware, Fault::Initramfs);
@@ -235,7 +235,7 @@ fn a_real_kernel_starts_from_uefi() {
     boot_for_real(OWN, Firmware::Uefi, Fault::None);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn a_real_kernel_starts_on_arm64() {
     boot_for_real(OWN, Firmware::UefiArm64, Fault::None);
 }

@@ -26,57 +26,57 @@ fn hold_table(version: Version, firmware: Firmware) {
 }
 
 /// The system's own with this system's e2fsprogs: tests/grub.rs.
-#[apply(test)]
+#[apply(long_test)]
 fn this_systems_grub_reads_slots_of_e2fsprogs_1_47() {
     hold_table(SYSTEM, Firmware::Bios);
     hold_table(SYSTEM, Firmware::Uefi);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn grub_2_12_on_bios_does_what_the_function_says() {
     hold_table(GRUB_2_12, Firmware::Bios);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn grub_2_14_on_bios_does_what_the_function_says() {
     hold_table(GRUB_2_14, Firmware::Bios);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn grub_2_12_on_uefi_does_what_the_function_says() {
     hold_table(GRUB_2_12, Firmware::Uefi);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn grub_2_14_on_uefi_does_what_the_function_says() {
     hold_table(GRUB_2_14, Firmware::Uefi);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn grub_2_12_on_arm64_does_what_the_function_says() {
     hold_table(GRUB_2_12, Firmware::UefiArm64);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn grub_2_14_on_arm64_does_what_the_function_says() {
     hold_table(GRUB_2_14, Firmware::UefiArm64);
 }
 
 /// Past GRUB, with nothing replaced.
-#[apply(test)]
+#[apply(long_test)]
 fn a_real_kernel_starts_from_slots_of_e2fsprogs_1_47() {
     boot_for_real(SYSTEM, Firmware::Bios, Fault::None);
     boot_for_real(SYSTEM, Firmware::Uefi, Fault::None);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn a_real_kernel_starts_from_grub_2_12() {
     for firmware in [Firmware::Bios, Firmware::Uefi, Firmware::UefiArm64] {
         boot_for_real(GRUB_2_12, firmware, Fault::None);
     }
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn a_real_kernel_starts_from_grub_2_14() {
     for firmware in [Firmware::Bios, Firmware::Uefi, Firmware::UefiArm64] {
         boot_for_real(GRUB_2_14, firmware, Fault::None);
@@ -84,7 +84,7 @@ fn a_real_kernel_starts_from_grub_2_14() {
 }
 
 /// What GRUB 2.06 does to the second slot's command line, others may do in another way.
-#[apply(test)]
+#[apply(long_test)]
 fn a_bad_sector_in_one_slot_does_not_reach_into_the_other_in_any() {
     for version in [GRUB_2_12, GRUB_2_14] {
         for firmware in [Firmware::Bios, Firmware::Uefi] {
@@ -95,7 +95,7 @@ fn a_bad_sector_in_one_slot_does_not_reach_into_the_other_in_any() {
 }
 
 /// With another GRUB and other e2fsprogs, too, the image is the same, byte for byte.
-#[apply(test)]
+#[apply(long_test)]
 fn images_of_other_versions_are_reproducible() {
     for version in [GRUB_2_12, GRUB_2_14] {
         need_machine(Firmware::Uefi);
@@ -121,7 +121,7 @@ fn default_ext4(image: &Path, tree: &Path, label: &str) -> String {
 }
 
 /// A site that formats a slot by hand, on a newer machine.
-#[apply(test)]
+#[apply(long_test)]
 fn a_slot_with_the_defaults_of_e2fsprogs_1_47_is_read_by_all() {
     for version in [SYSTEM, GRUB_2_12, GRUB_2_14] {
         need_machine(Firmware::Bios);
@@ -141,7 +141,7 @@ fn a_slot_with_the_defaults_of_e2fsprogs_1_47_is_read_by_all() {
 }
 
 /// GRUB's own eyes on the disks that scripts/build-image.sh makes, and the agent's.
-#[apply(test)]
+#[apply(long_test)]
 fn slots_of_e2fsprogs_1_47_have_no_feature_that_is_new() {
     need_machine(Firmware::Bios);
     SYSTEM.need(Firmware::Bios);

@@ -210,7 +210,7 @@ fn what_is_swapped_between_judging_and_signing_is_not_signed() {
     assert_eq!(jq(&signed, "[.artifacts[].architecture] | join(\" \")"), "amd64 arm64");
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn killed_at_every_step_it_leaves_the_old_or_the_new() {
     ready();
     let desk = desk();

@@ -234,7 +234,7 @@ fn kill_at_each_other_step(first: usize) -> [usize; 3] {
     count
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn killed_at_every_step_it_leaves_the_old_or_the_new() {
     ready(&[]);
     let counts =

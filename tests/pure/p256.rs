@@ -32,7 +32,7 @@ fn flipped(number: &[u8], at: usize) -> Vec<u8> {
     out
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn the_release_binary_agrees_with_openssl() {
     need_disks();
     need("openssl");

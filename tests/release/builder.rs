@@ -132,7 +132,7 @@ fn tools() {
     need_all(&["buildah", "debootstrap", "git", "tar"]);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn the_image_is_built_and_builds() {
     tools();
     let bench = Bench::new();
@@ -183,7 +183,7 @@ fn same_bytes(bench: &Bench) {
     assert!(fs::read(there).unwrap() == fs::read(&here).unwrap(), "the container builds other bytes than {here}");
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn bad_arguments() {
     tools();
     let digest = format!("debian@sha256:{}", "0".repeat(64));

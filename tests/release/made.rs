@@ -61,7 +61,7 @@ fn expected() -> Vec<String> {
     names
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn whoever_receives_a_release_can_check_it_and_build_it_again() {
     need_release_tools();
     let made = made();
@@ -103,7 +103,7 @@ fn whoever_receives_a_release_can_check_it_and_build_it_again() {
     println!("built again: {:.0} s\n{said}", began.elapsed().as_secs_f64());
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn the_same_commit_gives_the_same_files() {
     need_release_tools();
     let made = made();
@@ -143,7 +143,7 @@ fn the_same_commit_gives_the_same_files() {
     assert_eq!(listed, expected());
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn the_source_archive_holds_the_commit_and_every_crate_of_both_locks() {
     need_release_tools();
     let made = made();
@@ -197,7 +197,7 @@ fn locked(lock: &Path) -> Vec<(String, String)> {
     crates.map(|(name, version, checksum)| (format!("{name} {version}"), checksum)).collect()
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn the_list_of_components_is_cyclonedx_and_cargos_own() {
     need_release_tools();
     let made = made();
@@ -249,7 +249,7 @@ fn the_list_of_components_is_cyclonedx_and_cargos_own() {
     }
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn the_image_goes_into_a_registry_and_holds_the_binaries() {
     need_release_tools();
     need("docker-registry");
@@ -270,7 +270,7 @@ fn the_image_goes_into_a_registry_and_holds_the_binaries() {
     }
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn another_binary_than_the_sources_give_is_found() {
     need_release_tools();
     let made = made();

@@ -7,7 +7,7 @@ use crate::support::site::{CONFIRMED, Site, apply, apply_and_reboot, expect_conf
 use crate::support::vm::Vm;
 use crate::support::{command, run};
 
-#[apply(test)]
+#[apply(long_test)]
 fn a_slot_that_does_not_load_is_left_at_once() {
     need_vm(Firmware::Bios);
     let garbage = tempfile::NamedTempFile::new().unwrap();
@@ -35,7 +35,7 @@ fn a_slot_that_does_not_load_is_left_at_once() {
 
 /// The active slot is confirmed and whole, Linux reads it, and GRUB can not: the other one takes its place, once it has
 /// proven itself, and updates go on being tried.
-#[apply(test)]
+#[apply(long_test)]
 fn an_active_slot_that_only_linux_can_read_is_replaced() {
     need_vm(Firmware::Bios);
     let site = Site::new(Firmware::Bios);
@@ -71,7 +71,7 @@ fn an_active_slot_that_only_linux_can_read_is_replaced() {
     site.assert_slot(A, &kit::born(Firmware::Bios));
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn what_breaks_on_disk_after_staging_is_not_activated() {
     need_vm(Firmware::Bios);
     let site = Site::new(Firmware::Bios);
@@ -100,7 +100,7 @@ fn what_breaks_on_disk_after_staging_is_not_activated() {
     site.assert_slot(B, &staged);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn broken_boot_variables_are_named_and_repaired() {
     need_vm(Firmware::Bios);
     let site = Site::new(Firmware::Bios);
@@ -167,7 +167,7 @@ fn another_disk_with_the_same_labels_is_left_alone() {
     vm.agent(&apply()).expect(7, &["vda", "vdb", "unplug"]);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn a_data_partition_that_is_full_read_only_corrupt_or_missing() {
     need_vm(Firmware::Bios);
     let site = Site::new(Firmware::Bios);

@@ -25,7 +25,7 @@ fn a_check_that_cannot_be_made(files: &[(&str, &str, u32)]) {
     expect_rolled_back(&site, vm, "three boots", "A:1:0::1");
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn a_version_with_a_broken_configuration_is_left_after_three_boots() {
     a_check_that_cannot_be_made(&[("etc/kubesolo/update.conf", "nonsense = yes\n", 0o644)]);
 }
@@ -36,12 +36,12 @@ echo >>/var/lib/kubesolo/runs
 case $((($(wc -l </var/lib/kubesolo/runs) - 1) / 3)) in 0) kill -SEGV $$ ;; 1) exit 2 ;; *) exit 7 ;; esac
 ";
 
-#[apply(test)]
+#[apply(long_test)]
 fn a_version_whose_agent_fails_is_left_after_three_boots() {
     a_check_that_cannot_be_made(&[("usr/bin/kubesolo-update", FAILING, 0o755)]);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn a_version_whose_agent_is_no_program_is_left_after_three_boots() {
     a_check_that_cannot_be_made(&[("usr/bin/kubesolo-update", "", 0o644)]);
 }
@@ -63,7 +63,7 @@ fn a_confirmed_machine_is_never_restarted_by_the_hook() {
     vm.run("grep kubesolo-update-efi /proc/mounts").expect(1, &[]);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn cron_takes_an_update_by_itself() {
     need_vm(Firmware::Bios);
     let site = Site::new(Firmware::Bios);

@@ -312,7 +312,7 @@ fn hold(act: &Act, recording: &Recording, score: &Score) {
     }
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn a_drive_that_loses_its_cache_never_misleads_grub() {
     need_vm(Firmware::Bios);
     need("grub-fstest");

@@ -10,7 +10,7 @@ use std::net::TcpListener;
 /// Ports that the document names; the test takes free ones.
 const PORTS: [u16; 2] = [8080, 5000];
 
-#[apply(test)]
+#[apply(long_test)]
 fn the_operators_guide_leads_from_an_empty_directory_to_an_updated_and_rolled_back_machine() {
     need_vm(Firmware::Bios);
     need_disks();

@@ -330,13 +330,13 @@ fn cuts() -> u32 {
     u32::div_ceil(total, 2)
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn power_cuts_first_series() {
     need_vm(Firmware::Bios);
     power_cuts(1, cuts());
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn power_cuts_second_series() {
     need_vm(Firmware::Bios);
     power_cuts(2, cuts());

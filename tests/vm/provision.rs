@@ -77,12 +77,12 @@ fn provisioned_and_updated(firmware: Firmware) {
     vm.power_off();
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn a_provisioned_stick_boots_and_updates_itself_with_a_bios() {
     provisioned_and_updated(Firmware::Bios);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn a_provisioned_stick_boots_and_updates_itself_with_uefi() {
     provisioned_and_updated(Firmware::Uefi);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// A person who sees nothing for so long presses reset. Too early does no harm: GRUB counts its boots.
 const RESET_AFTER: Duration = Duration::from_secs(25);
 
-#[apply(test)]
+#[apply(long_test)]
 fn a_version_that_never_gets_healthy_is_left_after_three_boots() {
     need_vm(Firmware::Bios);
     let site = Site::new(Firmware::Bios);
@@ -59,20 +59,20 @@ fn boots_of_a_dead_version(site: &Site, behaviour: &str, words: &str, reset: boo
     site.assert_slot(B, &bad);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn a_kernel_panic_is_counted() {
     need_vm(Firmware::Bios);
     boots_of_a_dead_version(&Site::new(Firmware::Bios), "panic", "panic now", false);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn an_initramfs_that_hangs_is_counted() {
     need_vm(Firmware::Bios);
     boots_of_a_dead_version(&Site::new(Firmware::Bios), "hang", "hangs now", true);
 }
 
 /// GRUB loads a kernel of which the end is missing without complaint; then the machine resets itself or hangs.
-#[apply(test)]
+#[apply(long_test)]
 fn a_truncated_kernel_is_counted() {
     need_vm(Firmware::Bios);
     let site = Site::new(Firmware::Bios);
@@ -113,7 +113,7 @@ fn an_initramfs_that_breaks_after_activation_is_counted() {
 }
 
 /// The kernel's own watchdog: it restarts the machine when the one who feeds it has died.
-#[apply(test)]
+#[apply(long_test)]
 fn a_trial_boot_whose_agent_dies_is_restarted_by_the_watchdog() {
     need_vm(Firmware::Bios);
     let site = Site::new(Firmware::Bios);
@@ -143,7 +143,7 @@ fn a_trial_boot_whose_agent_dies_is_restarted_by_the_watchdog() {
     assert_eq!(site.boot_variables(), "B:0:1::1");
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn manual_rollback_is_confirmed_or_comes_back() {
     need_vm(Firmware::Bios);
     let site = Site::new(Firmware::Bios);

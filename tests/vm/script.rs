@@ -98,7 +98,7 @@ fn an_image_boots_and_is_not_written_to() {
     assert_eq!(canary(&disk), "0");
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn an_image_boots_with_uefi_and_is_kept() {
     need_vm(Firmware::Uefi);
     let disk = kit::disk(Firmware::Uefi);
@@ -108,7 +108,7 @@ fn an_image_boots_with_uefi_and_is_kept() {
     assert_eq!(canary(&disk), "1");
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn says_what_is_wrong_with_what_was_typed() {
     let dir = tempfile::tempdir().unwrap();
     for (options, words) in [

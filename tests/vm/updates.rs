@@ -51,7 +51,7 @@ fn good_updates_over_a_registry_there_and_back() {
     site.assert_slot(B, &first);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn a_slow_version_is_confirmed_when_it_is_healthy_and_not_before() {
     need_vm(Firmware::Bios);
     let site = Site::new(Firmware::Bios);
@@ -71,7 +71,7 @@ fn a_slow_version_is_confirmed_when_it_is_healthy_and_not_before() {
     assert_eq!(site.boot_variables(), "B:1:2::1");
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn nothing_is_activated_before_grub_has_shown_that_it_can_write() {
     need_vm(Firmware::Bios);
     let site = Site::new(Firmware::Bios);
@@ -118,7 +118,7 @@ fn an_update_on_uefi() {
     one_update(Firmware::Uefi);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn an_update_on_arm64() {
     one_update(Firmware::UefiArm64);
 }

@@ -123,6 +123,7 @@ failed() { printf '%s\t%s, %s: %s\n' "$probe" "$how" "$package" "$1" >>"$WORK/re
 tool() {
     case $probe in
         .tools/*) tool=${probe#.tools/} tool=${tool%/*} ;;
+        /*' '* | scripts/*) tool=$purpose ;;
         *) tool=${probe%% *} tool=${tool##*/} ;;
     esac
 }

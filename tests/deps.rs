@@ -399,11 +399,11 @@ fn the_second_way_is_taken_where_the_first_fails() {
     let site = Site::new(&rows);
     site.wheel("hat");
     let (code, said) = site.run(site.offline(&["test"]).env("DEBIAN_MIRROR", "http://127.0.0.1:1/debian"));
-    assert!(code == 0 && said.contains("hat: E: ") && said.contains("installed hat"), "{said}");
+    assert!(code == 0 && said.contains("sid: E: ") && said.contains("installed hat"), "{said}");
     // Both fail: both reasons.
     fs::remove_dir_all(site.path("wheels")).unwrap();
     fs::remove_dir_all(site.path(".tools")).unwrap();
-    let reasons = ["unpack:sid, hat: E: ", "pip, hat: ERROR"];
+    let reasons = ["unpack:sid, hat: sid: E: ", "pip, hat: ERROR"];
     site.lacks(site.offline(&["test"]).env("DEBIAN_MIRROR", "http://127.0.0.1:1/debian"), &reasons);
 }
 
@@ -456,5 +456,5 @@ fn nobody_answers() {
     let site = Site::new(&["test|hat|unpack:sid|hat|-|1/1|a hat", "test|cap|unpack:sid|cap|-|1/1|a cap", PIP]);
     let mut command = site.command(&["env"], &["test"]);
     command.env("DEBIAN_MIRROR", &address).env("PIP_INDEX_URL", &address).env_remove("PIP_FIND_LINKS");
-    site.lacks(&mut command, &["unpack:sid, hat: E: ", "not tried: no answer before", "If it needs a proxy"]);
+    site.lacks(&mut command, &["unpack:sid, hat: sid: E: ", "not tried: no answer before", "If it needs a proxy"]);
 }

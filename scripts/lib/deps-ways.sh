@@ -208,8 +208,10 @@ fetch_unpack() {
     case $suites in */*) arch=${suites#*/} suites=${suites%/*} ;; esac
     for suite in $(echo "$suites" | tr , ' '); do
         if private_apt "$suite" "$arch" && unpack; then return 0; fi
-        say "$package of $suite: $(why)"
+        impatient
+        failed "$suite: $(why)"
     done
+    echo "error: no Debian named has it: $suites" >"$WORK/log"
     return 1
 }
 

@@ -8,6 +8,8 @@ LABEL org.opencontainers.image.title="kubesolo-update builder"
 
 # The Makefile takes zig from there.
 ENV BUILDER_TOOLS=/opt/builder/.tools
+# oras is there, which Debian 12 lacks.
+ENV PATH=/opt/builder/.tools/bin:$PATH
 
 COPY Cargo.toml /opt/builder/
 COPY scripts/build.sh scripts/install-deps.sh scripts/deps.tsv scripts/builder-packages.sh scripts/builder-packages.lock \

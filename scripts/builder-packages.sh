@@ -5,8 +5,11 @@ set -eu
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 DEBIAN_LOCK=$REPO/scripts/builder-packages.lock
 PIP_LOCK=$REPO/scripts/builder-pip.lock
-# Beyond what a build needs: actions of the pipelines are JavaScript.
+# Beyond what the groups need: actions of the pipelines are JavaScript.
 ALSO=nodejs
+# What the scripts that the pipelines call need; oras is in both, and unpacked from a package of another Debian.
+NEEDED='build release'
+UNPACKED=publish
 WORK=
 
 usage() {
@@ -15,8 +18,8 @@ Usage: scripts/builder-packages.sh resolve|install
 
 For a container of Debian 12 that holds nothing yet (scripts/Dockerfile.builder); as root.
 
-  resolve   prints the Debian packages, with the versions of today, that scripts/install-deps.sh build needs here,
-            with all that they depend on
+  resolve   prints the Debian packages, with the versions of today, that scripts/install-deps.sh $NEEDED needs
+            here, with all that they depend on; and, as comments, the packages that are unpacked and not installed
   install   installs exactly the versions of scripts/builder-packages.lock and of scripts/builder-pip.lock; fails if
             the mirror has one of them no more, or if anything else would be installed
 
@@ -39,11 +42,22 @@ planned() {
 
 resolve() {
     update
-    "$REPO/scripts/install-deps.sh" --dry-run build >"$WORK/said" 2>&1
+    # shellcheck disable=SC2086 # a list of words
+    "$REPO/scripts/install-deps.sh" --dry-run $NEEDED >"$WORK/said" 2>&1
     roots=$(sed -n 's/.*would run: apt-get install --no-install-recommends//p' "$WORK/said")
-    [ -n "$roots" ] || die "scripts/install-deps.sh build wants nothing here: this is no empty Debian"
+    [ -n "$roots" ] || die "scripts/install-deps.sh $NEEDED wants nothing here: this is no empty Debian"
     # shellcheck disable=SC2086 # a list of words
     planned $roots $ALSO || { cat "$WORK/error" >&2; die "apt cannot install$roots $ALSO"; }
+    "$REPO/scripts/install-deps.sh" "$UNPACKED" || die "scripts/install-deps.sh $UNPACKED failed"
+    unpacked
+}
+
+# unpacked: what lies in .tools of packages of another Debian, as the lock has it.
+unpacked() {
+    for list in "$REPO"/.tools/*/versions; do
+        name=${list%/versions}
+        case ${name##*/} in zig) ;; *) sed "s/^/# .tools\/${name##*/}: /" "$list" ;; esac
+    done
 }
 
 install_debian() {
@@ -72,8 +86,20 @@ install_pip() {
     python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
         -r "$PIP_LOCK" -d "$WORK/wheels" || die "pip cannot get what ${PIP_LOCK##*/} names"
     PIP_NO_INDEX=1 PIP_FIND_LINKS=$WORK/wheels "$REPO/scripts/install-deps.sh" build ||
-        die "scripts/install-deps.sh wants other versions than ${PIP_LOCK##*/} names?"
-    wanted=$("$REPO/scripts/install-deps.sh" --dry-run build 2>&1)
+        die "scripts/deps.tsv wants other versions than ${PIP_LOCK##*/} names?"
+}
+
+# What is unpacked is what the lock names, and then nothing is missing.
+install_unpacked() {
+    "$REPO/scripts/install-deps.sh" "$UNPACKED" || die "scripts/install-deps.sh $UNPACKED failed"
+    grep '^# \.tools/' "$DEBIAN_LOCK" >"$WORK/wanted" || true
+    unpacked >"$WORK/unpacked"
+    cmp -s "$WORK/wanted" "$WORK/unpacked" || {
+        diff "$WORK/wanted" "$WORK/unpacked" >&2 || true
+        die "what is unpacked is not what the lock names: make builder-lock, look at the difference, commit it"
+    }
+    # shellcheck disable=SC2086 # a list of words
+    wanted=$("$REPO/scripts/install-deps.sh" --dry-run $NEEDED 2>&1)
     [ -z "$wanted" ] || die "something is still missing: $wanted"
 }
 
@@ -95,6 +121,7 @@ main() {
     else
         install_debian
         install_pip
+        install_unpacked
         rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
         "$REPO/scripts/build.sh" --check-rust
     fi

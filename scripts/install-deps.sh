@@ -30,7 +30,8 @@ this repository, and nowhere else. What is installed is listed in scripts/deps.t
                is set, nothing is optional
   -h, --help   this text
 
-DEBIAN_MIRROR=URL names the mirror that packages of another Debian come from (default: this system's own).
+DEBIAN_MIRROR=URL names the mirror that packages of another Debian come from (default: this system's own);
+DEPS_ANSWER=SECONDS how long to wait for a server that says nothing (default: 10).
 Exit codes: 0 nothing is missing; 1 error; 3 something could not be had: what, why, and the next command are said.
 USAGE
 }
@@ -122,6 +123,7 @@ failed() { printf '%s\t%s, %s: %s\n' "$probe" "$how" "$package" "$1" >>"$WORK/re
 tool() {
     case $probe in
         .tools/*) tool=${probe#.tools/} tool=${tool%/*} ;;
+        /*' '* | scripts/*) tool=$purpose ;;
         *) tool=${probe%% *} tool=${tool##*/} ;;
     esac
 }
@@ -147,7 +149,7 @@ bring() {
         say "installed $tool"
         return
     fi
-    case $(cat "$WORK/log") in *[Tt]'imed out'* | *timeout*) DEAD="$DEAD $way" ;; esac
+    impatient
     failed "$(why)"
     say "$tool: $(why)"
 }
@@ -157,7 +159,7 @@ show_lack() {
     printf '%s\n' "$probe" >>"$WORK/told"
     tool
     printf 'MISSING: %s (%s)\n' "$tool" "$purpose"
-    awk -F '\t' -v probe="$probe" '$1 == probe { print "    " $2 }' "$WORK/reasons"
+    awk -F '\t' -v probe="$probe" '$1 == probe && !seen[$2]++ { print "    " $2 }' "$WORK/reasons"
     case ",$groups," in *,build,*) : >"$WORK/needed" ;; esac
 }
 
@@ -170,7 +172,7 @@ hints() {
     hint 'expired|not valid yet|certificate' "Next: date (it says $(date -u +%FT%TZ)); set the clock if that is wrong"
     hint 'does not have a release file|404|knows no|unable to locate|no debian mirror' \
         'Next: apt-get update; another mirror that has all suites: export DEBIAN_MIRROR=URL'
-    hint 'permission denied|not permitted|setgroups|read-only|superuser' \
+    hint 'permission denied|not permitted|are you root|unable to lock|setgroups|read-only' \
         'Next: start this as root of the machine itself; in a container, as a privileged one'
     printf 'Then again: scripts/install-deps.sh%s\n' "$WANTED"
 }

@@ -124,7 +124,7 @@ make_root() {
 inside() {
     inside_root=$1
     shift
-    # shellcheck disable=SC2016,SC2046 # for the shell inside; a list of words
+    # shellcheck disable=SC2016,SC2046,SC2086 # for the shell inside; lists of words
     timeout -k 30 "$LIMIT" unshare --pid --fork --kill-child chroot "$inside_root" env -i HOME=/root TERM=dumb CI=true LANG=C.UTF-8 \
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin $(site_variables) $CLOCK \
         sh -c 'mount -t proc proc /proc && cd "$0" && exec sh -c "$1"' "$HOME_INSIDE" "$1" </dev/null

@@ -4,14 +4,19 @@
 # shellcheck disable=SC2154 # the columns: probe, how, package, version, cost; dir, mark, way
 
 # Seconds until a server that does not answer counts as dead, and until a step that has no end is cut off.
-ANSWER=10
+ANSWER=${DEPS_ANSWER:-10}
+RETRIES=1
 STEP=1800
 PACKAGES='' UPDATE_ERROR='' DEAD=''
 
-# why: the line that says what went wrong.
+# why: the line that says what went wrong. pip says it in a warning, and then that there is no such package; apt's and
+# cargo's last words are not their most telling ones.
 why() {
-    { grep -E '^(E:|ERROR|error|npm (error|ERR!) [^AaTt]|go: |dpkg: )' "$WORK/log" || cat "$WORK/log"; } |
-        grep . | tail -n 1 | cut -c 1-300
+    sed -n "s/.*connection broken by '\([A-Za-z]*\).*: \([^:]*\)': .*/no connection: \1, \2; /p" "$WORK/log" |
+        tail -n 1 | tr -d '\n'
+    { grep -E '^[EW]: Failed to fetch' "$WORK/log" || grep -A 20 '^Caused by' "$WORK/log" ||
+        grep -E '^(E:|ERROR|error|npm (error|ERR!) [^AaTt]|go: |dpkg: )' "$WORK/log" || cat "$WORK/log"; } |
+        grep . | tail -n 1 | sed 's/^ *//' | cut -c 1-300
 }
 
 # quietly COMMAND...: within a time; from /: this repository's settings for cargo and npm are for its own build.
@@ -66,6 +71,7 @@ collect() {
             if known_package "$one"; then name=${one%%>=*}; break; fi
         done
         if [ -z "$name" ] && [ "$1" = guess ] && ! known_package base-files; then name=${alternatives%%[|>]*}; fi
+        if [ -z "$name" ] && [ "$1" = guess ]; then return; fi
         [ -n "$name" ] || { failed "apt knows no $alternatives${UPDATE_ERROR:+ ($UPDATE_ERROR)}"; return 0; }
         chosen="$chosen $name"
     done
@@ -107,7 +113,7 @@ apt_room() {
     room /usr "$mib"
 }
 
-apt_failed() { if [ "$how" = apt ] && ! found; then printf '%s\tapt: %s\n' "$probe" "$(why)" >>"$WORK/reasons"; fi; }
+apt_failed() { if [ "$how" = apt ] && ! found; then failed "$(why)"; fi; }
 
 # install_packages: all that apt is to bring, at once.
 # shellcheck disable=SC2086 # a list of words
@@ -138,10 +144,14 @@ apt_packages() {
     PACKAGES=
     each "$WORK/missing" collect known
     [ -n "$PACKAGES" ] || return 0
-    apt_room || { each "$WORK/missing" apt_failed; return 0; }
     hold_daemons
-    apt_get install -y --no-install-recommends $PACKAGES || { say "apt-get install: $(why)"; each "$WORK/missing" apt_failed; }
+    if ! { apt_room && apt_get install -y --no-install-recommends $PACKAGES; }; then
+        say "apt-get install: $(why)"
+        each "$WORK/missing" apt_failed
+        PACKAGES=
+    fi
     release_daemons
+    [ -n "$PACKAGES" ] || return 0
     dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\n' $PACKAGES 2>/dev/null |
         sed -n 's/^ii */install-deps: installed /p' >&2
 }
@@ -198,8 +208,10 @@ fetch_unpack() {
     case $suites in */*) arch=${suites#*/} suites=${suites%/*} ;; esac
     for suite in $(echo "$suites" | tr , ' '); do
         if private_apt "$suite" "$arch" && unpack; then return 0; fi
-        say "$package of $suite: $(why)"
+        impatient
+        failed "$suite: $(why)"
     done
+    echo "error: no Debian named has it: $suites" >"$WORK/log"
     return 1
 }
 
@@ -230,18 +242,18 @@ fetch_pip() {
         pinned="$pinned $name==${rest%% *}" rest=${rest#* }
     done
     # shellcheck disable=SC2086 # a list of words
-    quietly "$dir/bin/pip" install -q --disable-pip-version-check --timeout "$ANSWER" --retries 1 $pinned
+    quietly "$dir/bin/pip" install -q --disable-pip-version-check --timeout "$ANSWER" --retries "$RETRIES" $pinned
 }
 
 fetch_npm() {
-    quietly npm install --no-audit --no-fund --ignore-scripts --fetch-timeout="${ANSWER}000" --fetch-retries=1 \
+    quietly npm install --no-audit --no-fund --ignore-scripts --fetch-timeout="${ANSWER}000" --fetch-retries="$RETRIES" \
         --prefix "$dir" "$package@$version"
 }
 
 # Not optimised: it serves tests. The build takes a third of the time.
 fetch_cargo() {
     code=0
-    CARGO_NET_RETRY=1 CARGO_HTTP_TIMEOUT=$ANSWER quietly cargo install --debug --locked --root "$dir" \
+    CARGO_NET_RETRY=$RETRIES CARGO_HTTP_TIMEOUT=$ANSWER quietly cargo install --debug --locked --root "$dir" \
         --target-dir "$dir/target" --version "$version" "$package" || code=$?
     rm -rf "$dir/target"
     return "$code"
@@ -256,6 +268,13 @@ fetch_go() {
 fetch_rustup() {
     quietly rustup component add "$package" ||
         quietly rustup toolchain install stable --profile minimal --component "$package"
+}
+
+# impatient: after one server that did not answer, the next ones are given less. It is the network, mostly.
+impatient() {
+    grep -qiE 'timed? ?out|timeout|connection failed' "$WORK/log" || return 0
+    DEAD="$DEAD $way" RETRIES=0
+    if [ "$ANSWER" -gt 5 ]; then ANSWER=5; fi
 }
 
 # fetch_one: the row's own way, into a directory that holds nothing yet.

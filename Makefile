@@ -44,7 +44,7 @@ test-all: deps-all lint unit size-all integration test-grub test-vm
 
 #: MINUTES=30 | as many of the long tests as fit, what changed lately first (scripts/test-rest.sh --help)
 test-rest: build-all
-	scripts/install-deps.sh --optional build test vm all
+	scripts/install-deps.sh --optional build test vm all extra
 	KUBESOLO_UPDATE_BIN=$(HOST_BIN) scripts/test-rest.sh --minutes '$(MINUTES)'
 
 #: [ARGS=...] | the README's two commands in an empty Debian, twice (scripts/test-fresh.sh --help)
@@ -56,7 +56,7 @@ deps:
 	scripts/install-deps.sh --optional build lint test vm
 
 deps-all:
-	scripts/install-deps.sh --optional build lint test vm all
+	scripts/install-deps.sh --optional build lint test vm all extra
 
 #: format, clippy, docs, shellcheck, crate manifest, pipelines, Dockerfile, man page
 lint:
@@ -109,7 +109,7 @@ integration: build
 
 #: [LONG=--include-ignored] | GRUB alone, in QEMU
 test-grub: build
-	scripts/install-deps.sh --optional build test vm
+	scripts/install-deps.sh --optional build test vm $(if $(LONG),extra)
 	$(RUN_TESTS) --test grub -- $(LONG)
 
 #: [LONG=--include-ignored] [CUTS=500] | whole machines in QEMU; more power cuts than usual

@@ -27,7 +27,7 @@ this repository, and nowhere else. What is installed is listed in scripts/deps.t
 
   --dry-run    say what would be installed, change nothing
   --optional   go on without what cannot be had, but for group build; tests that need it are skipped loudly. Where CI
-               is set, nothing is optional
+               is set, only group extra is optional
   -h, --help   this text
 
 DEBIAN_MIRROR=URL names the mirror that packages of another Debian come from (default: this system's own);
@@ -160,7 +160,11 @@ show_lack() {
     tool
     printf 'MISSING: %s (%s)\n' "$tool" "$purpose"
     awk -F '\t' -v probe="$probe" '$1 == probe && !seen[$2]++ { print "    " $2 }' "$WORK/reasons"
-    case ",$groups," in *,build,*) : >"$WORK/needed" ;; esac
+    case ",$groups," in
+        *,build,*) : >"$WORK/needed" ;;
+        *,extra,*) printf '%s\n' "$tool" >>"$WORK/skipped" ;;
+        *) if [ -n "${CI:-}" ]; then : >"$WORK/needed"; fi ;;
+    esac
 }
 
 # hints: the next command to type, by what the reasons say.
@@ -177,19 +181,25 @@ hints() {
     printf 'Then again: scripts/install-deps.sh%s\n' "$WANTED"
 }
 
+# What an earlier run could not have may be there now.
+forget_skipped() { case " $WANTED " in *' extra '*) rm -f .tools/missing ;; esac; }
+
 # Ends with 0 where nothing is missing.
 report() {
     : >"$WORK/told"
+    forget_skipped
     # shellcheck disable=SC2086 # a list of words
     rows $WANTED >"$WORK/rows"
     each "$WORK/rows" show_lack >"$WORK/lacks"
     [ -s "$WORK/lacks" ] || return 0
-    if [ "$OPTIONAL" = yes ] && [ -z "${CI:-}" ] && [ ! -e "$WORK/needed" ]; then
+    # Read by the tests: what could not be had is skipped even in CI, where all else must be there.
+    if [ -e "$WORK/skipped" ]; then mv "$WORK/skipped" .tools/missing; fi
+    if [ "$OPTIONAL" = yes ] && [ ! -e "$WORK/needed" ]; then
         { cat "$WORK/lacks"; hints; echo 'SKIP: what needs these tools will be left out (--optional)'; } | loud
         return 0
     fi
     { cat "$WORK/lacks"; hints; } | loud
-    if [ -n "${CI:-}" ]; then say "error: CI must have everything"; fi
+    if [ -n "${CI:-}" ]; then say "error: CI must have everything but group extra, which --optional goes on without"; fi
     return "$MISSING"
 }
 
@@ -218,7 +228,7 @@ main() {
     : >"$WORK/said"
     # shellcheck disable=SC2086 # a list of words
     plan $WANTED
-    [ -s "$WORK/missing" ] || exit 0
+    [ -s "$WORK/missing" ] || { forget_skipped; exit 0; }
     announce
     install_packages
     # A package may push out another one that was there from elsewhere: Debian 12's qemu-system-x86 does that to a

@@ -257,35 +257,3 @@ fn hadolint_sees_mistakes_and_none_here() {
         assert!(!out.status.success() && said.contains(word), "{new}: wanted {word}: {said}");
     }
 }
-
-/// One truth about versions: what deps.tsv asks for is what the image's wheels are.
-#[apply(test)]
-fn the_builder_has_the_versions_of_the_table() {
-    let read = |name: &str| fs::read_to_string(Path::new(REPO).join("scripts").join(name)).unwrap();
-    let (table, wheels, packages) = (read("deps.tsv"), read("builder-pip.lock"), read("builder-packages.lock"));
-    let rows: Vec<Vec<&str>> =
-        table.lines().filter(|line| !line.starts_with('#')).map(|line| line.split('\t').collect()).collect();
-    let of_build = |row: &&Vec<&str>| row[0].split(',').any(|group| group == "build");
-    let pip = rows.iter().find(|row| of_build(row) && row[2] == "pip").unwrap();
-    let wanted: Vec<String> =
-        pip[3].split(' ').zip(pip[4].split(' ')).map(|(name, version)| format!("{name}=={version}")).collect();
-    let wheels: Vec<&str> = wheels.lines().filter(|line| !line.starts_with('#')).collect();
-    assert!(wanted.len() == 2 && wheels.len() == wanted.len(), "{wanted:?} {wheels:?}");
-    for (line, wanted) in wheels.iter().zip(wanted) {
-        let (name, hash) = line.split_once(" --hash=sha256:").unwrap();
-        assert!(name == wanted && hash.len() == 64, "{line}: scripts/deps.tsv wants {wanted}");
-    }
-    // And its packages hold what the table wants for a build, the first alternative of each.
-    let apt = rows.iter().filter(|row| of_build(row) && row[2] == "apt");
-    let names: BTreeSet<&str> =
-        apt.flat_map(|row| row[3].split(' ')).map(|word| word.split(['|', '>']).next().unwrap()).collect();
-    for name in &names {
-        assert!(packages.contains(&format!("\n{name}=")), "{name} is not in builder-packages.lock");
-    }
-    assert!(names.contains("rustc-web") && names.len() > 8, "{names:?}");
-    for line in packages.lines().filter(|line| !line.starts_with('#')) {
-        assert!(line.split_once('=').is_some_and(|(name, version)| !name.is_empty() && !version.is_empty()), "{line}");
-    }
-    let dockerfile = read("Dockerfile.builder");
-    assert!(!dockerfile.contains("==") && dockerfile.contains("\nARG BASE\nFROM ${BASE}\n"), "a version of its own");
-}

@@ -1,8 +1,7 @@
 //! `scripts/deps.tsv` and `scripts/install-deps.sh`: the table names what is called, and no more than one version of it;
 //! what cannot be had is said with its reason, and is never taken for whole the next time. Installs nothing here.
 
-mod support;
-
+use crate::support::{PYTHON, need_all, require, run};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::TcpListener;
@@ -10,7 +9,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
-use support::{PYTHON, need, run};
 use tempfile::TempDir;
 
 const REPO: &str = env!("CARGO_MANIFEST_DIR");
@@ -62,7 +60,7 @@ fn groups() -> (BTreeSet<String>, BTreeSet<String>) {
     (named.map(str::to_string).collect(), ["pip", "npm", "cargo", "go", "unpack", "rustup"].map(String::from).into())
 }
 
-#[test]
+#[apply(test)]
 fn every_row_is_whole() {
     let (named, ways) = groups();
     let mut used = BTreeSet::new();
@@ -93,7 +91,7 @@ fn every_row_is_whole() {
     assert_eq!(used, all, "a group without a row");
 }
 
-#[test]
+#[apply(test)]
 fn no_two_rows_disagree() {
     let (mut versions, mut apt, mut whole) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
     for row in table() {
@@ -124,7 +122,7 @@ fn asked_for(script: &str) -> Vec<(Vec<String>, Vec<String>)> {
     found
 }
 
-#[test]
+#[apply(test)]
 fn what_a_script_asks_for_is_in_the_group_that_it_names() {
     let (table, mut seen) = (table(), 0);
     for dir in ["scripts", "scripts/lib"] {
@@ -147,21 +145,7 @@ fn what_a_script_asks_for_is_in_the_group_that_it_names() {
     assert!(demo.len() == 1 && !demo[0].0.contains(&"oras".to_string()), "{demo:?}");
 }
 
-/// The strings of the array that ends, or of the variable whose name ends, before a place in a source.
-fn array_before(source: &str, at: usize) -> Vec<String> {
-    let before = &source[..at];
-    let list = match before.strip_suffix(']') {
-        Some(list) => &list[list.rfind('[').unwrap()..],
-        None => {
-            let name = before.rsplit(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap();
-            let Some(start) = source.find(&format!("let {name} = [")) else { return Vec::new() };
-            source[start..].split(']').next().unwrap()
-        }
-    };
-    list.split('"').skip(1).step_by(2).map(str::to_string).collect()
-}
-
-/// Programs that tests ask for by `need`.
+/// Programs that tests ask for by `need` and `need_all`.
 fn needed() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut dirs = vec![Path::new(REPO).join("tests")];
@@ -173,8 +157,17 @@ fn needed() -> BTreeSet<String> {
                 let source = fs::read_to_string(&path).unwrap();
                 let calls = source.split("need(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_string());
                 found.extend(calls);
-                for (at, _) in source.match_indices(".into_iter().all(need)") {
-                    found.extend(array_before(&source, at));
+                for rest in source.split("need_all(&").skip(1) {
+                    // The list itself, or the name of one.
+                    let list = match rest.strip_prefix('[') {
+                        Some(list) => list,
+                        None => {
+                            let name = rest.split(')').next().unwrap();
+                            source.split_once(&format!("let {name} = [")).map_or("", |(_, list)| list)
+                        }
+                    };
+                    let list = list.split(']').next().unwrap();
+                    found.extend(list.split('"').skip(1).step_by(2).map(str::to_string));
                 }
             }
         }
@@ -182,7 +175,7 @@ fn needed() -> BTreeSet<String> {
     found
 }
 
-#[test]
+#[apply(test)]
 fn what_tests_need_is_in_the_table() {
     let wanted = needed();
     assert!(
@@ -194,14 +187,14 @@ fn what_tests_need_is_in_the_table() {
         let file = format!("/usr/bin/{program}");
         let row = |row: &Row| {
             (row.program() == program || row.program() == file)
-                && row.groups.iter().any(|g| ["build", "lint", "test", "all", "vm"].contains(&g.as_str()))
+                && row.groups.iter().any(|g| ["build", "lint", "test", "all", "vm", "extra"].contains(&g.as_str()))
         };
         assert!(table.iter().any(row), "{program}: tests need it, and scripts/deps.tsv does not bring it");
     }
 }
 
 /// Every group that is named anywhere is one, so that no advice leads nowhere.
-#[test]
+#[apply(test)]
 fn every_group_that_is_named_exists() {
     let listed = run(Command::new("git").args(["ls-files"]).current_dir(REPO));
     let (named, mut seen) = (groups().0, 0);
@@ -215,7 +208,8 @@ fn every_group_that_is_named_exists() {
                 if word.is_empty() || !word.bytes().all(|b| b.is_ascii_lowercase()) {
                     continue;
                 }
-                let prose = ["asks", "wants", "reads", "installs", "needs", "lists", "brings", "and"].contains(&word);
+                let prose =
+                    ["asks", "has", "wants", "reads", "installs", "needs", "lists", "brings", "and"].contains(&word);
                 assert!(prose || named.contains(word), "{file}: no group '{word}'");
                 seen += usize::from(!prose);
             }
@@ -225,7 +219,7 @@ fn every_group_that_is_named_exists() {
 }
 
 /// One truth about versions: what the table asks for is what the builder's image holds.
-#[test]
+#[apply(test)]
 fn the_builder_has_the_versions_of_the_table() {
     let (wheels, packages) = (read("scripts/builder-pip.lock"), read("scripts/builder-packages.lock"));
     let table: Vec<Row> = table().into_iter().filter(|row| row.groups.contains(&"build".to_string())).collect();
@@ -256,7 +250,7 @@ struct Site {
     dir: TempDir,
 }
 
-const GROUPS: &str = "#group\tbuild\tfirst\n#group\ttest\tsecond\n";
+const GROUPS: &str = "#group\tbuild\tfirst\n#group\ttest\tsecond\n#group\textra\tthird\n";
 
 impl Site {
     fn new(rows: &[&str]) -> Site {
@@ -330,19 +324,15 @@ impl Site {
 }
 
 /// Namespaces and another user need root.
-fn able() -> bool {
-    let root = run(Command::new("id").arg("-u")).trim() == "0";
-    if !root {
-        assert!(std::env::var_os("CI").is_none(), "not root, and CI must not skip tests");
-        eprintln!("SKIP: namespaces need root: THIS TEST PROVES NOTHING");
-    }
-    root && ["unshare", "setpriv", "timeout"].into_iter().all(need)
+fn able() {
+    require(run(Command::new("id").arg("-u")).trim() == "0", "root");
+    need_all(&["unshare", "setpriv", "timeout"]);
 }
 
 const PIP: &str = "test|.tools/hat/versions =|pip|hat|1.0|1/1|a hat";
 const APT: &str = "test|no-such-program|apt|kubesolo-no-such-package|-|-|nothing";
 
-#[test]
+#[apply(test)]
 fn what_is_there_is_not_spoken_of() {
     let site = Site::new(&[
         "test|sh|apt|dash|-|-|a shell",
@@ -355,11 +345,9 @@ fn what_is_there_is_not_spoken_of() {
     assert!(code == 1 && said.contains("unknown group or option: tset"), "{said}");
 }
 
-#[test]
+#[apply(test)]
 fn no_network_and_then_one() {
-    if !able() {
-        return;
-    }
+    able();
     let site = Site::new(&[PIP]);
     site.lacks(
         &mut site.command(&["unshare", "-n"], &["test"]),
@@ -376,25 +364,37 @@ fn no_network_and_then_one() {
     assert_eq!(site.run(&mut site.offline(&["test"])), (0, String::new()), "installed twice");
 }
 
-#[test]
+#[apply(test)]
 fn optional_is_not_for_ci_nor_for_builds() {
-    if !able() {
-        return;
-    }
+    able();
     let site = Site::new(&[PIP, "build|.tools/cap/versions =|pip|cap|1.0|1/1|a cap"]);
     let (code, said) = site.run(&mut site.offline(&["--optional", "test"]));
     assert!(code == 0 && said.contains("MISSING: hat") && said.contains("SKIP"), "{said}");
     let (code, said) = site.run(site.offline(&["--optional", "test"]).env("CI", "true"));
-    assert!(code == MISSING && said.contains("CI must have everything"), "{said}");
+    assert!(code == MISSING && said.contains("CI must have everything but group extra"), "{said}");
     let (code, said) = site.run(&mut site.offline(&["--optional", "build"]));
     assert!(code == MISSING && said.contains("MISSING: cap"), "{said}");
 }
 
-#[test]
+/// Other versions of a tool, which nothing else needs: in ten years no mirror has them, and CI has to go on.
+#[apply(test)]
+fn what_only_extra_tests_need_stops_no_one_and_is_written_down() {
+    able();
+    let site = Site::new(&["extra|.tools/hat/versions =|pip|hat|1.0|1/1|a hat"]);
+    let (code, said) = site.run(site.offline(&["--optional", "extra"]).env("CI", "true"));
+    assert!(code == 0 && said.contains("MISSING: hat") && said.contains("SKIP"), "{said}");
+    assert_eq!(fs::read_to_string(site.path(".tools/missing")).unwrap(), "hat\n");
+    let (code, _) = site.run(site.offline(&["extra"]).env("CI", "true"));
+    assert_eq!(code, MISSING, "asked for by name");
+    // Once it is there, nothing is skipped for its sake.
+    site.wheel("hat");
+    assert_eq!(site.run(site.offline(&["--optional", "extra"]).env("CI", "true")).0, 0);
+    assert!(!site.path(".tools/missing").exists());
+}
+
+#[apply(test)]
 fn the_second_way_is_taken_where_the_first_fails() {
-    if !able() {
-        return;
-    }
+    able();
     let rows = ["test|hat >= 1.0|unpack:sid|hat|-|1/1|a hat", "test|hat >= 1.0|pip|hat|1.0|1/1|a hat"];
     let site = Site::new(&rows);
     site.wheel("hat");
@@ -407,21 +407,17 @@ fn the_second_way_is_taken_where_the_first_fails() {
     site.lacks(site.offline(&["test"]).env("DEBIAN_MIRROR", "http://127.0.0.1:1/debian"), &reasons);
 }
 
-#[test]
+#[apply(test)]
 fn a_program_that_came_and_does_not_fit_is_missing() {
-    if !able() {
-        return;
-    }
+    able();
     let site = Site::new(&["test|hat >= 1.1|pip|hat|1.0|1/1|a hat"]);
     site.wheel("hat");
     site.lacks(&mut site.offline(&["test"]), &["it was installed, and does not fit: hat >= 1.1"]);
 }
 
-#[test]
+#[apply(test)]
 fn not_root_and_not_quite_root() {
-    if !able() {
-        return;
-    }
+    able();
     let site = Site::new(&[APT]);
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "TMPDIR=/tmp"];
     let (code, said) = site.run(&mut site.command(&nobody, &["--dry-run", "test"]));
@@ -430,11 +426,9 @@ fn not_root_and_not_quite_root() {
     site.lacks(&mut site.command(&container, &["test"]), &["E: ", "as root of the machine itself"]);
 }
 
-#[test]
+#[apply(test)]
 fn a_full_disk() {
-    if !able() {
-        return;
-    }
+    able();
     let site = Site::new(&["test|.tools/hat/versions =|pip|hat|1.0|300/1|a hat"]);
     site.wheel("hat");
     fs::create_dir(site.path(".tools")).unwrap();
@@ -446,11 +440,9 @@ fn a_full_disk() {
 }
 
 /// A server, a mirror or a proxy that takes connections and says nothing.
-#[test]
+#[apply(test)]
 fn nobody_answers() {
-    if !able() {
-        return;
-    }
+    able();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let site = Site::new(&["test|hat|unpack:sid|hat|-|1/1|a hat", "test|cap|unpack:sid|cap|-|1/1|a cap", PIP]);

@@ -124,6 +124,7 @@ tool() {
     case $probe in
         .tools/*) tool=${probe#.tools/} tool=${tool%/*} ;;
         /*' '* | scripts/*) tool=$purpose ;;
+        'cargo '*) tool=${probe%% --*} ;;
         *) tool=${probe%% *} tool=${tool##*/} ;;
     esac
 }

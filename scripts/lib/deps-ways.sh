@@ -209,6 +209,7 @@ fetch_unpack() {
     for suite in $(echo "$suites" | tr , ' '); do
         if private_apt "$suite" "$arch" && unpack; then return 0; fi
         impatient
+        say "$tool: $suite: $(why)"
         failed "$suite: $(why)"
     done
     echo "error: no Debian named has it: $suites" >"$WORK/log"

@@ -19,13 +19,13 @@ fn a_healthy_trial_is_confirmed_with_one_byte() {
     Trial::ready();
     let trial = Trial::booted();
     let before = trial.root.blocks();
-    // The check sees the state that is being verified, and none of the agent's private mounts.
+    // The check sees the state that is being verified, and no descriptor of the agent's mounts is open in it.
     let witness = trial.root.path("run/witness");
     install(
         &trial.root,
         "10-seen",
         &format!(
-            "cat {0}/var/lib/kubesolo/update/state.json > {1}; cut -d' ' -f5 /proc/self/mountinfo >> {1}",
+            "cat {0}/var/lib/kubesolo/update/state.json > {1}; ls -l /proc/self/fd >> {1}",
             trial.root.path("").display(),
             witness.display()
         ),
@@ -37,7 +37,9 @@ fn a_healthy_trial_is_confirmed_with_one_byte() {
         r#"[true,true,true,["10-seen","20-ok"]]"#
     );
     let seen = fs::read_to_string(witness).unwrap();
-    assert!(seen.contains("\"phase\":\"verifying\"") && !seen.contains("run/kubesolo-update"), "{seen}");
+    assert!(seen.contains("\"phase\":\"verifying\"") && seen.contains(" 1 -> "), "{seen}");
+    // 0 to 2, and the directory that ls itself reads.
+    assert_eq!(seen.matches(" -> ").count(), 4, "{seen}");
     trial.assert_boot("B", "1", "2", "");
     for (old, new) in before.iter().zip(trial.root.blocks()) {
         assert_eq!(old.iter().zip(&new).filter(|(a, b)| a != b).count(), 1);

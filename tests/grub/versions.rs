@@ -6,10 +6,10 @@
 use crate::support::boot_table::{Bench, hold_grub};
 use crate::support::disk::{B, Disk, noise};
 use crate::support::grub_version::{E2FSPROGS, GRUB_2_12, GRUB_2_14, SYSTEM, Version, root, unpacked};
-use crate::support::loader::build_image;
+use crate::support::loader::{build_image, efi};
 use crate::support::qemu::{Firmware, need_machine};
 use crate::support::real_kernel::{Fault, boot_for_real};
-use crate::support::run;
+use crate::support::{command, run};
 use kubesolo_update::superblock::{FileSystem, PROBE_BYTES, read};
 use std::fs;
 use std::path::Path;
@@ -109,6 +109,12 @@ fn images_of_other_versions_are_reproducible() {
             fs::read(image).unwrap()
         });
         assert!(images[0] == images[1], "{version:?}: two runs differ");
+        // It is that GRUB, and not this system's: its version is in what it says at a prompt.
+        let (efi, number) = (efi(&dir.path().join("first")), version.grub.unwrap().trim_start_matches("grub-"));
+        let loader = command("mtype").args(["-i", &efi, "::/EFI/BOOT/BOOTX64.EFI"]).output().unwrap().stdout;
+        let named = |version: &str| loader.windows(version.len() + 1).any(|w| w == format!("\0{version}").as_bytes());
+        let named = ["2.06", "2.12", "2.14"].map(named);
+        assert_eq!(named, ["2.06", "2.12", "2.14"].map(|version| version == number));
     }
 }
 

@@ -86,7 +86,7 @@ fn what_is_no_architecture_is_refused() {
         ("build-os-image.sh", [&image[..], &places].concat()),
         ("build-agent-image.sh", [&["--agent-dir", agents][..], &places].concat()),
         ("build-builder.sh", vec!["--base", "none"]),
-        ("vm.sh", vec![&kernel]),
+        ("vm.sh", vec!["/nonexistent"]),
     ];
     for (name, args) in runs {
         let usage = script(name).arg("--frob").output().unwrap().status.code();

@@ -55,7 +55,7 @@ const GOOD: usize = 3;
 
 /// The system calls at which a command can be killed.
 pub const CALLS: [&str; 9] =
-    ["fsync", "rename", "pwrite64", "write", "umount2", "mount", "unlink", "openat", "exit_group"];
+    ["fsync", "rename", "pwrite64", "write", "fsconfig", "fsmount", "unlink", "openat", "exit_group"];
 
 /// What goes wrong while a command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +161,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         // Some calls are made once or a few times: a kill at the twentieth would hit nothing.
         let most = match CALLS[call] {
             "exit_group" => 1,
-            "mount" | "umount2" | "pwrite64" => 4,
+            "fsmount" | "pwrite64" => 4,
             "rename" | "unlink" => 8,
             _ => 20,
         };

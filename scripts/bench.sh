@@ -133,6 +133,22 @@ artifact() {
 
 artifact_bytes() { jq '[.layers[].size] | add' "$1.json"; }
 
+# attach: disk.img with its partitions. Another process may take the device that was just found free, or have left a
+# partition on it that is in use yet.
+attach() {
+    for _ in $(seq 10); do
+        DEVICE=$(losetup --find --show disk.img 2>log) || { sleep 1; continue; }
+        if partx -a "$DEVICE" 2>log; then return; fi
+        partx -d "$DEVICE" 2>/dev/null || true
+        if partx -a "$DEVICE" 2>log; then return; fi
+        losetup -d "$DEVICE"
+        DEVICE=
+        sleep 1
+    done
+    cat log >&2
+    die "no loop device takes disk.img and its partitions: losetup -l says who has them"
+}
+
 # The machine that the agent sees: booted from slot A of a disk image, as in scripts/demo.sh.
 make_machine() {
     mkdir small
@@ -151,12 +167,7 @@ make_machine() {
         grub-editenv "root/boot/efi/boot/grub/$name" set boot_canary=1
     done
     printf 'signature = off\n' >root/etc/kubesolo/update.conf
-    for _ in 1 2 3 4 5; do
-        # Another process may take the device that was just found free.
-        DEVICE=$(losetup --find --show disk.img 2>log) && break
-    done
-    [ -n "$DEVICE" ] || { cat log >&2; die "no loop device"; }
-    quietly partx -a "$DEVICE"
+    attach
     [ -e "${DEVICE}p3" ] || die "${DEVICE}p3 did not appear: is /dev a devtmpfs here?"
 }
 

@@ -88,7 +88,8 @@ start() {
     # In the background, so that a signal to this script ends the machine too; the terminal is the machine's all the same.
     exec 3<&0
     STARTED=yes
-    "$@" -accel tcg -m 1024 -nodefaults -display none -serial mon:stdio \
+    # QEMU's own copy of what is written lies there too: one that is ended while it starts does not remove it.
+    TMPDIR=$WORK "$@" -accel tcg -m 1024 -nodefaults -display none -serial mon:stdio \
         -drive "if=none,id=d0,format=$format,file=$IMAGE,snapshot=$snapshot" -device virtio-blk-pci,drive=d0,bootindex=0 \
         -netdev user,id=n0 -device virtio-net-pci,netdev=n0,romfile= <&3 3<&- &
     code=0

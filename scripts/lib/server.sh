@@ -13,12 +13,12 @@
 #   start_registry DIR SECONDS      a docker-registry on loopback that keeps everything in DIR; sets REGISTRY_HOST
 #   stop_child PID [BORN]           ends any child of this shell, in the same way; BORN is what born says of it
 #
-# A signal may be lost on its way to a child, and then `wait` waits for ever. dash (seen with 0.5.12) answers fork() with
-# its own handlers still in place: the child first notes the signal for a trap of its parent, then forgets the parent's
-# traps, and the note with them, and goes on to start its program. On a busy machine a parent is that fast: it reads a
-# log which the child was to make, fails, and its clean-up sends SIGTERM before the child has run at all (of 80 starts
-# beside four busy loops, five failed at the log, and one waited for ever). Hence: the log is made here, SIGTERM is sent
-# again until it is heard, and SIGKILL, which no program can lose, is the end of every wait.
+# A signal may be lost on its way to a child, and then `wait` waits for ever. dash (seen with 0.5.12) comes out of fork
+# with its parent's handlers in place: the child first notes the signal for a trap of its parent, then forgets the
+# parent's traps, and the note with them, and goes on to start its program. On a busy machine a parent is that fast: it
+# reads a log which the child was to make, fails, and its clean-up sends SIGTERM before the child has run at all (of 80
+# starts beside four busy loops, five failed at the log, and one more waited for ever). Hence: the log is made here,
+# SIGTERM is sent again until it is heard, and SIGKILL, which no program can lose, is the end of every wait.
 
 # How long SIGTERM, and then SIGKILL, may take.
 STOP_SECS=10

@@ -12,7 +12,9 @@ INITRAMFS_MIB=192
 SLOT_MIB=640
 NEEDED_MIB=5120
 STATUS_RUNS=20
-START_TRIES=200
+START_SECS=60
+# Longest that one transfer may take: half a GiB at 1 MiB/s, and some more.
+LIMIT_SECS=900
 ARTIFACT_TYPE=application/vnd.kubesolo.os.update.v1
 KERNEL_TYPE=application/vnd.kubesolo.os.kernel.v1+octet-stream
 INITRAMFS_TYPE=application/vnd.kubesolo.os.initramfs.v1+gzip
@@ -20,8 +22,6 @@ INITRAMFS_TYPE=application/vnd.kubesolo.os.initramfs.v1+gzip
 BINARY=
 WORK=
 DEVICE=
-MOUNTED=
-REGISTRY_PID=
 
 usage() {
     cat <<USAGE
@@ -42,19 +42,37 @@ USAGE
 say() { printf 'bench: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
+# shellcheck source=scripts/lib/server.sh
+. "$REPO/scripts/lib/server.sh"
+
+# What is there counts, not what was noted: a signal may come between making and noting.
 cleanup() {
+    # Another signal must not end this half-way; every wait below has an end.
+    trap '' INT TERM HUP PIPE
     cd /
-    if [ -n "$REGISTRY_PID" ]; then
-        kill "$REGISTRY_PID" 2>/dev/null || true
-        wait "$REGISTRY_PID" 2>/dev/null || true
-    fi
-    if [ -n "$MOUNTED" ]; then umount "$MOUNTED" || true; fi
-    if [ -n "$DEVICE" ]; then
-        partx -d "$DEVICE" 2>/dev/null || true
-        losetup -d "$DEVICE" || true
-    fi
-    if [ -n "$WORK" ]; then rm -rf "$WORK"; fi
+    stop_server || true
+    if [ -z "$WORK" ]; then return; fi
+    release_peers
+    for device in $(for image in disk peer; do losetup -n -O NAME -j "$WORK/$image.img" 2>/dev/null; done); do
+        partx -d "$device" 2>/dev/null || true
+        losetup -d "$device" || true
+    done
+    rm -rf "$WORK"
 }
+
+# release_peers: a program of an interrupted round may be there a little longer, in fsync.
+release_peers() {
+    for _ in $(seq 100); do
+        mountpoint -q "$WORK/peer" || return 0
+        if umount "$WORK/peer" 2>/dev/null; then return 0; fi
+        sleep 0.1
+    done
+    say "$WORK/peer is busy: it is taken off, and its loop device goes when the last program that uses it ends"
+    umount -l "$WORK/peer" || true
+}
+
+# limited COMMAND...: nothing here may take longer. In the foreground, so that Ctrl-C reaches it.
+limited() { timeout --foreground -k 10 "$LIMIT_SECS" "$@"; }
 
 quietly() { "$@" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "failed: $*"; }; }
 
@@ -67,8 +85,8 @@ check() {
     [ -n "$BINARY" ] || BINARY=$REPO/dist/kubesolo-update-$ARCH
     [ -x "$BINARY" ] || die "$BINARY is missing: make build makes it"
     BINARY=$(CDPATH='' cd -- "$(dirname -- "$BINARY")" && pwd)/$(basename -- "$BINARY")
-    for tool in losetup partx blockdev sgdisk mcopy grub-editenv debugfs gzip jq curl openssl oras docker-registry \
-        mke2fs /usr/bin/time; do
+    for tool in losetup partx blockdev mountpoint sgdisk mcopy grub-editenv debugfs gzip jq curl openssl oras \
+        docker-registry mke2fs timeout /usr/bin/time; do
         command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh bench brings it"
     done
     # Not `sudo make`: it would build again, without the user's own Rust.
@@ -98,45 +116,38 @@ initramfs() {
     done
 }
 
-start_registry() {
-    cat >registry.yml <<YML
-version: 0.1
-log: {level: info, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: $WORK/registry}}
-http: {addr: "127.0.0.1:0", secret: bench}
-YML
-    docker-registry serve registry.yml >registry.log 2>&1 &
-    REGISTRY_PID=$!
-    tries=0
-    while :; do
-        # The kernel chose the port.
-        port=$(sed -n 's/.*listening on 127\.0\.0\.1:\([0-9]*\).*/\1/p' registry.log)
-        if [ -n "$port" ] && curl -fs -o /dev/null "http://127.0.0.1:$port/v2/"; then break; fi
-        kill -0 "$REGISTRY_PID" 2>/dev/null || { cat registry.log >&2; die "docker-registry ended"; }
-        tries=$((tries + 1))
-        [ "$tries" -le "$START_TRIES" ] || { cat registry.log >&2; die "docker-registry does not answer"; }
-        sleep 0.1
-    done
-    REPOSITORY=127.0.0.1:$port/kubesolo/os
-    BLOBS=http://127.0.0.1:$port/v2/kubesolo/os/blobs
-}
-
 # artifact TAG KERNEL_MIB INITRAMFS_MIB MAKER: made by real gzip, pushed by real oras.
 artifact() {
     mkdir new
     noise "$2" >new/vmlinuz
     initramfs "$3" "$4" >new/kubesolo-os.gz
     cd new
-    quietly oras push --plain-http --artifact-platform "linux/$ARCH" --artifact-type "$ARTIFACT_TYPE" \
+    quietly limited oras push --plain-http --artifact-platform "linux/$ARCH" --artifact-type "$ARTIFACT_TYPE" \
         -a io.kubesolo.os.version=2.0.0 -a io.kubesolo.os.channel=stable -a "io.kubesolo.os.architecture=$ARCH" \
         "$REPOSITORY:$1" "vmlinuz:$KERNEL_TYPE" "kubesolo-os.gz:$INITRAMFS_TYPE"
     cd ..
     rm -rf new member
-    oras manifest fetch --plain-http "$REPOSITORY:$1" >"$1.json"
+    limited oras manifest fetch --plain-http "$REPOSITORY:$1" >"$1.json"
     jq -r '.layers[] | "\(.digest) \(.annotations["org.opencontainers.image.title"])"' "$1.json" >"$1.layers"
 }
 
 artifact_bytes() { jq '[.layers[].size] | add' "$1.json"; }
+
+# attach: disk.img with its partitions. Another process may take the device that was just found free, or have left a
+# partition on it that is in use yet.
+attach() {
+    for _ in $(seq 10); do
+        DEVICE=$(losetup --find --show disk.img 2>log) || { sleep 1; continue; }
+        if partx -a "$DEVICE" 2>log; then return; fi
+        partx -d "$DEVICE" 2>/dev/null || true
+        if partx -a "$DEVICE" 2>log; then return; fi
+        losetup -d "$DEVICE"
+        DEVICE=
+        sleep 1
+    done
+    cat log >&2
+    die "no loop device takes disk.img and its partitions: losetup -l says who has them"
+}
 
 # The machine that the agent sees: booted from slot A of a disk image, as in scripts/demo.sh.
 make_machine() {
@@ -156,12 +167,7 @@ make_machine() {
         grub-editenv "root/boot/efi/boot/grub/$name" set boot_canary=1
     done
     printf 'signature = off\n' >root/etc/kubesolo/update.conf
-    for _ in 1 2 3 4 5; do
-        # Another process may take the device that was just found free.
-        DEVICE=$(losetup --find --show disk.img 2>log) && break
-    done
-    [ -n "$DEVICE" ] || { cat log >&2; die "no loop device"; }
-    quietly partx -a "$DEVICE"
+    attach
     [ -e "${DEVICE}p3" ] || die "${DEVICE}p3 did not appear: is /dev a devtmpfs here?"
 }
 
@@ -171,18 +177,19 @@ make_peers() {
     quietly mke2fs -q -F -t ext4 -b 4096 -m 0 -J size=4 -E lazy_itable_init=0,lazy_journal_init=0,nodiscard peer.img
     mkdir peer
     quietly mount -o loop peer.img peer
-    MOUNTED=$WORK/peer
     cat >oras.sh <<'SH'
 set -eu
-oras pull --plain-http -o peer/files "$1" >/dev/null
+timeout --foreground -k 10 "$LIMIT_SECS" oras pull --plain-http -o peer/files "$1" >/dev/null
 sync -f peer/files
 SH
     # One pass: every byte hashed and written while it arrives.
     cat >tee.sh <<'SH'
 set -eu
 while read -r digest name; do
-    openssl dgst -sha256 -r <fifo >sum &
-    curl -fsS "$1/$digest" | tee fifo | dd of="peer/files/$name" bs=1M iflag=fullblock conv=fsync status=none
+    # Opened by openssl, not by this shell: who would write to it may not have started.
+    timeout --foreground "$LIMIT_SECS" openssl dgst -sha256 -r fifo >sum &
+    curl -fsS --max-time "$LIMIT_SECS" "$1/$digest" | tee fifo |
+        dd of="peer/files/$name" bs=1M iflag=fullblock conv=fsync status=none
     wait
     [ "$(cut -c1-64 sum)" = "${digest#sha256:}" ]
 done <"$2"
@@ -191,7 +198,7 @@ SH
     cat >dd.sh <<'SH'
 set -eu
 while read -r digest name; do
-    curl -fsS "$1/$digest" | openssl dgst -sha256 -r >sum
+    curl -fsS --max-time "$LIMIT_SECS" "$1/$digest" | openssl dgst -sha256 -r >sum
     [ "$(cut -c1-64 sum)" = "${digest#sha256:}" ]
     hex=${digest#sha256:}
     dd if="registry/docker/registry/v2/blobs/sha256/$(echo "$hex" | cut -c1-2)/$hex/data" of="peer/files/$name" \
@@ -218,7 +225,8 @@ apply() {
     for file in vmlinuz kubesolo-os.gz; do quietly debugfs -w -R "rm $file" "${DEVICE}p3"; done
     sync -f .
     before=$(sectors_written)
-    timed "$1" "$BINARY" apply --root root --registry "$REPOSITORY:$2" --json >answer
+    timed "$1" timeout --foreground -k 10 "$LIMIT_SECS" \
+        "$BINARY" apply --root root --registry "$REPOSITORY:$2" --json >answer
     jq -e '.result == "staged"' answer >/dev/null || { cat answer >&2; die "apply did not stage"; }
     written=$((($(sectors_written) - before) * 512))
     [ "$written" -ge "$(artifact_bytes "$2")" ] || die "apply wrote $written bytes to slot B only"
@@ -377,17 +385,23 @@ main() {
     trap 'exit 143' TERM
     trap 'exit 129' HUP
     trap 'exit 141' PIPE
-    WORK=$(mktemp -d "${TMPDIR:-/tmp}/kubesolo-bench.XXXXXX")
+    # The name first: a signal between making it and noting its name would leave it behind.
+    name=$(CDPATH='' cd -- "${TMPDIR:-/tmp}" && pwd) || die "TMPDIR, $TMPDIR, is no directory"
+    name=$(mktemp -u "$name/kubesolo-bench.XXXXXX")
+    WORK=$name
+    mkdir -m 700 -- "$name" || { WORK=; die "cannot make $name: set TMPDIR to a directory that can be written to"; }
     cd "$WORK"
     free=$(df -Pm . | awk 'NR == 2 { print $4 }')
     [ "$free" -ge "$NEEDED_MIB" ] || die "$WORK has $free MiB free, $NEEDED_MIB are needed: set TMPDIR"
     # Nobody's proxy, nobody's credentials.
     unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
     HOME=$WORK DOCKER_CONFIG=$WORK
-    export HOME DOCKER_CONFIG
+    export HOME DOCKER_CONFIG LIMIT_SECS
     LOAD=$(cut -d' ' -f1-3 /proc/loadavg)
     say "making artifacts and a disk image"
-    start_registry
+    start_registry "$WORK/registry" "$START_SECS"
+    REPOSITORY=$REGISTRY_HOST/kubesolo/os
+    BLOBS=http://$REGISTRY_HOST/v2/kubesolo/os/blobs
     artifact main "$KERNEL_MIB" "$INITRAMFS_MIB" noise
     artifact programs "$KERNEL_MIB" "$INITRAMFS_MIB" programs
     artifact large "$((KERNEL_MIB * 2))" "$((INITRAMFS_MIB * 2))" noise

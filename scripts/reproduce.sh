@@ -12,6 +12,7 @@ KEEP=
 REBUILT=
 WORK=
 BUILDS=
+STARTING=no
 VERSION=
 DIFFERENT=0
 
@@ -38,15 +39,40 @@ USAGE
 say() { printf 'reproduce: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
+# shellcheck source=scripts/lib/server.sh
+. "$REPO/scripts/lib/server.sh"
+
 cleanup() {
-    # First those that would report a failure.
-    for pid in $BUILDS; do kill -s TERM "$pid" 2>/dev/null || true; done
+    # Another signal must not end this half-way; every wait below has an end.
+    trap '' INT TERM HUP
+    # First those that would report a failure. By $! as well: a signal may come before it is in the list.
+    if [ "$STARTING" = yes ]; then BUILDS="$BUILDS ${!:-}"; fi
+    for pid in $BUILDS; do stop_child "$pid" || true; done
     # Each build is a session of its own, and ends with all that it started.
     for arch in $ARCHES; do
-        [ ! -s "$WORK/$arch/session" ] || kill -s TERM -- "-$(cat "$WORK/$arch/session")" 2>/dev/null || true
+        if [ -s "$WORK/$arch/session" ]; then stop_session "$(cat "$WORK/$arch/session")"; fi
     done
-    for pid in $BUILDS; do wait "$pid" 2>/dev/null || true; done
     [ -z "$WORK" ] || rm -rf "$WORK"
+}
+
+# session_lives SESSION: a process of it that has ended is none, whoever is to wait for it.
+session_lives() {
+    cat /proc/[0-9]*/stat 2>/dev/null | sed 's/.*) //' |
+        awk -v session="$1" '$4 == session && $1 != "Z" && $1 != "X" { found = 1 } END { exit !found }'
+}
+
+# stop_session SESSION: all of its processes.
+stop_session() {
+    for signal in TERM KILL; do
+        deadline=$(($(uptime_secs) + STOP_SECS))
+        while session_lives "$1"; do
+            [ "$(uptime_secs)" -lt "$deadline" ] || continue 2
+            kill -s "$signal" -- "-$1" 2>/dev/null || true
+            sleep 0.1
+        done
+        return
+    done
+    say "the build in session $1 does not end, not even by SIGKILL: look at ps -s $1"
 }
 
 check() {
@@ -100,13 +126,15 @@ build() {
     if [ "$(id -u)" -eq 0 ]; then set -- unshare -n "$@"; fi
     log=$WORK/$arch/log
     began=$(date +%s)
+    # It says itself which session it is, when it is one: nobody can signal it before.
+    # shellcheck disable=SC2016 # the inner shell's
     (
         cd /
-        exec setsid env -i PATH="$PATH" HOME="$WORK/$arch/home" CARGO_HOME="$WORK/$arch/home/cargo" \
+        exec setsid sh -c 'echo "$$" >"$1" || exit 1; shift; exec "$@"' sh "$WORK/$arch/session" \
+            env -i PATH="$PATH" HOME="$WORK/$arch/home" CARGO_HOME="$WORK/$arch/home/cargo" \
             RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}" TMPDIR="$WORK/$arch/tmp" TZ="$zone" LANG=tr_TR.UTF-8 \
             LC_ALL=C.UTF-8 CARGO_NET_OFFLINE=true "$@"
     ) >"$log" 2>&1 &
-    printf '%s\n' "$!" >"$WORK/$arch/session"
     wait "$!" || { tail -n 20 "$log" >&2; die "$arch: the sources of the release do not build"; }
     grep -q 'crates come from vendor/' "$log" || die "$arch: the build did not take its crates from vendor/"
     say "$arch: built in $(($(date +%s) - began)) s"
@@ -116,11 +144,21 @@ build() {
 rebuild() {
     for arch in $ARCHES; do
         say "$arch: building from $(basename -- "$RELEASE")/kubesolo-update-$VERSION-source.tar.gz"
+        STARTING=yes
         build "$arch" &
         BUILDS="$BUILDS $!"
+        STARTING=no
     done
-    for pid in $BUILDS; do wait "$pid" || exit 1; done
-    BUILDS=
+    # One that was waited for is no longer ours to signal.
+    # shellcheck disable=SC2086 # a list of words
+    set -- $BUILDS
+    while [ $# -gt 0 ]; do
+        code=0
+        wait "$1" || code=$?
+        shift
+        BUILDS=$*
+        [ "$code" -eq 0 ] || exit 1
+    done
     rm -f "$WORK"/*/session
     REBUILT=$WORK/built
     mkdir "$REBUILT"
@@ -186,6 +224,7 @@ main() {
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
+    trap 'exit 129' HUP
     WORK=$(mktemp -d)
     check
     [ -n "$REBUILT" ] || rebuild

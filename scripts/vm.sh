@@ -10,7 +10,7 @@ IMAGE=
 KEEP=no
 STICK=
 WORK=
-QEMU=
+STARTED=no
 
 usage() {
     cat <<USAGE
@@ -31,13 +31,20 @@ Without IMAGE, a small one is made: Debian's kernel, busybox, the agent of dist/
 USAGE
 }
 
+say() { printf 'vm: %s
+' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
 # shellcheck source=scripts/lib/arch.sh
 . "$REPO/scripts/lib/arch.sh"
-
-die() { printf 'vm: error: %s\n' "$*" >&2; exit 1; }
+# shellcheck source=scripts/lib/server.sh
+. "$REPO/scripts/lib/server.sh"
 
 cleanup() {
-    if [ -n "$QEMU" ]; then kill "$QEMU" 2>/dev/null || true; fi
+    # Another signal must not end this half-way.
+    trap '' INT TERM HUP
+    # By $!, which is there from the first moment; QEMU is all that is ever started.
+    if [ "$STARTED" = yes ] && [ -n "${!:-}" ]; then stop_child "$!" || true; fi
     [ -z "$WORK" ] || rm -rf "$WORK"
 }
 
@@ -81,16 +88,18 @@ start() {
     if [ -n "$STICK" ]; then
         set -- "$@" -drive "if=none,id=d1,format=raw,file=$STICK,readonly=on" -device virtio-blk-pci,drive=d1,addr=0x10
     fi
-    printf 'vm: Ctrl-A X ends the machine\n' >&2
+    say "Ctrl-A X ends the machine"
     # In the background, so that a signal to this script ends the machine too; the terminal is the machine's all the same.
     exec 3<&0
-    "$@" -accel tcg -m 1024 -nodefaults -display none -serial mon:stdio \
+    STARTED=yes
+    # QEMU's own copy of what is written lies there too: one that is ended while it starts does not remove it.
+    TMPDIR=$WORK "$@" -accel tcg -m 1024 -nodefaults -display none -serial mon:stdio \
         -drive "if=none,id=d0,format=$format,file=$IMAGE,snapshot=$snapshot" -device virtio-blk-pci,drive=d0,bootindex=0 \
         -netdev user,id=n0 -device virtio-net-pci,netdev=n0,romfile= <&3 3<&- &
-    QEMU=$!
     code=0
-    wait "$QEMU" || code=$?
-    QEMU=
+    # As long as the person likes.
+    wait "$!" || code=$?
+    STARTED=no
     return "$code"
 }
 
@@ -113,6 +122,8 @@ main() {
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
+    # The terminal was closed.
+    trap 'exit 129' HUP
     WORK=$(mktemp -d)
     if [ -z "$IMAGE" ]; then
         demo_image

@@ -2,7 +2,7 @@
 
 use super::command;
 use super::disk::wait_for;
-use super::registry::Guard;
+use super::registry::{Guard, last_words};
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -21,9 +21,11 @@ impl Ferro {
     /// Starts one that keeps everything below `dir`.
     pub fn start(dir: &Path) -> Ferro {
         // The port is free when it is chosen and may be taken when it is used: then it ends, and another one is chosen.
+        let mut said = String::new();
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let out = File::create(dir.join(format!("ferro-{port}.log"))).unwrap();
+            let log = dir.join(format!("ferro-{port}.log"));
+            let out = File::create(&log).unwrap();
             let mut serve = command("ferro-oci-server");
             serve.env("FERRO_OCI_LISTEN", format!("127.0.0.1:{port}"));
             serve.env("FERRO_OCI_STORAGE_DIR", dir.join("ferro")).current_dir(dir);
@@ -34,8 +36,9 @@ impl Ferro {
             if ready && child.0.try_wait().unwrap().is_none() {
                 return Ferro { port, _child: child };
             }
+            said = last_words(&mut child, &log);
         }
-        panic!("ferro-oci-server does not start; see {}", dir.display());
+        panic!("ferro-oci-server does not start: {said}");
     }
 
     /// `127.0.0.1:PORT`.

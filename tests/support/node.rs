@@ -3,7 +3,7 @@
 
 use super::disk::wait_for;
 use super::listener::{Listener, Request};
-use super::registry::{Ca, Guard, ServerCert};
+use super::registry::{Ca, Guard, ServerCert, last_words};
 use super::web::Answer;
 use super::{command, need, run};
 use std::fs;
@@ -37,12 +37,16 @@ impl Containerd {
         let mut containerd = command("containerd");
         containerd.arg("--config").arg(&config).arg("--address").arg(&socket);
         containerd.arg("--root").arg(dir.join("root")).arg("--state").arg(dir.join("state"));
-        let child = Guard(containerd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        let mut child = Guard(containerd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let answers = || {
             let mut ctr = command("ctr");
-            ctr.arg("--address").arg(&socket).arg("version").output().unwrap().status.success()
+            // Without these it may wait for ever: its default, 0 s, is no limit.
+            ctr.args(["--timeout", "5s", "--connect-timeout", "5s", "--address"]).arg(&socket);
+            ctr.arg("version").output().unwrap().status.success()
         };
-        assert!(wait_for(SOON, answers), "{}", fs::read_to_string(dir.join("containerd.log")).unwrap());
+        let ready = wait_for(SOON, || child.0.try_wait().unwrap().is_some() || answers());
+        let runs = ready && child.0.try_wait().unwrap().is_none();
+        assert!(runs, "containerd does not start: {}", last_words(&mut child, &dir.join("containerd.log")));
         Containerd { socket, child }
     }
 

@@ -24,6 +24,14 @@ impl Drop for Guard {
     }
 }
 
+/// How a server that did not start ended, if it did, and the end of its log: the directory goes with the test.
+pub fn last_words(child: &mut Guard, log: &Path) -> String {
+    let ended = child.0.try_wait().unwrap().map_or("it runs".into(), |status| status.to_string());
+    let text = fs::read_to_string(log).unwrap_or_else(|e| e.to_string());
+    let lines: Vec<&str> = text.lines().collect();
+    format!("{ended}; {}", lines[lines.len().saturating_sub(20)..].join("\n"))
+}
+
 /// What a registry may be like beyond the default.
 #[derive(Default)]
 pub struct Settings<'a> {
@@ -55,6 +63,7 @@ impl Registry {
     pub fn start_with(dir: &Path, settings: &Settings) -> Registry {
         let address = settings.inside.map_or("127.0.0.1", |net| net.address).to_string();
         // The port is free when it is chosen and may be taken when it is used: then another one.
+        let mut said = String::new();
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let log = dir.join(format!("registry-{port}.log"));
@@ -62,8 +71,9 @@ impl Registry {
             if wait_until_ready(&mut child.0, &log) {
                 return Registry { port, address, log, _child: child };
             }
+            said = last_words(&mut child, &log);
         }
-        panic!("docker-registry does not start; see {}", dir.display());
+        panic!("docker-registry does not start: {said}");
     }
 
     /// `127.0.0.1:PORT`.

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -46,12 +47,21 @@ impl Served {
     pub fn start(mut command: Command) -> Served {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut said = String::new();
-        stderr.read_line(&mut said).unwrap();
+        let (send, first) = channel();
+        // What it says later goes where the test's own words go.
+        thread::spawn(move || {
+            let mut said = String::new();
+            let _ = stderr.read_line(&mut said);
+            let _ = send.send(said);
+            stderr.lines().map_while(Result::ok).for_each(|line| eprintln!("{line}"));
+        });
+        let said = first.recv_timeout(PATIENCE);
+        if said.is_err() {
+            let _ = child.kill();
+        }
+        let said = said.expect("it never said where it listens");
         let place = said.split("http://127.0.0.1:").nth(1).and_then(|rest| rest.split('/').next());
         let port = place.unwrap_or_else(|| panic!("no address: {said}")).parse().unwrap();
-        // What it says later goes where the test's own words go.
-        thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| eprintln!("{line}")));
         Served { child, port }
     }
 

@@ -23,7 +23,7 @@ RUN_TESTS = KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --no-fail-fast
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test test-all test-rest test-fresh deps deps-all lint unit build build-all build-cross size integration test-grub test-vm \
+.PHONY: help test test-all test-rest test-fresh deps deps-all build-host lint unit build build-all build-cross size integration test-grub test-vm \
 	build-update-agent test-update-agent test-update reproducible oci-image agent-image release upload-release \
 	builder-image builder-lock test-builder vm demo bench vendor clean
 
@@ -68,15 +68,20 @@ unit:
 	scripts/install-deps.sh build unit
 	cargo test --locked --lib
 
-#: [ARCH=amd64|arm64] | static release binary in dist/ (default: this machine's architecture)
+#: [ARCH=amd64|arm64] | static release binary in dist/ (default: TARGET_ARCH, or this machine's architecture)
 build:
 	scripts/install-deps.sh build
 	scripts/build.sh --arch $(ARCH)
 
+# What runs here is for here, whatever TARGET_ARCH says.
+build-host:
+	scripts/install-deps.sh build
+	scripts/build.sh --arch $(HOST_ARCH)
+
 #: both of them
 build-all:
 	scripts/install-deps.sh build
-	scripts/build.sh
+	scripts/build.sh --arch amd64 --arch arm64
 
 #: TARGET_ARCH=amd64|arm64 | the one named, as other build systems ask for it
 build-cross:
@@ -93,7 +98,7 @@ test-update-agent: unit integration
 test-update: test-vm
 
 #: size budget, and a first run of this machine's binary
-size: build
+size: build-host
 	scripts/install-deps.sh --optional build test
 	scripts/smoke.sh --max-bytes $(MAX_BYTES) $(HOST_BIN)
 
@@ -103,17 +108,17 @@ size-all: build-all
 	scripts/smoke.sh --max-bytes $(MAX_BYTES) dist/kubesolo-update-amd64 dist/kubesolo-update-arm64
 
 #: [LONG=--include-ignored] | integration tests against a release build
-integration: build
+integration: build-host
 	scripts/install-deps.sh --optional build test vm
 	$(RUN_TESTS) $(foreach p,$(PROGRAMS),--test $(p)) -- $(LONG)
 
 #: [LONG=--include-ignored] | GRUB alone, in QEMU
-test-grub: build
+test-grub: build-host
 	scripts/install-deps.sh --optional build test vm $(if $(LONG),extra)
 	$(RUN_TESTS) --test grub -- $(LONG)
 
 #: [LONG=--include-ignored] [CUTS=500] | whole machines in QEMU; more power cuts than usual
-test-vm: $(if $(LONG),build-all,build)
+test-vm: $(if $(LONG),build-all,build-host)
 	scripts/install-deps.sh --optional build test vm
 	CUTS=$(CUTS) $(RUN_TESTS) --test vm -- $(LONG)
 

@@ -5,7 +5,7 @@
 
 use crate::support;
 use crate::support::disk::{architecture, gzip, need_disks, noise, other_architecture};
-use crate::support::{find, need};
+use crate::support::{find, need, need_file, require};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -109,21 +109,19 @@ fn what_is_no_architecture_is_refused() {
 fn binaries_are_built_for_it() {
     let names = |arch: &str| format!("kubesolo-update-{arch},");
     let found = script("build.sh").arg("--check-rust").output().unwrap().status.success();
-    if found && Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/zig/bin/cargo-zigbuild").exists() {
-        let dir = tempfile::tempdir().unwrap();
-        let output = dir.path().join("output");
-        let build = || {
-            let mut build = script("build.sh");
-            build.arg("--dry-run").arg("--output").arg(&output);
-            build
-        };
-        follows(build, names);
-        let both = said(&build().output().unwrap());
-        assert!(both.contains(&names("amd64")) && both.contains(&names("arm64")), "{both}");
-        assert!(!output.exists());
-    } else {
-        need("cargo-zigbuild");
-    }
+    require(found, "a Rust that can build for musl");
+    need_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/zig/bin/cargo-zigbuild"));
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("output");
+    let build = || {
+        let mut build = script("build.sh");
+        build.arg("--dry-run").arg("--output").arg(&output);
+        build
+    };
+    follows(build, names);
+    let both = said(&build().output().unwrap());
+    assert!(both.contains(&names("amd64")) && both.contains(&names("arm64")), "{both}");
+    assert!(!output.exists());
     let cross = || {
         let mut cross = script("build-cross.sh");
         cross.arg("--dry-run");

@@ -143,7 +143,7 @@ release: export TAG ?=
 #: [TAG=v1.2.3] [KEYS=FILE...] | what a release consists of, in dist/release/
 release:
 	env -u SIGNING_KEY -u SIGNING_KEY_2 $(MAKE) build-all
-	env -u SIGNING_KEY -u SIGNING_KEY_2 scripts/install-deps.sh build release
+	env -u SIGNING_KEY -u SIGNING_KEY_2 scripts/install-deps.sh build release oci
 	scripts/with-keys.sh $(foreach k,$(KEYS),--key $(k)) -- scripts/release.sh $${TAG:+--tag "$$TAG"} $(ARGS)
 
 upload-release: export TAG ?=

@@ -121,7 +121,7 @@ main() {
             "be another one tomorrow"
     matches "$TAG" '[a-z0-9][A-Za-z0-9._:/-]*' || die "--tag '$TAG' is no name of an image"
     [ "$LOCK_ONLY" = yes ] || [ -f "$LOCK" ] || die "--lock $LOCK is not a file: make builder-lock writes it"
-    command -v buildah >/dev/null || die "no buildah: scripts/install-deps.sh all brings it"
+    command -v buildah >/dev/null || die "no buildah: scripts/install-deps.sh test brings it"
     [ "$(id -u)" -eq 0 ] || die "not root"
     trap cleanup EXIT
     trap 'exit 130' INT

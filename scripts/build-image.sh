@@ -144,7 +144,7 @@ guid() {
 # shellcheck source=scripts/lib/grub.sh
 . "$REPO/scripts/lib/grub.sh"
 
-need_vm() { command -v "$1" >/dev/null || die "$1 is missing: scripts/install-deps.sh vm brings it"; }
+need_vm() { command -v "$1" >/dev/null || die "$1 is missing: scripts/install-deps.sh image brings it"; }
 
 # e2fs PROGRAM ARGUMENT...: this system's, or that of --e2fsprogs-dir.
 e2fs() {

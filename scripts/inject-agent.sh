@@ -71,7 +71,7 @@ check_links() {
 
 check() {
     for tool in cpio gzip readelf find touch; do
-        command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh vm brings it"
+        command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh image brings it"
     done
     [ -n "$INITRAMFS" ] || die "--initramfs is missing"
     [ -n "$OUTPUT" ] || die "--output is missing"

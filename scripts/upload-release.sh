@@ -104,7 +104,7 @@ files() { (cd "$DIR" && find . -mindepth 1 -maxdepth 1 -printf '%P\n' | LC_ALL=C
 
 check() {
     for tool in curl jq; do
-        command -v "$tool" >/dev/null || die "no $tool: scripts/install-deps.sh test brings it"
+        command -v "$tool" >/dev/null || die "no $tool: scripts/install-deps.sh release brings it"
     done
     [ -n "$TAG" ] || die "--tag is missing"
     matches "$TAG" 'v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?' || die "--tag must be such as v1.2.0, not '$TAG'"

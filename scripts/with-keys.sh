@@ -35,7 +35,7 @@ keys_to_files() {
     KEY_1='' KEY_2=''
     if [ -z "${SIGNING_KEY+set}${SIGNING_KEY_2:-}" ]; then return 0; fi
     [ -n "${SIGNING_KEY-}" ] || die "SIGNING_KEY is empty: is the secret of that name stored, and does this run see it?"
-    command -v openssl >/dev/null || die "no openssl: scripts/install-deps.sh test brings it"
+    command -v openssl >/dev/null || die "no openssl: scripts/install-deps.sh release brings it"
     memory=/dev/shm
     if [ ! -d "$memory" ] || [ ! -w "$memory" ]; then memory=${TMPDIR:-/tmp}; fi
     WORK=$(mktemp -d "$memory/keys.XXXXXXXXXX")

@@ -88,7 +88,7 @@ check_grub() {
         packages=$(package_of "$EFI_TARGET")
         if [ "$ARCH" = amd64 ]; then packages="$packages or $(package_of i386-pc)"; fi
         die "GRUB's files for $ARCH are missing, the image would boot nowhere: package $packages, which" \
-            "scripts/install-deps.sh vm brings (or --no-bootloader)"
+            "scripts/install-deps.sh image brings (or --no-bootloader)"
     fi
     [ -n "$EFI_DIR" ] || platform_missing "$EFI_TARGET" UEFI
     if [ "$ARCH" = amd64 ] && [ -z "$BIOS_DIR" ]; then platform_missing i386-pc BIOS; fi

@@ -30,7 +30,7 @@ image_option() {
 # check_tools TOOL...
 check_tools() {
     for tool in umoci oras jq tar sha256sum "$@"; do
-        command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh test brings it"
+        command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh oci brings it"
     done
     tar --version 2>/dev/null | grep -q 'GNU tar' || die "tar is not GNU tar, which alone can be told to repeat itself"
 }

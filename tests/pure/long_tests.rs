@@ -1,7 +1,7 @@
 //! `tests/long-tests.tsv` and `scripts/test-rest.sh`: which long tests there are, and in which order CI runs them.
 
 use crate::support::{command, need, run};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -18,15 +18,18 @@ fn table() -> Vec<(String, String, u64)> {
     rows.collect()
 }
 
-/// Every module with a long test, by its source.
-fn modules_with_long_tests() -> BTreeSet<(String, String)> {
-    let mut found = BTreeSet::new();
+/// Every module with a long test, by its source: program, module, the tests.
+fn modules_with_long_tests() -> BTreeMap<(String, String), Vec<String>> {
+    let mut found = BTreeMap::new();
     for program in fs::read_dir(Path::new(REPO).join("tests")).unwrap().map(Result::unwrap) {
         for file in fs::read_dir(program.path()).into_iter().flatten().map(Result::unwrap) {
             let (name, path) = (file.file_name().into_string().unwrap(), file.path());
             let Some(module) = name.strip_suffix(".rs") else { continue };
-            if fs::read_to_string(path).unwrap().contains("\n#[apply(long_test)]\n") {
-                found.insert((program.file_name().into_string().unwrap(), module.to_string()));
+            let source = fs::read_to_string(path).unwrap();
+            let after = source.split("\n#[apply(long_test)]\n").skip(1).map(|rest| rest.split_once("fn ").unwrap().1);
+            let tests: Vec<String> = after.map(|rest| rest.split('(').next().unwrap().to_string()).collect();
+            if !tests.is_empty() {
+                found.insert((program.file_name().into_string().unwrap(), module.to_string()), tests);
             }
         }
     }
@@ -37,9 +40,22 @@ fn modules_with_long_tests() -> BTreeSet<(String, String)> {
 fn the_table_has_every_module_with_a_long_test_and_no_other() {
     let rows = table();
     let named: BTreeSet<_> = rows.iter().map(|(program, module, _)| (program.clone(), module.clone())).collect();
-    assert_eq!(named, modules_with_long_tests());
+    assert_eq!(named, modules_with_long_tests().into_keys().collect());
     assert_eq!(named.len(), rows.len(), "a module stands there twice");
     assert!(rows.iter().all(|(_, _, seconds)| (1..3600).contains(seconds)), "{rows:?}");
+}
+
+/// What `make test` leaves out is there to be read.
+#[apply(test)]
+fn the_documentation_lists_every_long_test() {
+    let sources = modules_with_long_tests();
+    let lines = table().into_iter().map(|(program, module, seconds)| {
+        let tests = sources[&(program.clone(), module.clone())].iter().map(|test| format!("`{test}`"));
+        format!("| `{program}` | `{module}` | {} | {seconds} |\n", tests.collect::<Vec<_>>().join(", "))
+    });
+    let wanted = format!("| program | module | long tests | s |\n|---|---|---|---|\n{}\n", lines.collect::<String>());
+    let text = fs::read_to_string(Path::new(REPO).join("docs/testing.md")).unwrap();
+    assert!(text.contains(&wanted), "docs/testing.md lacks this table:\n\n{wanted}");
 }
 
 fn git(dir: &Path, arguments: &[&str]) {

@@ -199,7 +199,7 @@ fn make_release_hands_on_what_it_is_given() {
     make.current_dir(dir.path()).args(["-s", "release", "upload-release", "KEYS=a b"]);
     let text = run(make.env("TAG", tag).env("SIGNING_KEY", "one\ntwo$x").env_remove("MAKEFLAGS"));
     let wanted = format!(
-        "install-deps.sh [build] [none]\nbuild.sh [--arch] [amd64] [--arch] [arm64] [none]\ninstall-deps.sh [build] [release] [none]\n\
+        "install-deps.sh [build] [none]\nbuild.sh [--arch] [amd64] [--arch] [arm64] [none]\ninstall-deps.sh [build] [release] [oci] [none]\n\
          with-keys.sh [--key] [a] [--key] [b] [--] [scripts/release.sh] [--tag] [{tag}] [one\ntwo$x]\n\
          upload-release.sh [--tag] [{tag}] [one\ntwo$x]\n"
     );

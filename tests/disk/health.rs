@@ -38,8 +38,8 @@ fn a_healthy_trial_is_confirmed_with_one_byte() {
     );
     let seen = fs::read_to_string(witness).unwrap();
     assert!(seen.contains("\"phase\":\"verifying\"") && seen.contains(" 1 -> "), "{seen}");
-    // 0 to 2, and the directory that ls itself reads.
-    assert_eq!(seen.matches(" -> ").count(), 4, "{seen}");
+    // The root of a mount that hangs nowhere looks like this.
+    assert!(!seen.contains(" -> /\n"), "{seen}");
     trial.assert_boot("B", "1", "2", "");
     for (old, new) in before.iter().zip(trial.root.blocks()) {
         assert_eq!(old.iter().zip(&new).filter(|(a, b)| a != b).count(), 1);

@@ -22,7 +22,7 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test deps lint unit build build-all build-cross size integration test-vm reproducible oci-image agent-image \
+.PHONY: help test test-fresh deps lint unit build build-all build-cross size integration test-vm reproducible oci-image agent-image \
 	release upload-release builder-image builder-lock test-builder vm demo bench vendor clean
 
 help:
@@ -45,6 +45,7 @@ help:
 	@echo 'make test-builder              builds it, and the agent in it: the same bytes as in dist/'
 	@echo 'make vm [IMAGE=FILE]           starts an image in QEMU, this terminal as its console'
 	@echo 'make demo                      an update from end to end, on this machine'
+	@echo 'make test-fresh [ARGS=...]     make demo and make test in a Debian made a minute ago (scripts/test-fresh.sh --help)'
 	@echo 'make bench                     measurements against other tools'
 	@echo 'make vendor                    crate sources into vendor/, for builds without network'
 	@echo 'make clean                     removes what was built (tools and vendor/ stay)'
@@ -142,6 +143,11 @@ else
 	scripts/install-deps.sh demo
 	scripts/demo.sh --binary "$$BINARY"
 endif
+
+# ARGS="--only groups --memory" is its cheap part.
+test-fresh:
+	scripts/install-deps.sh fresh
+	scripts/test-fresh.sh $(ARGS)
 
 bench:
 	scripts/install-deps.sh build bench

@@ -142,10 +142,13 @@ bring() {
     echo "$probe" >>"$WORK/said"
     pinned=
     if [ "$version" != - ]; then pinned=" ($version)"; fi
-    say "$tool is missing: $how, $package$pinned, into ${dir#"$REPO/"}"
+    say "$tool is missing: $how, $package$pinned"
     if [ "$DRY_RUN" = yes ]; then return; fi
     case " $DEAD " in *" $way "*) failed "not tried: no answer before"; return ;; esac
-    if rows "$way" | grep -q .; then "$0" "$way" || { failed "what $way itself needs is missing"; return; }; fi
+    if rows "$way" | grep -q . && ! "$0" "$way" 2>"$WORK/inner"; then
+        failed "what $way itself needs is missing:$(sed -n 's/^\* *apt, [^:]*:\( .*\)/\1/p' "$WORK/inner" | head -n 1)"
+        return
+    fi
     if fetch_one && { [ "$way" = rustup ] || finish; } && found; then
         say "installed $tool"
         return
@@ -174,7 +177,7 @@ hints() {
     hint 'no space|not enough free space' 'Next: make room there (TMPDIR=DIR moves what is only needed meanwhile)'
     hint 'resolv|connect|unreachable|timed? ?out|network|no answer' \
         "Next: curl -I any site. Is there a network? If it needs a proxy: export http_proxy=URL https_proxy=URL (sudo -E)"
-    hint 'expired|not valid yet|certificate' "Next: date (it says $(date -u +%FT%TZ)); set the clock if that is wrong"
+    hint 'expired|not valid yet|certificate.verify' "Next: date (it says $(date -u +%FT%TZ)); set the clock if that is wrong"
     hint 'does not have a release file|404|knows no|unable to locate|no debian mirror' \
         'Next: apt-get update; another mirror that has all suites: export DEBIAN_MIRROR=URL'
     hint 'permission denied|not permitted|are you root|unable to lock|setgroups|read-only' \

@@ -9,19 +9,22 @@ HOME_INSIDE=/root/kubesolo-update
 # Seconds until a step counts as hanging.
 LIMIT=5400
 CLOCK_DAYS=60
+MEMORY_GIB=8
 
 SUITE=bookworm
 MIRROR=
 ONLY=
 CACHE=
 KEEP=no
+MEMORY=no
 DRY_RUN=no
 WORK=
 CLOCK=
 
 usage() {
     cat <<USAGE
-Usage: scripts/test-fresh.sh [--only WHAT] [--suite NAME] [--mirror URL] [--cache DIR] [--keep] [--dry-run]
+Usage: scripts/test-fresh.sh [--only WHAT] [--suite NAME] [--mirror URL] [--cache DIR] [--memory] [--keep]
+                             [--dry-run]
 
 Makes a Debian with debootstrap, in a directory that is a mount point of its own, and runs there, in a clone of HEAD, the
 commands of the README as they stand there. Says how long each took; a second run must install nothing. Then once more
@@ -32,7 +35,8 @@ with a clock that is $CLOCK_DAYS days ahead. Needs root, debootstrap, faketime (
   --suite NAME   of Debian (default: $SUITE)
   --mirror URL   where debootstrap finds it (default: what this system uses)
   --cache DIR    keep packages there, for the next run: its times then say less
-  --keep         keep the directory
+  --memory       in a tmpfs of $MEMORY_GIB GiB: sooner, and nothing of it on a disk; enough for --only groups
+  --keep         keep the directory (not with --memory)
   --dry-run      say what would be run, and make nothing
   -h, --help     this text
 USAGE
@@ -46,6 +50,7 @@ cleanup() {
     [ -n "$WORK" ] || return 0
     cd /
     umount -R "$WORK/root" 2>/dev/null || true
+    if [ "$MEMORY" = yes ]; then umount "$WORK" && rmdir "$WORK"; return; fi
     if grep -qF " $WORK/" /proc/self/mountinfo; then
         say "something is still mounted below $WORK, which is left as it is; these mounts end with this script"
     elif [ "$KEEP" = yes ]; then
@@ -175,6 +180,7 @@ set_clock() {
 
 run() {
     WORK=$(mktemp -d "${TMPDIR:-/var/tmp}/kubesolo-fresh.XXXXXX")
+    if [ "$MEMORY" = yes ]; then mount -t tmpfs -o "mode=700,size=${MEMORY_GIB}g" tmpfs "$WORK"; fi
     began_all=$(date +%s)
     say "$SUITE in $WORK/root"
     make_root "$WORK/root"
@@ -205,6 +211,7 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --keep) KEEP=yes; shift; continue ;;
+            --memory) MEMORY=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --only | --suite | --mirror | --cache) [ $# -ge 2 ] || die "$1 needs a value" ;;
             *) usage >&2; die "unknown option: $1" ;;
@@ -218,6 +225,7 @@ main() {
         shift 2
     done
     [ "$(commands | grep -c '^make ')" -eq 2 ] || die "README.md: its first block of sh has not the two commands: $(commands)"
+    [ "$MEMORY$KEEP" != yesyes ] || die "--keep and --memory exclude each other: what is in memory ends with this script"
     if [ "$DRY_RUN" = yes ]; then
         say "would make $SUITE, and run there:"
         case $ONLY in groups | clock) groups | sed 's/^/  scripts\/install-deps.sh /' ;; esac
@@ -225,6 +233,10 @@ main() {
         exit 0
     fi
     [ "$(id -u)" -eq 0 ] || die "not root; type: sudo $0 $all"
+    if [ "$MEMORY" = yes ]; then
+        free=$(awk '$1 == "MemAvailable:" { print int($2 / 1048576) }' /proc/meminfo)
+        [ "$free" -ge "$MEMORY_GIB" ] || die "--memory needs $MEMORY_GIB GiB, and $free are free: leave it out"
+    fi
     command -v debootstrap >/dev/null || die "no debootstrap: scripts/install-deps.sh fresh brings it"
     if [ -z "${inner:-}" ]; then
         # shellcheck disable=SC2086 # options without blanks

@@ -207,7 +207,8 @@ fn every_group_that_is_named_exists() {
     for file in listed.lines().filter(|f| !f.starts_with("tests/") && !f.starts_with("vendor/")) {
         let Ok(text) = fs::read_to_string(Path::new(REPO).join(file)) else { continue };
         for rest in text.split("install-deps.sh").skip(1) {
-            let words = rest.lines().next().unwrap().trim_start_matches(['"', '`']);
+            // A name that ends there is spoken of, not called.
+            let words = rest.lines().next().unwrap().trim_start_matches('"');
             let Some(words) = words.strip_prefix(' ') else { continue };
             let words = words.split(' ').skip_while(|w| w.starts_with("--"));
             for word in words.map_while(|w| w.strip_suffix([')', ';', '`', ',']).or(Some(w))).take(1) {

@@ -22,8 +22,7 @@ fn every_test_that_the_threat_model_names_exists() {
     for document in ["docs/threat-model.md", "docs/key-rotation.md"] {
         for (path, test) in named(&fs::read_to_string(root.join(document)).unwrap()) {
             let source = fs::read_to_string(root.join(&path)).unwrap_or_else(|e| panic!("{document}: {path}: {e}"));
-            let attributes =
-                ["#[apply(test)]\n", "#[apply(long_test)]\n", "#[apply(test)]\n", "    #[apply(test)]\n    "];
+            let attributes = ["#[apply(test)]\n", "#[apply(long_test)]\n", "#[test]\n", "    #[test]\n    "];
             let is_there = attributes.iter().any(|attribute| source.contains(&format!("{attribute}fn {test}()")));
             assert!(is_there, "{document}: {path} has no test {test}");
             count += 1;

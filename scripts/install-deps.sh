@@ -125,6 +125,7 @@ tool() {
         .tools/*) tool=${probe#.tools/} tool=${tool%/*} ;;
         /*' '* | scripts/*) tool=$purpose ;;
         'cargo '*) tool=${probe%% --*} ;;
+        */__init__.py) tool=${probe%/*} tool=python3-${tool##*/} ;;
         *) tool=${probe%% *} tool=${tool##*/} ;;
     esac
 }

@@ -546,7 +546,7 @@ check() {
     case $RECURSIVE$MODE in yeslatest | yesbundle) die "--recursive is for a registry or a layout" ;; esac
     case $MODE in
         bundle) is_digest "$DIGEST" || die "--bundle needs --digest sha256:HEX (64 lower-case hexadecimal digits)" ;;
-        registry) command -v oras >/dev/null || die "oras is missing: scripts/install-deps.sh registry brings it" ;;
+        registry) command -v oras >/dev/null || die "oras is missing: scripts/install-deps.sh publish brings it" ;;
     esac
     for tool in jq openssl flock sha256sum; do
         command -v "$tool" >/dev/null || die "$tool is missing: install the package that has it (Debian: jq, openssl," \

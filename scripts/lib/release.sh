@@ -140,7 +140,7 @@ input() {
 need_tools() {
     for tool in "$@"; do
         command -v "$tool" >/dev/null || die "$tool is missing: install the package that has it (Debian: jq, util-linux," \
-            "libc-bin, gzip, coreutils; oras: scripts/install-deps.sh registry)"
+            "libc-bin, gzip, coreutils; oras: scripts/install-deps.sh publish)"
     done
 }
 

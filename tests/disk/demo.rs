@@ -29,7 +29,6 @@ fn left(dir: &TempDir) -> (bool, Vec<String>) {
 fn a_newcomer_sees_an_update() {
     need_disks();
     need("flock");
-    need("oras");
     let dir = tempfile::tempdir().unwrap();
     let shown = run(&mut demo(&dir));
     let commands: Vec<&str> = shown.lines().filter_map(|l| l.strip_prefix("$ ")).collect();
@@ -58,7 +57,6 @@ fn a_newcomer_sees_an_update() {
 fn an_interrupted_one_leaves_nothing() {
     need_disks();
     need("flock");
-    need("oras");
     let dir = tempfile::tempdir().unwrap();
     let mut child = demo(&dir).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     assert!(wait_for(LIMIT, || left(&dir).0), "it attached no disk");

@@ -124,7 +124,7 @@ fn a_locked_key_is_tried_before_anything_is_built() {
     assert_eq!(source.listed(), before);
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn bad_arguments_are_refused_and_nothing_is_written() {
     need_release_tools();
     let source = Source::new();

@@ -18,6 +18,7 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 # One program a need of the machine (docs/testing.md). LONG=--include-ignored: with the long tests, LONG=--ignored: these alone.
 LONG ?=
+MINUTES ?= 30
 PROGRAMS := pure disk registry publish kubernetes release
 RUN_TESTS = KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --no-fail-fast
 
@@ -42,8 +43,10 @@ test: deps lint unit size integration test-grub test-vm
 test-all: export LONG = --include-ignored
 test-all: deps-all lint unit size-all integration test-grub test-vm
 
-#: MINUTES=30 | as many of the long tests as fit, what changed lately first (scripts/test-rest.sh --help)
-test-rest: build-all
+#: [MINUTES=30] | as many of the long tests as fit, what changed lately first (scripts/test-rest.sh --help)
+test-rest:
+	@scripts/test-rest.sh --minutes '$(MINUTES)' --dry-run
+	$(MAKE) build-all
 	scripts/install-deps.sh --optional build test vm all extra
 	KUBESOLO_UPDATE_BIN=$(HOST_BIN) scripts/test-rest.sh --minutes '$(MINUTES)'
 
@@ -171,10 +174,9 @@ vm:
 	scripts/vm.sh $(IMAGE)
 
 # What no installation mends is seen before minutes of compiling. BINARY is the shell's, as TAG is.
-demo: export BINARY ?=
 #: [BINARY=FILE] | an update from end to end, on this machine (BINARY: a released agent, nothing is compiled)
 demo:
-ifeq ($(BINARY),)
+ifeq ($(origin BINARY),undefined)
 	@echo 'demo: installs what is missing, compiles the agent (3 minutes on 2 cores), shows an update (10 s).'
 	@echo 'demo: make demo BINARY=FILE, with a released agent, compiles nothing.'
 	@scripts/demo.sh --check
@@ -182,6 +184,7 @@ ifeq ($(BINARY),)
 	scripts/build.sh --arch $(HOST_ARCH)
 	scripts/demo.sh
 else
+	@echo 'demo: installs what is missing, makes a disk image and two releases (10 s), then shows an update.'
 	@scripts/demo.sh --check --binary "$$BINARY"
 	scripts/install-deps.sh demo
 	scripts/demo.sh --binary "$$BINARY"

@@ -76,6 +76,9 @@ check_machine() {
     esac
     [ -e /dev/loop-control ] ||
         die "no /dev/loop-control: this kernel or container has no loop devices (modprobe loop; a privileged container)"
+    if [ "$CHECK" = yes ] && [ "$(id -u)" -ne 0 ]; then
+        printf 'demo: not root: what is missing, and the last step, will need sudo; the command to type is said then\n'
+    fi
 }
 
 # bytes OFFSET COUNT: of the agent, in hex.
@@ -84,12 +87,12 @@ bytes() { od -An -v -tx1 -j "$1" -N "$2" "$BINARY" | tr -d ' \n'; }
 # check_binary: a program of this machine's architecture that says which agent it is.
 check_binary() {
     [ -e "$BINARY" ] || die "$BINARY is missing: make build makes dist/kubesolo-update-$ARCH; a release has it as well"
-    [ -f "$BINARY" ] || die "$BINARY is no file"
+    [ -f "$BINARY" ] || die "$BINARY is not a regular file"
     [ "$(bytes 0 4)" = 7f454c46 ] || die "$BINARY is no Linux program (no ELF file): unpack it first, if it is packed"
     [ "$(bytes 18 2)" = "$ELF_MACHINE" ] || die "$BINARY is for another architecture than this machine's, $ARCH"
     [ -x "$BINARY" ] || die "$BINARY may not be run: chmod +x $BINARY"
     BINARY=$(CDPATH='' cd -- "$(dirname -- "$BINARY")" && pwd)/$(basename -- "$BINARY")
-    said=$(timeout 20 "$BINARY" --version 2>&1) || die "$BINARY --version fails: $said"
+    said=$(timeout 20 "$BINARY" --version 2>&1) || die "$BINARY --version fails (a damaged or incomplete download? compare its checksum): $said"
     case $said in
         'kubesolo-update '*) ;;
         *) die "$BINARY is not the agent: --version says '$(printf '%s\n' "$said" | head -n 1)'" ;;
@@ -233,7 +236,12 @@ main() {
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
-            --binary) [ $# -ge 2 ] || die "--binary needs a value"; BINARY=$2; shift ;;
+            --binary)
+                [ $# -ge 2 ] || die "--binary needs a value"
+                [ -n "$2" ] || die "the name of the agent is empty (BINARY=, or --binary '')"
+                BINARY=$2
+                shift
+                ;;
             --check) CHECK=yes ;;
             --keep) KEEP=yes ;;
             *) usage >&2; die "unknown option: $1" ;;

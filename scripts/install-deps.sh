@@ -25,7 +25,7 @@ $(awk -F '\t' '$1 == "#group" { printf "  %-9s %s\n", $2, $3 }' "$TABLE")
 Debian packages come from apt (as root; otherwise the command to run is printed). All else goes below .tools/ in
 this repository, and nowhere else. What is installed is listed in scripts/deps.tsv.
 
-  --dry-run    say what would be installed, change nothing
+  --dry-run    say what would be installed, change nothing; ends with 0
   --optional   go on without what cannot be had, but for group build; tests that need it are skipped loudly. Where CI
                is set, only group extra is optional
   -h, --help   this text
@@ -145,7 +145,7 @@ bring() {
     if [ "$version" != - ]; then pinned=" ($version)"; fi
     say "$tool is missing: $how, $package$pinned"
     if [ "$DRY_RUN" = yes ]; then return; fi
-    case " $DEAD " in *" $way "*) failed "not tried: no answer before"; return ;; esac
+    case " $DEAD " in *" $way "*) failed "not tried: no connection before"; return ;; esac
     if rows "$way" | grep -q . && ! "$0" "$way" 2>"$WORK/inner"; then
         failed "what $way itself needs is missing:$(sed -n 's/^\* *apt, [^:]*:\( .*\)/\1/p' "$WORK/inner" | head -n 1)"
         return
@@ -176,8 +176,8 @@ show_lack() {
 hints() {
     hint() { if grep -qiE "$1" "$WORK/reasons"; then printf '%s\n' "$2"; fi; }
     hint 'no space|not enough free space' 'Next: make room there (TMPDIR=DIR moves what is only needed meanwhile)'
-    hint 'resolv|connect|unreachable|timed? ?out|network|no answer' \
-        "Next: curl -I any site. Is there a network? If it needs a proxy: export http_proxy=URL https_proxy=URL (sudo -E)"
+    hint 'resolv|connect|unreachable|timed? ?out|network|no such host' \
+        "Next: ip route; cat /etc/resolv.conf. Is there a network? If it needs a proxy: export http_proxy=URL https_proxy=URL (sudo -E)"
     hint 'expired|not valid yet|certificate.verify' "Next: date (it says $(date -u +%FT%TZ)); set the clock if that is wrong"
     hint 'does not have a release file|404|knows no|unable to locate|no debian mirror' \
         'Next: apt-get update; another mirror that has all suites: export DEBIAN_MIRROR=URL'
@@ -226,7 +226,7 @@ main() {
     # Probes name files of this repository.
     cd "$REPO"
     trap cleanup EXIT
-    trap 'exit 130' INT
+    trap 'say "interrupted; type the same again"; exit 130' INT
     trap 'exit 143' TERM
     WORK=$(mktemp -d)
     : >"$WORK/reasons"

@@ -232,7 +232,7 @@ main() {
         case $ONLY in groups) ;; *) commands | grep "${ONLY#clock}" | sed 's/^/  /' ;; esac
         exit 0
     fi
-    [ "$(id -u)" -eq 0 ] || die "not root; type: sudo $0 $all"
+    [ "$(id -u)" -eq 0 ] || die "not root; type: sudo $0${all:+ $all}"
     if [ "$MEMORY" = yes ]; then
         free=$(awk '$1 == "MemAvailable:" { print int($2 / 1048576) }' /proc/meminfo)
         [ "$free" -ge "$MEMORY_GIB" ] || die "--memory needs $MEMORY_GIB GiB, and $free are free: leave it out"

@@ -19,14 +19,14 @@ Runs the long tests of tests/, module by module (tests/long-tests.tsv), until N 
 changed within $DAYS days, or that name a file which did, then the others, the short ones before the long ones. A module
 is begun only if the time that is left is enough for it. The last lines say what was left out.
 
-KUBESOLO_UPDATE_BIN names the agent under test. Exit code: 0 all that ran passed, 1 something failed.
+KUBESOLO_UPDATE_BIN names the agent under test. Exit code: 0 all that ran passed, 1 error, or something failed.
 
-  --dry-run    print the order, run nothing
+  --dry-run    print the order, and by the table what would be left out; run nothing
   -h, --help   this text
 USAGE
 }
 
-die() { printf 'test-rest: error: %s\n' "$*" >&2; exit 2; }
+die() { printf 'test-rest: error: %s\n' "$*" >&2; exit 1; }
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 # changed_files: what commits of the last days touched; nothing where git cannot tell.
@@ -34,11 +34,11 @@ changed_files() {
     git -C "$REPO" log --since="$DAYS days ago" --name-only --pretty=format: 2>/dev/null | LC_ALL=C sort -u | sed '/^$/d'
 }
 
-# freshness FILE: 0 if the test or a file that it names has changed lately, otherwise 1.
+# freshness FILE: "changed" if the test or a file that it names has changed lately, otherwise "older".
 freshness() {
-    if grep -qxF "$1" "$WORK/changed"; then echo 0; return; fi
+    if grep -qxF "$1" "$WORK/changed"; then echo changed; return; fi
     # A test names what it holds: a script, a document, a source file.
-    if grep -qF -f "$WORK/names" "$REPO/$1"; then echo 0; else echo 1; fi
+    if grep -qF -f "$WORK/names" "$REPO/$1"; then echo changed; else echo older; fi
 }
 
 # order: "freshness seconds program module", what is to be run first at the top.
@@ -49,7 +49,7 @@ order() {
     # An empty list of patterns matches nothing.
     grep -v '^#' "$TABLE" | while IFS='	' read -r program module seconds; do
         printf '%s %s %s %s\n' "$(freshness "tests/$program/$module.rs")" "$seconds" "$program" "$module"
-    done | LC_ALL=C sort -k1,1n -k2,2n
+    done | LC_ALL=C sort -k1,1 -k2,2n
 }
 
 now() { date +%s; }
@@ -74,18 +74,30 @@ main() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     WORK=$(mktemp -d)
-    end=$(($(now) + MINUTES * 60)) failed='' left=''
+    end=$(($(now) + MINUTES * 60)) failed='' left='' planned=0 ran=0
     order >"$WORK/order"
     [ -s "$WORK/order" ] || die "no test in $TABLE"
     while read -r fresh seconds program module; do
-        if [ "$DRY_RUN" = yes ]; then printf '%s %s::%s %s s\n' "$fresh" "$program" "$module" "$seconds"; continue; fi
-        if [ "$(($(now) + seconds))" -gt "$end" ]; then left="$left $program::$module($seconds s)"; continue; fi
+        if [ "$(($(now) + planned + seconds))" -gt "$end" ]; then
+            left="$left $program::$module($seconds s)"
+            continue
+        fi
+        if [ "$DRY_RUN" = yes ]; then
+            planned=$((planned + seconds))
+            printf '%s %s::%s %s s\n' "$fresh" "$program" "$module" "$seconds"
+            continue
+        fi
         printf '\n==== long tests: %s::%s (%s s) ====\n' "$program" "$module" "$seconds"
+        ran=$((ran + 1))
         # Not from this list's stdin.
         run_module "$program" "$module" "$seconds" </dev/null || failed="$failed $program::$module"
     done <"$WORK/order"
-    [ -z "$left" ] || printf '\ntest-rest: left out for time (make test-all runs them):%s\n' "$left"
-    [ -n "$left" ] || [ "$DRY_RUN" = yes ] || printf '\ntest-rest: every long test was run\n'
+    if [ -n "$left" ]; then
+        printf 'test-rest: left out for time (make test-all runs them):%s\n' "$left"
+    elif [ "$DRY_RUN" = no ]; then
+        printf 'test-rest: every long test was run\n'
+    fi
+    [ "$DRY_RUN" = yes ] || printf 'test-rest: %s modules run\n' "$ran"
     [ -z "$failed" ] || { printf 'test-rest: FAILED:%s\n' "$failed"; exit 1; }
 }
 

@@ -19,10 +19,11 @@ why() {
         grep . | tail -n 1 | sed 's/^ *//' | cut -c 1-300
 }
 
-# quietly COMMAND...: within a time; from /: this repository's settings for cargo and npm are for its own build.
+# quietly COMMAND...: within a time; from /: this repository's settings for cargo and npm are for its own build. In the
+# foreground, so that Ctrl-C ends it and not only this script.
 quietly() {
     code=0
-    (cd / && exec timeout -k 10 "$STEP" "$@") >"$WORK/log" 2>&1 </dev/null || code=$?
+    (cd / && exec timeout --foreground -k 10 "$STEP" "$@") >"$WORK/log" 2>&1 </dev/null || code=$?
     if [ "$code" -eq 124 ]; then echo "error: timed out after $STEP s: $*" >>"$WORK/log"; fi
     return "$code"
 }
@@ -211,6 +212,7 @@ fetch_unpack() {
         impatient
         say "$tool: $suite: $(why)"
         failed "$suite: $(why)"
+        case " $DEAD " in *" unpack "*) break ;; esac
     done
     echo "error: no Debian named has it: $suites" >"$WORK/log"
     return 1
@@ -271,9 +273,11 @@ fetch_rustup() {
         quietly rustup toolchain install stable --profile minimal --component "$package"
 }
 
-# impatient: after one server that did not answer, the next ones are given less. It is the network, mostly.
+# impatient: after one server that could not be reached, its way is not tried again, and the others wait less: it is the
+# network, mostly.
 impatient() {
-    grep -qiE 'timed? ?out|timeout|connection failed' "$WORK/log" || return 0
+    grep -qiE 'timed? ?out|timeout|connection (failed|refused|broken)|could not connect|resolv|no such host|name resolution|unreachable|EAI_AGAIN|ENOTFOUND|ECONNREFUSED' \
+        "$WORK/log" || return 0
     DEAD="$DEAD $way" RETRIES=0
     if [ "$ANSWER" -gt 5 ]; then ANSWER=5; fi
 }

@@ -457,5 +457,5 @@ fn nobody_answers() {
     let site = Site::new(&["test|hat|unpack:sid|hat|-|1/1|a hat", "test|cap|unpack:sid|cap|-|1/1|a cap", PIP]);
     let mut command = site.command(&["env"], &["test"]);
     command.env("DEBIAN_MIRROR", &address).env("PIP_INDEX_URL", &address).env_remove("PIP_FIND_LINKS");
-    site.lacks(&mut command, &["unpack:sid, hat: sid: E: ", "not tried: no answer before", "If it needs a proxy"]);
+    site.lacks(&mut command, &["unpack:sid, hat: sid: E: ", "not tried: no connection before", "If it needs a proxy"]);
 }

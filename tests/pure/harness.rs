@@ -23,7 +23,7 @@ fn a_test_whose_tool_is_missing_is_ignored_with_the_reason() {
     let said = String::from_utf8(out.stdout).unwrap();
     assert!(out.status.success(), "{said}");
     assert!(said.contains("0 passed; 0 failed; 1 ignored"), "{said}");
-    assert!(said.contains(&format!("\nSKIP: {NEEDS_A_TOOL}: grub-editenv is missing\n")), "{said}");
+    assert!(said.contains(&format!("\nSKIP: {NEEDS_A_TOOL}: grub-editenv is missing (make deps)\n")), "{said}");
 }
 
 #[apply(test)]

@@ -125,13 +125,11 @@ fn what_changed_lately_comes_first_then_what_is_short() {
 fn what_does_not_fit_is_named_in_the_last_line_and_what_fails_is_a_failure() {
     need("git");
     let bench = Bench::new();
-    let said = run(&mut bench.script(&["--minutes", "0"]));
-    assert_eq!(
-        said.lines().last(),
-        Some(
-            "test-rest: left out for time (make test-all runs them): disk::quick(10 s) disk::middle(50 s) disk::slow(90 s)"
-        )
-    );
+    let left =
+        "test-rest: left out for time (make test-all runs them): disk::quick(10 s) disk::middle(50 s) disk::slow(90 s)";
+    assert_eq!(run(&mut bench.script(&["--minutes", "0"])), format!("{left}\ntest-rest: 0 modules run\n"));
+    let plan = run(&mut bench.script(&["--minutes", "1", "--dry-run"]));
+    assert!(plan.ends_with("left out for time (make test-all runs them): disk::slow(90 s)\n"), "{plan}");
     // In place of cargo: shows what it was asked for, and fails for one module.
     let bin = bench.0.path().join("bin");
     fs::create_dir(&bin).unwrap();
@@ -144,6 +142,11 @@ fn what_does_not_fit_is_named_in_the_last_line_and_what_fails_is_a_failure() {
     let wanted =
         ["quick", "middle", "slow"].map(|name| format!("cargo test --locked --test disk -- --ignored {name}::"));
     assert_eq!(ran, wanted);
-    assert!(said.ends_with("test-rest: every long test was run\ntest-rest: FAILED: disk::middle\n"), "{said}");
+    assert!(
+        said.ends_with(
+            "test-rest: every long test was run\ntest-rest: 3 modules run\ntest-rest: FAILED: disk::middle\n"
+        ),
+        "{said}"
+    );
     assert_eq!(out.status.code(), Some(1));
 }

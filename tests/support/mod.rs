@@ -62,7 +62,7 @@ pub fn require(there: bool, what: &str) {
     let names = list.unwrap_or_default();
     let known = names.lines().any(|name| what == name || what.contains(&format!("/.tools/{name}/")));
     assert!(known || std::env::var_os("CI").is_none(), "{what} is missing, and CI must not skip tests");
-    harness::skip(&format!("{what} is missing"));
+    harness::skip(&format!("{what} is missing (make deps)"));
 }
 
 /// Goes on if a program is there, as [`require`] does.

@@ -125,14 +125,16 @@ make_root() {
     done
 }
 
-# inside DIR COMMAND: as one types it there; nothing of it outlives it.
+# inside DIR COMMAND: as one types it there; nothing of it outlives it. It is the root of a mount namespace, as on a machine:
+# in a chroot the kernel gives nobody a user namespace.
 inside() {
     inside_root=$1
     shift
     # shellcheck disable=SC2016,SC2046,SC2086 # for the shell inside; lists of words
-    timeout -k 30 "$LIMIT" unshare --pid --fork --kill-child chroot "$inside_root" env -i HOME=/root TERM=dumb CI=true LANG=C.UTF-8 \
-        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin $(site_variables) $CLOCK \
-        sh -c 'mount -t proc proc /proc && cd "$0" && exec sh -c "$1"' "$HOME_INSIDE" "$1" </dev/null
+    timeout -k 30 "$LIMIT" unshare --mount --pid --fork --kill-child sh -c 'cd "$0" && mkdir -p .old &&
+        pivot_root . .old && cd / && mount -t proc proc /proc && umount -l /.old && rmdir /.old && exec "$@"' "$inside_root" \
+        env -i HOME=/root TERM=dumb CI=true LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+        $(site_variables) $CLOCK sh -c 'cd "$0" && exec sh -c "$1"' "$HOME_INSIDE" "$1" </dev/null
 }
 
 # timed DIR COMMAND: shows its output, and says how long it took.

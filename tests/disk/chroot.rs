@@ -14,6 +14,7 @@ use kubesolo_update::partition::Partition;
 use kubesolo_update::sys::{Access, FileSystemContext};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -281,8 +282,10 @@ fn stick_is_unmounted_meanwhile(propagation: &str, wrapper: Option<Command>, wha
     assert!(!stick.is_mounted(DATA), "{what}: the stick is busy: {:?}", held_by(&pid, &stick.name(DATA)));
     assert!(!stick.needs_recovery(DATA), "{what}: the stick was not written out");
     assert_eq!(held_by(&pid, &stick.name(DATA)), Vec::<String>::new(), "{what}");
-    let name = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
-    assert_eq!(name, fs::canonicalize(Root::program()).unwrap(), "{what}: it is not the agent that was looked at");
+    // Not by its path: that of a process in another namespace is told from that one's root.
+    let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).unwrap();
+    let program = PathBuf::from(format!("/proc/{pid}/exe"));
+    assert_eq!(identity(&program), identity(&Root::program()), "{what}: it is not the agent that was looked at");
     assert!(machine.disk.is_mounted(B) && machine.disk.needs_recovery(B), "{what}: the agent is not at work");
     let seen = fs::read_to_string(format!("/proc/{}/mountinfo", shell.child.id())).unwrap();
     assert!(!seen.contains(&machine.disk.name(B)), "{what}: others see the mount: {seen}");
@@ -343,6 +346,17 @@ fn who_can_not_come_back_ends() {
     machine.assert_recovers("in the end");
 }
 
+/// Mounts in this very process. Another test of this program may be starting a process, which has all descriptors, and with
+/// them this one's lock, until it has become another program.
+fn mount_here(part: &Partition) -> mount::Mounted {
+    let mut mounted = None;
+    assert!(wait_for(WAIT, || {
+        mounted = mount::mount_alone(part).ok();
+        mounted.is_some()
+    }));
+    mounted.unwrap()
+}
+
 #[apply(test)]
 fn a_file_that_is_still_open_is_no_clean_end() {
     ready();
@@ -355,12 +369,12 @@ fn a_file_that_is_still_open_is_no_clean_end() {
         device_number: number.trim().into(),
     };
     for _ in 0..50 {
-        let mounted = mount::mount_alone(&part).unwrap();
+        let mounted = mount_here(&part);
         fs::write(mounted.dir().join("f"), "x").unwrap();
         mounted.unmount().unwrap();
         assert_free(&disk, "as soon as it is unmounted");
     }
-    let mounted = mount::mount_alone(&part).unwrap();
+    let mounted = mount_here(&part);
     let open = fs::File::create(mounted.dir().join("f")).unwrap();
     let error = mounted.unmount().unwrap_err().to_string();
     assert!(error.starts_with("unmount KSOLOB: ") && error.contains("a file on it is still open"), "{error}");
@@ -378,7 +392,7 @@ fn a_file_that_is_still_open_is_no_clean_end() {
 
 /// A slot is looked into from the instant in which it is free; that goes on until it is known how unmounting has ended.
 fn looked_into_at_the_end(part: &Partition) {
-    let mounted = mount::mount_alone(part).unwrap();
+    let mounted = mount_here(part);
     let file = mounted.dir().join("f");
     fs::write(&file, "y").unwrap();
     let open = fs::File::open(&file).unwrap();

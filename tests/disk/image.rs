@@ -3,6 +3,7 @@
 use crate::support;
 use crate::support::disk::{A, B, BORN, DATA, Disk, EFI, architecture, build_image, need_disks};
 use crate::support::root::{Root, jq};
+use crate::support::unprivileged::unprivileged;
 use crate::support::{command, need, run};
 use kubesolo_update::grubenv::Block;
 use kubesolo_update::slot::{Record, Slot};
@@ -152,15 +153,12 @@ fn wrong_input_is_refused_and_writes_nothing() {
 #[apply(test)]
 fn nobody_needs_to_be_root() {
     need_disks();
-    need("setpriv");
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("out/image");
     let build = build_image(dir.path(), &image, 24, 16);
     fs::create_dir(dir.path().join("out")).unwrap();
     run(Command::new("chmod").args(["-R", "a+rwX"]).arg(dir.path()));
-    let mut nobody = command("setpriv");
-    nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(build.get_program()).args(build.get_args());
-    run(nobody.current_dir("/"));
+    run(&mut unprivileged(dir.path(), &build));
     let stat =
         run(command("debugfs").args(["-R", "stat /vmlinuz"]).arg(format!("{}?offset={}", image.display(), 65 << 20)));
     assert!(stat.contains("User:     0   Group:     0"), "{stat}");

@@ -12,6 +12,7 @@ use crate::support::ferro::Ferro;
 use crate::support::registry::{Ca, Registry, oras};
 use crate::support::root::jq;
 use crate::support::signing::script;
+use crate::support::unprivileged::unprivileged;
 use crate::support::{command, need, run};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -74,7 +75,6 @@ fn the_os_comes_out_of_a_layout_byte_for_byte() {
 fn the_same_input_is_the_same_image_whoever_makes_it() {
     need_image_tools();
     need_static_agent();
-    need("setpriv");
     let bench = Bench::with_agents();
     run(bench.os("1.2.0", ARCHITECTURES).args(["--layout", "one", "--tag", "v1"]));
     run(bench.os("1.2.0", ["arm64", "amd64"]).args(["--layout", "two", "--tag", "v1"]));
@@ -85,13 +85,8 @@ fn the_same_input_is_the_same_image_whoever_makes_it() {
     fs::set_permissions(bench.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let mut os = bench.os("1.2.0", ARCHITECTURES);
     os.args(["--layout", "three", "--tag", "v1"]);
-    let mut unprivileged = command("setpriv");
-    unprivileged.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(os.get_program());
-    unprivileged.args(os.get_args()).current_dir(&bench.dir).env("HOME", bench.dir.path());
-    for (name, value) in os.get_envs().filter_map(|(name, value)| Some((name, value?))) {
-        unprivileged.env(name, value);
-    }
-    run(&mut unprivileged);
+    os.env("HOME", bench.dir.path());
+    run(&mut unprivileged(bench.dir.path(), &os));
     assert!(same("one", "three").unwrap().status.success(), "another user's build differs");
 
     let dry = |command: &mut Command| run(command.arg("--dry-run")).trim().to_string();

@@ -46,6 +46,7 @@ pub mod signing_checks;
 pub mod site;
 pub mod token_server;
 pub mod trial;
+pub mod unprivileged;
 pub mod vm;
 pub mod walkthrough;
 pub mod web;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const ARCHES: [&str; 2] = ["amd64", "arm64"];
 
-#[apply(test)]
+#[apply(long_test)]
 fn a_release_that_is_not_finished_leaves_the_one_before_it() {
     need_release_tools();
     let source = Source::with_crates();
@@ -67,7 +67,7 @@ fn first(source: &Source, start: &str) -> String {
     names(&source.path("vendor")).into_iter().find(|name| name.starts_with(start)).expect("there is one")
 }
 
-#[apply(test)]
+#[apply(long_test)]
 fn what_is_not_one_commit_is_no_release() {
     need_release_tools();
     let source = Source::new();

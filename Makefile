@@ -22,6 +22,18 @@ MINUTES ?= 30
 PROGRAMS := pure disk registry publish kubernetes release
 RUN_TESTS = KUBESOLO_UPDATE_BIN=$(HOST_BIN) cargo test --locked --no-fail-fast
 
+# The names of a tag and of a file are the shell's, as they stand: nothing in them is make's or a command.
+ifneq ($(origin BINARY),undefined)
+override BINARY := $(value BINARY)
+export BINARY
+endif
+override TAG := $(value TAG)
+export TAG
+
+ifneq ($(filter-out --include-ignored --ignored,$(LONG)),)
+$(error LONG is --include-ignored or --ignored, not '$(LONG)')
+endif
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help test test-all test-rest test-fresh deps deps-all build-host lint unit build build-all build-cross size integration test-grub test-vm \
@@ -141,15 +153,13 @@ agent-image: build-all
 	scripts/install-deps.sh oci
 	scripts/build-agent-image.sh --agent-dir dist $(ARGS)
 
-# TAG is the shell's, not make's: nothing in the name of a tag is a command. No compiler sees a signing key.
-release: export TAG ?=
+# No compiler sees a signing key.
 #: [TAG=v1.2.3] [KEYS=FILE...] | what a release consists of, in dist/release/
 release:
 	env -u SIGNING_KEY -u SIGNING_KEY_2 $(MAKE) build-all
 	env -u SIGNING_KEY -u SIGNING_KEY_2 scripts/install-deps.sh build release oci
 	scripts/with-keys.sh $(foreach k,$(KEYS),--key $(k)) -- scripts/release.sh $${TAG:+--tag "$$TAG"} $(ARGS)
 
-upload-release: export TAG ?=
 #: TAG=v1.2.3 | dist/release/ to the Gitea server (scripts/upload-release.sh --help)
 upload-release:
 	scripts/upload-release.sh --tag "$$TAG" $(ARGS)
@@ -173,7 +183,7 @@ vm:
 	scripts/build.sh --arch amd64
 	scripts/vm.sh $(IMAGE)
 
-# What no installation mends is seen before minutes of compiling. BINARY is the shell's, as TAG is.
+# What no installation mends is seen before minutes of compiling.
 #: [BINARY=FILE] | an update from end to end, on this machine (BINARY: a released agent, nothing is compiled)
 demo:
 ifeq ($(origin BINARY),undefined)

@@ -10,7 +10,7 @@ set -eu
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 
 # A file system that every GRUB reads: Debian 12's own defaults by name, since later e2fsprogs add metadata_csum_seed
-# and orphan_file. Debian's GRUB 2.06 reads these as well (tests/grub_versions.rs), others may not.
+# and orphan_file. Debian's GRUB 2.06 reads these as well (tests/grub/versions.rs), others may not.
 EXT4_FEATURES=none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg
 EXT4_FEATURES=$EXT4_FEATURES,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum
 # A slot is written once per update; a small journal leaves the room to the system.

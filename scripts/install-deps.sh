@@ -181,13 +181,15 @@ hints() {
     hint 'expired|not valid yet|certificate.verify' "Next: date (it says $(date -u +%FT%TZ)); set the clock if that is wrong"
     hint 'does not have a release file|404|knows no|unable to locate|no debian mirror' \
         'Next: apt-get update; another mirror that has all suites: export DEBIAN_MIRROR=URL'
-    hint 'permission denied|not permitted|are you root|unable to lock|setgroups|read-only' \
+    hint 'frontend lock|could not get lock|unable to lock director' \
+        'Next: wait until the other apt has ended (ps -C apt,apt-get,dpkg,unattended-upgr)'
+    hint 'permission denied|not permitted|are you root|setgroups|read-only' \
         'Next: start this as root of the machine itself; in a container, as a privileged one'
     printf 'Then again: scripts/install-deps.sh%s\n' "$WANTED"
 }
 
 # What an earlier run could not have may be there now.
-forget_skipped() { case " $WANTED " in *' extra '*) rm -f .tools/missing ;; esac; }
+forget_skipped() { case "$DRY_RUN $WANTED " in no*' extra '*) rm -f .tools/missing 2>/dev/null || true ;; esac; }
 
 # Ends with 0 where nothing is missing.
 report() {
@@ -198,7 +200,7 @@ report() {
     each "$WORK/rows" show_lack >"$WORK/lacks"
     [ -s "$WORK/lacks" ] || return 0
     # Read by the tests: what could not be had is skipped even in CI, where all else must be there.
-    if [ -e "$WORK/skipped" ]; then mv "$WORK/skipped" .tools/missing; fi
+    if [ -e "$WORK/skipped" ]; then mkdir -p .tools && cp "$WORK/skipped" .tools/missing; fi
     if [ "$OPTIONAL" = yes ] && [ ! -e "$WORK/needed" ]; then
         { cat "$WORK/lacks"; hints; echo 'SKIP: what needs these tools will be left out (--optional)'; } | loud
         return 0
@@ -206,6 +208,20 @@ report() {
     { cat "$WORK/lacks"; hints; } | loud
     if [ -n "${CI:-}" ]; then say "error: CI must have everything but group extra, which --optional goes on without"; fi
     return "$MISSING"
+}
+
+# Two runs would empty each other's directories. The inner runs belong to the outer one; who may not write here installs
+# nothing here either.
+one_at_a_time() {
+    if [ -n "${DEPS_INNER:-}" ]; then return; fi
+    export DEPS_INNER=yes
+    mkdir -p .tools 2>/dev/null || return 0
+    # shellcheck disable=SC2188 # whether it can be opened
+    if ! have flock || ! (: >>.tools/lock) 2>/dev/null; then return; fi
+    exec 9>>.tools/lock
+    if flock -n 9; then return; fi
+    say "another run is at work here: waiting for it, at most 30 minutes"
+    flock -w 1800 9 || die "another run is still at work here (ps -C install-deps.sh)"
 }
 
 main() {
@@ -228,9 +244,12 @@ main() {
     trap cleanup EXIT
     trap 'say "interrupted; type the same again"; exit 130' INT
     trap 'exit 143' TERM
+    trap 'exit 129' HUP
+    trap 'exit 141' PIPE
     WORK=$(mktemp -d)
     : >"$WORK/reasons"
     : >"$WORK/said"
+    if [ "$DRY_RUN" = no ]; then one_at_a_time; fi
     # shellcheck disable=SC2086 # a list of words
     plan $WANTED
     [ -s "$WORK/missing" ] || { forget_skipped; exit 0; }

@@ -45,13 +45,23 @@ USAGE
 say() { printf 'test-fresh: %s\n' "$*"; }
 die() { printf 'test-fresh: error: %s\n' "$*" >&2; exit 1; }
 
+# is_mounted: whether anything is, below $WORK; the kernel writes a blank as \040.
+is_mounted() { grep -qF " $(printf '%s' "$WORK" | sed 's/ /\\040/g')/" /proc/self/mountinfo; }
+
 # Never through a mount: what is mounted is somebody else's.
 cleanup() {
     [ -n "$WORK" ] || return 0
+    trap '' INT TERM HUP
     cd /
-    umount -R "$WORK/root" 2>/dev/null || true
+    # Its end is that of all that runs inside (unshare --kill-child).
+    if [ -s "$WORK/running" ]; then kill -KILL "$(cat "$WORK/running")" 2>/dev/null || true; fi
+    tries=0
+    while is_mounted && [ "$tries" -lt 50 ]; do
+        umount -R "$WORK/root" 2>/dev/null || sleep 0.2
+        tries=$((tries + 1))
+    done
     if [ "$MEMORY" = yes ]; then umount "$WORK" && rmdir "$WORK"; return; fi
-    if grep -qF " $WORK/" /proc/self/mountinfo; then
+    if is_mounted; then
         say "something is still mounted below $WORK, which is left as it is; these mounts end with this script"
     elif [ "$KEEP" = yes ]; then
         say "kept $WORK/root"
@@ -64,7 +74,7 @@ cleanup() {
 within() {
     limit=$1
     shift
-    timeout -k 30 "$limit" "$@" >"$WORK/log" 2>&1 || { tail -n 30 "$WORK/log" >&2; die "failed: $*"; }
+    timeout --foreground -k 30 "$limit" "$@" >"$WORK/log" 2>&1 || { tail -n 30 "$WORK/log" >&2; die "failed: $*"; }
 }
 
 # commands: those of the README, from its first block for a shell.
@@ -131,7 +141,8 @@ inside() {
     inside_root=$1
     shift
     # shellcheck disable=SC2016,SC2046,SC2086 # for the shell inside; lists of words
-    timeout -k 30 "$LIMIT" unshare --mount --pid --fork --kill-child sh -c 'cd "$0" && mkdir -p .old &&
+    timeout --foreground -k 30 "$LIMIT" sh -c 'echo $$ >"$0" && exec "$@"' "$WORK/running" \
+        unshare --mount --pid --fork --kill-child sh -c 'cd "$0" && mkdir -p .old &&
         pivot_root . .old && cd / && mount -t proc proc /proc && umount -l /.old && rmdir /.old && exec "$@"' "$inside_root" \
         env -i HOME=/root TERM=dumb CI=true LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         $(site_variables) $CLOCK sh -c 'cd "$0" && exec sh -c "$1"' "$HOME_INSIDE" "$1" </dev/null
@@ -206,8 +217,21 @@ run() {
     cat "$WORK/times"
 }
 
+# is_word WORD ARGUMENT...
+is_word() {
+    wanted=$1
+    shift
+    for word in "$@"; do if [ "$word" = "$wanted" ]; then return 0; fi; done
+    return 1
+}
+
 main() {
-    [ "${1-}" != --in-namespace ] || { shift; inner=yes; }
+    if [ "${1-}" = --in-namespace ]; then
+        shift
+        inner=yes
+    elif [ "$(id -u)" -eq 0 ] && ! is_word --dry-run "$@" && ! is_word --help "$@" && ! is_word -h "$@"; then
+        exec unshare --mount --propagation private "$0" --in-namespace "$@"
+    fi
     all="$*"
     while [ $# -gt 0 ]; do
         case $1 in
@@ -222,7 +246,7 @@ main() {
             --only) case $2 in demo | test | clock | groups) ONLY=$2 ;; *) die "--only demo, test, clock or groups, not '$2'" ;; esac ;;
             --suite) SUITE=$2 ;;
             --mirror) MIRROR=$2 ;;
-            --cache) mkdir -p "$2"; CACHE=$(CDPATH='' cd -- "$2" && pwd) ;;
+            --cache) CACHE=$2 ;;
         esac
         shift 2
     done
@@ -235,15 +259,13 @@ main() {
         exit 0
     fi
     [ "$(id -u)" -eq 0 ] || die "not root; type: sudo $0${all:+ $all}"
+    if [ -n "$CACHE" ]; then mkdir -p "$CACHE" && CACHE=$(CDPATH='' cd -- "$CACHE" && pwd -P); fi
     if [ "$MEMORY" = yes ]; then
         free=$(awk '$1 == "MemAvailable:" { print int($2 / 1048576) }' /proc/meminfo)
         [ "$free" -ge "$MEMORY_GIB" ] || die "--memory needs $MEMORY_GIB GiB, and $free are free: leave it out"
     fi
     command -v debootstrap >/dev/null || die "no debootstrap: scripts/install-deps.sh fresh brings it"
-    if [ -z "${inner:-}" ]; then
-        # shellcheck disable=SC2086 # options without blanks
-        exec unshare --mount --propagation private "$0" --in-namespace $all
-    fi
+    [ -n "${inner:-}" ] || die "--dry-run and --help are for themselves"
     # shellcheck disable=SC2016 # apt's own placeholders
     [ -n "$MIRROR" ] || MIRROR=$(apt-get indextargets --format '$(REPO_URI) $(LABEL)' 'Created-By: Packages' 'Component: main' |
         awk '$2 == "Debian" || $2 == "Ubuntu" { print $1; exit }')

@@ -56,7 +56,7 @@ now() { date +%s; }
 
 # run_module PROGRAM MODULE SECONDS: with an end, also for a test that hangs.
 run_module() {
-    (cd "$REPO" && timeout --kill-after=60 "$(($3 * 5 + 300))" cargo test --locked --test "$1" -- --ignored "$2::")
+    (cd "$REPO" && timeout --foreground --kill-after=60 "$(($3 * 5 + 300))" cargo test --locked --test "$1" -- --ignored "$2::")
 }
 
 main() {
@@ -69,7 +69,7 @@ main() {
         esac
         shift
     done
-    case $MINUTES in '' | *[!0-9]* | ????*) die "--minutes must be a number from 0 to 999, not '$MINUTES'" ;; esac
+    case $MINUTES in '' | *[!0-9]* | 0?* | ????*) die "--minutes must be a number from 0 to 999, not '$MINUTES'" ;; esac
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM

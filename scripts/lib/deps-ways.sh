@@ -8,6 +8,7 @@ ANSWER=${DEPS_ANSWER:-10}
 RETRIES=1
 STEP=1800
 PACKAGES='' UPDATE_ERROR='' DEAD=''
+POLICY_MARK='# While scripts/install-deps.sh installs: no daemon is started.'
 
 # why: the line that says what went wrong. pip says it in a warning, and then that there is no such package; apt's and
 # cargo's last words are not their most telling ones.
@@ -38,7 +39,7 @@ room() {
 
 # apt_get ARGUMENT...: with an end to every wait, and with an error where apt has a warning.
 apt_get() {
-    LC_ALL=C DEBIAN_FRONTEND=noninteractive quietly apt-get -q -o Acquire::Retries=0 -o DPkg::Lock::Timeout=30 \
+    LC_ALL=C DEBIAN_FRONTEND=noninteractive quietly apt-get -q -o Acquire::Retries=0 -o DPkg::Lock::Timeout=20 \
         -o Acquire::http::Timeout="$ANSWER" -o Acquire::https::Timeout="$ANSWER" -o APT::Update::Error-Mode=any "$@"
 }
 
@@ -61,6 +62,13 @@ known_package() {
     case $1 in *'>='*) dpkg --compare-versions "$candidate" ge "${1#*>=}" ;; esac
 }
 
+# has_lists: whether apt knows what there is; what is installed it knows without.
+has_lists() {
+    # shellcheck disable=SC2016 # apt's own placeholders
+    apt-get indextargets --format '$(FILENAME)' 'Created-By: Packages' 2>/dev/null |
+        { while read -r list; do if [ -e "$list" ]; then exit 0; fi; done; exit 1; }
+}
+
 # collect guess|known: adds the packages of apt's rows to $PACKAGES, all of a row or none. Before there are lists, they
 # are guessed.
 collect() {
@@ -71,7 +79,7 @@ collect() {
         for one in $(echo "$alternatives" | tr '|' ' '); do
             if known_package "$one"; then name=${one%%>=*}; break; fi
         done
-        if [ -z "$name" ] && [ "$1" = guess ] && ! known_package base-files; then name=${alternatives%%[|>]*}; fi
+        if [ -z "$name" ] && [ "$1" = guess ] && ! has_lists; then name=${alternatives%%[|>]*}; fi
         if [ -z "$name" ] && [ "$1" = guess ]; then return; fi
         [ -n "$name" ] || { failed "apt knows no $alternatives${UPDATE_ERROR:+ ($UPDATE_ERROR)}"; return 0; }
         chosen="$chosen $name"
@@ -88,9 +96,10 @@ collect() {
 hold_daemons() {
     # cloud-init would take this machine for a new one at the next boot. This file is its own way to be told off.
     case " $PACKAGES " in *' cloud-init '*) mkdir -p /etc/cloud && : >>/etc/cloud/cloud-init.disabled ;; esac
-    [ ! -e /usr/sbin/policy-rc.d ] || return 0
+    # One that a killed run left is ours as well.
+    [ ! -e /usr/sbin/policy-rc.d ] || grep -qF "$POLICY_MARK" /usr/sbin/policy-rc.d || return 0
     POLICY_RC=/usr/sbin/policy-rc.d
-    printf '#!/bin/sh\nexit 101\n' >"$POLICY_RC" && chmod 755 "$POLICY_RC"
+    printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_MARK" >"$POLICY_RC" && chmod 755 "$POLICY_RC"
 }
 
 release_daemons() {
@@ -102,10 +111,11 @@ release_daemons() {
     done
 }
 
-# apt_room: apt's own count of what it would fetch and unpack.
+# apt_room: apt's own count of what it would fetch and unpack. Not by --assume-no: where nothing further is drawn in, apt
+# asks nothing, and installs.
 # shellcheck disable=SC2086 # a list of words
 apt_room() {
-    apt_get install --assume-no --no-install-recommends $PACKAGES || true
+    apt_get install --print-uris --no-install-recommends $PACKAGES || true
     mib=$(tr -d , <"$WORK/log" | awk '
         function mb(value, unit) { return value * (unit == "GB" ? 1000 : unit == "MB" ? 1 : 0) }
         /^Need to get / { sub(/\/.*/, "", $4); sum += mb($4, $5 ~ /B/ ? substr($5, 1, 2) : "MB") }
@@ -285,9 +295,14 @@ impatient() {
 # fetch_one: the row's own way, into a directory that holds nothing yet.
 fetch_one() {
     : >"$WORK/log"
-    mkdir -p "$REPO/.tools/bin"
+    if ! mkdir -p "$REPO/.tools/bin" 2>/dev/null || [ ! -w "$REPO/.tools/bin" ]; then
+        echo "error: permission denied: $REPO/.tools belongs to somebody else (ls -ld)" >"$WORK/log"
+        return 1
+    fi
     room "$REPO/.tools" "${cost%/*}" && room "${TMPDIR:-/tmp}" "${cost%/*}" || return 1
-    if [ "$way" != rustup ]; then rm -rf "$dir" && mkdir -p "$dir"; fi
+    if [ "$way" != rustup ]; then
+        { rm -rf "$dir" && mkdir -p "$dir"; } 2>"$WORK/log" || return 1
+    fi
     "fetch_$way"
 }
 

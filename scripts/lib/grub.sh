@@ -2,7 +2,7 @@
 # GRUB in the images of scripts/build-image.sh: which of its platforms and modules are here, and how they get into the
 # disk. Sourced, not run. The caller has say, die, need_vm, ARCH, WORK, GRUB_CONFIG, GRUB_ROOT and REQUIRE_PLATFORMS.
 #
-# Versions differ (2.06 to 2.14 are tried: tests/grub_versions.rs). What the configuration needs is looked up in GRUB's own
+# Versions differ (2.06 to 2.14 are tried: tests/grub/versions.rs). What the configuration needs is looked up in GRUB's own
 # lists, never written down here; what has no list is below, and has to be there.
 
 # shellcheck source=scripts/lib/unpacked.sh
@@ -176,6 +176,7 @@ le() {
 
 # holds FILE OFFSET BYTES: where another GRUB keeps something else there, to patch it would make a disk that does not boot.
 holds() {
+    [ -f "$1" ] && [ -s "$1" ] || die "$1 is missing or empty: its package is not whole"
     count=$(($(printf '%s' "$3" | wc -c) / 2))
     found=$(od -An -v -tx1 -j "$2" -N "$count" "$1" | tr -d ' \n')
     [ "$found" = "$3" ] || die "$1 is not as in GRUB 2.06 to 2.14: at byte $2 is $found, not $3 (--no-bootloader)"

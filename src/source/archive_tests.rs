@@ -1,5 +1,5 @@
 //! Tests of `archive.rs` on archives written by hand; real ones, of GNU tar, busybox, Python and skopeo, are in
-//! tests/layout_archive.rs.
+//! tests/registry/registries.rs.
 
 use super::*;
 use std::io::Write;

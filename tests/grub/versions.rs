@@ -25,7 +25,7 @@ fn hold_table(version: Version, firmware: Firmware) {
     hold_grub(&version, firmware, disks);
 }
 
-/// The system's own with this system's e2fsprogs: tests/grub.rs.
+/// The system's own with this system's e2fsprogs: tests/grub/table.rs.
 #[apply(long_test)]
 fn this_systems_grub_reads_slots_of_e2fsprogs_1_47() {
     hold_table(SYSTEM, Firmware::Bios);

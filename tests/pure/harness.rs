@@ -45,3 +45,16 @@ fn long_tests_are_ignored_until_they_are_asked_for() {
     assert!(all.lines().count() > long.lines().count() && long.lines().all(|line| all.contains(line)));
     assert!(!long.contains("harness::"), "{long}");
 }
+
+/// Under `#[apply(test)]` these two would be taken and mean nothing.
+#[apply(test)]
+fn no_test_asks_for_what_this_harness_does_not_have() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let listed = run(Command::new("git").args(["ls-files", "tests"]).current_dir(root));
+    for file in listed.lines().filter(|file| file.ends_with(".rs")) {
+        let source = std::fs::read_to_string(root.join(file)).unwrap();
+        let lost =
+            source.lines().find(|line| ["#[should_panic", "#[ignore", "#[test]"].iter().any(|a| line.starts_with(a)));
+        assert!(lost.is_none(), "{file}: {lost:?}");
+    }
+}

@@ -181,9 +181,9 @@ hints() {
     hint 'expired|not valid yet|certificate.verify' "Next: date (it says $(date -u +%FT%TZ)); set the clock if that is wrong"
     hint 'does not have a release file|404|knows no|unable to locate|no debian mirror' \
         'Next: apt-get update; another mirror that has all suites: export DEBIAN_MIRROR=URL'
-    hint 'frontend lock|could not get lock|unable to lock director' \
+    hint 'frontend lock|could not get lock' \
         'Next: wait until the other apt has ended (ps -C apt,apt-get,dpkg,unattended-upgr)'
-    hint 'permission denied|not permitted|are you root|setgroups|read-only' \
+    hint 'permission denied|not permitted|are you root|unable to lock|setgroups|read-only' \
         'Next: start this as root of the machine itself; in a container, as a privileged one'
     printf 'Then again: scripts/install-deps.sh%s\n' "$WANTED"
 }
@@ -249,10 +249,16 @@ main() {
     WORK=$(mktemp -d)
     : >"$WORK/reasons"
     : >"$WORK/said"
-    if [ "$DRY_RUN" = no ]; then one_at_a_time; fi
     # shellcheck disable=SC2086 # a list of words
     plan $WANTED
     [ -s "$WORK/missing" ] || { forget_skipped; exit 0; }
+    if [ "$DRY_RUN" = no ]; then
+        one_at_a_time
+        # Another run may have brought it meanwhile.
+        # shellcheck disable=SC2086 # a list of words
+        plan $WANTED
+        [ -s "$WORK/missing" ] || { forget_skipped; exit 0; }
+    fi
     announce
     install_packages
     # A package may push out another one that was there from elsewhere: Debian 12's qemu-system-x86 does that to a

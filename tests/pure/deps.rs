@@ -1,13 +1,13 @@
 //! `scripts/deps.tsv` and `scripts/install-deps.sh`: the table names what is called, and no more than one version of it;
 //! what cannot be had is said with its reason, and is never taken for whole the next time. Installs nothing here.
 
-use crate::support::{PYTHON, need_all, require, run};
+use crate::support::{PYTHON, need, need_all, require, run};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -460,4 +460,38 @@ fn nobody_answers() {
     let mut command = site.command(&["env"], &["test"]);
     command.env("DEBIAN_MIRROR", &address).env("PIP_INDEX_URL", &address).env_remove("PIP_FIND_LINKS");
     site.lacks(&mut command, &["unpack:sid, hat: sid: E: ", "not tried: no connection before", "If it needs a proxy"]);
+}
+
+/// `make` in two windows: the second waits, and finds what the first has brought.
+#[apply(test)]
+fn two_at_once_install_once() {
+    able();
+    need("flock");
+    let site = Site::new(&[PIP]);
+    site.wheel("hat");
+    let start = || site.offline(&["test"]).stderr(Stdio::piped()).spawn().unwrap();
+    let runs = [start(), start()].map(|run| run.wait_with_output().unwrap());
+    let said: String = runs.iter().map(|run| String::from_utf8_lossy(&run.stderr).into_owned()).collect();
+    assert!(runs.iter().all(|run| run.status.success()), "{said}");
+    assert_eq!(said.matches("installed hat").count(), 1, "{said}");
+}
+
+/// On a full disk, or where somebody only wanted to know: how much room is needed is asked without installing anything.
+#[apply(test)]
+fn counting_the_room_installs_nothing() {
+    able();
+    let site = Site::new(&["test|kubesolo-hat|apt|hat|-|-|a hat"]);
+    let bin = site.path(".tools/bin");
+    fs::create_dir_all(&bin).unwrap();
+    let stub = |name: &str, text: &str| {
+        fs::write(bin.join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    // More than there is, so that it ends with the count.
+    stub("apt-get", "echo \"$*\" >>\"${0%/*}/calls\"; echo 'Need to get 99999999 MB of archives.'");
+    stub("apt-cache", "echo '  Candidate: 1.0'");
+    site.lacks(&mut site.command(&["env"], &["test"]), &["MiB are needed in /usr", "Next: make room"]);
+    let calls = fs::read_to_string(bin.join("calls")).unwrap();
+    let installs: Vec<&str> = calls.lines().filter(|line| line.contains(" install ")).collect();
+    assert!(installs.len() == 1 && installs[0].contains("--print-uris"), "{calls}");
 }

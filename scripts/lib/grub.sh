@@ -114,8 +114,10 @@ version_of() { sed -n 's/^grub_version="\(.*\)"$/\1/p' "$1/modinfo.sh" 2>/dev/nu
 # choose_modules DIR: sets MODULES, and LEFT_OUT, those that are not there and nothing needs.
 choose_modules() {
     target=${1##*/}
-    for list in command.lst crypto.lst; do
-        [ -f "$1/$list" ] || die "$1/$list is missing: package $(package_of "$target") is not whole"
+    # grub-mkimage takes dependencies from moddep.lst, and an empty one without a word.
+    for list in command.lst crypto.lst moddep.lst kernel.img; do
+        { [ -f "$1/$list" ] && [ -s "$1/$list" ]; } ||
+            die "$1/$list is missing or empty: package $(package_of "$target") is not whole"
     done
     # A configuration of a test may take the one of the repository from elsewhere.
     found=$(awk -v optional="$GRUB_SPARE_COMMANDS" -f "$REPO/scripts/lib/grub-modules.awk" "$1/command.lst" \

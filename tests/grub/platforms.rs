@@ -189,9 +189,12 @@ fn an_image_that_would_not_boot_is_not_made() {
     let grub = Grub::new();
     grub.renames("i386-pc", "crypto.lst", "CRC32:", "CRC-32:");
     grub.refuses(&[], &["does not know", "hashsum:crc32"]);
-    let grub = Grub::new();
-    grub.lacks("i386-pc", "command.lst");
-    grub.refuses(&[], &["command.lst is missing", "grub-pc-bin"]);
+    for list in ["command.lst", "crypto.lst", "moddep.lst", "kernel.img"] {
+        let grub = Grub::new();
+        grub.lacks("i386-pc", list);
+        fs::write(grub.file("i386-pc", list), "").unwrap();
+        grub.refuses(&[], &[&format!("{list} is missing or empty"), "grub-pc-bin"]);
+    }
 }
 
 /// What a hand-made configuration uses comes along, or is missed: inside GRUB nobody can add it.

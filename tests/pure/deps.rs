@@ -495,3 +495,15 @@ fn counting_the_room_installs_nothing() {
     let installs: Vec<&str> = calls.lines().filter(|line| line.contains(" install ")).collect();
     assert!(installs.len() == 1 && installs[0].contains("--print-uris"), "{calls}");
 }
+
+/// Whoever only asks changes nothing: not even what an earlier run could not have.
+#[apply(test)]
+fn a_dry_run_forgets_nothing() {
+    let site = Site::new(&["extra|sh|apt|dash|-|-|a shell"]);
+    fs::create_dir(site.path(".tools")).unwrap();
+    fs::write(site.path(".tools/missing"), "hat\n").unwrap();
+    assert_eq!(site.run(&mut site.command(&["env"], &["--dry-run", "extra"])), (0, String::new()));
+    assert_eq!(fs::read_to_string(site.path(".tools/missing")).unwrap(), "hat\n");
+    assert_eq!(site.run(&mut site.command(&["env"], &["extra"])), (0, String::new()));
+    assert!(!site.path(".tools/missing").exists());
+}

@@ -283,36 +283,58 @@ impl NodeList {
 const NODE: &[Step] = &[Step::Items, Step::Item];
 const CONDITION: &[Step] = &[Step::Items, Step::Item, Step::Status, Step::Conditions, Step::Item];
 
-/// Judges the one node.
+/// Judges this machine's node: the one whose kubelet wrote this boot's id, whatever it is called. What else is in the list is
+/// left over: an old name's, a virtual one, another machine's in the same datastore. Names decide only where no node has the id.
 /// Input: `host`: this machine's name, `boot_id`: this boot's; both as far as known.
-/// Returns: what it is and which version. Errors: Unhealthy: why it is not ready.
+/// Returns: what it is and which version. Errors: Unhealthy: why it is not ready, or which it is can not be told.
 pub fn judge(nodes: &[Node], host: &str, boot_id: Option<&str>) -> Result<String> {
-    // A machine that was renamed leaves a node behind that is never ready again.
-    let own: Vec<&Node> = nodes.iter().filter(|node| node.name.eq_ignore_ascii_case(host)).collect();
-    let own = if own.is_empty() { nodes.iter().collect() } else { own };
-    let bad = |why: String| Error::new(Kind::Unhealthy, why);
-    let Some(first) = own.first() else { return Err(bad("no node has registered".into())) };
-    for node in &own {
-        let name = &node.name;
-        if node.ready != "True" {
-            let status = if node.ready.is_empty() { "not known yet" } else { &node.ready };
-            let mut why = format!("node {name} is not ready: Ready is {status}");
-            for more in [&node.reason, &node.message] {
-                if !more.is_empty() {
-                    why.push_str(", ");
-                    why.push_str(more);
-                }
-            }
-            return Err(bad(why));
-        }
-        // The API server remembers what the kubelet said before the restart.
-        if boot_id.is_some_and(|id| !node.boot_id.is_empty() && node.boot_id != id) {
-            return Err(bad(format!(
-                "node {name} was ready in another boot; its kubelet has not reported in this one"
-            )));
+    let bad = |why: String| Err(Error::new(Kind::Unhealthy, why));
+    let of_this_boot = |node: &&Node| boot_id.is_some_and(|id| id.eq_ignore_ascii_case(&node.boot_id));
+    let ours: Vec<&Node> = nodes.iter().filter(of_this_boot).collect();
+    match ours.as_slice() {
+        [] => {}
+        [node] => return is_ready(node),
+        // One of them was renamed within this boot: which of the two the kubelet still writes to is not in the list.
+        several => {
+            let names: Vec<&str> = several.iter().map(|node| node.name.as_str()).collect();
+            return bad(format!(
+                "{} nodes are of this boot: {} (`kubectl delete node` takes away the one with the old name)",
+                names.len(),
+                names.join(", ")
+            ));
         }
     }
-    Ok(format!("{} is ready, {}", first.name, first.kubelet_version))
+    // A machine that was renamed leaves a node behind that is never ready again.
+    let named: Vec<&Node> = nodes.iter().filter(|node| node.name.eq_ignore_ascii_case(host)).collect();
+    let candidates = if named.is_empty() { nodes.iter().collect() } else { named };
+    let Some(first) = candidates.first() else { return bad("no node has registered".into()) };
+    for node in &candidates {
+        is_ready(node)?;
+        // The API server remembers what the kubelet said before the restart.
+        if boot_id.is_some() && !node.boot_id.is_empty() {
+            return bad(format!(
+                "node {} was ready in another boot; its kubelet has not reported in this one",
+                node.name
+            ));
+        }
+    }
+    is_ready(first)
+}
+
+/// Errors: Unhealthy: it is not.
+fn is_ready(node: &Node) -> Result<String> {
+    if node.ready == "True" {
+        return Ok(format!("{} is ready, {}", node.name, node.kubelet_version));
+    }
+    let status = if node.ready.is_empty() { "not known yet" } else { &node.ready };
+    let mut why = format!("node {} is not ready: Ready is {status}", node.name);
+    for more in [&node.reason, &node.message] {
+        if !more.is_empty() {
+            why.push_str(", ");
+            why.push_str(more);
+        }
+    }
+    Err(Error::new(Kind::Unhealthy, why))
 }
 
 #[cfg(test)]

@@ -85,28 +85,59 @@ fn no_node_is_left_out() {
     }
 }
 
+/// The same table is held against a real API server: tests/kubernetes/node_lists.rs.
+const TABLE: &str = include_str!("../../tests/fixtures/node-lists.tsv");
+const THIS: &str = "11111111-2222-3333-4444-555555555555";
+
+/// Makes nodes of `NAME READY BOOT, ...`.
+fn nodes(text: &str) -> Vec<Node> {
+    let node = |words: &str| {
+        let [name, ready, boot] = words.split(' ').collect::<Vec<_>>().try_into().expect(words);
+        let boot_id = match boot {
+            "this" => THIS,
+            "other" => "99999999-2222-3333-4444-555555555555",
+            _ => "",
+        };
+        let ready = if ready == "-" { "" } else { ready };
+        let (name, ready, boot_id) = (name.into(), ready.into(), boot_id.into());
+        Node { name, ready, boot_id, kubelet_version: "v1.33.1".into(), ..Node::default() }
+    };
+    text.split(", ").filter(|words| !words.is_empty()).map(node).collect()
+}
+
 #[test]
-fn the_node_of_this_machine_and_this_boot_must_be_ready() {
-    let boot = "11111111-2222-3333-4444-555555555555";
-    let judged = |text: &str, host: &str, boot: Option<&str>| judge(&read(text, 1000).unwrap(), host, boot);
-    assert_eq!(judged(LIST, "edge-7", Some(boot)).unwrap(), "edge-7 is ready, v1.33.1");
-    assert!(judged(LIST, "EDGE-7", None).is_ok() && judged(LIST, "renamed", Some(boot)).is_ok());
-    let said = |result: Result<String>, word: &str| {
-        let error = result.unwrap_err().to_string();
+fn the_node_of_this_boot_decides() {
+    let mut cases = 0;
+    for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
+        let [host, list, is, words] = line.split('\t').collect::<Vec<_>>().try_into().expect(line);
+        let (judged, healthy) = (judge(&nodes(list), host, Some(THIS)), is == "healthy");
+        assert_eq!(judged.is_ok(), healthy, "{line}: {judged:?}");
+        let said = judged.unwrap_or_else(|e| e.to_string());
+        assert!(said.contains(words), "{line}: {said}");
+        cases += 1;
+    }
+    assert!(cases > 20, "{cases}");
+}
+
+#[test]
+fn where_this_boots_id_is_not_known_names_decide() {
+    let judged = |list: &str, host: &str| judge(&nodes(list), host, None).map_err(|e| e.to_string());
+    assert_eq!(judged("edge-7 True this", "EDGE-7").unwrap(), "edge-7 is ready, v1.33.1");
+    assert!(judged("edge-7 True other, pump-17 Unknown this", "edge-7").is_ok());
+    assert!(judged("edge-7 True other, pump-17 Unknown this", "third").unwrap_err().contains("pump-17"));
+}
+
+#[test]
+fn why_a_node_is_not_ready_is_told_with_the_kubelets_words() {
+    let boot = Some(THIS);
+    let judged = |text: &str| judge(&read(text, 1000).unwrap(), "edge-7", boot);
+    assert_eq!(judged(LIST).unwrap(), "edge-7 is ready, v1.33.1");
+    let not_ready = LIST.replacen("\"status\":\"True\"", "\"status\":\"False\"", 1);
+    let said = |text: &str, word: &str| {
+        let error = judged(text).unwrap_err().to_string();
         assert!(error.contains(word), "{word}: {error}");
     };
-    said(judged(LIST, "edge-7", Some("another")), "in another boot");
-    let not_ready = LIST.replacen("\"status\":\"True\"", "\"status\":\"False\"", 1);
-    said(judged(&not_ready, "edge-7", None), "Ready is False, KubeletReady, kubelet is posting");
-    said(judged(&LIST.replacen("\"Ready\"", "\"Steady\"", 1), "edge-7", None), "not known yet");
-    said(judged(r#"{"kind":"NodeList","items":[]}"#, "edge-7", None), "no node has registered");
-    // A node that an old name left behind counts only where none has the present name.
-    let stale = not_ready.replacen("edge-7", "old", 1);
-    let both = LIST.replacen(
-        "\"items\":[",
-        &format!("\"items\":[{},", &stale[stale.find("[{").unwrap() + 1..stale.len() - 2]),
-        1,
-    );
-    assert!(judged(&both, "edge-7", None).is_ok());
-    said(judged(&both, "third", None), "node old is not ready");
+    said(&not_ready, "Ready is False, KubeletReady, kubelet is posting");
+    said(&LIST.replacen("\"Ready\"", "\"Steady\"", 1), "not known yet");
+    said(r#"{"kind":"NodeList","items":[]}"#, "no node has registered");
 }

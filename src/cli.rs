@@ -103,6 +103,9 @@ command! {
         /// take an artifact that failed here before
         #[argh(switch)]
         retry_failed: bool,
+        /// go on outside of the maintenance window, or where the clock is not set
+        #[argh(switch)]
+        ignore_window: bool,
     }
 }
 
@@ -130,6 +133,9 @@ command! {
         /// take an artifact that failed here before
         #[argh(switch)]
         retry_failed: bool,
+        /// go on outside of the maintenance window, or where the clock is not set
+        #[argh(switch)]
+        ignore_window: bool,
         /// go on although GRUB has not shown that it can write its environment block
         #[argh(switch)]
         allow_unproven_bootloader: bool,
@@ -145,6 +151,9 @@ command! {
         /// restart the machine afterwards
         #[argh(switch)]
         reboot: bool,
+        /// go on outside of the maintenance window, or where the clock is not set
+        #[argh(switch)]
+        ignore_window: bool,
         /// go on although GRUB has not shown that it can write its environment block
         #[argh(switch)]
         allow_unproven_bootloader: bool,

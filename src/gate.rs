@@ -3,6 +3,7 @@
 //! Called from one place (cmd/check.rs) with the same facts for every source.
 //! Must never: fetch, read or write anything, or stop at the first refusal.
 
+use crate::clock::Now;
 use crate::error::{Error, Kind, Result};
 use crate::oci::digest::Digest;
 use crate::source::Artifact;
@@ -25,12 +26,16 @@ pub struct Facts<'a> {
     pub running_version: &'a str,
     /// Artifact in the running slot, where it is known.
     pub running_digest: Option<Digest>,
+    /// What its kernel and initramfs hash to, where that is known.
+    pub running_files: Option<[Digest; 2]>,
     /// Why the target slot must not be touched now.
     pub trial_pending: Option<&'a str>,
+    /// What is staged in the target slot.
+    pub staged_digest: Option<Digest>,
     /// Artifacts that rolled back, and why.
     pub failed: &'a [(Digest, String)],
-    /// Seconds since 1970, UTC; never before the build.
-    pub now_secs: u64,
+    /// What is known of the time.
+    pub now: Now,
     /// Room in the target slot once its old files are gone; `None` where it can not be told.
     pub room_bytes: Option<u64>,
     /// When updates may be applied.
@@ -41,6 +46,8 @@ pub struct Facts<'a> {
     pub allow_downgrade: bool,
     /// `--retry-failed`.
     pub retry_failed: bool,
+    /// `--ignore-window`.
+    pub ignore_window: bool,
 }
 
 /// Names a gate. The label is part of the `--json` output.
@@ -66,7 +73,7 @@ impl Gate {
             Gate::TrialPending => "trial_pending",
             Gate::Architecture => "architecture",
             Gate::Channel => "channel",
-            Gate::Version => "version",
+            Gate::Version => "newer",
             Gate::MinCompatible => "min_compatible_version",
             Gate::Expired => "expired",
             Gate::Replayed => "release_date",
@@ -97,6 +104,8 @@ pub struct Refusal {
 pub enum Verdict {
     /// It may be taken.
     Take,
+    /// It may be taken, and lies in the target slot already.
+    Staged,
     /// It is what runs already.
     UpToDate,
     /// It must not be taken; at least one refusal.
@@ -124,15 +133,20 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
             format!("artifact is on channel {}, this machine follows {}", printable(channel), facts.channel),
         );
     }
-    let order = offered.cmp(&running);
-    let other_build = facts.running_digest.is_some_and(|d| d != artifact.digest);
-    if order == Ordering::Equal && !(facts.allow_downgrade && other_build) {
-        // A wrong architecture or channel is a fault even when the number is the same.
-        let same = refusals.is_empty();
-        return Ok(if same { Verdict::UpToDate } else { Verdict::Refused(refusals) });
-    }
-    if order == Ordering::Less && !facts.allow_downgrade {
-        refuse(Gate::Version, format!("{offered} is older than the running {running} (--allow-downgrade takes it)"));
+    match offered.cmp(&running) {
+        Ordering::Equal if runs_already(artifact, facts) => {
+            // A wrong architecture or channel is a fault even when it is what runs.
+            let same = refusals.is_empty();
+            return Ok(if same { Verdict::UpToDate } else { Verdict::Refused(refusals) });
+        }
+        Ordering::Equal if !facts.allow_downgrade => refuse(Gate::Version, another_build(artifact, facts)),
+        Ordering::Less if !facts.allow_downgrade => {
+            refuse(
+                Gate::Version,
+                format!("{offered} is older than the running {running} (--allow-downgrade takes it)"),
+            );
+        }
+        _ => {}
     }
     if let Some(minimum) = &artifact.min_compatible_version {
         let minimum = Version::parse(minimum)?;
@@ -141,9 +155,9 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
         }
     }
     if let Some(expires) = &artifact.expires
-        && date_of(expires, "expires")? <= facts.now_secs
+        && date_of(expires, "expires")? <= facts.now.earliest_secs()
     {
-        let now = crate::time::rfc3339(facts.now_secs);
+        let now = crate::time::rfc3339(facts.now.earliest_secs());
         refuse(Gate::Expired, format!("it expired at {}, now is {now}", printable(expires)));
     }
     // The date of what nobody signed is anybody's word.
@@ -171,7 +185,11 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
         );
     }
     judge_place_and_time(artifact, facts, &mut refuse);
-    Ok(if refusals.is_empty() { Verdict::Take } else { Verdict::Refused(refusals) })
+    Ok(match refusals.is_empty() {
+        false => Verdict::Refused(refusals),
+        true if facts.staged_digest == Some(artifact.digest) => Verdict::Staged,
+        true => Verdict::Take,
+    })
 }
 
 /// Reads a date of an artifact. Errors: Source: it is none; the field is named.
@@ -181,9 +199,9 @@ fn date_of(text: &str, field: &str) -> Result<u64> {
 
 /// Says that a source offers what runs, although that has expired: it stands still, or is held back.
 /// Errors: Source: the date is none.
-pub fn stands_still(artifact: &Artifact, verdict: &Verdict, now_secs: u64) -> Result<Option<String>> {
+pub fn stands_still(artifact: &Artifact, verdict: &Verdict, now: Now) -> Result<Option<String>> {
     let Some(expires) = artifact.expires.as_deref().filter(|_| *verdict == Verdict::UpToDate) else { return Ok(None) };
-    let is_past = date_of(expires, "expires")? <= now_secs;
+    let is_past = date_of(expires, "expires")? <= now.earliest_secs();
     let expires = printable(expires);
     Ok(is_past
         .then(|| format!("what runs expired at {expires}, and nothing newer is offered: is the source held back?")))
@@ -200,12 +218,40 @@ fn judge_place_and_time(artifact: &Artifact, facts: &Facts<'_>, refuse: &mut dyn
         let (n, r) = (human_size(needed), human_size(room));
         refuse(Gate::Size, format!("it needs {n} ({needed} bytes), the target slot has room for {r} ({room} bytes)"));
     }
-    if let Some(window) = facts.window
-        && !window.is_open(facts.now_secs)
-    {
-        let now = crate::time::rfc3339(facts.now_secs);
-        refuse(Gate::Window, format!("the maintenance window is {window}, now is {now}"));
+    let window = facts.window.filter(|_| !facts.ignore_window);
+    if let Some(why) = window.and_then(|window| outside(window, facts.now)) {
+        refuse(Gate::Window, why);
     }
+}
+
+/// Says why nothing may be changed now; `None`: the window is open.
+///
+/// Asked at the beginning, and again before a slot is activated and before the machine is restarted: between them may be hours.
+pub fn outside(window: &Window, now: Now) -> Option<String> {
+    let is_open = now.moment_secs().is_some_and(|moment| window.is_open(moment));
+    (!is_open).then(|| format!("the maintenance window is {window}, {now} (--ignore-window goes on)"))
+}
+
+/// Says whether the artifact is what runs: equal versions alone do not say it.
+fn runs_already(artifact: &Artifact, facts: &Facts<'_>) -> bool {
+    let files = [artifact.kernel.sha256, artifact.initramfs.sha256];
+    match facts.running_files {
+        Some(running) => running == files || facts.running_digest == Some(artifact.digest),
+        // Of a slot without a record its version is all that is known.
+        None => facts.running_version == artifact.version,
+    }
+}
+
+/// Source: semver.org 2.0.0, item 10: build metadata does not count in the order.
+fn another_build(artifact: &Artifact, facts: &Facts<'_>) -> String {
+    let (offered, running) = (printable(&artifact.version), printable(facts.running_version));
+    let why = match offered == running {
+        true => "was it published twice?".to_owned(),
+        false => "Semantic Versioning does not order the two".to_owned(),
+    };
+    format!(
+        "{offered} has other files than {running}, which runs, but is not newer: another build of it; {why} (--allow-downgrade takes it)"
+    )
 }
 
 /// Turns refusals into the error that a command ends with.

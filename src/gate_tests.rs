@@ -37,14 +37,17 @@ fn facts() -> Facts<'static> {
         channel: "stable",
         running_version: "1.1.0",
         running_digest: Some(Digest::of(b"old")),
+        running_files: Some([Digest::of(b"k"), Digest::of(b"i")]),
         trial_pending: None,
+        staged_digest: None,
         failed: &[],
-        now_secs: NOW,
+        now: Now::new(NOW, 0),
         room_bytes: Some(3000),
         window: None,
         newest_release_secs: None,
         allow_downgrade: false,
         retry_failed: false,
+        ignore_window: false,
     }
 }
 
@@ -52,7 +55,7 @@ fn gates(artifact: &Artifact, facts: &Facts<'_>) -> Vec<Gate> {
     match judge(artifact, facts).unwrap() {
         Verdict::Refused(r) => r.iter().map(|r| r.gate).collect(),
         Verdict::Take => vec![],
-        Verdict::UpToDate => panic!("up to date"),
+        Verdict::UpToDate | Verdict::Staged => panic!("nothing to do"),
     }
 }
 
@@ -108,14 +111,77 @@ fn overrides_open_their_own_gate_only() {
 fn the_same_version_is_nothing_to_do() {
     let mut a = artifact();
     a.version = "v1.1.0+rebuilt".into();
-    assert_eq!(judge(&a, &facts()).unwrap(), Verdict::UpToDate);
-    // Only a person who asks gets another build of the same number.
-    assert_eq!(judge(&a, &Facts { allow_downgrade: true, ..facts() }).unwrap(), Verdict::Take);
+    // The same files under another name and document: built once, published twice.
+    let same_files = || Facts { running_files: Some([a.kernel.sha256, a.initramfs.sha256]), ..facts() };
+    assert_eq!(judge(&a, &same_files()).unwrap(), Verdict::UpToDate);
+    assert_eq!(judge(&a, &Facts { allow_downgrade: true, ..same_files() }).unwrap(), Verdict::UpToDate);
+    // The same document.
     a.digest = Digest::of(b"old");
-    assert_eq!(judge(&a, &Facts { allow_downgrade: true, ..facts() }).unwrap(), Verdict::UpToDate);
-    // The same number for another architecture is a fault, not peace.
+    for allow_downgrade in [false, true] {
+        assert_eq!(judge(&a, &Facts { allow_downgrade, ..facts() }).unwrap(), Verdict::UpToDate);
+    }
+    // What is the same for another architecture is a fault, not peace.
     a.architecture = Some("arm64".into());
     assert_eq!(gates(&a, &facts()), [Gate::Architecture]);
+}
+
+#[test]
+fn what_is_staged_is_not_offered_again() {
+    let a = artifact();
+    let staged = |digest| Facts { staged_digest: Some(digest), ..facts() };
+    assert_eq!(judge(&a, &staged(a.digest)).unwrap(), Verdict::Staged);
+    assert_eq!(judge(&a, &staged(Digest::of(b"another"))).unwrap(), Verdict::Take);
+    // A gate that has shut since then: not even what is staged may go on.
+    let failed = [(a.digest, "x".to_string())];
+    assert_eq!(gates(&a, &Facts { failed: &failed, ..staged(a.digest) }), [Gate::FailedBefore]);
+}
+
+#[test]
+fn equal_in_order_is_not_the_same() {
+    for (running, offered, words) in [
+        ("1.29.4+k3s1", "1.29.4+k3s2", "Semantic Versioning does not order the two"),
+        ("1.29.4+k3s2", "1.29.4+k3s1", "Semantic Versioning does not order the two"),
+        ("1.29.4", "1.29.4+k3s1", "Semantic Versioning does not order the two"),
+        ("v1.29.4", "1.29.4", "Semantic Versioning does not order the two"),
+        ("1.29.4-rc.1+a", "1.29.4-rc.1+b", "Semantic Versioning does not order the two"),
+        ("1.29.4", "1.29.4", "was it published twice?"),
+        ("1.29.4+k3s1", "1.29.4+k3s1", "was it published twice?"),
+    ] {
+        let a = Artifact { version: offered.into(), ..artifact() };
+        let f = Facts { running_version: running, ..facts() };
+        let Verdict::Refused(refusals) = judge(&a, &f).unwrap() else { panic!("{running} {offered}") };
+        assert_eq!(refusals[0].gate.label(), "newer");
+        let why = &refusals[0].why;
+        assert!(
+            [running, offered, "another build", words, "--allow-downgrade"].iter().all(|w| why.contains(w)),
+            "{why}"
+        );
+        assert!(!refusals[0].gate.is_fault());
+        assert_eq!(judge(&a, &Facts { allow_downgrade: true, ..f }).unwrap(), Verdict::Take, "{running} {offered}");
+        // A running slot without a record: its version is all that is known of it.
+        let unknown = Facts { running_version: running, running_digest: None, running_files: None, ..facts() };
+        let verdict = judge(&a, &unknown).unwrap();
+        assert_eq!(verdict == Verdict::UpToDate, running == offered, "{running} {offered}: {verdict:?}");
+    }
+}
+
+#[test]
+fn a_time_of_day_is_never_judged_by_a_clock_that_is_not_set() {
+    let build = parse_rfc3339("2026-11-24T15:20:52Z").unwrap();
+    let not_set = Now::new(3 * 3600 + 16, build);
+    for window in ["15:00-16:00", "02:00-04:00", "02:00-05:00", "Sat,Sun 22:00-04:00", "00:00-24:00"] {
+        let window = Window::parse(window).unwrap();
+        let f = Facts { now: not_set, window: Some(&window), ..facts() };
+        let Verdict::Refused(refusals) = judge(&artifact(), &f).unwrap() else { panic!("{window}") };
+        assert_eq!(refusals[0].gate, Gate::Window);
+        assert!(refusals[0].why.contains("the clock is not set (1970-01-01T03:00:16Z)"), "{}", refusals[0].why);
+        assert_eq!(judge(&artifact(), &Facts { ignore_window: true, ..f }).unwrap(), Verdict::Take);
+    }
+    // Where there is no window, nobody asks.
+    assert_eq!(judge(&artifact(), &Facts { now: not_set, ..facts() }).unwrap(), Verdict::Take);
+    // What expired before the build has expired, whatever the clock says.
+    let expired = Artifact { expires: Some("2026-11-24T15:20:52Z".into()), ..artifact() };
+    assert_eq!(gates(&expired, &Facts { now: not_set, ..facts() }), [Gate::Expired]);
 }
 
 #[test]
@@ -177,10 +243,13 @@ fn an_older_release_than_the_newest_that_was_taken_is_a_replay() {
 #[test]
 fn a_source_that_stands_still_is_noticed_when_its_release_expires() {
     let same = |expires: Option<&str>| Artifact { expires: expires.map(str::to_owned), ..artifact() };
-    let said = |artifact: &Artifact, verdict: &Verdict| stands_still(artifact, verdict, NOW).unwrap();
+    let said = |artifact: &Artifact, verdict: &Verdict| stands_still(artifact, verdict, Now::new(NOW, 0)).unwrap();
     assert!(said(&same(Some("2026-11-22T20:00:00Z")), &Verdict::UpToDate).unwrap().contains("2026-11-22T20:00:00Z"));
     assert_eq!(said(&same(Some("2026-11-22T20:00:01Z")), &Verdict::UpToDate), None);
     assert_eq!(said(&same(Some("2026-11-22T20:00:00Z")), &Verdict::Take), None);
     assert_eq!(said(&same(None), &Verdict::UpToDate), None);
-    assert_eq!(stands_still(&same(Some("soon")), &Verdict::UpToDate, NOW).unwrap_err().kind(), Kind::Source);
+    assert_eq!(
+        stands_still(&same(Some("soon")), &Verdict::UpToDate, Now::new(NOW, 0)).unwrap_err().kind(),
+        Kind::Source
+    );
 }

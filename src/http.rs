@@ -114,6 +114,7 @@ impl Client {
                 ca_candidates: options.ca_candidates,
                 now: options.now.clone(),
                 floor_secs: options.clock_floor_secs,
+                shares_clock: options.shares_clock,
                 identity: options.identity,
             }),
             kept: Kept::default(),

@@ -6,6 +6,7 @@ pub mod atomic;
 pub mod base64;
 pub mod boot;
 pub mod cli;
+pub mod clock;
 pub mod cmd;
 pub mod cmdline;
 pub mod config;

@@ -2,6 +2,7 @@
 //!
 //! Must never: be opened by a command that only looks (check, status).
 
+use crate::clock::Now;
 use crate::config::{Config, SignaturePolicy};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::failed::{Failure, Failures};
@@ -116,7 +117,7 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         match self.machine.view(self.running).record {
-            Ok(record) if self.proven.add_record(&record, self.system.now_secs()) => {
+            Ok(record) if self.proven.add_record(&record, self.system.now().earliest_secs()) => {
                 self.recorded(self.data.store.save_proven(&self.proven))
             }
             _ => Ok(()),
@@ -133,9 +134,14 @@ impl<'a> Session<'a> {
         &self.data.store
     }
 
-    /// Returns the time for stamps and gates.
+    /// Returns what is known of the time.
+    pub fn time(&self) -> Now {
+        self.system.now().with_floor(self.proven.no_earlier_than(0))
+    }
+
+    /// Returns the time for stamps.
     pub fn now(&self) -> u64 {
-        self.proven.no_earlier_than(self.system.now_secs())
+        self.time().earliest_secs()
     }
 
     /// Returns the slot an update goes to.

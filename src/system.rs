@@ -3,6 +3,7 @@
 //! Tests, chroots and rescue consoles point `--root` elsewhere; no other module may know an
 //! absolute path. Must never: open a file, or decide anything.
 
+use crate::clock::Now;
 use crate::time::BUILD_EPOCH;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,12 +27,10 @@ impl System {
         self
     }
 
-    /// Returns the time in seconds since 1970, UTC: the system clock, but never before this program was built,
-    /// since a machine without a clock battery wakes up in the past.
-    #[allow(clippy::unnecessary_min_or_max)] // BUILD_EPOCH is 0 only in a plain `cargo build`
-    pub fn now_secs(&self) -> u64 {
+    /// Returns what is known of the time: the system clock says it, and it is not before this program was built.
+    pub fn now(&self) -> Now {
         let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        self.fixed_now.unwrap_or_else(clock).max(BUILD_EPOCH)
+        Now::new(self.fixed_now.unwrap_or_else(clock), BUILD_EPOCH)
     }
 
     /// Says whether paths are the machine's own, not below a prefix.

@@ -4,9 +4,12 @@
 //! a medium or a loopback registry. Must never: skip a certificate check, or fall back to plain HTTP.
 
 use crate::atomic::read_required;
+use crate::clock::Now;
 use crate::credentials::check_private;
 use crate::crypto;
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::progress::note;
+use crate::time::rfc3339;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -21,11 +24,12 @@ use rustls::{
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// Tells the time in seconds since 1970, UTC.
-pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+/// Tells what is known of the time; its floor is the time of the build.
+pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
 
 /// Largest CA bundle that is read, in bytes. Debian's has 220 KB.
 const MAX_BUNDLE: u64 = 8 << 20;
@@ -38,10 +42,12 @@ pub(crate) struct Trust {
     pub ca: Option<Pem>,
     /// Otherwise the first of these that exists.
     pub ca_candidates: Vec<PathBuf>,
-    /// The system clock.
+    /// What is known of the time.
     pub now: Clock,
-    /// A time that is certainly past, in seconds since 1970: certificates are checked at the later of both.
+    /// One more time that is past, in seconds since 1970, unless that is a slip: what it alone excludes is not excluded.
     pub floor_secs: u64,
+    /// Whether the server has the same clock.
+    pub shares_clock: bool,
     /// Who we are, for servers that ask.
     pub identity: Option<Identity>,
 }
@@ -112,7 +118,10 @@ impl Trust {
         let provider = Arc::new(crypto::provider());
         let algorithms = provider.signature_verification_algorithms;
         let roots = self.roots()?;
-        let verifier = ClockedVerifier { roots, algorithms, now: self.now.clone(), floor_secs: self.floor_secs };
+        let (floor_secs, shares_clock) = (self.floor_secs, self.shares_clock);
+        let now = self.now.clone();
+        let verifier =
+            ClockedVerifier { roots, algorithms, now, floor_secs, shares_clock, told: AtomicBool::new(false) };
         let config = ClientConfig::builder_with_details(provider, Arc::new(clock))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|e| internal(&e))?
@@ -262,14 +271,66 @@ pub(crate) fn advice(error: &rustls::Error) -> &'static str {
     }
 }
 
-/// Checks certificates as rustls does, at the later of clock and floor; what has expired by the floor alone is checked again
-/// by the clock. So a floor that is wrong (a release with a date in the future) costs nobody the way to the next update, and
-/// nothing is taken that the machine's own clock would not take.
+/// Most certificates of one chain that are not valid yet.
+const MAX_NOT_YET: usize = 8;
+
+/// Checks certificates as rustls does, at any of the times that the present may be: the earliest one that is possible (so what
+/// has expired by then is refused), and, where the clock is not set, later ones as well (so nothing is refused for not being
+/// valid yet).
+///
+/// What has expired by the release date alone is checked again without it: a date that is wrong (in the future) costs nobody the
+/// way to the next update.
 struct ClockedVerifier {
     roots: RootCertStore,
     algorithms: WebPkiSupportedAlgorithms,
     now: Clock,
     floor_secs: u64,
+    shares_clock: bool,
+    /// Whether it was said that a certificate's beginning was not judged.
+    told: AtomicBool,
+}
+
+impl ClockedVerifier {
+    /// Input: `check`: checks the chain at a time. Returns: the time at which it is valid.
+    fn valid_at(
+        &self,
+        check: &dyn Fn(u64) -> std::result::Result<(), rustls::Error>,
+    ) -> std::result::Result<u64, rustls::Error> {
+        let built = (self.now)();
+        let now = built.with_floor(self.floor_secs);
+        let mut found = valid_within(now, check);
+        if is_expired(&found) && built.earliest_secs() < now.earliest_secs() {
+            found = valid_within(built, check);
+        }
+        match found {
+            Err(e) if self.shares_clock => check(built.clock_secs()).map(|()| built.clock_secs()).map_err(|_| e),
+            found => found,
+        }
+    }
+}
+
+fn is_expired(found: &std::result::Result<u64, rustls::Error>) -> bool {
+    use CertificateError::{Expired, ExpiredContext};
+    matches!(found, Err(rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. })))
+}
+
+/// Finds a time that the present may be, and at which `check` passes; the earliest one.
+fn valid_within(
+    now: Now,
+    check: &dyn Fn(u64) -> std::result::Result<(), rustls::Error>,
+) -> std::result::Result<u64, rustls::Error> {
+    let mut time = now.earliest_secs();
+    for _ in 0..MAX_NOT_YET {
+        match check(time) {
+            Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }))
+                if now.has_no_upper_end() && not_before.as_secs() > time =>
+            {
+                time = not_before.as_secs();
+            }
+            checked => return checked.map(|()| time),
+        }
+    }
+    check(time).map(|()| time)
 }
 
 impl ServerCertVerifier for ClockedVerifier {
@@ -279,21 +340,24 @@ impl ServerCertVerifier for ClockedVerifier {
         chain: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         _ocsp: &[u8],
-        now: UnixTime,
+        _now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        use rustls::CertificateError::{Expired, ExpiredContext};
         let parsed = ParsedCertificate::try_from(certificate)?;
-        let at =
-            |time| verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, chain, time, self.algorithms.all);
-        let clock = (self.now)();
-        let signed = match at(now) {
-            Err(rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. })) if clock < self.floor_secs => {
-                at(UnixTime::since_unix_epoch(Duration::from_secs(clock)))
-            }
-            signed => signed,
-        };
-        signed?;
+        let time = self.valid_at(&|secs| {
+            let time = UnixTime::since_unix_epoch(Duration::from_secs(secs));
+            verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, chain, time, self.algorithms.all)
+        })?;
         verify_server_name(&parsed, name)?;
+        let now = (self.now)();
+        if time > now.with_floor(self.floor_secs).earliest_secs() && !self.told.swap(true, Ordering::Relaxed) {
+            note(&format!(
+                "{}: its certificate is valid from {}, and this machine's clock is not set ({}): whether that is past \
+                 cannot be judged; going on",
+                name.to_str(),
+                rfc3339(time),
+                rfc3339(now.clock_secs())
+            ));
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -333,7 +397,8 @@ struct FloorClock {
 
 impl TimeProvider for FloorClock {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_secs((self.now)().max(self.floor_secs))))
+        let now = (self.now)().with_floor(self.floor_secs);
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(now.earliest_secs())))
     }
 }
 
@@ -348,7 +413,8 @@ mod tests {
     use super::*;
 
     fn trust(ca_file: Option<PathBuf>, ca_candidates: Vec<PathBuf>) -> Trust {
-        Trust { ca: ca_file.map(Pem::File), ca_candidates, now: Arc::new(|| 100), floor_secs: 0, identity: None }
+        let now: Clock = Arc::new(|| Now::new(100, 0));
+        Trust { ca: ca_file.map(Pem::File), ca_candidates, now, floor_secs: 0, shares_clock: false, identity: None }
     }
 
     #[test]
@@ -373,8 +439,74 @@ mod tests {
     #[test]
     fn the_clock_is_never_before_the_floor() {
         for (now, floor_secs, want) in [(0, 500, 500), (900, 500, 900)] {
-            let clock = FloorClock { now: Arc::new(move || now), floor_secs };
+            let clock = FloorClock { now: Arc::new(move || Now::new(now, 0)), floor_secs };
             assert_eq!(clock.current_time().unwrap().as_secs(), want);
         }
+    }
+
+    /// A chain of certificates, as (valid from, valid until), checked as webpki does.
+    fn chain(parts: &[(u64, u64)]) -> impl Fn(u64) -> std::result::Result<(), rustls::Error> {
+        let at = |secs| UnixTime::since_unix_epoch(Duration::from_secs(secs));
+        let parts = parts.to_vec();
+        move |secs| {
+            for &(from, until) in &parts {
+                let error = match secs {
+                    _ if secs < from => CertificateError::NotValidYetContext { time: at(secs), not_before: at(from) },
+                    _ if secs > until => CertificateError::ExpiredContext { time: at(secs), not_after: at(until) },
+                    _ => continue,
+                };
+                return Err(rustls::Error::InvalidCertificate(error));
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_judged_at_every_time_that_it_may_be() {
+        let verify = |clock, build, release, shares_clock, parts: &[(u64, u64)]| {
+            let verifier = ClockedVerifier {
+                roots: RootCertStore::empty(),
+                algorithms: crypto::provider().signature_verification_algorithms,
+                now: Arc::new(move || Now::new(clock, build)),
+                floor_secs: release,
+                shares_clock,
+                told: AtomicBool::new(false),
+            };
+            verifier.valid_at(&chain(parts)).ok()
+        };
+        // (clock, build, release date, same clock, chain) -> the time at which it is valid
+        for (clock, build, release, shares, parts, valid) in [
+            // The clock is set: nothing is different from what everybody does.
+            (500, 100, 0, false, &[(400, 600)][..], Some(500)),
+            (500, 100, 0, false, &[(501, 600)], None),
+            (500, 100, 0, false, &[(400, 499)], None),
+            // It is not: what has expired by the build has expired, what begins later may have begun.
+            (3, 100, 0, false, &[(50, 600)], Some(100)),
+            (3, 100, 0, false, &[(50, 99)], None),
+            (3, 100, 0, false, &[(200, 600)], Some(200)),
+            (3, 100, 0, false, &[(200, 600), (150, 900), (300, 400)], Some(300)),
+            // At no time are these two valid together.
+            (3, 100, 0, false, &[(200, 300), (301, 400)], None),
+            (3, 100, 0, false, &[(200, 300), (50, 99)], None),
+            // What was dated by the same clock is judged by that as well, and only then.
+            (3, 100, 0, true, &[(0, 50)], Some(3)),
+            (3, 100, 0, false, &[(0, 50)], None),
+            (3, 100, 0, true, &[(200, 600)], Some(200)),
+            (500, 100, 0, true, &[(501, 600)], None),
+            // A release date that is a slip excludes nothing by itself, and makes nothing valid that is not.
+            (500, 100, 900, false, &[(400, 600)], Some(500)),
+            (500, 100, 900, false, &[(400, 499)], None),
+            (3, 100, 900, false, &[(50, 600)], Some(100)),
+            (3, 100, 900, false, &[(950, 990)], Some(950)),
+        ] {
+            assert_eq!(
+                verify(clock, build, release, shares, parts),
+                valid,
+                "{clock} {build} {release} {shares} {parts:?}"
+            );
+        }
+        // However many are not valid yet: it ends.
+        let many: Vec<(u64, u64)> = (0..100).map(|n| (200 + n, 900)).collect();
+        assert_eq!(verify(3, 100, 0, false, &many), None);
     }
 }

@@ -16,11 +16,37 @@ use crate::system::System;
 use crate::text::printable;
 use crate::trust::keyring::Keyring;
 use crate::version::Version;
+use crate::window::Window;
 use miniserde::Serialize;
 use std::io::Write;
 
+/// What a person or the configuration says of an activation.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    /// When it may happen; `None`: at any time.
+    pub window: Option<&'a Window>,
+    /// `--allow-unproven-bootloader`
+    pub allow_unproven_bootloader: bool,
+}
+
+impl<'a> Terms<'a> {
+    /// Reads them. Input: `ignore_window`: `--ignore-window`.
+    pub fn new(config: &'a Config, ignore_window: bool, allow_unproven_bootloader: bool) -> Terms<'a> {
+        Terms { window: config.window.as_ref().filter(|_| !ignore_window), allow_unproven_bootloader }
+    }
+
+    /// Refuses what must not happen now.
+    /// Errors: Gate: the maintenance window is shut.
+    pub fn demand_window(&self, session: &Session<'_>, op: &str, subject: &str) -> Result<()> {
+        match self.window.and_then(|window| gate::outside(window, session.time())) {
+            None => Ok(()),
+            Some(why) => Err(Error::new(Kind::Gate, format!("refused: {why}")).at(op, subject)),
+        }
+    }
+}
+
 /// How an activation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// GRUB will try the slot at the next boot.
     Done,
@@ -28,6 +54,8 @@ pub enum Activation {
     Before,
     /// Nothing is staged.
     Nothing,
+    /// The window is shut: what is staged stays staged. The error to end with.
+    Shut(Error),
 }
 
 /// Runs the command.
@@ -36,27 +64,34 @@ pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut dyn
     refuse_reboot_below_root(system, args.reboot)?;
     let mut session = Session::open(system, config)?;
     let slot = session.target();
-    let activation = activate(&mut session, args.allow_unproven_bootloader)?;
+    let terms = Terms::new(config, args.ignore_window, args.allow_unproven_bootloader);
+    let activation = activate(&mut session, terms)?;
+    let restart = match args.reboot && matches!(activation, Activation::Done | Activation::Before) {
+        true => Some(terms.demand_window(&session, "restart", "the machine")),
+        false => None,
+    };
     if args.json {
-        let result = match activation {
+        let result = match &activation {
             Activation::Done => "activated",
             Activation::Before => "activated_before",
             Activation::Nothing => "nothing_staged",
+            Activation::Shut(_) => "refused",
         };
         let version = session.state.to_version.as_deref().map(printable);
         say_json(out, &Answer { result, slot: slot.to_string(), version })?;
     } else {
-        match activation {
-            Activation::Done => say_activated(out, slot, args.reboot)?,
+        match &activation {
+            Activation::Done => say_activated(out, slot, matches!(restart, Some(Ok(()))))?,
             Activation::Before => say(out, &format!("slot {slot} is active already; restart to boot it"))?,
             Activation::Nothing => say(out, "nothing is staged; `kubesolo-update apply` stages an update")?,
+            Activation::Shut(_) => say(out, &format!("what is staged in slot {slot} stays staged"))?,
         }
     }
-    match activation {
-        Activation::Nothing => Ok(Outcome::Nothing),
-        _ if args.reboot => Err(reboot_machine()),
-        Activation::Done => Ok(Outcome::Done),
-        Activation::Before => Ok(Outcome::Nothing),
+    match (activation, restart) {
+        (Activation::Shut(error), _) | (_, Some(Err(error))) => Ok(Outcome::Refused(error)),
+        (_, Some(Ok(()))) => Err(reboot_machine()),
+        (Activation::Done, None) => Ok(Outcome::Done),
+        (Activation::Before | Activation::Nothing, None) => Ok(Outcome::Nothing),
     }
 }
 
@@ -85,10 +120,10 @@ pub fn refuse_reboot_below_root(system: &System, reboot: bool) -> Result<()> {
 
 /// Activates the target slot.
 ///
-/// Errors: Signature: what it holds was not verified by keys that are trusted now, or is revoked. Config: the keys. Gate: a trial is pending. Boot: GRUB is not proven. Slot: the slot is not what its record says.
+/// Errors: Signature: what it holds was not verified by keys that are trusted now, or is revoked. Config: the keys. Gate: a trial is pending (a window that is shut is no error). Boot: GRUB is not proven. Slot: the slot is not what its record says.
 /// Power cut: before the boot variables are written: staged, as before. After it: on trial; the next run
 /// finds the state behind and follows.
-pub fn activate(session: &mut Session<'_>, allow_unproven_bootloader: bool) -> Result<Activation> {
+pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activation> {
     let slot = session.target();
     let ring = session.keyring()?;
     ring.demands_signatures()?;
@@ -104,7 +139,11 @@ pub fn activate(session: &mut Session<'_>, allow_unproven_bootloader: bool) -> R
     if session.state.phase != Phase::Staged && !is_newer(session, slot) {
         return Ok(Activation::Nothing);
     }
-    demand_proven_bootloader(session, allow_unproven_bootloader)?;
+    demand_proven_bootloader(session, terms.allow_unproven_bootloader)?;
+    let shut = |session: &Session<'_>| terms.demand_window(session, "activate", &format!("slot {slot}")).err();
+    if let Some(error) = shut(session) {
+        return Ok(Activation::Shut(error));
+    }
     let record = scrub(session, slot)?;
     demand_trust(&ring, &record, slot, "run apply again")?;
     let expected = session.state.manifest_digest.filter(|_| session.state.phase == Phase::Staged);
@@ -112,6 +151,10 @@ pub fn activate(session: &mut Session<'_>, allow_unproven_bootloader: bool) -> R
         return Err(Error::new(Kind::Slot, "it holds another artifact than the one that was staged")
             .at("activate", format!("slot {slot}"))
             .hint("run apply again"));
+    }
+    // Reading a slot takes minutes on slow flash.
+    if let Some(error) = shut(session) {
+        return Ok(Activation::Shut(error));
     }
     session.save_boot(|block| block.activate(slot))?;
     let now = session.now();

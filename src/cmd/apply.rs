@@ -3,7 +3,7 @@
 //! Must never: touch a slot while a trial is pending, or the running slot at all.
 
 use crate::cli;
-use crate::cmd::activate::{self, Activation};
+use crate::cmd::activate::{self, Activation, Terms};
 use crate::cmd::check::{self, Overrides, Situation};
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
@@ -65,21 +65,32 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wri
         // Before anything else, and without a mark in the state: that belongs to the trial.
         return Err(gate::refused("a new version", &[Refusal { gate: Gate::TrialPending, why }]));
     }
-    let overrides = Overrides { allow_downgrade: args.allow_downgrade, retry_failed: args.retry_failed };
+    let overrides = Overrides {
+        allow_downgrade: args.allow_downgrade,
+        retry_failed: args.retry_failed,
+        ignore_window: args.ignore_window,
+    };
     let attempt = attempt(&mut session, config, source.as_mut(), overrides, &ring)?;
     let goes_on = args.activate || reboot;
     let settled = matches!(attempt, Attempt::UpToDate(_));
-    let mut activated = false;
-    if goes_on && !settled {
-        activated = activate::activate(&mut session, args.allow_unproven_bootloader)? == Activation::Done;
-    }
+    let terms = Terms::new(config, args.ignore_window, args.allow_unproven_bootloader);
+    let activation = match goes_on && !settled {
+        true => activate::activate(&mut session, terms)?,
+        false => Activation::Nothing,
+    };
+    let activated = activation == Activation::Done;
+    let restart = (reboot && activated).then(|| terms.demand_window(&session, "restart", "the machine"));
+    let restarts = matches!(restart, Some(Ok(())));
     let slot = session.target();
     match args.json {
         true => say_json(out, &answer(&attempt, slot, activated))?,
-        false => describe(out, &attempt, slot, (activated, reboot), &ring)?,
+        false => describe(out, &attempt, slot, (activated, restarts), &ring)?,
     }
-    if reboot && activated {
-        return Err(reboot_machine());
+    match (activation, restart) {
+        // What was done stays done: the next run in the window goes on from there.
+        (Activation::Shut(error), _) | (_, Some(Err(error))) => return Ok(Outcome::Refused(error)),
+        (_, Some(Ok(()))) => return Err(reboot_machine()),
+        (_, None) => {}
     }
     Ok(match attempt {
         Attempt::UpToDate(_) => Outcome::Nothing,
@@ -147,14 +158,16 @@ fn attempt(
     overrides: Overrides,
     ring: &Keyring,
 ) -> Result<Attempt> {
-    let situation = Situation {
+    let mut situation = Situation {
         running: session.machine.view(session.running),
         target: session.machine.view(session.target()),
         trial_pending: None,
+        staged_digest: None,
         failed: session.failures.reasons(),
-        now_secs: session.now(),
+        now: session.time(),
         proven: session.proven.clone(),
     };
+    situation.staged_digest = check::staged_digest(&session.state, &situation.target);
     check::running_version(&situation.running)?;
     session.state.begin(session.now())?;
     session.save_state()?;
@@ -197,8 +210,11 @@ fn decide_and_stage(
 ) -> std::result::Result<Attempt, Ended> {
     let consult = |source: &mut dyn Source, store| check::consult(source, config, situation, overrides, ring, store);
     let (mut artifact, mut verdict) = consult(source, Some(session.store()))?;
-    if verdict == Verdict::Take && is_staged(session, situation, &artifact, ring) {
-        return Ok(Attempt::StagedBefore(artifact));
+    if verdict == Verdict::Staged {
+        if is_whole(session, situation, ring) {
+            return Ok(Attempt::StagedBefore(artifact));
+        }
+        verdict = Verdict::Take;
     }
     if verdict == Verdict::Take && artifact.is_hearsay() {
         (artifact, verdict) = consult(source, None)?;
@@ -210,7 +226,7 @@ fn decide_and_stage(
             let fault = refusals.iter().any(|r| r.gate.is_fault());
             return Err(if fault { Ended::Failed(error) } else { Ended::Refused(error) });
         }
-        Verdict::Take => {}
+        Verdict::Take | Verdict::Staged => {}
     }
     let taken = Taken {
         from_version: check::running_version(&situation.running)?,
@@ -225,12 +241,10 @@ fn decide_and_stage(
     Ok(Attempt::Staged(artifact))
 }
 
-/// Says whether an artifact is in the target slot, whole. What has rotted since it was staged is staged anew.
-fn is_staged(session: &Session<'_>, situation: &Situation, artifact: &Artifact, ring: &Keyring) -> bool {
+/// Says whether what is staged may be activated as it is. What has rotted since then is staged anew.
+fn is_whole(session: &Session<'_>, situation: &Situation, ring: &Keyring) -> bool {
     let Ok(record) = &situation.target.record else { return false };
-    session.state.resume_phase == Some(Phase::Staged)
-        && record.manifest_digest == Some(artifact.digest)
-        && ring.still_accepts(&record.signed_by, &record.digests()).is_ok()
+    ring.still_accepts(&record.signed_by, &record.digests()).is_ok()
         && activate::scrub(session, session.target()).is_ok()
 }
 

@@ -3,6 +3,7 @@
 //! Must never: change anything, or take the lock.
 
 use crate::cli;
+use crate::clock::Now;
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
 use crate::credentials;
@@ -19,7 +20,7 @@ use crate::seen::Seen;
 use crate::session::artifact_in;
 use crate::slot::Slot;
 use crate::source::{self, Artifact, Source, SourceSpec};
-use crate::state::State;
+use crate::state::{Phase, State};
 use crate::store::Store;
 use crate::sys::{self, Access};
 use crate::system::System;
@@ -41,8 +42,10 @@ pub struct Situation {
     pub trial_pending: Option<String>,
     /// Artifacts that rolled back.
     pub failed: Vec<(Digest, String)>,
-    /// Seconds since 1970, UTC; not before the newest release that ran here.
-    pub now_secs: u64,
+    /// What is staged in the target slot.
+    pub staged_digest: Option<Digest>,
+    /// What is known of the time.
+    pub now: Now,
     /// What was confirmed here.
     pub proven: Proven,
 }
@@ -54,6 +57,8 @@ pub struct Overrides {
     pub allow_downgrade: bool,
     /// `--retry-failed`
     pub retry_failed: bool,
+    /// `--ignore-window`
+    pub ignore_window: bool,
 }
 
 /// Runs the command.
@@ -66,7 +71,11 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Wr
     let situation = look(system, &machine, store)?;
     let ring = keyring(system, config)?;
     let mut source = open(system, config, &situation.proven, ring.clone())?;
-    let overrides = Overrides { allow_downgrade: args.allow_downgrade, retry_failed: args.retry_failed };
+    let overrides = Overrides {
+        allow_downgrade: args.allow_downgrade,
+        retry_failed: args.retry_failed,
+        ignore_window: args.ignore_window,
+    };
     let (artifact, verdict) = consult(source.as_mut(), config, &situation, overrides, &ring, store)?;
     if args.json {
         say_json(out, &answer(&artifact, &verdict, &situation))?;
@@ -75,7 +84,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Wr
     }
     Ok(match verdict {
         Verdict::Take => Outcome::Done,
-        Verdict::UpToDate => Outcome::Nothing,
+        Verdict::UpToDate | Verdict::Staged => Outcome::Nothing,
         Verdict::Refused(refusals) => Outcome::Refused(gate::refused(&artifact.version, &refusals)),
     })
 }
@@ -136,13 +145,14 @@ pub fn consult(
     let artifact = ask(source, ring, store)?;
     let standing = Standing {
         trial_pending: situation.trial_pending.as_deref(),
+        staged_digest: situation.staged_digest,
         failed: &situation.failed,
-        now_secs: situation.now_secs,
+        now: situation.now,
         newest_release_secs: situation.proven.release_secs,
     };
     let views = [&situation.running, &situation.target];
     let verdict = judge(&artifact, config, views, &standing, overrides)?;
-    if let Some(remark) = gate::stands_still(&artifact, &verdict, situation.now_secs)? {
+    if let Some(remark) = gate::stands_still(&artifact, &verdict, situation.now)? {
         note(&remark);
     }
     // Room that can not be told is not room.
@@ -155,8 +165,9 @@ pub fn consult(
 /// What this machine remembers, as the gates need it.
 struct Standing<'a> {
     trial_pending: Option<&'a str>,
+    staged_digest: Option<Digest>,
     failed: &'a [(Digest, String)],
-    now_secs: u64,
+    now: Now,
     newest_release_secs: Option<u64>,
 }
 
@@ -169,26 +180,30 @@ fn judge(
     standing: &Standing<'_>,
     overrides: Overrides,
 ) -> Result<Verdict> {
+    let record = running.record.as_ref().ok();
     let facts = Facts {
         architecture: ARCHITECTURE,
         channel: &config.channel,
         running_version: running_version(running)?,
-        running_digest: running.record.as_ref().ok().and_then(|r| r.manifest_digest),
+        running_digest: record.and_then(|r| r.manifest_digest),
+        running_files: record.map(|r| [r.kernel.sha256, r.initramfs.sha256]),
         trial_pending: standing.trial_pending,
+        staged_digest: standing.staged_digest,
         failed: standing.failed,
-        now_secs: standing.now_secs,
+        now: standing.now,
         newest_release_secs: standing.newest_release_secs,
         room_bytes: target.room_bytes,
         window: config.window.as_ref(),
         allow_downgrade: overrides.allow_downgrade,
         retry_failed: overrides.retry_failed,
+        ignore_window: overrides.ignore_window,
     };
     gate::judge(artifact, &facts)
 }
 
 /// Says whether what the source offered last would be taken now, as far as that can be told without asking it, and
 /// without the keys: nobody is asked, and no signature is proven.
-pub fn would_take(report: &Report, config: &Config, now_secs: u64) -> bool {
+pub fn would_take(report: &Report, config: &Config, now: Now) -> bool {
     let (Some(offered), Some(running)) = (&report.offered, report.running) else { return false };
     let [a, b] = &report.slots;
     let views = if running == Slot::A { [a, b] } else { [b, a] };
@@ -198,16 +213,17 @@ pub fn would_take(report: &Report, config: &Config, now_secs: u64) -> bool {
     if let Some(vars) = &report.vars {
         trial_pending = pending_trial(running, vars);
         if let (true, Ok(record)) = (reconcile::is_confirmed(running, vars), &views[0].record) {
-            proven.add_record(record, now_secs);
+            proven.add_record(record, now.earliest_secs());
         }
     }
     let standing = Standing {
         trial_pending: trial_pending.as_deref(),
+        staged_digest: staged_digest(&report.state, views[1]),
         failed: &failed,
-        now_secs: proven.no_earlier_than(now_secs),
+        now: now.with_floor(proven.no_earlier_than(0)),
         newest_release_secs: proven.release_secs,
     };
-    let overrides = Overrides { allow_downgrade: false, retry_failed: false };
+    let overrides = Overrides { allow_downgrade: false, retry_failed: false, ignore_window: false };
     let verdict = judge(offered, config, views, &standing, overrides);
     // Room that can not be told is not room.
     views[1].room_bytes.is_some() && verdict.is_ok_and(|verdict| verdict == Verdict::Take)
@@ -279,10 +295,18 @@ fn look(system: &System, machine: &Machine<'_>, store: Option<&Store>) -> Result
     }
     let (running, target) = (machine.view(running), machine.view(running.other()));
     if let (true, Ok(record)) = (is_confirmed, &running.record) {
-        proven.add_record(record, system.now_secs());
+        proven.add_record(record, system.now().earliest_secs());
     }
-    let now_secs = proven.no_earlier_than(system.now_secs());
-    Ok(Situation { running, target, trial_pending, failed, now_secs, proven })
+    let now = system.now().with_floor(proven.no_earlier_than(0));
+    let staged_digest = staged_digest(&state, &target);
+    Ok(Situation { running, target, trial_pending, staged_digest, failed, now, proven })
+}
+
+/// Returns what is staged in the target slot, as far as that can be told without reading its files.
+pub fn staged_digest(state: &State, target: &View) -> Option<Digest> {
+    let digest = target.record.as_ref().ok()?.manifest_digest?;
+    let is_staged = state.phase == Phase::Staged && state.target_slot == Some(target.slot);
+    (is_staged && state.manifest_digest == Some(digest)).then_some(digest)
 }
 
 fn describe(
@@ -312,6 +336,9 @@ fn describe(
     let result = match verdict {
         Verdict::Take => "an update is available; `kubesolo-update apply` takes it".to_string(),
         Verdict::UpToDate => "up to date".to_string(),
+        Verdict::Staged => {
+            format!("staged in slot {}; `kubesolo-update activate` lets GRUB try it", situation.target.slot)
+        }
         Verdict::Refused(refusals) => {
             let reasons: Vec<&str> = refusals.iter().map(|r| r.why.as_str()).collect();
             format!("refused: {}", reasons.join("; "))
@@ -366,6 +393,7 @@ fn answer(artifact: &Artifact, verdict: &Verdict, situation: &Situation) -> Answ
     let (result, refusals) = match verdict {
         Verdict::Take => ("available", Vec::new()),
         Verdict::UpToDate => ("up_to_date", Vec::new()),
+        Verdict::Staged => ("staged", Vec::new()),
         Verdict::Refused(refusals) => {
             let listed = refusals.iter().map(|r| Refused { gate: r.gate.label(), reason: printable(&r.why) });
             ("refused", listed.collect())

@@ -41,7 +41,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Metrics, out: &mut dyn 
 fn gather(system: &System, config: &Config) -> String {
     let report = Report::gather(system, config);
     let read = |name| read_bounded(&system.path(name), PROC_MAX_BYTES).ok().flatten().unwrap_or_default();
-    let available = check::would_take(&report, config, system.now_secs());
+    let available = check::would_take(&report, config, system.now());
     text(&Facts { report: &report, available, meminfo: &read("/proc/meminfo"), stat: &read("/proc/stat") })
 }
 

@@ -47,6 +47,7 @@ impl ApiServer {
             key: pem(parsed.key, "client-key")?,
         });
         options.timeouts = Timeouts::all(limit);
+        options.shares_clock = true;
         options.tries = 1;
         Ok(ApiServer { client: Client::new(options)?, base })
     }

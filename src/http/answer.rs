@@ -8,6 +8,7 @@ use super::failure::{Failure, explain, malformed, why};
 use super::proxy::Proxy;
 use super::wire::{self, Framing, Head, MAX_HEAD};
 use super::{Client, Document, Timeouts, retry};
+use crate::clock::Now;
 use crate::error::{Error, Kind, Result};
 use crate::url::Url;
 use std::io::{self, ErrorKind, Read};
@@ -20,7 +21,7 @@ pub(super) struct Answer {
     head: Head,
     body: Reader,
     pub url: Url,
-    now_secs: u64,
+    now: Now,
     /// Whether the server was shown who we are.
     authorized: bool,
     /// The proxy that may have answered in its place.
@@ -42,7 +43,7 @@ impl Answer {
         let mut body =
             Reader { left: Left::from(framing), connection: Some(connection), keeps, host, timeouts: *timeouts, limit };
         body.end_if_empty();
-        Ok(Answer { head, body, url, now_secs: now(), authorized, proxy: None })
+        Ok(Answer { head, body, url, now: now(), authorized, proxy: None })
     }
 
     /// Says that a proxy stands in between, which can give answers of its own.
@@ -97,7 +98,7 @@ impl Answer {
         }
         let status = self.status();
         let (is_passing, authorized) = (retry::is_passing(status), self.authorized);
-        let asked = self.header("retry-after").and_then(|h| retry::retry_after(&h, self.now_secs));
+        let asked = self.header("retry-after").and_then(|h| retry::retry_after(&h, self.now));
         let (url, who) = (self.url.clone(), self.who());
         let detail = self.into_detail().map_or(String::new(), |d| format!(": {d}"));
         let error = Error::new(Kind::Network, format!("{who} answered {status} {}{detail}", wire::reason(status)));

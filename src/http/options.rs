@@ -47,10 +47,12 @@ pub struct HttpOptions {
     pub ca: Option<Pem>,
     /// Otherwise the first of these that exists.
     pub ca_candidates: Vec<PathBuf>,
-    /// A time that is certainly past, in seconds since 1970: TLS uses the later of it and `now`.
+    /// Date of the newest release that has run here, in seconds since 1970: a floor for the clock, where that is no slip.
     pub clock_floor_secs: u64,
-    /// The system clock.
+    /// What is known of the time.
     pub now: Clock,
+    /// Whether the server runs on this machine: what its clock dated, right or wrong, is judged by that clock as well.
+    pub shares_clock: bool,
     /// Value of the User-Agent header.
     pub user_agent: String,
     /// How long to wait.
@@ -74,7 +76,8 @@ impl HttpOptions {
             ca: None,
             ca_candidates: system.ca_bundles().to_vec(),
             clock_floor_secs: 0,
-            now: Arc::new(move || clock.now_secs()),
+            now: Arc::new(move || clock.now()),
+            shares_clock: false,
             user_agent: concat!("kubesolo-update/", env!("CARGO_PKG_VERSION")).to_owned(),
             timeouts: Timeouts {
                 connect: Duration::from_secs(30),

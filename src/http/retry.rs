@@ -2,6 +2,7 @@
 //!
 //! Must never: try without end, wait beyond the deadline, or come back at the same moment as all other machines.
 
+use crate::clock::Now;
 use crate::time::parse_http_date;
 use std::time::Duration;
 
@@ -44,14 +45,15 @@ pub(crate) fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
-/// Reads `Retry-After`: seconds, or a date. Input: `now_secs`: since 1970.
+/// Reads `Retry-After`: seconds, or a date. Returns: `None` as well where a date can not be told from the present.
 /// Source: RFC 9110, section 10.2.3.
-pub(crate) fn retry_after(header: &str, now_secs: u64) -> Option<Duration> {
+pub(crate) fn retry_after(header: &str, now: Now) -> Option<Duration> {
     let text = header.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         // More than a number can hold is more than we will wait.
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
+    let now_secs = now.moment_secs()?;
     parse_http_date(text, now_secs).map(|at| Duration::from_secs(at.saturating_sub(now_secs)))
 }
 
@@ -92,7 +94,6 @@ mod tests {
 
     #[test]
     fn both_forms_of_retry_after() {
-        let now = 784_111_777;
         for (header, secs) in [
             ("120", Some(120)),
             (" 0 ", Some(0)),
@@ -104,8 +105,12 @@ mod tests {
             ("1.5", None),
             ("soon", None),
         ] {
-            assert_eq!(retry_after(header, now), secs.map(Duration::from_secs), "{header}");
+            assert_eq!(retry_after(header, Now::new(784_111_777, 0)), secs.map(Duration::from_secs), "{header}");
         }
+        // A clock that is not set can not tell how long it is until then.
+        let not_set = Now::new(0, 784_111_777);
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:57 GMT", not_set), None);
+        assert_eq!(retry_after("120", not_set), Some(Duration::from_secs(120)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::support::registry::{Ca, Files, Guard, INITRAMFS_TYPE, KERNEL_TYPE, Registry, oras};
 use crate::support::web::{Answer, Web};
 use crate::support::{command, need, run};
+use kubesolo_update::clock::Now;
 use kubesolo_update::config::SignaturePolicy;
 use kubesolo_update::error::{Error, Kind};
 use kubesolo_update::http::{Client, HttpOptions};
@@ -165,11 +166,12 @@ fn a_registry_over_tls_needs_the_right_ca_name_and_time() {
     let by_name = reference.replace("127.0.0.1", "localhost");
     refused(tls(&by_name, trusting(&ca)).resolve("amd64"), Kind::Network, "use the name that stands");
     // Without a clock battery it is 1970, and the certificate is not valid yet: unless a later time is known.
-    let now = options().now;
-    let early = |floor: u64| HttpOptions { now: Arc::new(|| 1000), clock_floor_secs: floor, ..trusting(&ca) };
+    let now = (options().now)().earliest_secs();
+    let early =
+        |floor: u64| HttpOptions { now: Arc::new(|| Now::new(1000, 0)), clock_floor_secs: floor, ..trusting(&ca) };
     refused(tls(&reference, early(0)).resolve("amd64"), Kind::Network, "check this machine's clock");
-    assert!(tls(&reference, early(now())).resolve("amd64").is_ok());
-    let late = now() + 40 * 86400;
+    assert!(tls(&reference, early(now)).resolve("amd64").is_ok());
+    let late = now + 40 * 86400;
     refused(tls(&reference, early(late)).resolve("amd64"), Kind::Network, "check this machine's clock");
     // Plain HTTP to a TLS port, and TLS to a plain port.
     refused(plain(&reference).resolve("amd64"), Kind::Network, "400");

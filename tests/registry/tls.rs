@@ -5,8 +5,15 @@ use crate::support::disk::{B, Disk, gzip, need_disks, noise};
 use crate::support::registry::{Ca, Files, Registry, oras};
 use crate::support::root::Root;
 use crate::support::{command, need, run};
+use kubesolo_update::clock::Now;
+use kubesolo_update::http::{Client, HttpOptions};
+use kubesolo_update::system::System;
+use kubesolo_update::time::parse_rfc3339;
+use kubesolo_update::tls::Pem;
+use kubesolo_update::url::Url;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 #[apply(test)]
 fn an_update_over_tls_needs_the_right_ca_name_and_time() {
@@ -103,6 +110,46 @@ fn certificates_that_have_expired_or_are_not_for_servers_are_refused() {
         }
         if words == expired {
             root.agent(&["check"]).expect(6, &["check this machine's clock"]);
+        }
+    }
+}
+
+/// `tests/fixtures/certificate-clocks.tsv`: real certificates, a real server, and every clock that a machine may have.
+#[apply(test)]
+fn a_certificate_is_judged_by_what_is_known_of_the_time() {
+    need("docker-registry");
+    need("openssl");
+    let dir = tempfile::tempdir().unwrap();
+    let ca = Ca::new(dir.path(), "ca");
+    let certificate = ca.issue("server", "IP:127.0.0.1", &["rsa:2048"]);
+    let secs = |text: &str| parse_rfc3339(text).expect(text);
+    // As openssl writes it: 20260101000000Z.
+    let asn1 = |text: &str| text.replace(['-', ':', 'T'], "");
+    let table = include_str!("../fixtures/certificate-clocks.tsv");
+    let cases: Vec<[&str; 7]> = table
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split('\t').collect::<Vec<_>>().try_into().expect(line))
+        .collect();
+    assert!(cases.len() >= 10);
+    for case in cases {
+        let [from, until, clock, build, release, server, words] = case;
+        sign_again(&ca, dir.path(), &certificate.certificate, (&asn1(from), &asn1(until)), "");
+        let registry = Registry::start(dir.path(), Some(&certificate));
+        let now = Now::new(secs(clock), secs(build));
+        let options = HttpOptions {
+            ca: Some(Pem::File(ca.certificate.clone())),
+            tries: 1,
+            now: Arc::new(move || now),
+            clock_floor_secs: if release == "-" { 0 } else { secs(release) },
+            shares_clock: server == "local",
+            ..HttpOptions::new(&System::new("/nonexistent"))
+        };
+        let url = Url::parse(&format!("https://{}/v2/", registry.host())).unwrap();
+        let asked = Client::new(options).unwrap().whatever(&url, 1 << 20, &mut |_, _| Ok(()));
+        match words {
+            "taken" => assert_eq!(asked.unwrap(), 200, "{case:?}"),
+            words => assert!(asked.as_ref().is_err_and(|e| e.to_string().contains(words)), "{case:?}: {asked:?}"),
         }
     }
 }

@@ -32,7 +32,7 @@ pub struct Facts<'a> {
     pub trial_pending: Option<&'a str>,
     /// What is staged in the target slot.
     pub staged_digest: Option<Digest>,
-    /// Artifacts that rolled back, and why.
+    /// Artifacts that are not to be taken now since they rolled back, and why: the rest of a sentence.
     pub failed: &'a [(Digest, String)],
     /// What is known of the time.
     pub now: Now,
@@ -179,10 +179,7 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
     if let Some((digest, reason)) = known_bad
         && !facts.retry_failed
     {
-        refuse(
-            Gate::FailedBefore,
-            format!("{} failed here before: {} (--retry-failed takes it)", digest.short(), printable(reason)),
-        );
+        refuse(Gate::FailedBefore, format!("{} {} (--retry-failed takes it)", digest.short(), printable(reason)));
     }
     judge_place_and_time(artifact, facts, &mut refuse);
     Ok(match refusals.is_empty() {

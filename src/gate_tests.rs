@@ -4,7 +4,8 @@ use super::*;
 use crate::source::{FileRef, Place};
 use std::sync::LazyLock;
 
-static FAILED: LazyLock<[(Digest, String); 1]> = LazyLock::new(|| [(Digest::of(b"new"), "no API server".into())]);
+static FAILED: LazyLock<[(Digest, String); 1]> =
+    LazyLock::new(|| [(Digest::of(b"new"), "failed here before: no API server".into())]);
 static WINDOW: LazyLock<Window> = LazyLock::new(|| Window::parse("02:00-03:00").unwrap());
 
 const NOW: u64 = 1_795_377_600; // 2026-11-22T20:00:00Z

@@ -20,6 +20,8 @@ pub const KEPT: usize = 20;
 pub const VERSION_MAX_BYTES: usize = 128;
 /// Longest reason in an entry, in bytes; the whole one of the last attempt is `last_error`.
 const ERROR_MAX_BYTES: usize = 200;
+/// What is said of an attempt that was taken back before its first boot.
+const CALLED_OFF: &str = "called off before its first boot";
 /// The kind of an attempt that rolled back.
 pub const ROLLBACK: &str = "rollback";
 
@@ -118,6 +120,15 @@ impl History {
         attempt.set(Part::EndedAt, Some(at));
         self.0.push(attempt);
         self.settle();
+    }
+
+    /// Says of the newest attempt that it was called off before its first boot. Input: `at`: when.
+    pub fn call_off(&mut self, at: Option<&str>) {
+        let last = self.0.iter_mut().rfind(|attempt| attempt.text(Part::Slot).is_some());
+        if let Some(last) = last {
+            last.set(Part::Error, Some(CALLED_OFF));
+            last.set(Part::EndedAt, at);
+        }
     }
 
     /// Returns the newest attempt of which it is known what it was to download.

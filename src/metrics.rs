@@ -41,6 +41,7 @@ pub fn text(facts: &Facts<'_>) -> String {
         page.labelled("kubesolo_update_phase", "phase", phase.name(), phase == state.phase);
     }
     page.last_error(facts.report);
+    page.failed_check(state.failed_check.as_deref());
     page.family("kubesolo_slot_valid", GAUGE, "1 if the slot has a record and files that fit it.");
     for view in &facts.report.slots {
         page.labelled("kubesolo_slot_valid", "slot", view.slot.name(), view.record.is_ok());
@@ -145,6 +146,13 @@ impl Page {
         let labels =
             [("version", version.as_str()), ("channel", &channel), ("architecture", ARCHITECTURE), ("slot", slot)];
         self.sample(NAME, &labels, 1);
+    }
+
+    fn failed_check(&mut self, check: Option<&str>) {
+        const NAME: &str = "kubesolo_update_failed_check";
+        self.family(NAME, GAUGE, "1 for the check that failed in the last boot on trial that was not healthy.");
+        let name = check.map_or("none".into(), printable);
+        self.labelled(NAME, "check", &name, check.is_some());
     }
 
     fn last_error(&mut self, report: &Report) {

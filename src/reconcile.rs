@@ -55,7 +55,18 @@ pub enum Finding {
         gave_up: Slot,
         /// Why, for people.
         reason: String,
+        /// Whether what it holds is to blame.
+        blame: Blame,
     },
+    /// The active slot is on trial, and GRUB has neither counted a boot of it nor said that it skipped it: it was not tried.
+    NeverTried {
+        /// That slot.
+        slot: Slot,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The trial of a slot was called off before its first boot: by `rollback`, which was cut off, or by hand.
+    CalledOff,
     /// GRUB gave a slot up that no attempt of ours knows; the mark has to be cleared.
     StaleMark,
     /// The other slot is active and confirmed, and GRUB says that it could not load it.
@@ -63,6 +74,15 @@ pub enum Finding {
     /// The other slot is active and confirmed, and yet this one runs: a person chose it in GRUB's menu, or a GRUB that
     /// does not say so could not load that one.
     NotTheActiveSlot,
+}
+
+/// Whether an artifact is to blame that was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// It is: a person decided so, or GRUB could not load it.
+    Decided,
+    /// It was not confirmed in time: whether by its own fault, the slot that runs now must tell.
+    Undecided,
 }
 
 /// Says whether the running slot is the one that was confirmed.
@@ -130,28 +150,24 @@ pub fn find(state: &State, seen: &Seen<'_>) -> Finding {
         // Recorded already, and cut off before the mark was cleared; or nothing that can be recorded.
         let recorded = state.phase == Phase::RolledBack && state.target_slot == Some(gave_up);
         if !recorded && state.phase.may_become(Phase::RolledBack) {
-            let reason = match state.phase {
-                Phase::RolledBack => format!("slot {gave_up} did not come up after a rollback to it; GRUB went back"),
-                _ => format!("slot {gave_up} was not confirmed in three boots; GRUB went back"),
-            };
-            return Finding::RolledBack { gave_up, reason };
+            return given_up(state, seen, gave_up);
         }
         if !seen.runs_though_given_up() {
             return Finding::StaleMark;
         }
     }
-    if on_trial && active != seen.running && was_tried(state, seen) {
-        let reason = format!("slot {active} could not be loaded; GRUB booted slot {}", seen.running);
-        return Finding::RolledBack { gave_up: active, reason };
+    if on_trial && active != seen.running && had_its_turn(state, seen) {
+        return passed_over(state, seen);
     }
     match (state.phase, state.target_slot) {
+        (Phase::Activated, Some(target)) if target != active && !on_trial && counted(seen) == 0 => Finding::CalledOff,
         (Phase::Activated | Phase::Verifying, Some(target)) => trial(target, active, on_trial, seen),
         (Phase::Staged, Some(target)) if target == active && (on_trial || target == seen.running) => {
             Finding::WasActivated
         }
         // `rollback` writes the boot variables first.
         (Phase::Success, Some(left)) if active != left && on_trial => {
-            Finding::RolledBack { gave_up: left, reason: MANUAL.to_string() }
+            Finding::RolledBack { gave_up: left, reason: MANUAL.to_string(), blame: Blame::Decided }
         }
         _ if active == seen.running || on_trial => Finding::Nothing,
         // Switched in this boot; or GRUB's mark was recorded in it: whether the other one loads next time is not known yet.
@@ -167,10 +183,73 @@ fn same_boot(state: &State, seen: &Seen<'_>) -> bool {
     state.switched_boot_id.is_some() && state.switched_boot_id.as_deref() == seen.boot_id
 }
 
-/// Says whether GRUB has tried the active slot, which does not run: it counted a boot, or this is another boot than
+/// Trial boots that GRUB has when a slot is activated.
+const ALL_BOOTS: u8 = 3;
+
+/// How often GRUB has counted a boot of the slot on trial, or of the one that it gave up.
+fn counted(seen: &Seen<'_>) -> u8 {
+    ALL_BOOTS.saturating_sub(seen.vars.boot_counter.unwrap_or(0))
+}
+
+/// Adds to a reason what the last check of the trial found, where one was made.
+pub fn with_cause(state: &State, gave_up: Slot, reason: String) -> String {
+    match state.unhealthy.as_deref().filter(|_| state.target_slot == Some(gave_up)) {
+        Some(cause) => format!("{reason} (last: {cause})"),
+        None => reason,
+    }
+}
+
+/// GRUB gave a slot up: since it used up its boots, or since they could not be counted.
+fn given_up(state: &State, seen: &Seen<'_>, gave_up: Slot) -> Finding {
+    let reason = match (state.phase, counted(seen)) {
+        (_, 0) if seen.running != gave_up => {
+            let reason = format!("slot {gave_up} was never tried: GRUB could not count its boot, and went back");
+            return Finding::NeverTried { slot: gave_up, reason };
+        }
+        (Phase::RolledBack, _) => format!("slot {gave_up} did not come up after a rollback to it; GRUB went back"),
+        (_, ALL_BOOTS) => format!("slot {gave_up} was not confirmed in three boots; GRUB went back"),
+        (_, n) => {
+            format!(
+                "slot {gave_up} was not confirmed in {n} of three boots; GRUB could not count the next, and went back"
+            )
+        }
+    };
+    Finding::RolledBack { gave_up, reason: with_cause(state, gave_up, reason), blame: Blame::Undecided }
+}
+
+/// The active slot is on trial, has had its turn, and another one runs. GRUB counts what it tries, and names what it could not
+/// load: nothing is guessed.
+fn passed_over(state: &State, seen: &Seen<'_>) -> Finding {
+    let (active, running) = (seen.active(), seen.running);
+    if seen.skipped == Some(active) {
+        let reason = format!("slot {active} could not be loaded; GRUB booted slot {running}");
+        return Finding::RolledBack { gave_up: active, reason, blame: Blame::Decided };
+    }
+    if counted(seen) == 0 {
+        let reason = format!(
+            "slot {active} was never tried: its boot was not counted, and slot {running} runs (another boot loader in use, \
+             slot {running} chosen by hand, a disk restored?)"
+        );
+        return Finding::NeverTried { slot: active, reason };
+    }
+    let reason = format!(
+        "slot {active} was not confirmed in {} of three boots, and then slot {running} was started (by hand?)",
+        counted(seen)
+    );
+    Finding::RolledBack { gave_up: active, reason: with_cause(state, active, reason), blame: Blame::Undecided }
+}
+
+/// Changes the boot variables after a slot was not tried: back, and GRUB has to show again that it writes here.
+pub fn after_no_try(running: Slot, block: &mut Block) {
+    block.clear_rollback();
+    block.back_to_confirmed(running);
+    block.doubt_canary();
+}
+
+/// Says whether the active slot, which does not run, has had its turn: GRUB counted a boot, or this is another boot than
 /// the one in which that slot was made active.
-fn was_tried(state: &State, seen: &Seen<'_>) -> bool {
-    let was_counted = seen.vars.boot_counter.is_some_and(|left| left < 3);
+fn had_its_turn(state: &State, seen: &Seen<'_>) -> bool {
+    let was_counted = counted(seen) > 0;
     // The id in the state is of the boot in which that very slot was made active.
     let switched_to = match state.phase {
         Phase::Activated | Phase::Verifying | Phase::Failed => state.target_slot,
@@ -182,9 +261,12 @@ fn was_tried(state: &State, seen: &Seen<'_>) -> bool {
 }
 
 fn trial(target: Slot, active: Slot, on_trial: bool, seen: &Seen<'_>) -> Finding {
-    let back = |reason: String| Finding::RolledBack { gave_up: target, reason };
     match (active == target, seen.running == target, on_trial) {
-        (false, _, _) => back(format!("slot {active} was made active again before slot {target} was confirmed")),
+        (false, _, _) => Finding::RolledBack {
+            gave_up: target,
+            reason: format!("slot {active} was made active again before slot {target} was confirmed"),
+            blame: Blame::Decided,
+        },
         (true, true, true) => Finding::Nothing,
         (true, true, false) => Finding::WasConfirmed,
         // Not tried yet: it waits for its first boot.

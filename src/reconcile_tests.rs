@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::boot;
+use crate::error::{Error, Kind};
 
 fn vars(active: Slot, success: bool, counter: u8) -> BootVars {
     BootVars {
@@ -47,22 +48,87 @@ fn waiting_for_the_reboot_is_not_a_rollback() {
 #[test]
 fn every_way_back_is_seen() {
     let marked = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 0) };
-    for (phase, running, vars, words) in [
-        (Phase::Activated, Slot::A, marked, "three boots"),
-        (Phase::Verifying, Slot::A, marked, "three boots"),
-        (Phase::Staged, Slot::A, marked, "three boots"),
-        (Phase::Idle, Slot::A, marked, "three boots"), // the state file was lost
-        (Phase::Activated, Slot::A, vars(Slot::B, false, 3), "could not be loaded"), // another boot, not counted
-        (Phase::Activated, Slot::A, vars(Slot::B, false, 2), "could not be loaded"),
-        (Phase::Failed, Slot::A, vars(Slot::B, false, 1), "could not be loaded"),
-        (Phase::Idle, Slot::A, vars(Slot::B, false, 2), "could not be loaded"), // the state file was lost
-        (Phase::Failed, Slot::A, marked, "three boots"),
-        (Phase::Activated, Slot::A, vars(Slot::A, true, 3), "made active again"),
-        (Phase::Success, Slot::B, vars(Slot::A, false, 3), "manual rollback"), // cut off before the state
+    use Blame::{Decided, Undecided};
+    for (phase, running, vars, words, blame) in [
+        (Phase::Activated, Slot::A, marked, "three boots", Undecided),
+        (Phase::Verifying, Slot::A, marked, "three boots", Undecided),
+        (Phase::Staged, Slot::A, marked, "three boots", Undecided),
+        (Phase::Idle, Slot::A, marked, "three boots", Undecided), // the state file was lost
+        (Phase::Failed, Slot::A, marked, "three boots", Undecided),
+        (Phase::Activated, Slot::A, BootVars { boot_counter: Some(1), ..marked }, "2 of three boots", Undecided),
+        // Counted, and not named as skipped: whoever started slot A, it was not GRUB by itself.
+        (Phase::Activated, Slot::A, vars(Slot::B, false, 2), "1 of three boots", Undecided),
+        (Phase::Failed, Slot::A, vars(Slot::B, false, 1), "2 of three boots", Undecided),
+        (Phase::Idle, Slot::A, vars(Slot::B, false, 2), "by hand?", Undecided), // the state file was lost
+        (Phase::Verifying, Slot::A, vars(Slot::A, true, 2), "made active again", Decided),
+        (Phase::Success, Slot::B, vars(Slot::A, false, 3), "manual rollback", Decided), // cut off before the state
     ] {
         match find(&state(phase), &seen(running, vars)) {
-            Finding::RolledBack { gave_up: Slot::B, reason } => assert!(reason.contains(words), "{reason}"),
+            Finding::RolledBack { gave_up: Slot::B, reason, blame: found } => {
+                assert!(reason.contains(words) && found == blame, "{phase:?}: {reason} {found:?}");
+            }
             other => panic!("{phase:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_was_never_tried_is_not_blamed() {
+    let no_try = |state: &State, seen: &Seen<'_>| match find(state, seen) {
+        Finding::NeverTried { slot: Slot::B, reason } => reason,
+        other => panic!("{state:?}: {other:?}"),
+    };
+    // Another boot, not counted, and GRUB has not named it as skipped.
+    let passed_over = seen(Slot::A, vars(Slot::B, false, 3));
+    for phase in [Phase::Activated, Phase::Failed] {
+        assert!(no_try(&state(phase), &passed_over).contains("another boot loader in use"), "{phase:?}");
+    }
+    // GRUB could not count, and has gone back at once.
+    let uncounted = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 3) };
+    assert!(no_try(&state(Phase::Activated), &seen(Slot::A, uncounted)).contains("could not count its boot"));
+    // In the boot in which it was activated it simply waits.
+    let same_boot = Seen { boot_id: Some("first"), ..passed_over };
+    assert_eq!(find(&state(Phase::Activated), &same_boot), Finding::Nothing);
+    // Afterwards the slot that runs is confirmed, and GRUB has to show again that it counts.
+    let mut block = Block::fresh(Slot::B);
+    block.activate(Slot::B);
+    block.set("rollback_from", b"B").unwrap();
+    block.set("boot_canary", b"1").unwrap();
+    after_no_try(Slot::A, &mut block);
+    let after = BootVars::read_whole(&block).unwrap();
+    assert_eq!((after.active_slot, after.boot_success, after.boot_canary), (Some(Slot::A), Some(true), false));
+    assert_eq!((after.rollback_from, find(&state(Phase::Failed), &seen(Slot::A, after))), (None, Finding::Nothing));
+}
+
+#[test]
+fn what_was_called_off_before_its_first_boot_is_forgotten() {
+    let called_off = seen(Slot::A, vars(Slot::A, true, 3));
+    for id in [Some("first"), Some("second"), None] {
+        assert_eq!(find(&state(Phase::Activated), &Seen { boot_id: id, ..called_off }), Finding::CalledOff);
+    }
+    assert_eq!(find(&state(Phase::Idle), &called_off), Finding::Nothing);
+}
+
+/// The reason of the trial's last check survives what follows.
+#[test]
+fn the_cause_survives_the_consequence() {
+    let marked = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 0) };
+    let cause = "10-net: no IPv4 address, exit status 1";
+    for phase in [Phase::Failed, Phase::Verifying] {
+        let known = State { unhealthy: Some(cause.into()), ..state(phase) };
+        for now in [seen(Slot::A, marked), seen(Slot::A, vars(Slot::B, false, 1))] {
+            match find(&known, &now) {
+                Finding::RolledBack { reason, .. } => {
+                    assert!(reason.ends_with(&format!(" (last: {cause})")), "{reason}")
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        // Of another slot, nothing is known.
+        let other = State { target_slot: Some(Slot::A), ..known };
+        match find(&other, &seen(Slot::A, marked)) {
+            Finding::RolledBack { reason, .. } => assert!(!reason.contains(cause), "{reason}"),
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -88,8 +154,8 @@ fn a_confirmed_slot_that_does_not_boot_is_not_active_any_more() {
 
 #[test]
 fn a_manual_rollback_to_a_slot_that_can_not_be_loaded_is_seen() {
-    match find(&state(Phase::RolledBack), &seen(Slot::B, vars(Slot::A, false, 2))) {
-        Finding::RolledBack { gave_up: Slot::A, reason } => assert!(reason.contains("could not be loaded")),
+    match find(&state(Phase::RolledBack), &skipping(Slot::B, vars(Slot::A, false, 2))) {
+        Finding::RolledBack { gave_up: Slot::A, reason, .. } => assert!(reason.contains("could not be loaded")),
         other => panic!("{other:?}"),
     }
 }
@@ -113,7 +179,7 @@ fn a_mark_nobody_can_record_is_cleared() {
 fn a_rollback_to_a_slot_that_fails_is_recorded() {
     let marked = BootVars { rollback_from: Some(Slot::A), ..vars(Slot::B, true, 0) };
     match find(&state(Phase::RolledBack), &seen(Slot::B, marked)) {
-        Finding::RolledBack { gave_up: Slot::A, reason } => {
+        Finding::RolledBack { gave_up: Slot::A, reason, .. } => {
             assert!(reason.contains("after a rollback"), "{reason}")
         }
         other => panic!("{other:?}"),
@@ -151,7 +217,9 @@ fn a_confirmed_slot_that_grub_could_not_load_is_known_at_once() {
 fn a_trial_that_grub_could_not_load_is_over_and_one_that_it_has_not_tried_is_not() {
     for (phase, counter) in [(Phase::Activated, 2), (Phase::Activated, 3), (Phase::Failed, 0), (Phase::Idle, 2)] {
         match find(&state(phase), &skipping(Slot::A, vars(Slot::B, false, counter))) {
-            Finding::RolledBack { gave_up: Slot::B, reason } => assert!(reason.contains("could not be loaded")),
+            Finding::RolledBack { gave_up: Slot::B, reason, blame: Blame::Decided } => {
+                assert!(reason.contains("could not be loaded"));
+            }
             other => panic!("{phase:?}, {counter}: {other:?}"),
         }
     }
@@ -273,7 +341,20 @@ impl Hopeless {
                     self.state.switched_boot_id = seen.boot_id.map(str::to_string);
                 }
                 Finding::WasConfirmed => self.state.succeed(0).unwrap(),
-                Finding::RolledBack { gave_up, reason } => {
+                Finding::NeverTried { slot, reason } => {
+                    if self.state.phase.may_become(Phase::Failed) {
+                        self.state.fail(&Error::new(Kind::Boot, reason), 0).unwrap();
+                    } else {
+                        self.state.roll_back(slot, None, &reason, 0).unwrap();
+                    }
+                    self.state.switched_boot_id = seen.boot_id.map(str::to_string);
+                    return after_no_try(seen.running, &mut self.block);
+                }
+                Finding::CalledOff => {
+                    self.state.call_off(0).unwrap();
+                    self.state.switched_boot_id = seen.boot_id.map(str::to_string);
+                }
+                Finding::RolledBack { gave_up, reason, .. } => {
                     self.state.roll_back(gave_up, None, &reason, 0).unwrap();
                     self.state.switched_boot_id = seen.boot_id.map(str::to_string);
                     after_rollback(&seen, gave_up, &mut self.block);

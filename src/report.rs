@@ -10,9 +10,8 @@ use crate::grubenv::BootVars;
 use crate::grubenv_file::Copy;
 use crate::inspect::View;
 use crate::machine::Machine;
-use crate::oci::digest::Digest;
 use crate::reconcile::{self, Finding, Seen};
-use crate::session::{artifact_in, env_remarks};
+use crate::session::{env_remarks, remember};
 use crate::slot::Slot;
 use crate::source::Artifact;
 use crate::state::{Phase, State};
@@ -32,14 +31,14 @@ pub struct Report {
     pub env_source: Option<Copy>,
     /// The update attempt.
     pub state: State,
-    /// Artifacts that rolled back here.
+    /// Artifacts that rolled back here, recorded or not.
     pub failures: Failures,
     /// What the source offered when it was asked last.
     pub offered: Option<Artifact>,
     /// What was confirmed here.
     pub proven: Proven,
-    /// The artifact of a rollback that is not recorded yet, and the reason.
-    pub given_up: Option<(Digest, String)>,
+    /// This boot's id.
+    pub boot_id: Option<String>,
     /// What is wrong, or not recorded yet: sentences.
     pub remarks: Vec<String>,
     /// What happened and is not recorded yet.
@@ -78,24 +77,20 @@ impl Report {
                 remarks.extend(env_remarks(&loaded));
             }
         }
+        let boot_id = machine.boot_id();
         let finding = match (running, vars) {
             (Some(running), Some(vars)) => {
-                let (boot_id, skipped) = (machine.boot_id(), machine.skipped());
+                let skipped = machine.skipped();
                 reconcile::find(&state, &Seen { running, vars, boot_id: boot_id.as_deref(), skipped })
             }
             _ => Finding::Nothing,
         };
+        remember(&mut failures, &finding, &state, &machine);
         remarks.extend(not_recorded_yet(&finding));
         let is_sound = running.is_some_and(|slot| slots[slot as usize].record.is_ok());
         let next = next_step(running.map(|slot| (slot, is_sound)), vars.as_ref(), &state, &finding);
-        let given_up = match &finding {
-            Finding::RolledBack { gave_up, reason } => {
-                artifact_in(&state, &machine, *gave_up).map(|(digest, _)| (digest, reason.clone()))
-            }
-            _ => None,
-        };
         let remarks = once_each(remarks);
-        Report { running, slots, vars, env_source, state, failures, offered, proven, given_up, remarks, finding, next }
+        Report { running, slots, vars, env_source, state, failures, offered, proven, boot_id, remarks, finding, next }
     }
 
     /// Returns what is in the running slot, where that is known.
@@ -122,6 +117,10 @@ fn not_recorded_yet(finding: &Finding) -> Option<String> {
         Finding::WasActivated => Some("the staged slot is activated; the state file is one step behind".into()),
         Finding::WasConfirmed => Some("the trial is confirmed; the state file is one step behind".into()),
         Finding::RolledBack { reason, .. } => Some(format!("rolled back, not recorded yet: {reason}")),
+        Finding::NeverTried { reason, .. } => Some(format!("not recorded yet: {reason}")),
+        Finding::CalledOff => {
+            Some("the trial was called off before its first boot; the state file is one step behind".into())
+        }
         Finding::Unloadable => Some("GRUB could not load the active slot, and booted the other one".into()),
         Finding::NotTheActiveSlot => Some("GRUB did not boot the active slot, but the other one".into()),
     }
@@ -133,7 +132,7 @@ fn next_step(running: Option<(Slot, bool)>, vars: Option<&BootVars>, state: &Sta
     let Some(vars) = vars else {
         return "`verify --repair-boot-variables` mends the boot variables; until then nothing can be activated".into();
     };
-    if matches!(finding, Finding::RolledBack { .. }) {
+    if matches!(finding, Finding::RolledBack { .. } | Finding::NeverTried { .. }) {
         return "look at the reason above; `apply` takes the next version".into();
     }
     if *finding == Finding::Unloadable {

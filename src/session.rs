@@ -11,7 +11,7 @@ use crate::grubenv_file::Loaded;
 use crate::machine::{BootEnv, Data, Machine};
 use crate::oci::digest::Digest;
 use crate::progress::{drain, note};
-use crate::reconcile::{self, Finding, Seen};
+use crate::reconcile::{self, Blame, Finding, Seen};
 use crate::slot::Slot;
 use crate::state::{Phase, State};
 use crate::store::{Lock, Store};
@@ -129,6 +129,11 @@ impl<'a> Session<'a> {
         artifact_in(&self.state, &self.machine, slot)
     }
 
+    /// Returns the artifacts that are not to be taken now, and why.
+    pub fn refusals(&self) -> Vec<(Digest, String)> {
+        self.failures.refusals(self.machine.boot_id().as_deref())
+    }
+
     /// Returns the agent's files.
     pub fn store(&self) -> &Store {
         &self.data.store
@@ -200,16 +205,49 @@ impl<'a> Session<'a> {
 
     /// Records that a slot was left: remembers its artifact, and moves the state.
     /// Errors: State: the table does not allow it, or the data partition can not be written.
-    pub fn leave(&mut self, gave_up: Slot, reason: &str) -> Result<()> {
+    pub fn leave(&mut self, gave_up: Slot, reason: &str, blame: Blame) -> Result<()> {
         let artifact = artifact_in(&self.state, &self.machine, gave_up);
         self.state.roll_back(gave_up, artifact.clone(), reason, self.now())?;
         self.state.switched_boot_id = self.machine.boot_id();
         if let Some((digest, version)) = artifact {
             let at = rfc3339(self.now());
-            self.failures.remember(Failure { digest, version, reason: reason.into(), at });
+            let failure = Failure { digest, version, reason: reason.into(), at, doubt: None };
+            match blame {
+                Blame::Decided => self.failures.remember(failure),
+                Blame::Undecided => self.failures.remember_undecided(failure, self.machine.boot_id()),
+            }
             self.recorded(self.data.store.save_failures(&self.failures))?;
         }
         self.recorded(self.save_state())
+    }
+
+    /// Records that nothing is to be tried any more, and nothing known against it. What a rollback blamed that is called off
+    /// is blamed no more.
+    /// Errors: State: the table does not allow it, or the data partition can not be written.
+    pub fn call_off(&mut self) -> Result<()> {
+        let was_rollback = self.state.phase == Phase::RolledBack;
+        self.state.call_off(self.now())?;
+        self.state.switched_boot_id = self.machine.boot_id();
+        if was_rollback {
+            self.forget_failure()?;
+        }
+        self.recorded(self.save_state())
+    }
+
+    /// Says whether a slot holds what was called off before it ever booted.
+    pub fn holds_called_off(&self, slot: Slot) -> bool {
+        let digest = self.artifact_in(slot).map(|(digest, _)| digest);
+        self.state.called_off && self.state.target_slot == Some(slot) && self.state.manifest_digest == digest
+    }
+
+    /// Records how healthy the confirmed slot is that runs: what failed before on this machine may not be to blame.
+    /// Errors: State: the data partition can not be written.
+    pub fn control_failures(&mut self, healthy: bool) -> Result<()> {
+        let running = self.artifact_in(self.running).map(|(digest, _)| digest);
+        match self.failures.control(healthy, running) {
+            true => self.recorded(self.data.store.save_failures(&self.failures)),
+            false => Ok(()),
+        }
     }
 
     /// Says whether the running slot is on trial.
@@ -255,7 +293,9 @@ impl<'a> Session<'a> {
                     self.state.succeed(self.now())?;
                     self.recorded(self.save_state())?;
                 }
-                Finding::RolledBack { gave_up, reason } => self.record_rollback(gave_up, &reason)?,
+                Finding::RolledBack { gave_up, reason, blame } => self.record_rollback(gave_up, &reason, blame)?,
+                Finding::NeverTried { slot, reason } => return self.record_no_try(slot, &reason),
+                Finding::CalledOff => self.call_off()?,
                 Finding::StaleMark => self.save_boot(Block::clear_rollback)?,
                 Finding::Unloadable => {
                     let why = format!("GRUB could not load slot {}, the active one", self.target());
@@ -308,10 +348,27 @@ impl<'a> Session<'a> {
         reconcile::worth_a_restart(&self.state, &self.seen(self.machine.boot_id().as_deref()))
     }
 
-    fn record_rollback(&mut self, gave_up: Slot, reason: &str) -> Result<()> {
+    /// Power cut: as [`Session::record_the_past`].
+    fn record_no_try(&mut self, slot: Slot, reason: &str) -> Result<()> {
+        note(reason);
+        let now = self.now();
+        if self.state.phase.may_become(Phase::Failed) {
+            let error = Error::new(Kind::Boot, reason);
+            self.state.fail(&error, now)?;
+        } else {
+            let artifact = self.artifact_in(slot);
+            self.state.roll_back(slot, artifact, reason, now)?;
+        }
+        self.state.switched_boot_id = self.machine.boot_id();
+        self.recorded(self.save_state())?;
+        let running = self.running;
+        self.save_boot(|block| reconcile::after_no_try(running, block))
+    }
+
+    fn record_rollback(&mut self, gave_up: Slot, reason: &str, blame: Blame) -> Result<()> {
         note(&format!("rolled back: {reason}"));
         let seen = self.seen(None);
-        self.leave(gave_up, reason)?;
+        self.leave(gave_up, reason, blame)?;
         self.save_boot(|block| reconcile::after_rollback(&seen, gave_up, block))
     }
 
@@ -339,6 +396,17 @@ pub fn artifact_in(state: &State, machine: &Machine<'_>, slot: Slot) -> Option<(
             Some((state.manifest_digest?, state.to_version.clone().unwrap_or_default()))
         }
         Err(_) => None,
+    }
+}
+
+/// Takes a rollback that is not recorded yet into what is remembered, as the next run that changes something will.
+pub fn remember(failures: &mut Failures, finding: &Finding, state: &State, machine: &Machine<'_>) {
+    let Finding::RolledBack { gave_up, reason, blame } = finding else { return };
+    let Some((digest, version)) = artifact_in(state, machine, *gave_up) else { return };
+    let failure = Failure { digest, version, reason: reason.clone(), at: String::new(), doubt: None };
+    match blame {
+        Blame::Decided => failures.remember(failure),
+        Blame::Undecided => failures.remember_undecided(failure, machine.boot_id()),
     }
 }
 

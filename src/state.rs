@@ -18,6 +18,8 @@ pub use phase::Phase;
 pub const STATE_MAX_BYTES: u64 = 64 * 1024;
 /// Longest error or source that is kept, in bytes.
 const TEXT_MAX_BYTES: usize = 4096;
+/// Longest cause of a failed trial that is kept, in bytes.
+const CAUSE_MAX_BYTES: usize = 1024;
 /// Longest id of a boot that is kept, in bytes.
 const BOOT_ID_MAX_BYTES: usize = 256;
 
@@ -56,6 +58,12 @@ pub struct State {
     pub manifest_digest: Option<Digest>,
     /// Boot (`/proc/sys/kernel/random/boot_id`) in which the agent last switched the active slot.
     pub switched_boot_id: Option<String>,
+    /// What was wrong when the slot on trial was checked last; kept when GRUB has gone back.
+    pub unhealthy: Option<String>,
+    /// Name of the first check that failed then.
+    pub failed_check: Option<String>,
+    /// Whether what the attempt put into the target slot was called off before it ever booted.
+    pub called_off: bool,
     /// The last attempts.
     pub history: History,
 }
@@ -167,8 +175,15 @@ impl State {
         self.target_slot = Some(what.target);
         self.started_at = Some(rfc3339(now_secs));
         self.switched_boot_id = None;
+        self.forget_trial();
         self.record(Phase::Checking);
         Ok(())
+    }
+
+    fn forget_trial(&mut self) {
+        self.unhealthy = None;
+        self.failed_check = None;
+        self.called_off = false;
     }
 
     /// Sets the target version; another one has no attempts yet.
@@ -188,6 +203,7 @@ impl State {
         let before = self.phase;
         self.enter(Phase::Activated, now_secs)?;
         let is_known = before == Phase::Staged && self.target_slot == Some(target);
+        self.forget_trial();
         self.aim_at(&record.version);
         self.target_slot = Some(target);
         self.manifest_digest = record.manifest_digest;
@@ -222,6 +238,35 @@ impl State {
         self.last_error_kind = Some(kind.into());
         if before != Phase::Checking {
             self.record(before);
+        }
+        Ok(())
+    }
+
+    /// Ends a boot on trial that was not healthy; GRUB may give it another one.
+    /// Input: `unhealthy`: what the checks said; `check`: the first that failed, where it was a check.
+    /// Errors: State: nothing is on trial.
+    pub fn fail_trial(&mut self, error: &Error, unhealthy: &str, check: Option<&str>, now_secs: u64) -> Result<()> {
+        self.fail(error, now_secs)?;
+        self.unhealthy = Some(cut(unhealthy, CAUSE_MAX_BYTES));
+        self.failed_check = check.map(|name| cut(name, VERSION_MAX_BYTES));
+        Ok(())
+    }
+
+    /// Forgets what was staged or activated, and never booted: nothing is known against it.
+    /// Errors: State: there is nothing of that kind.
+    pub fn call_off(&mut self, now_secs: u64) -> Result<()> {
+        let before = self.phase;
+        self.enter(Phase::Idle, now_secs)?;
+        self.forget_trial();
+        self.last_error = None;
+        self.last_error_kind = None;
+        if before == Phase::RolledBack {
+            // A rollback that was called off: the slot that was to be left runs on.
+            self.target_slot = None;
+            self.manifest_digest = None;
+        } else {
+            self.called_off = true;
+            self.history.call_off(self.updated_at.as_deref());
         }
         Ok(())
     }
@@ -269,6 +314,7 @@ impl State {
         self.enter(Phase::Success, now_secs)?;
         self.last_error = None;
         self.last_error_kind = None;
+        self.forget_trial();
         self.record(before);
         Ok(())
     }

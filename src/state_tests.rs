@@ -19,12 +19,12 @@ fn the_table_is_the_one_in_the_documentation() {
         (Idle, &[Checking, Activated, RolledBack]),
         (Checking, &[Downloading, Failed]),
         (Downloading, &[Staged, Failed]),
-        (Staged, &[Checking, Activated, Failed, RolledBack]),
-        (Activated, &[Verifying, Success, Failed, RolledBack]),
+        (Staged, &[Idle, Checking, Activated, Failed, RolledBack]),
+        (Activated, &[Idle, Verifying, Success, Failed, RolledBack]),
         (Verifying, &[Success, Failed, RolledBack]),
         (Success, &[Checking, Activated, RolledBack]),
         (Failed, &[Checking, Activated, Verifying, Failed, RolledBack]),
-        (RolledBack, &[Checking, Activated, RolledBack]),
+        (RolledBack, &[Idle, Checking, Activated, RolledBack]),
     ];
     for (from, to) in allowed {
         for next in Phase::ALL {

@@ -172,13 +172,16 @@ fn demand_trust(ring: &Keyring, record: &Record, slot: Slot, hint: &str) -> Resu
 }
 
 /// Says whether a slot may be activated although the state does not call it staged (the state file was lost): it
-/// holds a newer version than the running one, and not one that failed here.
+/// holds a newer version than the running one, and not one that failed here or was called off.
 fn is_newer(session: &Session<'_>, slot: Slot) -> bool {
     let (running, target) = (session.machine.view(session.running), session.machine.view(slot));
     let Ok(record) = target.record else { return false };
-    let failed = session.failures.reasons().iter().any(|(digest, _)| record.manifest_digest == Some(*digest));
+    let failed = session.refusals().iter().any(|(digest, _)| record.manifest_digest == Some(*digest));
+    if failed || session.holds_called_off(slot) {
+        return false;
+    }
     match (running.version().map(Version::parse), Version::parse(&record.version)) {
-        (Some(Ok(running)), Ok(version)) => version > running && !failed,
+        (Some(Ok(running)), Ok(version)) => version > running,
         _ => false,
     }
 }

@@ -163,7 +163,7 @@ fn attempt(
         target: session.machine.view(session.target()),
         trial_pending: None,
         staged_digest: None,
-        failed: session.failures.reasons(),
+        failed: session.refusals(),
         now: session.time(),
         proven: session.proven.clone(),
     };

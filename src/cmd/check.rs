@@ -8,16 +8,17 @@ use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
 use crate::credentials;
 use crate::error::{Error, Kind, Result};
+use crate::failed::Failures;
 use crate::gate::{self, Facts, Verdict};
 use crate::http::{Client, HttpOptions, ProxyEnv};
 use crate::inspect::View;
 use crate::machine::{ARCHITECTURE, Machine};
 use crate::oci::digest::Digest;
 use crate::progress::note;
-use crate::reconcile::{self, Finding, pending_trial};
+use crate::reconcile::{self, pending_trial};
 use crate::report::Report;
 use crate::seen::Seen;
-use crate::session::artifact_in;
+use crate::session::remember;
 use crate::slot::Slot;
 use crate::source::{self, Artifact, Source, SourceSpec};
 use crate::state::{Phase, State};
@@ -207,8 +208,7 @@ pub fn would_take(report: &Report, config: &Config, now: Now) -> bool {
     let (Some(offered), Some(running)) = (&report.offered, report.running) else { return false };
     let [a, b] = &report.slots;
     let views = if running == Slot::A { [a, b] } else { [b, a] };
-    let mut failed = report.failures.reasons();
-    failed.extend(report.given_up.clone());
+    let failed = report.failures.refusals(report.boot_id.as_deref());
     let (mut proven, mut trial_pending) = (report.proven.clone(), None);
     if let Some(vars) = &report.vars {
         trial_pending = pending_trial(running, vars);
@@ -275,22 +275,20 @@ pub fn running_version(running: &View) -> Result<&str> {
 /// Reads what the gates need, without the lock and without recording anything.
 fn look(system: &System, machine: &Machine<'_>, store: Option<&Store>) -> Result<Situation> {
     let running: Slot = machine.running()?;
-    let (state, mut failed, mut proven) = match store {
-        Some(store) => (store.state().value, store.failures().value.reasons(), store.proven().value),
-        None => (State::default(), Vec::new(), Proven::default()),
+    let (state, mut failures, mut proven) = match store {
+        Some(store) => (store.state().value, store.failures().value, store.proven().value),
+        None => (State::default(), Failures::default(), Proven::default()),
     };
+    let boot_id = machine.boot_id();
     let (mut trial_pending, mut is_confirmed) = (None, false);
     match machine.boot_env(Access::Read).and_then(|env| Ok(env.files.load().usable()?.1)) {
         Err(e) => note(&format!("{e}; whether a trial is pending is not known")),
         Ok(vars) => {
             trial_pending = pending_trial(running, &vars);
             is_confirmed = reconcile::is_confirmed(running, &vars);
-            let boot_id = machine.boot_id();
             let seen = reconcile::Seen { running, vars, boot_id: boot_id.as_deref(), skipped: machine.skipped() };
             // A rollback that no changing command has recorded yet counts all the same.
-            if let Finding::RolledBack { gave_up, reason } = reconcile::find(&state, &seen) {
-                failed.extend(artifact_in(&state, machine, gave_up).map(|(digest, _)| (digest, reason)));
-            }
+            remember(&mut failures, &reconcile::find(&state, &seen), &state, machine);
         }
     }
     let (running, target) = (machine.view(running), machine.view(running.other()));
@@ -299,6 +297,7 @@ fn look(system: &System, machine: &Machine<'_>, store: Option<&Store>) -> Result
     }
     let now = system.now().with_floor(proven.no_earlier_than(0));
     let staged_digest = staged_digest(&state, &target);
+    let failed = failures.refusals(boot_id.as_deref());
     Ok(Situation { running, target, trial_pending, staged_digest, failed, now, proven })
 }
 

@@ -47,7 +47,15 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
             false => error,
         }
     });
-    let trial = if on_trial { record(system, config, &begun, unhealthy.as_ref())? } else { Trial::Over };
+    let trial = match on_trial {
+        true => record(system, config, &begun, unhealthy.as_ref().map(|error| (error, &watched)))?,
+        false => {
+            if begun.is_control {
+                Session::open_to_recover(system, config)?.control_failures(watched.healthy)?;
+            }
+            Trial::Over
+        }
+    };
     let confirmed = trial == Trial::Confirmed;
     if args.json {
         say_json(out, &answer(&watched, on_trial, confirmed))?;
@@ -102,6 +110,8 @@ struct Begun {
     on_trial: bool,
     /// See [`crate::reconcile::no_way_back`].
     no_way_back: bool,
+    /// What comes out of it decides whether an artifact is to blame that failed before.
+    is_control: bool,
 }
 
 /// Says whether this boot is on trial, and if so records that it is being verified.
@@ -113,7 +123,7 @@ fn begin(system: &System, config: &Config) -> Result<Begun> {
         session.state.step(Phase::Verifying, now)?;
         session.note_state();
     }
-    Ok(Begun { on_trial, no_way_back: session.no_way_back() })
+    Ok(Begun { on_trial, no_way_back: session.no_way_back(), is_control: session.failures.has_undecided() })
 }
 
 /// What became of the trial.
@@ -130,7 +140,7 @@ enum Trial {
 /// Records how the trial ended.
 /// Power cut: before the boot variables are written: the trial goes on. After it: confirmed; the next run finds
 /// the state behind and follows.
-fn record(system: &System, config: &Config, begun: &Begun, unhealthy: Option<&Error>) -> Result<Trial> {
+fn record(system: &System, config: &Config, begun: &Begun, unhealthy: Option<(&Error, &Watched)>) -> Result<Trial> {
     let mut session = Session::open_to_recover(system, config)?;
     if !session.runs_on_trial() {
         note("the trial ended while the checks ran: nothing is recorded");
@@ -139,13 +149,13 @@ fn record(system: &System, config: &Config, begun: &Begun, unhealthy: Option<&Er
     let now = session.now();
     let ours = session.state.phase == Phase::Verifying;
     match unhealthy {
-        Some(error) if begun.no_way_back && session.no_way_back() => {
+        Some((error, _)) if begun.no_way_back && session.no_way_back() => {
             let why = format!("{error}; GRUB could not load slot {}, the way back", session.target());
             session.take_over(&why, true)?;
             Ok(Trial::Over)
         }
-        Some(error) if ours => {
-            session.state.fail(error, now)?;
+        Some((error, watched)) if ours => {
+            session.state.fail_trial(error, &watched.reason, watched.failed_check(), now)?;
             session.note_state();
             Ok(Trial::GoesOn)
         }

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gate::{self, Gate, Refusal};
 use crate::grubenv::BootVars;
 use crate::progress::note;
-use crate::reconcile::MANUAL;
+use crate::reconcile::{self, Blame, MANUAL};
 use crate::session::{Session, reboot as reboot_machine};
 use crate::slot::{Record, Slot};
 use crate::state::Phase;
@@ -30,23 +30,27 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
     refuse_reboot_below_root(system, args.reboot)?;
     let mut session = Session::open_to_recover(system, config)?;
     let (running, other) = (session.running, session.running.other());
-    let back = plan(running, &session.vars, session.state.phase);
+    let back = match plan(running, &session.vars, session.state.phase) {
+        Back::OnTrial if session.holds_called_off(other) => Back::Nowhere,
+        back => back,
+    };
     match back {
-        Back::Before => {}
+        Back::Before | Back::Nowhere => {}
         Back::Discard => {
-            session.leave(other, MANUAL)?;
+            session.call_off()?;
             // The record is the whole act here: without it the slot would still be tried.
             session.save_state()?;
         }
         Back::Cancel => {
             session.save_boot(|block| block.back_to_confirmed(running))?;
-            session.leave(other, MANUAL)?;
+            session.call_off()?;
         }
         Back::ToConfirmed => {
             refuse_unloadable(&session, other)?;
             scrub(&session, other)?;
             session.save_boot(|block| block.back_to_confirmed(other))?;
-            session.leave(running, MANUAL)?;
+            let reason = reconcile::with_cause(&session.state, running, MANUAL.to_owned());
+            session.leave(running, &reason, Blame::Decided)?;
         }
         Back::OnTrial => {
             demand_proven_bootloader(&session, args.allow_unproven_bootloader)?;
@@ -54,19 +58,27 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
             let record = scrub(&session, other)?;
             refuse_untrusted(&session, &record, other)?;
             session.save_boot(|block| block.activate(other))?;
-            session.leave(running, MANUAL)?;
+            session.leave(running, MANUAL, Blame::Decided)?;
         }
     }
-    let stays = matches!(back, Back::Cancel | Back::Discard);
+    let stays = matches!(back, Back::Cancel | Back::Discard | Back::Nowhere);
     let slot = if stays { running } else { other };
     if args.json {
-        let result = if back == Back::Before { "rolled_back_before" } else { "rolled_back" };
+        let result = match back {
+            Back::Before => "rolled_back_before",
+            Back::Nowhere => "nothing_to_roll_back_to",
+            Back::Cancel | Back::Discard => "called_off",
+            Back::ToConfirmed | Back::OnTrial => "rolled_back",
+        };
         say_json(out, &Answer { result, slot: slot.to_string(), on_trial: back == Back::OnTrial })?;
     } else {
         say(
             out,
             &match back {
                 Back::Before => format!("slot {slot} is active already; restart to go back"),
+                Back::Nowhere => {
+                    format!("what slot {other} holds was called off before it ever ran: there is no way back")
+                }
                 Back::Discard => format!("what was staged in slot {other} will not be tried; slot {slot} stays active"),
                 Back::Cancel => format!("the trial of slot {other} is called off; slot {slot} stays active"),
                 Back::ToConfirmed => {
@@ -79,7 +91,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
     if args.reboot && !stays {
         return Err(reboot_machine());
     }
-    Ok(if back == Back::Before { Outcome::Nothing } else { Outcome::Done })
+    Ok(if matches!(back, Back::Before | Back::Nowhere) { Outcome::Nothing } else { Outcome::Done })
 }
 
 #[derive(Serialize)]
@@ -119,10 +131,10 @@ fn refuse_untrusted(session: &Session<'_>, record: &Record, slot: Slot) -> Resul
 /// Refuses to try what rolled back before, unless a person insists.
 fn refuse_known_bad(session: &Session<'_>, slot: Slot, retry_failed: bool) -> Result<()> {
     let Some((digest, version)) = session.artifact_in(slot) else { return Ok(()) };
-    let known = session.failures.reasons().into_iter().find(|(failed, _)| *failed == digest);
+    let known = session.refusals().into_iter().find(|(failed, _)| *failed == digest);
     match known {
         Some((_, reason)) if !retry_failed => {
-            let why = format!("it failed here before: {} (--retry-failed takes it)", printable(&reason));
+            let why = format!("it {} (--retry-failed takes it)", printable(&reason));
             Err(gate::refused(&version, &[Refusal { gate: Gate::FailedBefore, why }]))
         }
         _ => Ok(()),
@@ -142,6 +154,8 @@ enum Back {
     Discard,
     /// The running slot is confirmed: the other one has to prove itself.
     OnTrial,
+    /// The running slot is confirmed, and what the other one holds was called off before it ever ran.
+    Nowhere,
 }
 
 /// Pure.

@@ -70,6 +70,7 @@ fn answer(report: &Report) -> String {
     doc.field("rollbacks_total", &state.rollbacks_total);
     doc.field("last_error", &state.last_error);
     doc.field("last_error_kind", &state.last_error_kind);
+    doc.field("failed_check", &state.failed_check);
     doc.field("started_at", &state.started_at);
     doc.field("updated_at", &state.updated_at);
     doc.field("source", &state.source);

@@ -144,6 +144,12 @@ impl Block {
         self.complete();
     }
 
+    /// Takes back that GRUB can write: it did not count a boot. It says so again at the next boot of a confirmed slot.
+    pub fn doubt_canary(&mut self) {
+        self.put(BOOT_CANARY.as_bytes(), b"0");
+        self.complete();
+    }
+
     /// Adds what an old block lacks: GRUB would append it, perhaps in the second sector.
     fn complete(&mut self) {
         for (name, default) in [(ROLLBACK_FROM, b"".as_slice()), (BOOT_CANARY, b"0")] {

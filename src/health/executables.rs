@@ -174,7 +174,7 @@ fn describe(status: ExitStatus) -> String {
 }
 
 fn with_words(what: &str, said: &str) -> String {
-    if said.is_empty() { what.to_string() } else { format!("{said} ({what})") }
+    if said.is_empty() { what.to_string() } else { format!("{said}, {what}") }
 }
 
 #[cfg(test)]
@@ -223,10 +223,10 @@ mod tests {
         let limit = Duration::from_secs(60);
         for (script, failure) in [
             ("echo fine; exit 0", None),
-            ("echo one; echo two >&2; echo; exit 3", Some("two (exit status 3)")),
+            ("echo one; echo two >&2; echo; exit 3", Some("two, exit status 3")),
             ("exit 1", Some("exit status 1")),
             ("kill -TERM $$", Some("ended by signal 15")),
-            ("head -c 300000 /dev/zero | tr '\\0' 'x'; echo; echo end; exit 1", Some("end (exit status 1)")),
+            ("head -c 300000 /dev/zero | tr '\\0' 'x'; echo; echo end; exit 1", Some("end, exit status 1")),
         ] {
             let path = check(dir.path(), "c", 0o755, script);
             let ended = run(&path, limit, &mut || {}).map_err(|e| e.to_string());

@@ -103,6 +103,14 @@ impl Round {
     }
 }
 
+impl Watched {
+    /// Names the first required check that failed in the last round.
+    pub fn failed_check(&self) -> Option<&str> {
+        let failed = |c: &&Outcome| c.is_required && matches!(c.ending, Ending::Failed(_));
+        self.last.0.iter().find(failed).map(|c| c.name.as_str())
+    }
+}
+
 /// What to do after a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {

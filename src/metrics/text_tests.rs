@@ -20,7 +20,7 @@ fn broken() -> Report {
         failures: Failures::default(),
         offered: None,
         proven: Proven::default(),
-        given_up: None,
+        boot_id: None,
         remarks: Vec::new(),
         finding: Finding::Nothing,
         next: String::new(),

@@ -2,7 +2,7 @@
 //!
 //! Must never: make a file that is too large to be read again.
 
-use super::{BOOT_ID_MAX_BYTES, Phase, State, TEXT_MAX_BYTES};
+use super::{BOOT_ID_MAX_BYTES, CAUSE_MAX_BYTES, Phase, State, TEXT_MAX_BYTES};
 use crate::error::{Error, Kind, Result};
 use crate::history::{self, History, VERSION_MAX_BYTES};
 use crate::oci::digest::Digest;
@@ -26,6 +26,9 @@ struct Raw {
     source: Option<String>,
     manifest_digest: Option<String>,
     switched_boot_id: Option<String>,
+    unhealthy: Option<String>,
+    failed_check: Option<String>,
+    called_off: Option<bool>,
 }
 
 impl State {
@@ -59,6 +62,9 @@ impl State {
             source: history::limited(raw.source, TEXT_MAX_BYTES),
             manifest_digest: raw.manifest_digest.map(digest).transpose()?,
             switched_boot_id: history::limited(raw.switched_boot_id, BOOT_ID_MAX_BYTES),
+            unhealthy: history::limited(raw.unhealthy, CAUSE_MAX_BYTES),
+            failed_check: history::limited(raw.failed_check, VERSION_MAX_BYTES),
+            called_off: raw.called_off.unwrap_or(false),
             history: History::parse(text),
         })
     }
@@ -81,6 +87,9 @@ impl State {
             source: self.source.clone(),
             manifest_digest: self.manifest_digest.map(|d| d.to_string()),
             switched_boot_id: self.switched_boot_id.clone(),
+            unhealthy: self.unhealthy.clone(),
+            failed_check: self.failed_check.clone(),
+            called_off: self.called_off.then_some(true),
         });
         // An object of its own reader, so that a broken history costs nothing but itself.
         text.pop();

@@ -77,7 +77,8 @@ impl Phase {
     pub fn may_become(self, next: Phase) -> bool {
         use Phase::*;
         match next {
-            Idle => false,
+            // What was staged or activated, and never booted, is called off.
+            Idle => matches!(self, Staged | Activated | RolledBack),
             Checking => matches!(self, Idle | Staged | Success | Failed | RolledBack),
             Downloading => self == Checking,
             Staged => self == Downloading,

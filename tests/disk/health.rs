@@ -66,7 +66,7 @@ fn an_unhealthy_trial_fails_and_the_next_boot_may_still_pass() {
     install(&trial.root, "20-never-reached", &format!("echo ran > {}", trial.root.path("run/reached").display()));
     let blocks = trial.root.blocks();
     let run = trial.root.agent(&["healthcheck", "--timeout", "1"]);
-    run.expect(9, &["NOT healthy", "10-api: the API server is not ready (exit status 4)"]);
+    run.expect(9, &["NOT healthy", "10-api: the API server is not ready, exit status 4"]);
     assert!(trial.root.blocks() == blocks, "an unhealthy trial must not be confirmed");
     assert!(!trial.root.path("run/reached").exists());
     assert_eq!(trial.root.state_field("phase"), "failed");

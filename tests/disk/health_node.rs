@@ -370,7 +370,7 @@ fn required_checks_decide_and_wanted_ones_warn() {
     let run = bench.once(0, &[]);
     assert_eq!(results(&run), "05-top=passed 20-b=passed 10-nice=failed 20-later=passed");
     assert_eq!(run.jq("[.checks[] | .required]"), "[true,true,false,false]");
-    assert_eq!(run.jq("[.checks[] | .detail]"), r#"["top","b is well","no sun (exit status 1)","seen"]"#);
+    assert_eq!(run.jq("[.checks[] | .detail]"), r#"["top","b is well","no sun, exit status 1","seen"]"#);
     let text = bench.root.agent(&["healthcheck"]).expect(0, &["healthy"]);
     assert!(text.stdout.lines().any(|l| l.starts_with("10-nice") && l.contains("warning")), "{}", text.stdout);
     // A fault among what only warns is a warning; among what is required it is not.
@@ -383,7 +383,7 @@ fn required_checks_decide_and_wanted_ones_warn() {
     fs::remove_file(&wanted).unwrap();
     fs::rename(&aside, &wanted).unwrap();
     bench.root.install_check("required/20-b", "echo b is ill; exit 2");
-    let run = bench.once(9, &["20-b: b is ill (exit status 2)"]);
+    let run = bench.once(9, &["20-b: b is ill, exit status 2"]);
     assert_eq!(results(&run), "05-top=passed 20-b=failed 10-nice=not_run 20-later=not_run");
 }
 
@@ -401,11 +401,11 @@ fn healthy_is_what_stays_so() {
     let run = bench.root.agent(&["healthcheck", "--timeout", "600", "--stable-for", "3", "--json"]).expect(0, &[]);
     let rounds: u64 = run.jq(".rounds").parse().unwrap();
     assert!(rounds >= 4, "{}", run.stdout);
-    assert_eq!(run.jq(".checks[0].last_failure"), "a break (exit status 1)");
+    assert_eq!(run.jq(".checks[0].last_failure"), "a break, exit status 1");
     assert_eq!(run.jq(".waited_secs >= 3"), "true", "{}", run.stdout);
     fs::write(&count, "x\n").unwrap();
     let args = ["healthcheck", "--timeout", "600"];
-    bench.root.agent(&args).expect(0, &["10-flaps", " ok ", " ms", "(before: a break (exit status 1))"]);
+    bench.root.agent(&args).expect(0, &["10-flaps", " ok ", " ms", "(before: a break, exit status 1)"]);
     // One that never lasts.
     let script = format!("echo x >> {0}; test $(($(wc -l < {0}) % 2)) = 0 || {{ echo odd; exit 1; }}", count.display());
     bench.root.install_check("10-flaps", &script);

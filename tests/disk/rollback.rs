@@ -9,6 +9,7 @@ use crate::support::signing::KeyPair;
 use crate::support::trial::{Trial, spoil};
 use crate::support::{command, run};
 use std::fs;
+use std::path::PathBuf;
 
 #[apply(test)]
 fn by_hand_before_the_first_boot() {
@@ -16,12 +17,29 @@ fn by_hand_before_the_first_boot() {
     let trial = Trial::activated();
     let before = [trial.disk.bytes(A), trial.disk.bytes(B)];
     let run = trial.root.agent(&["rollback", "--json"]).expect(0, &[]);
-    assert_eq!(run.jq("[.result, .slot, .on_trial]"), r#"["rolled_back","A",false]"#);
+    assert_eq!(run.jq("[.result, .slot, .on_trial]"), r#"["called_off","A",false]"#);
     trial.assert_boot("A", "1", "3", "");
-    trial.assert_rolled_back("manual rollback");
     assert!(before == [trial.disk.bytes(A), trial.disk.bytes(B)], "a slot was written");
-    // Once more: slot A is confirmed, so this would be another decision, and slot B is whole: it goes on trial.
-    trial.assert_remembered();
+    assert_called_off(&trial);
+}
+
+/// Nothing is known against what never ran, and nobody tries it by mistake.
+#[track_caller]
+fn assert_called_off(trial: &Trial) {
+    let state = ["phase", "last_error", "rollbacks_total"].map(|field| trial.root.state_field(field));
+    assert_eq!(state, ["idle", "null", "0"]);
+    assert!(!trial.root.path("var/lib/kubesolo/update/failed.json").exists(), "it was blamed");
+    let blocks = trial.root.blocks();
+    trial.root.agent(&["activate"]).expect(3, &["nothing is staged"]);
+    let run = trial.root.agent(&["rollback", "--json"]).expect(3, &[]);
+    assert_eq!(run.jq("[.result, .slot]"), r#"["nothing_to_roll_back_to","A"]"#);
+    assert!(trial.root.blocks() == blocks);
+    let metrics = trial.root.agent(&["metrics", "--once"]).expect(0, &["kubesolo_update_rollbacks_total 0"]).stdout;
+    assert!(metrics.contains("kubesolo_update_phase{phase=\"rolled_back\"} 0"), "{metrics}");
+    // Asked for again, it comes again, without a byte of it being fetched: what lies in the slot is right.
+    let path = trial.medium.path();
+    trial.root.agent(&["check", "--layout", path]).expect(0, &["an update is available"]);
+    trial.root.agent(&["apply", "--layout", path, "--activate"]).expect(0, &["slot B is active"]);
 }
 
 #[apply(test)]
@@ -77,10 +95,131 @@ fn grub_could_not_load_the_slot_on_trial() {
     Trial::ready();
     let mut trial = Trial::activated();
     trial.root.set_boot_variables(&["boot_counter=2"]);
-    trial.boot(A);
+    trial.boot_in_place_of_b();
     trial.root.agent(&["activate"]).expect(3, &["nothing is staged", "could not be loaded"]);
     trial.assert_boot("A", "1", "2", "");
     trial.assert_rolled_back("could not be loaded");
+    trial.assert_remembered();
+}
+
+#[apply(test)]
+fn what_grub_never_tried_is_not_blamed_and_grub_has_to_show_again_that_it_counts() {
+    Trial::ready();
+    let mut trial = Trial::activated();
+    // Another boot loader, or a person who chose slot A: GRUB would have counted, or said that it skipped slot B.
+    trial.boot(A);
+    trial.root.agent(&["status"]).expect(0, &["slot B was never tried", "another boot loader"]);
+    let path = trial.medium.path().to_string();
+    let path = path.as_str();
+    trial.root.agent(&["check", "--layout", path]).expect(4, &["waits for its first boot"]);
+    let run = trial.root.agent(&["healthcheck", "--timeout", "0"]);
+    assert!(run.stderr.contains("slot B was never tried: its boot was not counted"), "{run:?}");
+    trial.assert_boot("A", "1", "3", "");
+    assert_eq!(trial.root.boot_variables()["boot_canary"], "0");
+    let state = ["phase", "last_error_kind", "rollbacks_total"].map(|field| trial.root.state_field(field));
+    assert_eq!(state, ["failed", "boot", "0"]);
+    assert!(!trial.root.path("var/lib/kubesolo/update/failed.json").exists(), "it was blamed");
+    // Not tried again in the same way for ever.
+    trial.root.agent(&["apply", "--layout", path, "--activate"]).expect(7, &["boot_canary is 0", "restart once"]);
+    assert_eq!(trial.root.state_field("phase"), "staged");
+    // A GRUB that counts shows it at the next boot.
+    trial.root.set_boot_variables(&["boot_canary=1"]);
+    trial.boot(A);
+    trial.root.agent(&["apply", "--layout", path, "--activate"]).expect(0, &["slot B is active"]);
+}
+
+/// Installs a check of the site that fails as long as the file is there. Returns: the file.
+fn site_check(trial: &Trial) -> PathBuf {
+    let down = trial.disk.dir().join("down");
+    let script = format!("if [ -e '{}' ]; then echo 'no IPv4 address'; exit 1; fi", down.display());
+    trial.root.install_check("10-net", &script);
+    down
+}
+
+/// Three boots on trial in which the check fails, and the fourth, in which GRUB has gone back.
+fn three_boots_and_back(trial: &mut Trial) {
+    for left in ["2", "1", "0"] {
+        trial.root.set_boot_variables(&[&format!("boot_counter={left}")]);
+        trial.boot(B);
+        trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(9, &["10-net: no IPv4 address"]);
+    }
+    trial.root.set_boot_variables(&["active_slot=A", "boot_success=1", "boot_counter=0", "rollback_from=B"]);
+    trial.boot(A);
+}
+
+const CAUSE: &str = "(last: 10-net: no IPv4 address, exit status 1)";
+
+#[apply(test)]
+fn the_cause_survives_the_consequence() {
+    Trial::ready();
+    let mut trial = Trial::activated();
+    let down = site_check(&trial);
+    fs::write(&down, "").unwrap();
+    three_boots_and_back(&mut trial);
+    fs::remove_file(&down).unwrap();
+    let status = trial.root.agent(&["status", "--json"]).expect(0, &[]);
+    assert!(status.jq(".remarks | join(\" \")").contains(CAUSE), "{}", status.stdout);
+    trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(0, &["healthy"]);
+    trial.assert_rolled_back(CAUSE);
+    let status = trial.root.agent(&["status", "--json"]).expect(0, &[]);
+    for field in [".update.last_error", ".history[-1].error"] {
+        assert!(status.jq(field).contains(CAUSE), "{field}: {}", status.stdout);
+    }
+    assert_eq!(status.jq(".update.failed_check"), "10-net");
+    let words: Vec<_> = CAUSE.split(' ').collect();
+    trial.root.agent(&["status"]).expect(0, &words);
+    trial.root.agent(&["metrics", "--once"]).expect(0, &["kubesolo_update_failed_check{check=\"10-net\"} 1"]);
+    // Until the next attempt.
+    let next = Medium::new(trial.disk.dir(), &Release::new("3.0.0"));
+    trial.root.agent(&["apply", "--layout", next.path()]).expect(0, &["3.0.0 is staged"]);
+    let status = trial.root.agent(&["status", "--json"]).expect(0, &[]);
+    assert_eq!(status.jq(".update.failed_check"), "null");
+}
+
+#[apply(test)]
+fn a_release_is_not_blamed_for_what_the_old_slot_suffers_from_as_well() {
+    Trial::ready();
+    let mut trial = Trial::activated();
+    let (down, path) = (site_check(&trial), trial.medium.path().to_string());
+    for round in 1..=3 {
+        fs::write(&down, "").unwrap();
+        three_boots_and_back(&mut trial);
+        // Nothing is known yet, and then, that slot A is not healthy either.
+        let words = if round == 3 { "tried 3 times" } else { "when `healthcheck` has checked" };
+        trial.root.agent(&["check", "--layout", &path]).expect(4, &["failed here before", words]);
+        trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(9, &["10-net"]);
+        let words = if round == 3 { "tried 3 times" } else { "was not healthy either" };
+        trial.root.agent(&["apply", "--layout", &path]).expect(4, &[words, "--retry-failed"]);
+        fs::remove_file(&down).unwrap();
+        trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(0, &["healthy"]);
+        let retried = trial.root.agent(&["apply", "--layout", &path, "--activate"]);
+        match round {
+            3 => retried.expect(4, &["tried 3 times", "--retry-failed"]),
+            _ => retried.expect(0, &["slot B is active"]),
+        };
+    }
+    // The switch stays up: it was good all the time.
+    trial.root.agent(&["apply", "--layout", &path, "--activate", "--retry-failed"]).expect(0, &["slot B is active"]);
+    trial.root.set_boot_variables(&["boot_counter=2"]);
+    trial.boot(B);
+    trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(0, &["the trial boot is confirmed"]);
+    let failed = fs::read_to_string(trial.root.path("var/lib/kubesolo/update/failed.json")).unwrap();
+    assert_eq!(failed.trim(), r#"{"failed":[]}"#);
+}
+
+#[apply(test)]
+fn a_release_is_blamed_where_the_old_slot_is_healthy() {
+    Trial::ready();
+    let mut trial = Trial::activated();
+    let down = site_check(&trial);
+    fs::write(&down, "").unwrap();
+    three_boots_and_back(&mut trial);
+    fs::remove_file(&down).unwrap();
+    trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(0, &["healthy"]);
+    // Whatever happens to slot A later.
+    fs::write(&down, "").unwrap();
+    trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(9, &["10-net"]);
+    trial.boot(A);
     trial.assert_remembered();
 }
 
@@ -222,14 +361,19 @@ fn what_is_staged_is_not_tried_by_a_rollback() {
     let blocks = trial.root.blocks();
     trial.root.agent(&["rollback"]).expect(0, &["will not be tried", "slot A stays active"]);
     assert!(trial.root.blocks() == blocks);
-    trial.assert_rolled_back("manual rollback");
-    trial.root.agent(&["activate"]).expect(3, &["nothing is staged"]);
-    // Nor what was called off before.
+    assert_called_off(&trial);
+}
+
+#[apply(test)]
+fn a_cut_while_a_trial_is_called_off_forgets_it_as_well() {
+    Trial::ready();
     let trial = Trial::activated();
+    let state = trial.root.state().unwrap();
     trial.root.agent(&["rollback"]).expect(0, &["is called off"]);
-    let blocks = trial.root.blocks();
-    trial.root.agent(&["rollback"]).expect(4, &["failed here before", "--retry-failed"]);
-    assert!(trial.root.blocks() == blocks);
+    fs::write(trial.root.path("var/lib/kubesolo/update/state.json"), state).unwrap();
+    trial.root.agent(&["status"]).expect(0, &["called off before its first boot"]);
+    trial.root.agent(&["activate"]).expect(3, &["nothing is staged"]);
+    assert_called_off(&trial);
 }
 
 #[apply(test)]
@@ -315,7 +459,8 @@ fn an_attempt_that_never_touched_the_slot_does_not_name_what_is_in_it() {
     assert_eq!(trial.root.state_field("to_version"), "3.0.0");
     trial.root.agent(&["activate"]).expect(0, &["slot B is active"]);
     trial.root.agent(&["rollback"]).expect(0, &["is called off"]);
-    trial.assert_rolled_back("manual rollback");
+    assert_eq!(trial.root.state_field("phase"), "idle");
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(0, &["2.0.0 is staged"]);
 }
 
 #[apply(test)]

@@ -184,7 +184,7 @@ command! {
         /// print one JSON document
         #[argh(switch)]
         json: bool,
-        /// seconds until the node counts as unhealthy (default 600)
+        /// seconds until the node counts as unhealthy (default 900)
         #[argh(option)]
         timeout: Option<u64>,
         /// seconds that each check may take (default 30)

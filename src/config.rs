@@ -6,6 +6,7 @@ use crate::atomic::{read_bounded, read_required};
 use crate::cli::Common;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::gate::DEFAULT_CHANNEL;
+use crate::health::workloads::Workload;
 use crate::oci::reference::Reference;
 use crate::progress::note;
 use crate::source::{PlainHttp, SourceSpec};
@@ -23,7 +24,7 @@ pub use crate::trust::keyring::SignaturePolicy;
 const CONFIG_MAX_BYTES: u64 = 64 * 1024;
 
 /// Every key that `update.conf` may hold.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "server",
     "registry",
     "layout",
@@ -43,6 +44,7 @@ const KEYS: [&str; 19] = [
     "maintenance_window",
     "containerd_socket",
     "kubeconfig",
+    "workloads",
 ];
 /// The one that may stand there several times.
 const REPEATED: &str = "mirror";
@@ -82,6 +84,8 @@ pub struct Config {
     pub containerd_socket: Place,
     /// The administrator's kubeconfig, for the health check.
     pub kubeconfig: Place,
+    /// Deployments that must have an available replica, for the health check.
+    pub workloads: Vec<Workload>,
     /// `--state`.
     pub state_file: Option<PathBuf>,
     /// Why the file does not count, for a command that goes on without it.
@@ -237,6 +241,7 @@ pub fn validate(raw: &Raw, flags: &Common, rooted: &dyn Fn(&str) -> PathBuf) -> 
         window: window.map_err(|e| raw.blame("maintenance_window", e))?,
         containerd_socket: place(raw, "containerd_socket", rooted),
         kubeconfig: place(raw, "kubeconfig", rooted),
+        workloads: workloads(raw)?,
         state_file: flags.state.clone(),
         fault: None,
     })
@@ -247,6 +252,19 @@ fn place(raw: &Raw, key: &str, rooted: &dyn Fn(&str) -> PathBuf) -> Place {
         None => Place::Usual,
         Some("off") => Place::Off,
         Some(path) => Place::At(rooted(path)),
+    }
+}
+
+/// Errors: Config: another shape, or no API server to be asked.
+fn workloads(raw: &Raw) -> Result<Vec<Workload>> {
+    let Some(text) = raw.value("workloads").filter(|text| *text != "off") else { return Ok(Vec::new()) };
+    let list = Workload::parse_list(text).map_err(|e| raw.blame("workloads", e))?;
+    match raw.value("kubeconfig") {
+        Some("off") => {
+            Err(raw
+                .blame("workloads", Error::new(Kind::Config, "`kubeconfig = off`: there is no API server to be asked")))
+        }
+        _ => Ok(list),
     }
 }
 

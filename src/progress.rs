@@ -98,10 +98,84 @@ impl Drop for Progress {
     }
 }
 
+/// Columns of a terminal that are used: a longer line could not be rewritten.
+const COLUMNS: usize = 79;
+
+/// Shows what is waited for, and for how long: on a terminal always, elsewhere when it changes.
+pub struct Waiting {
+    what: String,
+    said: String,
+    limit: Duration,
+    start: Instant,
+    terminal: bool,
+    shown_at: Option<Instant>,
+}
+
+impl Waiting {
+    /// Begins to wait. Input: `what`: what for; `limit`: for how long at most.
+    pub fn new(what: &str, limit: Duration) -> Waiting {
+        let (what, terminal) = (printable(what), stderr().is_terminal());
+        Waiting { what, said: String::new(), limit, start: Instant::now(), terminal, shown_at: None }
+    }
+
+    /// Says what is waited for from now on.
+    pub fn for_what(&mut self, what: &str) {
+        self.what = printable(what);
+        self.tick();
+    }
+
+    /// Shows it, if that is due. Called often.
+    pub fn tick(&mut self) {
+        let step = if self.terminal { TERMINAL_STEP } else { LOG_STEP };
+        let is_due = self.shown_at.is_none_or(|at| at.elapsed() >= step);
+        if !is_due || (!self.terminal && self.said == self.what) {
+            return;
+        }
+        self.shown_at = Some(Instant::now());
+        self.said.clone_from(&self.what);
+        let _ = match self.terminal {
+            true => write!(stderr(), "\r{}\x1b[K", line(&self.what, self.start.elapsed(), self.limit, COLUMNS)),
+            false => writeln!(stderr(), "{}", line(&self.what, self.start.elapsed(), self.limit, usize::MAX)),
+        };
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.terminal && self.shown_at.is_some() {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// Makes `WHAT; 0:04 of 10:00`, the first part cut where that is too long.
+fn line(what: &str, waited: Duration, limit: Duration, columns: usize) -> String {
+    let clock = |time: Duration| format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60);
+    let times = format!("; {} of {}", clock(waited), clock(limit));
+    let room = columns.saturating_sub(times.len());
+    match what.char_indices().nth(room) {
+        None => [what, &times].concat(),
+        Some(_) => what.chars().take(room.saturating_sub(3)).chain("...".chars()).chain(times.chars()).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs::{self, File};
+
+    #[test]
+    fn a_line_says_what_is_waited_for_and_fits() {
+        let secs = Duration::from_secs;
+        let what = "20-db: database not reachable";
+        assert_eq!(line(what, secs(4), secs(600), 79), "20-db: database not reachable; 0:04 of 10:00");
+        assert_eq!(line(what, secs(3599), secs(7200), usize::MAX), "20-db: database not reachable; 59:59 of 120:00");
+        for columns in [10, 20, 30, 43, 44, 45] {
+            let cut = line(what, secs(4), secs(600), columns);
+            assert!(cut.chars().count() <= columns.max(18) && cut.ends_with("; 0:04 of 10:00"), "{columns}: {cut}");
+        }
+        assert_eq!(line("é€é€é€é€é€é€é€é€", secs(0), secs(0), 24), "é€é€é€é...; 0:00 of 0:00");
+    }
 
     #[test]
     fn the_last_words_are_one_record_in_the_kernels_log() {

@@ -11,17 +11,19 @@ use crate::error::{Error, Kind, Result};
 use crate::grubenv::Block;
 use crate::health::round::Plan;
 use crate::health::{self, Ending, Outcome as Checked, Pace, Watched};
-use crate::progress::{note, note_last};
+use crate::progress::{Waiting, note, note_last};
 use crate::session::Session;
 use crate::state::Phase;
 use crate::system::System;
 use crate::text::printable;
 use crate::watchdog::{self, Watchdog};
 use miniserde::Serialize;
-use std::io::Write;
+use std::cell::RefCell;
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::time::Duration;
 
-const TIMEOUT_SECS: u64 = 600;
+/// KubeSolo itself lets its parts take 600 s from the same moment. Source: KubeSolo, startupTimeoutSeconds.
+const TIMEOUT_SECS: u64 = 900;
 const CHECK_TIMEOUT_SECS: u64 = 30;
 
 /// Runs the command.
@@ -63,10 +65,16 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
         describe(out, &watched, on_trial, confirmed)?;
     }
     let Some(error) = unhealthy else { return Ok(Outcome::Done) };
-    if !args.reboot_on_failure {
-        return Ok(Outcome::Refused(error));
-    }
-    let Some(what_for) = worth_a_restart(system, config, trial) else { return Ok(Outcome::Refused(error)) };
+    let what_for = if args.reboot_on_failure { worth_a_restart(system, config, trial) } else { None };
+    let Some(what_for) = what_for else {
+        // On one screen, the reason stands right above.
+        let is_seen = !args.json && stdout().is_terminal() && stderr().is_terminal();
+        return Ok(Outcome::Refused(if is_seen {
+            Error::new(Kind::Unhealthy, "not healthy, see above")
+        } else {
+            error
+        }));
+    };
     // Should the restart hang, the watchdog sees to it: nobody feeds or stops this one.
     let _dog = start_watchdog(args);
     note_last(&format!("{error}; restarting, {what_for}"), &system.kernel_log());
@@ -89,12 +97,16 @@ fn worth_a_restart(system: &System, config: &Config, trial: Trial) -> Option<&'s
 /// Waits until the node is healthy, and feeds the watchdog meanwhile.
 fn watch(plan: &Plan<'_>, pace: Pace, args: &cli::Healthcheck) -> Watched {
     let mut dog = start_watchdog(args);
+    let waiting = RefCell::new(Waiting::new("the checks run", pace.timeout));
     let mut alive = || {
         if let Some(dog) = &mut dog {
             dog.feed();
         }
+        waiting.borrow_mut().tick();
     };
-    let watched = health::wait_until_healthy(pace, &mut alive, &mut |alive| plan.run(alive));
+    let mut told = |what: &str| waiting.borrow_mut().for_what(what);
+    let watched = health::wait_until_healthy(pace, &mut alive, &mut told, &mut |alive| plan.run(alive));
+    drop(waiting);
     if let Some(dog) = dog {
         dog.stop();
     }

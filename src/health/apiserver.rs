@@ -4,6 +4,7 @@
 
 use super::kubeconfig::{Credential, KUBECONFIG_MAX_BYTES, Kubeconfig};
 use super::node::{self, NodeList};
+use super::workloads::Workload;
 use crate::atomic::read_required;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::http::{Client, HttpOptions, Timeouts};
@@ -18,6 +19,8 @@ use std::time::Duration;
 const READYZ_MAX_BYTES: u64 = 16 * 1024;
 /// Longest list of nodes that is read, in bytes. One node has 10 to 100 KB.
 const NODES_MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// Longest deployment that is read, in bytes: the API server stores none that is longer.
+const DEPLOYMENT_MAX_BYTES: u64 = 2 * 1024 * 1024;
 /// Longest PEM file, in bytes.
 const PEM_MAX_BYTES: u64 = 256 * 1024;
 
@@ -82,6 +85,22 @@ impl ApiServer {
             return Err(Error::new(Kind::Unhealthy, format!("/{path} answered {status}")));
         }
         node::judge(&list.finish()?, host, boot_id)
+    }
+
+    /// Asks for the deployments that the site cannot do without. Returns: how many replicas of each are available.
+    /// Errors: Unhealthy: one has none. Network, Source: it can not be asked, or makes no sense.
+    pub fn workloads(&self, wanted: &[Workload]) -> Result<String> {
+        let mut said = Vec::new();
+        for workload in wanted {
+            let mut answer = Vec::new();
+            let status = self.ask(&workload.path(), DEPLOYMENT_MAX_BYTES, &mut |_, bytes| {
+                answer.extend_from_slice(bytes);
+                Ok(())
+            })?;
+            accepted(status)?;
+            said.push(workload.judge(status, &answer)?);
+        }
+        Ok(said.join(", "))
     }
 
     fn ask(&self, path: &str, cap_bytes: u64, take: &mut dyn FnMut(u16, &[u8]) -> Result<()>) -> Result<u16> {

@@ -8,6 +8,7 @@ pub mod executables;
 pub mod kubeconfig;
 pub mod node;
 pub mod round;
+pub mod workloads;
 
 use crate::error::Result;
 use crate::text::secs;
@@ -132,12 +133,13 @@ fn next(pace: Pace, now: Duration, passing_since: Option<Duration>) -> Next {
 }
 
 /// Runs rounds until they pass, or the time is up; one is always run.
-/// Input: `alive`: called at least every [`crate::watchdog::LONGEST_STEP`]; `round`: runs every check once, each within its own
+/// Input: `alive`: called at least every [`crate::watchdog::LONGEST_STEP`]; `told`: what is waited for after a round; `round`: runs every check once, each within its own
 /// limit, and calls what it gets as often. What it ends with as an error waiting does not mend: that is a failed check, and the
 /// last round.
 pub fn wait_until_healthy(
     pace: Pace,
     alive: &mut dyn FnMut(),
+    told: &mut dyn FnMut(&str),
     round: &mut dyn FnMut(&mut dyn FnMut()) -> Result<Round>,
 ) -> Watched {
     let start = Instant::now();
@@ -164,6 +166,10 @@ pub fn wait_until_healthy(
                 false => last.reason(),
             };
             return Watched { last, healthy, reason, rounds, waited: now };
+        }
+        match last.passed() {
+            true => told(&format!("all checks pass; is it so for {} s?", secs(pace.stable_for))),
+            false => told(&last.reason()),
         }
         before = last;
         rest(alive);
@@ -211,20 +217,22 @@ mod tests {
             assert!(!empty.passed() && empty.reason().contains("no health checks"));
         }
         for empty in [Round::default(), Round(vec![wanted(None)])] {
-            let watched = wait_until_healthy(SOON, &mut || {}, &mut |_| Ok(empty.clone()));
+            let watched = wait_until_healthy(SOON, &mut || {}, &mut |_| {}, &mut |_| Ok(empty.clone()));
             assert_eq!((watched.last, watched.rounds, watched.healthy), (empty, 1, false));
         }
     }
 
     #[test]
     fn waits_for_a_round_in_which_all_pass_and_tells_what_was_wrong() {
-        let (mut rounds, mut signs) = (0, 0);
-        let watched = wait_until_healthy(SOON, &mut || signs += 1, &mut |alive| {
+        let (mut rounds, mut signs, mut heard) = (0, 0, Vec::new());
+        let mut told = |what: &str| heard.push(what.to_owned());
+        let watched = wait_until_healthy(SOON, &mut || signs += 1, &mut told, &mut |alive| {
             rounds += 1;
             alive();
             Ok(Round(vec![outcome((rounds < 2).then_some("not ready")), wanted(Some("no sun"))]))
         });
         assert!(watched.healthy && watched.rounds == 2 && signs > 2);
+        assert_eq!(heard, ["10-api: not ready"]);
         let said: Vec<_> = watched.last.0.iter().map(|c| c.last_failure.as_deref()).collect();
         assert_eq!(said, [Some("not ready"), Some("no sun")]);
     }
@@ -233,14 +241,15 @@ mod tests {
     fn gives_up_when_the_time_is_up() {
         let pace = Pace { timeout: Duration::ZERO, ..SOON };
         let round = Round(vec![outcome(None), outcome(Some("not ready"))]);
-        let watched = wait_until_healthy(pace, &mut || {}, &mut |_| Ok(round.clone()));
+        let watched = wait_until_healthy(pace, &mut || {}, &mut |_| {}, &mut |_| Ok(round.clone()));
         assert_eq!(watched.reason, "10-api: not ready");
     }
 
     #[test]
     fn what_can_not_mend_itself_is_a_failed_check_and_not_waited_for() {
-        let watched =
-            wait_until_healthy(SOON, &mut || {}, &mut |_| Err(Error::new(Kind::Config, "line 1: unknown key")));
+        let watched = wait_until_healthy(SOON, &mut || {}, &mut |_| {}, &mut |_| {
+            Err(Error::new(Kind::Config, "line 1: unknown key"))
+        });
         assert_eq!((watched.reason.as_str(), watched.rounds), ("configuration: line 1: unknown key", 1));
         assert!(!watched.healthy);
     }

@@ -3,6 +3,7 @@
 //! Must never: run a check that builds on one that failed.
 
 use super::apiserver::ApiServer;
+use super::workloads::Workload;
 use super::{Ending, Outcome, Round, containerd, executables};
 use crate::atomic::read_bounded;
 use crate::config::{Config, Place};
@@ -21,6 +22,7 @@ pub struct Plan<'a> {
     system: &'a System,
     containerd: Option<PathBuf>,
     kubeconfig: Option<PathBuf>,
+    workloads: Vec<Workload>,
     limit: Duration,
     fault: Option<crate::error::Error>,
 }
@@ -30,7 +32,8 @@ impl<'a> Plan<'a> {
     pub fn new(system: &'a System, config: &Config, limit: Duration) -> Plan<'a> {
         let containerd = config.containerd_socket.resolve(|| system.containerd_socket());
         let kubeconfig = config.kubeconfig.resolve(|| system.kubeconfig());
-        Plan { system, containerd, kubeconfig, limit, fault: config.fault.clone() }
+        let (workloads, fault) = (config.workloads.clone(), config.fault.clone());
+        Plan { system, containerd, kubeconfig, workloads, limit, fault }
     }
 
     /// Runs every check once. Those after a required one that failed are not run: they build on each other.
@@ -56,6 +59,12 @@ impl<'a> Plan<'a> {
                 Some(server) => server.node(&host(self.system), Machine::boot_id_of(self.system).as_deref()),
                 None => Ok(String::new()),
             });
+            if !self.workloads.is_empty() {
+                run.check("workloads", true, &mut |_| match &server {
+                    Some(server) => server.workloads(&self.workloads),
+                    None => Ok(String::new()),
+                });
+            }
         }
         let dir = self.system.health_dir();
         for (dir, is_required) in [(dir.clone(), true), (dir.join("required"), true), (dir.join("wanted"), false)] {

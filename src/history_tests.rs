@@ -149,8 +149,8 @@ fn a_dead_server_pushes_nothing_out() {
     s.begin(2002).unwrap();
     s.fail(&network(), 2003).unwrap();
     // And it leaves the staged slot staged: the same attempt goes on afterwards.
-    assert_eq!((s.phase, s.last_error_kind.as_deref()), (Phase::Staged, Some("network")));
-    assert!(s.last_error.as_deref() == Some("at 999") && s.attempts_total == 992);
+    assert_eq!((s.phase, s.last_error_kind.as_deref()), (Phase::Staged, None));
+    assert!(s.last_error.is_none() && s.attempts_total == 992);
     s.activate(None, Slot::B, &record("1.2.0"), 2004).unwrap();
     let results: Vec<&str> = s.history.attempts().iter().map(|a| a.text(Part::Result).unwrap()).collect();
     assert_eq!(results, ["success", "failed", "failed", "failed", "activated", "failed"]);

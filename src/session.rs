@@ -76,6 +76,14 @@ impl<'a> Session<'a> {
             }
             lock => lock?,
         };
+        let data = match data.store.demand_readable() {
+            Err(e) if must_record => return Err(e),
+            Err(e) => {
+                note(&format!("{e}; nothing of this run will be remembered"));
+                machine.volatile_data()
+            }
+            Ok(()) => data,
+        };
         data.store.set_broken_aside().iter().for_each(|said| note(said));
         let (state, failures) = (data.store.state().value, data.store.failures().value);
         let env = machine.boot_env(Access::Write)?;

@@ -77,6 +77,11 @@ impl State {
             return Err(Error::new(Kind::State, "no slot is known that it is about").at("change", "update state"));
         }
         self.enter(next, now_secs)?;
+        if next == Phase::Staged {
+            // Of an earlier attempt: this one has come through.
+            self.last_error = None;
+            self.last_error_kind = None;
+        }
         self.record(before);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The agent's files on the data partition: lock, state, failed artifacts.
 //!
-//! A broken file is kept aside, said aloud, and never stops an update.
+//! A broken file is kept aside, said aloud, and never stops an update. One that could not be read is not broken: perhaps it
+//! can be read the next time, and until then nothing is decided by it, or changed.
 //! Must never: hold a second copy of the state in memory across commands.
 
 use crate::atomic::{self, read_bounded};
@@ -11,6 +12,7 @@ use crate::state::{STATE_MAX_BYTES, State};
 use crate::sys;
 use crate::trust::proven::{PROVEN_MAX_BYTES, Proven};
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Finds the agent's files.
@@ -30,6 +32,8 @@ pub struct Loaded<T> {
     pub value: T,
     /// Why it could not be used.
     pub damage: Option<Error>,
+    /// Whether that is for its content, not for the disk's sake.
+    is_broken: bool,
 }
 
 impl Store {
@@ -116,13 +120,29 @@ impl Store {
         self.dir.join("seen.json")
     }
 
+    /// Makes sure that every file can be read, or is missing.
+    /// Errors: State: one can not; nothing is known of what it says.
+    pub fn demand_readable(&self) -> Result<()> {
+        let faults = [
+            (self.state().damage, self.state().is_broken),
+            (self.failures().damage, self.failures().is_broken),
+            (self.proven().damage, self.proven().is_broken),
+        ];
+        match faults.into_iter().find_map(|(damage, is_broken)| damage.filter(|_| !is_broken)) {
+            Some(damage) => {
+                Err(damage.hint("nothing was changed; look at the kernel's log, and check the file system with fsck"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Moves broken files out of the way, under the lock.
     /// Returns: the sentences that stderr should get.
     pub fn set_broken_aside(&self) -> Vec<String> {
         let broken = [
-            (self.state_file.clone(), self.state().damage),
-            (self.failed_file(), self.failures().damage),
-            (self.proven_file(), self.proven().damage),
+            (self.state_file.clone(), self.state().broken()),
+            (self.failed_file(), self.failures().broken()),
+            (self.proven_file(), self.proven().broken()),
         ];
         let mut said = Vec::new();
         for (path, damage) in broken {
@@ -146,15 +166,26 @@ impl Store {
     }
 }
 
+impl<T> Loaded<T> {
+    /// Returns why its content makes no sense.
+    fn broken(self) -> Option<Error> {
+        self.damage.filter(|_| self.is_broken)
+    }
+}
+
 fn load<T: Default>(path: &Path, max_bytes: u64, parse: fn(&[u8]) -> Result<T>) -> Loaded<T> {
-    let read = match read_bounded(path, max_bytes) {
+    // Once more: a single read that fails is common on cheap flash.
+    let bytes = read_bounded(path, max_bytes).or_else(|_| read_bounded(path, max_bytes));
+    // What is too long, or no file, was read well enough.
+    let is_broken = !matches!(&bytes, Err(e) if e.kind() != io::ErrorKind::InvalidData);
+    let read = match bytes {
         Ok(Some(bytes)) => parse(&bytes),
         Ok(None) => Ok(T::default()),
         Err(e) => Err(Error::new(Kind::State, e.to_string())),
     };
     match read {
-        Ok(value) => Loaded { value, damage: None },
-        Err(e) => Loaded { value: T::default(), damage: Some(e.at("read", path.display())) },
+        Ok(value) => Loaded { value, damage: None, is_broken },
+        Err(e) => Loaded { value: T::default(), damage: Some(e.at("read", path.display())), is_broken },
     }
 }
 

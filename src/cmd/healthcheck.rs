@@ -38,6 +38,9 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
     if pace.stable_for > pace.timeout {
         return Err(Error::new(Kind::Usage, "--stable-for is longer than --timeout: nothing could ever pass"));
     }
+    if args.check_timeout == Some(0) {
+        return Err(Error::new(Kind::Usage, "--check-timeout 0: no check could ever pass"));
+    }
     let begun = begin(system, config)?;
     let on_trial = begun.on_trial;
     let check_limit = Duration::from_secs(args.check_timeout.unwrap_or(CHECK_TIMEOUT_SECS));

@@ -245,7 +245,7 @@ mod tests {
         let path = check(dir.path(), "c", 0o755, &script);
         let mut signs = 0;
         let ended = run(&path, Duration::from_secs(2), &mut || signs += 1);
-        assert_eq!(ended.unwrap_err().to_string(), "waiting (not done after 2 s)");
+        assert_eq!(ended.unwrap_err().to_string(), "waiting, not done after 2 s");
         assert!(signs > 1, "the watchdog would have bitten");
         let pid = fs::read_to_string(mark).unwrap();
         let runs = || {
@@ -282,7 +282,7 @@ mod tests {
         let path = check(dir.path(), "c", 0o755, script);
         let start = Instant::now();
         let ended = run(&path, Duration::from_secs(2), &mut || {});
-        assert_eq!(ended.unwrap_err().to_string(), "gone (not done after 2 s)");
+        assert_eq!(ended.unwrap_err().to_string(), "gone, not done after 2 s");
         assert!(start.elapsed() < Duration::from_secs(50), "waited for its own end");
     }
 

@@ -45,7 +45,7 @@ fn values(page: &str) -> BTreeMap<String, u64> {
 fn a_machine_of_which_nothing_is_known_has_every_series() {
     let page = of(&broken(), b"", b"");
     let values = values(&page);
-    assert_eq!(values.len(), 1 + 9 + 16 + 2 + 11);
+    assert_eq!(values.len(), 1 + 9 + 16 + 1 + 2 + 11);
     for (series, value) in &values {
         let info = format!(
             "kubesolo_os_info{{version=\"unknown\",channel=\"unknown\",architecture=\"{ARCHITECTURE}\",slot=\"unknown\"}}"

@@ -46,9 +46,13 @@ impl State {
         if phase(&raw.phase)?.needs_slot() && raw.target_slot.is_none() {
             return Err(bad(format!("is {} without a target_slot", raw.phase)));
         }
+        let resume_phase = raw.resume_phase.map(|p| phase(&p)).transpose()?;
+        if resume_phase.is_some_and(|resume| !resume.may_become(Phase::Checking)) {
+            return Err(bad("goes back to a phase from which nothing is checked".into()));
+        }
         Ok(State {
             phase: phase(&raw.phase)?,
-            resume_phase: raw.resume_phase.map(|p| phase(&p)).transpose()?,
+            resume_phase,
             from_version: history::limited(raw.from_version, VERSION_MAX_BYTES),
             to_version: history::limited(raw.to_version, VERSION_MAX_BYTES),
             attempt_count: raw.attempt_count.unwrap_or(0),

@@ -3,8 +3,9 @@
 use crate::support::disk::{A, B, DATA, Disk, need_disks, noise};
 use crate::support::machine::{Left, Machine};
 use crate::support::release::Release;
-use crate::support::root::{Root, jq};
-use crate::support::{command, run};
+use crate::support::root::{Root, Run, jq};
+use crate::support::trial::Trial;
+use crate::support::{command, need, run};
 use kubesolo_update::sys;
 use std::fs::{self, OpenOptions};
 
@@ -289,4 +290,34 @@ fn the_data_partition_is_mounted_where_it_is_not() {
     assert_eq!(jq(&fs::read_to_string(&state).unwrap(), ".phase"), "staged");
     assert!(root.path("var/lib/kubesolo/update/lock").exists());
     assert!(!root.path("var/lib/kubesolo/update/state.json").exists());
+}
+
+/// A read that fails once is repeated; one that always fails decides and changes nothing: the file may be whole.
+#[apply(test)]
+fn a_file_that_can_not_be_read_is_not_a_broken_one() {
+    Trial::ready();
+    need("strace");
+    for name in ["state.json", "failed.json", "proven.json"] {
+        let trial = Trial::booted();
+        trial.root.agent(&["rollback"]).expect(0, &[]);
+        let path = trial.root.path(&format!("var/lib/kubesolo/update/{name}"));
+        if !path.exists() {
+            fs::write(&path, r#"{"artifacts":[]}"#).unwrap();
+        }
+        let content = fs::read(&path).unwrap();
+        for (when, args, code, words) in [
+            ("1", vec!["apply", "--layout", trial.medium.path()], 4, "slot A is active again"),
+            ("1+", vec!["apply", "--layout", trial.medium.path()], 7, "Input/output error"),
+            ("1+", vec!["rollback"], 3, "nothing of this run will be remembered"),
+        ] {
+            let mut strace = command("strace");
+            strace.args(["-f", "-o", "/dev/null", "-P"]).arg(&path).arg("-e");
+            strace.arg(format!("inject=read:error=EIO:when={when}"));
+            let run = Run::from(trial.root.command_under(strace, &args).output().unwrap());
+            let what = format!("{name} {when} {args:?}: {run:?}");
+            assert!(run.code == code && format!("{}{}", run.stdout, run.stderr).contains(words), "{what}");
+            assert!(fs::read(&path).unwrap() == content, "{what}");
+            assert!(!path.with_file_name(format!("{name}.corrupt")).exists(), "{what}");
+        }
+    }
 }

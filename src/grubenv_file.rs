@@ -178,7 +178,11 @@ impl EnvFiles {
         if let Some(same) = out_of_place(&main) {
             overwrite(&main, &same)?;
         }
-        overwrite(&main, &bytes)?;
+        overwrite(&main, &bytes).map_err(|e| match good_bytes(&main) {
+            // Written, and not proven to be on the disk.
+            Ok(now) if now == bytes => e.hint("the next boot may act on it all the same; `status` shows what is there"),
+            _ => e,
+        })?;
         Ok(Saved { backup: overwrite(&backup, &bytes).err() })
     }
 

@@ -13,7 +13,11 @@ use crate::sys;
 use crate::trust::proven::{PROVEN_MAX_BYTES, Proven};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// Where the kernel lists locks. Never below a `--root`: it is about this kernel.
+const LOCKS: &str = "/proc/locks";
 
 /// Finds the agent's files.
 pub struct Store {
@@ -64,6 +68,16 @@ impl Store {
                 .hint("wait until that run ends"));
         }
         Ok(Lock { _file: file })
+    }
+
+    /// Says whether another run holds the lock, without taking it: that run must not find it taken.
+    /// Source: proc_locks(5).
+    pub fn is_locked(&self) -> bool {
+        let Ok(meta) = fs::metadata(self.dir.join("lock")) else { return false };
+        let dev = meta.dev();
+        let identity = format!("{:02x}:{:02x}:{}", libc::major(dev), libc::minor(dev), meta.ino());
+        let locks = fs::read_to_string(LOCKS).unwrap_or_default();
+        locks.lines().any(|line| line.contains("FLOCK") && line.split(' ').any(|word| word == identity))
     }
 
     /// Reads the state; a missing file is idle, a broken one as well.
@@ -220,9 +234,12 @@ mod tests {
     #[test]
     fn the_lock_is_exclusive_and_ends_with_its_holder() {
         let (_dir, store) = store();
+        assert!(!store.is_locked());
         let lock = store.lock().unwrap();
         assert_eq!(store.lock().err().map(|e| e.exit_code()), Some(8));
+        assert!(store.is_locked());
         drop(lock);
+        assert!(!store.is_locked());
         assert!(store.lock().is_ok());
     }
 

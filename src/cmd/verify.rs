@@ -50,7 +50,10 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut dyn W
     };
     let machine = Machine::look(system);
     let repaired = args.repair_boot_variables && repair(&machine, config)?;
-    let slots = wanted.into_iter().map(|slot| (slot, read(&machine, slot))).collect();
+    let data = machine.data(config.state_file.as_deref(), Access::Read).ok();
+    let is_busy = || data.as_ref().is_some_and(|data| data.store.is_locked());
+    let slots =
+        wanted.into_iter().map(|slot| (slot, read(&machine, slot).map_err(|e| blame(e, slot, &is_busy)))).collect();
     let remarks = match machine.boot_env(Access::Read) {
         Ok(env) => env_remarks(&env.files.load()),
         Err(e) => vec![e.to_string()],
@@ -72,6 +75,16 @@ fn read(machine: &Machine<'_>, slot: Slot) -> Result<Record> {
     let total = machine.view(slot).record.map_or(0, |r| r.kernel.size_bytes.saturating_add(r.initramfs.size_bytes));
     let mut progress = Progress::new(&format!("read slot {slot}"), total);
     machine.scrub_as_it_is(slot, &mut |n| progress.add(n))
+}
+
+/// What another run is writing just now is not damaged.
+fn blame(error: Error, slot: Slot, is_busy: &dyn Fn() -> bool) -> Error {
+    match error.kind() == Kind::Slot && is_busy() {
+        true => Error::new(Kind::Busy, "another run is at work on it")
+            .at("read", format!("slot {slot}"))
+            .hint("wait until that run ends"),
+        false => error,
+    }
 }
 
 /// Asks the source what it offers, and who signed that. Downloads no file.
@@ -165,6 +178,7 @@ fn describe(out: &mut dyn Write, findings: &Findings) -> Result<()> {
                 let version = printable(&record.version);
                 format!("{version} is what its record says; {}", signature_of(record, findings))
             }
+            Err(e) if e.kind() == Kind::Busy => format!("not read: {e}"),
             Err(e) => format!("INVALID: {e}"),
         };
         say(out, &format!("Slot {slot}  {text}"))?;

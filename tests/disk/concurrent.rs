@@ -3,7 +3,9 @@
 use crate::support::disk::{B, Disk, need_disks, noise};
 use crate::support::raw::{Raw, Reply};
 use crate::support::release::Release;
-use crate::support::root::Root;
+use crate::support::root::{Root, Run};
+use crate::support::trial::{Trial, spoil};
+use crate::support::{command, need};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -90,4 +92,21 @@ fn what_is_promised_to_fit_a_larger_slot_fits() {
     let pair = release.ours_mut();
     pair.kernel = noise(9, room - pair.initramfs.len());
     root.agent(&["apply", "--server", &release.serve().url("")]).expect(0, &["staged"]);
+}
+
+/// Between the removal of the old record and the first byte of the new one, the slot is mounted by nobody.
+#[apply(test)]
+fn what_another_run_is_writing_is_not_called_damaged() {
+    Trial::ready();
+    need("flock");
+    let mut trial = Trial::staged();
+    spoil(&mut trial.disk, B, "vmlinuz");
+    trial.root.agent(&["verify"]).expect(7, &["Slot B  INVALID"]);
+    let lock = trial.root.path("var/lib/kubesolo/update/lock");
+    let mut flock = command("flock");
+    flock.arg("-n").arg(&lock);
+    let run = Run::from(trial.root.command_under(flock, &["verify"]).output().unwrap());
+    run.expect(8, &["Slot A  1.0.0 is what its record says", "Slot B  not read", "another run is at work on it"]);
+    // And nothing of it keeps the other run from its lock.
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(0, &["is staged in slot B"]);
 }

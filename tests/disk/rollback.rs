@@ -4,10 +4,10 @@
 
 use crate::support::disk::{A, B, BORN, Disk, need_disks};
 use crate::support::release::{Medium, Release};
-use crate::support::root::Root;
+use crate::support::root::{Root, Run};
 use crate::support::signing::KeyPair;
 use crate::support::trial::{Trial, spoil};
-use crate::support::{command, run};
+use crate::support::{command, need, run};
 use std::fs;
 use std::path::PathBuf;
 
@@ -252,6 +252,27 @@ fn from_a_confirmed_system_the_old_one_is_on_trial() {
     trial.assert_boot("B", "1", "0", "");
     assert_eq!(trial.disk.text(A, "version").as_deref(), Some("3.0.0\n"));
     assert!(trial.disk.bytes(B) == running, "the running slot was written");
+}
+
+#[apply(test)]
+fn what_may_be_on_the_disk_all_the_same_is_said() {
+    Trial::ready();
+    need("strace");
+    let mut trial = Trial::staged();
+    let mut strace = command("strace");
+    strace
+        .args(["-f", "-o", "/dev/null", "-P"])
+        .arg(trial.root.block("grubenv"))
+        .args(["-e", "inject=fsync:error=EIO"]);
+    let run = Run::from(trial.root.command_under(strace, &["activate"]).output().unwrap());
+    run.expect(7, &["Input/output error", "the next boot may act on it all the same"]);
+    let main = crate::support::run(command("grub-editenv").arg(trial.root.block("grubenv")).arg("list"));
+    assert!(main.contains("active_slot=B\nboot_success=0") && trial.root.state_field("phase") == "staged", "{main}");
+    // And if it does, the trial goes its way.
+    trial.root.set_boot_variables(&["active_slot=B", "boot_success=0", "boot_counter=2"]);
+    trial.boot(B);
+    trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(9, &["no health checks are installed"]);
+    assert_eq!(trial.root.state_field("phase"), "failed");
 }
 
 #[apply(test)]

@@ -65,10 +65,10 @@ impl Workload {
         }
         let status = found.status.unwrap_or_default();
         let generation = found.metadata.and_then(|metadata| metadata.generation);
-        if status.observedGeneration.unwrap_or(0) < generation.unwrap_or(0) {
+        if status.observed_generation.unwrap_or(0) < generation.unwrap_or(0) {
             return unhealthy("was changed, and its controller has not looked at it yet".into());
         }
-        match status.availableReplicas.unwrap_or(0) {
+        match status.available_replicas.unwrap_or(0) {
             0 => unhealthy(format!("has no available replica (of {})", status.replicas.unwrap_or(0))),
             available => Ok(format!("{namespace}/{name}: {available} available")),
         }
@@ -94,11 +94,12 @@ struct Metadata {
 }
 
 #[derive(Default, Deserialize)]
-#[allow(non_snake_case)] // as Kubernetes spells them
 struct Status {
-    observedGeneration: Option<u64>,
+    #[serde(rename = "observedGeneration")]
+    observed_generation: Option<u64>,
     replicas: Option<u64>,
-    availableReplicas: Option<u64>,
+    #[serde(rename = "availableReplicas")]
+    available_replicas: Option<u64>,
 }
 
 #[cfg(test)]

@@ -174,20 +174,27 @@ fn what_breaks_a_rule_is_found() {
 fn the_manual_says_what_is_there() {
     need_kustomize();
     let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/kubernetes.md")).unwrap();
-    // The site's kustomization.yaml, as it stands there.
-    let block = manual.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of YAML");
+    // What a site writes, as it stands there.
+    let blocks: Vec<&str> = manual.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     let manifests = Manifests::new();
-    fs::create_dir(manifests.path("site")).unwrap();
-    fs::write(manifests.path("site/kustomization.yaml"), block).unwrap();
+    for (name, block) in ["site/image", "site", "site/healthcheck"].into_iter().zip(&blocks) {
+        assert!(manual.contains(&format!("`{name}/kustomization.yaml`")), "{name}");
+        fs::create_dir_all(manifests.path(name)).unwrap();
+        fs::write(manifests.path(name).join("kustomization.yaml"), block).unwrap();
+    }
     fs::write(manifests.path("components/credentials/config.json"), "{}").unwrap();
+    // One image, for the CronJob, the DaemonSet and the Job.
+    let pinned = "test(\"^registry.example.internal/.*@sha256:[0-9a-f]{64}$\")";
+    let images = format!("[.. | .image? // empty] | unique | length == 1 and (.[0] | {pinned})");
+    let job = manifests.build("site/healthcheck");
+    assert_eq!(jq(&job, &images), "true", "{job}");
+    assert_eq!(jq(&job, "map(.kind)"), r#"["Job"]"#);
     let objects = manifests.build("site");
     for version in VERSIONS {
         let known = jq(&objects, "map(select(.kind != \"ServiceMonitor\"))");
         let out = validate(&known, version);
         assert!(out.status.success(), "{}", to_yaml(&known));
     }
-    let pinned = "test(\"^registry.example.internal/.*@sha256:[0-9a-f]{64}$\")";
-    let images = format!("[.. | .image? // empty] | unique | length == 1 and (.[0] | {pinned})");
     assert_eq!(jq(&objects, &images), "true");
     assert_eq!(
         jq(&objects, ".[] | select(.kind == \"ConfigMap\") | .data.registry"),
@@ -197,5 +204,32 @@ fn the_manual_says_what_is_there() {
     // Every part and component has its place in it.
     for name in PARTS.iter().chain(&["healthcheck"]).chain(&COMPONENTS) {
         assert!(manual.contains(name), "{name}");
+    }
+}
+
+/// Of a machine that is on from 13:30 to 17:30 UTC.
+#[apply(test)]
+fn a_machine_that_is_on_four_hours_a_day_runs_it() {
+    need_kustomize();
+    let objects = Manifests::new().build("base");
+    let cron = |filter: &str| jq(&objects, &format!(".[] | select(.kind == \"CronJob\") | {filter}"));
+    let schedule = cron(".spec.schedule");
+    let [minute, hours, "*", "*", "*"] = schedule.split(' ').collect::<Vec<_>>()[..] else { panic!("{schedule}") };
+    let every: u64 = hours.strip_prefix("*/").expect("a period that divides the day").parse().unwrap();
+    let (period, offset) = (every * 3600, minute.parse::<u64>().unwrap() * 60);
+    assert_eq!(24 % every, 0);
+    // The CronJob controller starts the last run that was missed, unless that is longer ago than the deadline.
+    let deadline: u64 = cron(".spec.startingDeadlineSeconds").parse().unwrap();
+    for on_at in (0..24 * 60).map(|minutes| minutes * 60) {
+        let missed = (on_at + 24 * 3600 - offset) % period;
+        assert!(missed <= deadline, "on at {on_at} s: the run of {missed} s ago is not started any more");
+    }
+    // And it counts no more than 100 of them. Source: CronJob, "Job creation" (Kubernetes documentation).
+    assert!(deadline / period < 100);
+    // Whatever is the matter with the only node.
+    let pods = "(.spec.jobTemplate.spec.template.spec // .spec.template.spec // empty)";
+    for objects in [&objects, &Manifests::new().build("healthcheck")] {
+        let excused = jq(objects, &format!("map({pods} | [.tolerations, .priorityClassName]) | unique"));
+        assert_eq!(excused, r#"[[[{"operator":"Exists"}],"system-node-critical"]]"#);
     }
 }

@@ -218,10 +218,12 @@ fn the_job_confirms_a_healthy_trial_and_no_other() {
     api.kubeconfig(&root.path("var/lib/kubesolo/pki/admin/admin.kubeconfig"), true);
     let read = |path: &str| fs::read_to_string(path).unwrap().trim().to_string();
     let node = |name: &str, ready: &'static str| {
-        NodeList { name: name.into(), ready, boot_id: read("/proc/sys/kernel/random/boot_id"), images: 1 }.to_string()
+        // The pod sees the machine's own, whatever its name.
+        let boot_id = if ready == "True" { read("/proc/sys/kernel/random/boot_id") } else { "another".to_string() };
+        NodeList { name: name.into(), ready, boot_id, images: 1 }.to_string()
     };
-    // Another node that is never ready again: only with the machine's own name is it known which one counts.
-    let nodes = format!("[{},{}]", node("renamed", "Unknown"), node(&read("/proc/sys/kernel/hostname"), "True"));
+    // Another node that is never ready again.
+    let nodes = format!("[{},{}]", node(&read("/proc/sys/kernel/hostname"), "Unknown"), node("renamed", "True"));
     let both = jq(&nodes, ".[0].items += .[1].items | .[0]");
     api.tell(|answers| answers.nodes = (200, both));
     let variables = || root.boot_variables()["boot_success"].clone();
@@ -229,15 +231,16 @@ fn the_job_confirms_a_healthy_trial_and_no_other() {
     // A script needs a shell, which the image has none of: what cannot be asked is not confirmed.
     root.install_check("required/script", "exit 0");
     let pod = job();
-    configure(&pod.bundle, ".process.args[-1] = \"1\"");
+    assert_eq!(pod.config(".process.args[-4:]"), r#"["--timeout","900","--stable-for","30"]"#);
+    configure(&pod.bundle, ".process.args[-4:] = [\"--timeout\", \"1\"]");
     pod.finish().expect(9, &["script"]);
     assert_eq!(variables(), "0");
     fs::remove_file(root.path("etc/kubesolo/health.d/required/script")).unwrap();
     // A static program does not.
     fs::copy(find("busybox").unwrap(), root.path("etc/kubesolo/health.d/required/true")).unwrap();
     let pod = job();
-    // Not ten minutes, should it fail.
-    configure(&pod.bundle, ".process.args[-1] = \"60\"");
+    // Not a quarter of an hour, should it fail.
+    configure(&pod.bundle, ".process.args[-4:] = [\"--timeout\", \"60\", \"--stable-for\", \"3\"]");
     pod.finish().expect(0, &["containerd", "apiserver", "node", "the trial boot is confirmed"]);
     assert_eq!(variables(), "1");
 }

@@ -64,6 +64,34 @@ plan() {
     describe "$INDEX_TYPE" "$WORK/index"
     DIGEST=sha256:$HEX
     say "version $VERSION ($CHANNEL) for$ARCHES: index $DIGEST"
+    warn_twice
+}
+
+# files_of DOCUMENT...: a line a manifest, of its version, channel, architecture and layers; indexes are followed within the layout.
+files_of() {
+    for document in "$@"; do
+        [ -f "$document" ] || continue
+        jq -c 'select(.annotations["io.kubesolo.os.version"]?)
+            | [(.annotations | .["io.kubesolo.os.version"], .["io.kubesolo.os.channel"], .["io.kubesolo.os.architecture"]),
+               [.layers[]?.digest]]' "$document" 2>/dev/null || :
+        jq -r '.manifests[]?.digest | strings | select(startswith("sha256:")) | .[7:]' "$document" 2>/dev/null |
+            while IFS= read -r hex; do files_of "$LAYOUT/blobs/sha256/$hex"; done
+    done
+}
+
+# A machine takes a version once: the same one with other files is another build to it.
+warn_twice() {
+    [ -e "$LAYOUT/index.json" ] || return 0
+    files_of "$LAYOUT/index.json" | sort -u >"$WORK/there"
+    cut -d ' ' -f 2- "$WORK/blobs" | while IFS= read -r file; do
+        case $file in "$WORK"/*) files_of "$file" ;; esac
+    done | sort -u >"$WORK/ours"
+    jq -rn --slurpfile there "$WORK/there" --slurpfile ours "$WORK/ours" \
+        '$ours[] as $our | $there[] | select(.[:3] == $our[:3] and .[3] != $our[3]) | .[2]' | sort -u |
+        while IFS= read -r arch; do
+            say "warning: $LAYOUT has version $VERSION ($CHANNEL) for $arch already, with other files: machines that run those" \
+                "refuse these (gate newer) unless --allow-downgrade is given there. Take another --version"
+        done
 }
 
 # Writes the new index.json to stdout: an entry with one of our tags makes room where it stands.

@@ -181,6 +181,13 @@ check_release() {
     [ -n "$VERSION" ] || die "--version is missing"
     [ -n "$ARCHES" ] || die "--arch is missing"
     semver --version "$VERSION"
+    case $VERSION in
+        *+*)
+            say "warning: what stands behind the + in $VERSION does not count in the order of versions: a machine that runs ${VERSION%%+*}," \
+                "with or without another +, refuses it (gate newer) unless --allow-downgrade is given there." \
+                "Raise the patch number, or use a pre-release such as ${VERSION%%[+-]*}-1"
+            ;;
+    esac
     [ -z "$MIN_COMPATIBLE" ] || semver --min-compatible "$MIN_COMPATIBLE"
     check_channel
     moment --release-date "$RELEASE_DATE"

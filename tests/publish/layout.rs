@@ -207,6 +207,45 @@ fn publishing_again_changes_nothing_and_a_tag_moves() {
     assert!(after.iter().all(|(path, _)| !path.to_string_lossy().contains(".publish.")));
 }
 
+/// To a machine, equal in order is not the same: a publisher hears it before the fleet does.
+#[apply(test)]
+fn what_machines_would_refuse_as_another_build_is_warned_of() {
+    tools();
+    let bench = Bench::new();
+    let warnings = |version: &str, tag: &str| {
+        let mut publish = bench.script();
+        let out = publish
+            .args(["--version", version, "--tag", tag, "--arch", "amd64"])
+            .args(files("amd64"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.success(), "{said}");
+        said.lines().filter(|line| line.contains("warning: ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (version, words) in [
+        ("1.29.4", None),
+        ("1.29.4-rc.1", None),
+        ("1.29.4+k3s1", Some(["the + in 1.29.4+k3s1", "that runs 1.29.4,", "1.29.4-1"])),
+        ("1.29.4-rc.1+k3s2", Some(["the + in 1.29.4-rc.1+k3s2", "that runs 1.29.4-rc.1,", "1.29.4-1"])),
+    ] {
+        let said = warnings(version, version.replace('+', "_").as_str());
+        match words {
+            None => assert_eq!(said, [""; 0], "{version}"),
+            Some(words) => assert!(said.len() == 1 && words.iter().all(|w| said[0].contains(w)), "{version}: {said:?}"),
+        }
+    }
+    // The same files again, in an index of their own or under another tag.
+    assert_eq!(warnings("1.29.4", "again"), [""; 0]);
+    // Other files.
+    fs::write(bench.path("vmlinuz-amd64"), "another kernel").unwrap();
+    for tag in ["1.29.4", "another"] {
+        let said = warnings("1.29.4", tag);
+        assert!(said.len() == 1 && said[0].contains("has version 1.29.4 (stable) for amd64 already"), "{said:?}");
+    }
+    assert_eq!(warnings("1.29.5", "1.29.5"), [""; 0]);
+}
+
 #[apply(test)]
 fn what_other_tools_left_stays() {
     tools();

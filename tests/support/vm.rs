@@ -102,19 +102,33 @@ impl Drop for Permit {
     }
 }
 
+/// What few machines have.
+#[derive(Default)]
+struct Unusual<'a> {
+    /// Where every write and flush is appended to.
+    log: Option<&'a Path>,
+    /// What the hardware clock says.
+    clock: Option<&'a str>,
+}
+
 impl Vm {
     /// Powers one on. Input: its disks, of which it boots the one at `boot`; the loopback port that it may reach.
     pub fn start(firmware: Firmware, disks: &[&Disk], boot: usize, port: Option<u16>) -> Vm {
-        Vm::launch(firmware, disks, boot, port, None)
+        Vm::launch(firmware, disks, boot, port, Unusual::default())
+    }
+
+    /// The same with a hardware clock that says something else. Input: `base`: as QEMU's `-rtc base=` takes it.
+    pub fn start_at(firmware: Firmware, disk: &Disk, port: u16, base: &str) -> Vm {
+        Vm::launch(firmware, &[disk], 0, Some(port), Unusual { clock: Some(base), ..Unusual::default() })
     }
 
     /// Powers one on whose disk announces a volatile cache. Every write and flush is appended to `log`, an empty file,
     /// as tests/support/write_log.rs reads it.
     pub fn start_logged(firmware: Firmware, disk: &Disk, port: u16, log: &Path) -> Vm {
-        Vm::launch(firmware, &[disk], 0, Some(port), Some(log))
+        Vm::launch(firmware, &[disk], 0, Some(port), Unusual { log: Some(log), ..Unusual::default() })
     }
 
-    fn launch(firmware: Firmware, disks: &[&Disk], boot: usize, port: Option<u16>, log: Option<&Path>) -> Vm {
+    fn launch(firmware: Firmware, disks: &[&Disk], boot: usize, port: Option<u16>, unusual: Unusual<'_>) -> Vm {
         let permit = Permit::take();
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
@@ -125,6 +139,9 @@ impl Vm {
             Firmware::UefiArm64 => qemu.args(["-machine", "virt", "-cpu", "cortex-a57", "-m", "512"]),
             _ => qemu.args(["-machine", "q35", "-cpu", "qemu64", "-m", "384"]),
         };
+        if let Some(base) = unusual.clock {
+            qemu.arg("-rtc").arg(format!("base={base}"));
+        }
         if let Some([code, vars]) = firmware.flash() {
             fs::copy(vars, path("vars")).unwrap();
             qemu.arg("-drive").arg(format!("if=pflash,format=raw,readonly=on,file={code}"));
@@ -134,7 +151,7 @@ impl Vm {
             let first = if n == boot { ",bootindex=0" } else { "" };
             // The page cache outlives QEMU: a kill loses nothing but what the machine had not yet sent.
             let file = disk.image.display();
-            if let Some(log) = log {
+            if let Some(log) = unusual.log {
                 let files =
                     format!("file.driver=file,file.filename={file},log.driver=file,log.filename={}", log.display());
                 // The host itself need not flush: it is the guest's requests that count, and those come before this.

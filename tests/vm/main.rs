@@ -7,6 +7,7 @@ extern crate macro_rules_attribute;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clock;
 mod damage;
 mod hooks;
 mod lost_writes;

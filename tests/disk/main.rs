@@ -28,6 +28,7 @@ mod partitions;
 mod prometheus;
 mod rollback;
 mod status;
+mod window;
 
 fn main() -> std::process::ExitCode {
     support::harness::main()

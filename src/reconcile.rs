@@ -111,6 +111,9 @@ pub fn after_rollback(seen: &Seen<'_>, gave_up: Slot, block: &mut Block) {
     }
     // The slot that was left may still run, until the restart.
     if seen.active() != seen.running && seen.running != gave_up {
+        if seen.on_trial() && seen.skipped != Some(gave_up) {
+            block.doubt_canary();
+        }
         block.back_to_confirmed(seen.running);
     }
 }
@@ -233,7 +236,8 @@ fn passed_over(state: &State, seen: &Seen<'_>) -> Finding {
         return Finding::NeverTried { slot: active, reason };
     }
     let reason = format!(
-        "slot {active} was not confirmed in {} of three boots, and then slot {running} was started (by hand?)",
+        "slot {active} was not confirmed in {} of three boots, and then slot {running} was started (by hand, or GRUB could \
+         not count the next one)",
         counted(seen)
     );
     Finding::RolledBack { gave_up: active, reason: with_cause(state, active, reason), blame: Blame::Undecided }

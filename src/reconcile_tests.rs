@@ -59,7 +59,7 @@ fn every_way_back_is_seen() {
         // Counted, and not named as skipped: whoever started slot A, it was not GRUB by itself.
         (Phase::Activated, Slot::A, vars(Slot::B, false, 2), "1 of three boots", Undecided),
         (Phase::Failed, Slot::A, vars(Slot::B, false, 1), "2 of three boots", Undecided),
-        (Phase::Idle, Slot::A, vars(Slot::B, false, 2), "by hand?", Undecided), // the state file was lost
+        (Phase::Idle, Slot::A, vars(Slot::B, false, 2), "by hand, or GRUB", Undecided), // the state file was lost
         (Phase::Verifying, Slot::A, vars(Slot::A, true, 2), "made active again", Decided),
         (Phase::Success, Slot::B, vars(Slot::A, false, 3), "manual rollback", Decided), // cut off before the state
     ] {

@@ -257,10 +257,14 @@ impl State {
         Ok(())
     }
 
-    /// Forgets what was staged or activated, and never booted: nothing is known against it.
-    /// Errors: State: there is nothing of that kind.
+    /// Forgets what was staged or activated, and never booted: nothing is known against it. Of a trial that the state does not
+    /// know (the file was lost) there is nothing to forget.
+    /// Errors: none; the result makes it fit in a chain.
     pub fn call_off(&mut self, now_secs: u64) -> Result<()> {
         let before = self.phase;
+        if !before.may_become(Phase::Idle) {
+            return Ok(());
+        }
         self.enter(Phase::Idle, now_secs)?;
         self.forget_trial();
         self.last_error = None;

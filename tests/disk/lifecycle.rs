@@ -177,7 +177,7 @@ fn any_sequence_keeps_the_invariants() {
 
 const PHASES: [&str; 9] =
     ["idle", "checking", "downloading", "staged", "activated", "verifying", "success", "failed", "rolled_back"];
-const EVENTS: [&str; 14] = [
+const EVENTS: [&str; 16] = [
     "killed",
     "unwritable",
     "confirmed",
@@ -186,6 +186,8 @@ const EVENTS: [&str; 14] = [
     "a boot that is not counted",
     "neither slot is proven",
     "booted by hand",
+    "called off",
+    "never tried",
     "a system that does not come up",
     "exit 0",
     "exit 3",

@@ -52,12 +52,13 @@ enum Verdict {
 fn verdict(world: &World, op: Op, offer: &Offer) -> Verdict {
     let running = world.now.of(world.running).version.as_deref().unwrap();
     let order = Version::parse(&offer.release.version).unwrap().cmp(&Version::parse(running).unwrap());
-    let is_known_bad = world.now.failed().contains(&offer.medium.digest);
+    let is_known_bad = world.refused(&world.now).contains(&offer.medium.digest);
+    let is_what_runs = world.now.of(world.running).digest.as_ref() == Some(&offer.medium.digest);
     match (offer.make, order) {
         (Make::Foreign, _) => Verdict::Fault,
-        (_, Ordering::Equal) => Verdict::UpToDate,
+        (_, Ordering::Equal) if is_what_runs => Verdict::UpToDate,
         (Make::Expired, _) => Verdict::Fault,
-        (_, Ordering::Less) if !op.downgrade => Verdict::Refused,
+        (_, Ordering::Less | Ordering::Equal) if !op.downgrade => Verdict::Refused,
         _ if is_known_bad && !op.retry => Verdict::Refused,
         _ => Verdict::Take,
     }
@@ -87,6 +88,7 @@ pub fn foretell(world: &World, op: Op) -> Option<Expected> {
         _ if !world.settled => None,
         (Verb::Check, place) => Some(nothing(&[match verdict(world, op, world.offer(op)) {
             Verdict::UpToDate => 3,
+            Verdict::Take if place == Place::Confirmed && is_staged(world, &state, world.offer(op)) => 3,
             Verdict::Take if place == Place::Confirmed => 0,
             _ => 4,
         }])),
@@ -96,7 +98,7 @@ pub fn foretell(world: &World, op: Op) -> Option<Expected> {
         (Verb::Activate, Place::OnTrial) => Some(nothing(&[4])),
         (Verb::Activate, _) => Some(nothing(&[3])),
         (Verb::Rollback, Place::GoesBack) => Some(nothing(&[3])),
-        (Verb::Rollback, Place::Waits) => Some(becomes(0, "rolled_back", (running, true, vars.counter))),
+        (Verb::Rollback, Place::Waits) => Some(becomes(0, "idle", (running, true, vars.counter))),
         (Verb::Rollback, Place::OnTrial) => Some(match seen.of(other).whole && world.skipped != Some(other) {
             true => becomes(0, "rolled_back", (other, true, vars.counter)),
             false => nothing(&[7]),
@@ -125,6 +127,18 @@ fn is_ours(world: &World, state: &State) -> bool {
         && state.digest == running.digest
 }
 
+/// Says whether an offer lies in the other slot, staged, as far as that can be told without reading it.
+fn is_staged(world: &World, state: &State, offer: &Offer) -> bool {
+    let target = world.now.of(world.running.other());
+    state.phase == "staged" && target.fits && target.digest.as_ref() == Some(&offer.medium.digest)
+}
+
+/// Says whether the other slot holds what was taken back before it ever booted.
+fn is_called_off(world: &World, state: &State) -> bool {
+    let other = world.running.other();
+    state.called_off && state.target == Some(other) && state.digest == world.now.of(other).digest
+}
+
 fn apply(world: &World, op: Op, state: &State) -> Expected {
     let (seen, other, offer) = (&world.now, world.running.other(), world.offer(op));
     let same = (seen.vars.active, seen.vars.success, seen.vars.counter);
@@ -137,7 +151,7 @@ fn apply(world: &World, op: Op, state: &State) -> Expected {
         Verdict::Take => {}
     }
     let target = seen.of(other);
-    let is_there = is_staged && target.whole && target.digest.as_ref() == Some(&offer.medium.digest);
+    let is_there = target.whole && self::is_staged(world, state, offer);
     if !is_there && offer.make == Make::Damaged {
         return stays(5, "failed");
     }
@@ -155,7 +169,7 @@ fn activate(world: &World, state: &State) -> Expected {
     let target = seen.of(other);
     let is_meant = match state.phase.as_str() {
         "staged" => true,
-        _ => target.fits && is_newer(world, target),
+        _ => target.fits && is_newer(world, target) && !is_called_off(world, state),
     };
     let is_it = state.phase != "staged" || target.digest == state.digest;
     match (is_meant, seen.vars.canary && target.whole && is_it) {
@@ -168,7 +182,7 @@ fn activate(world: &World, state: &State) -> Expected {
 /// A slot may be tried although no state speaks of it: newer than what runs, and it did not fail here.
 fn is_newer(world: &World, target: &Content) -> bool {
     let version = |content: &Content| content.version.as_deref().and_then(|version| Version::parse(version).ok());
-    let is_known_bad = target.digest.as_ref().is_some_and(|digest| world.now.failed().contains(digest));
+    let is_known_bad = target.digest.as_ref().is_some_and(|digest| world.refused(&world.now).contains(digest));
     version(target) > version(world.now.of(world.running)) && !is_known_bad
 }
 
@@ -177,10 +191,13 @@ fn rollback(world: &World, op: Op, state: &State) -> Expected {
     let same = (seen.vars.active, seen.vars.success, seen.vars.counter);
     let stays = |codes: &[i32]| Expected { codes: codes.into(), phase: state.phase.clone(), boot: same };
     if state.phase == "staged" {
-        return Expected { phase: "rolled_back".into(), ..stays(&[0]) };
+        return Expected { phase: "idle".into(), ..stays(&[0]) };
+    }
+    if is_called_off(world, state) {
+        return stays(&[3]);
     }
     let target = seen.of(other);
-    let is_known_bad = target.digest.as_ref().is_some_and(|digest| seen.failed().contains(digest));
+    let is_known_bad = target.digest.as_ref().is_some_and(|digest| world.refused(seen).contains(digest));
     match (seen.vars.canary, is_known_bad && !op.retry, target.whole) {
         (false, ..) => stays(&[7]),
         // Of what has no record, the state may know that it failed.

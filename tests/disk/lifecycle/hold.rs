@@ -97,10 +97,16 @@ fn command(world: &mut World, op: Op) -> Result<(), String> {
     };
     boot_moves(world, op, &before, &said)?;
     state_moves(world, op, &before)?;
+    let (old, new) = (before.state_or_idle(), world.now.state_or_idle());
+    match (old.phase.as_str(), new.phase.as_str(), new.error_kind.as_deref()) {
+        ("staged" | "activated" | "rolled_back", "idle", _) => world.count("called off"),
+        ("activated", "failed", Some("boot")) => world.count("never tried"),
+        _ => {}
+    }
     if let Some(code) = code {
         world.count(&format!("exit {code}"));
         ensure!(documented(op).contains(&code), "exit code {code}:\n{said}");
-        let is_known_bad = world.must_refuse.contains(&world.offer(op).medium.digest);
+        let is_known_bad = must_be_refused(world, &before, &world.offer(op).medium.digest);
         ensure!(op.verb != Verb::Check || code != 0 || !is_known_bad, "`check` offers what failed here:\n{said}");
         let unwritable = op.fault == Fault::Unwritable;
         if let Some(expected) = foretold.filter(|_| !unwritable) {
@@ -201,10 +207,9 @@ fn was_confirmed(world: &World, op: Op, before: &Seen) -> bool {
 /// Phases that a command may go to by itself, or to record what happened before.
 fn may_go_to(op: Op) -> &'static [&'static str] {
     match op.verb {
-        Verb::Apply => &["checking", "downloading", "staged", "activated", "success", "failed", "rolled_back"],
-        Verb::Activate => &["activated", "success", "failed", "rolled_back"],
-        Verb::Rollback => &["activated", "success", "failed", "rolled_back"],
-        Verb::HealthPass | Verb::HealthFail => &["verifying", "activated", "success", "failed", "rolled_back"],
+        Verb::Apply => &["idle", "checking", "downloading", "staged", "activated", "success", "failed", "rolled_back"],
+        Verb::Activate | Verb::Rollback => &["idle", "activated", "success", "failed", "rolled_back"],
+        Verb::HealthPass | Verb::HealthFail => &["idle", "verifying", "activated", "success", "failed", "rolled_back"],
         _ => &[],
     }
 }
@@ -215,12 +220,12 @@ fn table(from: &str) -> &'static [&'static str] {
         "idle" => &["checking", "activated", "rolled_back"],
         "checking" => &["downloading", "failed"],
         "downloading" => &["staged", "failed"],
-        "staged" => &["checking", "activated", "failed", "rolled_back"],
-        "activated" => &["verifying", "success", "failed", "rolled_back"],
+        "staged" => &["idle", "checking", "activated", "failed", "rolled_back"],
+        "activated" => &["idle", "verifying", "success", "failed", "rolled_back"],
         "verifying" => &["success", "failed", "rolled_back"],
         "success" => &["checking", "activated", "rolled_back"],
         "failed" => &["checking", "verifying", "activated", "rolled_back"],
-        "rolled_back" => &["checking", "activated", "rolled_back"],
+        "rolled_back" => &["idle", "checking", "activated", "rolled_back"],
         other => panic!("no phase {other}"),
     }
 }
@@ -247,6 +252,11 @@ fn reachable(before: &State, op: Op) -> BTreeSet<String> {
     }
 }
 
+/// Says whether a digest may not be taken by itself: it failed, and that is not recorded yet, or refused by what is.
+fn must_be_refused(world: &World, before: &Seen, digest: &String) -> bool {
+    world.must_refuse.contains(digest) && (!before.failed().contains(digest) || world.refused(before).contains(digest))
+}
+
 /// What may become of the state.
 fn state_moves(world: &mut World, op: Op, before: &Seen) -> Result<(), String> {
     if let Some(phase) = world.witness().filter(|_| matches!(op.verb, Verb::HealthPass | Verb::HealthFail)) {
@@ -267,7 +277,7 @@ fn state_moves(world: &mut World, op: Op, before: &Seen) -> Result<(), String> {
         let vars = world.now.vars;
         ensure!(vars.success && world.is_proven(vars.active), "success, and nothing was confirmed: {}", vars.line());
     }
-    let takes = op.verb == Verb::Apply && !op.retry && world.must_refuse.contains(&world.offer(op).medium.digest);
+    let takes = op.verb == Verb::Apply && !op.retry && must_be_refused(world, before, &world.offer(op).medium.digest);
     match new.total.checked_sub(old.total) {
         Some(1) if takes => return Err("what failed here before was tried again by itself".into()),
         Some(0) if new.to_version != old.to_version => {
@@ -326,8 +336,14 @@ fn remember(world: &mut World, op: Op, before: &Seen, code: i32, unwritable: boo
         let was = |slot| before.of(slot).digest.clone();
         let left = match (before.vars.success, before.vars.active == world.running) {
             (true, false) => None,
-            (false, false) => was(world.running.other()),
-            (true, true) if before.state_or_idle().phase == "staged" => was(world.running.other()),
+            // What never ran is forgotten; and so is what a rollback blamed that is itself called off.
+            (false, false) => {
+                if let Some(digest) = was(world.running).filter(|digest| !failed.contains(digest)) {
+                    world.must_refuse.remove(&digest);
+                }
+                None
+            }
+            (true, true) if before.state_or_idle().phase == "staged" => None,
             _ => was(world.running),
         };
         world.must_refuse.extend(left);

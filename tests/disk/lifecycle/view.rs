@@ -4,7 +4,7 @@ use crate::support::disk::Disk;
 use crate::support::release::{Medium, Release};
 use kubesolo_update::slot::Slot;
 use miniserde::json::{self, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const SIGNATURE: &str = "# GRUB Environment Block\n";
 
@@ -77,6 +77,8 @@ pub struct State {
     pub error_kind: Option<String>,
     pub target: Option<Slot>,
     pub digest: Option<String>,
+    /// What the target slot holds was taken back before it ever booted.
+    pub called_off: bool,
     /// Of each attempt of the history, in order: when it began, and how often it ended so. `None`: the file has no history.
     pub history: Option<Vec<(String, u64)>>,
     /// Phase that it has once a check is answered.
@@ -110,9 +112,26 @@ impl State {
             error_kind: text(&value, "last_error_kind"),
             target: text(&value, "target_slot").and_then(|slot| Slot::parse(&slot)),
             digest: text(&value, "manifest_digest"),
+            called_off: matches!(field(&value, "called_off"), Some(Value::Bool(true))),
             history,
         })
     }
+}
+
+/// How often what is undecided is tried again.
+const RETRIES: u64 = 2;
+
+/// Digests in `failed.json` that must not be tried by themselves. Input: `boot`: this boot's id.
+pub fn refused(failed: &str, boot: &str) -> BTreeSet<String> {
+    let value: Value = json::from_str(failed).unwrap_or(Value::Null);
+    let Some(Value::Array(entries)) = field(&value, "failed") else { return BTreeSet::new() };
+    let is_refused = |entry: &&Value| match text(entry, "undecided").as_deref() {
+        None | Some("unhealthy") => true,
+        Some("recovered") => number(entry, "tries") > RETRIES,
+        Some("unchecked") => number(entry, "tries") > RETRIES || text(entry, "boot_id").as_deref() == Some(boot),
+        other => panic!("undecided: {other:?}"),
+    };
+    entries.iter().filter(is_refused).filter_map(|entry| text(entry, "manifest_digest")).collect()
 }
 
 /// A check that failed is over when one is answered: then the state is that of the attempt before.

@@ -1,7 +1,7 @@
 //! A machine that operations happen to: the real agent on a disk image, GRUB by the decision table of `src/boot.rs`.
 
 use super::ops::{CALLS, Fault, Op, Verb};
-use super::view::{Born, Content, Offer, State, Vars, content};
+use super::view::{self, Born, Content, Offer, State, Vars, content};
 use crate::support::boot_cases::Model;
 use crate::support::command;
 use crate::support::disk::{A, B, Disk};
@@ -71,6 +71,15 @@ impl Seen {
     }
 }
 
+impl World<'_> {
+    /// Digests that must not be tried by themselves, as far as that is recorded.
+    pub fn refused(&self, seen: &Seen) -> BTreeSet<String> {
+        let failed = seen.files.get("failed.json").map_or("{}".into(), |bytes| String::from_utf8_lossy(bytes));
+        let boot = fs::read_to_string(self.root.path("proc/sys/kernel/random/boot_id")).unwrap();
+        view::refused(&failed, boot.trim())
+    }
+}
+
 /// How a command ended.
 pub enum End {
     /// What it said before.
@@ -93,7 +102,7 @@ pub struct World<'a> {
     pub switched: bool,
     /// A health check passed in it since it was written, or it was made so.
     pub proven: [bool; 2],
-    /// Digests that must be refused until a person insists or they prove themselves.
+    /// Digests that must be remembered until they prove themselves, and refused but where it is undecided that they are to blame.
     pub must_refuse: BTreeSet<String>,
     /// GRUB went back: so many rollbacks had been recorded before, and from which slot it did.
     pub rollbacks_known: Option<(u64, Slot)>,

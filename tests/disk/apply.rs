@@ -1,6 +1,6 @@
 //! The main job on real input: what a real oras pushed, from a real registry, into a real disk image.
 
-use crate::support::disk::{A, B, BORN, Disk, architecture, need_disks};
+use crate::support::disk::{A, B, BORN, Disk, architecture, need_disks, noise};
 use crate::support::registry::{Registry, oras};
 use crate::support::release::{Medium, Release, Target, sha256};
 use crate::support::root::{Root, jq};
@@ -94,6 +94,12 @@ fn a_registry_from_check_to_activate() {
     root.agent(&["apply", "--ok-if-nothing"]).expect(0, &["staged in slot B already"]);
     assert!(!registry.log()[asked..].contains("/blobs/") && disk.bytes(B) == target);
     assert_eq!((root.state_field("phase"), root.state_field("attempt_count")), ("staged".into(), "1".into()));
+
+    // What is staged is not offered once more.
+    root.agent(&["check"]).expect(3, &["Offered   2.0.0", "staged in slot B; `kubesolo-update activate`"]);
+    let check = root.agent(&["check", "--json"]).expect(3, &[]);
+    assert_eq!(check.jq("[.result, .update_available]"), r#"["staged",false]"#);
+    root.agent(&["metrics", "--once"]).expect(0, &["kubesolo_update_available 0\n"]);
 
     // GRUB has not shown that it can write: no trial.
     let state = root.state();
@@ -220,4 +226,40 @@ fn a_slot_is_used_again_and_again_without_filling_up() {
         fs::remove_dir_all(&medium.dir).unwrap();
     }
     assert_eq!(disk.text(B, "version").as_deref(), Some("2.0.11\n"));
+}
+
+/// SemVer does not order `+k3s1` and `+k3s2`; and a version may be published twice.
+#[apply(test)]
+fn another_build_of_the_version_that_runs_is_said_to_be_one() {
+    need_disks();
+    for (running, offered, words) in [
+        ("1.29.4+k3s1", "1.29.4+k3s2", "Semantic Versioning does not order the two"),
+        ("1.29.4+k3s1", "1.29.4+k3s1", "was it published twice?"),
+        ("1.29.4", "1.29.4+k3s1", "Semantic Versioning does not order the two"),
+    ] {
+        let disk = Disk::new(24, 16);
+        let root = Root::new(&disk);
+        root.set_boot_variables(&["boot_canary=1"]);
+        let first = Release::new(running).serve();
+        root.agent(&["apply", "--server", &first.url(""), "--activate"]).expect(0, &[running]);
+        root.set_boot_variables(&["boot_success=1"]);
+        let mut root = root;
+        root.boot('B', Some(&disk.guid(B)));
+        // The very same: nothing to do.
+        root.agent(&["check", "--server", &first.url("")]).expect(3, &["up to date"]);
+        root.agent(&["apply", "--server", &first.url("")]).expect(3, &["running already"]);
+        // Other files.
+        let mut release = Release::new(offered);
+        release.ours_mut().kernel = noise(77, 100_000);
+        let second = release.serve();
+        for command in ["check", "apply"] {
+            let run = root.agent(&[command, "--server", &second.url("")]);
+            run.expect(4, &[offered, running, "another build", words, "--allow-downgrade takes it"]);
+        }
+        assert_eq!(second.seen().iter().filter(|path| path.contains("vmlinuz")).count(), 0, "something was downloaded");
+        let check = root.agent(&["check", "--json", "--server", &second.url("")]).expect(4, &[]);
+        assert_eq!(check.jq("[.result, .refusals[].gate]"), r#"["refused","newer"]"#);
+        assert_eq!(root.state_field("phase"), "success");
+        root.agent(&["apply", "--server", &second.url(""), "--allow-downgrade"]).expect(0, &["is staged in slot A"]);
+    }
 }

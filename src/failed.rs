@@ -165,6 +165,12 @@ impl Failures {
         self.remember(Failure { doubt: Some(Doubt { tries, control: Control::Unchecked, boot_id }), ..failure });
     }
 
+    /// Returns what is known of the slot that runs, where it is undecided whether an artifact is to blame.
+    pub fn doubt_of(&self, digest: Digest) -> Option<Control> {
+        let doubt = self.0.iter().find(|f| f.digest == digest)?.doubt.as_ref()?;
+        (doubt.tries <= MAX_RETRIES).then_some(doubt.control)
+    }
+
     /// Says whether a check of the running slot decides anything.
     pub fn has_undecided(&self) -> bool {
         self.0.iter().any(|f| f.doubt.is_some())

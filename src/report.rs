@@ -5,7 +5,7 @@
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::failed::Failures;
+use crate::failed::{Control, Failures};
 use crate::grubenv::BootVars;
 use crate::grubenv_file::Copy;
 use crate::inspect::View;
@@ -88,7 +88,8 @@ impl Report {
         remember(&mut failures, &finding, &state, &machine);
         remarks.extend(not_recorded_yet(&finding));
         let is_sound = running.is_some_and(|slot| slots[slot as usize].record.is_ok());
-        let next = next_step(running.map(|slot| (slot, is_sound)), vars.as_ref(), &state, &finding);
+        let doubt = state.manifest_digest.and_then(|digest| failures.doubt_of(digest));
+        let next = next_step(running.map(|slot| (slot, is_sound)), vars.as_ref(), &state, &finding, doubt);
         let remarks = once_each(remarks);
         Report { running, slots, vars, env_source, state, failures, offered, proven, boot_id, remarks, finding, next }
     }
@@ -126,8 +127,15 @@ fn not_recorded_yet(finding: &Finding) -> Option<String> {
     }
 }
 
-/// Names the next step of whoever reads this. Pure. Input: `running`: the slot, and whether it is valid.
-fn next_step(running: Option<(Slot, bool)>, vars: Option<&BootVars>, state: &State, finding: &Finding) -> String {
+/// Names the next step of whoever reads this. Pure. Input: `running`: the slot, and whether it is valid; `doubt`: where it is
+/// undecided whether what rolled back is to blame.
+fn next_step(
+    running: Option<(Slot, bool)>,
+    vars: Option<&BootVars>,
+    state: &State,
+    finding: &Finding,
+    doubt: Option<Control>,
+) -> String {
     let Some((running, is_sound)) = running else { return "boot a slot; only then can this machine be updated".into() };
     let Some(vars) = vars else {
         return "`verify --repair-boot-variables` mends the boot variables; until then nothing can be activated".into();
@@ -159,7 +167,13 @@ fn next_step(running: Option<(Slot, bool)>, vars: Option<&BootVars>, state: &Sta
             "restart once, so that GRUB can show that it can write".into()
         }
         Phase::Staged => "`activate`, then restart".into(),
-        Phase::RolledBack => "`check` asks for the next version; this one is not tried again by itself".into(),
+        Phase::RolledBack => match doubt {
+            None => "`check` asks for the next version; this one is not tried again by itself",
+            Some(Control::Unchecked) => "`healthcheck` of this slot decides whether that version is to blame",
+            Some(Control::Unhealthy) => "mend what `healthcheck` names; then `apply` tries that version again",
+            Some(Control::Recovered) => "`apply` tries that version again",
+        }
+        .into(),
         Phase::Checking | Phase::Downloading => {
             "an `apply` is at work, or was cut off; run it again to find out".into()
         }

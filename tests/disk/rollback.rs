@@ -188,6 +188,8 @@ fn a_release_is_not_blamed_for_what_the_old_slot_suffers_from_as_well() {
         let words = if round == 3 { "tried 3 times" } else { "when `healthcheck` has checked" };
         trial.root.agent(&["check", "--layout", &path]).expect(4, &["failed here before", words]);
         trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(9, &["10-net"]);
+        let next = if round == 3 { "not tried again by itself" } else { "then `apply` tries that version again" };
+        trial.root.agent(&["status"]).expect(0, &next.split(' ').collect::<Vec<_>>());
         let words = if round == 3 { "tried 3 times" } else { "was not healthy either" };
         trial.root.agent(&["apply", "--layout", &path]).expect(4, &[words, "--retry-failed"]);
         fs::remove_file(&down).unwrap();

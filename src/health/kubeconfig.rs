@@ -98,7 +98,7 @@ impl<'a> Values<'a> {
         let others = ["token", "tokenFile", "exec", "auth-provider", "username"];
         let other = others.into_iter().find(|key| self.0.get(user, key).is_ok_and(|found| found.is_some()));
         match (other, self.0.text(user, "client-certificate-data")) {
-            (Some(other), Ok(None)) => missing.hint(&format!("its user has `{other}`, which is not used here")),
+            (Some(other), Ok(None)) => missing.hint(format!("its user has `{other}`, which is not used here")),
             _ => missing,
         }
     }

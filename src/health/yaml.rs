@@ -5,6 +5,7 @@
 //! Must never: tell a value that is not understood from what it means; recurse deeper than [`scan::MAX_DEPTH`].
 
 mod scan;
+mod text;
 
 use crate::base64;
 use crate::error::Result;
@@ -215,7 +216,9 @@ impl<'a> Parser<'a> {
     fn close(&mut self, is: Is) -> Result<()> {
         match self.skip_if(is) {
             true => Ok(()),
-            false => Err(bad(self.peek().line, "this belongs to no list or mapping: is it indented as what is around it?")),
+            false => {
+                Err(bad(self.peek().line, "this belongs to no list or mapping: is it indented as what is around it?"))
+            }
         }
     }
 
@@ -256,8 +259,11 @@ impl<'a> Parser<'a> {
             }
             if self.peek().is != Is::FlowMapEnd {
                 self.has_more()?;
-                self.skip_if(Is::Key);
-                pairs.push(self.pair(depth, false)?);
+                let pair = match self.skip_if(Is::Key) {
+                    true => self.pair(depth, false)?,
+                    false => (self.node(depth + 1, false)?, self.add(self.peek().line, Value::Null)),
+                };
+                pairs.push(pair);
             }
         }
         self.at += 1;
@@ -286,7 +292,10 @@ impl<'a> Parser<'a> {
 
     fn has_more(&self) -> Result<()> {
         match self.peek().is {
-            Is::Comma | Is::Entry => Err(bad(self.peek().line, "nothing before a comma, or - between brackets")),
+            Is::Comma | Is::Entry | Is::Colon => Err(bad(
+                self.peek().line,
+                "a comma or a colon with nothing before it on its line, or - between brackets",
+            )),
             _ => Ok(()),
         }
     }
@@ -294,7 +303,11 @@ impl<'a> Parser<'a> {
     fn comma(&mut self) -> Result<()> {
         match self.skip_if(Is::Comma) {
             true => Ok(()),
-            false => Err(bad(self.peek().line, "a comma or the closing bracket is missing before this")),
+            false => {
+                let why =
+                    "a comma or the closing bracket is missing before this, or a key is not on the line of its colon";
+                Err(bad(self.peek().line, why))
+            }
         }
     }
 }

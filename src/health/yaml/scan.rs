@@ -153,7 +153,7 @@ impl<'a> Scanner<'a> {
         self.line_at = self.at;
     }
 
-    pub fn skip_while(&mut self, wanted: impl Fn(u8) -> bool) {
+    pub fn skip_while(&mut self, wanted: &dyn Fn(u8) -> bool) {
         while self.peek(0) != 0 && wanted(self.peek(0)) {
             self.at += 1;
         }
@@ -172,9 +172,9 @@ impl<'a> Scanner<'a> {
     fn skip_blanks(&mut self) {
         loop {
             let tabs = self.is_flow() || !self.may_be_key;
-            self.skip_while(|b| b == b' ' || (tabs && b == b'\t'));
+            self.skip_while(&|b| b == b' ' || (tabs && b == b'\t'));
             if self.peek(0) == b'#' {
-                self.skip_while(|b| b != b'\n');
+                self.skip_while(&|b| b != b'\n');
             }
             if self.peek(0) != b'\n' {
                 return;
@@ -198,10 +198,10 @@ impl<'a> Scanner<'a> {
             let is_directive = self.peek(0) == b'%' && self.column() == 0;
             if is_directive {
                 let line = rest.split(['\n', '#']).next().unwrap_or(rest).trim_ascii_end();
-                if line.split_ascii_whitespace().collect::<Vec<_>>() != ["%YAML", "1.1"] {
+                if line != "%YAML 1.1" {
                     return Err(self.bad("this directive is not read, only %YAML 1.1"));
                 }
-                self.skip_while(|b| b != b'\n');
+                self.skip_while(&|b| b != b'\n');
             } else if self.is_mark() && rest.starts_with('-') {
                 self.at += 3;
                 self.may_be_key = false;
@@ -238,7 +238,7 @@ impl<'a> Scanner<'a> {
             b'*' | b'&' => self.anchor(if first == b'*' { Is::Alias } else { Is::Anchor }),
             b'!' => {
                 self.may_begin_key()?;
-                self.word(Is::Tag, |b| !matches!(b, b' ' | b'\t' | b'\n'));
+                self.word(Is::Tag, &|b| !matches!(b, b' ' | b'\t' | b'\n'));
                 Ok(())
             }
             b'|' | b'>' if !self.is_flow() => self.block_text(first == b'|'),
@@ -349,7 +349,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn word(&mut self, is: Is, belongs: impl Fn(u8) -> bool) {
+    fn word(&mut self, is: Is, belongs: &dyn Fn(u8) -> bool) {
         let at = self.at;
         self.at += 1;
         self.skip_while(belongs);
@@ -359,7 +359,7 @@ impl<'a> Scanner<'a> {
     fn anchor(&mut self, is: Is) -> Result<()> {
         self.may_begin_key()?;
         let at = self.at;
-        self.word(is, |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        self.word(is, &|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
         match self.at - at > 1 && (self.is_gap(0) || b"?:,]}%@`".contains(&self.peek(0))) {
             true => Ok(()),
             false => Err(self.bad("the name of an anchor has letters, digits, - and _")),

@@ -23,9 +23,9 @@ impl Scanner<'_> {
             }
             self.at += 1;
         }
-        self.skip_while(|b| b == b' ' || b == b'\t');
+        self.skip_while(&|b| b == b' ' || b == b'\t');
         if self.peek(0) == b'#' {
-            self.skip_while(|b| b != b'\n');
+            self.skip_while(&|b| b != b'\n');
         }
         match self.peek(0) {
             b'\n' => self.newline(),
@@ -44,7 +44,7 @@ impl Scanner<'_> {
             out.extend(repeat_n('\n', breaks));
             was_blank = is_blank;
             let at = self.at;
-            self.skip_while(|b| b != b'\n');
+            self.skip_while(&|b| b != b'\n');
             out.push_str(&self.text[at..self.at]);
             broke = self.peek(0) == b'\n';
             if broke {
@@ -117,7 +117,7 @@ impl Scanner<'_> {
         self.at += 1;
         loop {
             let at = self.at;
-            self.skip_while(|b| b != quote && !matches!(b, b' ' | b'\t' | b'\n' | b'\\'));
+            self.skip_while(&|b| b != quote && !matches!(b, b' ' | b'\t' | b'\n' | b'\\'));
             out.push_str(&self.text[at..self.at]);
             match self.peek(0) {
                 b'\\' if quote == b'\'' => {

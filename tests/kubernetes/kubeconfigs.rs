@@ -194,7 +194,7 @@ fn a_client_key_that_cannot_be_used_is_named() {
             match bench.agent() {
                 Ok(_) => assert_eq!(words, "", "{key:?} {form:?} was taken"),
                 Err(why) => {
-                    assert!(words != "" && why.contains(words) && why.contains(only), "{key:?} {form:?}: {why}")
+                    assert!(!words.is_empty() && why.contains(words) && why.contains(only), "{key:?} {form:?}: {why}")
                 }
             }
         }
@@ -265,7 +265,7 @@ fn a_ca_or_a_servers_key_that_cannot_be_checked_is_named() {
         bench.embed("certificate-authority", &ca.certificate);
         match (bench.agent(), words) {
             (Ok(_), "") => {}
-            (Err(why), words) if words != "" && why.contains(words) && why.contains(only) => {}
+            (Err(why), words) if !words.is_empty() && why.contains(words) && why.contains(only) => {}
             (said, _) => panic!("{curve} {hash} {server_key}: {said:?}"),
         }
     }

@@ -49,6 +49,8 @@ pub(super) struct Token {
 }
 
 /// Names the line. Input: `line` counts from 1.
+#[cold]
+#[inline(never)]
 pub(super) fn bad(line: usize, why: &str) -> Error {
     Error::new(Kind::Config, format!("line {line}: {why}"))
 }
@@ -121,18 +123,28 @@ impl<'a> Scanner<'a> {
         Ok(scanner.tokens)
     }
 
+    #[cold]
+    #[inline(never)]
     pub fn bad(&self, why: &str) -> Error {
         bad(self.line, why)
     }
 
     /// 0: the end.
+    #[inline(never)]
     pub fn peek(&self, ahead: usize) -> u8 {
         self.text.as_bytes().get(self.at + ahead).copied().unwrap_or(0)
     }
 
     /// Says whether what is ahead is a space, a tab, a line break, or the end.
+    #[inline(never)]
     pub fn is_gap(&self, ahead: usize) -> bool {
         matches!(self.peek(ahead), b' ' | b'\t' | b'\n' | 0)
+    }
+
+    /// The text from there on to here.
+    #[inline(never)]
+    pub fn since(&self, at: usize) -> &'a str {
+        self.text.get(at..self.at).unwrap_or_default()
     }
 
     pub fn column(&self) -> usize {
@@ -353,7 +365,7 @@ impl<'a> Scanner<'a> {
         let at = self.at;
         self.at += 1;
         self.skip_while(belongs);
-        self.push(is, self.line, &self.text[at..self.at]);
+        self.push(is, self.line, self.since(at));
     }
 
     fn anchor(&mut self, is: Is) -> Result<()> {

@@ -45,7 +45,7 @@ impl Scanner<'_> {
             was_blank = is_blank;
             let at = self.at;
             self.skip_while(&|b| b != b'\n');
-            out.push_str(&self.text[at..self.at]);
+            out.push_str(self.since(at));
             broke = self.peek(0) == b'\n';
             if broke {
                 self.newline();
@@ -102,7 +102,7 @@ impl Scanner<'_> {
             }
         }
         match breaks {
-            0 => out.push_str(&self.text[at..self.at]),
+            0 => out.push_str(self.since(at)),
             1 if escaped => {}
             1 => out.push(' '),
             _ => out.extend(repeat_n('\n', breaks - 1)),
@@ -118,7 +118,7 @@ impl Scanner<'_> {
         loop {
             let at = self.at;
             self.skip_while(&|b| b != quote && !matches!(b, b' ' | b'\t' | b'\n' | b'\\'));
-            out.push_str(&self.text[at..self.at]);
+            out.push_str(self.since(at));
             match self.peek(0) {
                 b'\\' if quote == b'\'' => {
                     out.push('\\');
@@ -193,7 +193,7 @@ impl Scanner<'_> {
             if self.at > at {
                 out.push_str(&take(&mut gap.0));
                 gap.1 = false;
-                out.push_str(&self.text[at..self.at]);
+                out.push_str(self.since(at));
             }
             if !self.is_gap(0) || self.peek(0) == 0 {
                 break;

@@ -7,7 +7,7 @@ use crate::support::disk::{Disk, need_disks};
 use crate::support::node::Api;
 use crate::support::registry::{Ca, Guard, ServerCert};
 use crate::support::root::{Root, jq};
-use crate::support::{command, need, need_all, run};
+use crate::support::{command, need_all, run};
 use kubesolo_update::base64;
 use kubesolo_update::health::kubeconfig::{Credential, Kubeconfig};
 use std::fs;
@@ -274,7 +274,6 @@ fn a_ca_or_a_servers_key_that_cannot_be_checked_is_named() {
 #[apply(test)]
 fn a_whole_json_kubeconfig_of_kubectls_own_is_healthy() {
     Bench::ready();
-    need("base64");
     let bench = Bench::new();
     let api = Api::start(bench.dir.path());
     api.kubeconfig(&bench.kubeconfig(), true);

@@ -97,6 +97,9 @@ impl Document {
                         return Ok(Some(found));
                     }
                 }
+                (Value::Odd(why), _) => {
+                    return Err(bad(name.line, &format!("a key is written with {why}, which is not read")));
+                }
                 _ => {}
             }
         }
@@ -319,6 +322,7 @@ fn scalar(is_plain: bool, text: &str, tag: Option<&str>) -> Value {
     match tag {
         None if is_plain && matches!(text, "" | "~" | "null" | "Null" | "NULL") => Value::Null,
         None if is_plain && text == MERGE => Value::Odd(text.to_owned()),
+        Some("!" | "!!merge") if text == MERGE => Value::Odd(text.to_owned()),
         None | Some("!!str") => Value::Text(text.to_owned()),
         Some("!!binary") => match base64::decode(&text.replace(['\n', '\r'], "")).map(String::from_utf8) {
             Some(Ok(text)) => Value::Text(text),

@@ -42,7 +42,9 @@ pub(crate) fn words(error: &rustls::Error) -> String {
     let text = match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
             C::UnknownIssuer => "the server's certificate was signed by an unknown CA",
-            C::BadSignature => "the signature of the server's certificate is wrong",
+            C::BadSignature => {
+                "the signature of the server's certificate is wrong, or its CA has an RSA key of less than 2048 bits"
+            }
             C::NotValidForName | C::NotValidForNameContext { .. } => "the server's certificate is for another name",
             C::Expired | C::ExpiredContext { .. } => "the server's certificate has expired",
             C::NotValidYet | C::NotValidYetContext { .. } => "the server's certificate is not valid yet",

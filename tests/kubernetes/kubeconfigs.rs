@@ -231,6 +231,9 @@ fn a_ca_or_a_servers_key_that_cannot_be_checked_is_named() {
     for (curve, hash, server_key, words) in [
         ("P-256", "-sha256", "P-256", ""),
         ("P-384", "-sha384", "P-384", ""),
+        ("ed25519", "-sha256", "ed25519", ""),
+        ("rsa:2048", "-sha512", "rsa:2048", ""),
+        ("rsa:1024", "-sha256", "P-256", "or its CA has an RSA key of less than 2048 bits"),
         // As Go signs, and as openssl does unless it is told.
         ("P-521", "-sha512", "P-256", "an ECDSA (SHA-512, as by a P-521 key) signature"),
         ("P-521", "-sha256", "P-256", "a P-521 signature"),
@@ -242,16 +245,17 @@ fn a_ca_or_a_servers_key_that_cannot_be_checked_is_named() {
     ] {
         let ca = Ca::new(bench.dir.path(), "ca2");
         let (dir, file) = (bench.dir.path(), |name: &str| bench.dir.path().join(name));
-        let ec = |command: &mut Command, curve: &str| {
-            command.args(["-newkey", "ec", "-pkeyopt", &format!("ec_paramgen_curve:{curve}"), "-nodes"]);
+        let key = |command: &mut Command, kind: &str| match kind.starts_with(|c: char| "re".contains(c)) {
+            true => drop(command.args(["-nodes", "-newkey", kind])),
+            false => drop(command.args(["-nodes", "-newkey", "ec", "-pkeyopt", &format!("ec_paramgen_curve:{kind}")])),
         };
         let mut made = command("openssl");
         made.args(["req", "-x509", hash, "-days", "3", "-subj", "/CN=ca2", "-addext", "keyUsage=critical,keyCertSign"]);
-        ec(&mut made, curve);
+        key(&mut made, curve);
         run(made.arg("-keyout").arg(file("ca2.key")).arg("-out").arg(&ca.certificate));
         let mut asked = command("openssl");
         asked.args(["req", "-new", "-subj", "/CN=server"]);
-        ec(&mut asked, server_key);
+        key(&mut asked, server_key);
         run(asked.arg("-keyout").arg(file("server.key")).arg("-out").arg(file("csr")));
         fs::write(file("ext"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
         let mut signed = command("openssl");
@@ -265,7 +269,8 @@ fn a_ca_or_a_servers_key_that_cannot_be_checked_is_named() {
         bench.embed("certificate-authority", &ca.certificate);
         match (bench.agent(), words) {
             (Ok(_), "") => {}
-            (Err(why), words) if !words.is_empty() && why.contains(words) && why.contains(only) => {}
+            (Err(why), words)
+                if !words.is_empty() && why.contains(words) && (why.contains(only) || curve == "rsa:1024") => {}
             (said, _) => panic!("{curve} {hash} {server_key}: {said:?}"),
         }
     }

@@ -115,6 +115,7 @@ impl Client {
                 now: options.now.clone(),
                 floor_secs: options.clock_floor_secs,
                 shares_clock: options.shares_clock,
+                server_name: options.server_name,
                 identity: options.identity,
             }),
             kept: Kept::default(),

@@ -3,12 +3,15 @@
 //! Roots are loaded when the first https connection is made, so a machine without any can still use
 //! a medium or a loopback registry. Must never: skip a certificate check, or fall back to plain HTTP.
 
+mod words;
+
 use crate::atomic::read_required;
 use crate::clock::Now;
 use crate::credentials::check_private;
 use crate::crypto;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::progress::note;
+use crate::text::printable;
 use crate::time::rfc3339;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
@@ -27,6 +30,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+pub(crate) use words::{advice, words};
 
 /// Tells what is known of the time; its floor is the time of the build.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
@@ -48,6 +53,8 @@ pub(crate) struct Trust {
     pub floor_secs: u64,
     /// Whether the server has the same clock.
     pub shares_clock: bool,
+    /// The name or address that must stand in the certificate, where it is not that of the URL.
+    pub server_name: Option<String>,
     /// Who we are, for servers that ask.
     pub identity: Option<Identity>,
 }
@@ -100,8 +107,10 @@ impl TlsConnector {
     ) -> io::Result<StreamOwned<ClientConnection, S>> {
         let config = self.0.config.get_or_init(|| self.0.trust.client_config());
         let config = config.clone().map_err(io::Error::other)?;
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let bad = |_| io::Error::new(io::ErrorKind::InvalidData, "not a valid TLS server name");
+        let wanted = self.0.trust.server_name.as_deref().unwrap_or(host);
+        let bare = wanted.trim_start_matches('[').trim_end_matches(']');
+        let bad =
+            |_| io::Error::new(io::ErrorKind::InvalidData, format!("{}: not a TLS server name", printable(wanted)));
         let name = ServerName::try_from(bare.to_owned()).map_err(bad)?;
         let mut connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
         while connection.is_handshaking() {
@@ -131,8 +140,13 @@ impl Trust {
             None => config.with_no_client_auth(),
             Some(identity) => {
                 let (chain, key) = identity.load()?;
+                // Where it is not taken, its algorithm is the reason.
+                let name = words::algorithm(key.secret_der());
                 config.with_client_auth_cert(chain, key).map_err(|e| {
-                    let why = format!("it does not belong to {}: {}", identity.certificate, words(&e));
+                    let why = match e {
+                        rustls::Error::InconsistentKeys(_) => format!("it does not belong to {}", identity.certificate),
+                        _ => format!("{name} key cannot be used here: {}", words::KEYS),
+                    };
                     Error::new(Kind::Config, why).at("use the client key", &identity.key)
                 })?
             }
@@ -207,67 +221,6 @@ fn read_roots(from: &Pem) -> Result<RootCertStore> {
     match roots.is_empty() {
         true => Err(fail("no usable certificate in it".to_owned())),
         false => Ok(roots),
-    }
-}
-
-/// Says what went wrong. rustls's own words need Debug formatting, which the release build leaves out for size.
-pub(crate) fn words(error: &rustls::Error) -> String {
-    use CertificateError as C;
-    let text = match error {
-        rustls::Error::InvalidCertificate(certificate) => match certificate {
-            C::UnknownIssuer => "the server's certificate was signed by an unknown CA",
-            C::BadSignature => "the signature of the server's certificate is wrong",
-            C::NotValidForName | C::NotValidForNameContext { .. } => "the server's certificate is for another name",
-            C::Expired | C::ExpiredContext { .. } => "the server's certificate has expired",
-            C::NotValidYet | C::NotValidYetContext { .. } => "the server's certificate is not valid yet",
-            C::Revoked => "the server's certificate is revoked",
-            C::BadEncoding => "the server's certificate is malformed",
-            C::UnhandledCriticalExtension => "the server's certificate has a critical extension that is not known",
-            C::InvalidPurpose | C::InvalidPurposeContext { .. } => "the server's certificate is not for servers",
-            _ => "the server's certificate is not acceptable",
-        },
-        rustls::Error::AlertReceived(alert) => {
-            let code = u8::from(*alert);
-            return format!("the server refused with TLS alert {code}{}", alert_name(code));
-        }
-        rustls::Error::InvalidMessage(_) => "the answer is not TLS",
-        rustls::Error::PeerIncompatible(_) => "the server offers no TLS version and cipher that are secure",
-        rustls::Error::PeerMisbehaved(_) => "the server breaks the TLS protocol",
-        rustls::Error::NoCertificatesPresented => "the server shows no certificate",
-        rustls::Error::DecryptError => "a record can not be decrypted",
-        _ => return error.to_string(),
-    };
-    text.to_owned()
-}
-
-/// Source: RFC 8446 section 6, the alerts that servers send for reasons an operator can mend.
-fn alert_name(code: u8) -> &'static str {
-    match code {
-        40 => " (handshake failure)",
-        42 | 46 => " (it does not accept the client certificate, or there is none: client_cert, client_key)",
-        48 => " (it does not know the client certificate's CA)",
-        70 => " (protocol version)",
-        112 => " (it does not know this host name)",
-        116 => " (it wants a client certificate: client_cert, client_key)",
-        _ => "",
-    }
-}
-
-/// Says what to do about a TLS failure, where that is known.
-pub(crate) fn advice(error: &rustls::Error) -> &'static str {
-    use CertificateError as C;
-    match error {
-        rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
-            "set ca_file to the CA that signed this server's certificate"
-        }
-        rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
-            "use the name that stands in the server's certificate"
-        }
-        rustls::Error::InvalidCertificate(
-            C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. },
-        ) => "check this machine's clock, and the server's certificate",
-        rustls::Error::InvalidMessage(_) => "does this port speak TLS?",
-        _ => "",
     }
 }
 
@@ -414,7 +367,15 @@ mod tests {
 
     fn trust(ca_file: Option<PathBuf>, ca_candidates: Vec<PathBuf>) -> Trust {
         let now: Clock = Arc::new(|| Now::new(100, 0));
-        Trust { ca: ca_file.map(Pem::File), ca_candidates, now, floor_secs: 0, shares_clock: false, identity: None }
+        Trust {
+            ca: ca_file.map(Pem::File),
+            ca_candidates,
+            now,
+            floor_secs: 0,
+            shares_clock: false,
+            server_name: None,
+            identity: None,
+        }
     }
 
     #[test]

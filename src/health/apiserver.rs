@@ -50,6 +50,7 @@ impl ApiServer {
             key: pem(parsed.key, "client-key")?,
         });
         options.timeouts = Timeouts::all(limit);
+        options.server_name = parsed.server_name;
         options.shares_clock = true;
         options.tries = 1;
         Ok(ApiServer { client: Client::new(options)?, base })

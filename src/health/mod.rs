@@ -9,6 +9,7 @@ pub mod kubeconfig;
 pub mod node;
 pub mod round;
 pub mod workloads;
+mod yaml;
 
 use crate::error::Result;
 use crate::text::secs;

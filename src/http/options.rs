@@ -53,6 +53,8 @@ pub struct HttpOptions {
     pub now: Clock,
     /// Whether the server runs on this machine: what its clock dated, right or wrong, is judged by that clock as well.
     pub shares_clock: bool,
+    /// The name or address that must stand in the server's certificate, where it is not that of the URL.
+    pub server_name: Option<String>,
     /// Value of the User-Agent header.
     pub user_agent: String,
     /// How long to wait.
@@ -78,6 +80,7 @@ impl HttpOptions {
             clock_floor_secs: 0,
             now: Arc::new(move || clock.now()),
             shares_clock: false,
+            server_name: None,
             user_agent: concat!("kubesolo-update/", env!("CARGO_PKG_VERSION")).to_owned(),
             timeouts: Timeouts {
                 connect: Duration::from_secs(30),

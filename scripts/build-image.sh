@@ -47,9 +47,9 @@ usage() {
 Usage: scripts/build-image.sh --kernel FILE --initramfs FILE --version V --arch amd64|arm64 --output FILE [OPTION]...
 
 Makes a disk image that boots: partitions KSOLOEFI (FAT32), KSOLOA and KSOLOB (ext4, both with the
-given system, its record and what GRUB holds it against), KSOLODATA (ext4); GRUB for UEFI, and on amd64 for BIOS as well, with its
-configuration inside; the GRUB environment block with slot A active. --arch may be left out where the
-variable TARGET_ARCH says it.
+given system, its record and slot.crc32, which GRUB holds it against), KSOLODATA (ext4); GRUB for
+UEFI, and on amd64 for BIOS as well, with its configuration inside; the GRUB environment block with
+slot A active. --arch may be left out where the variable TARGET_ARCH says it.
 
 The agent, its keys and its update.conf belong into the initramfs, so that an update brings them along with the
 system. Where they are not there yet, --agent has scripts/inject-agent.sh put them there first.

@@ -174,7 +174,7 @@ mod tests {
         hold_digests(dir.path(), &good).unwrap();
         let cut = &good.as_bytes()[..511];
         let (other, longer, lines) = (digests(1, 3), format!("{good}\n"), good.trim_start().to_owned());
-        for bytes in [b"", &[0; 512], cut, other.as_bytes(), longer.as_bytes(), lines.as_bytes()] {
+        for bytes in [&b""[..], &[0; 512], cut, other.as_bytes(), longer.as_bytes(), lines.as_bytes()] {
             fs::write(&path, bytes).unwrap();
             let e = hold_digests(dir.path(), &good).unwrap_err();
             assert_eq!(e.kind(), Kind::Slot);

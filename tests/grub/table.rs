@@ -135,20 +135,19 @@ impl Bench for Own {
 #[apply(test)]
 fn grub_on_bios_does_what_the_function_says() {
     need_machine(Firmware::Bios);
-    let disks = ["both", "no-kernel-A", "no-initramfs-A", "empty-kernel-A", "no-record-A", "no-kernel-B", "none"];
-    hold_grub(&Own, Firmware::Bios, &[disks.as_slice(), &["read-only"]].concat());
+    hold_grub(&Own, Firmware::Bios);
 }
 
 #[apply(test)]
 fn grub_on_uefi_does_what_the_function_says() {
     need_machine(Firmware::Uefi);
-    hold_grub(&Own, Firmware::Uefi, &["both"]);
+    hold_grub(&Own, Firmware::Uefi);
 }
 
 #[apply(long_test)]
 fn grub_on_arm64_does_what_the_function_says() {
     need_machine(Firmware::UefiArm64);
-    hold_grub(&Own, Firmware::UefiArm64, &["both"]);
+    hold_grub(&Own, Firmware::UefiArm64);
 }
 
 /// The whole way, nobody at the console: menu, count, reset, three times, then back, and there it stays.

@@ -107,8 +107,9 @@ pub fn boot_for_real(version: Version, firmware: Firmware, fault: Fault) {
     put_blocks(dir, &image, "B:3:0::0");
     let (slot, number) = if fault == Fault::None { ("B", 3) } else { ("A", 2) };
     let words = match fault {
-        Fault::Initramfs => Some("Slot B does not load: its initramfs cannot be read."),
-        Fault::Kernel => Some("Slot B does not load."),
+        Fault::Initramfs | Fault::Kernel => {
+            Some("Slot B does not load: kernel or initramfs is not what slot.crc32 says, or cannot be read.")
+        }
         Fault::None | Fault::Efi => None,
     };
     let skipped = if words.is_some() { "kubesolo.skipped=B " } else { "" };

@@ -256,7 +256,7 @@ fn change_file(image: &Path, slot: Slot, change: Change) {
         Empty(file) => write_file(image, slot, file, b""),
         Flip(file, at) => flip_bit(image, slot, file, at),
         Digests(make) => {
-            let whole = ask_slot(image, slot, &format!("cat /{DIGESTS}"));
+            let whole = file_of(image, slot, DIGESTS);
             assert_eq!(whole.len(), 512, "{DIGESTS} as built");
             write_file(image, slot, DIGESTS, &make(whole.as_bytes(), whole.trim_start().as_bytes()));
         }
@@ -272,6 +272,11 @@ pub fn flip_bit(image: &Path, slot: Slot, file: &str, at: usize) {
     let mut byte = [0];
     disk.read_exact_at(&mut byte, place).unwrap();
     disk.write_all_at(&[byte[0] ^ 1], place).unwrap();
+}
+
+/// A text in a slot.
+pub fn file_of(image: &Path, slot: Slot, file: &str) -> String {
+    ask_slot(image, slot, &format!("cat /{file}"))
 }
 
 fn write_file(image: &Path, slot: Slot, file: &str, bytes: &[u8]) {

@@ -50,8 +50,16 @@ fn what_does_not_fit_is_told_and_applied_anew() {
     let mut trial = Trial::staged();
     let good = fitting(&trial.disk, B);
     let flipped = good.replacen("  vmlinuz", "  vmlinux", 1);
-    for bytes in [b"".as_slice(), &[0; 512], flipped.as_bytes(), &good.as_bytes()[..500], good.trim_start().as_bytes()]
-    {
+    // What GRUB would take: one of the names alone.
+    let one_name = format!("{:>512}", good.trim_start().split_inclusive('\n').next().unwrap());
+    for bytes in [
+        b"".as_slice(),
+        &[0; 512],
+        one_name.as_bytes(),
+        flipped.as_bytes(),
+        &good.as_bytes()[..500],
+        good.trim_start().as_bytes(),
+    ] {
         replace(&mut trial.disk, B, Some(bytes));
         trial.root.agent(&["verify", "--slot", "B"]).expect(7, &["INVALID", LIST, "GRUB takes the other slot"]);
         let blocks = trial.root.blocks();

@@ -214,6 +214,8 @@ const DISKS: &[(&str, Slot, Change, Content)] = &[
     ("list-upper-A", Slot::A, Digests(|_, lines| filled(&upper(lines))), Content::Whole),
     ("list-path-A", Slot::A, Digests(|_, lines| filled(&replaced(lines, "  ", "  /"))), Content::Whole),
     ("list-long-A", Slot::A, Digests(|whole, _| [whole, &noise(3, 100_000)].concat()), Content::Whole),
+    // Nobody's rot: made by hand. The agent calls it INVALID.
+    ("list-by-hand-A", Slot::A, Digests(|_, lines| filled(&first_line(lines))), Content::Whole),
     ("list-none-B", Slot::A, Empty(DIGESTS), Content::Differs),
     ("list-none-B", Slot::B, Remove(KERNEL), Content::Broken),
 ];

@@ -115,7 +115,7 @@ pub fn boot_for_real(version: Version, firmware: Firmware, fault: Fault) {
     let (slot, number) = if fault == Fault::None { ("B", 3) } else { ("A", 2) };
     let words = match fault {
         Fault::Initramfs | Fault::Kernel | Fault::Digests => {
-            Some("Slot B does not load: kernel or initramfs is not what slot.crc32 says, or cannot be read.")
+            Some("Slot B does not load: it is not what slot.crc32 says, or cannot be read.")
         }
         Fault::None | Fault::Efi => None,
     };
@@ -160,7 +160,7 @@ pub fn boot_rotten(version: Version, firmware: Firmware, at: usize) {
     let before = efi_bytes(&image);
     let mut machine = Machine::start(firmware, &[Drive { image: image.clone(), read_only: false }], 0, dir);
     machine.wait_said("HASH MISMATCH", 1);
-    machine.wait_said("Slot A does not load: kernel or initramfs is not what slot.crc32 says", 1);
+    machine.wait_said("Slot A does not load: it is not what slot.crc32 says", 1);
     machine.wait_said("INIT ", 1);
     machine.wait_off();
     let line = words_after(machine.said(), "INIT ").remove(0);

@@ -47,9 +47,9 @@ usage() {
 Usage: scripts/build-image.sh --kernel FILE --initramfs FILE --version V --arch amd64|arm64 --output FILE [OPTION]...
 
 Makes a disk image that boots: partitions KSOLOEFI (FAT32), KSOLOA and KSOLOB (ext4, both with the
-given system and its record), KSOLODATA (ext4); GRUB for UEFI, and on amd64 for BIOS as well, with its
-configuration inside; the GRUB environment block with slot A active. --arch may be left out where the
-variable TARGET_ARCH says it.
+given system, its record and slot.crc32, which GRUB holds it against), KSOLODATA (ext4); GRUB for
+UEFI, and on amd64 for BIOS as well, with its configuration inside; the GRUB environment block with
+slot A active. --arch may be left out where the variable TARGET_ARCH says it.
 
 The agent, its keys and its update.conf belong into the initramfs, so that an update brings them along with the
 system. Where they are not there yet, --agent has scripts/inject-agent.sh put them there first.
@@ -208,6 +208,8 @@ check() {
 plan() {
     KERNEL_SHA256=$(hash_of <"$KERNEL")
     INITRAMFS_SHA256=$(hash_of <"$INITRAMFS")
+    KERNEL_CRC32=$(crc32 "$KERNEL")
+    INITRAMFS_CRC32=$(crc32 "$INITRAMFS")
     # Sizes count too: a small and a large image of the same system are two disks.
     [ -n "$SEED" ] || SEED="$KERNEL_SHA256 $INITRAMFS_SHA256 $VERSION $ARCH $CHANNEL $EFI_MIB $SLOT_MIB $DATA_MIB"
     # The first and the last MiB are for the partition table and its backup.
@@ -242,11 +244,22 @@ slot_record() {
     printf '"initramfs":{"size":%d,"sha256":"%s"}}\n' "$INITRAMFS_BYTES" "$INITRAMFS_SHA256"
 }
 
+# crc32 FILE: as GRUB's hashsum prints it. The end of gzip is the CRC-32 of what went in, lowest byte first, and its length.
+crc32() { gzip -nc1 <"$1" | tail -c 8 | od -An -v -tx1 -N4 | awk '{ print $4 $3 $2 $1 }'; }
+
+# slot.crc32, what GRUB holds the files against: digests() in src/slot.rs, which a test holds this to.
+slot_digests() {
+    printf '%s  kubesolo-os.gz\n%s  vmlinuz\n' "$INITRAMFS_CRC32" "$KERNEL_CRC32" >"$WORK/lines"
+    printf "%$((512 - $(wc -c <"$WORK/lines")))s" ''
+    cat "$WORK/lines"
+}
+
 make_slot_tree() {
     mkdir "$WORK/slot" "$WORK/empty"
     cp "$KERNEL" "$WORK/slot/vmlinuz"
     cp "$INITRAMFS" "$WORK/slot/kubesolo-os.gz"
     printf '%s\n' "$VERSION" >"$WORK/slot/version"
+    slot_digests >"$WORK/slot/slot.crc32"
     slot_record >"$WORK/slot/slot.json"
     chmod 644 "$WORK"/slot/*
 }
@@ -321,7 +334,7 @@ build() {
     partition "$WORK/disk"
     fat32
     put efi "$EFI_START" "$WORK/disk"
-    files='/vmlinuz /kubesolo-os.gz /version /slot.json'
+    files='/vmlinuz /kubesolo-os.gz /version /slot.crc32 /slot.json'
     for slot in a b; do
         label=KSOLOA start=$A_START
         if [ "$slot" = b ]; then label=KSOLOB start=$B_START; fi

@@ -64,6 +64,17 @@ pub enum Why {
     Blind,
 }
 
+/// Says what GRUB finds in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Kernel and initramfs load, and are what `slot.crc32` says, or there is no `slot.crc32`.
+    Whole,
+    /// They are not what it says, or it cannot be made out what it says; GRUB would load them.
+    Differs,
+    /// They do not load.
+    Broken,
+}
+
 /// Names the slot that GRUB tries first, and why. The other one is next, inside GRUB, if that does not load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -75,8 +86,22 @@ pub struct Decision {
 
 impl Decision {
     /// Returns the slot that boots. `None`: neither loads; GRUB waits and starts over.
+    ///
+    /// The slot tried second is the last resort, as it is; and behind it the first one again, which a damaged
+    /// `slot.crc32` must not keep from booting where there is no other.
+    pub fn boots_by(self, content: impl Fn(Slot) -> Content) -> Option<Slot> {
+        let [first, second] = [self.first, self.first.other()];
+        match (content(first), content(second)) {
+            (Content::Whole, _) => Some(first),
+            (_, Content::Whole | Content::Differs) => Some(second),
+            (Content::Differs, Content::Broken) => Some(first),
+            (Content::Broken, Content::Broken) => None,
+        }
+    }
+
+    /// The same where a slot loads or does not.
     pub fn boots(self, loads: impl Fn(Slot) -> bool) -> Option<Slot> {
-        [self.first, self.first.other()].into_iter().find(|slot| loads(*slot))
+        self.boots_by(|slot| if loads(slot) { Content::Whole } else { Content::Broken })
     }
 }
 
@@ -207,9 +232,21 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_load_is_passed_over() {
+    fn what_does_not_load_or_differs_is_passed_over() {
+        use Content::{Broken, Differs, Whole};
         let d = Decision { first: B, why: Why::Confirmed };
-        assert_eq!([d.boots(|_| true), d.boots(|s| s == A), d.boots(|_| false)], [Some(B), Some(A), None]);
+        for (b, a, boots) in [
+            (Whole, Whole, Some(B)),
+            (Whole, Broken, Some(B)),
+            (Differs, Whole, Some(A)),
+            (Differs, Differs, Some(A)),
+            (Differs, Broken, Some(B)),
+            (Broken, Whole, Some(A)),
+            (Broken, Differs, Some(A)),
+            (Broken, Broken, None),
+        ] {
+            assert_eq!(d.boots_by(|slot| if slot == A { a } else { b }), boots, "{b:?} {a:?}");
+        }
     }
 
     #[test]

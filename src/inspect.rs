@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::mount;
 use crate::partition::{self, Partition};
 use crate::readback;
-use crate::slot::{RECORD, RECORD_MAX_BYTES, Record, Slot, VERSION};
+use crate::slot::{DIGESTS, DIGESTS_BYTES, RECORD, RECORD_MAX_BYTES, Record, Slot, VERSION, digests};
 use crate::stage;
 use crate::superblock::FileSystem;
 use crate::sys::{self, Access};
@@ -105,10 +105,11 @@ pub fn scrub_as_it_is(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64
     journal(part)?;
     let mounted = mount::mount(part, Access::Read)?;
     let mut check = || {
-        let record = read_record(mounted.dir())?;
-        for (name, expected) in record.files() {
-            readback::verify(&mounted.dir().join(name), expected, progress)?;
-        }
+        let (dir, record) = (mounted.dir(), read_record(mounted.dir())?);
+        let [kernel, initramfs] = record.files();
+        let mut prove = |(name, expected)| readback::verify(&dir.join(name), expected, progress);
+        let (kernel, initramfs) = (prove(kernel)?, prove(initramfs)?);
+        hold_digests(dir, &digests(kernel, initramfs))?;
         Ok(record)
     };
     let record = check().map_err(|e: Error| {
@@ -116,6 +117,21 @@ pub fn scrub_as_it_is(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64
     })?;
     mounted.unmount()?;
     Ok(record)
+}
+
+/// Holds what GRUB will hold the files against to what they are. A slot without it is an older agent's, and boots.
+/// Errors: Slot: it does not fit them: GRUB would take the other slot. Device: it can not be read.
+fn hold_digests(dir: &Path, expected: &str) -> Result<()> {
+    let bad = |why: String| {
+        Error::new(Kind::Slot, format!("{DIGESTS} {why}: GRUB takes the other slot"))
+            .hint("`apply` of the same version, while the other slot runs, writes it anew")
+    };
+    match read_bounded(&dir.join(DIGESTS), DIGESTS_BYTES as u64) {
+        Ok(None) => Ok(()),
+        Ok(Some(bytes)) if bytes == expected.as_bytes() => Ok(()),
+        Ok(Some(_)) => Err(bad("does not fit kernel and initramfs".into())),
+        Err(e) => Err(bad(format!("cannot be read ({e})"))),
+    }
 }
 
 /// Empties a journal that a power cut left, by mounting for writing once. Never called on the running slot.
@@ -143,4 +159,29 @@ fn room(dir: &Path) -> Option<u64> {
     let files = own.filter_map(|entry| entry.metadata().ok()).filter(fs::Metadata::is_file);
     let reclaimed: u64 = files.map(|m| m.blocks().saturating_mul(512)).sum();
     Some(space.free_bytes.saturating_add(reclaimed).saturating_sub(RESERVE_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_grub_would_not_take_for_whole_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, good) = (dir.path().join(DIGESTS), digests(1, 2));
+        hold_digests(dir.path(), &good).unwrap();
+        fs::write(&path, &good).unwrap();
+        hold_digests(dir.path(), &good).unwrap();
+        let cut = &good.as_bytes()[..511];
+        let (other, longer, lines) = (digests(1, 3), format!("{good}\n"), good.trim_start().to_owned());
+        for bytes in [&b""[..], &[0; 512], cut, other.as_bytes(), longer.as_bytes(), lines.as_bytes()] {
+            fs::write(&path, bytes).unwrap();
+            let e = hold_digests(dir.path(), &good).unwrap_err();
+            assert_eq!(e.kind(), Kind::Slot);
+            assert!(e.to_string().contains("slot.crc32"), "{e}");
+        }
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(hold_digests(dir.path(), &good).unwrap_err().to_string().contains("it is no file"));
+    }
 }

@@ -7,6 +7,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::digest::Digest;
 use crate::slot::FileRecord;
 use crate::sys;
+use flate2::Crc;
 use sha2::{Digest as _, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -19,15 +20,16 @@ const CHUNK: usize = 256 * 1024;
 const ALIGN: usize = 4096;
 
 /// Hashes a regular file as the device returns it.
-/// Returns: its length and digest. `progress` is told how many bytes each step read.
+/// Returns: its length and digest, and the CRC-32 of the same bytes. `progress` is told how many bytes each step read.
 /// Errors: Device: it can not be read, or is no regular file.
-pub fn hash(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<FileRecord> {
+fn hash(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<(FileRecord, u32)> {
     let op = "read back";
     let mut file = open(path).io(Kind::Device, op, path.display())?;
     let mut space = vec![0u8; CHUNK + ALIGN];
     let skip = space.as_ptr().align_offset(ALIGN).min(ALIGN);
     let buffer = &mut space[skip..skip + CHUNK];
     let mut hasher = Sha256::new();
+    let mut crc = Crc::new();
     let mut size_bytes = 0u64;
     loop {
         let length = match file.read(buffer) {
@@ -37,6 +39,7 @@ pub fn hash(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<FileRecord> {
             Err(e) => return Err(e).io(Kind::Device, op, path.display()),
         };
         hasher.update(&buffer[..length]);
+        crc.update(&buffer[..length]);
         size_bytes += length as u64;
         progress(length as u64);
         // After an unaligned end of file O_DIRECT refuses another read.
@@ -44,7 +47,7 @@ pub fn hash(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<FileRecord> {
             break;
         }
     }
-    Ok(FileRecord { size_bytes, sha256: Digest::finish(hasher) })
+    Ok((FileRecord { size_bytes, sha256: Digest::finish(hasher) }, crc.sum()))
 }
 
 /// Opens past the page cache, or drops what it holds of the file where the file system can not do that.
@@ -67,9 +70,10 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Holds a file on the device against what it should be.
+/// Returns: the CRC-32 of the bytes that were proven, for GRUB (`slot::digests`).
 /// Errors: Slot: missing, or another length or digest; the file is named, the caller says where it is.
 /// Device: it can not be read.
-pub fn verify(path: &Path, expected: &FileRecord, progress: &mut dyn FnMut(u64)) -> Result<()> {
+pub fn verify(path: &Path, expected: &FileRecord, progress: &mut dyn FnMut(u64)) -> Result<u32> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let bad = |why: String| Error::new(Kind::Slot, format!("{name} {why}"));
     match std::fs::symlink_metadata(path) {
@@ -79,17 +83,24 @@ pub fn verify(path: &Path, expected: &FileRecord, progress: &mut dyn FnMut(u64))
         }
         _ => {}
     }
-    let found = hash(path, progress)?;
+    let (found, crc32) = hash(path, progress)?;
     if found != *expected {
         return Err(bad(format!("is {}, recorded is {}", found.sha256, expected.sha256)));
     }
-    Ok(())
+    Ok(crc32)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+
+    /// The real gzip's: its last eight bytes are CRC-32 and length, lowest byte first.
+    fn gzips_crc32(path: &Path) -> u32 {
+        let output = std::process::Command::new("gzip").arg("-nc1").arg(path).output().unwrap();
+        let end = output.stdout.last_chunk::<8>().expect("gzip made no trailer");
+        u32::from_le_bytes([end[0], end[1], end[2], end[3]])
+    }
 
     #[test]
     fn hashes_every_length() {
@@ -100,7 +111,8 @@ mod tests {
             fs::write(&path, &bytes).unwrap();
             File::open(&path).unwrap().sync_all().unwrap();
             let mut seen = 0;
-            let found = hash(&path, &mut |n| seen += n).unwrap();
+            let (found, crc32) = hash(&path, &mut |n| seen += n).unwrap();
+            assert_eq!(crc32, gzips_crc32(&path), "{length}");
             assert_eq!(found, FileRecord { size_bytes: length as u64, sha256: Digest::of(&bytes) }, "{length}");
             assert_eq!(seen, length as u64);
         }
@@ -118,7 +130,7 @@ mod tests {
         fs::write(&path, b"abd").unwrap();
         assert!(words(&path).contains("sha256:"));
         fs::write(&path, b"abc").unwrap();
-        verify(&path, &expected, &mut |_| {}).unwrap();
+        assert_eq!(verify(&path, &expected, &mut |_| {}).unwrap(), 0x3524_41c2);
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(verify(&link, &expected, &mut |_| {}).is_err());

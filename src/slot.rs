@@ -15,6 +15,10 @@ pub const INITRAMFS: &str = "kubesolo-os.gz";
 pub const VERSION: &str = "version";
 /// File name of the record. Written last, removed first.
 pub const RECORD: &str = "slot.json";
+/// File name of what GRUB holds kernel and initramfs against, see [`digests`]. Removed with the record, written before it.
+pub const DIGESTS: &str = "slot.crc32";
+/// Length of that file, in bytes: one sector, of which GRUB reads neither more nor less.
+pub const DIGESTS_BYTES: usize = 512;
 /// Longest record that is read, in bytes.
 pub const RECORD_MAX_BYTES: u64 = 16 * 1024;
 
@@ -198,6 +202,15 @@ impl Record {
     }
 }
 
+/// Makes `slot.crc32`: a line for each file, as GRUB's `hashsum --check` reads it, with blanks before the first.
+///
+/// Input: the CRC-32 of the kernel, of the initramfs. The rule that GRUB goes by is fixed in machines that nobody will
+/// give another GRUB: docs/decisions/0012.
+pub fn digests(kernel: u32, initramfs: u32) -> String {
+    let lines = format!("{initramfs:08x}  {INITRAMFS}\n{kernel:08x}  {KERNEL}\n");
+    format!("{lines:>DIGESTS_BYTES$}")
+}
+
 fn file(name: &str, raw: Option<RawFile>) -> Result<FileRecord> {
     let bad = |why: &str| Error::new(Kind::Slot, format!("slot.json: `{name}` {why}"));
     let raw = raw.ok_or_else(|| bad("is missing"))?;
@@ -244,6 +257,13 @@ mod tests {
         );
         let r = Record::parse(text.as_bytes()).unwrap();
         assert_eq!((r.version.as_str(), r.architecture.as_str(), r.kernel.size_bytes), ("1.0.0", "arm64", 6));
+    }
+
+    #[test]
+    fn digests_fill_one_sector() {
+        let text = digests(0xab, 0x89ab_cdef);
+        assert_eq!(text.len(), DIGESTS_BYTES);
+        assert_eq!(text.trim_start_matches(' '), "89abcdef  kubesolo-os.gz\n000000ab  vmlinuz\n");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::gzip;
 use crate::oci::digest::Digest;
 use crate::readback;
-use crate::slot::{FileRecord, INITRAMFS, KERNEL, RECORD, Record, VERSION};
+use crate::slot::{DIGESTS, FileRecord, INITRAMFS, KERNEL, RECORD, Record, VERSION, digests};
 use crate::sys;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File, OpenOptions};
@@ -57,10 +57,10 @@ impl Part<'_> {
 
 /// Says whether staging may find and remove a file of this name in a slot: it is one of its own.
 pub fn is_own(name: &str) -> bool {
-    let tmp = [VERSION, RECORD].into_iter().find(|n| name.strip_prefix(n) == Some(".tmp"));
+    let tmp = [VERSION, DIGESTS, RECORD].into_iter().find(|n| name.strip_prefix(n) == Some(".tmp"));
     let part =
         [KERNEL, INITRAMFS].into_iter().find(|n| name.strip_prefix(n).is_some_and(|rest| rest.starts_with(".part")));
-    [KERNEL, INITRAMFS, VERSION].contains(&name) || tmp.is_some() || part.is_some()
+    [KERNEL, INITRAMFS, VERSION, DIGESTS].contains(&name) || tmp.is_some() || part.is_some()
 }
 
 /// Makes a slot invalid, then empties it, but for what an interrupted download of the same files has left in it.
@@ -68,7 +68,7 @@ pub fn is_own(name: &str) -> bool {
 /// Input: `kept`: files that are whole already; `wanted`: files to come.
 /// Errors: Device: the file system refuses.
 /// Power cut: before the record's removal is durable: the old slot, whole. After it: no record, so nothing
-/// activates this slot, whatever files are left.
+/// activates this slot, whatever files are left; what GRUB holds them against is gone before the first new byte.
 pub fn invalidate(dir: &Path, kept: &[&str], wanted: &[Part<'_>]) -> Result<()> {
     let record = dir.join(RECORD);
     atomic::remove(&record).io(Kind::Device, "remove", record.display())?;
@@ -109,6 +109,7 @@ pub fn left_over(dir: &Path, part: &Part<'_>) -> u64 {
 ///
 /// Input: `from`: bytes that are there already, see [`left_over`]; `body`: the rest, unverified; read to one byte past
 /// the expected length at most.
+/// Returns: its CRC-32, of the bytes that were read back.
 /// Errors: Network: it ends early or breaks off; what is there stays for the next run. Digest: it is longer, or hashes to
 /// something else. Source: it is not whole gzip. Device: it can not be written, or reads back differently.
 /// Power cut: `NAME.part-DIGITS` with some of the bytes; without a record it means nothing.
@@ -118,16 +119,17 @@ pub fn write(
     from: u64,
     body: &mut dyn Read,
     progress: &mut dyn FnMut(Step),
-) -> Result<()> {
+) -> Result<u32> {
     let unproven = dir.join(part.unproven_name());
     let staged = write_unproven(&unproven, part, from, body, progress);
     if staged.as_ref().is_err_and(|e| matches!(e.kind(), Kind::Digest | Kind::Source)) {
         // The next run must not go on from bytes that are known to be wrong.
         let _ = fs::remove_file(&unproven);
     }
-    staged?;
+    let crc32 = staged?;
     let name = dir.join(part.name);
-    fs::rename(&unproven, &name).io(Kind::Device, "rename", name.display())
+    fs::rename(&unproven, &name).io(Kind::Device, "rename", name.display())?;
+    Ok(crc32)
 }
 
 fn write_unproven(
@@ -136,7 +138,7 @@ fn write_unproven(
     from: u64,
     body: &mut dyn Read,
     progress: &mut dyn FnMut(Step),
-) -> Result<()> {
+) -> Result<u32> {
     let mut options = OpenOptions::new();
     let open =
         options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW).open(unproven);
@@ -162,19 +164,18 @@ fn write_unproven(
     })
 }
 
-/// Writes the version, then the record: from here on the slot is valid.
+/// Writes the version, what GRUB holds the files against, then the record: from here on the slot is valid.
 ///
+/// Input: the CRC-32 of kernel and initramfs, as [`write()`] or `readback::verify` returned it for these files.
 /// Errors: Device: the file system refuses.
-/// Power cut: without the record, an invalid slot; with it, a whole one.
-pub fn finish(dir: &Path, record: &Record) -> Result<()> {
-    let version = dir.join(VERSION);
-    atomic::replace(&version, format!("{}\n", record.version).as_bytes()).io(
-        Kind::Device,
-        "write",
-        version.display(),
-    )?;
-    let path = dir.join(RECORD);
-    atomic::replace(&path, record.encode().as_bytes()).io(Kind::Device, "write", path.display())
+/// Power cut: without the record, an invalid slot; with it, a whole one, and one that GRUB takes for whole.
+pub fn finish(dir: &Path, record: &Record, [kernel, initramfs]: [u32; 2]) -> Result<()> {
+    let version = format!("{}\n", record.version);
+    for (name, text) in [(VERSION, version), (DIGESTS, digests(kernel, initramfs)), (RECORD, record.encode())] {
+        let path = dir.join(name);
+        atomic::replace(&path, text.as_bytes()).io(Kind::Device, "write", path.display())?;
+    }
+    Ok(())
 }
 
 #[derive(Default)]

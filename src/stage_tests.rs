@@ -6,7 +6,7 @@ fn record_of(bytes: &[u8]) -> FileRecord {
     FileRecord { size_bytes: bytes.len() as u64, sha256: Digest::of(bytes) }
 }
 
-fn stage(dir: &Path, expected: &FileRecord, is_gzip: bool, body: &[u8]) -> Result<()> {
+fn stage(dir: &Path, expected: &FileRecord, is_gzip: bool, body: &[u8]) -> Result<u32> {
     let part = Part { name: KERNEL, expected, is_gzip };
     write(dir, &part, 0, &mut &*body, &mut |_| {})
 }
@@ -99,7 +99,8 @@ fn an_initramfs_must_be_gzip_but_a_wrong_digest_explains_more() {
 fn the_record_goes_first_and_comes_last() {
     let dir = tempfile::tempdir().unwrap();
     stage(dir.path(), &record_of(b"old"), false, b"old").unwrap();
-    finish(dir.path(), &full_record(b"old")).unwrap();
+    finish(dir.path(), &full_record(b"old"), [1, 2]).unwrap();
+    assert_eq!(fs::read_to_string(dir.path().join(DIGESTS)).unwrap(), digests(1, 2));
     fs::write(dir.path().join("lost+found.txt"), b"not ours").unwrap();
     fs::create_dir_all(dir.path().join("vmlinuz.part/x")).unwrap();
     assert_eq!(fs::read_to_string(dir.path().join(VERSION)).unwrap(), "1.2.0\n");
@@ -113,9 +114,35 @@ fn the_record_goes_first_and_comes_last() {
 fn a_record_that_can_not_go_stops_everything() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join(RECORD)).unwrap();
-    fs::write(dir.path().join(KERNEL), b"old").unwrap();
+    for name in [KERNEL, DIGESTS] {
+        fs::write(dir.path().join(name), b"old").unwrap();
+    }
     assert_eq!(invalidate(dir.path(), &[], &[]).unwrap_err().exit_code(), 7);
-    assert!(dir.path().join(KERNEL).exists(), "nothing may go before the record is gone");
+    for name in [KERNEL, DIGESTS] {
+        assert!(dir.path().join(name).exists(), "{name} may not go before the record is gone");
+    }
+}
+
+#[test]
+fn what_grub_holds_old_files_against_never_outlives_them() {
+    let dir = tempfile::tempdir().unwrap();
+    for kept in [&[][..], &[KERNEL], &[KERNEL, INITRAMFS]] {
+        for name in [KERNEL, INITRAMFS] {
+            fs::write(dir.path().join(name), b"old").unwrap();
+        }
+        fs::write(dir.path().join(DIGESTS), digests(1, 2)).unwrap();
+        fs::write(dir.path().join("slot.crc32.tmp"), b"x").unwrap();
+        invalidate(dir.path(), kept, &[]).unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        let mut should = kept.to_vec();
+        should.sort_unstable();
+        assert_eq!(left, should);
+    }
+    // In whatever shape: the next `apply` mends it.
+    fs::create_dir_all(dir.path().join(DIGESTS).join("deep")).unwrap();
+    invalidate(dir.path(), &[], &[]).unwrap();
+    assert!(!dir.path().join(DIGESTS).exists());
 }
 
 #[test]
@@ -186,6 +213,8 @@ fn only_its_own_names_are_removed() {
         "version",
         "version.tmp",
         "slot.json.tmp",
+        "slot.crc32",
+        "slot.crc32.tmp",
         "vmlinuz.part",
         "vmlinuz.part-12",
         "kubesolo-os.gz.part-0f",

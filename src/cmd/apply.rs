@@ -273,28 +273,32 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
     let dir = mounted.dir();
     let mut wanted = Vec::new();
     let mut kept = Vec::new();
-    for (part, file) in [(kernel, &artifact.kernel), (initramfs, &artifact.initramfs)] {
+    let mut crcs = [0; 2];
+    for (n, (part, file)) in [(kernel, &artifact.kernel), (initramfs, &artifact.initramfs)].into_iter().enumerate() {
         // The same kernel in two versions, or what an interrupted run has finished.
         match readback::verify(&dir.join(part.name), part.expected, &mut |_| {}) {
-            Ok(()) => kept.push(part.name),
-            Err(_) => wanted.push((part, file)),
+            Ok(crc32) => {
+                kept.push(part.name);
+                crcs[n] = crc32;
+            }
+            Err(_) => wanted.push((n, part, file)),
         }
     }
     let mut first = match wanted.first() {
-        Some((part, file)) => Some(Opened::new(source, file, stage::left_over(dir, part))?),
+        Some((_, part, file)) => Some(Opened::new(source, file, stage::left_over(dir, part))?),
         None => None,
     };
-    let parts: Vec<Part<'_>> = wanted.iter().map(|(part, _)| part.clone()).collect();
+    let parts: Vec<Part<'_>> = wanted.iter().map(|(_, part, _)| part.clone()).collect();
     // Unmounted once, so that the record is gone for GRUB as well, which replays no journal.
     stage::invalidate(dir, &kept, &parts)?;
     mounted.unmount()?;
     inspect::journal(session.machine.slot_partition(slot)?)?;
     let mounted = session.machine.mount_target(slot)?;
     let dir = mounted.dir();
-    for (part, file) in &wanted {
-        fetch(dir, part, file, source, first.take())?;
+    for (n, part, file) in &wanted {
+        crcs[*n] = fetch(dir, part, file, source, first.take())?;
     }
-    stage::finish(dir, &record)?;
+    stage::finish(dir, &record, crcs)?;
     mounted.unmount()?;
     inspect::journal(session.machine.slot_partition(slot)?)
 }
@@ -317,15 +321,16 @@ impl Opened {
 
 /// Fetches one file, going on where an earlier run stopped. Pieces that together are not what was published say nothing of
 /// the source: then it is fetched in one piece.
-/// Input: `opened`: where it was opened already.
+/// Input: `opened`: where it was opened already.   Returns: its CRC-32.
 fn fetch(
     dir: &Path,
     part: &Part<'_>,
     file: &FileRef,
     source: &mut dyn Source,
     mut opened: Option<Opened>,
-) -> Result<()> {
-    for fresh_starts in 0.. {
+) -> Result<u32> {
+    let mut fresh_starts = 0;
+    loop {
         let Opened { from, mut body } = match opened.take() {
             Some(opened) => opened,
             None if fresh_starts == 0 => Opened::new(source, file, stage::left_over(dir, part))?,
@@ -334,7 +339,10 @@ fn fetch(
         if from > 0 {
             note(&format!("{}: going on after {}", part.name, human_size(from)));
         }
-        let Err(e) = write(dir, part, from, body.reader.as_mut()) else { return Ok(()) };
+        let e = match write(dir, part, from, body.reader.as_mut()) {
+            Ok(crc32) => return Ok(crc32),
+            Err(e) => e,
+        };
         // Either the pieces do not belong together, or what was there was of no use.
         let pieced = e.kind() == Kind::Digest && body.is_pieced.get();
         let useless = from > 0 && stage::left_over(dir, part) == 0;
@@ -343,11 +351,11 @@ fn fetch(
             return Err(e);
         }
         note(&format!("{e}; from the start again{}", if elsewhere { ", at the next place" } else { "" }));
+        fresh_starts += 1;
     }
-    Ok(())
 }
 
-fn write(dir: &Path, part: &Part<'_>, from: u64, body: &mut dyn std::io::Read) -> Result<()> {
+fn write(dir: &Path, part: &Part<'_>, from: u64, body: &mut dyn std::io::Read) -> Result<u32> {
     // Each byte is written and read back.
     let mut progress = Progress::new(part.name, part.expected.size_bytes.saturating_mul(2));
     stage::write(dir, part, from, body, &mut |step| match step {

@@ -15,7 +15,7 @@ fn assert_staged(disk: &Disk, release: &Release, source: &str, digest: &str) {
     assert!(disk.file(B, "vmlinuz").unwrap() == pair.kernel, "vmlinuz differs");
     assert!(disk.file(B, "kubesolo-os.gz").unwrap() == pair.initramfs, "kubesolo-os.gz differs");
     assert_eq!(disk.text(B, "version").unwrap(), format!("{}\n", release.version));
-    assert_eq!(disk.names(B), ["kubesolo-os.gz", "slot.json", "version", "vmlinuz"]);
+    assert_eq!(disk.names(B), ["kubesolo-os.gz", "slot.crc32", "slot.json", "version", "vmlinuz"]);
     let record = disk.text(B, "slot.json").unwrap();
     for (filter, value) in [
         (".version", release.version.clone()),

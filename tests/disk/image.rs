@@ -68,7 +68,7 @@ fn slots_hold_the_system_and_a_record_that_fits() {
     need_disks();
     let disk = Disk::detached(24, 16);
     for slot in [A, B] {
-        assert_eq!(disk.names(slot), ["kubesolo-os.gz", "slot.json", "version", "vmlinuz"]);
+        assert_eq!(disk.names(slot), ["kubesolo-os.gz", "slot.crc32", "slot.json", "version", "vmlinuz"]);
         assert_eq!(disk.text(slot, "version").unwrap(), format!("{BORN}\n"));
         let text = disk.text(slot, "slot.json").unwrap();
         let record = Record::parse(text.as_bytes()).unwrap();

@@ -96,7 +96,7 @@ fn assert_activate_is_all_or_nothing(machine: &Machine, release: &Release, what:
 fn assert_next_run_succeeds(machine: &Machine, release: &Release, source: &[&str], what: &str) {
     let run = machine.apply(source);
     assert!(matches!(run.code, 0 | 3), "{what}: {run:?}");
-    assert_eq!(machine.disk.names(B), ["kubesolo-os.gz", "slot.json", "version", "vmlinuz"], "{what}");
+    assert_eq!(machine.disk.names(B), ["kubesolo-os.gz", "slot.crc32", "slot.json", "version", "vmlinuz"], "{what}");
     assert!(machine.disk.file(B, "vmlinuz").unwrap() == release.ours().kernel, "{what}");
     assert!(machine.disk.file(B, "kubesolo-os.gz").unwrap() == release.ours().initramfs, "{what}");
     assert_eq!(machine.root.state_field("phase"), "staged", "{what}");

@@ -27,6 +27,7 @@ mod metrics_server;
 mod partitions;
 mod prometheus;
 mod rollback;
+mod slot_digests;
 mod status;
 mod window;
 

@@ -177,7 +177,7 @@ fn modules_that_can_be_spared_are_left_out() {
 fn an_image_that_would_not_boot_is_not_made() {
     need_grub();
     for (target, package) in [("i386-pc", "grub-pc-bin"), ("x86_64-efi", "grub-efi-amd64-bin")] {
-        for module in ["hashsum", "gcry_crc", "loadenv", "ext2", "memdisk", "probe", "test", "linux"] {
+        for module in ["hashsum", "gcry_crc", "loopback", "loadenv", "ext2", "memdisk", "probe", "test", "linux"] {
             let grub = Grub::new();
             grub.lacks(target, &format!("{module}.mod"));
             grub.refuses(&[], &[&format!("no module {module} for {target}"), package]);

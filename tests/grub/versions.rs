@@ -8,21 +8,16 @@ use crate::support::disk::{B, Disk, noise};
 use crate::support::grub_version::{E2FSPROGS, GRUB_2_12, GRUB_2_14, SYSTEM, Version, root, unpacked};
 use crate::support::loader::{build_image, efi};
 use crate::support::qemu::{Firmware, need_machine};
-use crate::support::real_kernel::{Fault, boot_for_real};
+use crate::support::real_kernel::{Fault, boot_for_real, boot_rotten};
 use crate::support::{command, run};
 use kubesolo_update::superblock::{FileSystem, PROBE_BYTES, read};
 use std::fs;
 use std::path::Path;
 
-/// Every disk of the table; on UEFI one alone can be told from the others.
-const DISKS: [&str; 8] =
-    ["both", "no-kernel-A", "no-initramfs-A", "empty-kernel-A", "no-record-A", "no-kernel-B", "none", "read-only"];
-
 fn hold_table(version: Version, firmware: Firmware) {
     need_machine(firmware);
     version.need(firmware);
-    let disks = if firmware == Firmware::Bios { DISKS.as_slice() } else { &DISKS[..1] };
-    hold_grub(&version, firmware, disks);
+    hold_grub(&version, firmware);
 }
 
 /// The system's own with this system's e2fsprogs: tests/grub/table.rs.
@@ -90,6 +85,16 @@ fn a_bad_sector_in_one_slot_does_not_reach_into_the_other_in_any() {
         for firmware in [Firmware::Bios, Firmware::Uefi] {
             boot_for_real(version, firmware, Fault::Initramfs);
             boot_for_real(version, firmware, Fault::Kernel);
+        }
+        boot_for_real(version, Firmware::Bios, Fault::Digests);
+    }
+}
+
+#[apply(long_test)]
+fn a_confirmed_slot_that_rots_gives_way_to_the_other_in_any() {
+    for version in [GRUB_2_12, GRUB_2_14] {
+        for firmware in [Firmware::Bios, Firmware::Uefi] {
+            boot_rotten(version, firmware, 100);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The table `tests/fixtures/boot-cases.tsv`: its rows, the blocks that they name, and what GRUB's
 //! `save_env` makes of a block.
 
+use super::loader::content;
 use kubesolo_update::boot::{Decision, Vars, decide};
 use kubesolo_update::grubenv::Block;
 use kubesolo_update::slot::Slot;
@@ -139,14 +140,7 @@ impl Model {
             }
             read(copies)
         });
-        let broken = match disk {
-            "both" | "read-only" | "no-record-A" => "",
-            "no-kernel-A" | "no-initramfs-A" | "empty-kernel-A" => "A",
-            "no-kernel-B" => "B",
-            "none" => "AB",
-            _ => panic!("unknown disk: {disk}"),
-        };
-        (decision, decision.boots(|slot| !broken.contains(slot.letter())))
+        (decision, decision.boots_by(|slot| content(disk, slot)))
     }
 }
 

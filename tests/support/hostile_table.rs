@@ -353,7 +353,7 @@ pub fn assert_staged(machine: &Machine, what: &str) {
     assert_eq!(machine.root.state_field("phase"), "staged", "{what}");
     assert!(machine.disk.file(B, "vmlinuz").unwrap() == PUBLISHED.kernel, "{what}");
     assert!(machine.disk.file(B, "kubesolo-os.gz").unwrap() == PUBLISHED.initramfs, "{what}");
-    assert_eq!(machine.disk.names(B), ["kubesolo-os.gz", "slot.json", "version", "vmlinuz"], "{what}");
+    assert_eq!(machine.disk.names(B), ["kubesolo-os.gz", "slot.crc32", "slot.json", "version", "vmlinuz"], "{what}");
     assert!(machine.disk.bytes(A) == machine.running, "{what}: the running slot was written");
 }
 

@@ -4,6 +4,7 @@ use super::boot_cases::block;
 use super::disk::{gzip, noise};
 use super::qemu::Drive;
 use super::{command, run};
+use kubesolo_update::boot::Content;
 use kubesolo_update::slot::Slot;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -129,10 +130,10 @@ pub fn read_block(image: &Path, name: &str) -> Option<Vec<u8>> {
     read.status.success().then_some(read.stdout)
 }
 
-/// Changes a slot with debugfs.
-fn change_slot(image: &Path, slot: Slot, request: &str) {
+/// Asks debugfs for something in a slot. Returns: what it answers.
+fn ask_slot(image: &Path, slot: Slot, request: &str) -> String {
     let target = format!("{}?offset={}", image.display(), SLOT_OFFSETS[usize::from(slot == Slot::B)]);
-    run(command("debugfs").args(["-w", "-R", request]).arg(target));
+    run(command("debugfs").args(["-w", "-R", request]).arg(target))
 }
 
 /// Unique GUID of a partition, lower case.
@@ -158,22 +159,134 @@ fn make(dir: &Path, architecture: &str, name: &str, shipped: bool) -> Drive {
     change_into(image, name)
 }
 
+/// What is done to a slot.
+#[derive(Clone, Copy)]
+enum Change {
+    Remove(&'static str),
+    /// Nothing is left in the file.
+    Empty(&'static str),
+    /// One bit of a byte of the file is another.
+    Flip(&'static str, usize),
+    /// `slot.crc32` holds something else. Input: what it held, and those lines alone.
+    Digests(fn(&[u8], &[u8]) -> Vec<u8>),
+}
+use Change::{Digests, Empty, Flip, Remove};
+
+const KERNEL: &str = "vmlinuz";
+const INITRAMFS: &str = "kubesolo-os.gz";
+const DIGESTS: &str = "slot.crc32";
+
+/// What is wrong with a disk of the table: what in which slot, and what GRUB then finds in it.
+/// A disk that is not named here has nothing wrong with its slots.
+const DISKS: &[(&str, Slot, Change, Content)] = &[
+    ("no-kernel-A", Slot::A, Remove(KERNEL), Content::Broken),
+    ("no-initramfs-A", Slot::A, Remove(INITRAMFS), Content::Broken),
+    ("empty-kernel-A", Slot::A, Empty(KERNEL), Content::Broken),
+    ("no-record-A", Slot::A, Remove("slot.json"), Content::Whole),
+    ("no-kernel-B", Slot::B, Remove(KERNEL), Content::Broken),
+    ("none", Slot::A, Remove(KERNEL), Content::Broken),
+    ("none", Slot::B, Remove(INITRAMFS), Content::Broken),
+    // Rot, with and without a list that tells it.
+    ("rot-first-A", Slot::A, Flip(INITRAMFS, 10), Content::Differs),
+    ("rot-middle-A", Slot::A, Flip(INITRAMFS, 4500), Content::Differs),
+    ("rot-last-A", Slot::A, Flip(INITRAMFS, 5000), Content::Differs),
+    ("rot-kernel-A", Slot::A, Flip(KERNEL, 4999), Content::Differs),
+    ("rot-B", Slot::B, Flip(INITRAMFS, 10), Content::Differs),
+    ("rot-AB", Slot::A, Flip(KERNEL, 0), Content::Differs),
+    ("rot-AB", Slot::B, Flip(INITRAMFS, 4500), Content::Differs),
+    ("rot-A-none-B", Slot::A, Flip(INITRAMFS, 10), Content::Differs),
+    ("rot-A-none-B", Slot::B, Remove(INITRAMFS), Content::Broken),
+    ("no-list-A", Slot::A, Remove(DIGESTS), Content::Whole),
+    ("rot-no-list-A", Slot::A, Flip(INITRAMFS, 10), Content::Whole),
+    ("rot-no-list-A", Slot::A, Remove(DIGESTS), Content::Whole),
+    // The list itself.
+    ("list-empty-A", Slot::A, Empty(DIGESTS), Content::Differs),
+    ("list-flipped-A", Slot::A, Flip(DIGESTS, 470), Content::Differs),
+    ("list-garbage-A", Slot::A, Digests(|_, _| noise(3, 512)), Content::Differs),
+    ("list-zeros-A", Slot::A, Digests(|_, _| vec![0; 512]), Content::Differs),
+    ("list-cut-A", Slot::A, Digests(|whole, _| whole[..500].to_vec()), Content::Differs),
+    ("list-unfilled-A", Slot::A, Digests(|_, lines| lines.to_vec()), Content::Differs),
+    ("list-one-name-A", Slot::A, Digests(|_, lines| first_line(lines)), Content::Differs),
+    ("list-no-name-A", Slot::A, Digests(|_, _| filled(b"00000000  ")), Content::Differs),
+    ("list-unknown-name-A", Slot::A, Digests(|_, lines| filled(&[lines, b"00000000  x\n"].concat())), Content::Differs),
+    ("list-star-A", Slot::A, Digests(|_, lines| filled(&replaced(lines, "  ", " *"))), Content::Differs),
+    ("list-crlf-A", Slot::A, Digests(|_, lines| filled(&replaced(lines, "\n", "\r\n"))), Content::Whole),
+    ("list-upper-A", Slot::A, Digests(|_, lines| filled(&upper(lines))), Content::Whole),
+    ("list-path-A", Slot::A, Digests(|_, lines| filled(&replaced(lines, "  ", "  /"))), Content::Whole),
+    ("list-long-A", Slot::A, Digests(|whole, _| [whole, &noise(3, 100_000)].concat()), Content::Whole),
+    // Nobody's rot: made by hand. The agent calls it INVALID.
+    ("list-by-hand-A", Slot::A, Digests(|_, lines| filled(&first_line(lines))), Content::Whole),
+    ("list-none-B", Slot::A, Empty(DIGESTS), Content::Differs),
+    ("list-none-B", Slot::B, Remove(KERNEL), Content::Broken),
+];
+
+/// Fills a list as the agent does.
+fn filled(lines: &[u8]) -> Vec<u8> {
+    [&vec![b' '; 512 - lines.len()], lines].concat()
+}
+
+fn first_line(lines: &[u8]) -> Vec<u8> {
+    lines.split_inclusive(|b| *b == b'\n').next().unwrap().to_vec()
+}
+
+fn replaced(lines: &[u8], from: &str, to: &str) -> Vec<u8> {
+    String::from_utf8(lines.to_vec()).unwrap().replace(from, to).into_bytes()
+}
+
+/// Digits in capitals, names as they are.
+fn upper(lines: &[u8]) -> Vec<u8> {
+    let digits = |line: &[u8]| [line[..8].to_ascii_uppercase(), line[8..].to_vec()].concat();
+    lines.split_inclusive(|b| *b == b'\n').flat_map(digits).collect()
+}
+
+/// What GRUB finds in a slot of a disk of the table. Panics: there is no such disk.
+pub fn content(disk: &str, slot: Slot) -> Content {
+    let named = |(name, ..): &&(&str, Slot, Change, Content)| *name == disk;
+    assert!(["both", "read-only"].contains(&disk) || DISKS.iter().any(|row| named(&row)), "unknown disk: {disk}");
+    DISKS.iter().filter(named).find(|(_, at, ..)| *at == slot).map_or(Content::Whole, |(.., found)| *found)
+}
+
 /// Makes an image into a disk of the table.
 pub fn change_into(image: PathBuf, name: &str) -> Drive {
-    for (named, slot, requests) in [
-        ("no-kernel-A", Slot::A, ["rm /vmlinuz", ""]),
-        ("no-initramfs-A", Slot::A, ["rm /kubesolo-os.gz", ""]),
-        ("empty-kernel-A", Slot::A, ["rm /vmlinuz", "write /dev/null /vmlinuz"]),
-        ("no-record-A", Slot::A, ["rm /slot.json", ""]),
-        ("no-kernel-B", Slot::B, ["rm /vmlinuz", ""]),
-        ("none", Slot::A, ["rm /vmlinuz", ""]),
-        ("none", Slot::B, ["rm /kubesolo-os.gz", ""]),
-    ] {
-        if named == name {
-            requests.into_iter().filter(|r| !r.is_empty()).for_each(|request| change_slot(&image, slot, request));
+    DISKS.iter().filter(|row| row.0 == name).for_each(|(_, slot, change, _)| change_file(&image, *slot, *change));
+    Drive { image, read_only: name == "read-only" }
+}
+
+fn change_file(image: &Path, slot: Slot, change: Change) {
+    match change {
+        Remove(file) => drop(ask_slot(image, slot, &format!("rm /{file}"))),
+        Empty(file) => write_file(image, slot, file, b""),
+        Flip(file, at) => flip_bit(image, slot, file, at),
+        Digests(make) => {
+            let whole = file_of(image, slot, DIGESTS);
+            assert_eq!(whole.len(), 512, "{DIGESTS} as built");
+            write_file(image, slot, DIGESTS, &make(whole.as_bytes(), whole.trim_start().as_bytes()));
         }
     }
-    Drive { image, read_only: name == "read-only" }
+}
+
+/// Changes one bit of a file, where it is on the disk: nothing else of the file system knows of it.
+pub fn flip_bit(image: &Path, slot: Slot, file: &str, at: usize) {
+    let block = ask_slot(image, slot, &format!("bmap /{file} {}", at / 4096));
+    let block: u64 = block.trim().parse().unwrap_or_else(|e| panic!("{file}, byte {at}: {block}: {e}"));
+    let disk = File::options().read(true).write(true).open(image).unwrap();
+    let place = SLOT_OFFSETS[usize::from(slot == Slot::B)] + block * 4096 + (at % 4096) as u64;
+    let mut byte = [0];
+    disk.read_exact_at(&mut byte, place).unwrap();
+    disk.write_all_at(&[byte[0] ^ 1], place).unwrap();
+}
+
+/// A text in a slot.
+pub fn file_of(image: &Path, slot: Slot, file: &str) -> String {
+    ask_slot(image, slot, &format!("cat /{file}"))
+}
+
+fn write_file(image: &Path, slot: Slot, file: &str, bytes: &[u8]) {
+    let content = image.with_extension("content");
+    fs::write(&content, bytes).unwrap();
+    ask_slot(image, slot, &format!("rm /{file}"));
+    // debugfs makes holes of zeros, and GRUB cannot read a file that is nothing else.
+    ask_slot(image, slot, &format!("write {} /{file}", content.display()));
 }
 
 /// Lines that begin so, without the beginning. On UEFI, where two consoles share a line, such a line may be there

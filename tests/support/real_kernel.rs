@@ -2,10 +2,15 @@
 
 use super::boot_cases::values;
 use super::grub_version::Version;
-use super::loader::{EFI_BYTES, SHIPPED, build_image_of, guid, overwrite, put_blocks, read_block, words_after};
+use super::loader::{
+    EFI_BYTES, EFI_OFFSET, SHIPPED, build_image_of, file_of, flip_bit, guid, overwrite, put_blocks, read_block,
+    words_after,
+};
 use super::qemu::{self, Drive, Firmware, Machine, need_machine};
 use super::{need, need_file, run};
-use std::fs;
+use kubesolo_update::slot::Slot;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,6 +25,7 @@ pub enum Fault {
     Efi,
     Initramfs,
     Kernel,
+    Digests,
 }
 
 /// Kernel and initramfs of an architecture.
@@ -76,10 +82,11 @@ impl System {
     pub fn with_fault(&self, dir: &Path, image: &Path, fault: Fault) -> PathBuf {
         let file = match fault {
             Fault::None | Fault::Efi => return image.into(),
-            Fault::Initramfs => &self.initramfs,
-            Fault::Kernel => &self.kernel,
+            Fault::Initramfs => fs::read(&self.initramfs).unwrap(),
+            Fault::Kernel => fs::read(&self.kernel).unwrap(),
+            Fault::Digests => file_of(image, Slot::A, "slot.crc32").into_bytes(),
         };
-        let (file, disk) = (fs::read(file).unwrap(), fs::read(image).unwrap());
+        let disk = fs::read(image).unwrap();
         let middle = file.len() / 2 / 4096 * 4096;
         let sample = &file[middle..middle + 512];
         // Slot A comes first on the disk, slot B second.
@@ -107,8 +114,9 @@ pub fn boot_for_real(version: Version, firmware: Firmware, fault: Fault) {
     put_blocks(dir, &image, "B:3:0::0");
     let (slot, number) = if fault == Fault::None { ("B", 3) } else { ("A", 2) };
     let words = match fault {
-        Fault::Initramfs => Some("Slot B does not load: its initramfs cannot be read."),
-        Fault::Kernel => Some("Slot B does not load."),
+        Fault::Initramfs | Fault::Kernel | Fault::Digests => {
+            Some("Slot B does not load: it is not what slot.crc32 says, or cannot be read.")
+        }
         Fault::None | Fault::Efi => None,
     };
     let skipped = if words.is_some() { "kubesolo.skipped=B " } else { "" };
@@ -133,4 +141,36 @@ pub fn boot_for_real(version: Version, firmware: Firmware, fault: Fault) {
     let after = values(&read_block(&image, "grubenv"));
     let wanted = if fault == Fault::Efi { "::::" } else { "B:2:0::1" };
     assert_eq!(after, wanted, "{version:?}, {firmware:?}: {}", machine.said());
+}
+
+/// Boots a real kernel from a disk whose slot A is confirmed, and has one bit of its initramfs flipped: slot B comes up, the
+/// agent is told, and not a byte of the EFI partition is another. Input: which byte of the initramfs.
+pub fn boot_rotten(version: Version, firmware: Firmware, at: usize) {
+    let architecture = firmware.architecture();
+    need_machine(firmware);
+    version.need(firmware);
+    need_system(architecture);
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let image = dir.join("image");
+    let system = System::new(dir, architecture);
+    run(version.choose(system.build_image(dir, &image).arg("--require-platforms")));
+    put_blocks(dir, &image, "A:3:1::1");
+    flip_bit(&image, Slot::A, "kubesolo-os.gz", at);
+    let before = efi_bytes(&image);
+    let mut machine = Machine::start(firmware, &[Drive { image: image.clone(), read_only: false }], 0, dir);
+    machine.wait_said("HASH MISMATCH", 1);
+    machine.wait_said("Slot A does not load: it is not what slot.crc32 says", 1);
+    machine.wait_said("INIT ", 1);
+    machine.wait_off();
+    let line = words_after(machine.said(), "INIT ").remove(0);
+    let part = format!("kubesolo.slot=B kubesolo.part={} ", guid(&image, 3));
+    assert!(line.contains(&part) && line.contains(" kubesolo.skipped=A "), "{version:?}, {firmware:?}: {line}");
+    assert!(efi_bytes(&image) == before, "{version:?}, {firmware:?}: the EFI partition was written");
+}
+
+fn efi_bytes(image: &Path) -> Vec<u8> {
+    let mut bytes = vec![0; EFI_BYTES as usize];
+    File::open(image).unwrap().read_exact_at(&mut bytes, EFI_OFFSET).unwrap();
+    bytes
 }

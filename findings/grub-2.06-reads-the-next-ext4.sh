@@ -10,8 +10,8 @@ set -eu
 . "$(dirname -- "$0")/lib/debian.sh"
 
 begin
-unpack trixie e2fsprogs e2fsprogs=1.47.2 libext2fs2t64=1.47.2 libcom-err2=1.47.2 libss2=1.47.2 libblkid1=2.41 libuuid1=2.41 libc6=2.41
-unpack bookworm grub grub-common=2.06-13 libdevmapper1.02.1=2:1.02.185 liblzma5=5.4 libselinux1=3.4 libudev1=252 libpcre2-8-0=10.42 libc6=2.36 libfuse3-3=3.14
+unpack_pinned trixie e2fsprogs e2fsprogs=1.47.2 libext2fs2t64=1.47.2 libcom-err2=1.47.2 libss2=1.47.2 libblkid1=2.41 libuuid1=2.41 libc6=2.41
+unpack_pinned bookworm grub grub-common=2.06-13 libdevmapper1.02.1=2:1.02.185 liblzma5=5.4 libselinux1=3.4 libudev1=252 libpcre2-8-0=10.42 libc6=2.36 libfuse3-3=3.14
 mkdir "$WORK/tree"
 echo "slot A" >"$WORK/tree/version"
 truncate -s 32M "$WORK/image"

@@ -11,9 +11,9 @@ set -eu
 programs() { find "$WORK/$1/usr/bin" "$WORK/$1/usr/sbin" -type f 2>/dev/null | wc -l; }
 
 begin
-unpack trixie old grub-common=2.12
-unpack forky new-common grub-common=2.14
-unpack forky new-tools grub2-common=2.14
+unpack_pinned trixie old grub-common=2.12
+unpack_pinned forky new-common grub-common=2.14
+unpack_pinned forky new-tools grub2-common=2.14
 say "programs: grub-common 2.12 $(programs old), grub-common 2.14 $(programs new-common), grub2-common 2.14 $(programs new-tools)"
 [ "$(programs old)" -gt 5 ] || changed "grub-common 2.12 has no programs"
 [ "$(programs new-common)" -eq 0 ] || changed "grub-common 2.14 has programs again"

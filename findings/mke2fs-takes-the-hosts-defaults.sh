@@ -10,8 +10,8 @@ set -eu
 . "$(dirname -- "$0")/lib/debian.sh"
 
 begin
-unpack trixie e2fsprogs e2fsprogs=1.47.2 libext2fs2t64=1.47.2 libcom-err2=1.47.2 libss2=1.47.2 libblkid1=2.41 libuuid1=2.41 libc6=2.41
-unpack bookworm bookworm e2fsprogs=1.47.0
+unpack_pinned trixie e2fsprogs e2fsprogs=1.47.2 libext2fs2t64=1.47.2 libcom-err2=1.47.2 libss2=1.47.2 libblkid1=2.41 libuuid1=2.41 libc6=2.41
+unpack_pinned bookworm bookworm e2fsprogs=1.47.0
 for suite in bookworm e2fsprogs; do
     truncate -s 32M "$WORK/image"
     MKE2FS_CONFIG=$WORK/$suite/etc/mke2fs.conf beside e2fsprogs usr/sbin/mke2fs -q -F -t ext4 "$WORK/image"

@@ -217,22 +217,8 @@ run() {
     cat "$WORK/times"
 }
 
-# is_word WORD ARGUMENT...
-is_word() {
-    wanted=$1
-    shift
-    for word in "$@"; do if [ "$word" = "$wanted" ]; then return 0; fi; done
-    return 1
-}
-
-main() {
-    if [ "${1-}" = --in-namespace ]; then
-        shift
-        inner=yes
-    elif [ "$(id -u)" -eq 0 ] && ! is_word --dry-run "$@" && ! is_word --help "$@" && ! is_word -h "$@"; then
-        exec unshare --mount --propagation private "$0" --in-namespace "$@"
-    fi
-    all="$*"
+# parse ARGUMENT...: into the variables above; what is wrong with the words is said before anything is done.
+parse() {
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
@@ -252,24 +238,38 @@ main() {
     done
     [ "$(commands | grep -c '^make ')" -eq 2 ] || die "README.md: its first block of sh has not the two commands: $(commands)"
     [ "$MEMORY$KEEP" != yesyes ] || die "--keep and --memory exclude each other: what is in memory ends with this script"
-    if [ "$DRY_RUN" = yes ]; then
-        say "would make $SUITE, and run there:"
-        case $ONLY in groups | clock) groups | sed 's/^/  scripts\/install-deps.sh /' ;; esac
-        case $ONLY in groups) ;; *) commands | grep "${ONLY#clock}" | sed 's/^/  /' ;; esac
-        exit 0
-    fi
-    [ "$(id -u)" -eq 0 ] || die "not root; type: sudo $0${all:+ $all}"
+}
+
+# show_plan: what a dry run says.
+show_plan() {
+    say "would make $SUITE, and run there:"
+    case $ONLY in groups | clock) groups | sed 's/^/  scripts\/install-deps.sh /' ;; esac
+    case $ONLY in groups) ;; *) commands | grep "${ONLY#clock}" | sed 's/^/  /' ;; esac
+}
+
+# check_machine: what only matters where something is made.
+check_machine() {
     if [ -n "$CACHE" ]; then mkdir -p "$CACHE" && CACHE=$(CDPATH='' cd -- "$CACHE" && pwd -P); fi
     if [ "$MEMORY" = yes ]; then
         free=$(awk '$1 == "MemAvailable:" { print int($2 / 1048576) }' /proc/meminfo)
         [ "$free" -ge "$MEMORY_GIB" ] || die "--memory needs $MEMORY_GIB GiB, and $free are free: leave it out"
     fi
     command -v debootstrap >/dev/null || die "no debootstrap: scripts/install-deps.sh fresh brings it"
-    [ -n "${inner:-}" ] || die "--dry-run and --help are for themselves"
     # shellcheck disable=SC2016 # apt's own placeholders
     [ -n "$MIRROR" ] || MIRROR=$(apt-get indextargets --format '$(REPO_URI) $(LABEL)' 'Created-By: Packages' 'Component: main' |
         awk '$2 == "Debian" || $2 == "Ubuntu" { print $1; exit }')
     [ -n "$MIRROR" ] || die "this system knows no Debian mirror: apt-get update, or --mirror URL"
+}
+
+main() {
+    inner=no
+    if [ "${1-}" = --in-namespace ]; then shift; inner=yes; fi
+    parse "$@"
+    if [ "$DRY_RUN" = yes ]; then show_plan; exit 0; fi
+    [ "$(id -u)" -eq 0 ] || die "not root; type: sudo $0${*:+ $*}"
+    # What it mounts is nobody else's, and ends with it.
+    [ "$inner" = yes ] || exec unshare --mount --propagation private "$0" --in-namespace "$@"
+    check_machine
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM

@@ -257,11 +257,11 @@ fn however_often_it_is_asked_it_looks_once_a_second() {
     std::fs::create_dir(dir.path().join("proc")).unwrap();
     let (start, mut written, mut seen) = (Instant::now(), 0, std::collections::BTreeSet::new());
     // More often asked than looked, however late a busy machine answers.
-    while start.elapsed() < Duration::from_secs(3) || (written <= seen.len() && start.elapsed() < PATIENCE) {
+    while start.elapsed() < Duration::from_secs(3) || (written <= 20 && start.elapsed() < PATIENCE) {
         written += 1;
         std::fs::write(dir.path().join("proc/meminfo"), format!("MemTotal: {written} kB\n")).unwrap();
         seen.insert(support::prometheus::value(&served.scrape(), "kubesolo_memory_total_bytes"));
     }
-    assert!(written > seen.len(), "{written}");
+    assert!(written > 20, "{written}");
     assert!(seen.len() >= 3 && seen.len() as u64 <= start.elapsed().as_secs() + 2, "{} of {written}", seen.len());
 }

@@ -1,9 +1,11 @@
 //! `scripts/deps.tsv` and `scripts/install-deps.sh`: the table names what is called, and no more than one version of it;
 //! what cannot be had is said with its reason, and is never taken for whole the next time. Installs nothing here.
 
+use crate::support::disk::wait_for;
 use crate::support::{PYTHON, need, need_all, require, run};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -469,11 +471,23 @@ fn two_at_once_install_once() {
     need("flock");
     let site = Site::new(&[PIP]);
     site.wheel("hat");
-    let start = || site.offline(&["test"]).stderr(Stdio::piped()).spawn().unwrap();
-    let runs = [start(), start()].map(|run| run.wait_with_output().unwrap());
-    let said: String = runs.iter().map(|run| String::from_utf8_lossy(&run.stderr).into_owned()).collect();
-    assert!(runs.iter().all(|run| run.status.success()), "{said}");
-    assert_eq!(said.matches("installed hat").count(), 1, "{said}");
+    fs::create_dir(site.path(".tools")).unwrap();
+    // A third one, which ends when its input does: so that both surely meet one that is at work.
+    let mut hold = Command::new("flock");
+    hold.arg(site.path(".tools/lock")).args(["sh", "-c", "echo held; read -r end"]).stdin(Stdio::piped());
+    let mut holder = hold.stdout(Stdio::piped()).spawn().unwrap();
+    let mut held = [0; 5];
+    holder.stdout.as_mut().unwrap().read_exact(&mut held).unwrap();
+    let logs = ["one.log", "two.log"].map(|name| site.path("wheels").join(name));
+    let start = |log: &PathBuf| site.offline(&["test"]).stderr(fs::File::create(log).unwrap()).spawn().unwrap();
+    let runs = [start(&logs[0]), start(&logs[1])];
+    let said = || logs.iter().map(|log| fs::read_to_string(log).unwrap()).collect::<String>();
+    let is_waiting = wait_for(LIMIT, || said().matches("another run is at work here: waiting").count() == 2);
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    let ended = runs.map(|mut run| run.wait().unwrap());
+    assert!(is_waiting && ended.iter().all(|status| status.success()), "{}", said());
+    assert_eq!(said().matches("installed hat").count(), 1, "{}", said());
 }
 
 /// On a full disk, or where somebody only wanted to know: how much room is needed is asked without installing anything.

@@ -225,7 +225,9 @@ fn given_up(state: &State, seen: &Seen<'_>, gave_up: Slot) -> Finding {
 fn passed_over(state: &State, seen: &Seen<'_>) -> Finding {
     let (active, running) = (seen.active(), seen.running);
     if seen.skipped == Some(active) {
-        let reason = format!("slot {active} could not be loaded, or is not what its slot.crc32 says; GRUB booted slot {running}");
+        let reason = format!(
+            "slot {active} could not be loaded, or is not what its slot.crc32 says; GRUB booted slot {running}"
+        );
         return Finding::RolledBack { gave_up: active, reason, blame: Blame::Decided };
     }
     if counted(seen) == 0 {

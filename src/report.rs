@@ -122,7 +122,10 @@ fn not_recorded_yet(finding: &Finding) -> Option<String> {
         Finding::CalledOff => {
             Some("the trial was called off before its first boot; the state file is one step behind".into())
         }
-        Finding::Unloadable => Some("GRUB could not load the active slot (or it is not what its slot.crc32 says), and booted the other one".into()),
+        Finding::Unloadable => Some(
+            "GRUB could not load the active slot (or it is not what its slot.crc32 says), and booted the other one"
+                .into(),
+        ),
         Finding::NotTheActiveSlot => Some("GRUB did not boot the active slot, but the other one".into()),
     }
 }

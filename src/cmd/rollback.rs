@@ -105,9 +105,11 @@ struct Answer {
 fn refuse_unloadable(session: &Session<'_>, slot: Slot) -> Result<()> {
     match session.machine.skipped() == Some(slot) {
         false => Ok(()),
-        true => Err(Error::new(Kind::Slot, "GRUB could not load it in this boot, or it is not what its slot.crc32 says")
-            .at("go back to", format!("slot {slot}"))
-            .hint("once the running slot is confirmed, `apply` can write another system into it")),
+        true => {
+            Err(Error::new(Kind::Slot, "GRUB could not load it in this boot, or it is not what its slot.crc32 says")
+                .at("go back to", format!("slot {slot}"))
+                .hint("once the running slot is confirmed, `apply` can write another system into it"))
+        }
     }
 }
 

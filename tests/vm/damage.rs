@@ -50,7 +50,10 @@ fn an_active_slot_that_only_linux_can_read_is_replaced() {
     vm.expect_hello("manual", BORN, 'A');
     vm.run("cat /proc/cmdline").expect(0, &["kubesolo.slot=A", "kubesolo.skipped=B"]);
     vm.agent("verify --slot B").expect(0, &["1.1.0 is what its record says"]);
-    vm.agent("status").expect(0, &["GRUB could not load the active slot (or it is not what its slot.crc32 says), and booted the other one"]);
+    vm.agent("status").expect(
+        0,
+        &["GRUB could not load the active slot (or it is not what its slot.crc32 says), and booted the other one"],
+    );
     // Not proven yet, so nothing may be written to what may be the better slot.
     site.offer("1.2.0", "healthy");
     vm.agent(&apply()).expect(4, &["GRUB could not load slot B", "runs on trial"]);

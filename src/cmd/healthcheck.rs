@@ -56,7 +56,11 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
         true => record(system, config, &begun, unhealthy.as_ref().map(|error| (error, &watched)))?,
         false => {
             if begun.is_control {
-                Session::open_to_recover(system, config)?.control_failures(watched.healthy)?;
+                let session = Session::open_to_recover(system, config);
+                // What was found counts, whoever is at work; the next check decides it as well.
+                if let Err(e) = session.and_then(|mut session| session.control_failures(watched.healthy)) {
+                    note(&format!("{e}; who is to blame for the last rollback is left to the next check"));
+                }
             }
             Trial::Over
         }
@@ -100,14 +104,14 @@ fn worth_a_restart(system: &System, config: &Config, trial: Trial) -> Option<&'s
 /// Waits until the node is healthy, and feeds the watchdog meanwhile.
 fn watch(plan: &Plan<'_>, pace: Pace, args: &cli::Healthcheck) -> Watched {
     let mut dog = start_watchdog(args);
-    let waiting = RefCell::new(Waiting::new("the checks run", pace.timeout));
+    let waiting = RefCell::new(Waiting::new(pace.timeout));
     let mut alive = || {
         if let Some(dog) = &mut dog {
             dog.feed();
         }
-        waiting.borrow_mut().tick();
+        waiting.borrow_mut().tick(&plan.running());
     };
-    let mut told = |what: &str| waiting.borrow_mut().for_what(what);
+    let mut told = |what: &str| waiting.borrow_mut().for_what(what, &plan.running());
     let watched = health::wait_until_healthy(pace, &mut alive, &mut told, &mut |alive| plan.run(alive));
     drop(waiting);
     if let Some(dog) = dog {

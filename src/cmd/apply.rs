@@ -87,7 +87,8 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wri
         false => describe(out, &attempt, slot, (activated, restarts), &ring)?,
     }
     match (activation, restart) {
-        // What was done stays done: the next run in the window goes on from there.
+        // What was done stays done: what is staged is activated in the next window; what is active boots whenever the machine
+        // restarts, and `activate --reboot` restarts it.
         (Activation::Shut(error), _) | (_, Some(Err(error))) => return Ok(Outcome::Refused(error)),
         (_, Some(Ok(()))) => return Err(reboot_machine()),
         (_, None) => {}
@@ -212,6 +213,7 @@ fn decide_and_stage(
     let (mut artifact, mut verdict) = consult(source, Some(session.store()))?;
     if verdict == Verdict::Staged {
         if is_whole(session, situation, ring) {
+            session.state.insisted |= overrides.retry_failed;
             return Ok(Attempt::StagedBefore(artifact));
         }
         verdict = Verdict::Take;
@@ -234,6 +236,7 @@ fn decide_and_stage(
         source: &artifact.source,
         digest: artifact.digest,
         target: session.target(),
+        insisted: overrides.retry_failed,
     };
     session.state.take(&taken, session.now())?;
     session.save_state()?;

@@ -168,26 +168,29 @@ fn record(system: &System, config: &Config, begun: &Begun, unhealthy: Option<(&E
     let now = session.now();
     let ours = session.state.phase == Phase::Verifying;
     match unhealthy {
-        Some((error, _)) if begun.no_way_back && session.no_way_back() => {
+        Some((error, _)) if begun.no_way_back && session.no_way_back() && !session.mend_other() => {
             let why = format!("{error}; GRUB could not load slot {}, the way back", session.target());
             session.take_over(&why, true)?;
             Ok(Trial::Over)
         }
-        Some((error, watched)) if ours => {
-            session.state.fail_trial(error, &watched.reason, watched.failed_check(), now)?;
+        Some((error, watched)) => {
+            if ours {
+                session.state.fail(error, now)?;
+            }
+            session.state.keep_cause(session.running, &watched.reason, watched.failed_check());
             session.note_state();
             Ok(Trial::GoesOn)
         }
-        Some(_) => Ok(Trial::GoesOn),
         None => {
             // First: a cut between the two would leave it remembered as failed for good.
             session.forget_failure()?;
             session.save_boot(Block::confirm)?;
             session.remember_proof()?;
-            if ours {
-                session.state.succeed(now)?;
-                session.note_state();
+            match ours {
+                true => session.state.succeed(now)?,
+                false => session.state.forget_cause(),
             }
+            session.note_state();
             Ok(Trial::Confirmed)
         }
     }

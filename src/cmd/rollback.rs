@@ -46,8 +46,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
             session.call_off()?;
         }
         Back::ToConfirmed => {
-            refuse_unloadable(&session, other)?;
-            scrub(&session, other)?;
+            prove(&session, other)?;
             session.save_boot(|block| block.back_to_confirmed(other))?;
             let reason = reconcile::with_cause(&session.state, running, MANUAL.to_owned());
             session.leave(running, &reason, Blame::Decided)?;
@@ -55,7 +54,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
         Back::OnTrial => {
             demand_proven_bootloader(&session, args.allow_unproven_bootloader)?;
             refuse_known_bad(&session, other, args.retry_failed)?;
-            let record = scrub(&session, other)?;
+            let (record, _) = scrub(&session, other)?;
             refuse_untrusted(&session, &record, other)?;
             session.save_boot(|block| block.activate(other))?;
             session.leave(running, MANUAL, Blame::Decided)?;
@@ -99,6 +98,15 @@ struct Answer {
     result: &'static str,
     slot: String,
     on_trial: bool,
+}
+
+/// Reads the whole slot, and refuses it as [`refuse_unloadable`] does, unless the reason for that is mended now.
+fn prove(session: &Session<'_>, slot: Slot) -> Result<Record> {
+    let (record, was_mended) = scrub(session, slot)?;
+    if !was_mended {
+        refuse_unloadable(session, slot)?;
+    }
+    Ok(record)
 }
 
 /// Refuses what GRUB could not load in this very boot, however whole it looks from here: the way back would end here.

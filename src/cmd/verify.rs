@@ -54,7 +54,8 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut dyn W
     let running = machine.running().ok();
     // Nobody writes to the slot that runs.
     let is_busy = |slot| running != Some(slot) && data.as_ref().is_some_and(|data| data.store.is_locked());
-    let slots = wanted.into_iter().map(|slot| (slot, read(&machine, slot).map_err(|e| blame(e, slot, is_busy)))).collect();
+    let slots =
+        wanted.into_iter().map(|slot| (slot, read(&machine, slot).map_err(|e| blame(e, slot, is_busy)))).collect();
     let remarks = match machine.boot_env(Access::Read) {
         Ok(env) => env_remarks(&env.files.load()),
         Err(e) => vec![e.to_string()],

@@ -89,7 +89,14 @@ impl Report {
         remarks.extend(not_recorded_yet(&finding));
         let is_sound = running.is_some_and(|slot| slots[slot as usize].record.is_ok());
         let doubt = state.manifest_digest.and_then(|digest| failures.doubt_of(digest, boot_id.as_deref()));
-        let next = next_step(running.map(|slot| (slot, is_sound)), vars.as_ref(), &state, &finding, doubt);
+        let refusals = failures.refusals(boot_id.as_deref());
+        let is_refused = !state.insisted && refusals.iter().any(|(digest, _)| state.manifest_digest == Some(*digest));
+        let next = match (state.phase, is_refused) {
+            (Phase::Staged, true) => {
+                "what is staged failed here; `apply --retry-failed` insists on it, a newer one replaces it".into()
+            }
+            _ => next_step(running.map(|slot| (slot, is_sound)), vars.as_ref(), &state, &finding, doubt),
+        };
         let remarks = once_each(remarks);
         Report { running, slots, vars, env_source, state, failures, offered, proven, boot_id, remarks, finding, next }
     }

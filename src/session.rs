@@ -39,6 +39,8 @@ pub struct Session<'a> {
     /// Policy and threshold.
     signature: (SignaturePolicy, usize),
     must_record: bool,
+    /// Why what is remembered could not be read.
+    unreadable: Option<Error>,
     block: Block,
     env: BootEnv,
     data: Data,
@@ -76,13 +78,13 @@ impl<'a> Session<'a> {
             }
             lock => lock?,
         };
-        let data = match data.store.demand_readable() {
+        let (data, unreadable) = match data.store.demand_readable() {
             Err(e) if must_record => return Err(e),
             Err(e) => {
                 note(&format!("{e}; nothing of this run will be remembered"));
-                machine.volatile_data()
+                (machine.volatile_data(), Some(e))
             }
-            Ok(()) => data,
+            Ok(()) => (data, None),
         };
         data.store.set_broken_aside().iter().for_each(|said| note(said));
         let (state, failures) = (data.store.state().value, data.store.failures().value);
@@ -102,6 +104,7 @@ impl<'a> Session<'a> {
             system,
             signature,
             must_record,
+            unreadable,
             block,
             env,
             data,
@@ -135,6 +138,12 @@ impl<'a> Session<'a> {
     /// Names the artifact in a slot, digest and version.
     pub fn artifact_in(&self, slot: Slot) -> Option<(Digest, String)> {
         artifact_in(&self.state, &self.machine, slot)
+    }
+
+    /// Refuses to try what may have failed here, where that cannot be read.
+    /// Errors: State: the files.
+    pub fn demand_memory(&self) -> Result<()> {
+        self.unreadable.clone().map_or(Ok(()), Err)
     }
 
     /// Returns the artifacts that are not to be taken now, and why.

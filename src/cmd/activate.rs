@@ -78,7 +78,11 @@ pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut dyn
             Activation::Shut(_) => "refused",
         };
         let version = session.state.to_version.as_deref().map(printable);
-        say_json(out, &Answer { result, slot: slot.to_string(), version })?;
+        let refused = match (&activation, &restart) {
+            (Activation::Shut(error), _) | (_, Some(Err(error))) => Some(error.to_string()),
+            _ => None,
+        };
+        say_json(out, &Answer { result, slot: slot.to_string(), version, refused })?;
     } else {
         match &activation {
             Activation::Done => say_activated(out, slot, matches!(restart, Some(Ok(()))))?,
@@ -100,6 +104,8 @@ struct Answer {
     result: &'static str,
     slot: String,
     version: Option<String>,
+    /// Why it was not activated, or the machine not restarted.
+    refused: Option<String>,
 }
 
 /// Says that a slot is on trial from the next boot on.

@@ -82,8 +82,12 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wri
     let restart = (reboot && activated).then(|| terms.demand_window(&session, "restart", "the machine"));
     let restarts = matches!(restart, Some(Ok(())));
     let slot = session.target();
+    let refused = match (&activation, &restart) {
+        (Activation::Shut(error), _) | (_, Some(Err(error))) => Some(error.to_string()),
+        _ => None,
+    };
     match args.json {
-        true => say_json(out, &answer(&attempt, slot, activated))?,
+        true => say_json(out, &Answer { refused, ..answer(&attempt, slot, activated) })?,
         false => describe(out, &attempt, slot, (activated, restarts), &ring)?,
     }
     match (activation, restart) {
@@ -138,7 +142,7 @@ fn answer(attempt: &Attempt, slot: Slot, activated: bool) -> Answer {
     let artifact = attempt.artifact();
     let (version, manifest_digest) = (printable(&artifact.version), artifact.digest.to_string());
     let signed_by = Digest::texts(&artifact.signed_by);
-    Answer { result, version, manifest_digest, signed_by, slot: slot.to_string(), activated }
+    Answer { result, version, manifest_digest, signed_by, slot: slot.to_string(), activated, refused: None }
 }
 
 #[derive(Serialize)]
@@ -149,6 +153,8 @@ struct Answer {
     signed_by: Vec<String>,
     slot: String,
     activated: bool,
+    /// Why it was not activated, or the machine not restarted.
+    refused: Option<String>,
 }
 
 /// One attempt, from the first question to the last proof; its end is in the state file, whatever it was.

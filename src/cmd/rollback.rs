@@ -52,6 +52,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
             session.leave(running, &reason, Blame::Decided)?;
         }
         Back::OnTrial => {
+            session.demand_memory()?;
             demand_proven_bootloader(&session, args.allow_unproven_bootloader)?;
             refuse_known_bad(&session, other, args.retry_failed)?;
             let (record, _) = scrub(&session, other)?;

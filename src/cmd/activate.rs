@@ -45,6 +45,23 @@ impl<'a> Terms<'a> {
     }
 }
 
+impl Terms<'_> {
+    /// Says whether the machine is restarted now. Input: `reboot`: whether that was asked for; `activation`: what came of that.
+    /// Returns: `None`: there is no reason to. Errors: Gate: the maintenance window has shut meanwhile.
+    pub fn restart(&self, session: &Session<'_>, reboot: bool, activation: &Activation) -> Option<Result<()>> {
+        let is_active = matches!(activation, Activation::Done | Activation::Before);
+        (reboot && is_active).then(|| self.demand_window(session, "restart", "the machine"))
+    }
+}
+
+/// Returns why nothing was activated, or the machine is not restarted, since the window is shut.
+pub fn shut(activation: &Activation, restart: Option<&Result<()>>) -> Option<Error> {
+    match (activation, restart) {
+        (Activation::Shut(error), _) | (_, Some(Err(error))) => Some(error.clone()),
+        _ => None,
+    }
+}
+
 /// How an activation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Activation {
@@ -66,10 +83,8 @@ pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut dyn
     let slot = session.target();
     let terms = Terms::new(config, args.ignore_window, args.allow_unproven_bootloader);
     let activation = activate(&mut session, terms)?;
-    let restart = match args.reboot && matches!(activation, Activation::Done | Activation::Before) {
-        true => Some(terms.demand_window(&session, "restart", "the machine")),
-        false => None,
-    };
+    let restart = terms.restart(&session, args.reboot, &activation);
+    let shut = shut(&activation, restart.as_ref());
     if args.json {
         let result = match &activation {
             Activation::Done => "activated",
@@ -78,10 +93,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut dyn
             Activation::Shut(_) => "refused",
         };
         let version = session.state.to_version.as_deref().map(printable);
-        let refused = match (&activation, &restart) {
-            (Activation::Shut(error), _) | (_, Some(Err(error))) => Some(error.to_string()),
-            _ => None,
-        };
+        let refused = shut.as_ref().map(Error::to_string);
         say_json(out, &Answer { result, slot: slot.to_string(), version, refused })?;
     } else {
         match &activation {
@@ -91,11 +103,11 @@ pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut dyn
             Activation::Shut(_) => say(out, &format!("what is staged in slot {slot} stays staged"))?,
         }
     }
-    match (activation, restart) {
-        (Activation::Shut(error), _) | (_, Some(Err(error))) => Ok(Outcome::Refused(error)),
-        (_, Some(Ok(()))) => Err(reboot_machine()),
-        (Activation::Done, None) => Ok(Outcome::Done),
-        (Activation::Before | Activation::Nothing, None) => Ok(Outcome::Nothing),
+    match (shut, restart, activation) {
+        (Some(error), ..) => Ok(Outcome::Refused(error)),
+        (None, Some(_), _) => Err(reboot_machine()),
+        (None, None, Activation::Done) => Ok(Outcome::Done),
+        (None, None, _) => Ok(Outcome::Nothing),
     }
 }
 

@@ -79,23 +79,21 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wri
         false => Activation::Nothing,
     };
     let activated = activation == Activation::Done;
-    let restart = (reboot && activated).then(|| terms.demand_window(&session, "restart", "the machine"));
+    let restart = terms.restart(&session, reboot, &activation);
     let restarts = matches!(restart, Some(Ok(())));
     let slot = session.target();
-    let refused = match (&activation, &restart) {
-        (Activation::Shut(error), _) | (_, Some(Err(error))) => Some(error.to_string()),
-        _ => None,
-    };
+    let shut = activate::shut(&activation, restart.as_ref());
+    let refused = shut.as_ref().map(Error::to_string);
     match args.json {
         true => say_json(out, &Answer { refused, ..answer(&attempt, slot, activated) })?,
         false => describe(out, &attempt, slot, (activated, restarts), &ring)?,
     }
-    match (activation, restart) {
+    match (shut, restart) {
         // What was done stays done: what is staged is activated in the next window; what is active boots whenever the machine
         // restarts, and `activate --reboot` restarts it.
-        (Activation::Shut(error), _) | (_, Some(Err(error))) => return Ok(Outcome::Refused(error)),
-        (_, Some(Ok(()))) => return Err(reboot_machine()),
-        (_, None) => {}
+        (Some(error), _) => return Ok(Outcome::Refused(error)),
+        (None, Some(_)) => return Err(reboot_machine()),
+        (None, None) => {}
     }
     Ok(match attempt {
         Attempt::UpToDate(_) => Outcome::Nothing,

@@ -1,9 +1,10 @@
 //! The maintenance window, by the clock of this machine: it is asked again when it matters.
 
-use crate::support::disk::{Disk, need_disks};
+use crate::support::disk::{Disk, need_disks, wait_for};
 use crate::support::release::Release;
-use crate::support::root::Root;
+use crate::support::root::{Root, Run};
 use crate::support::web::{Answer, Web};
+use crate::support::{command, need};
 use kubesolo_update::time::{rfc3339, weekday_and_minute};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -36,9 +37,8 @@ fn a_window_that_closes_meanwhile_lets_nothing_be_activated() {
     let root = Root::new(&disk);
     root.set_boot_variables(&["boot_canary=1"]);
     // So near the end of a minute that the window closes while the server is waited for.
-    while now_secs() % 60 < 60 - LAST_SECS || now_secs() % 60 > 57 {
-        sleep(Duration::from_millis(200));
-    }
+    let is_near = || (60 - LAST_SECS..=57).contains(&(now_secs() % 60));
+    assert!(wait_for(Duration::from_secs(90), is_near));
     let end = now_secs() / 60 * 60 + 60;
     let release = Release::new("2.0.0");
     let document = release.latest_json();
@@ -71,6 +71,29 @@ fn a_window_that_closes_meanwhile_lets_nothing_be_activated() {
         window(now_secs() / 60 * 60 + 1800)
     ));
     root.agent(&["apply", "--activate"]).expect(0, &["2.0.0 is staged in slot B already", "slot B is active"]);
+}
+
+/// A window that closes while `activate` reads the slot, which takes minutes on slow flash.
+#[apply(long_test)]
+fn a_window_that_closes_while_the_slot_is_read_lets_nothing_be_activated() {
+    need_disks();
+    need("strace");
+    let disk = Disk::new(24, 16);
+    let root = Root::new(&disk);
+    root.set_boot_variables(&["boot_canary=1"]);
+    root.agent(&["apply", "--server", &Release::new("2.0.0").serve().url("")]).expect(0, &["is staged"]);
+    // Each piece of a file takes a few seconds; the last is read when the window has closed.
+    let mut strace = command("strace");
+    strace.args(["-f", "-o", "/dev/null", "-P", "/vmlinuz", "-P", "/kubesolo-os.gz"]);
+    strace.args(["-e", &format!("inject=read:delay_enter={}s", LAST_SECS / 4)]);
+    let left = || 60 - now_secs() % 60;
+    assert!(wait_for(Duration::from_secs(60), || (5..LAST_SECS).contains(&left())));
+    root.configure(&format!("signature = off\nmaintenance_window = {}\n", window(now_secs() + left())));
+    let run = Run::from(root.command_under(strace, &["activate", "--json"]).output().unwrap());
+    assert_eq!(run.jq(".result"), "refused", "{run:?}");
+    assert!(run.jq(".refused").contains("the maintenance window is"), "{run:?}");
+    run.expect(4, &["activate slot B", "the maintenance window is"]);
+    assert_eq!((root.state_field("phase").as_str(), root.boot_variables()["active_slot"].as_str()), ("staged", "A"));
 }
 
 /// Whoever stands before the machine decides; and a window that is shut is no failure of the update.

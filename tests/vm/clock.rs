@@ -30,7 +30,10 @@ fn a_clock_that_is_not_set_opens_no_window_and_stops_nobody() {
     assert_eq!(vm.state("phase"), "staged");
     vm.run("cp /run/update.conf /etc/kubesolo/update.conf").expect(0, &[]);
     vm.agent("activate").expect(0, &["slot B is active"]);
-    vm.send("sync; reboot -f");
+    // And by the one that restarts.
+    vm.run("(cat /run/update.conf; echo maintenance_window = 00:00-24:00) >/etc/kubesolo/update.conf").expect(0, &[]);
+    vm.agent("activate --reboot").expect(4, &["restart the machine", "the clock is not set"]);
+    vm.send("kubesolo-update activate --reboot --ignore-window");
     vm.expect_hello("auto", "1.1.0", 'B');
     expect_confirmed(&mut vm, 'B');
     vm.run("date -u +%Y").expect(0, &["1970"]);

@@ -135,8 +135,7 @@ fn is_staged(world: &World, state: &State, offer: &Offer) -> bool {
 
 /// Says whether the other slot holds what was taken back before it ever booted.
 fn is_called_off(world: &World, state: &State) -> bool {
-    let other = world.running.other();
-    state.called_off && state.target == Some(other) && state.digest == world.now.of(other).digest
+    state.called_off.is_some() && state.called_off == world.now.of(world.running.other()).digest
 }
 
 fn apply(world: &World, op: Op, state: &State) -> Expected {
@@ -172,6 +171,10 @@ fn activate(world: &World, state: &State) -> Expected {
         _ => target.fits && is_newer(world, target) && !is_called_off(world, state),
     };
     let is_it = state.phase != "staged" || target.digest == state.digest;
+    let is_refused = target.digest.as_ref().is_some_and(|digest| world.refused(seen).contains(digest));
+    if state.phase == "staged" && is_refused && !state.insisted {
+        return stays(4);
+    }
     match (is_meant, seen.vars.canary && target.whole && is_it) {
         (false, _) => stays(3),
         (true, false) => stays(7),

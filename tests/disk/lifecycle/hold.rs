@@ -103,6 +103,12 @@ fn command(world: &mut World, op: Op) -> Result<(), String> {
         ("activated", "failed", Some("boot")) => world.count("never tried"),
         _ => {}
     }
+    let insisted = match op.verb {
+        Verb::Apply => Some(world.offer(op).medium.digest.clone()),
+        _ => world.now.of(running.other()).digest.clone(),
+    };
+    world.insisted.extend(insisted.filter(|_| op.retry));
+    nothing_blamed_is_tried(world, &before)?;
     if let Some(code) = code {
         world.count(&format!("exit {code}"));
         ensure!(documented(op).contains(&code), "exit code {code}:\n{said}");
@@ -257,6 +263,34 @@ fn must_be_refused(world: &World, before: &Seen, digest: &String) -> bool {
     world.must_refuse.contains(digest) && (!before.failed().contains(digest) || world.refused(before).contains(digest))
 }
 
+/// What is to blame boots again only if a person insists.
+fn nothing_blamed_is_tried(world: &World, before: &Seen) -> Result<(), String> {
+    let other = world.running.other();
+    let is_new = !world.now.vars.success && world.now.vars.active == other && before.vars.active != other;
+    let Some(digest) = world.now.of(other).digest.as_ref().filter(|_| is_new) else { return Ok(()) };
+    let is_blamed = world.must_refuse.contains(digest) && world.blamed.contains(digest);
+    ensure!(!is_blamed || world.insisted.contains(digest), "what is to blame is on trial again");
+    Ok(())
+}
+
+/// The first check of the slot that runs decides who is to blame.
+fn control(world: &mut World, op: Op, before: &Seen, code: i32) {
+    let is_control = before.vars.success && before.vars.active == world.running && matches!(code, 0 | 9);
+    if !is_control || !matches!(op.verb, Verb::HealthPass | Verb::HealthFail) {
+        return;
+    }
+    let running = world.now.of(world.running).digest.clone();
+    let (own, checked): (BTreeSet<String>, BTreeSet<String>) =
+        std::mem::take(&mut world.unchecked).into_iter().partition(|digest| Some(digest) == running.as_ref());
+    world.unchecked = own;
+    if op.verb == Verb::HealthPass {
+        if !checked.is_empty() {
+            world.count("blamed after a check");
+        }
+        world.blamed.extend(checked);
+    }
+}
+
 /// What may become of the state.
 fn state_moves(world: &mut World, op: Op, before: &Seen) -> Result<(), String> {
     if let Some(phase) = world.witness().filter(|_| matches!(op.verb, Verb::HealthPass | Verb::HealthFail)) {
@@ -277,7 +311,9 @@ fn state_moves(world: &mut World, op: Op, before: &Seen) -> Result<(), String> {
         let vars = world.now.vars;
         ensure!(vars.success && world.is_proven(vars.active), "success, and nothing was confirmed: {}", vars.line());
     }
-    let takes = op.verb == Verb::Apply && !op.retry && must_be_refused(world, before, &world.offer(op).medium.digest);
+    let digest = &world.offer(op).medium.digest;
+    let is_blamed = world.must_refuse.contains(digest) && world.blamed.contains(digest);
+    let takes = op.verb == Verb::Apply && !op.retry && (is_blamed || must_be_refused(world, before, digest));
     match new.total.checked_sub(old.total) {
         Some(1) if takes => return Err("what failed here before was tried again by itself".into()),
         Some(0) if new.to_version != old.to_version => {
@@ -316,6 +352,8 @@ fn forget(world: &mut World, op: Op) -> Result<(), String> {
     let is_forgotten = !world.now.failed().contains(&digest);
     ensure!(is_forgotten || op.fault == Fault::Unwritable, "what has proven itself is still remembered as failed");
     world.must_refuse.remove(&digest);
+    world.blamed.remove(&digest);
+    world.unchecked.remove(&digest);
     Ok(())
 }
 
@@ -346,8 +384,10 @@ fn remember(world: &mut World, op: Op, before: &Seen, code: i32, unwritable: boo
             (true, true) if before.state_or_idle().phase == "staged" => None,
             _ => was(world.running),
         };
+        world.blamed.extend(left.clone());
         world.must_refuse.extend(left);
     }
+    control(world, op, before, code);
     if code != 7 {
         for digest in &world.must_refuse {
             ensure!(failed.contains(digest), "{digest} is not remembered as failed");

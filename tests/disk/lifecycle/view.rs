@@ -77,8 +77,10 @@ pub struct State {
     pub error_kind: Option<String>,
     pub target: Option<Slot>,
     pub digest: Option<String>,
-    /// What the target slot holds was taken back before it ever booted.
-    pub called_off: bool,
+    /// What was taken back before it ever booted.
+    pub called_off: Option<String>,
+    /// A person insisted on what is staged.
+    pub insisted: bool,
     /// Of each attempt of the history, in order: when it began, and how often it ended so. `None`: the file has no history.
     pub history: Option<Vec<(String, u64)>>,
     /// Phase that it has once a check is answered.
@@ -112,7 +114,8 @@ impl State {
             error_kind: text(&value, "last_error_kind"),
             target: text(&value, "target_slot").and_then(|slot| Slot::parse(&slot)),
             digest: text(&value, "manifest_digest"),
-            called_off: matches!(field(&value, "called_off"), Some(Value::Bool(true))),
+            called_off: text(&value, "called_off"),
+            insisted: matches!(field(&value, "insisted"), Some(Value::Bool(true))),
             history,
         })
     }

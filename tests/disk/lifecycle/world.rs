@@ -104,6 +104,13 @@ pub struct World<'a> {
     pub proven: [bool; 2],
     /// Digests that must be remembered until they prove themselves, and refused but where it is undecided that they are to blame.
     pub must_refuse: BTreeSet<String>,
+    /// Those of them that are to blame: a person left them, or the slot that ran afterwards was healthy when it was first checked.
+    /// Kept without a look at the agent's files.
+    pub blamed: BTreeSet<String>,
+    /// Those of which no slot was checked since GRUB left them.
+    pub unchecked: BTreeSet<String>,
+    /// Those on which a person insists.
+    pub insisted: BTreeSet<String>,
     /// GRUB went back: so many rollbacks had been recorded before, and from which slot it did.
     pub rollbacks_known: Option<(u64, Slot)>,
     /// The agent has seen everything that happened: its next answer can be foretold.
@@ -133,6 +140,9 @@ impl<'a> World<'a> {
             switched: false,
             proven: [true, false],
             must_refuse: BTreeSet::new(),
+            blamed: BTreeSet::new(),
+            unchecked: BTreeSet::new(),
+            insisted: BTreeSet::new(),
             rollbacks_known: None,
             settled: true,
             now,
@@ -307,7 +317,13 @@ impl<'a> World<'a> {
     fn gave_up(&mut self, slot: Slot) {
         self.count("GRUB goes back");
         self.settled = false;
-        self.must_refuse.extend(self.now.of(slot).digest.clone());
+        let digest = self.now.of(slot).digest.clone();
+        self.insisted.retain(|insisted| Some(insisted) != digest.as_ref());
+        // It was forgotten meanwhile: then nothing is held against it.
+        let must_refuse = &self.must_refuse;
+        self.blamed.retain(|blamed| must_refuse.contains(blamed));
+        self.unchecked.extend(digest.clone());
+        self.must_refuse.extend(digest);
         self.rollbacks_known = self.now.state.as_ref().map(|state| (state.rollbacks, slot));
     }
 

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::time::parse_rfc3339;
 
-    /// A reader adds a case by a line.
+    /// A reader adds a case by a line. `gate_tests.rs` has the words.
     const TABLE: &str = include_str!("../tests/fixtures/clocks.tsv");
 
     #[test]

@@ -42,7 +42,11 @@ pub fn text(facts: &Facts<'_>) -> String {
     }
     page.last_error(facts.report);
     page.failed_check(state.failed_check.as_deref());
-    page.family("kubesolo_slot_valid", GAUGE, "1 if the slot has a record and files of the recorded lengths; `verify` reads them.");
+    page.family(
+        "kubesolo_slot_valid",
+        GAUGE,
+        "1 if the slot has a record and files of the recorded lengths; `verify` reads them.",
+    );
     for view in &facts.report.slots {
         page.labelled("kubesolo_slot_valid", "slot", view.slot.name(), view.record.is_ok());
     }

@@ -103,6 +103,23 @@ fn what_was_left_with_boots_to_go_is_blamed_only_if_a_check_failed() {
     }
 }
 
+/// Where GRUB went to slot A and neither counted nor named it, or could not go on counting, it has to show that it writes.
+#[test]
+fn who_leaves_a_trial_without_grub_has_grub_prove_itself() {
+    let canary_after = |now: &Seen<'_>| {
+        let mut block = Block::fresh(Slot::A);
+        block.activate(Slot::B);
+        block.set("boot_canary", b"1").unwrap();
+        after_rollback(now, Slot::B, &mut block);
+        let vars = BootVars::read_whole(&block).unwrap();
+        assert_eq!((vars.active_slot, vars.boot_success), (Some(Slot::A), Some(true)));
+        vars.boot_canary
+    };
+    assert!(!canary_after(&seen(Slot::A, vars(Slot::B, false, 1))));
+    // GRUB named it: it was at work.
+    assert!(canary_after(&skipping(Slot::A, vars(Slot::B, false, 1))));
+}
+
 #[test]
 fn what_was_never_tried_is_not_blamed() {
     let no_try = |state: &State, seen: &Seen<'_>| match find(state, seen) {

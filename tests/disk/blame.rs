@@ -328,6 +328,24 @@ fn what_the_checks_say_counts_whoever_is_at_work_meanwhile() {
     assert_eq!(failed(&trial, "undecided").as_deref(), Some("null"));
 }
 
+/// Somebody starts the slot that failed by hand, and there it is healthy: that says nothing of the other slot.
+#[apply(test)]
+fn what_failed_is_no_control_of_itself() {
+    Trial::ready();
+    let mut trial = Trial::activated();
+    let down = site_check(&trial);
+    fs::write(&down, "").unwrap();
+    three_boots_and_back(&mut trial);
+    trial.root.agent(&["activate"]).expect(3, &[]);
+    fs::remove_file(&down).unwrap();
+    trial.boot(B);
+    trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(0, &["healthy; this boot is not on trial"]);
+    assert_eq!(failed(&trial, "undecided").as_deref(), Some("unchecked"));
+    trial.boot(A);
+    trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(0, &["healthy"]);
+    assert_eq!(failed(&trial, "undecided").as_deref(), Some("null"));
+}
+
 /// Going back from a trial is a rescue; a second try of what may have failed here is none.
 #[apply(test)]
 fn what_cannot_be_remembered_is_not_tried() {

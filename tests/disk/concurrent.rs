@@ -1,6 +1,6 @@
 //! Several runs at once, and whoever looks while another one writes.
 
-use crate::support::disk::{B, Disk, need_disks, noise};
+use crate::support::disk::{A, B, Disk, need_disks, noise};
 use crate::support::raw::{Raw, Reply};
 use crate::support::release::Release;
 use crate::support::root::{Root, Run};
@@ -103,10 +103,16 @@ fn what_another_run_is_writing_is_not_called_damaged() {
     spoil(&mut trial.disk, B, "vmlinuz");
     trial.root.agent(&["verify"]).expect(7, &["Slot B  INVALID"]);
     let lock = trial.root.path("var/lib/kubesolo/update/lock");
-    let mut flock = command("flock");
-    flock.arg("-n").arg(&lock);
-    let run = Run::from(trial.root.command_under(flock, &["verify"]).output().unwrap());
-    run.expect(8, &["Slot A  1.0.0 is what its record says", "Slot B  not read", "another run is at work on it"]);
+    let beside_a_run = |trial: &Trial| {
+        let mut flock = command("flock");
+        flock.arg("-n").arg(&lock);
+        Run::from(trial.root.command_under(flock, &["verify"]).output().unwrap())
+    };
+    beside_a_run(&trial)
+        .expect(8, &["Slot A  1.0.0 is what its record says", "Slot B  not read", "another run is at work on it"]);
+    // Nobody is at work on the slot that runs: what is wrong there is wrong.
+    spoil(&mut trial.disk, A, "vmlinuz");
+    beside_a_run(&trial).expect(7, &["Slot A  INVALID", "Slot B  not read"]);
     // And nothing of it keeps the other run from its lock.
     trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(0, &["is staged in slot B"]);
 }

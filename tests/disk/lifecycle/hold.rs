@@ -125,6 +125,10 @@ fn command(world: &mut World, op: Op) -> Result<(), String> {
         remember(world, op, &before, code, unwritable)?;
     } else {
         world.settled = false;
+        if matches!(op.verb, Verb::HealthPass | Verb::HealthFail) {
+            // What that check has decided is not known.
+            world.unchecked.clear();
+        }
         // Healthy, and killed before that was confirmed: it may be forgotten already that it failed before.
         let running = world.now.of(running).digest.clone();
         if op.verb == Verb::HealthPass

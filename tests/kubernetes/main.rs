@@ -9,7 +9,9 @@ mod support;
 
 mod kubeconfigs;
 mod manifests;
+mod node_lists;
 mod run;
+mod workloads;
 
 fn main() -> std::process::ExitCode {
     support::harness::main()

@@ -11,6 +11,7 @@ mod kubeconfigs;
 mod manifests;
 mod node_lists;
 mod run;
+mod whole_node;
 mod workloads;
 
 fn main() -> std::process::ExitCode {

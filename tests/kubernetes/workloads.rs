@@ -22,7 +22,7 @@ fn object(kind: &str, namespace: &str, name: &str, replicas: &str, image: &str, 
 }
 
 /// Puts one into the server. Input: `NAMESPACE/NAME REPLICAS AVAILABLE SEEN`, as the table has it.
-fn put(bench: &Bench, words: &str) {
+pub fn put(bench: &Bench, words: &str) {
     let [what, replicas, available, seen] = words.split(' ').collect::<Vec<_>>().try_into().expect(words);
     let (kind, what) = what.split_once(':').unwrap_or(("Deployment", what));
     let (namespace, name) = what.split_once('/').expect(words);

@@ -17,7 +17,7 @@ why() {
         tail -n 1 | tr -d '\n'
     # apt's last word on a lock is the same for one that is held and for one that this user may not take.
     { grep -m 1 -E 'Could not get lock|lock.*Permission denied' "$WORK/log" || grep -E '^[EW]: Failed to fetch' "$WORK/log" || grep -A 20 '^Caused by' "$WORK/log" ||
-        grep -E '^(E:|ERROR|error|npm (error|ERR!) [^AaTt]|go: |dpkg: )' "$WORK/log" || cat "$WORK/log"; } |
+        grep -E '^(E:|ERROR|error|npm (error|ERR!) [^AaTt]|go: ([^d]|d[^o])|dpkg: )' "$WORK/log" || cat "$WORK/log"; } |
         grep . | tail -n 1 | sed 's/^ *//' | cut -c 1-300
 }
 

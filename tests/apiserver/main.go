@@ -42,8 +42,8 @@ func main() {
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		stop()
-		// What does not end by itself is not waited for.
-		time.Sleep(5 * time.Second)
+		// What does not end by itself is not waited for, longer than a test that looks on needs.
+		time.Sleep(soon)
 		os.Exit(0)
 	}()
 	if err := serve(ctx, os.Args[1], os.Args[2:]); err != nil {

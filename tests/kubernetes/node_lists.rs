@@ -2,7 +2,7 @@
 //! agent, asked on a machine of that name and boot, says what the line says. And who may ask.
 
 use crate::support::apiserver::KubeApi;
-use crate::support::disk::{Disk, architecture, need_disks};
+use crate::support::disk::{Disk, architecture, need_disks, wait_for};
 use crate::support::harness::skip;
 use crate::support::registry::Ca;
 use crate::support::root::{Root, Run, jq};
@@ -11,6 +11,7 @@ use kubesolo_update::base64;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 use tempfile::TempDir;
 
 const TABLE: &str = include_str!("../fixtures/node-lists.tsv");
@@ -33,11 +34,16 @@ impl Bench {
     }
 
     pub fn new() -> Bench {
+        Bench::with(&[])
+    }
+
+    /// Input: `flags`: of kube-apiserver.
+    fn with(flags: &[&str]) -> Bench {
         let (disk, dir) = (Disk::new(24, 16), tempfile::tempdir().unwrap());
         let root = Root::new(&disk);
         fs::write(root.path("proc/sys/kernel/random/boot_id"), format!("{THIS}\n")).unwrap();
         root.configure_node("containerd_socket = off\n");
-        let bench = Bench { api: KubeApi::start(dir.path()), root, _disk: disk, dir };
+        let bench = Bench { api: KubeApi::start_with(dir.path(), flags), root, _disk: disk, dir };
         bench.host("edge-7");
         fs::create_dir_all(bench.kubeconfig().parent().unwrap()).unwrap();
         fs::copy(bench.api.kubeconfig(), bench.kubeconfig()).unwrap();
@@ -150,6 +156,20 @@ fn a_real_api_server_is_asked_as_its_administrator() {
     assert!(bench.says("apiserver").unwrap_err().contains("it does not know the kubeconfig's user (401)"));
     fs::write(bench.kubeconfig(), good).unwrap();
     assert_eq!(bench.says("node"), Ok("edge-7 is ready, v1.33.1".to_owned()));
+}
+
+/// A restart of KubeSolo: the server that goes still answers everything, and says by /readyz alone that it goes.
+#[apply(test)]
+fn a_real_api_server_that_is_going_down_is_not_ready() {
+    Bench::ready();
+    let mut bench = Bench::with(&["--shutdown-delay-duration=60s"]);
+    bench.register("edge-7 True this");
+    assert!(bench.says("node").is_ok());
+    bench.api.shut_down();
+    let words = "it is not ready (500): shutdown failed";
+    let said = || bench.says("apiserver").is_err_and(|why| why == words);
+    assert!(wait_for(Duration::from_secs(30), said), "{:?}", bench.says("apiserver"));
+    assert_eq!(jq(&bench.api.get(NODES), ".items | length"), "1");
 }
 
 /// The certificates that a machine made by its own clock. The one of 1970 is shown to who asks for its name.

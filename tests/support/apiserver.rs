@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_secs(150);
 pub struct KubeApi {
     dir: PathBuf,
     address: String,
-    _child: Guard,
+    child: Guard,
 }
 
 impl KubeApi {
@@ -30,19 +30,29 @@ impl KubeApi {
 
     /// Starts one that keeps everything below `dir`, and waits until it says that it is ready.
     pub fn start(dir: &Path) -> KubeApi {
+        KubeApi::start_with(dir, &[])
+    }
+
+    /// The same with more flags of kube-apiserver.
+    pub fn start_with(dir: &Path, flags: &[&str]) -> KubeApi {
         let dir = dir.join("k");
         fs::create_dir(&dir).unwrap();
         let (log, said) = (dir.join("log"), dir.join("address"));
         let mut server = command("apiserver");
         // Not this machine's own cluster, should there be one, nor its proxy.
-        server.env_clear().env("HOME", &dir).arg(&dir).stdin(Stdio::piped());
+        server.env_clear().env("HOME", &dir).arg(&dir).args(flags).stdin(Stdio::piped());
         server.stdout(fs::File::create(&said).unwrap()).stderr(fs::File::create(&log).unwrap());
         let mut child = Guard(server.spawn().unwrap());
         let address = || fs::read_to_string(&said).unwrap();
         let ended = |child: &mut Child| child.try_wait().unwrap().is_some();
         let ready = wait_for(SOON, || ended(&mut child.0) || address().ends_with('\n')) && !ended(&mut child.0);
         assert!(ready, "the API server does not start: {}", last_words(&mut child, &log));
-        KubeApi { address: address().trim_end().to_owned(), dir, _child: child }
+        KubeApi { address: address().trim_end().to_owned(), dir, child }
+    }
+
+    /// Tells it to end; it goes on answering for as long as its flag `--shutdown-delay-duration` says.
+    pub fn shut_down(&mut self) {
+        drop(self.child.0.stdin.take());
     }
 
     /// `https://127.0.0.1:PORT`

@@ -7,25 +7,26 @@
 use crate::time::rfc3339;
 use std::fmt;
 
-/// How far behind the floor a clock may be and still tell the time of day, in seconds: publishers date releases in their own
-/// time zone, and clocks drift.
+/// How far behind the build a clock may be and still tell the time of day, in seconds: builders date in their own time
+/// zone, and clocks drift.
 const SLACK_SECS: u64 = 24 * 3600;
 
 /// The present time, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
     clock_secs: u64,
+    build_secs: u64,
     floor_secs: u64,
 }
 
 impl Now {
-    /// Input: `clock_secs`: what the system clock says; `floor_secs`: a time that is certainly past. Both in seconds since
+    /// Input: `clock_secs`: what the system clock says; `build_secs`: when this program was built. Both in seconds since
     /// 1970, UTC.
-    pub fn new(clock_secs: u64, floor_secs: u64) -> Now {
-        Now { clock_secs, floor_secs }
+    pub fn new(clock_secs: u64, build_secs: u64) -> Now {
+        Now { clock_secs, build_secs, floor_secs: build_secs }
     }
 
-    /// Returns the same with one more time that is certainly past.
+    /// Returns the same with one more time that is past by what a publisher says: the date of a release.
     pub fn with_floor(self, floor_secs: u64) -> Now {
         Now { floor_secs: self.floor_secs.max(floor_secs), ..self }
     }
@@ -46,9 +47,10 @@ impl Now {
         self.clock_secs < self.floor_secs
     }
 
-    /// Returns the moment, for a time of day or of the week; `None`: the clock is not set.
+    /// Returns the moment, for a time of day or of the week; `None`: the clock is not set. A release that is dated ahead does
+    /// not make it so: that would shut every window until then.
     pub fn moment_secs(self) -> Option<u64> {
-        (self.clock_secs.saturating_add(SLACK_SECS) >= self.floor_secs).then_some(self.clock_secs)
+        (self.clock_secs.saturating_add(SLACK_SECS) >= self.build_secs).then_some(self.clock_secs)
     }
 }
 
@@ -57,7 +59,10 @@ impl fmt::Display for Now {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.moment_secs() {
             Some(moment) => write!(f, "now is {}", rfc3339(moment)),
-            None => write!(f, "the clock is not set ({})", rfc3339(self.clock_secs)),
+            None => {
+                let (clock, build) = (rfc3339(self.clock_secs), rfc3339(self.build_secs));
+                write!(f, "the clock is not set ({clock}), since this program was built {build}")
+            }
         }
     }
 }
@@ -67,7 +72,7 @@ mod tests {
     use super::*;
     use crate::time::parse_rfc3339;
 
-    /// `tests/fixtures/clocks.tsv` is held against the gates, too.
+    /// A reader adds a case by a line.
     const TABLE: &str = include_str!("../tests/fixtures/clocks.tsv");
 
     #[test]

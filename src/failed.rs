@@ -46,6 +46,8 @@ pub struct Doubt {
     pub control: Control,
     /// The boot in which it was recorded: in it, a check is still to be expected.
     pub boot_id: Option<String>,
+    /// The boot in which that trial was activated: what is recorded twice, since the first run was cut off, is one try.
+    pub activated_in: Option<String>,
 }
 
 /// One artifact that must not be taken again by itself.
@@ -98,6 +100,7 @@ struct RawFailure {
     undecided: Option<String>,
     tries: Option<u64>,
     boot_id: Option<String>,
+    activated_in: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -116,10 +119,14 @@ impl Failures {
         for f in raw.failed {
             // What a newer agent calls undecided, and this one does not know, is to blame.
             let control = f.undecided.and_then(|name| CONTROLS.iter().find(|(known, _)| *known == name));
-            let boot_id = f.boot_id;
+            let (boot_id, activated_in) = (f.boot_id, f.activated_in);
+            let doubt = control.map(|(_, control)| {
+                let tries = f.tries.unwrap_or(1);
+                Doubt { tries, control: *control, boot_id, activated_in }
+            });
             failures.remember(Failure {
                 digest: Digest::parse(&f.manifest_digest).map_err(|_| bad())?,
-                doubt: control.map(|(_, control)| Doubt { tries: f.tries.unwrap_or(1), control: *control, boot_id }),
+                doubt,
                 version: f.version.unwrap_or_default(),
                 reason: f.reason.unwrap_or_default(),
                 at: f.at.unwrap_or_default(),
@@ -138,6 +145,7 @@ impl Failures {
             undecided: f.doubt.as_ref().map(|doubt| doubt.control.name().to_owned()),
             tries: f.doubt.as_ref().map(|doubt| doubt.tries),
             boot_id: f.doubt.as_ref().and_then(|doubt| doubt.boot_id.clone()),
+            activated_in: f.doubt.as_ref().and_then(|doubt| doubt.activated_in.clone()),
         });
         let mut text = json::to_string(&Raw { failed: failed.collect() });
         text.push('\n');
@@ -155,20 +163,25 @@ impl Failures {
     }
 
     /// Adds a failure of which it is undecided whether the artifact is to blame. What is known to be to blame stays so.
-    /// Input: `boot_id`: this boot's.
-    pub fn remember_undecided(&mut self, failure: Failure, boot_id: Option<String>) {
+    /// Input: `boot_id`: this boot's; `activated_in`: that in which the trial was activated.
+    pub fn remember_undecided(&mut self, failure: Failure, boot_id: Option<String>, activated_in: Option<String>) {
         let tries = match self.0.iter().find(|f| f.digest == failure.digest).map(|f| &f.doubt) {
             Some(None) => return self.remember(failure),
+            Some(Some(doubt)) if activated_in.is_some() && doubt.activated_in == activated_in => doubt.tries,
             Some(Some(doubt)) => doubt.tries.saturating_add(1),
             None => 1,
         };
-        self.remember(Failure { doubt: Some(Doubt { tries, control: Control::Unchecked, boot_id }), ..failure });
+        let doubt = Some(Doubt { tries, control: Control::Unchecked, boot_id, activated_in });
+        self.remember(Failure { doubt, ..failure });
     }
 
-    /// Returns what is known of the slot that runs, where it is undecided whether an artifact is to blame.
-    pub fn doubt_of(&self, digest: Digest) -> Option<Control> {
-        let doubt = self.0.iter().find(|f| f.digest == digest)?.doubt.as_ref()?;
-        (doubt.tries <= MAX_RETRIES).then_some(doubt.control)
+    /// Returns what is known of the slot that runs, where it is undecided whether an artifact is to blame. Input: `boot_id`:
+    /// this boot's.
+    pub fn doubt_of(&self, digest: Digest, boot_id: Option<&str>) -> Option<Control> {
+        let failure = self.0.iter().find(|f| f.digest == digest)?;
+        let doubt = failure.doubt.as_ref().filter(|doubt| doubt.tries <= MAX_RETRIES)?;
+        // In a boot in which nobody has checked it is tried again.
+        Some(if failure.refusal(boot_id).is_none() { Control::Recovered } else { doubt.control })
     }
 
     /// Says whether a check of the running slot decides anything.
@@ -240,7 +253,9 @@ mod tests {
         };
         let said =
             |why: Option<String>, words: &str| assert!(why.as_ref().is_some_and(|w| w.contains(words)), "{why:?}");
-        let fail = |list: &mut Failures, boot: &str| list.remember_undecided(failure(1), Some(boot.into()));
+        let fail = |list: &mut Failures, boot: &str| {
+            list.remember_undecided(failure(1), Some(boot.into()), Some(format!("before {boot}")))
+        };
         // The old slot is healthy: what failed is to blame, for good.
         let mut list = Failures::default();
         fail(&mut list, "boot 1");
@@ -267,6 +282,13 @@ mod tests {
         fail(&mut list, "boot 1");
         said(may(&list, "boot 1"), WAITS);
         assert_eq!(may(&list, "boot 2"), None);
+        // Recorded once more, since the run that did it was cut off before the state was written: one trial, one try.
+        let mut list = Failures::default();
+        for boot in ["boot 1", "boot 1", "boot 2", "boot 3"] {
+            list.remember_undecided(failure(1), Some(boot.into()), Some("boot 0".into()));
+            said(may(&list, boot), WAITS);
+        }
+        assert_eq!(list.0[0].doubt.as_ref().unwrap().tries, 1);
         // The artifact itself runs (its own trial was not healthy): no control.
         assert!(!list.control(true, Some(failure(1).digest)) && list.has_undecided());
     }

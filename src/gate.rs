@@ -133,14 +133,17 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
             format!("artifact is on channel {}, this machine follows {}", printable(channel), facts.channel),
         );
     }
+    // What is staged has passed this gate, or a person insisted on it.
+    let is_staged = facts.staged_digest == Some(artifact.digest);
+    let takes_any = facts.allow_downgrade || is_staged;
     match offered.cmp(&running) {
         Ordering::Equal if runs_already(artifact, facts) => {
             // A wrong architecture or channel is a fault even when it is what runs.
             let same = refusals.is_empty();
             return Ok(if same { Verdict::UpToDate } else { Verdict::Refused(refusals) });
         }
-        Ordering::Equal if !facts.allow_downgrade => refuse(Gate::Version, another_build(artifact, facts)),
-        Ordering::Less if !facts.allow_downgrade => {
+        Ordering::Equal if !takes_any => refuse(Gate::Version, another_build(artifact, facts)),
+        Ordering::Less if !takes_any => {
             refuse(
                 Gate::Version,
                 format!("{offered} is older than the running {running} (--allow-downgrade takes it)"),
@@ -184,7 +187,7 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
     judge_place_and_time(artifact, facts, &mut refuse);
     Ok(match refusals.is_empty() {
         false => Verdict::Refused(refusals),
-        true if facts.staged_digest == Some(artifact.digest) => Verdict::Staged,
+        true if is_staged => Verdict::Staged,
         true => Verdict::Take,
     })
 }

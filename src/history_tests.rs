@@ -7,7 +7,14 @@ use crate::slot::{FileRecord, Record};
 use crate::state::{STATE_MAX_BYTES, State, Taken};
 
 fn taken<'a>(version: &'a str, target: Slot) -> Taken<'a> {
-    Taken { from_version: "1.0.0", version, source: "layout x", digest: Digest::of(version.as_bytes()), target }
+    Taken {
+        from_version: "1.0.0",
+        version,
+        source: "layout x",
+        digest: Digest::of(version.as_bytes()),
+        target,
+        insisted: false,
+    }
 }
 
 fn record(version: &str) -> Record {
@@ -307,7 +314,8 @@ fn the_largest_state_fits_into_the_file() {
     for now in 0..100 {
         s.begin(now).unwrap();
         let (version, digest) = (format!("{now}{long}"), Digest::of(b"d"));
-        let what = Taken { from_version: &long, version: &version, source: &long, digest, target: Slot::B };
+        let what =
+            Taken { from_version: &long, version: &version, source: &long, digest, target: Slot::B, insisted: false };
         s.take(&what, now).unwrap();
         let most = told(&s).len() > KEPT;
         assert!(!most || (30_000..STATE_MAX_BYTES as usize).contains(&s.encode().len()), "{}", s.encode().len());

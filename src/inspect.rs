@@ -92,31 +92,34 @@ pub fn read_record(dir: &Path) -> Result<Record> {
     Ok(record)
 }
 
-/// Reads both files of a slot from the device and holds them against the record.
-/// Errors: Slot: they differ. Device: they can not be read.
-pub fn scrub(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64)) -> Result<Record> {
-    settle(part)?;
-    scrub_as_it_is(slot, part, progress)
+/// What is in a slot whose kernel and initramfs are what its record says.
+pub struct Proof {
+    /// That record.
+    pub record: Record,
+    /// The CRC-32 of kernel and initramfs.
+    pub crc32s: [u32; 2],
+    /// What is wrong with the list that GRUB holds them against; a slot without one is an older agent's, and boots.
+    pub list_fault: Option<Error>,
 }
 
-/// The same for the running slot, whose journal is left as it is.
-/// Errors: as [`scrub`]; Slot: the journal is not empty.
-pub fn scrub_as_it_is(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64)) -> Result<Record> {
+/// Reads both files of a slot from the device and holds them against the record, and GRUB's list against them.
+/// Errors: Slot: the files differ, or the journal is not empty. Device: they can not be read.
+pub fn scrub(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64)) -> Result<Proof> {
     journal(part)?;
     let mounted = mount::mount(part, Access::Read)?;
     let mut check = || {
         let (dir, record) = (mounted.dir(), read_record(mounted.dir())?);
         let [kernel, initramfs] = record.files();
         let mut prove = |(name, expected)| readback::verify(&dir.join(name), expected, progress);
-        let (kernel, initramfs) = (prove(kernel)?, prove(initramfs)?);
-        hold_digests(dir, &digests(kernel, initramfs))?;
-        Ok(record)
+        let crc32s = [prove(kernel)?, prove(initramfs)?];
+        let list_fault = hold_digests(dir, &digests(crc32s[0], crc32s[1])).err();
+        Ok(Proof { record, crc32s, list_fault: list_fault.map(|e| e.at("read", format!("slot {slot}"))) })
     };
-    let record = check().map_err(|e: Error| {
+    let proof = check().map_err(|e: Error| {
         e.at("read", format!("slot {slot}")).hint("it must not be booted; `apply` can write another system into it")
     })?;
     mounted.unmount()?;
-    Ok(record)
+    Ok(proof)
 }
 
 /// Holds what GRUB will hold the files against to what they are. A slot without it is an older agent's, and boots.
@@ -124,7 +127,7 @@ pub fn scrub_as_it_is(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64
 fn hold_digests(dir: &Path, expected: &str) -> Result<()> {
     let bad = |why: String| {
         Error::new(Kind::Slot, format!("{DIGESTS} {why}: GRUB takes the other slot"))
-            .hint("`apply` of the same version, while the other slot runs, writes it anew")
+            .hint("`activate`, `rollback` or `apply` of the same version, while the other slot runs, writes it anew")
     };
     match read_bounded(&dir.join(DIGESTS), DIGESTS_BYTES as u64) {
         Ok(None) => Ok(()),
@@ -136,7 +139,7 @@ fn hold_digests(dir: &Path, expected: &str) -> Result<()> {
 
 /// Empties a journal that a power cut left, by mounting for writing once. Never called on the running slot.
 /// Errors: Busy: somebody has it mounted.
-fn settle(part: &Partition) -> Result<()> {
+pub fn settle(part: &Partition) -> Result<()> {
     match (journal(part), mount::mounted_at(part)) {
         (Ok(()), _) => Ok(()),
         // Whoever works in it will unmount it: until then its journal says nothing.

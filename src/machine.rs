@@ -10,7 +10,9 @@ use crate::grubenv_file::EnvFiles;
 use crate::inspect::{self, View};
 use crate::mount::{self, Mounted};
 use crate::partition::{self, BIND_HINT, BootDisk, DATA, EFI, Partition};
+use crate::progress::note;
 use crate::slot::{Record, Slot};
+use crate::stage;
 use crate::store::Store;
 use crate::sys::Access;
 use crate::system::System;
@@ -97,17 +99,33 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Reads a whole slot and holds it against its record. Never for the running slot, whose journal
-    /// must not be touched.
+    /// Reads a whole slot and holds it against its record. Never for the running slot, which must not be touched: a journal
+    /// is emptied first; and where only the list has rotted that GRUB goes by, it is written anew: files that are proven must
+    /// not be passed over for it.
+    /// Returns: the record, and whether that list was written.
     /// Errors: Slot: it does not fit. Device: it can not be read.
-    pub fn scrub(&self, slot: Slot, progress: &mut dyn FnMut(u64)) -> Result<Record> {
-        inspect::scrub(slot, self.slot_partition(slot)?, progress)
+    /// Power cut: the list is the old one, or the new one.
+    pub fn scrub(&self, slot: Slot, progress: &mut dyn FnMut(u64)) -> Result<(Record, bool)> {
+        let part = self.slot_partition(slot)?;
+        inspect::settle(part)?;
+        let proof = inspect::scrub(slot, part, progress)?;
+        let Some(fault) = proof.list_fault else { return Ok((proof.record, false)) };
+        let mounted = self.mount_target(slot)?;
+        stage::write_digests(mounted.dir(), proof.crc32s)?;
+        mounted.unmount()?;
+        inspect::journal(part)?;
+        note(&format!("{fault}; kernel and initramfs are what the record says: the list is written anew"));
+        Ok((proof.record, true))
     }
 
-    /// The same without emptying a journal first: for the running slot, and for commands that only look.
-    /// Errors: as [`Machine::scrub`].
+    /// The same without changing anything: for the running slot, and for commands that only look.
+    /// Errors: as [`Machine::scrub`]; Slot: the journal is not empty, or GRUB's list does not fit.
     pub fn scrub_as_it_is(&self, slot: Slot, progress: &mut dyn FnMut(u64)) -> Result<Record> {
-        inspect::scrub_as_it_is(slot, self.slot_partition(slot)?, progress)
+        let proof = inspect::scrub(slot, self.slot_partition(slot)?, progress)?;
+        match proof.list_fault {
+            Some(fault) => Err(fault),
+            None => Ok(proof.record),
+        }
     }
 
     /// Mounts a slot for writing.

@@ -112,31 +112,36 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Begins to wait. Input: `what`: what for; `limit`: for how long at most.
-    pub fn new(what: &str, limit: Duration) -> Waiting {
-        let (what, terminal) = (printable(what), stderr().is_terminal());
-        Waiting { what, said: String::new(), limit, start: Instant::now(), terminal, shown_at: None }
+    /// Begins to wait. Input: `limit`: for how long at most.
+    pub fn new(limit: Duration) -> Waiting {
+        let (what, said) = (String::new(), String::new());
+        Waiting { what, said, limit, start: Instant::now(), terminal: stderr().is_terminal(), shown_at: None }
     }
 
-    /// Says what is waited for from now on.
-    pub fn for_what(&mut self, what: &str) {
+    /// Says what is waited for from now on. Input: `running`: as for [`Waiting::tick`].
+    pub fn for_what(&mut self, what: &str, running: &str) {
         self.what = printable(what);
-        self.tick();
+        self.tick(running);
     }
 
-    /// Shows it, if that is due. Called often.
-    pub fn tick(&mut self) {
+    /// Shows it, if that is due. Called often. Input: `running`: the check that runs; shown until it is known what is wrong.
+    pub fn tick(&mut self, running: &str) {
         let step = if self.terminal { TERMINAL_STEP } else { LOG_STEP };
-        let is_due = self.shown_at.is_none_or(|at| at.elapsed() >= step);
-        if !is_due || (!self.terminal && self.said == self.what) {
+        // A check that ends soon is no news to a log.
+        let first = if self.what.is_empty() && !self.terminal { self.start.elapsed() >= step } else { true };
+        if !self.shown_at.map_or(first, |at| at.elapsed() >= step) {
+            return;
+        }
+        let what = if self.what.is_empty() { format!("{} runs", printable(running)) } else { self.what.clone() };
+        if !self.terminal && self.said == what {
             return;
         }
         self.shown_at = Some(Instant::now());
-        self.said.clone_from(&self.what);
         let _ = match self.terminal {
-            true => write!(stderr(), "\r{}\x1b[K", line(&self.what, self.start.elapsed(), self.limit, COLUMNS)),
-            false => writeln!(stderr(), "{}", line(&self.what, self.start.elapsed(), self.limit, usize::MAX)),
+            true => write!(stderr(), "\r{}\x1b[K", line(&what, self.start.elapsed(), self.limit, COLUMNS)),
+            false => writeln!(stderr(), "{}", line(&what, self.start.elapsed(), self.limit, usize::MAX)),
         };
+        self.said = what;
     }
 }
 

@@ -58,12 +58,19 @@ pub enum Finding {
         /// Whether what it holds is to blame.
         blame: Blame,
     },
-    /// The active slot is on trial, and GRUB has neither counted a boot of it nor said that it skipped it: it was not tried.
-    NeverTried {
+    /// The active slot is on trial and another one runs; GRUB has not named it as skipped, and no check has found it unhealthy:
+    /// it was not tried, or left before it was judged.
+    Unjudged {
         /// That slot.
         slot: Slot,
         /// Why, for people.
         reason: String,
+    },
+    /// The active slot is on trial, and GRUB named it as the one that it could not load, or that is not what its list says:
+    /// which of the two is to be looked at in the slot.
+    Skipped {
+        /// That slot.
+        slot: Slot,
     },
     /// The trial of a slot was called off before its first boot: by `rollback`, which was cut off, or by hand.
     CalledOff,
@@ -196,7 +203,7 @@ fn counted(seen: &Seen<'_>) -> u8 {
 
 /// Adds to a reason what the last check of the trial found, where one was made.
 pub fn with_cause(state: &State, gave_up: Slot, reason: String) -> String {
-    match state.unhealthy.as_deref().filter(|_| state.target_slot == Some(gave_up)) {
+    match state.cause(gave_up) {
         Some(cause) => format!("{reason} (last: {cause})"),
         None => reason,
     }
@@ -207,9 +214,11 @@ fn given_up(state: &State, seen: &Seen<'_>, gave_up: Slot) -> Finding {
     let reason = match (state.phase, counted(seen)) {
         (_, 0) if seen.running != gave_up => {
             let reason = format!("slot {gave_up} was never tried: GRUB could not count its boot, and went back");
-            return Finding::NeverTried { slot: gave_up, reason };
+            return Finding::Unjudged { slot: gave_up, reason };
         }
-        (Phase::RolledBack, _) => format!("slot {gave_up} did not come up after a rollback to it; GRUB went back"),
+        (Phase::RolledBack, ALL_BOOTS) => {
+            format!("slot {gave_up} was not confirmed in three boots after a rollback to it; GRUB went back")
+        }
         (_, ALL_BOOTS) => format!("slot {gave_up} was not confirmed in three boots; GRUB went back"),
         (_, n) => {
             format!(
@@ -220,34 +229,46 @@ fn given_up(state: &State, seen: &Seen<'_>, gave_up: Slot) -> Finding {
     Finding::RolledBack { gave_up, reason: with_cause(state, gave_up, reason), blame: Blame::Undecided }
 }
 
+/// Says why a slot was left that GRUB could not load.
+pub fn not_loaded(slot: Slot, running: Slot) -> String {
+    format!("slot {slot} could not be loaded, or is not what its slot.crc32 says; GRUB booted slot {running}")
+}
+
 /// The active slot is on trial, has had its turn, and another one runs. GRUB counts what it tries, and names what it could not
 /// load: nothing is guessed.
 fn passed_over(state: &State, seen: &Seen<'_>) -> Finding {
     let (active, running) = (seen.active(), seen.running);
     if seen.skipped == Some(active) {
-        let reason = format!("slot {active} could not be loaded; GRUB booted slot {running}");
-        return Finding::RolledBack { gave_up: active, reason, blame: Blame::Decided };
+        // In this boot it was looked at already, and mended.
+        return if same_boot(state, seen) { Finding::Nothing } else { Finding::Skipped { slot: active } };
     }
-    if counted(seen) == 0 {
+    let boots = counted(seen);
+    if boots == 0 {
         let reason = format!(
-            "slot {active} was never tried: its boot was not counted, and slot {running} runs (another boot loader in use, \
-             slot {running} chosen by hand, a disk restored?)"
+            "slot {active} was never tried: its boot was not counted, and slot {running} runs (GRUB could not write, another boot \
+             loader in use, slot {running} chosen by hand, a disk restored?)"
         );
-        return Finding::NeverTried { slot: active, reason };
+        return Finding::Unjudged { slot: active, reason };
     }
-    let reason = format!(
-        "slot {active} was not confirmed in {} of three boots, and then slot {running} was started (by hand, or GRUB could \
-         not count the next one)",
-        counted(seen)
-    );
+    let then = format!("and then slot {running} was started (by hand, or GRUB could not count the next one)");
+    if boots < ALL_BOOTS && state.cause(active).is_none() {
+        let reason = format!("slot {active} was booted {boots} of three times, no check of it has ended, {then}");
+        return Finding::Unjudged { slot: active, reason };
+    }
+    let reason = format!("slot {active} was not confirmed in {boots} of three boots, {then}");
     Finding::RolledBack { gave_up: active, reason: with_cause(state, active, reason), blame: Blame::Undecided }
 }
 
 /// Changes the boot variables after a slot was not tried: back, and GRUB has to show again that it writes here.
 pub fn after_no_try(running: Slot, block: &mut Block) {
+    after_rot(running, block);
+    block.doubt_canary();
+}
+
+/// Changes the boot variables after a slot was passed over that has rotted.
+pub fn after_rot(running: Slot, block: &mut Block) {
     block.clear_rollback();
     block.back_to_confirmed(running);
-    block.doubt_canary();
 }
 
 /// Says whether the active slot, which does not run, has had its turn: GRUB counted a boot, or this is another boot than

@@ -56,10 +56,8 @@ fn every_way_back_is_seen() {
         (Phase::Idle, Slot::A, marked, "three boots", Undecided), // the state file was lost
         (Phase::Failed, Slot::A, marked, "three boots", Undecided),
         (Phase::Activated, Slot::A, BootVars { boot_counter: Some(1), ..marked }, "2 of three boots", Undecided),
-        // Counted, and not named as skipped: whoever started slot A, it was not GRUB by itself.
-        (Phase::Activated, Slot::A, vars(Slot::B, false, 2), "1 of three boots", Undecided),
-        (Phase::Failed, Slot::A, vars(Slot::B, false, 1), "2 of three boots", Undecided),
-        (Phase::Idle, Slot::A, vars(Slot::B, false, 2), "by hand, or GRUB", Undecided), // the state file was lost
+        // Each boot was counted, and yet GRUB has not gone back by itself.
+        (Phase::Activated, Slot::A, vars(Slot::B, false, 0), "3 of three boots", Undecided),
         (Phase::Verifying, Slot::A, vars(Slot::A, true, 2), "made active again", Decided),
         (Phase::Success, Slot::B, vars(Slot::A, false, 3), "manual rollback", Decided), // cut off before the state
     ] {
@@ -72,10 +70,43 @@ fn every_way_back_is_seen() {
     }
 }
 
+/// As [`state`], and the last check of slot B failed.
+fn unhealthy(phase: Phase) -> State {
+    State { unhealthy: Some("10-net: down".into()), unhealthy_slot: Some(Slot::B), ..state(phase) }
+}
+
+#[test]
+fn what_was_left_with_boots_to_go_is_blamed_only_if_a_check_failed() {
+    for (phase, counter, words) in [
+        (Phase::Activated, 2, "1 of three"),
+        (Phase::Failed, 1, "2 of three"),
+        (Phase::Idle, 2, "by hand, or GRUB"), // the state file was lost
+    ] {
+        // Counted, and not named as skipped: whoever started slot A, it was not GRUB by itself.
+        let now = seen(Slot::A, vars(Slot::B, false, counter));
+        match find(&unhealthy(phase), &now) {
+            Finding::RolledBack { gave_up: Slot::B, reason, blame: Blame::Undecided } => {
+                assert!(reason.contains(words) && reason.ends_with("(last: 10-net: down)"), "{reason}");
+            }
+            other => panic!("{phase:?}: {other:?}"),
+        }
+        // A power cut before the first check, or a check that was of the other slot.
+        for judged_nothing in [state(phase), State { unhealthy_slot: Some(Slot::A), ..unhealthy(phase) }] {
+            match find(&judged_nothing, &now) {
+                Finding::Unjudged { slot: Slot::B, reason } => {
+                    let boots = 3 - counter;
+                    assert!(reason.contains(&format!("booted {boots} of three times, no check")), "{reason}");
+                }
+                other => panic!("{phase:?}: {other:?}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn what_was_never_tried_is_not_blamed() {
     let no_try = |state: &State, seen: &Seen<'_>| match find(state, seen) {
-        Finding::NeverTried { slot: Slot::B, reason } => reason,
+        Finding::Unjudged { slot: Slot::B, reason } => reason,
         other => panic!("{state:?}: {other:?}"),
     };
     // Another boot, not counted, and GRUB has not named it as skipped.
@@ -115,7 +146,7 @@ fn the_cause_survives_the_consequence() {
     let marked = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 0) };
     let cause = "10-net: no IPv4 address, exit status 1";
     for phase in [Phase::Failed, Phase::Verifying] {
-        let known = State { unhealthy: Some(cause.into()), ..state(phase) };
+        let known = State { unhealthy: Some(cause.into()), ..unhealthy(phase) };
         for now in [seen(Slot::A, marked), seen(Slot::A, vars(Slot::B, false, 1))] {
             match find(&known, &now) {
                 Finding::RolledBack { reason, .. } => {
@@ -125,7 +156,7 @@ fn the_cause_survives_the_consequence() {
             }
         }
         // Of another slot, nothing is known.
-        let other = State { target_slot: Some(Slot::A), ..known };
+        let other = State { unhealthy_slot: Some(Slot::A), ..known };
         match find(&other, &seen(Slot::A, marked)) {
             Finding::RolledBack { reason, .. } => assert!(!reason.contains(cause), "{reason}"),
             other => panic!("{other:?}"),
@@ -154,10 +185,8 @@ fn a_confirmed_slot_that_does_not_boot_is_not_active_any_more() {
 
 #[test]
 fn a_manual_rollback_to_a_slot_that_can_not_be_loaded_is_seen() {
-    match find(&state(Phase::RolledBack), &skipping(Slot::B, vars(Slot::A, false, 2))) {
-        Finding::RolledBack { gave_up: Slot::A, reason, .. } => assert!(reason.contains("could not be loaded")),
-        other => panic!("{other:?}"),
-    }
+    let found = find(&state(Phase::RolledBack), &skipping(Slot::B, vars(Slot::A, false, 2)));
+    assert_eq!(found, Finding::Skipped { slot: Slot::A });
 }
 
 #[test]
@@ -216,12 +245,11 @@ fn a_confirmed_slot_that_grub_could_not_load_is_known_at_once() {
 #[test]
 fn a_trial_that_grub_could_not_load_is_over_and_one_that_it_has_not_tried_is_not() {
     for (phase, counter) in [(Phase::Activated, 2), (Phase::Activated, 3), (Phase::Failed, 0), (Phase::Idle, 2)] {
-        match find(&state(phase), &skipping(Slot::A, vars(Slot::B, false, counter))) {
-            Finding::RolledBack { gave_up: Slot::B, reason, blame: Blame::Decided } => {
-                assert!(reason.contains("could not be loaded"));
-            }
-            other => panic!("{phase:?}, {counter}: {other:?}"),
-        }
+        let now = skipping(Slot::A, vars(Slot::B, false, counter));
+        assert_eq!(find(&state(phase), &now), Finding::Skipped { slot: Slot::B }, "{phase:?}, {counter}");
+        // Looked at in this boot, and mended: the next one tells.
+        let mended = Seen { boot_id: Some("first"), ..now };
+        assert_eq!(find(&state(phase), &mended), Finding::Nothing, "{phase:?}, {counter}");
     }
     // Slot B was skipped, then written and activated, all in this boot: it waits for its first one.
     let waiting = Seen { boot_id: Some("first"), ..skipping(Slot::A, vars(Slot::B, false, 3)) };
@@ -330,6 +358,24 @@ impl Hopeless {
         !lost
     }
 
+    /// As `Session::record_unjudged`.
+    fn unjudged(&mut self, seen: &Seen<'_>, slot: Slot, reason: &str, after: fn(Slot, &mut Block)) {
+        if self.state.phase.may_become(Phase::Failed) {
+            self.state.fail(&Error::new(Kind::Boot, reason), 0).unwrap();
+        } else {
+            self.state.roll_back(slot, None, reason, 0).unwrap();
+        }
+        self.state.switched_boot_id = seen.boot_id.map(str::to_string);
+        after(seen.running, &mut self.block);
+    }
+
+    /// As `Session::record_rollback`.
+    fn left(&mut self, seen: &Seen<'_>, gave_up: Slot, reason: &str) {
+        self.state.roll_back(gave_up, None, reason, 0).unwrap();
+        self.state.switched_boot_id = seen.boot_id.map(str::to_string);
+        after_rollback(seen, gave_up, &mut self.block);
+    }
+
     /// As `Session::record_the_past`.
     fn open(&mut self, boot: &Boot) {
         for _ in 0..3 {
@@ -341,24 +387,14 @@ impl Hopeless {
                     self.state.switched_boot_id = seen.boot_id.map(str::to_string);
                 }
                 Finding::WasConfirmed => self.state.succeed(0).unwrap(),
-                Finding::NeverTried { slot, reason } => {
-                    if self.state.phase.may_become(Phase::Failed) {
-                        self.state.fail(&Error::new(Kind::Boot, reason), 0).unwrap();
-                    } else {
-                        self.state.roll_back(slot, None, &reason, 0).unwrap();
-                    }
-                    self.state.switched_boot_id = seen.boot_id.map(str::to_string);
-                    return after_no_try(seen.running, &mut self.block);
-                }
+                Finding::Unjudged { slot, reason } => return self.unjudged(&seen, slot, &reason, after_no_try),
+                Finding::Skipped { slot } if self.damaged => return self.unjudged(&seen, slot, "rotten", after_rot),
+                Finding::Skipped { slot } => self.left(&seen, slot, "not loaded"),
                 Finding::CalledOff => {
                     self.state.call_off(0).unwrap();
                     self.state.switched_boot_id = seen.boot_id.map(str::to_string);
                 }
-                Finding::RolledBack { gave_up, reason, .. } => {
-                    self.state.roll_back(gave_up, None, &reason, 0).unwrap();
-                    self.state.switched_boot_id = seen.boot_id.map(str::to_string);
-                    after_rollback(&seen, gave_up, &mut self.block);
-                }
+                Finding::RolledBack { gave_up, reason, .. } => self.left(&seen, gave_up, &reason),
                 Finding::StaleMark => self.block.clear_rollback(),
                 Finding::NotTheActiveSlot if !self.damaged => return self.block.clear_rollback(),
                 Finding::Unloadable | Finding::NotTheActiveSlot => {

@@ -88,8 +88,15 @@ impl Report {
         remember(&mut failures, &finding, &state, &machine);
         remarks.extend(not_recorded_yet(&finding));
         let is_sound = running.is_some_and(|slot| slots[slot as usize].record.is_ok());
-        let doubt = state.manifest_digest.and_then(|digest| failures.doubt_of(digest));
-        let next = next_step(running.map(|slot| (slot, is_sound)), vars.as_ref(), &state, &finding, doubt);
+        let doubt = state.manifest_digest.and_then(|digest| failures.doubt_of(digest, boot_id.as_deref()));
+        let refusals = failures.refusals(boot_id.as_deref());
+        let is_refused = !state.insisted && refusals.iter().any(|(digest, _)| state.manifest_digest == Some(*digest));
+        let next = match (state.phase, is_refused) {
+            (Phase::Staged, true) => {
+                "what is staged failed here; `apply --retry-failed` insists on it, a newer one replaces it".into()
+            }
+            _ => next_step(running.map(|slot| (slot, is_sound)), vars.as_ref(), &state, &finding, doubt),
+        };
         let remarks = once_each(remarks);
         Report { running, slots, vars, env_source, state, failures, offered, proven, boot_id, remarks, finding, next }
     }
@@ -118,11 +125,15 @@ fn not_recorded_yet(finding: &Finding) -> Option<String> {
         Finding::WasActivated => Some("the staged slot is activated; the state file is one step behind".into()),
         Finding::WasConfirmed => Some("the trial is confirmed; the state file is one step behind".into()),
         Finding::RolledBack { reason, .. } => Some(format!("rolled back, not recorded yet: {reason}")),
-        Finding::NeverTried { reason, .. } => Some(format!("not recorded yet: {reason}")),
+        Finding::Unjudged { reason, .. } => Some(format!("not recorded yet: {reason}")),
+        Finding::Skipped { slot } => Some(format!("not recorded yet: {}", reconcile::not_loaded(*slot, slot.other()))),
         Finding::CalledOff => {
             Some("the trial was called off before its first boot; the state file is one step behind".into())
         }
-        Finding::Unloadable => Some("GRUB could not load the active slot, and booted the other one".into()),
+        Finding::Unloadable => Some(
+            "GRUB could not load the active slot (or it is not what its slot.crc32 says), and booted the other one"
+                .into(),
+        ),
         Finding::NotTheActiveSlot => Some("GRUB did not boot the active slot, but the other one".into()),
     }
 }
@@ -140,7 +151,7 @@ fn next_step(
     let Some(vars) = vars else {
         return "`verify --repair-boot-variables` mends the boot variables; until then nothing can be activated".into();
     };
-    if matches!(finding, Finding::RolledBack { .. } | Finding::NeverTried { .. }) {
+    if matches!(finding, Finding::RolledBack { .. } | Finding::Unjudged { .. } | Finding::Skipped { .. }) {
         return "look at the reason above; `apply` takes the next version".into();
     }
     if *finding == Finding::Unloadable {

@@ -39,6 +39,8 @@ pub struct Session<'a> {
     /// Policy and threshold.
     signature: (SignaturePolicy, usize),
     must_record: bool,
+    /// Why what is remembered could not be read.
+    unreadable: Option<Error>,
     block: Block,
     env: BootEnv,
     data: Data,
@@ -76,13 +78,13 @@ impl<'a> Session<'a> {
             }
             lock => lock?,
         };
-        let data = match data.store.demand_readable() {
+        let (data, unreadable) = match data.store.demand_readable() {
             Err(e) if must_record => return Err(e),
             Err(e) => {
                 note(&format!("{e}; nothing of this run will be remembered"));
-                machine.volatile_data()
+                (machine.volatile_data(), Some(e))
             }
-            Ok(()) => data,
+            Ok(()) => (data, None),
         };
         data.store.set_broken_aside().iter().for_each(|said| note(said));
         let (state, failures) = (data.store.state().value, data.store.failures().value);
@@ -102,6 +104,7 @@ impl<'a> Session<'a> {
             system,
             signature,
             must_record,
+            unreadable,
             block,
             env,
             data,
@@ -135,6 +138,12 @@ impl<'a> Session<'a> {
     /// Names the artifact in a slot, digest and version.
     pub fn artifact_in(&self, slot: Slot) -> Option<(Digest, String)> {
         artifact_in(&self.state, &self.machine, slot)
+    }
+
+    /// Refuses to try what may have failed here, where that cannot be read.
+    /// Errors: State: the files.
+    pub fn demand_memory(&self) -> Result<()> {
+        self.unreadable.clone().map_or(Ok(()), Err)
     }
 
     /// Returns the artifacts that are not to be taken now, and why.
@@ -216,13 +225,14 @@ impl<'a> Session<'a> {
     pub fn leave(&mut self, gave_up: Slot, reason: &str, blame: Blame) -> Result<()> {
         let artifact = artifact_in(&self.state, &self.machine, gave_up);
         self.state.roll_back(gave_up, artifact.clone(), reason, self.now())?;
-        self.state.switched_boot_id = self.machine.boot_id();
+        let (boot_id, activated_in) = (self.machine.boot_id(), self.state.switched_boot_id.take());
+        self.state.switched_boot_id.clone_from(&boot_id);
         if let Some((digest, version)) = artifact {
             let at = rfc3339(self.now());
             let failure = Failure { digest, version, reason: reason.into(), at, doubt: None };
             match blame {
                 Blame::Decided => self.failures.remember(failure),
-                Blame::Undecided => self.failures.remember_undecided(failure, self.machine.boot_id()),
+                Blame::Undecided => self.failures.remember_undecided(failure, boot_id, activated_in),
             }
             self.recorded(self.data.store.save_failures(&self.failures))?;
         }
@@ -244,8 +254,8 @@ impl<'a> Session<'a> {
 
     /// Says whether a slot holds what was called off before it ever booted.
     pub fn holds_called_off(&self, slot: Slot) -> bool {
-        let digest = self.artifact_in(slot).map(|(digest, _)| digest);
-        self.state.called_off && self.state.target_slot == Some(slot) && self.state.manifest_digest == digest
+        let holds = |digest| self.artifact_in(slot).is_some_and(|(held, _)| held == digest);
+        self.state.called_off.is_some_and(holds)
     }
 
     /// Records how healthy the confirmed slot is that runs: what failed before on this machine may not be to blame.
@@ -302,9 +312,17 @@ impl<'a> Session<'a> {
                     self.recorded(self.save_state())?;
                 }
                 Finding::RolledBack { gave_up, reason, blame } => self.record_rollback(gave_up, &reason, blame)?,
-                Finding::NeverTried { slot, reason } => return self.record_no_try(slot, &reason),
+                Finding::Unjudged { slot, reason } => {
+                    return self.record_unjudged(slot, Error::new(Kind::Boot, reason), reconcile::after_no_try);
+                }
+                Finding::Skipped { slot } => return self.record_skipped(slot),
                 Finding::CalledOff => self.call_off()?,
                 Finding::StaleMark => self.save_boot(Block::clear_rollback)?,
+                Finding::Unloadable if self.mend_other() => {
+                    // GRUB finds it whole in the next boot.
+                    self.state.switched_boot_id = boot_id;
+                    return self.recorded(self.save_state());
+                }
                 Finding::Unloadable => {
                     let why = format!("GRUB could not load slot {}, the active one", self.target());
                     return self.take_over(&why, self.seen(None).runs_though_given_up());
@@ -356,21 +374,50 @@ impl<'a> Session<'a> {
         reconcile::worth_a_restart(&self.state, &self.seen(self.machine.boot_id().as_deref()))
     }
 
+    /// Says whether nothing was wrong with the other slot but the list that GRUB goes by; it is written anew then.
+    pub fn mend_other(&self) -> bool {
+        matches!(self.machine.scrub(self.target(), &mut |_| {}), Ok((_, true)))
+    }
+
+    /// Records that nothing is known against what a slot on trial holds. Input: `after`: changes the boot variables.
     /// Power cut: as [`Session::record_the_past`].
-    fn record_no_try(&mut self, slot: Slot, reason: &str) -> Result<()> {
-        note(reason);
+    fn record_unjudged(&mut self, slot: Slot, error: Error, after: fn(Slot, &mut Block)) -> Result<()> {
+        let reason = error.to_string();
+        note(&reason);
         let now = self.now();
         if self.state.phase.may_become(Phase::Failed) {
-            let error = Error::new(Kind::Boot, reason);
             self.state.fail(&error, now)?;
         } else {
             let artifact = self.artifact_in(slot);
-            self.state.roll_back(slot, artifact, reason, now)?;
+            self.state.roll_back(slot, artifact, &reason, now)?;
         }
         self.state.switched_boot_id = self.machine.boot_id();
         self.recorded(self.save_state())?;
         let running = self.running;
-        self.save_boot(|block| reconcile::after_no_try(running, block))
+        self.save_boot(|block| after(running, block))
+    }
+
+    /// GRUB passed over the slot on trial: what has rotted on the disk is no fault of the release.
+    /// Power cut: as [`Session::record_the_past`].
+    fn record_skipped(&mut self, slot: Slot) -> Result<()> {
+        match self.machine.scrub(slot, &mut |_| {}) {
+            Ok((_, true)) => {
+                note(&format!("slot {slot} stays on trial; the next boot tries it"));
+                self.state.switched_boot_id = self.machine.boot_id();
+                self.recorded(self.save_state())
+            }
+            Ok((_, false)) => {
+                let reason = reconcile::not_loaded(slot, self.running);
+                self.record_rollback(slot, &reason, Blame::Decided)
+            }
+            // Somebody is at work on it: that proves nothing.
+            Err(e) if e.kind() == Kind::Busy => self.recorded(Err(e)),
+            Err(e) => {
+                let why = format!("it is not any more what was staged, and GRUB booted slot {}: {e}", self.running);
+                let error = Error::new(Kind::Slot, why).at("boot", format!("slot {slot}"));
+                self.record_unjudged(slot, error, reconcile::after_rot)
+            }
+        }
     }
 
     fn record_rollback(&mut self, gave_up: Slot, reason: &str, blame: Blame) -> Result<()> {
@@ -414,7 +461,7 @@ pub fn remember(failures: &mut Failures, finding: &Finding, state: &State, machi
     let failure = Failure { digest, version, reason: reason.clone(), at: String::new(), doubt: None };
     match blame {
         Blame::Decided => failures.remember(failure),
-        Blame::Undecided => failures.remember_undecided(failure, machine.boot_id()),
+        Blame::Undecided => failures.remember_undecided(failure, machine.boot_id(), state.switched_boot_id.clone()),
     }
 }
 

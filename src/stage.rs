@@ -169,13 +169,21 @@ fn write_unproven(
 /// Input: the CRC-32 of kernel and initramfs, as [`write()`] or `readback::verify` returned it for these files.
 /// Errors: Device: the file system refuses.
 /// Power cut: without the record, an invalid slot; with it, a whole one, and one that GRUB takes for whole.
-pub fn finish(dir: &Path, record: &Record, [kernel, initramfs]: [u32; 2]) -> Result<()> {
-    let version = format!("{}\n", record.version);
-    for (name, text) in [(VERSION, version), (DIGESTS, digests(kernel, initramfs)), (RECORD, record.encode())] {
-        let path = dir.join(name);
-        atomic::replace(&path, text.as_bytes()).io(Kind::Device, "write", path.display())?;
-    }
-    Ok(())
+pub fn finish(dir: &Path, record: &Record, crc32s: [u32; 2]) -> Result<()> {
+    write_text(dir, VERSION, &format!("{}\n", record.version))?;
+    write_digests(dir, crc32s)?;
+    write_text(dir, RECORD, &record.encode())
+}
+
+/// Writes what GRUB holds the files against, alone.
+/// Input, errors: as [`finish`].
+pub fn write_digests(dir: &Path, [kernel, initramfs]: [u32; 2]) -> Result<()> {
+    write_text(dir, DIGESTS, &digests(kernel, initramfs))
+}
+
+fn write_text(dir: &Path, name: &str, text: &str) -> Result<()> {
+    let path = dir.join(name);
+    atomic::replace(&path, text.as_bytes()).io(Kind::Device, "write", path.display())
 }
 
 #[derive(Default)]

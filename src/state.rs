@@ -60,10 +60,14 @@ pub struct State {
     pub switched_boot_id: Option<String>,
     /// What was wrong when the slot on trial was checked last; kept when GRUB has gone back.
     pub unhealthy: Option<String>,
+    /// Which slot that was.
+    pub unhealthy_slot: Option<Slot>,
     /// Name of the first check that failed then.
     pub failed_check: Option<String>,
-    /// Whether what the attempt put into the target slot was called off before it ever booted.
-    pub called_off: bool,
+    /// The artifact that was called off before it ever booted, until something is staged or activated again.
+    pub called_off: Option<Digest>,
+    /// Whether a person insisted on what is staged, although it failed here.
+    pub insisted: bool,
     /// The last attempts.
     pub history: History,
 }
@@ -81,6 +85,7 @@ impl State {
             // Of an earlier attempt: this one has come through.
             self.last_error = None;
             self.last_error_kind = None;
+            self.called_off = None;
         }
         self.record(before);
         Ok(())
@@ -180,15 +185,17 @@ impl State {
         self.target_slot = Some(what.target);
         self.started_at = Some(rfc3339(now_secs));
         self.switched_boot_id = None;
-        self.forget_trial();
+        self.insisted = what.insisted;
+        self.forget_cause();
         self.record(Phase::Checking);
         Ok(())
     }
 
-    fn forget_trial(&mut self) {
+    /// Forgets what was wrong in a trial.
+    pub fn forget_cause(&mut self) {
         self.unhealthy = None;
+        self.unhealthy_slot = None;
         self.failed_check = None;
-        self.called_off = false;
     }
 
     /// Sets the target version; another one has no attempts yet.
@@ -208,7 +215,9 @@ impl State {
         let before = self.phase;
         self.enter(Phase::Activated, now_secs)?;
         let is_known = before == Phase::Staged && self.target_slot == Some(target);
-        self.forget_trial();
+        self.forget_cause();
+        self.called_off = None;
+        self.insisted = false;
         self.aim_at(&record.version);
         self.target_slot = Some(target);
         self.manifest_digest = record.manifest_digest;
@@ -247,14 +256,17 @@ impl State {
         Ok(())
     }
 
-    /// Ends a boot on trial that was not healthy; GRUB may give it another one.
+    /// Keeps what was wrong in a boot on trial; GRUB may give that slot another one.
     /// Input: `unhealthy`: what the checks said; `check`: the first that failed, where it was a check.
-    /// Errors: State: nothing is on trial.
-    pub fn fail_trial(&mut self, error: &Error, unhealthy: &str, check: Option<&str>, now_secs: u64) -> Result<()> {
-        self.fail(error, now_secs)?;
+    pub fn keep_cause(&mut self, slot: Slot, unhealthy: &str, check: Option<&str>) {
         self.unhealthy = Some(cut(unhealthy, CAUSE_MAX_BYTES));
+        self.unhealthy_slot = Some(slot);
         self.failed_check = check.map(|name| cut(name, VERSION_MAX_BYTES));
-        Ok(())
+    }
+
+    /// Returns what was wrong when a slot was checked on trial last.
+    pub fn cause(&self, slot: Slot) -> Option<&str> {
+        self.unhealthy.as_deref().filter(|_| self.unhealthy_slot == Some(slot))
     }
 
     /// Forgets what was staged or activated, and never booted: nothing is known against it. Of a trial that the state does not
@@ -266,7 +278,7 @@ impl State {
             return Ok(());
         }
         self.enter(Phase::Idle, now_secs)?;
-        self.forget_trial();
+        self.forget_cause();
         self.last_error = None;
         self.last_error_kind = None;
         if before == Phase::RolledBack {
@@ -274,7 +286,7 @@ impl State {
             self.target_slot = None;
             self.manifest_digest = None;
         } else {
-            self.called_off = true;
+            self.called_off = self.manifest_digest;
             self.history.call_off(self.updated_at.as_deref());
         }
         Ok(())
@@ -323,7 +335,7 @@ impl State {
         self.enter(Phase::Success, now_secs)?;
         self.last_error = None;
         self.last_error_kind = None;
-        self.forget_trial();
+        self.forget_cause();
         self.record(before);
         Ok(())
     }
@@ -341,6 +353,8 @@ pub struct Taken<'a> {
     pub digest: Digest,
     /// Slot it goes to.
     pub target: Slot,
+    /// `--retry-failed`.
+    pub insisted: bool,
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ fn taken(version: &str) -> Taken<'_> {
         source: "layout x",
         digest: Digest::of(version.as_bytes()),
         target: Slot::B,
+        insisted: false,
     }
 }
 
@@ -175,6 +176,7 @@ fn attempts_are_counted_for_the_version_that_is_named() {
         source: "s",
         digest: Digest::of(version.as_bytes()),
         target,
+        insisted: false,
     };
     let mut s = State::default();
     for again in 1..=2 {

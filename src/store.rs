@@ -143,9 +143,7 @@ impl Store {
             (self.proven().damage, self.proven().is_broken),
         ];
         match faults.into_iter().find_map(|(damage, is_broken)| damage.filter(|_| !is_broken)) {
-            Some(damage) => {
-                Err(damage.hint("nothing was changed; look at the kernel's log, and check the file system with fsck"))
-            }
+            Some(damage) => Err(damage.hint("look at the kernel's log, and check the file system with fsck")),
             None => Ok(()),
         }
     }

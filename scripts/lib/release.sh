@@ -183,9 +183,11 @@ check_release() {
     semver --version "$VERSION"
     case $VERSION in
         *+*)
+            base=${VERSION%%[+-]*}
+            next=${base%.*}.$((${base##*.} + 1))
             say "warning: what stands behind the + in $VERSION does not count in the order of versions: a machine that runs ${VERSION%%+*}," \
                 "with or without another +, refuses it (gate newer) unless --allow-downgrade is given there." \
-                "Raise the patch number, or use a pre-release such as ${VERSION%%[+-]*}-1"
+                "Raise the patch number ($next), or use a pre-release of that, such as $next-1"
             ;;
     esac
     [ -z "$MIN_COMPATIBLE" ] || semver --min-compatible "$MIN_COMPATIBLE"

@@ -78,7 +78,11 @@ pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut dyn
             Activation::Shut(_) => "refused",
         };
         let version = session.state.to_version.as_deref().map(printable);
-        say_json(out, &Answer { result, slot: slot.to_string(), version })?;
+        let refused = match (&activation, &restart) {
+            (Activation::Shut(error), _) | (_, Some(Err(error))) => Some(error.to_string()),
+            _ => None,
+        };
+        say_json(out, &Answer { result, slot: slot.to_string(), version, refused })?;
     } else {
         match &activation {
             Activation::Done => say_activated(out, slot, matches!(restart, Some(Ok(()))))?,
@@ -100,6 +104,8 @@ struct Answer {
     result: &'static str,
     slot: String,
     version: Option<String>,
+    /// Why it was not activated, or the machine not restarted.
+    refused: Option<String>,
 }
 
 /// Says that a slot is on trial from the next boot on.
@@ -136,15 +142,17 @@ pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activatio
         }
         return Err(gate::refused("another slot", &[Refusal { gate: Gate::TrialPending, why }]));
     }
-    if session.state.phase != Phase::Staged && !is_newer(session, slot) {
-        return Ok(Activation::Nothing);
+    match session.state.phase {
+        Phase::Staged => refuse_known_bad(session, slot)?,
+        _ if is_newer(session, slot) => {}
+        _ => return Ok(Activation::Nothing),
     }
     demand_proven_bootloader(session, terms.allow_unproven_bootloader)?;
     let shut = |session: &Session<'_>| terms.demand_window(session, "activate", &format!("slot {slot}")).err();
     if let Some(error) = shut(session) {
         return Ok(Activation::Shut(error));
     }
-    let record = scrub(session, slot)?;
+    let (record, _) = scrub(session, slot)?;
     demand_trust(&ring, &record, slot, "run apply again")?;
     let expected = session.state.manifest_digest.filter(|_| session.state.phase == Phase::Staged);
     if expected.is_some() && record.manifest_digest != expected {
@@ -163,6 +171,18 @@ pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activatio
     session.state.switched_boot_id = session.machine.boot_id();
     session.note_state();
     Ok(Activation::Done)
+}
+
+/// Refuses what is staged, and meanwhile known to be to blame, unless a person insisted on it.
+fn refuse_known_bad(session: &Session<'_>, slot: Slot) -> Result<()> {
+    let Some((digest, version)) = session.artifact_in(slot).filter(|_| !session.state.insisted) else { return Ok(()) };
+    match session.refusals().into_iter().find(|(failed, _)| *failed == digest) {
+        Some((_, reason)) => {
+            let why = format!("it {} (`apply --retry-failed` takes it)", printable(&reason));
+            Err(gate::refused(&version, &[Refusal { gate: Gate::FailedBefore, why }]))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Refuses what was not verified by keys that are trusted now.
@@ -198,14 +218,14 @@ pub fn demand_proven_bootloader(session: &Session<'_>, allow_unproven: bool) -> 
 }
 
 /// Reads a whole slot and checks that it is for this machine.
-/// Errors: Slot: it is not what its record says, or for another architecture.
-pub fn scrub(session: &Session<'_>, slot: Slot) -> Result<Record> {
+/// Returns, errors: as [`crate::machine::Machine::scrub`]; Slot: it is for another architecture.
+pub fn scrub(session: &Session<'_>, slot: Slot) -> Result<(Record, bool)> {
     let total = session.machine.view(slot).record.map_or(0, |r| r.kernel.size_bytes + r.initramfs.size_bytes);
     let mut progress = Progress::new(&format!("read slot {slot}"), total);
-    let record = session.machine.scrub(slot, &mut |n| progress.add(n))?;
+    let (record, was_mended) = session.machine.scrub(slot, &mut |n| progress.add(n))?;
     if record.architecture != ARCHITECTURE {
         let why = format!("it holds a system for {}, this machine is {ARCHITECTURE}", printable(&record.architecture));
         return Err(Error::new(Kind::Slot, why).at("boot", format!("slot {slot}")));
     }
-    Ok(record)
+    Ok((record, was_mended))
 }

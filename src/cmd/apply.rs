@@ -82,12 +82,17 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wri
     let restart = (reboot && activated).then(|| terms.demand_window(&session, "restart", "the machine"));
     let restarts = matches!(restart, Some(Ok(())));
     let slot = session.target();
+    let refused = match (&activation, &restart) {
+        (Activation::Shut(error), _) | (_, Some(Err(error))) => Some(error.to_string()),
+        _ => None,
+    };
     match args.json {
-        true => say_json(out, &answer(&attempt, slot, activated))?,
+        true => say_json(out, &Answer { refused, ..answer(&attempt, slot, activated) })?,
         false => describe(out, &attempt, slot, (activated, restarts), &ring)?,
     }
     match (activation, restart) {
-        // What was done stays done: the next run in the window goes on from there.
+        // What was done stays done: what is staged is activated in the next window; what is active boots whenever the machine
+        // restarts, and `activate --reboot` restarts it.
         (Activation::Shut(error), _) | (_, Some(Err(error))) => return Ok(Outcome::Refused(error)),
         (_, Some(Ok(()))) => return Err(reboot_machine()),
         (_, None) => {}
@@ -137,7 +142,7 @@ fn answer(attempt: &Attempt, slot: Slot, activated: bool) -> Answer {
     let artifact = attempt.artifact();
     let (version, manifest_digest) = (printable(&artifact.version), artifact.digest.to_string());
     let signed_by = Digest::texts(&artifact.signed_by);
-    Answer { result, version, manifest_digest, signed_by, slot: slot.to_string(), activated }
+    Answer { result, version, manifest_digest, signed_by, slot: slot.to_string(), activated, refused: None }
 }
 
 #[derive(Serialize)]
@@ -148,6 +153,8 @@ struct Answer {
     signed_by: Vec<String>,
     slot: String,
     activated: bool,
+    /// Why it was not activated, or the machine not restarted.
+    refused: Option<String>,
 }
 
 /// One attempt, from the first question to the last proof; its end is in the state file, whatever it was.
@@ -212,6 +219,7 @@ fn decide_and_stage(
     let (mut artifact, mut verdict) = consult(source, Some(session.store()))?;
     if verdict == Verdict::Staged {
         if is_whole(session, situation, ring) {
+            session.state.insisted |= overrides.retry_failed;
             return Ok(Attempt::StagedBefore(artifact));
         }
         verdict = Verdict::Take;
@@ -234,6 +242,7 @@ fn decide_and_stage(
         source: &artifact.source,
         digest: artifact.digest,
         target: session.target(),
+        insisted: overrides.retry_failed,
     };
     session.state.take(&taken, session.now())?;
     session.save_state()?;

@@ -56,7 +56,11 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
         true => record(system, config, &begun, unhealthy.as_ref().map(|error| (error, &watched)))?,
         false => {
             if begun.is_control {
-                Session::open_to_recover(system, config)?.control_failures(watched.healthy)?;
+                let session = Session::open_to_recover(system, config);
+                // What was found counts, whoever is at work; the next check decides it as well.
+                if let Err(e) = session.and_then(|mut session| session.control_failures(watched.healthy)) {
+                    note(&format!("{e}; who is to blame for the last rollback is left to the next check"));
+                }
             }
             Trial::Over
         }
@@ -100,14 +104,14 @@ fn worth_a_restart(system: &System, config: &Config, trial: Trial) -> Option<&'s
 /// Waits until the node is healthy, and feeds the watchdog meanwhile.
 fn watch(plan: &Plan<'_>, pace: Pace, args: &cli::Healthcheck) -> Watched {
     let mut dog = start_watchdog(args);
-    let waiting = RefCell::new(Waiting::new("the checks run", pace.timeout));
+    let waiting = RefCell::new(Waiting::new(pace.timeout));
     let mut alive = || {
         if let Some(dog) = &mut dog {
             dog.feed();
         }
-        waiting.borrow_mut().tick();
+        waiting.borrow_mut().tick(&plan.running());
     };
-    let mut told = |what: &str| waiting.borrow_mut().for_what(what);
+    let mut told = |what: &str| waiting.borrow_mut().for_what(what, &plan.running());
     let watched = health::wait_until_healthy(pace, &mut alive, &mut told, &mut |alive| plan.run(alive));
     drop(waiting);
     if let Some(dog) = dog {
@@ -164,26 +168,29 @@ fn record(system: &System, config: &Config, begun: &Begun, unhealthy: Option<(&E
     let now = session.now();
     let ours = session.state.phase == Phase::Verifying;
     match unhealthy {
-        Some((error, _)) if begun.no_way_back && session.no_way_back() => {
+        Some((error, _)) if begun.no_way_back && session.no_way_back() && !session.mend_other() => {
             let why = format!("{error}; GRUB could not load slot {}, the way back", session.target());
             session.take_over(&why, true)?;
             Ok(Trial::Over)
         }
-        Some((error, watched)) if ours => {
-            session.state.fail_trial(error, &watched.reason, watched.failed_check(), now)?;
+        Some((error, watched)) => {
+            if ours {
+                session.state.fail(error, now)?;
+            }
+            session.state.keep_cause(session.running, &watched.reason, watched.failed_check());
             session.note_state();
             Ok(Trial::GoesOn)
         }
-        Some(_) => Ok(Trial::GoesOn),
         None => {
             // First: a cut between the two would leave it remembered as failed for good.
             session.forget_failure()?;
             session.save_boot(Block::confirm)?;
             session.remember_proof()?;
-            if ours {
-                session.state.succeed(now)?;
-                session.note_state();
+            match ours {
+                true => session.state.succeed(now)?,
+                false => session.state.forget_cause(),
             }
+            session.note_state();
             Ok(Trial::Confirmed)
         }
     }

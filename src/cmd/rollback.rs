@@ -46,16 +46,16 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
             session.call_off()?;
         }
         Back::ToConfirmed => {
-            refuse_unloadable(&session, other)?;
-            scrub(&session, other)?;
+            prove(&session, other)?;
             session.save_boot(|block| block.back_to_confirmed(other))?;
             let reason = reconcile::with_cause(&session.state, running, MANUAL.to_owned());
             session.leave(running, &reason, Blame::Decided)?;
         }
         Back::OnTrial => {
+            session.demand_memory()?;
             demand_proven_bootloader(&session, args.allow_unproven_bootloader)?;
             refuse_known_bad(&session, other, args.retry_failed)?;
-            let record = scrub(&session, other)?;
+            let (record, _) = scrub(&session, other)?;
             refuse_untrusted(&session, &record, other)?;
             session.save_boot(|block| block.activate(other))?;
             session.leave(running, MANUAL, Blame::Decided)?;
@@ -101,13 +101,24 @@ struct Answer {
     on_trial: bool,
 }
 
+/// Reads the whole slot, and refuses it as [`refuse_unloadable`] does, unless the reason for that is mended now.
+fn prove(session: &Session<'_>, slot: Slot) -> Result<Record> {
+    let (record, was_mended) = scrub(session, slot)?;
+    if !was_mended {
+        refuse_unloadable(session, slot)?;
+    }
+    Ok(record)
+}
+
 /// Refuses what GRUB could not load in this very boot, however whole it looks from here: the way back would end here.
 fn refuse_unloadable(session: &Session<'_>, slot: Slot) -> Result<()> {
     match session.machine.skipped() == Some(slot) {
         false => Ok(()),
-        true => Err(Error::new(Kind::Slot, "GRUB could not load it in this boot")
-            .at("go back to", format!("slot {slot}"))
-            .hint("once the running slot is confirmed, `apply` can write another system into it")),
+        true => {
+            Err(Error::new(Kind::Slot, "GRUB could not load it in this boot, or it is not what its slot.crc32 says")
+                .at("go back to", format!("slot {slot}"))
+                .hint("once the running slot is confirmed, `apply` can write another system into it"))
+        }
     }
 }
 

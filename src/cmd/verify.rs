@@ -51,9 +51,11 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut dyn W
     let machine = Machine::look(system);
     let repaired = args.repair_boot_variables && repair(&machine, config)?;
     let data = machine.data(config.state_file.as_deref(), Access::Read).ok();
-    let is_busy = || data.as_ref().is_some_and(|data| data.store.is_locked());
+    let running = machine.running().ok();
+    // Nobody writes to the slot that runs.
+    let is_busy = |slot| running != Some(slot) && data.as_ref().is_some_and(|data| data.store.is_locked());
     let slots =
-        wanted.into_iter().map(|slot| (slot, read(&machine, slot).map_err(|e| blame(e, slot, &is_busy)))).collect();
+        wanted.into_iter().map(|slot| (slot, read(&machine, slot).map_err(|e| blame(e, slot, is_busy)))).collect();
     let remarks = match machine.boot_env(Access::Read) {
         Ok(env) => env_remarks(&env.files.load()),
         Err(e) => vec![e.to_string()],
@@ -78,8 +80,8 @@ fn read(machine: &Machine<'_>, slot: Slot) -> Result<Record> {
 }
 
 /// What another run is writing just now is not damaged.
-fn blame(error: Error, slot: Slot, is_busy: &dyn Fn() -> bool) -> Error {
-    match error.kind() == Kind::Slot && is_busy() {
+fn blame(error: Error, slot: Slot, is_busy: impl Fn(Slot) -> bool) -> Error {
+    match error.kind() == Kind::Slot && is_busy(slot) {
         true => Error::new(Kind::Busy, "another run is at work on it")
             .at("read", format!("slot {slot}"))
             .hint("wait until that run ends"),

@@ -306,7 +306,7 @@ pub fn judge(nodes: &[Node], host: &str, boot_id: Option<&str>) -> Result<String
     }
     // A machine that was renamed leaves a node behind that is never ready again.
     let named: Vec<&Node> = nodes.iter().filter(|node| node.name.eq_ignore_ascii_case(host)).collect();
-    let candidates = if named.is_empty() { nodes.iter().collect() } else { named };
+    let candidates = if named.is_empty() { nodes.iter().collect() } else { named.clone() };
     let Some(first) = candidates.first() else { return bad("no node has registered".into()) };
     for node in &candidates {
         is_ready(node)?;
@@ -317,6 +317,10 @@ pub fn judge(nodes: &[Node], host: &str, boot_id: Option<&str>) -> Result<String
                 node.name
             ));
         }
+    }
+    // Ready as they are, none of them is known to be this machine: a virtual node is ready before the kubelet has registered.
+    if named.is_empty() && boot_id.is_some() && !host.is_empty() {
+        return bad(format!("no node is of this boot, and none is named {host}"));
     }
     is_ready(first)
 }

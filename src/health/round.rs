@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::machine::Machine;
 use crate::system::System;
 use crate::watchdog::LONGEST_STEP;
+use std::cell::{Ref, RefCell};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ pub struct Plan<'a> {
     workloads: Vec<Workload>,
     limit: Duration,
     fault: Option<crate::error::Error>,
+    running: RefCell<String>,
 }
 
 impl<'a> Plan<'a> {
@@ -33,7 +35,12 @@ impl<'a> Plan<'a> {
         let containerd = config.containerd_socket.resolve(|| system.containerd_socket());
         let kubeconfig = config.kubeconfig.resolve(|| system.kubeconfig());
         let (workloads, fault) = (config.workloads.clone(), config.fault.clone());
-        Plan { system, containerd, kubeconfig, workloads, limit, fault }
+        Plan { system, containerd, kubeconfig, workloads, limit, fault, running: RefCell::default() }
+    }
+
+    /// Returns the name of the check that runs, or ran last.
+    pub fn running(&self) -> Ref<'_, String> {
+        self.running.borrow()
     }
 
     /// Runs every check once. Those after a required one that failed are not run: they build on each other.
@@ -44,7 +51,7 @@ impl<'a> Plan<'a> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
         }
-        let mut run = Run { round: Round::default(), broken: false, alive };
+        let mut run = Run { round: Round::default(), broken: false, alive, running: &self.running };
         // Nothing can be said meanwhile: these are over sooner.
         let limit = self.limit.min(LONGEST_STEP / 2);
         if let Some(socket) = &self.containerd {
@@ -90,16 +97,19 @@ struct Run<'a> {
     round: Round,
     broken: bool,
     alive: &'a mut dyn FnMut(),
+    running: &'a RefCell<String>,
 }
 
 impl Run<'_> {
     fn check(&mut self, name: &str, is_required: bool, run: &mut dyn FnMut(&mut dyn FnMut()) -> Result<String>) {
-        (self.alive)();
         if self.broken {
+            (self.alive)();
             let outcome = Outcome::new(name, is_required, Ok(String::new()), 0);
             self.round.0.push(Outcome { ending: Ending::NotRun, ..outcome });
             return;
         }
+        name.clone_into(&mut self.running.borrow_mut());
+        (self.alive)();
         let start = Instant::now();
         let ended = run(self.alive);
         let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);

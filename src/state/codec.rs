@@ -27,8 +27,10 @@ struct Raw {
     manifest_digest: Option<String>,
     switched_boot_id: Option<String>,
     unhealthy: Option<String>,
+    unhealthy_slot: Option<String>,
     failed_check: Option<String>,
-    called_off: Option<bool>,
+    called_off: Option<String>,
+    insisted: Option<bool>,
 }
 
 impl State {
@@ -67,8 +69,10 @@ impl State {
             manifest_digest: raw.manifest_digest.map(digest).transpose()?,
             switched_boot_id: history::limited(raw.switched_boot_id, BOOT_ID_MAX_BYTES),
             unhealthy: history::limited(raw.unhealthy, CAUSE_MAX_BYTES),
+            unhealthy_slot: raw.unhealthy_slot.map(slot).transpose()?,
             failed_check: history::limited(raw.failed_check, VERSION_MAX_BYTES),
-            called_off: raw.called_off.unwrap_or(false),
+            called_off: raw.called_off.map(digest).transpose()?,
+            insisted: raw.insisted.unwrap_or(false),
             history: History::parse(text),
         })
     }
@@ -92,8 +96,10 @@ impl State {
             manifest_digest: self.manifest_digest.map(|d| d.to_string()),
             switched_boot_id: self.switched_boot_id.clone(),
             unhealthy: self.unhealthy.clone(),
+            unhealthy_slot: self.unhealthy_slot.map(|s| s.to_string()),
             failed_check: self.failed_check.clone(),
-            called_off: self.called_off.then_some(true),
+            called_off: self.called_off.map(|d| d.to_string()),
+            insisted: self.insisted.then_some(true),
         });
         // An object of its own reader, so that a broken history costs nothing but itself.
         text.pop();

@@ -261,5 +261,8 @@ fn another_build_of_the_version_that_runs_is_said_to_be_one() {
         assert_eq!(check.jq("[.result, .refusals[].gate]"), r#"["refused","newer"]"#);
         assert_eq!(root.state_field("phase"), "success");
         root.agent(&["apply", "--server", &second.url(""), "--allow-downgrade"]).expect(0, &["is staged in slot A"]);
+        // It was insisted on, and lies there.
+        root.agent(&["check", "--server", &second.url("")]).expect(3, &["staged in slot A"]);
+        root.agent(&["apply", "--server", &second.url("")]).expect(3, &["staged in slot A already"]);
     }
 }

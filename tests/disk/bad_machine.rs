@@ -307,7 +307,7 @@ fn a_file_that_can_not_be_read_is_not_a_broken_one() {
         let content = fs::read(&path).unwrap();
         for (when, args, code, words) in [
             ("1", vec!["apply", "--layout", trial.medium.path()], 4, "slot A is active again"),
-            ("1+", vec!["apply", "--layout", trial.medium.path()], 7, "Input/output error"),
+            ("1+", vec!["apply", "--layout", trial.medium.path()], 7, "os error 5"),
             ("1+", vec!["rollback"], 3, "nothing of this run will be remembered"),
         ] {
             let mut strace = command("strace");

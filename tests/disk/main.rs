@@ -10,6 +10,7 @@ mod support;
 mod apply;
 mod bad_input;
 mod bad_machine;
+mod blame;
 mod chroot;
 mod concurrent;
 mod demo;

@@ -126,7 +126,7 @@ fn a_mirror_stands_in_for_a_registry_that_is_down() {
     // The mirror is down, and the registry is not; then both are.
     let text = format!("registry = {}/os:v1\nmirror = 127.0.0.1:{down}\nretries = 0\n", registry.host());
     configure(&machine, &text, None);
-    machine.root.agent(&["check"]).expect(0, &["2.0.0"]);
+    machine.root.agent(&["check"]).expect(3, &["2.0.0", "staged in slot B"]);
     let text =
         format!("registry = 127.0.0.1:{down}/os:v1\nmirror = 127.0.0.1:{}/else/where\nretries = 0\n", closed_port());
     configure(&machine, &text, None);
@@ -189,7 +189,7 @@ fn asking_again_costs_one_small_request() {
     let asked = |marker: &str| registry.settled_requests(marker).len();
     machine.apply(&[]).expect(0, &["2.0.0 is staged"]);
     let before = asked("before");
-    machine.root.agent(&["check", "--splay", "0"]).expect(0, &["2.0.0"]);
+    machine.root.agent(&["check", "--splay", "0"]).expect(3, &["2.0.0", "staged in slot B"]);
     machine.root.agent(&["apply", "--splay", "1"]).expect(3, &["staged in slot B already"]);
     let requests = registry.settled_requests("again");
     assert_eq!(requests[before + 1..], ["HEAD /v2/os/manifests/v1 200", "HEAD /v2/os/manifests/v1 200"]);
@@ -212,7 +212,7 @@ fn asking_again_with_an_etag_costs_one_small_request() {
     let machine = machine(&format!("server = http://{}/\nretries = 0\n", server.host()), None);
     machine.apply(&[]).expect(0, &["2.0.0 is staged"]);
     let before = server.seen().len();
-    machine.root.agent(&["check"]).expect(0, &["2.0.0"]);
+    machine.root.agent(&["check"]).expect(3, &["2.0.0", "staged in slot B"]);
     let seen = server.seen();
     assert_eq!(seen.len(), before + 1, "{:?}", &seen[before..]);
     assert_eq!(seen[before].header("if-none-match"), Some("\"one\""));

@@ -93,3 +93,13 @@ pub fn spoil(disk: &mut Disk, number: u32, name: &str) {
     disk.attach();
     assert!(disk.file(number, name).unwrap() != file, "the damage did not arrive");
 }
+
+/// Makes another digit of the last byte of a slot's list that GRUB goes by, past every cache.
+pub fn rot_list(disk: &mut Disk, number: u32) {
+    let list = disk.file(number, "slot.crc32").unwrap();
+    let at = disk.bytes(number).windows(list.len()).position(|w| w == list).expect("the list lies in the partition");
+    disk.detach();
+    disk.overwrite(number, (at + list.len() - 1) as u64, &[0x0b]);
+    disk.attach();
+    assert!(disk.file(number, "slot.crc32").unwrap() != list, "the damage did not arrive");
+}

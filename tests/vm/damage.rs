@@ -23,7 +23,7 @@ fn a_slot_that_does_not_load_is_left_at_once() {
         vm.wait_said("Slot B does not load");
         vm.expect_hello("manual", BORN, 'A');
         vm.agent("verify").expect(7, &["INVALID"]);
-        vm.agent("status").expect(0, &["could not be loaded; GRUB booted slot A"]);
+        vm.agent("status").expect(0, &["could not be loaded, or is not what its"]);
         site.offer("1.4.0", "healthy");
         apply_and_reboot(&mut vm);
         vm.expect_hello("auto", "1.4.0", 'B');
@@ -50,7 +50,7 @@ fn an_active_slot_that_only_linux_can_read_is_replaced() {
     vm.expect_hello("manual", BORN, 'A');
     vm.run("cat /proc/cmdline").expect(0, &["kubesolo.slot=A", "kubesolo.skipped=B"]);
     vm.agent("verify --slot B").expect(0, &["1.1.0 is what its record says"]);
-    vm.agent("status").expect(0, &["GRUB could not load the active slot, and booted the other one"]);
+    vm.agent("status").expect(0, &["GRUB could not load the active slot"]);
     // Not proven yet, so nothing may be written to what may be the better slot.
     site.offer("1.2.0", "healthy");
     vm.agent(&apply()).expect(4, &["GRUB could not load slot B", "runs on trial"]);
@@ -60,7 +60,7 @@ fn an_active_slot_that_only_linux_can_read_is_replaced() {
     apply_and_reboot(&mut vm);
     vm.wait_said("Slot B does not load");
     vm.expect_hello("manual", BORN, 'A');
-    vm.agent("status").expect(0, &["could not be loaded; GRUB booted slot A"]);
+    vm.agent("status").expect(0, &["could not be loaded, or is not what its"]);
     vm.agent(&apply()).expect(4, &["could not be loaded"]);
     assert_eq!(vm.state("phase"), "rolled_back");
     vm.send("sync; reboot -f");

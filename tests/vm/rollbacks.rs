@@ -71,13 +71,15 @@ fn an_initramfs_that_hangs_is_counted() {
     boots_of_a_dead_version(&Site::new(Firmware::Bios), "hang", "hangs now", true);
 }
 
-/// GRUB loads a kernel of which the end is missing without complaint; then the machine resets itself or hangs.
+/// GRUB loads a kernel of which the end is missing without complaint, in a slot of an older agent, which has no list; then the
+/// machine resets itself or hangs.
 #[apply(long_test)]
 fn a_truncated_kernel_is_counted() {
     need_vm(Firmware::Bios);
     let site = Site::new(Firmware::Bios);
     let kernel = site.activated().pairs[0].kernel.clone();
     site.replace(B, "vmlinuz", &kernel[..kernel.len() * 2 / 3]);
+    site.debugfs_write(B, "rm /slot.crc32");
     let mut vm = site.power_on();
     let (mut boots, mut resets) = (0, 0);
     while !vm.wait_within("Rolling back to slot A.", Duration::ZERO) {
@@ -95,13 +97,33 @@ fn a_truncated_kernel_is_counted() {
     expect_rolled_back(&site, vm, "three boots", "A:1:0::1");
 }
 
-/// The kernel finds no init in what is left of the initramfs, and panics.
+/// GRUB holds it against the slot's list. The disk is to blame, not the release, which is taken again.
 #[apply(test)]
-fn an_initramfs_that_breaks_after_activation_is_counted() {
+fn an_initramfs_that_breaks_after_activation_costs_one_boot() {
     need_vm(Firmware::Bios);
     let site = Site::new(Firmware::Bios);
     let initramfs = site.activated().pairs[0].initramfs.clone();
     site.replace(B, "kubesolo-os.gz", &initramfs[..initramfs.len() / 4]);
+    let mut vm = site.power_on();
+    vm.wait_said("Slot B does not load");
+    vm.expect_hello("manual", BORN, 'A');
+    vm.agent("activate").expect(3, &["not any more what was staged", "kubesolo-os.gz"]);
+    assert_eq!(vm.state("phase"), "failed");
+    apply_and_reboot(&mut vm);
+    vm.expect_hello("auto", "1.1.0", 'B');
+    expect_confirmed(&mut vm, 'B');
+    vm.power_off();
+    assert_eq!(site.boot_variables(), "B:1:2::1");
+}
+
+/// The kernel finds no init in what is left of the initramfs, and panics. The slot is an older agent's, which has no list.
+#[apply(long_test)]
+fn an_initramfs_that_breaks_in_a_slot_without_a_list_is_counted() {
+    need_vm(Firmware::Bios);
+    let site = Site::new(Firmware::Bios);
+    let initramfs = site.activated().pairs[0].initramfs.clone();
+    site.replace(B, "kubesolo-os.gz", &initramfs[..initramfs.len() / 4]);
+    site.debugfs_write(B, "rm /slot.crc32");
     let mut vm = site.power_on();
     for _ in 0..3 {
         vm.wait_said("Kernel panic");

@@ -9,7 +9,10 @@ mod support;
 
 mod kubeconfigs;
 mod manifests;
+mod node_lists;
 mod run;
+mod whole_node;
+mod workloads;
 
 fn main() -> std::process::ExitCode {
     support::harness::main()

@@ -5,10 +5,10 @@ use super::disk::wait_for;
 use super::listener::{Listener, Request};
 use super::registry::{Ca, Guard, ServerCert, last_words};
 use super::web::Answer;
-use super::{command, need, run};
+use super::{command, find, need, run};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,17 +29,27 @@ impl Containerd {
 
     /// Starts one that keeps everything below `dir`, and waits until its own client can talk to it.
     pub fn start(dir: &Path) -> Containerd {
+        Containerd::start_from(dir, &find("containerd").unwrap())
+    }
+
+    /// containerd 2, which is unpacked and not installed.
+    pub fn two() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/containerd-2/usr/bin/containerd")
+    }
+
+    /// The same with another program; its client is the one beside it.
+    pub fn start_from(dir: &Path, program: &Path) -> Containerd {
         let (socket, config) = (dir.join("containerd.sock"), dir.join("config.toml"));
         let text =
             "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n";
         fs::write(&config, text).unwrap();
         let log = fs::File::create(dir.join("containerd.log")).unwrap();
-        let mut containerd = command("containerd");
+        let mut containerd = Command::new(program);
         containerd.arg("--config").arg(&config).arg("--address").arg(&socket);
         containerd.arg("--root").arg(dir.join("root")).arg("--state").arg(dir.join("state"));
         let mut child = Guard(containerd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let answers = || {
-            let mut ctr = command("ctr");
+            let mut ctr = Command::new(program.with_file_name("ctr"));
             // Without these it may wait for ever: its default, 0 s, is no limit.
             ctr.args(["--timeout", "5s", "--connect-timeout", "5s", "--address"]).arg(&socket);
             ctr.arg("version").output().unwrap().status.success()

@@ -9,8 +9,10 @@ use crate::support::release::{Medium, Release};
 use crate::support::root::Run;
 use crate::support::trial::{Trial, rot_list, spoil};
 use crate::support::web::{Answer, Web};
-use std::fs::{self, File};
+use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(60);
@@ -308,6 +310,7 @@ fn what_was_left_before_any_check_is_not_blamed() {
 #[apply(test)]
 fn what_the_checks_say_counts_whoever_is_at_work_meanwhile() {
     Trial::ready();
+    need("flock");
     let mut trial = Trial::activated();
     let down = site_check(&trial);
     fs::write(&down, "").unwrap();
@@ -319,11 +322,16 @@ fn what_the_checks_say_counts_whoever_is_at_work_meanwhile() {
     let mut check = trial.root.command(&["healthcheck", "--timeout", "0"]);
     let check = std::thread::spawn(move || Run::from(check.output().unwrap()));
     assert!(wait_for(WAIT, || begun.exists()));
-    let lock = File::open(trial.root.path("var/lib/kubesolo/update/lock")).unwrap();
-    lock.lock().unwrap();
+    // Another run, which has the lock as long as its stdin is open.
+    let mut other = command("flock");
+    other.arg(trial.root.path("var/lib/kubesolo/update/lock")).args(["sh", "-c", "echo held; cat"]);
+    let mut other = other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = [0; 5];
+    other.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
     fs::write(&go, "").unwrap();
     check.join().unwrap().expect(0, &["healthy", "left to the next check"]);
-    drop(lock);
+    drop(other.stdin.take());
+    assert!(other.wait().unwrap().success() && said == *b"held\n");
     trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(0, &["healthy"]);
     assert_eq!(failed(&trial, "undecided").as_deref(), Some("null"));
 }

@@ -279,8 +279,8 @@ fn nothing_blamed_is_tried(world: &World, before: &Seen) -> Result<(), String> {
 
 /// The first check of the slot that runs decides who is to blame.
 fn control(world: &mut World, op: Op, before: &Seen, code: i32) {
-    let is_control = before.vars.success && before.vars.active == world.running && matches!(code, 0 | 9);
-    if !is_control || !matches!(op.verb, Verb::HealthPass | Verb::HealthFail) {
+    let on_trial = !before.vars.success && before.vars.active == world.running;
+    if on_trial || !matches!(code, 0 | 9) || !matches!(op.verb, Verb::HealthPass | Verb::HealthFail) {
         return;
     }
     let running = world.now.of(world.running).digest.clone();

@@ -322,7 +322,9 @@ impl<'a> World<'a> {
         // It was forgotten meanwhile: then nothing is held against it.
         let must_refuse = &self.must_refuse;
         self.blamed.retain(|blamed| must_refuse.contains(blamed));
-        self.unchecked.extend(digest.clone());
+        // `activate` that was killed before it wrote the state, after a rollback of the same slot: that is all that is recorded.
+        let is_known = self.now.state.as_ref().is_some_and(|state| state.phase != "rolled_back");
+        self.unchecked.extend(digest.clone().filter(|_| is_known));
         self.must_refuse.extend(digest);
         self.rollbacks_known = self.now.state.as_ref().map(|state| (state.rollbacks, slot));
     }

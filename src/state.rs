@@ -281,11 +281,8 @@ impl State {
         self.forget_cause();
         self.last_error = None;
         self.last_error_kind = None;
-        if before == Phase::RolledBack {
-            // A rollback that was called off: the slot that was to be left runs on.
-            self.target_slot = None;
-            self.manifest_digest = None;
-        } else {
+        // Of a rollback that is called off, the slot that was to be left runs on.
+        if before != Phase::RolledBack {
             self.called_off = self.manifest_digest;
             self.history.call_off(self.updated_at.as_deref());
         }

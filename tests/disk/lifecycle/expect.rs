@@ -98,7 +98,11 @@ pub fn foretell(world: &World, op: Op) -> Option<Expected> {
         (Verb::Activate, Place::OnTrial) => Some(nothing(&[4])),
         (Verb::Activate, _) => Some(nothing(&[3])),
         (Verb::Rollback, Place::GoesBack) => Some(nothing(&[3])),
-        (Verb::Rollback, Place::Waits) => Some(becomes(0, "idle", (running, true, vars.counter))),
+        (Verb::Rollback, Place::Waits) => {
+            // Of a trial that could not be recorded there is nothing to forget.
+            let is_known = ["staged", "activated", "rolled_back"].contains(&state.phase.as_str());
+            Some(becomes(0, if is_known { "idle" } else { &state.phase }, (running, true, vars.counter)))
+        }
         (Verb::Rollback, Place::OnTrial) => Some(match seen.of(other).whole && world.skipped != Some(other) {
             true => becomes(0, "rolled_back", (other, true, vars.counter)),
             false => nothing(&[7]),

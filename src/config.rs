@@ -261,8 +261,7 @@ fn workloads(raw: &Raw) -> Result<Vec<Workload>> {
     let list = Workload::parse_list(text).map_err(|e| raw.blame("workloads", e))?;
     match raw.value("kubeconfig") {
         Some("off") => {
-            Err(raw
-                .blame("workloads", Error::new(Kind::Config, "`kubeconfig = off`: there is no API server to be asked")))
+            Err(raw.blame("workloads", Error::new(Kind::Config, "it needs an API server, and `kubeconfig` is off")))
         }
         _ => Ok(list),
     }

@@ -184,7 +184,9 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
     {
         refuse(Gate::FailedBefore, format!("{} {} (--retry-failed takes it)", digest.short(), printable(reason)));
     }
-    judge_place_and_time(artifact, facts, &mut refuse);
+    if !is_staged {
+        judge_place_and_time(artifact, facts, &mut refuse);
+    }
     Ok(match refusals.is_empty() {
         false => Verdict::Refused(refusals),
         true if is_staged => Verdict::Staged,
@@ -254,10 +256,10 @@ fn another_build(artifact: &Artifact, facts: &Facts<'_>) -> String {
     )
 }
 
-/// Turns refusals into the error that a command ends with.
+/// Turns refusals into the error that a command ends with. Input: `version`: "version 1.2.0", for example.
 pub fn refused(version: &str, refusals: &[Refusal]) -> Error {
     let reasons: Vec<&str> = refusals.iter().map(|r| r.why.as_str()).collect();
-    Error::new(Kind::Gate, format!("refused: {}", reasons.join("; "))).at("take version", version)
+    Error::new(Kind::Gate, format!("refused: {}", reasons.join("; "))).at("take", version)
 }
 
 #[cfg(test)]

@@ -116,7 +116,8 @@ pub fn scrub(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64)) -> Res
         Ok(Proof { record, crc32s, list_fault: list_fault.map(|e| e.at("read", format!("slot {slot}"))) })
     };
     let proof = check().map_err(|e: Error| {
-        e.at("read", format!("slot {slot}")).hint("it must not be booted; `apply` can write another system into it")
+        e.at("read", format!("slot {slot}"))
+            .hint("it must not be booted; `apply` writes the next release over it, while the other slot runs")
     })?;
     mounted.unmount()?;
     Ok(proof)
@@ -127,7 +128,7 @@ pub fn scrub(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64)) -> Res
 fn hold_digests(dir: &Path, expected: &str) -> Result<()> {
     let bad = |why: String| {
         Error::new(Kind::Slot, format!("{DIGESTS} {why}: GRUB takes the other slot"))
-            .hint("`activate`, `rollback` or `apply` of the same version, while the other slot runs, writes it anew")
+            .hint("while the other slot runs, `rollback` and `activate` write the list anew if the files are good")
     };
     match read_bounded(&dir.join(DIGESTS), DIGESTS_BYTES as u64) {
         Ok(None) => Ok(()),

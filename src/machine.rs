@@ -109,12 +109,16 @@ impl<'a> Machine<'a> {
         let part = self.slot_partition(slot)?;
         inspect::settle(part)?;
         let proof = inspect::scrub(slot, part, progress)?;
-        let Some(fault) = proof.list_fault else { return Ok((proof.record, false)) };
+        if proof.list_fault.is_none() {
+            return Ok((proof.record, false));
+        }
         let mounted = self.mount_target(slot)?;
         stage::write_digests(mounted.dir(), proof.crc32s)?;
         mounted.unmount()?;
         inspect::journal(part)?;
-        note(&format!("{fault}; kernel and initramfs are what the record says: the list is written anew"));
+        note(&format!(
+            "slot {slot}: slot.crc32 did not fit; kernel and initramfs are what the record says: the list is written anew"
+        ));
         Ok((proof.record, true))
     }
 

@@ -10,7 +10,7 @@ use crate::grubenv::BootVars;
 use crate::grubenv_file::Copy;
 use crate::inspect::View;
 use crate::machine::Machine;
-use crate::reconcile::{self, Finding, Seen};
+use crate::reconcile::{self, Blame, Finding, Seen};
 use crate::session::{env_remarks, remember};
 use crate::slot::Slot;
 use crate::source::Artifact;
@@ -47,9 +47,26 @@ pub struct Report {
     pub next: String,
 }
 
+/// How often everything is read while other runs write between the state and the boot variables.
+const MOST_READS: u32 = 3;
+
 impl Report {
     /// Reads everything, mounting privately what is not mounted. Takes no lock, changes nothing.
     pub fn gather(system: &System, config: &Config) -> Report {
+        let mut reads = 1;
+        loop {
+            let report = Report::read(system, config);
+            let data = Machine::look(system).data(config.state_file.as_deref(), Access::Read);
+            // What is recorded meanwhile would be seen half before, half after.
+            let is_one_moment = data.map_or(true, |data| data.store.state().value == report.state);
+            if is_one_moment || reads == MOST_READS {
+                return report;
+            }
+            reads += 1;
+        }
+    }
+
+    fn read(system: &System, config: &Config) -> Report {
         let machine = Machine::look(system);
         let mut remarks: Vec<String> = config.fault.iter().map(ToString::to_string).collect();
         let mut told = |e: Error| remarks.push(e.to_string());
@@ -151,11 +168,17 @@ fn next_step(
     let Some(vars) = vars else {
         return "`verify --repair-boot-variables` mends the boot variables; until then nothing can be activated".into();
     };
+    if matches!(finding, Finding::RolledBack { blame: Blame::Undecided, .. }) {
+        return "`healthcheck` of this slot decides whether that version is to blame".into();
+    }
     if matches!(finding, Finding::RolledBack { .. } | Finding::Unjudged { .. } | Finding::Skipped { .. }) {
         return "look at the reason above; `apply` takes the next version".into();
     }
     if *finding == Finding::Unloadable {
-        return format!("`healthcheck`: it makes slot {running} active, since slot {} does not load", running.other());
+        let other = running.other();
+        return format!(
+            "`healthcheck`: it makes slot {running} active, unless only slot.crc32 of slot {other} is wrong, which it writes anew"
+        );
     }
     if vars.boot_success == Some(false) {
         return match vars.active_slot == Some(running) {

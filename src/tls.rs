@@ -140,15 +140,8 @@ impl Trust {
             None => config.with_no_client_auth(),
             Some(identity) => {
                 let (chain, key) = identity.load()?;
-                // Where it is not taken, its algorithm is the reason.
-                let name = words::algorithm(key.secret_der());
-                config.with_client_auth_cert(chain, key).map_err(|e| {
-                    let why = match e {
-                        rustls::Error::InconsistentKeys(_) => format!("it does not belong to {}", identity.certificate),
-                        _ => format!("{name} key cannot be used here: {}", words::KEYS),
-                    };
-                    Error::new(Kind::Config, why).at("use the client key", &identity.key)
-                })?
+                let algorithm = words::algorithm(key.secret_der());
+                config.with_client_auth_cert(chain, key).map_err(|e| identity.refused(&e, algorithm))?
             }
         };
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
@@ -169,6 +162,17 @@ impl Trust {
 }
 
 impl Identity {
+    /// Says why the two cannot be used. Input: `algorithm`: the key's.
+    fn refused(&self, error: &rustls::Error, algorithm: &str) -> Error {
+        let key = |why: String| Error::new(Kind::Config, why).at("use the client key", &self.key);
+        match error {
+            rustls::Error::InconsistentKeys(_) => key(format!("it does not belong to {}", self.certificate)),
+            rustls::Error::InvalidCertificate(_) => Error::new(Kind::Config, "it is no X.509 certificate of version 3")
+                .at("use the client certificate", &self.certificate),
+            _ => key(format!("{algorithm} key cannot be used here: {}", words::KEYS)),
+        }
+    }
+
     /// Errors: Config: a file is unreadable or malformed, or others can read the key.
     fn load(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
         let chain = self.certificate.read("read the client certificate")?;

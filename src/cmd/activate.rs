@@ -191,7 +191,7 @@ fn refuse_known_bad(session: &Session<'_>, slot: Slot) -> Result<()> {
     match session.refusals().into_iter().find(|(failed, _)| *failed == digest) {
         Some((_, reason)) => {
             let why = format!("it {} (`apply --retry-failed` takes it)", printable(&reason));
-            Err(gate::refused(&version, &[Refusal { gate: Gate::FailedBefore, why }]))
+            Err(gate::refused(&format!("version {version}"), &[Refusal { gate: Gate::FailedBefore, why }]))
         }
         None => Ok(()),
     }

@@ -228,7 +228,7 @@ fn decide_and_stage(
     match verdict {
         Verdict::UpToDate => return Ok(Attempt::UpToDate(artifact)),
         Verdict::Refused(refusals) => {
-            let error = gate::refused(&artifact.version, &refusals);
+            let error = gate::refused(&format!("version {}", artifact.version), &refusals);
             let fault = refusals.iter().any(|r| r.gate.is_fault());
             return Err(if fault { Ended::Failed(error) } else { Ended::Refused(error) });
         }

@@ -86,7 +86,9 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Wr
     Ok(match verdict {
         Verdict::Take => Outcome::Done,
         Verdict::UpToDate | Verdict::Staged => Outcome::Nothing,
-        Verdict::Refused(refusals) => Outcome::Refused(gate::refused(&artifact.version, &refusals)),
+        Verdict::Refused(refusals) => {
+            Outcome::Refused(gate::refused(&format!("version {}", artifact.version), &refusals))
+        }
     })
 }
 

@@ -146,7 +146,7 @@ fn refuse_known_bad(session: &Session<'_>, slot: Slot, retry_failed: bool) -> Re
     match known {
         Some((_, reason)) if !retry_failed => {
             let why = format!("it {} (--retry-failed takes it)", printable(&reason));
-            Err(gate::refused(&version, &[Refusal { gate: Gate::FailedBefore, why }]))
+            Err(gate::refused(&format!("version {version}"), &[Refusal { gate: Gate::FailedBefore, why }]))
         }
         _ => Ok(()),
     }

@@ -230,7 +230,7 @@ impl NodeList {
         match self.path.as_slice() {
             // What is left out might be ours, and not ready.
             NODE if self.nodes.len() == MAX_NODES => {
-                return Err(Error::new(Kind::Source, "the list has more nodes than are read"));
+                return Err(Error::new(Kind::Source, "there are more than 64 nodes"));
             }
             NODE => self.nodes.push(Node::default()),
             CONDITION => self.condition = Condition::default(),

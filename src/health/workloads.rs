@@ -22,8 +22,12 @@ impl Workload {
     /// Reads `NAMESPACE/NAME[, NAMESPACE/NAME...]`.
     /// Errors: Config: another shape, or too many.
     pub fn parse_list(text: &str) -> Result<Vec<Workload>> {
-        let bad =
-            |word: &str| Error::new(Kind::Config, format!("`{word}` is not a deployment such as kube-system/coredns"));
+        let bad = |word: &str| {
+            Error::new(
+                Kind::Config,
+                format!("`{word}` is not a deployment such as kube-system/coredns (namespace/name, in small letters)"),
+            )
+        };
         let words = text.split(',').map(str::trim);
         let list: Result<Vec<Workload>> = words
             .map(|word| {

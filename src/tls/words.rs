@@ -101,7 +101,7 @@ pub(crate) fn advice(error: &rustls::Error) -> &'static str {
     use CertificateError as C;
     match error {
         rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
-            "set ca_file to the CA that signed this server's certificate"
+            "set ca_file to the CA that signed this server's certificate (in a kubeconfig: certificate-authority)"
         }
         rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
             "use the name that stands in the server's certificate"

@@ -205,6 +205,18 @@ fn a_client_key_that_cannot_be_used_is_named() {
     bench.embed("client-key", &stranger.key);
     let why = bench.agent().unwrap_err();
     assert!(why.contains("it does not belong to client-certificate-data"), "{why}");
+    // A certificate that cannot be used is not said to be its key's fault: version 1, as openssl makes it without extensions.
+    let (client, csr, old) = (api.client(), bench.dir.path().join("csr"), bench.dir.path().join("version-1"));
+    let openssl = |args: &[&str], path: &Path| run(command("openssl").args(args).arg("-out").arg(path));
+    openssl(&["req", "-new", "-key", client.key.to_str().unwrap(), "-subj", "/CN=admin"], &csr);
+    let (ca, key) = (api.ca.certificate.to_str().unwrap(), api.ca.key.to_str().unwrap());
+    openssl(&["x509", "-req", "-in", csr.to_str().unwrap(), "-CA", ca, "-CAkey", key], &old);
+    assert!(run(command("openssl").args(["x509", "-noout", "-text", "-in"]).arg(&old)).contains("Version: 1 (0x0)"));
+    bench.embed("client-certificate", &old);
+    bench.embed("client-key", &client.key);
+    let why = bench.agent().unwrap_err();
+    let is_right = why.contains("use the client certificate client-certificate-data") && why.contains("version 3");
+    assert!(is_right && !why.contains("key cannot be used"), "{why}");
 }
 
 /// A server that openssl runs, whose port it tells. Ends when dropped.

@@ -192,7 +192,7 @@ impl Files {
 pub struct Ca {
     dir: PathBuf,
     pub certificate: PathBuf,
-    key: PathBuf,
+    pub key: PathBuf,
 }
 
 /// A server's certificate and key.

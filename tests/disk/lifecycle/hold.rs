@@ -374,7 +374,7 @@ fn remember(world: &mut World, op: Op, before: &Seen, code: i32, unwritable: boo
         world.settled = false;
         return Ok(());
     }
-    if op.verb == Verb::Rollback && code == 0 && world.settled {
+    if op.verb == Verb::Rollback && code == 0 {
         let was = |slot| before.of(slot).digest.clone();
         let left = match (before.vars.success, before.vars.active == world.running) {
             (true, false) => None,
@@ -388,6 +388,7 @@ fn remember(world: &mut World, op: Op, before: &Seen, code: i32, unwritable: boo
             (true, true) if before.state_or_idle().phase == "staged" => None,
             _ => was(world.running),
         };
+        let left = left.filter(|_| world.settled);
         world.blamed.extend(left.clone());
         world.must_refuse.extend(left);
     }

@@ -79,7 +79,7 @@ fn no_node_is_left_out() {
             let judged = read(&format!(r#"{{"kind":"NodeList","items":[{items}]}}"#), 999)
                 .and_then(|nodes| judge(&nodes, "edge-7", None));
             let why = judged.unwrap_err().to_string();
-            let word = if count > MAX_NODES { "more nodes than are read" } else { "edge-7 is not ready" };
+            let word = if count > MAX_NODES { "more than 64 nodes" } else { "edge-7 is not ready" };
             assert!(why.contains(word), "{ours} of {count}: {why}");
         }
     }

@@ -58,7 +58,12 @@ fn verdict(world: &World, op: Op, offer: &Offer) -> Verdict {
         (Make::Foreign, _) => Verdict::Fault,
         (_, Ordering::Equal) if is_what_runs => Verdict::UpToDate,
         (Make::Expired, _) => Verdict::Fault,
-        (_, Ordering::Less | Ordering::Equal) if !op.downgrade => Verdict::Refused,
+        // What is staged was insisted on.
+        (_, Ordering::Less | Ordering::Equal)
+            if !op.downgrade && !is_staged(world, &world.now.state_or_idle(), offer) =>
+        {
+            Verdict::Refused
+        }
         _ if is_known_bad && !op.retry => Verdict::Refused,
         _ => Verdict::Take,
     }

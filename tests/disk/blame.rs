@@ -220,6 +220,37 @@ fn a_list_that_rots_does_not_cut_off_the_way_back() {
     assert_eq!((trial.root.boot_variables()["boot_success"].as_str(), trial.disk.text(A, "slot.crc32")), ("0", good));
 }
 
+/// The list is written into the only slot that the machine can go back to.
+#[apply(test)]
+fn a_power_cut_while_the_list_is_written_anew_costs_nothing() {
+    Trial::ready();
+    need("strace");
+    let mut kills = 0;
+    for when in 1.. {
+        let mut trial = Trial::booted();
+        let good = trial.disk.text(A, "slot.crc32");
+        let files = |trial: &Trial| ["vmlinuz", "kubesolo-os.gz", "slot.json"].map(|name| trial.disk.file(A, name));
+        let before = files(&trial);
+        rot_list(&mut trial.disk, A);
+        let mut strace = command("strace");
+        strace.args(["-f", "-o", "/dev/null", "-e", "trace=fsync,rename,renameat,renameat2"]);
+        strace.args(["-e", &format!("inject=fsync,rename,renameat,renameat2:signal=KILL:when={when}")]);
+        let run = trial.root.command_under(strace, &["rollback"]).output().unwrap();
+        trial.disk.wait_unmounted(A);
+        assert!(files(&trial) == before, "{when}");
+        trial.root.agent(&["healthcheck", "--timeout", "0"]);
+        let again = trial.root.agent(&["rollback"]);
+        assert!(matches!(again.code, 0 | 3), "{when}: {again:?}");
+        assert_eq!((trial.disk.text(A, "slot.crc32"), trial.disk.needs_recovery(A)), (good, false), "{when}");
+        assert_eq!(trial.root.boot_variables()["active_slot"], "A", "{when}");
+        if run.status.success() {
+            break;
+        }
+        kills += 1;
+    }
+    assert!(kills >= 5, "{kills}");
+}
+
 #[apply(test)]
 fn what_was_called_off_stays_so_whatever_fails_afterwards() {
     Trial::ready();

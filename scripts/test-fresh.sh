@@ -9,7 +9,7 @@ HOME_INSIDE=/root/kubesolo-update
 # Seconds until a step counts as hanging.
 LIMIT=5400
 CLOCK_DAYS=60
-MEMORY_GIB=8
+MEMORY_GIB=12
 
 SUITE=bookworm
 MIRROR=

@@ -61,7 +61,7 @@ impl fmt::Display for Now {
             Some(moment) => write!(f, "now is {}", rfc3339(moment)),
             None => {
                 let (clock, build) = (rfc3339(self.clock_secs), rfc3339(self.build_secs));
-                write!(f, "the clock is not set ({clock}), since this program was built {build}")
+                write!(f, "the clock is not set ({clock}): it is before {build}, when this program was built")
             }
         }
     }

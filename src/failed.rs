@@ -77,7 +77,7 @@ impl Failure {
                     "; the slot that runs was not healthy either: it is tried again once that is".to_owned()
                 }
                 Control::Unchecked if boot_id.is_some() && doubt.boot_id.as_deref() == boot_id => {
-                    "; whether it is to blame is decided when `healthcheck` has checked the slot that runs, and left open in the next boot"
+                    "; whether it is to blame is decided when `healthcheck` has checked the slot that runs; unchecked, it is tried again in the next boot"
                         .to_owned()
                 }
                 // Nobody checks here.

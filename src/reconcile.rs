@@ -229,7 +229,7 @@ fn given_up(state: &State, seen: &Seen<'_>, gave_up: Slot) -> Finding {
     Finding::RolledBack { gave_up, reason: with_cause(state, gave_up, reason), blame: Blame::Undecided }
 }
 
-/// Says why a slot was left that GRUB could not load.
+/// Says why GRUB passed a slot over, where that was not looked into yet.
 pub fn not_loaded(slot: Slot, running: Slot) -> String {
     format!("slot {slot} could not be loaded, or is not what its slot.crc32 says; GRUB booted slot {running}")
 }

@@ -407,7 +407,7 @@ impl<'a> Session<'a> {
                 self.recorded(self.save_state())
             }
             Ok((_, false)) => {
-                let reason = reconcile::not_loaded(slot, self.running);
+                let reason = format!("slot {slot} could not be loaded; GRUB booted slot {}", self.running);
                 self.record_rollback(slot, &reason, Blame::Decided)
             }
             // Somebody is at work on it: that proves nothing.

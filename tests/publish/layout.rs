@@ -227,7 +227,10 @@ fn what_machines_would_refuse_as_another_build_is_warned_of() {
         ("1.29.4", None),
         ("1.29.4-rc.1", None),
         ("1.29.4+k3s1", Some(["the + in 1.29.4+k3s1", "that runs 1.29.4,", "(1.29.5)", "such as 1.29.5-1"])),
-        ("1.29.4-rc.1+k3s2", Some(["the + in 1.29.4-rc.1+k3s2", "that runs 1.29.4-rc.1,", "(1.29.5)", "such as 1.29.5-1"])),
+        (
+            "1.29.4-rc.1+k3s2",
+            Some(["the + in 1.29.4-rc.1+k3s2", "that runs 1.29.4-rc.1,", "(1.29.5)", "such as 1.29.5-1"]),
+        ),
     ] {
         let said = warnings(version, version.replace('+', "_").as_str());
         match words {

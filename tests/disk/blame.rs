@@ -36,15 +36,21 @@ fn three_boots_and_back(trial: &mut Trial) {
     trial.boot(A);
 }
 
+/// A machine that has come back from a release whose check failed. Returns: it, and the file that makes the check fail.
+fn came_back() -> (Trial, PathBuf) {
+    let mut trial = Trial::activated();
+    let down = site_check(&trial);
+    fs::write(&down, "").unwrap();
+    three_boots_and_back(&mut trial);
+    (trial, down)
+}
+
 const CAUSE: &str = "(last: 10-net: no IPv4 address, exit status 1)";
 
 #[apply(test)]
 fn the_cause_survives_the_consequence() {
     Trial::ready();
-    let mut trial = Trial::activated();
-    let down = site_check(&trial);
-    fs::write(&down, "").unwrap();
-    three_boots_and_back(&mut trial);
+    let (trial, down) = came_back();
     fs::remove_file(&down).unwrap();
     let status = trial.root.agent(&["status", "--json"]).expect(0, &[]);
     assert!(status.jq(".remarks | join(\" \")").contains(CAUSE), "{}", status.stdout);
@@ -101,10 +107,7 @@ fn a_release_is_not_blamed_for_what_the_old_slot_suffers_from_as_well() {
 #[apply(test)]
 fn a_release_is_blamed_where_the_old_slot_is_healthy() {
     Trial::ready();
-    let mut trial = Trial::activated();
-    let down = site_check(&trial);
-    fs::write(&down, "").unwrap();
-    three_boots_and_back(&mut trial);
+    let (mut trial, down) = came_back();
     fs::remove_file(&down).unwrap();
     trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(0, &["healthy"]);
     // Whatever happens to slot A later.
@@ -305,10 +308,7 @@ fn the_cause_is_kept_of_every_trial() {
 fn power_cuts_are_no_tries() {
     Trial::ready();
     need("strace");
-    let mut trial = Trial::activated();
-    let down = site_check(&trial);
-    fs::write(&down, "").unwrap();
-    three_boots_and_back(&mut trial);
+    let (mut trial, _) = came_back();
     for _ in 0..4 {
         let mut strace = command("strace");
         strace.args(["-f", "-o", "/dev/null", "-e", "trace=rename,renameat,renameat2"]);
@@ -342,10 +342,7 @@ fn what_was_left_before_any_check_is_not_blamed() {
 fn what_the_checks_say_counts_whoever_is_at_work_meanwhile() {
     Trial::ready();
     need("flock");
-    let mut trial = Trial::activated();
-    let down = site_check(&trial);
-    fs::write(&down, "").unwrap();
-    three_boots_and_back(&mut trial);
+    let (trial, _) = came_back();
     trial.root.agent(&["activate"]).expect(3, &[]);
     let (begun, go) = (trial.disk.dir().join("begun"), trial.disk.dir().join("go"));
     let script = format!("touch '{}'; until [ -e '{}' ]; do :; done", begun.display(), go.display());
@@ -371,10 +368,7 @@ fn what_the_checks_say_counts_whoever_is_at_work_meanwhile() {
 #[apply(test)]
 fn what_failed_is_no_control_of_itself() {
     Trial::ready();
-    let mut trial = Trial::activated();
-    let down = site_check(&trial);
-    fs::write(&down, "").unwrap();
-    three_boots_and_back(&mut trial);
+    let (mut trial, down) = came_back();
     trial.root.agent(&["activate"]).expect(3, &[]);
     fs::remove_file(&down).unwrap();
     trial.boot(B);
@@ -390,10 +384,7 @@ fn what_failed_is_no_control_of_itself() {
 fn what_cannot_be_remembered_is_not_tried() {
     Trial::ready();
     need("strace");
-    let mut trial = Trial::activated();
-    let down = site_check(&trial);
-    fs::write(&down, "").unwrap();
-    three_boots_and_back(&mut trial);
+    let (trial, _) = came_back();
     trial.root.agent(&["activate"]).expect(3, &[]);
     let blocks = trial.root.blocks();
     let mut strace = command("strace");

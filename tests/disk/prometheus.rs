@@ -137,6 +137,29 @@ fn a_prometheus_scrapes_and_every_query_finds_something() {
     the_rules_are_evaluated(&prometheus);
 }
 
+/// Where no clock is set, every time is that of the build or of a release: it says nothing of how old the last word is. (promtool's
+/// time begins in 1970, so its tests cannot tell.)
+#[apply(test)]
+fn no_agent_is_called_stale_for_a_clock_that_is_not_set() {
+    Trial::ready();
+    need_prometheus();
+    let trial = Trial::staged();
+    let (state, last) = (trial.root.state().unwrap(), trial.root.state_field("updated_at"));
+    let path = trial.root.path("var/lib/kubesolo/update/state.json");
+    fs::write(path, state.replace(&last, "2020-06-01T00:00:00Z")).unwrap();
+    let booted_at =
+        |secs: u64| fs::write(trial.root.path("proc/stat"), format!("cpu  1 1 1 1\nbtime {secs}\n")).unwrap();
+    booted_at(1_700_000_000);
+    let machine = Served::of(&trial.root);
+    let prometheus = Prometheus::scraping(&[machine.address()]);
+    let rules = read("prometheus-rules.yaml");
+    let rule = rules.split("- alert: KubesoloAgentStale").nth(1).and_then(|rest| rest.split("expr: |").nth(1));
+    let rule = rule.and_then(|rest| rest.split("for: ").next()).expect("the rule has an expression");
+    assert_eq!(prometheus.query(rule), 1);
+    booted_at(100);
+    assert!(wait_for(PATIENCE, || prometheus.query(rule) == 0), "it is called stale");
+}
+
 /// The rules that the real Prometheus has loaded: none fails, no text has a template error, and what must fire does.
 fn the_rules_are_evaluated(prometheus: &Prometheus) {
     let pending = || prometheus.query("ALERTS{alertname=\"KubesoloRolledBack\"}") == 1;

@@ -6,6 +6,7 @@ use crate::clock::Now;
 use crate::config::{Config, SignaturePolicy};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::failed::{Failure, Failures};
+use crate::gate::{self, Gate, Refusal};
 use crate::grubenv::{Block, BootVars};
 use crate::grubenv_file::Loaded;
 use crate::machine::{BootEnv, Data, Machine};
@@ -17,6 +18,7 @@ use crate::state::{Phase, State};
 use crate::store::{Lock, Store};
 use crate::sys::{self, Access};
 use crate::system::System;
+use crate::text::printable;
 use crate::time::rfc3339;
 use crate::trust::keyring::Keyring;
 use crate::trust::proven::Proven;
@@ -149,6 +151,19 @@ impl<'a> Session<'a> {
     /// Returns the artifacts that are not to be taken now, and why.
     pub fn refusals(&self) -> Vec<(Digest, String)> {
         self.failures.refusals(self.machine.boot_id().as_deref())
+    }
+
+    /// Refuses to try what failed here. Input: `way_out`: what takes it all the same.
+    /// Errors: Gate: it may not be tried by itself.
+    pub fn refuse_known_bad(&self, slot: Slot, way_out: &str) -> Result<()> {
+        let Some((digest, version)) = self.artifact_in(slot) else { return Ok(()) };
+        match self.refusals().into_iter().find(|(failed, _)| *failed == digest) {
+            Some((_, reason)) => {
+                let why = format!("it {} ({way_out} takes it)", printable(&reason));
+                Err(gate::refused(&format!("version {version}"), &[Refusal { gate: Gate::FailedBefore, why }]))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Returns the agent's files.

@@ -155,7 +155,8 @@ pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activatio
         return Err(gate::refused("another slot", &[Refusal { gate: Gate::TrialPending, why }]));
     }
     match session.state.phase {
-        Phase::Staged => refuse_known_bad(session, slot)?,
+        Phase::Staged if session.state.insisted => {}
+        Phase::Staged => session.refuse_known_bad(slot, "`apply --retry-failed`")?,
         _ if is_newer(session, slot) => {}
         _ => return Ok(Activation::Nothing),
     }
@@ -185,18 +186,6 @@ pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activatio
     Ok(Activation::Done)
 }
 
-/// Refuses what is staged, and meanwhile known to be to blame, unless a person insisted on it.
-fn refuse_known_bad(session: &Session<'_>, slot: Slot) -> Result<()> {
-    let Some((digest, version)) = session.artifact_in(slot).filter(|_| !session.state.insisted) else { return Ok(()) };
-    match session.refusals().into_iter().find(|(failed, _)| *failed == digest) {
-        Some((_, reason)) => {
-            let why = format!("it {} (`apply --retry-failed` takes it)", printable(&reason));
-            Err(gate::refused(&format!("version {version}"), &[Refusal { gate: Gate::FailedBefore, why }]))
-        }
-        None => Ok(()),
-    }
-}
-
 /// Refuses what was not verified by keys that are trusted now.
 fn demand_trust(ring: &Keyring, record: &Record, slot: Slot, hint: &str) -> Result<()> {
     let accepted = ring.still_accepts(&record.signed_by, &record.digests());
@@ -208,8 +197,7 @@ fn demand_trust(ring: &Keyring, record: &Record, slot: Slot, hint: &str) -> Resu
 fn is_newer(session: &Session<'_>, slot: Slot) -> bool {
     let (running, target) = (session.machine.view(session.running), session.machine.view(slot));
     let Ok(record) = target.record else { return false };
-    let failed = session.refusals().iter().any(|(digest, _)| record.manifest_digest == Some(*digest));
-    if failed || session.holds_called_off(slot) {
+    if session.refuse_known_bad(slot, "").is_err() || session.holds_called_off(slot) {
         return false;
     }
     match (running.version().map(Version::parse), Version::parse(&record.version)) {

@@ -9,7 +9,6 @@ use crate::cmd::activate::{demand_proven_bootloader, refuse_reboot_below_root, s
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::gate::{self, Gate, Refusal};
 use crate::grubenv::BootVars;
 use crate::progress::note;
 use crate::reconcile::{self, Blame, MANUAL};
@@ -17,7 +16,6 @@ use crate::session::{Session, reboot as reboot_machine};
 use crate::slot::{Record, Slot};
 use crate::state::Phase;
 use crate::system::System;
-use crate::text::printable;
 use miniserde::Serialize;
 use std::io::Write;
 
@@ -54,7 +52,9 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
         Back::OnTrial => {
             session.demand_memory()?;
             demand_proven_bootloader(&session, args.allow_unproven_bootloader)?;
-            refuse_known_bad(&session, other, args.retry_failed)?;
+            if !args.retry_failed {
+                session.refuse_known_bad(other, "--retry-failed")?;
+            }
             let (record, _) = scrub(&session, other)?;
             refuse_untrusted(&session, &record, other)?;
             session.save_boot(|block| block.activate(other))?;
@@ -137,19 +137,6 @@ fn refuse_untrusted(session: &Session<'_>, record: &Record, slot: Slot) -> Resul
         Ok(ring) => ring.still_accepts(&record.signed_by, &record.digests()),
     };
     trusted.map_err(|e| e.at("go back to", format!("slot {slot}")))
-}
-
-/// Refuses to try what rolled back before, unless a person insists.
-fn refuse_known_bad(session: &Session<'_>, slot: Slot, retry_failed: bool) -> Result<()> {
-    let Some((digest, version)) = session.artifact_in(slot) else { return Ok(()) };
-    let known = session.refusals().into_iter().find(|(failed, _)| *failed == digest);
-    match known {
-        Some((_, reason)) if !retry_failed => {
-            let why = format!("it {} (--retry-failed takes it)", printable(&reason));
-            Err(gate::refused(&format!("version {version}"), &[Refusal { gate: Gate::FailedBefore, why }]))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Which way back.

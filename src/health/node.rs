@@ -230,7 +230,7 @@ impl NodeList {
         match self.path.as_slice() {
             // What is left out might be ours, and not ready.
             NODE if self.nodes.len() == MAX_NODES => {
-                return Err(Error::new(Kind::Source, "there are more than 64 nodes"));
+                return Err(Error::new(Kind::Source, format!("there are more than {MAX_NODES} nodes")));
             }
             NODE => self.nodes.push(Node::default()),
             CONDITION => self.condition = Condition::default(),
@@ -306,7 +306,8 @@ pub fn judge(nodes: &[Node], host: &str, boot_id: Option<&str>) -> Result<String
     }
     // A machine that was renamed leaves a node behind that is never ready again.
     let named: Vec<&Node> = nodes.iter().filter(|node| node.name.eq_ignore_ascii_case(host)).collect();
-    let candidates = if named.is_empty() { nodes.iter().collect() } else { named.clone() };
+    let is_named = !named.is_empty();
+    let candidates = if is_named { named } else { nodes.iter().collect() };
     let Some(first) = candidates.first() else { return bad("no node has registered".into()) };
     for node in &candidates {
         is_ready(node)?;
@@ -319,7 +320,7 @@ pub fn judge(nodes: &[Node], host: &str, boot_id: Option<&str>) -> Result<String
         }
     }
     // Ready as they are, none of them is known to be this machine: a virtual node is ready before the kubelet has registered.
-    if named.is_empty() && boot_id.is_some() && !host.is_empty() {
+    if !is_named && boot_id.is_some() && !host.is_empty() {
         return bad(format!("no node is of this boot, and none is named {host}"));
     }
     is_ready(first)

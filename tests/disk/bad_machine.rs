@@ -311,10 +311,12 @@ fn a_file_that_can_not_be_read_is_not_a_broken_one() {
             ("1+", vec!["rollback"], 3, "nothing of this run will be remembered"),
         ] {
             let mut strace = command("strace");
-            strace.args(["-f", "-o", "/dev/null", "-P"]).arg(&path).arg("-e");
+            let trace = trial.disk.dir().join("trace");
+            strace.args(["-f", "-o"]).arg(&trace).arg("-P").arg(&path).arg("-e");
             strace.arg(format!("inject=read:error=EIO:when={when}"));
             let run = Run::from(trial.root.command_under(strace, &args).output().unwrap());
             let what = format!("{name} {when} {args:?}: {run:?}");
+            assert!(fs::read_to_string(&trace).unwrap().contains("(INJECTED)"), "nothing failed: {what}");
             assert!(run.code == code && format!("{}{}", run.stdout, run.stderr).contains(words), "{what}");
             assert!(fs::read(&path).unwrap() == content, "{what}");
             assert!(!path.with_file_name(format!("{name}.corrupt")).exists(), "{what}");

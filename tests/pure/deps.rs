@@ -521,3 +521,19 @@ fn a_dry_run_forgets_nothing() {
     assert_eq!(site.run(&mut site.command(&["env"], &["extra"])), (0, String::new()));
     assert!(!site.path(".tools/missing").exists());
 }
+
+/// The row's version, and the hash of what it stands for: the installer builds a directory of this repository anew when the
+/// version changes, and only then.
+const APISERVER: (&str, &str) = ("v1.37.2-1", "0f41c48e00a0551b61c328eb30b86fed3b51cda8eeed34c3126007ab1171b2e5");
+
+#[apply(test)]
+fn the_api_server_is_built_anew_when_its_source_changes() {
+    let mut names: Vec<_> =
+        fs::read_dir(Path::new(REPO).join("tests/apiserver")).unwrap().map(|e| e.unwrap().path()).collect();
+    names.sort();
+    let source: Vec<u8> = names.iter().flat_map(|path| fs::read(path).unwrap()).collect();
+    let table = read("scripts/deps.tsv");
+    let row = table.lines().find(|line| line.contains("./tests/apiserver")).unwrap();
+    let found = (row.split('\t').nth(4).unwrap(), crate::support::release::sha256(&source));
+    assert_eq!((found.0, found.1.as_str()), APISERVER, "raise the row's version, and both here");
+}

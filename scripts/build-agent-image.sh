@@ -81,7 +81,7 @@ check() {
     arch_or_target
     [ -n "$ARCHES" ] || ARCHES=" ${ARCH:-amd64 arm64}"
     [ -n "$VERSION" ] || VERSION=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' "$REPO/Cargo.toml")
-    semver --version "$VERSION"
+    lint --version "$VERSION"
     if [ -n "$SOURCE" ]; then check_url --source "$SOURCE"; fi
     check_created
     for arch in $ARCHES; do check_agent "$arch"; done

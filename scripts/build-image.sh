@@ -58,6 +58,7 @@ system. Where they are not there yet, --agent has scripts/inject-agent.sh put th
   --conf FILE          with --agent: becomes /etc/kubesolo/update.conf
   --keys DIR           with --agent: public keys for /etc/kubesolo/update-keys.d
   --health-check FILE  with --agent: an executable for /etc/kubesolo/health.d (may be given more than once)
+  --version V          semantic version of the system, 1.2.0 for example
   --channel NAME       channel of the system (default: $CHANNEL)
   --efi-size MIB       size of the EFI partition (default: $EFI_MIB, the least)
   --slot-size MIB      size of each slot (default: $SLOT_MIB)
@@ -84,6 +85,8 @@ USAGE
 
 # shellcheck source=scripts/lib/arch.sh
 . "$REPO/scripts/lib/arch.sh"
+# shellcheck source=scripts/lib/agent.sh
+. "$REPO/scripts/lib/agent.sh"
 
 say() { printf 'build-image: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
@@ -122,12 +125,6 @@ LIST
 number() {
     case $2 in '' | *[!0-9]* | 0*) die "$1 must be a whole number of MiB, not '$2'" ;; esac
     [ "${#2}" -le 7 ] || die "$1 is too large: $2"
-}
-
-# A word that needs no escaping, in JSON or anywhere else.
-word() {
-    case $2 in '' | *[!A-Za-z0-9._+-]*) die "$1 may hold letters, digits, '.', '_', '+' and '-' only, not '$2'" ;; esac
-    [ "${#2}" -le 128 ] || die "$1 is longer than 128 characters"
 }
 
 # directory OPTION DIR: prints its absolute path.
@@ -182,9 +179,8 @@ check() {
     [ -n "$OUTPUT" ] || die "--output is missing"
     [ -s "$KERNEL" ] || die "$KERNEL is no file, or empty"
     [ -s "$INITRAMFS" ] || die "$INITRAMFS is no file, or empty"
-    gzip -t <"$INITRAMFS" 2>/dev/null || die "$INITRAMFS is not whole gzip"
-    word --version "$VERSION"
-    word --channel "$CHANNEL"
+    # As the machine's agent will read them; nothing in them needs escaping in JSON then.
+    lint --version "$VERSION" --channel "$CHANNEL" --initramfs "$INITRAMFS"
     check_image_arch
     case $FORMAT in raw | qcow2) ;; *) die "--format must be raw or qcow2, not '$FORMAT'" ;; esac
     if [ "$BOOTLOADER" = yes ]; then check_grub; fi

@@ -54,11 +54,10 @@ cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 . "$REPO/scripts/lib/oci-image.sh"
 
 check() {
-    check_tools gzip
+    check_tools oras
     [ -n "$VERSION" ] || die "--version is missing"
     [ -n "$ARCHES" ] || die "--arch is missing (amd64 or arm64, or the variable TARGET_ARCH)"
-    semver --version "$VERSION"
-    check_channel
+    lint --version "$VERSION" --channel "$CHANNEL"
     if [ -n "$SOURCE" ]; then check_url --source "$SOURCE"; fi
     check_created
     for arch in $ARCHES; do check_files "$arch"; done

@@ -20,7 +20,9 @@ usage() {
     cat <<USAGE
 Usage: scripts/inject-agent.sh --initramfs IN --output OUT --agent BINARY [OPTION]...
 
-Appends a cpio segment with the agent and its boot hooks (deploy/initramfs/) to a gzip'd initramfs.
+Appends a cpio segment with the agent and its boot hooks (deploy/initramfs/) to an initramfs: gzip'd cpio, in one piece
+or several, with an uncompressed archive (microcode) in front or not. Refuses where that would take the place of what
+lies there: a symbolic link /usr for example, whatever archive it is in.
 
   --arch amd64|arm64    architecture that the agent must be for (default: the one that the variable TARGET_ARCH names,
                         or else this machine's)
@@ -37,6 +39,8 @@ USAGE
 
 # shellcheck source=scripts/lib/arch.sh
 . "$REPO/scripts/lib/arch.sh"
+# shellcheck source=scripts/lib/agent.sh
+. "$REPO/scripts/lib/agent.sh"
 
 say() { printf 'inject-agent: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
@@ -60,13 +64,35 @@ check_agent() {
 # shellcheck source=scripts/lib/site.sh
 . "$REPO/scripts/lib/site.sh"
 
-# In an appended segment, a directory replaces a symbolic link of that name, with all that lies behind it.
-check_links() {
-    for dir in usr usr/bin etc etc/kubesolo; do
-        if grep -q "^l.* \(\./\|/\)\{0,1\}$dir -> " "$WORK/listing"; then
-            die "/$dir is a symbolic link in $INITRAMFS: it cannot be added to"
-        fi
-    done
+# look_up PATH: sets KIND and NAMES, the number of names that the file has; empty where nothing lies there.
+look_up() {
+    found=$(awk -F '\t' -v path="/$1" '$4 == path { print $1, $3 }' "$WORK/listing")
+    KIND=${found% *}
+    NAMES=${found#* }
+}
+
+# check_place PATH: whether what is appended as PATH gets there, and takes the place of nothing else. A directory takes
+# the place of a link or a file of that name; a file is written through to the other names of the one that it replaces.
+check_place() {
+    look_up "$1"
+    if [ -d "$WORK/tree/$1" ]; then
+        case $KIND in
+            '' | d) ;;
+            l) die "/$1 is a symbolic link in $INITRAMFS: a directory in its place would hide what lies behind it" ;;
+            *) die "/$1 is no directory in $INITRAMFS: nothing can be put below it" ;;
+        esac
+    else
+        case $KIND in
+            d) die "/$1 is a directory in $INITRAMFS: no file can take its place" ;;
+            f) [ "$NAMES" = 1 ] || die "/$1 has other names (hard links) in $INITRAMFS: they would be overwritten too" ;;
+        esac
+    fi
+}
+
+# check_places: parents come before what lies in them, so each is known to be a directory.
+check_places() {
+    (cd "$WORK/tree" && find . -mindepth 1 -print) | sed 's|^\./||' | LC_ALL=C sort >"$WORK/places"
+    while IFS= read -r path; do check_place "$path"; done <"$WORK/places"
 }
 
 check() {
@@ -80,9 +106,10 @@ check() {
     for file in "$INITRAMFS" "$AGENT" ${CONF:+"$CONF"}; do
         if [ ! -s "$file" ] || [ ! -f "$file" ]; then die "$file is no file, or empty"; fi
     done
-    gzip -t <"$INITRAMFS" 2>/dev/null || die "$INITRAMFS is not whole gzip"
-    gzip -dc <"$INITRAMFS" | cpio -tv --quiet >"$WORK/listing" 2>/dev/null || die "$INITRAMFS holds no cpio archive"
-    check_links
+    lint --initramfs "$INITRAMFS"
+    # Every archive in it, as kernels unpack them one over the other.
+    "$KUBESOLO_UPDATE" lint --list --initramfs "$INITRAMFS" >"$WORK/listing" 2>/dev/null ||
+        die "cannot list what lies in $INITRAMFS"
     check_agent
     if [ -n "$CONF" ]; then not_writable "$CONF"; fi
     if [ -n "$KEYS" ]; then check_keys "$KEYS"; fi
@@ -128,6 +155,15 @@ make_segment() {
         cpio --quiet -o -H newc --reproducible -R +0:+0) | gzip -9n >"$WORK/segment"
 }
 
+# Judged once more, as it will be booted. Behind an archive that is not compressed, kernels want a multiple of four bytes.
+join() {
+    cat "$INITRAMFS" "$WORK/segment" >"$WORK/joined"
+    if "$KUBESOLO_UPDATE" lint --initramfs "$WORK/joined" >/dev/null 2>&1; then return 0; fi
+    size=$(wc -c <"$INITRAMFS")
+    { cat "$INITRAMFS" && head -c $(((4 - size % 4) % 4)) /dev/zero && cat "$WORK/segment"; } >"$WORK/joined"
+    lint --initramfs "$WORK/joined"
+}
+
 main() {
     WORK=$(mktemp -d)
     trap cleanup EXIT
@@ -162,13 +198,15 @@ main() {
     fi
     check
     make_tree
+    check_places
     make_segment
+    join
     say "$(wc -c <"$INITRAMFS") bytes of $INITRAMFS, then $(wc -c <"$WORK/segment") bytes with:"
     (cd "$WORK/tree" && find . -type f | LC_ALL=C sort | sed 's|^\.|  |') >&2
     if [ "$DRY_RUN" = yes ]; then say "dry run: nothing was written"; exit 0; fi
     # Beside the output: the last step is a rename, so it is whole or not there.
     new=$(mktemp "$OUTPUT.XXXXXX")
-    cat "$INITRAMFS" "$WORK/segment" >"$new" || { rm -f "$new"; die "cannot write $new"; }
+    cat "$WORK/joined" >"$new" || { rm -f "$new"; die "cannot write $new"; }
     chmod 644 "$new"
     mv -f "$new" "$OUTPUT"
 }

@@ -244,6 +244,34 @@ command! {
     }
 }
 
+/// Hold what is about to be published against the rules that machines have; touches no machine.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "lint")]
+#[argh(help_triggers("-h", "--help", "help"))]
+pub struct Lint {
+    /// a file that kernels must unpack whole; given several times, the parts of one
+    #[argh(option)]
+    pub initramfs: Vec<PathBuf>,
+    /// print what kernels make of it: kind, mode, names, path and target, with a tab between them
+    #[argh(switch)]
+    pub list: bool,
+    /// version of a release
+    #[argh(option)]
+    pub version: Option<String>,
+    /// channel of a release
+    #[argh(option)]
+    pub channel: Option<String>,
+    /// least running version that a release takes
+    #[argh(option)]
+    pub min_compatible: Option<String>,
+    /// when a release was made
+    #[argh(option)]
+    pub release_date: Option<String>,
+    /// from when on no machine takes it
+    #[argh(option)]
+    pub expires: Option<String>,
+}
+
 /// The commands.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
@@ -257,6 +285,7 @@ pub enum Command {
     Status(Status),
     Metrics(Metrics),
     Verify(Verify),
+    Lint(Lint),
 }
 
 impl Command {
@@ -269,12 +298,12 @@ impl Command {
             Command::Rollback(c) => c.json,
             Command::Healthcheck(c) => c.json,
             Command::Status(c) => c.json,
-            Command::Metrics(_) => false,
+            Command::Metrics(_) | Command::Lint(_) => false,
             Command::Verify(c) => c.json,
         }
     }
 
-    /// Returns the flags that every command takes.
+    /// Returns the flags that every command on a machine takes.
     pub fn common(&self) -> Common {
         match self {
             Command::Check(c) => c.common(),
@@ -285,6 +314,7 @@ impl Command {
             Command::Status(c) => c.common(),
             Command::Metrics(c) => c.common(),
             Command::Verify(c) => c.common(),
+            Command::Lint(_) => Common::default(),
         }
     }
 }

@@ -390,6 +390,14 @@ fn spec(
     }
 }
 
+/// Says what [`is_channel`] holds a name to.
+pub const CHANNEL_RULE: &str = "--channel may hold letters, digits, '.', '_' and '-' only, 1 to 64 of them";
+
+/// Says whether a release may be published to a channel of this name. What a machine may be set to is wider: printable ASCII.
+pub fn is_channel(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
 #[cfg(test)]
 #[path = "config_tests.rs"]
 mod tests;

@@ -2,7 +2,9 @@
 
 use argh::FromArgs;
 use kubesolo_update::cli::{Cli, Command};
-use kubesolo_update::cmd::{self, Outcome, activate, apply, check, healthcheck, metrics, rollback, status, verify};
+use kubesolo_update::cmd::{
+    self, Outcome, activate, apply, check, healthcheck, lint, metrics, rollback, status, verify,
+};
 use kubesolo_update::error::{Error, Kind};
 use kubesolo_update::{config, system::System};
 use std::io::{Write, stdout};
@@ -28,6 +30,10 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command) -> Result<Outcome, Error> {
+    let out = &mut stdout().lock();
+    if let Command::Lint(args) = command {
+        return lint::run(args, out);
+    }
     let common = command.common();
     let system = System::new(common.root.clone().unwrap_or_else(|| "/".into()));
     let config = match command {
@@ -38,7 +44,6 @@ fn run(command: &Command) -> Result<Outcome, Error> {
         | Command::Metrics(_) => config::load_leniently(&system, &common)?,
         _ => config::load(&system, &common)?,
     };
-    let out = &mut stdout().lock();
     match command {
         Command::Check(args) => check::run(&system, &config, args, out),
         Command::Apply(args) => apply::run(&system, &config, args, out),
@@ -48,6 +53,7 @@ fn run(command: &Command) -> Result<Outcome, Error> {
         Command::Healthcheck(args) => healthcheck::run(&system, &config, args, out),
         Command::Metrics(args) => metrics::run(&system, &config, args, out),
         Command::Verify(args) => verify::run(&system, &config, args, out),
+        Command::Lint(args) => lint::run(args, out),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::atomic;
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::gzip;
+use crate::initramfs;
 use crate::oci::digest::Digest;
 use crate::readback;
 use crate::slot::{DIGESTS, FileRecord, INITRAMFS, KERNEL, RECORD, Record, VERSION, digests};
@@ -35,8 +35,8 @@ pub struct Part<'a> {
     pub name: &'static str,
     /// What it must be.
     pub expected: &'a FileRecord,
-    /// Whether it must be whole gzip.
-    pub is_gzip: bool,
+    /// Whether kernels must unpack it whole.
+    pub is_initramfs: bool,
 }
 
 /// What staging tells of its progress.
@@ -111,7 +111,7 @@ pub fn left_over(dir: &Path, part: &Part<'_>) -> u64 {
 /// the expected length at most.
 /// Returns: its CRC-32, of the bytes that were read back.
 /// Errors: Network: it ends early or breaks off; what is there stays for the next run. Digest: it is longer, or hashes to
-/// something else. Source: it is not whole gzip. Device: it can not be written, or reads back differently.
+/// something else. Source: it is no initramfs. Device: it can not be written, or reads back differently.
 /// Power cut: `NAME.part-DIGITS` with some of the bytes; without a record it means nothing.
 pub fn write(
     dir: &Path,
@@ -144,7 +144,7 @@ fn write_unproven(
         options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW).open(unproven);
     let mut file = open.io(Kind::Device, "create", unproven.display())?;
     file.set_len(from).io(Kind::Device, "cut to length", unproven.display())?;
-    let mut sink = Sink { part, gzip: part.is_gzip.then(GzipCheck::default), hasher: Sha256::new(), bytes: 0 };
+    let mut sink = Sink { part, judge: part.is_initramfs.then(Check::default), hasher: Sha256::new(), bytes: 0 };
     if let Err(e) = sink.take_up(&mut file, from, progress) {
         // A sector that can not be read: written anew it may do, and somewhere else it will.
         let _ = fs::remove_file(unproven);
@@ -187,23 +187,23 @@ fn write_text(dir: &Path, name: &str, text: &str) -> Result<()> {
 }
 
 #[derive(Default)]
-struct GzipCheck {
-    check: gzip::Check,
+struct Check {
+    judge: initramfs::Judge,
     broken: Option<String>,
 }
 
-impl GzipCheck {
+impl Check {
     /// Remembers the first fault and goes on: a wrong digest is the better explanation, and comes last.
     fn update(&mut self, bytes: &[u8]) {
         if self.broken.is_none() {
-            self.broken = self.check.update(bytes).err();
+            self.broken = self.judge.update(bytes, &mut |_| {}).err();
         }
     }
 
     fn finish(self) -> std::result::Result<(), String> {
         match self.broken {
             Some(why) => Err(why),
-            None => self.check.finish(),
+            None => self.judge.finish(),
         }
     }
 }
@@ -232,7 +232,7 @@ impl Writer<'_> {
 /// Looks at each byte of a file once, in order.
 struct Sink<'a> {
     part: &'a Part<'a>,
-    gzip: Option<GzipCheck>,
+    judge: Option<Check>,
     hasher: Sha256,
     bytes: u64,
 }
@@ -240,8 +240,8 @@ struct Sink<'a> {
 impl Sink<'_> {
     fn look_at(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
-        if let Some(gzip) = self.gzip.as_mut() {
-            gzip.update(bytes);
+        if let Some(judge) = self.judge.as_mut() {
+            judge.update(bytes);
         }
         self.bytes += bytes.len() as u64;
     }
@@ -296,10 +296,10 @@ impl Sink<'_> {
                 .at("verify", name)
                 .hint("the source is damaged or was tampered with; nothing of it will be booted"));
         }
-        self.gzip.map_or(Ok(()), GzipCheck::finish).map_err(|why| {
-            Error::new(Kind::Source, why)
-                .at("check the compression of", name)
-                .hint("it is what the publisher named, but no kernel could unpack it: publish it again")
+        self.judge.map_or(Ok(()), Check::finish).map_err(|why| {
+            Error::new(Kind::Source, why).at("look through", name).hint(
+                "it is what the publisher named, but kernels do not unpack it whole: make it anew and publish that",
+            )
         })
     }
 }

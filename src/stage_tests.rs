@@ -6,8 +6,8 @@ fn record_of(bytes: &[u8]) -> FileRecord {
     FileRecord { size_bytes: bytes.len() as u64, sha256: Digest::of(bytes) }
 }
 
-fn stage(dir: &Path, expected: &FileRecord, is_gzip: bool, body: &[u8]) -> Result<u32> {
-    let part = Part { name: KERNEL, expected, is_gzip };
+fn stage(dir: &Path, expected: &FileRecord, is_initramfs: bool, body: &[u8]) -> Result<u32> {
+    let part = Part { name: KERNEL, expected, is_initramfs };
     write(dir, &part, 0, &mut &*body, &mut |_| {})
 }
 
@@ -32,7 +32,7 @@ fn a_good_file_lands_whole_and_is_counted() {
     let bytes: Vec<u8> = (0..9_000_001u32).map(|i| ((i * 31) >> 3) as u8).collect();
     let (mut written, mut read_back) = (0, 0);
     let expected = record_of(&bytes);
-    let part = Part { name: KERNEL, expected: &expected, is_gzip: false };
+    let part = Part { name: KERNEL, expected: &expected, is_initramfs: false };
     write(dir.path(), &part, 0, &mut &*bytes, &mut |step| match step {
         Step::Written(n) => written += n,
         Step::ReadBack(n) => read_back += n,
@@ -81,7 +81,7 @@ fn a_body_that_breaks_off_is_a_network_error() {
     }
     let dir = tempfile::tempdir().unwrap();
     let expected = record_of(b"the kernel");
-    let part = Part { name: KERNEL, expected: &expected, is_gzip: false };
+    let part = Part { name: KERNEL, expected: &expected, is_initramfs: false };
     let e = write(dir.path(), &part, 0, &mut Breaks(0), &mut |_| {}).unwrap_err();
     assert_eq!(e.kind(), Kind::Network, "{e}");
 }
@@ -149,7 +149,7 @@ fn what_grub_holds_old_files_against_never_outlives_them() {
 fn a_link_in_the_way_is_not_followed() {
     let dir = tempfile::tempdir().unwrap();
     let expected = record_of(b"kernel");
-    let part = Part { name: KERNEL, expected: &expected, is_gzip: false };
+    let part = Part { name: KERNEL, expected: &expected, is_initramfs: false };
     let target = dir.path().join("elsewhere");
     fs::write(&target, "mine").unwrap();
     std::os::unix::fs::symlink(&target, dir.path().join(part.unproven_name())).unwrap();
@@ -164,7 +164,7 @@ fn what_an_earlier_run_left_is_hashed_and_not_trusted() {
     let dir = tempfile::tempdir().unwrap();
     let bytes: Vec<u8> = (0..600_000u32).map(|i| ((i * 7) >> 5) as u8).collect();
     let expected = record_of(&bytes);
-    let part = Part { name: KERNEL, expected: &expected, is_gzip: false };
+    let part = Part { name: KERNEL, expected: &expected, is_initramfs: false };
     let path = dir.path().join(part.unproven_name());
     for came in [0, 1, 128 * 1024, 128 * 1024 + 1, 300_001, 599_999, 600_000] {
         // Broken off: what came stays, for the next run.

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # What the scripts that publish share: the options that describe a release, their checks, and the documents made of them.
-# Sourced, not run. The caller has say, die and WORK, a directory that goes when it ends.
+# Sourced, not run. The caller has REPO, say, die and WORK, a directory that goes when it ends.
 #
 # The same release gives the same bytes, wherever it is published: its digest on a stick is its digest in a registry.
 
@@ -12,6 +12,9 @@ MANIFEST_TYPE=application/vnd.oci.image.manifest.v1+json
 INDEX_TYPE=application/vnd.oci.image.index.v1+json
 # Machines join no more (src/oci/initramfs.rs).
 MAX_LAYERS=16
+
+# shellcheck source=scripts/lib/agent.sh
+. "$REPO/scripts/lib/agent.sh"
 
 VERSION=
 CHANNEL=stable
@@ -32,7 +35,7 @@ release_usage() {
   --version V            semantic version, 1.2.0 for example
   --arch amd64|arm64     what the --kernel and the --initramfs behind it are for; may be given once for each
   --kernel FILE          the kernel
-  --initramfs FILE       the initramfs, gzip; given several times (at most $MAX_LAYERS), the parts of one, in their order
+  --initramfs FILE       the initramfs, cpio in gzip; given several times (at most $MAX_LAYERS), the parts of one, in their order
   --channel NAME         channel of this version (default: $CHANNEL)
   --min-compatible V     least running version that may take this update
   --notes TEXT           release notes
@@ -103,25 +106,6 @@ matches() {
     [ "$(printf '%s' "$1" | wc -l)" -eq 0 ] && printf '%s\n' "$1" | grep -qxE -e "$2"
 }
 
-# semver OPTION TEXT: as src/version.rs reads it.
-semver() {
-    number='(0|[1-9][0-9]{0,17})'
-    word='(0|[1-9][0-9]{0,17}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)'
-    build='[0-9A-Za-z-]+'
-    matches "$2" "v?$number\\.$number\\.$number(-$word(\\.$word)*)?(\\+$build(\\.$build)*)?" ||
-        die "$1 must be a semantic version such as 1.2.0 or 1.3.0-rc.1, not '$2'"
-    [ "${#2}" -le 128 ] || die "$1 is longer than 128 characters"
-}
-
-# moment OPTION TEXT: a time that exists, in the one form that leaves no doubt.
-moment() {
-    [ -n "$2" ] || return 0
-    day='(19[7-9]|[2-9][0-9]{2})[0-9]-[0-9]{2}-[0-9]{2}'
-    if ! matches "$2" "${day}T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-][0-9]{2}:[0-9]{2})" || ! date -d "$2" >/dev/null 2>&1; then
-        die "$1 must be a time such as 2026-01-31T12:00:00Z, not '$2'"
-    fi
-}
-
 check_notes() {
     printf '%s' "$NOTES" | iconv -f UTF-8 -t UTF-8 >/dev/null 2>&1 || die "--notes is not UTF-8"
     if printf '%s' "$NOTES" | tr -d '\n\t' | grep -q '[[:cntrl:]]'; then
@@ -159,11 +143,6 @@ check_layout() {
         "$1/index.json" >/dev/null 2>&1 || die "$1/index.json is not an image index"
 }
 
-check_channel() {
-    matches "$CHANNEL" '[A-Za-z0-9._-]{1,64}' ||
-        die "--channel may hold letters, digits, '.', '_' and '-' only, not '$CHANNEL'"
-}
-
 # check_tag OPTION TAG
 check_tag() {
     matches "$2" '[A-Za-z0-9_][A-Za-z0-9._-]{0,127}' || die "$1 '$2' is not a tag (letters, digits, '_', '.', '-')"
@@ -177,10 +156,11 @@ is_repository() {
 }
 
 check_release() {
-    need_tools jq flock iconv gzip sha256sum
+    need_tools jq flock iconv sha256sum
     [ -n "$VERSION" ] || die "--version is missing"
     [ -n "$ARCHES" ] || die "--arch is missing"
-    semver --version "$VERSION"
+    lint --version "$VERSION" --channel "$CHANNEL" ${MIN_COMPATIBLE:+--min-compatible "$MIN_COMPATIBLE"} \
+        ${RELEASE_DATE:+--release-date "$RELEASE_DATE"} ${EXPIRES:+--expires "$EXPIRES"}
     case $VERSION in
         *+*)
             base=${VERSION%%[+-]*}
@@ -190,10 +170,6 @@ check_release() {
                 "Raise the patch number ($next), or use a pre-release of that, such as $next-1"
             ;;
     esac
-    [ -z "$MIN_COMPATIBLE" ] || semver --min-compatible "$MIN_COMPATIBLE"
-    check_channel
-    moment --release-date "$RELEASE_DATE"
-    moment --expires "$EXPIRES"
     check_notes
     for arch in $ARCHES; do check_files "$arch"; done
 }
@@ -204,12 +180,16 @@ check_files() {
     [ -n "$INITRAMFS" ] || die "--arch $1 has no --initramfs"
     layers=$(printf '%s' "$INITRAMFS" | wc -l)
     [ "$layers" -le "$MAX_LAYERS" ] || die "--arch $1 has $layers initramfs, more than $MAX_LAYERS"
+    arch=$1
+    shift
     while IFS= read -r file; do
-        input --initramfs "$1" "$file"
-        gzip -t <"$file" 2>/dev/null || die "$file is not whole gzip: no kernel could unpack it"
+        input --initramfs "$arch" "$file"
+        set -- "$@" --initramfs "$file"
     done <<LIST
 ${INITRAMFS%?}
 LIST
+    # The parts together: that is what kernels see.
+    lint "$@"
 }
 
 # hash FILE: sets HEX. An assignment of its own, so that a file that cannot be read ends the run.

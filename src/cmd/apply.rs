@@ -272,8 +272,8 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
         kernel: file_record(&artifact.kernel),
         initramfs: file_record(&artifact.initramfs),
     };
-    let kernel = Part { name: KERNEL, expected: &record.kernel, is_gzip: false };
-    let initramfs = Part { name: INITRAMFS, expected: &record.initramfs, is_gzip: true };
+    let kernel = Part { name: KERNEL, expected: &record.kernel, is_initramfs: false };
+    let initramfs = Part { name: INITRAMFS, expected: &record.initramfs, is_initramfs: true };
     // A source that is gone must not cost the slot its old content: the last file is asked for first.
     source.probe(&artifact.initramfs)?;
     let mounted = session.machine.mount_target(slot)?;

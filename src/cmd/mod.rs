@@ -4,6 +4,7 @@ pub mod activate;
 pub mod apply;
 pub mod check;
 pub mod healthcheck;
+pub mod lint;
 pub mod metrics;
 pub mod rollback;
 pub mod status;

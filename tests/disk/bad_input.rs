@@ -4,7 +4,7 @@
 //! file that is true, nothing half-written that counts as a system; and a good source afterwards still works.
 
 use crate::support;
-use crate::support::disk::{architecture, gzip, need_disks, noise, other_architecture};
+use crate::support::disk::{architecture, initramfs_of, need_disks, noise, other_architecture};
 use crate::support::machine::{Left, Machine};
 use crate::support::raw::{Raw, Reply};
 use crate::support::release::{Medium, Release, Target, sha256};
@@ -130,14 +130,16 @@ fn an_initramfs_that_is_no_whole_gzip() {
         // Published like this: length and digest are right.
         spoil(&mut release.ours_mut().initramfs);
         let server = release.serve();
-        machine.apply(&["--server", &server.url("")]).expect(6, &["kubesolo-os.gz", "compression"]);
+        machine
+            .apply(&["--server", &server.url("")])
+            .expect(6, &["look through kubesolo-os.gz", "kernels do not unpack it whole"]);
         machine.assert_unharmed(what, "failed", "source", Left::Invalid);
         machine.assert_recovers(what);
     }
     // Several members, padded with zeros, are what a kernel unpacks as well.
     let machine = Machine::new();
     let mut release = Release::new("2.0.0");
-    let more = gzip(machine.disk.dir(), &noise(6, 1000));
+    let more = initramfs_of(machine.disk.dir(), &noise(6, 1000));
     let initramfs = &mut release.ours_mut().initramfs;
     initramfs.extend([0; 509]);
     initramfs.extend(more);

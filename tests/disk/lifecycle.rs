@@ -14,7 +14,7 @@ mod ops;
 mod view;
 mod world;
 
-use crate::support::disk::{architecture, gzip, need_disks, noise, other_architecture};
+use crate::support::disk::{architecture, initramfs_of, need_disks, noise, other_architecture};
 use crate::support::need;
 use crate::support::release::{Medium, Pair, Release, Target};
 use ops::{Fault, Op, life, parse_script, script};
@@ -56,7 +56,7 @@ const MENDED: [&str; 6] = [
 fn release(dir: &std::path::Path, version: &str) -> Release {
     let pair = |architecture: &'static str| {
         let seed = version.bytes().chain(architecture.bytes()).fold(7u64, |h, b| h.wrapping_mul(31) ^ u64::from(b));
-        let initramfs = gzip(dir, &noise(seed ^ 1, 60_003));
+        let initramfs = initramfs_of(dir, &noise(seed ^ 1, 60_003));
         Pair { architecture, kernel: noise(seed, 150_007), initramfs }
     };
     Release { version: version.into(), annotations: Vec::new(), pairs: [pair("amd64"), pair("arm64")] }

@@ -1,7 +1,7 @@
 //! `scripts/publish-layout.sh`: what it publishes, as a real oras and the agent read it; what it refuses.
 
 use crate::support;
-use crate::support::disk::{Disk, architecture, gzip, need_disks, noise, other_architecture};
+use crate::support::disk::{Disk, architecture, initramfs_of, need_disks, noise, other_architecture};
 use crate::support::registry::oras;
 use crate::support::root::{Root, jq};
 use crate::support::{need, need_all, run};
@@ -24,7 +24,7 @@ impl Bench {
         let bench = Bench { dir: tempfile::tempdir().unwrap() };
         for (seed, arch) in [(1, "amd64"), (2, "arm64")] {
             fs::write(bench.path(&format!("vmlinuz-{arch}")), noise(seed, 200_001)).unwrap();
-            let initramfs = gzip(bench.dir.path(), &noise(seed + 10, 50_003));
+            let initramfs = initramfs_of(bench.dir.path(), &noise(seed + 10, 50_003));
             fs::write(bench.path(&format!("initramfs-{arch}")), initramfs).unwrap();
         }
         bench

@@ -1,7 +1,7 @@
 //! An initramfs in several layers: pushed by a real oras into registries and layouts, joined in the slot, cut off inside
 //! a layer, and refused where the layers do not make what the publisher signed.
 
-use crate::support::disk::{B, architecture, gzip, need_disks, noise};
+use crate::support::disk::{B, architecture, initramfs_of, need_disks, noise};
 use crate::support::ferro::Ferro;
 use crate::support::machine::{Left, Machine};
 use crate::support::pull::machine;
@@ -25,7 +25,7 @@ impl Layered {
     fn new() -> Layered {
         let dir = tempfile::tempdir().unwrap();
         let layers = [900_001, 40_000, 700_003];
-        let layers = layers.iter().zip(1..).map(|(n, seed)| gzip(dir.path(), &noise(seed, *n))).collect();
+        let layers = layers.iter().zip(1..).map(|(n, seed)| initramfs_of(dir.path(), &noise(seed, *n))).collect();
         Layered { dir, kernel: noise(9, 100_001), layers }
     }
 

@@ -5,7 +5,7 @@
 //! machine that boots a release gets the files which that release's image would bring.
 //! Longer than others for what docs/threat-model.md points to, at the end: the same publisher and machines, attacked.
 
-use crate::support::disk::{A, B, Disk, architecture, gzip, need_disks, other_architecture};
+use crate::support::disk::{A, B, Disk, architecture, initramfs_of, need_disks, other_architecture};
 use crate::support::registry::{Ca, Files, INITRAMFS_TYPE, KERNEL_TYPE, Registry, oras};
 use crate::support::release::{Release, Target};
 use crate::support::root::{Root, Run};
@@ -524,7 +524,7 @@ fn an_unsigned_index_gives_no_architecture() {
     let (repository, theirs) = (format!("{}/os", publisher.registry.host()), other_architecture());
     // An architecture's manifest that says itself for which one it is by its config alone, which no agent reads.
     let mut files = Files::new(publisher.dir.path(), theirs);
-    files.initramfs = gzip(publisher.dir.path(), b"initramfs");
+    files.initramfs = initramfs_of(publisher.dir.path(), b"initramfs");
     fs::write(files.dir.join("kubesolo-os.gz"), &files.initramfs).unwrap();
     let mut push = oras(publisher.dir.path());
     push.current_dir(&files.dir).args(["push", "--plain-http", "-a", "io.kubesolo.os.version=2.0.0"]);

@@ -1,7 +1,7 @@
 //! TLS through the program itself: the release build has other messages and other code than a test build.
 
 use crate::support;
-use crate::support::disk::{B, Disk, gzip, need_disks, noise};
+use crate::support::disk::{B, Disk, initramfs_of, need_disks, noise};
 use crate::support::registry::{Ca, Files, Registry, oras};
 use crate::support::root::Root;
 use crate::support::{command, need, run};
@@ -29,7 +29,7 @@ fn an_update_over_tls_needs_the_right_ca_name_and_time() {
     let registry = Registry::start(disk.dir(), Some(&certificate));
     let reference = format!("{}/os:v1", registry.host());
     let files = Files::new(disk.dir(), support::disk::architecture());
-    let initramfs = gzip(disk.dir(), &noise(7, 100_000));
+    let initramfs = initramfs_of(disk.dir(), &noise(7, 100_000));
     fs::write(files.dir.join("kubesolo-os.gz"), &initramfs).unwrap();
     let mut push = oras(disk.dir());
     push.arg("push").arg("--ca-file").arg(&ca.certificate);

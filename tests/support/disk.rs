@@ -58,9 +58,31 @@ pub fn gzip(dir: &Path, bytes: &[u8]) -> Vec<u8> {
     out.stdout
 }
 
+/// An initramfs as real tools make it: one file with these bytes, in cpio, in gzip.
+pub fn initramfs_of(dir: &Path, content: &[u8]) -> Vec<u8> {
+    fs::write(dir.join("content"), content).unwrap();
+    let pack = "touch -d @0 content && echo content | cpio -o -H newc -R 0:0 --reproducible --quiet | gzip -n";
+    let out = Command::new("sh").args(["-c", pack]).current_dir(dir).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    fs::remove_file(dir.join("content")).unwrap();
+    out.stdout
+}
+
 /// Goes on if this machine can attach disks.
 pub fn need_disks() {
-    need_all(&["sgdisk", "mke2fs", "debugfs", "mkfs.fat", "mcopy", "losetup", "partx", "jq", "grub-editenv", "gzip"]);
+    need_all(&[
+        "sgdisk",
+        "mke2fs",
+        "debugfs",
+        "mkfs.fat",
+        "mcopy",
+        "losetup",
+        "partx",
+        "jq",
+        "grub-editenv",
+        "gzip",
+        "cpio",
+    ]);
     let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     require(is_root && Path::new("/dev/loop-control").exists(), "root with /dev/loop-control");
 }

@@ -5,8 +5,9 @@
 //! none can be forgotten. Must never: decide what a missing tool means (that is [`super::need`]).
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -66,8 +67,19 @@ pub fn skip(why: &str) -> ! {
     panic_any(Skip(why.to_string()))
 }
 
+/// Scripts ask an agent what machines take: the one that is tested. Set for all that tests start, so it has to be set
+/// before this program begins.
+fn begin_with_agent() {
+    if std::env::var_os("KUBESOLO_UPDATE").is_none() {
+        let agent = std::env::var_os("KUBESOLO_UPDATE_BIN").unwrap_or(env!("CARGO_BIN_EXE_kubesolo-update").into());
+        let mut again = Command::new(std::env::current_exe().expect("a test program has a path"));
+        panic!("{}", again.args(std::env::args_os().skip(1)).env("KUBESOLO_UPDATE", agent).exec());
+    }
+}
+
 /// Runs what the command line asks for.
 pub fn main() -> ExitCode {
+    begin_with_agent();
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         // Skipping is no failure: nothing to report.

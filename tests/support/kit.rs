@@ -187,7 +187,9 @@ pub fn release_with(firmware: Firmware, version: &str, behaviour: &str, files: &
     run(build.arg("--output").arg(&to));
     let bootable = |architecture: &'static str| match architecture == firmware.architecture() {
         true => Pair { architecture, kernel: kit.kernel.clone(), initramfs: fs::read(&to).unwrap() },
-        false => Pair { architecture, kernel: noise(1, 1000), initramfs: super::disk::gzip(dir.path(), b"none") },
+        false => {
+            Pair { architecture, kernel: noise(1, 1000), initramfs: super::disk::initramfs_of(dir.path(), b"none") }
+        }
     };
     let pairs = [bootable("amd64"), bootable("arm64")];
     Release { version: version.into(), annotations: Vec::new(), pairs }

@@ -1,6 +1,6 @@
 //! A publisher's desk: the files of a release, keys, and the scripts that publish it.
 
-use super::disk::{B, architecture, gzip, noise};
+use super::disk::{B, architecture, initramfs_of, noise};
 use super::machine::Machine;
 use super::registry::oras;
 use super::release::Release;
@@ -43,7 +43,7 @@ impl Desk {
 
     /// Puts parts of an initramfs on the desk, as `part-N`. Returns: their names, and all of them together.
     pub fn prepare_parts(&self, count: u64) -> (Vec<String>, Vec<u8>) {
-        let parts: Vec<Vec<u8>> = (0..count).map(|n| gzip(self.dir.path(), &noise(n + 70, 50_000))).collect();
+        let parts: Vec<Vec<u8>> = (0..count).map(|n| initramfs_of(self.dir.path(), &noise(n + 70, 50_000))).collect();
         let names: Vec<String> = (0..count).map(|n| format!("part-{n}")).collect();
         for (name, part) in names.iter().zip(&parts) {
             fs::write(self.path(name), part).unwrap();

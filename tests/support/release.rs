@@ -1,7 +1,7 @@
 //! A version of the system, for both architectures, published the ways that people publish: by a real oras
 //! into a registry or a layout, or as files beside a `latest.json`.
 
-use super::disk::{architecture, gzip, noise};
+use super::disk::{architecture, initramfs_of, noise};
 use super::registry::{INITRAMFS_TYPE, KERNEL_TYPE, oras};
 use super::run;
 use super::web::{Answer, Web};
@@ -44,7 +44,7 @@ impl Release {
         let dir = tempfile::tempdir().unwrap();
         let pair = |architecture: &'static str| {
             let seed = version.bytes().chain(architecture.bytes()).fold(7u64, |h, b| h.wrapping_mul(31) ^ u64::from(b));
-            let initramfs = gzip(dir.path(), &noise(seed ^ 1, INITRAMFS_BYTES));
+            let initramfs = initramfs_of(dir.path(), &noise(seed ^ 1, INITRAMFS_BYTES));
             Pair { architecture, kernel: noise(seed, KERNEL_BYTES), initramfs }
         };
         Release { version: version.into(), annotations: Vec::new(), pairs: [pair("amd64"), pair("arm64")] }

@@ -1,7 +1,7 @@
 //! Signed releases: on paper, for scripted registries and layouts whose files nobody downloads; and in real registries,
 //! with keys of several people, for the matrix of who may have signed what.
 
-use super::disk::{architecture, gzip, noise, other_architecture};
+use super::disk::{architecture, initramfs_of, noise, other_architecture};
 use super::ferro::Ferro;
 use super::listener::Request;
 use super::machine::Machine;
@@ -277,7 +277,7 @@ pub fn small(release: &Release) -> Release {
     let mut release = release.clone();
     for (pair, seed) in release.pairs.iter_mut().zip(1..) {
         pair.kernel = noise(seed, 30_007);
-        pair.initramfs = gzip(tempfile::tempdir().unwrap().path(), &noise(seed + 9, 20_003));
+        pair.initramfs = initramfs_of(tempfile::tempdir().unwrap().path(), &noise(seed + 9, 20_003));
     }
     release
 }

@@ -1,7 +1,7 @@
 //! A whole machine whose plug is pulled in mid-download: after the next boot the download goes on. Nothing leaves this
 //! machine.
 
-use crate::support::disk::{B, gzip, noise};
+use crate::support::disk::{B, initramfs_of, noise};
 use crate::support::hostile::{Ask, Hostile, Reply, Step};
 use crate::support::kit::{self, BORN, Firmware, need_vm};
 use crate::support::release::Release;
@@ -20,7 +20,7 @@ fn long_release() -> Release {
     let mut release = kit::release(Firmware::Bios, "1.1.0", "healthy");
     let pair = release.pairs.iter_mut().find(|pair| pair.architecture == "amd64").unwrap();
     let dir = tempfile::tempdir().unwrap();
-    pair.initramfs.extend(gzip(dir.path(), &noise(7, 2 * AT_ONCE)));
+    pair.initramfs.extend(initramfs_of(dir.path(), &noise(7, 2 * AT_ONCE)));
     release
 }
 

@@ -1,0 +1,35 @@
+# shellcheck shell=sh
+# The agent as judge: what machines take is decided by one program, theirs. Sourced, not run; the caller has REPO and die.
+
+# find_agent: sets KUBESOLO_UPDATE, unless it is set: to what is built for this machine, or installed on it.
+find_agent() {
+    [ -z "${KUBESOLO_UPDATE:-}" ] || { check_agent_knows; return 0; }
+    case $(uname -m) in x86_64) machine=amd64 ;; aarch64) machine=arm64 ;; *) machine=$(uname -m) ;; esac
+    built=${CARGO_TARGET_DIR:-$REPO/target}
+    for file in "$REPO/dist/kubesolo-update-$machine" "$(command -v kubesolo-update || true)" \
+        "$built/release/kubesolo-update" "$built/debug/kubesolo-update"; do
+        if [ -n "$file" ] && [ -f "$file" ] && [ -x "$file" ]; then
+            KUBESOLO_UPDATE=$file
+            check_agent_knows
+            return 0
+        fi
+    done
+    die "kubesolo-update is missing, which knows what machines take: scripts/build.sh --arch $machine makes it" \
+        "(or name one that runs here in the variable KUBESOLO_UPDATE)"
+}
+
+check_agent_knows() {
+    "$KUBESOLO_UPDATE" lint --help >/dev/null 2>&1 ||
+        die "$KUBESOLO_UPDATE does not run here, or is older than these scripts: it has no lint command" \
+            "(build it anew with scripts/build.sh, or name another in the variable KUBESOLO_UPDATE)"
+}
+
+# lint ARGUMENT...: ends the run where machines would refuse it, with the agent's own words.
+lint() {
+    find_agent
+    if words=$("$KUBESOLO_UPDATE" lint "$@" 2>&1); then
+        [ -z "$words" ] || printf '%s\n' "$words" >&2
+    else
+        die "${words#kubesolo-update: }"
+    fi
+}

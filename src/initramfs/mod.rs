@@ -1,0 +1,147 @@
+//! The one judge of what an initramfs may be: what the kernel's unpacker takes whole. Pure, a stream in pieces, little memory.
+//!
+//! Source: Linux init/initramfs.c and lib/decompress_inflate.c, 6.1, 6.12 and of 2026; tests/vm/initramfs.rs holds it
+//! against real kernels. The same code judges while an update is downloaded, and for the scripts that publish (`lint`).
+//! Stricter than the kernel where that unpacks a part and says nothing, and in gzip's checksum, which it does not look at.
+//! Must never: hold more than a window of the output and one name, or take what one of these kernels would not unpack whole.
+
+mod cpio;
+mod gzip;
+mod tree;
+
+pub use cpio::{Entry, Seen};
+pub use tree::Tree;
+
+use gzip::Member;
+
+/// Most that it may unpack to, in bytes: far beyond what these machines have as memory.
+const UNPACKED_MAX_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+
+/// What the kernel, and people, know by its first two bytes.
+const FORMATS: [([u8; 2], &str); 11] = [
+    ([0x28, 0xb5], "zstd"),
+    ([0xfd, 0x37], "xz"),
+    ([0x02, 0x21], "lz4"),
+    ([0x04, 0x22], "lz4"),
+    ([0x42, 0x5a], "bzip2"),
+    ([0x5d, 0x00], "lzma"),
+    ([0x89, 0x4c], "lzo"),
+    ([0x1f, 0x9d], "compress (.Z)"),
+    ([0x50, 0x4b], "zip"),
+    ([0x68, 0x73], "squashfs"),
+    ([0xc7, 0x71], "cpio of the old binary kind"),
+];
+
+/// Where in the stream it is.
+#[derive(Default)]
+enum At {
+    /// Between two archives, where the kernel looks at what comes.
+    #[default]
+    Between,
+    /// In an archive that is not compressed.
+    Plain,
+    /// In a gzip member, or in its first bytes.
+    Packed,
+}
+
+/// Takes a stream in pieces, and says in the end whether a kernel unpacks it whole.
+#[derive(Default)]
+pub struct Judge {
+    at: At,
+    offset: u64,
+    began: u64,
+    members: u64,
+    has_plain: bool,
+    cpio: cpio::Reader,
+    member: Member,
+}
+
+impl Judge {
+    /// Takes the next bytes. Input: `see` is told of each entry, in the order in which the kernel makes them.
+    /// Errors: what is wrong with them, for people.
+    pub fn update(&mut self, mut bytes: &[u8], see: &mut dyn FnMut(&Seen<'_>)) -> Result<(), String> {
+        while let Some(first) = bytes.first() {
+            let taken = match self.at {
+                At::Between if *first == 0 => bytes.iter().take_while(|b| **b == 0).count(),
+                At::Between => {
+                    self.begin(*first == b'0');
+                    0
+                }
+                At::Plain => {
+                    let taken = self.cpio.update(bytes, see).map_err(|why| self.told(&why))?;
+                    if taken < bytes.len() {
+                        self.at = At::Between;
+                    }
+                    taken
+                }
+                At::Packed => {
+                    let cpio = &mut self.cpio;
+                    let taken = self.member.update(bytes, &mut |output| cpio.fill(output, see));
+                    let (taken, ended) = taken.map_err(|why| self.told(&why))?;
+                    if ended {
+                        self.cpio.finish().map_err(|why| self.told(&why))?;
+                        self.at = At::Between;
+                    }
+                    taken
+                }
+            };
+            self.offset += taken as u64;
+            bytes = &bytes[taken..];
+            if self.cpio.unpacked_bytes > UNPACKED_MAX_BYTES {
+                return Err("it unpacks to more than 8 GiB".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The kernel takes an archive that is not compressed at a multiple of four only.
+    fn begin(&mut self, is_cpio: bool) {
+        self.began = self.offset;
+        if is_cpio && self.offset.is_multiple_of(4) {
+            self.has_plain = true;
+            self.cpio.begin();
+            self.at = At::Plain;
+        } else {
+            self.members += 1;
+            self.cpio.begin_member();
+            self.member.begin();
+            self.at = At::Packed;
+        }
+    }
+
+    /// Ends the stream.
+    /// Errors: it ends in the middle of something; it is empty; nothing in it is gzip.
+    pub fn finish(self) -> Result<(), String> {
+        match self.at {
+            At::Packed => return Err(self.told(&self.member.cut())),
+            At::Plain => self.cpio.finish_plain().map_err(|why| self.told(&why))?,
+            At::Between => {}
+        }
+        match (self.members, self.has_plain) {
+            (0, false) => Err("it is empty".into()),
+            (0, true) => Err("it is cpio without compression: compress it with gzip".into()),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn told(&self, why: &str) -> String {
+        format!("at byte {}: {why}", self.began)
+    }
+}
+
+/// Judges the whole of it.
+/// Errors: as [`Judge`]'s.
+pub fn judge(bytes: &[u8], see: &mut dyn FnMut(&Seen<'_>)) -> Result<(), String> {
+    let mut judge = Judge::default();
+    judge.update(bytes, see)?;
+    judge.finish()
+}
+
+/// Says what begins with these bytes, where that is known.
+fn format_of(first: &[u8]) -> Option<&'static str> {
+    FORMATS.iter().find(|(magic, _)| first.starts_with(magic)).map(|(_, name)| *name)
+}
+
+#[cfg(test)]
+mod tests;

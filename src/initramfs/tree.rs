@@ -1,0 +1,223 @@
+//! What lies in the root file system once the kernel has unpacked an initramfs: every archive of it, in order.
+//!
+//! Source: Linux init/initramfs.c: an entry replaces what is of another kind, a directory replaces a link to one.
+//! For publishers: memory grows with what is unpacked. Must never: be used on a machine.
+
+use super::cpio::{DIR, Entry, FILE, KIND, LINK, Seen};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+
+/// Most links that a path may lead through (Linux, MAXSYMLINKS).
+const LINKS_MAX: u32 = 40;
+/// The tree's own number of `/`.
+const ROOT: usize = 0;
+
+struct Node {
+    mode: u16,
+    target: Vec<u8>,
+    parent: usize,
+    children: BTreeMap<Vec<u8>, usize>,
+}
+
+/// Where a path leads: a name in a directory (empty: the directory itself), and what lies there.
+struct Place {
+    dir: usize,
+    name: Vec<u8>,
+    node: Option<usize>,
+}
+
+/// What was unpacked.
+pub struct Tree {
+    nodes: Vec<Node>,
+    hard_links: HashMap<([u32; 3], u16), Vec<u8>>,
+    /// Entries that the kernel leaves out without a word, each with the reason.
+    pub left_out: Vec<String>,
+}
+
+impl Default for Tree {
+    /// What every kernel brings: `/dev`, `/dev/console`, `/root` (Linux, usr/default_cpio_list).
+    fn default() -> Tree {
+        let root = Node { mode: DIR | 0o755, target: Vec::new(), parent: ROOT, children: BTreeMap::new() };
+        let mut tree = Tree { nodes: vec![root], hard_links: HashMap::new(), left_out: Vec::new() };
+        for (name, mode) in [("dev", DIR | 0o755), ("dev/console", 0o020_600), ("root", DIR | 0o700)] {
+            tree.make(name.as_bytes(), mode, &[]);
+        }
+        tree
+    }
+}
+
+impl Tree {
+    /// Does what the kernel does with the next entry.
+    pub fn see(&mut self, seen: &Seen<'_>) {
+        match seen {
+            Seen::Trailer => self.hard_links.clear(),
+            Seen::Entry(entry) => {
+                if let Err(why) = self.entry(entry) {
+                    self.left_out.push(format!("{}: {why}", shown(entry.name)));
+                }
+            }
+        }
+    }
+
+    fn entry(&mut self, entry: &Entry<'_>) -> Result<(), &'static str> {
+        let kind = entry.mode & KIND;
+        // A link takes the place of anything, also of a link.
+        self.clear(entry.name, if kind == LINK { None } else { Some(kind) });
+        let linked = kind != LINK && kind != DIR && entry.links >= 2 && self.hard_link(entry)?;
+        if linked && kind != FILE {
+            return Ok(());
+        }
+        let place = self.find(entry.name, kind == FILE).ok_or("its directory is missing")?;
+        match place.node.map(|node| (node, self.nodes[node].mode & KIND)) {
+            Some((node, there)) if there == kind && kind != LINK => {
+                self.nodes[node].mode = entry.mode;
+                Ok(())
+            }
+            Some((_, DIR)) => Err("a directory that is not empty is in its place"),
+            Some(_) => Err("something else is in its place"),
+            // `mkdir` does not go through a link that leads nowhere.
+            None if kind == DIR && self.is_there(entry.name) => Err("something else is in its place"),
+            None => {
+                self.add(place.dir, place.name, entry.mode, entry.target);
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns: whether it is another name of a file that is there. Errors: that cannot be linked to.
+    fn hard_link(&mut self, entry: &Entry<'_>) -> Result<bool, &'static str> {
+        let key = (entry.id, entry.mode & KIND);
+        let Some(old) = self.hard_links.get(&key).cloned() else {
+            self.hard_links.insert(key, entry.name.to_vec());
+            return Ok(false);
+        };
+        self.clear(entry.name, None);
+        let old = self.find(&old, false).and_then(|place| place.node);
+        let old = old.filter(|node| self.nodes[*node].mode & KIND != DIR).ok_or("what it is a hard link to is gone")?;
+        let place = self.find(entry.name, false).ok_or("its directory is missing")?;
+        if place.node.is_some() {
+            return Err("something else is in its place");
+        }
+        self.nodes[place.dir].children.insert(place.name, old);
+        Ok(true)
+    }
+
+    /// Takes away what is of another kind; `None`: whatever is there. A directory goes only if it is empty.
+    fn clear(&mut self, path: &[u8], kind: Option<u16>) {
+        let Some(Place { dir, name, node: Some(node) }) = self.find(path, false) else { return };
+        let there = &self.nodes[node];
+        if !name.is_empty() && kind != Some(there.mode & KIND) && there.children.is_empty() {
+            self.nodes[dir].children.remove(&name);
+        }
+    }
+
+    fn is_there(&self, path: &[u8]) -> bool {
+        let end = path.iter().rposition(|b| *b != b'/').map_or(0, |at| at + 1);
+        self.find(&path[..end], false).is_some_and(|place| place.node.is_some())
+    }
+
+    fn make(&mut self, path: &[u8], mode: u16, target: &[u8]) {
+        if let Some(place) = self.find(path, false) {
+            self.add(place.dir, place.name, mode, target);
+        }
+    }
+
+    fn add(&mut self, dir: usize, name: Vec<u8>, mode: u16, target: &[u8]) {
+        self.nodes.push(Node { mode, target: target.to_vec(), parent: dir, children: BTreeMap::new() });
+        let node = self.nodes.len() - 1;
+        self.nodes[dir].children.insert(name, node);
+    }
+
+    /// Follows a path from `/`, as the kernel does. A `/` at the end follows a link there too.
+    /// Returns: `None` where a directory on the way is missing, or links lead in a circle.
+    fn find(&self, path: &[u8], follow: bool) -> Option<Place> {
+        let mut parts: Vec<Vec<u8>> = split(path);
+        let (mut dir, mut links) = (ROOT, 0);
+        // "usr/" and "usr/." are what a link leads to, and directories.
+        let wants_dir = path.ends_with(b"/") || path.ends_with(b"/.");
+        let mut follow = follow || wants_dir;
+        while let Some(part) = parts.pop() {
+            if self.nodes[dir].mode & KIND != DIR {
+                return None;
+            }
+            if part == b".." {
+                dir = self.nodes[dir].parent;
+                continue;
+            }
+            let node = self.nodes[dir].children.get(&part).copied();
+            let is_last = parts.is_empty();
+            match node.map(|n| &self.nodes[n]) {
+                Some(there) if there.mode & KIND == LINK && (follow || !is_last) => {
+                    links += 1;
+                    if links > LINKS_MAX {
+                        return None;
+                    }
+                    if there.target.starts_with(b"/") {
+                        dir = ROOT;
+                    }
+                    follow = follow || (is_last && there.target.ends_with(b"/"));
+                    parts.extend(split(&there.target));
+                }
+                Some(there) if is_last && wants_dir && there.mode & KIND != DIR => return None,
+                None if is_last && path.ends_with(b"/.") => return None,
+                _ if is_last => return Some(Place { dir, name: part, node }),
+                Some(_) => dir = node?,
+                None => return None,
+            }
+        }
+        Some(Place { dir, name: Vec::new(), node: Some(dir) })
+    }
+
+    /// Lists it: kind (`d`, `f`, `l`, `c`, `b`, `p`, `s`), mode in octal, number of names, path, and for a link its target,
+    /// with a tab between them, one entry a line, sorted by path. Bytes that are no printable ASCII are written `\OOO`.
+    pub fn list(&self) -> String {
+        let mut names = vec![0u32; self.nodes.len()];
+        self.nodes.iter().flat_map(|node| node.children.values()).for_each(|child| names[*child] += 1);
+        let mut text = String::new();
+        // Deepest first out: children are pushed in reverse.
+        let mut waiting: Vec<(Vec<u8>, usize)> = vec![(Vec::new(), ROOT)];
+        while let Some((path, node)) = waiting.pop() {
+            let there = &self.nodes[node];
+            if node != ROOT {
+                let _ =
+                    write!(text, "{}\t{:o}\t{}\t{}", letter(there.mode), there.mode & !KIND, names[node], shown(&path));
+                if there.mode & KIND == LINK {
+                    let _ = write!(text, "\t{}", shown(&there.target));
+                }
+                text.push('\n');
+            }
+            waiting.extend(there.children.iter().rev().map(|(name, n)| ([&path, &b"/"[..], name].concat(), *n)));
+        }
+        text
+    }
+}
+
+/// The parts of a path, the first of them last.
+fn split(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".").rev().map(<[u8]>::to_vec).collect()
+}
+
+fn letter(mode: u16) -> char {
+    match mode & KIND {
+        DIR => 'd',
+        FILE => 'f',
+        LINK => 'l',
+        0o020_000 => 'c',
+        0o060_000 => 'b',
+        0o010_000 => 'p',
+        _ => 's',
+    }
+}
+
+fn shown(path: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in path {
+        match byte {
+            b' '..=b'~' if *byte != b'\\' => text.push(char::from(*byte)),
+            _ => {
+                let _ = write!(text, "\\{byte:03o}");
+            }
+        }
+    }
+    text
+}

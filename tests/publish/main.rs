@@ -10,6 +10,7 @@ mod support;
 mod http;
 mod inject;
 mod layout;
+mod lint;
 mod oci_images;
 mod registry;
 mod target_arch;

@@ -10,6 +10,7 @@ mod support;
 mod clock;
 mod damage;
 mod hooks;
+mod initramfs;
 mod lost_writes;
 mod operators;
 mod power_cuts;

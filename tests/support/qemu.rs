@@ -73,6 +73,27 @@ impl Machine {
         Machine::run(&mut qemu)
     }
 
+    /// Starts a kernel of amd64 with an initramfs, and nothing else: no firmware's boot loader, no disk. A panic ends it.
+    pub fn start_kernel(kernel: &Path, initramfs: &Path) -> Machine {
+        let mut qemu = command(Firmware::Bios.program());
+        qemu.args([
+            "-accel",
+            "tcg",
+            "-nodefaults",
+            "-display",
+            "none",
+            "-serial",
+            "stdio",
+            "-nic",
+            "none",
+            "-no-reboot",
+        ]);
+        qemu.args(["-machine", "q35", "-cpu", "qemu64", "-m", "512", "-append"]);
+        qemu.arg("console=ttyS0 quiet panic=-1 no_timer_check nokaslr");
+        qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
+        Machine::run(&mut qemu)
+    }
+
     fn run(qemu: &mut Command) -> Machine {
         let mut child = qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (mut stdout, keys) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());

@@ -1,6 +1,8 @@
 # shellcheck shell=sh
 # The agent as judge: what machines take is decided by one program, theirs. Sourced, not run; the caller has REPO and die.
 
+KNOWS_LINT=no
+
 # find_agent: sets KUBESOLO_UPDATE, unless it is set: to what is built for this machine, or installed on it.
 find_agent() {
     [ -z "${KUBESOLO_UPDATE:-}" ] || { check_agent_knows; return 0; }
@@ -19,9 +21,11 @@ find_agent() {
 }
 
 check_agent_knows() {
+    [ "$KNOWS_LINT" = no ] || return 0
     "$KUBESOLO_UPDATE" lint --help >/dev/null 2>&1 ||
         die "$KUBESOLO_UPDATE does not run here, or is older than these scripts: it has no lint command" \
             "(build it anew with scripts/build.sh, or name another in the variable KUBESOLO_UPDATE)"
+    KNOWS_LINT=yes
 }
 
 # lint ARGUMENT...: ends the run where machines would refuse it, with the agent's own words.

@@ -1,6 +1,7 @@
 //! `scripts/inject-agent.sh`: what it appends, and what it refuses.
 
 use crate::support::disk::{A, B, Disk, architecture, gzip, need_disks, other_architecture};
+use crate::support::initramfs_table::{need_table, prepare, script};
 use crate::support::{need_all, run};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -212,8 +213,8 @@ fn refuses_what_would_not_work_or_not_be_safe() {
 
     let whole = fs::read(bench.path("initramfs")).unwrap();
     for (bytes, words) in [
-        (b"not gzip".to_vec(), "not whole gzip"),
-        (whole[..whole.len() - 9].to_vec(), "not whole gzip"),
+        (b"not gzip".to_vec(), "neither gzip nor cpio"),
+        (whole[..whole.len() - 9].to_vec(), "it is cut in its data"),
         (gzip(bench.dir.path(), b"no archive"), "no cpio archive"),
     ] {
         fs::write(bench.path("initramfs"), bytes).unwrap();
@@ -230,6 +231,100 @@ fn refuses_what_would_not_work_or_not_be_safe() {
     let out = bench.command("there", &[]).output().unwrap();
     assert!(!out.status.success() && said(&out).contains("is there already"), "{}", said(&out));
     assert_eq!(fs::read(bench.path("there")).unwrap(), b"mine");
+}
+
+/// What lies in an initramfs: a script that makes it (tests/support/initramfs_table.rs), and why the agent cannot be put
+/// there; nothing: it can. Each archive counts, the last most, and every spelling of a path.
+#[rustfmt::skip]
+const PLACES: &[(&str, &str)] = &[
+    // A system as distributions make it, with links elsewhere.
+    ("cat early.cpio sys.gz", ""),
+    ("cat early.cpio; { newc usr 040755 ''; newc usr/bin 040755 ''; newc bin 0120777 usr/bin; newc etc 040755 ''; newc etc/passwd 0100644 x; } | gzip -n", ""),
+    // A link in the way, in whichever archive, and however it is spelt.
+    ("cat early.cpio; newc usr 0120777 system/usr | gzip -n", "/usr is a symbolic link"),
+    ("cat early.cpio; newc etc 0120777 system/etc | gzip -n", "/etc is a symbolic link"),
+    ("cat early.cpio sys.gz; newc usr 0120777 x | gzip -n", "/usr is a symbolic link"),
+    ("cat sys.cpio early.cpio | gzip -n; newc usr 0120777 x | gzip -n", "/usr is a symbolic link"),
+    ("cat sys.gz; align sys.gz; newc usr 0120777 x", "/usr is a symbolic link"),
+    ("cat sys.gz; zeros 512; newc ./usr 0120777 x | gzip -n", "/usr is a symbolic link"),
+    ("cat sys.gz; newc /usr 0120777 x | gzip -n", "/usr is a symbolic link"),
+    ("cat sys.gz; newc .//usr 0120777 x | gzip -n", "/usr is a symbolic link"),
+    ("cat sys.gz; newc ../usr 0120777 x | gzip -n", "/usr is a symbolic link"),
+    ("{ newc a 040755 ''; newc a/../usr 0120777 x; } | gzip -n", "/usr is a symbolic link"),
+    ("{ newc here 0120777 .; newc here/etc 0120777 x; } | gzip -n", "/etc is a symbolic link"),
+    ("{ newc usr 040755 ''; newc usr/bin 0120777 ../bin; } | gzip -n", "/usr/bin is a symbolic link"),
+    ("{ newc etc 040755 ''; newc etc/kubesolo 0120777 /data; } | gzip -n", "/etc/kubesolo is a symbolic link"),
+    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/crontabs 0120777 x; } | gzip -n", "/etc/kubesolo/crontabs is a symbolic link"),
+    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 0120777 x; } | gzip -n", "/etc/kubesolo/update-keys.d is a symbolic link"),
+    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/health.d 0120777 x; } | gzip -n", "/etc/kubesolo/health.d is a symbolic link"),
+    ("{ links t 5; newc t 0120777 x; links usr 5; } | gzip -n", "/usr is a symbolic link"),
+    // A later archive decides.
+    ("newc usr 040755 '' | gzip -n; newc usr 0120777 x | gzip -n", "/usr is a symbolic link"),
+    ("newc usr 0120777 x | gzip -n; newc usr 040755 '' | gzip -n", ""),
+    ("newc usr 0120777 x | gzip -n; { newc x 040755 ''; newc usr/ 040755 ''; } | gzip -n", "/usr is a symbolic link"),
+    ("{ newc usr 040755 ''; newc usr/x 0100644 x; } | gzip -n; newc usr 0120777 x | gzip -n", ""),
+    // Something else in the way.
+    ("newc usr 0100644 x | gzip -n", "/usr is no directory"),
+    ("{ newc etc 040755 ''; newc etc/kubesolo 0100644 x; } | gzip -n", "/etc/kubesolo is no directory"),
+    ("newc usr 010644 '' | gzip -n", "/usr is no directory"),
+    ("{ newc usr 040755 ''; newc usr/bin 040755 ''; newc usr/bin/kubesolo-update 040755 ''; } | gzip -n", "/usr/bin/kubesolo-update is a directory"),
+    ("{ newc usr 040755 ''; newc usr/bin 040755 ''; links usr/bin/sh 5; links usr/bin/kubesolo-update-boot 5; } | gzip -n", "/usr/bin/kubesolo-update-boot has other names"),
+    ("{ newc usr 040755 ''; newc usr/bin 040755 ''; newc usr/bin/kubesolo-update 0120777 x; newc usr/bin/kubesolo-update-boot 0100644 x; } | gzip -n", ""),
+];
+
+#[apply(test)]
+fn nothing_that_is_there_is_lost() {
+    need_tools();
+    need_table();
+    let bench = Bench::new();
+    fs::write(bench.path("init"), "#!/bin/sh\n").unwrap();
+    prepare(bench.dir.path(), "init\n");
+    let more = ["--conf", "update.conf", "--keys", "keys", "--health-check", "20-site"];
+    let mut wrong = Vec::new();
+    for (make, words) in PLACES {
+        fs::write(bench.path("initramfs"), script(bench.dir.path(), make)).unwrap();
+        let out = bench.command("out", &more).output().unwrap();
+        let as_told = match words.is_empty() {
+            true => {
+                out.status.success()
+                    && fs::read(bench.path("out")).unwrap().starts_with(&fs::read(bench.path("initramfs")).unwrap())
+            }
+            false => !out.status.success() && said(&out).contains(words) && !bench.path("out").exists(),
+        };
+        if !as_told {
+            wrong.push(format!("{make}: {:?}, not '{words}': {}", out.status.code(), said(&out)));
+        }
+        let _ = fs::remove_file(bench.path("out"));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Kernels want a multiple of four bytes behind an archive that is not compressed; behind gzip, nothing is added.
+#[apply(test)]
+fn what_is_appended_is_padded_where_kernels_want_it() {
+    need_tools();
+    need_table();
+    let bench = Bench::new();
+    fs::write(bench.path("init"), "#!/bin/sh\n").unwrap();
+    prepare(bench.dir.path(), "init\n");
+    for (make, padding) in [
+        ("cat sys.gz; zeros 3", 0),
+        ("cat sys.gz; align sys.gz; head -c 70118 m1.cpio", 2),
+        ("cat sys.gz; align sys.gz; cat early.cpio; zeros 1", 3),
+        ("cat sys.gz; align sys.gz; cat early.cpio", 0),
+    ] {
+        let before = script(bench.dir.path(), make);
+        fs::write(bench.path("initramfs"), &before).unwrap();
+        run(&mut bench.command("out", &["--force"]));
+        let after = fs::read(bench.path("out")).unwrap();
+        let rest = after.strip_prefix(&before[..]).expect("what was there is first");
+        let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+        assert_eq!(zeros, padding, "{make}");
+        let agent = std::env::var_os("KUBESOLO_UPDATE").unwrap();
+        let listed =
+            run(Command::new(agent).args(["lint", "--list", "--initramfs", "out"]).current_dir(bench.dir.path()));
+        assert!(listed.contains("f\t755\t1\t/usr/bin/kubesolo-update\n"), "{make}: {listed}");
+    }
 }
 
 #[apply(test)]

@@ -364,7 +364,7 @@ fn bad_arguments_are_refused_and_nothing_is_written() {
         (format!("{good} --arch amd64 --kernel nowhere --initramfs initramfs-amd64"), "not a file"),
         (format!("{good} --arch amd64 --kernel other --initramfs initramfs-amd64"), "not a file"),
         (format!("{good} --arch amd64 --kernel empty --initramfs initramfs-amd64"), "is empty"),
-        (format!("{good} --arch amd64 --kernel vmlinuz-amd64 --initramfs cut"), "whole gzip"),
+        (format!("{good} --arch amd64 --kernel vmlinuz-amd64 --initramfs cut"), "it is cut in its"),
         (format!("{good} --layout other {amd64}"), "neither empty nor"),
         (format!("{good} --layout empty {amd64}"), "not a directory"),
         (format!("{good} --layout newer {amd64}"), "imageLayoutVersion"),

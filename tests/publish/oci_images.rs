@@ -344,7 +344,7 @@ fn bad_arguments_are_refused_and_nothing_is_written() {
         (format!("--version 1.2.0 --arch amd64 --initramfs initramfs-amd64 {to}"), "has no --kernel"),
         (format!("--version 1.2.0 --arch amd64 --kernel nowhere --initramfs initramfs-amd64 {to}"), "not a file"),
         (format!("--version 1.2.0 --arch amd64 --kernel empty --initramfs initramfs-amd64 {to}"), "is empty"),
-        (format!("--version 1.2.0 --arch amd64 --kernel vmlinuz-amd64 --initramfs text {to}"), "not whole gzip"),
+        (format!("--version 1.2.0 --arch amd64 --kernel vmlinuz-amd64 --initramfs text {to}"), "neither gzip nor cpio"),
     ]);
     let mut agent = common("--agent-dir dist --ca-file ca.pem");
     agent.extend([

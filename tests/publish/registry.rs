@@ -326,7 +326,7 @@ fn bad_arguments_are_refused_and_nothing_is_asked() {
         ([&good[..4], &files].concat(), "comes after the --arch"),
         ([&good[..], &["--kernel", "absent", "--initramfs", "os-1.2.0-amd64"]].concat(), "absent is not a file"),
         ([&good[..], &["--kernel", "empty", "--initramfs", "os-1.2.0-amd64"]].concat(), "empty is empty"),
-        ([&good[..], &["--kernel", "text", "--initramfs", "text"]].concat(), "not whole gzip"),
+        ([&good[..], &["--kernel", "text", "--initramfs", "text"]].concat(), "neither gzip nor cpio"),
         ([&good[..], &files, &["--tag", "a b"]].concat(), "is not a tag"),
         ([&good[..], &files, &["--tag", "1.2.0"]].concat(), "made without being asked"),
         ([&good[..], &files, &["--tag", "x", "--tag", "x"]].concat(), "given twice"),

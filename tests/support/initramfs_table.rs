@@ -204,7 +204,8 @@ pub fn make(dir: &Path, row: &Row) -> Vec<u8> {
     script(dir, row.1)
 }
 
-fn script(dir: &Path, text: &str) -> Vec<u8> {
+/// Runs a script with what rows are made of. Returns: its output.
+pub fn script(dir: &Path, text: &str) -> Vec<u8> {
     let out = Command::new("sh").args(["-c", &format!("{PRELUDE}\n{text}")]).current_dir(dir).output().unwrap();
     assert!(out.status.success(), "{text}: {}", String::from_utf8_lossy(&out.stderr));
     out.stdout

@@ -85,7 +85,8 @@ check() {
     [ -n "$BINARY" ] || BINARY=$REPO/dist/kubesolo-update-$ARCH
     [ -x "$BINARY" ] || die "$BINARY is missing: make build makes it"
     BINARY=$(CDPATH='' cd -- "$(dirname -- "$BINARY")" && pwd)/$(basename -- "$BINARY")
-    for tool in losetup partx blockdev mountpoint sgdisk mcopy grub-editenv debugfs gzip jq curl openssl oras \
+    export KUBESOLO_UPDATE="$BINARY"
+    for tool in losetup partx blockdev mountpoint sgdisk mcopy grub-editenv debugfs gzip cpio jq curl openssl oras \
         docker-registry mke2fs timeout /usr/bin/time; do
         command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh bench brings it"
     done
@@ -102,11 +103,18 @@ programs() {
     find /usr/bin /usr/sbin -xdev -type f -size +16k -print0 | LC_ALL=C sort -z | xargs -0 cat 2>/dev/null | head -c 64M
 }
 
-# initramfs MIB MAKER: gzip of about that size; one member many times over, which is gzip as well.
+# packed LEVEL: what comes, as a file in cpio, in gzip.
+packed() {
+    cat >content
+    echo content | cpio --quiet -o -H newc | gzip "$1"
+    rm content
+}
+
+# initramfs MIB MAKER: one of about that size; one member many times over, which kernels unpack as well.
 initramfs() {
     case $2 in
-        noise) noise 16 | gzip -1n ;;
-        programs) programs | gzip -6n ;;
+        noise) noise 16 | packed -1n ;;
+        programs) programs | packed -6n ;;
     esac >member
     bytes=$(wc -c <member)
     count=$((($1 * 1048576 + bytes / 2) / bytes))
@@ -153,7 +161,7 @@ attach() {
 make_machine() {
     mkdir small
     noise 1 >small/vmlinuz
-    noise 1 | gzip -1n >small/kubesolo-os.gz
+    noise 1 | packed -1n >small/kubesolo-os.gz
     quietly "$REPO/scripts/build-image.sh" --no-bootloader --kernel small/vmlinuz --initramfs small/kubesolo-os.gz \
         --version 1.0.0 --arch "$ARCH" --slot-size "$SLOT_MIB" --data-size 16 --output disk.img
     guid=$(sgdisk -i 2 disk.img | sed -n 's/^Partition unique GUID: //p' | tr 'A-F' 'a-f')

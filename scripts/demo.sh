@@ -103,7 +103,9 @@ machine() {
     check_machine
     [ -n "$BINARY" ] || BINARY=$REPO/dist/kubesolo-update-$ARCH
     check_binary
-    for tool in losetup partx blockdev sgdisk mcopy grub-editenv gzip jq sha256sum openssl; do
+    # The scripts that make the stage ask an agent what machines take: this one.
+    export KUBESOLO_UPDATE="$BINARY"
+    for tool in losetup partx blockdev sgdisk mcopy grub-editenv gzip cpio jq sha256sum openssl; do
         command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh demo brings it"
     done
     if [ "$(id -u)" -ne 0 ]; then
@@ -116,7 +118,9 @@ machine() {
 system() {
     mkdir "$1"
     head -c "${KERNEL_MIB}M" /dev/urandom >"$1/vmlinuz"
-    head -c "${INITRAMFS_MIB}M" /dev/urandom | gzip -1n >"$1/kubesolo-os.gz"
+    head -c "${INITRAMFS_MIB}M" /dev/urandom >"$1/content"
+    (cd "$1" && echo content | cpio --quiet -o -H newc) | gzip -1n >"$1/kubesolo-os.gz"
+    rm "$1/content"
 }
 
 publish() {

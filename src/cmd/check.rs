@@ -31,6 +31,7 @@ use crate::trust::keyring::Keyring;
 use crate::trust::proven::Proven;
 use miniserde::Serialize;
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What this machine brings to the gates, read once.
@@ -104,7 +105,11 @@ pub fn splay(most_secs: Option<u64>) {
 pub fn keyring(system: &System, config: &Config) -> Result<Keyring> {
     let ring = Keyring::load(&system.keys_dir(), config.signature, config.signature_threshold)?;
     ring.faults().iter().for_each(|fault| note(&format!("{fault}; this key does not count")));
-    ring.demands_signatures()?;
+    if !ring.demands_signatures()? {
+        // It may have been meant for one, and everything is taken unsigned.
+        let name = |path: &PathBuf| note(&format!("{}: it does not count: a key's name ends in .pub", path.display()));
+        ring.passed_over().iter().for_each(name);
+    }
     Ok(ring)
 }
 

@@ -21,7 +21,7 @@ const MARK: &str = "site.not-taken";
 
 fn ready() {
     need_disks();
-    need_all(&["busybox", "openssl", "chroot"]);
+    need_all(&["busybox", "openssl", "chroot", "strace"]);
 }
 
 /// A release that a key has signed which was stolen, and a machine that trusts this key and another.
@@ -110,11 +110,10 @@ impl Booted {
         run(&mut change);
     }
 
-    /// Runs the hook. Input: `before`: what a shell does first. Returns: what it said.
-    fn hook(&self, before: &str) -> String {
+    /// Runs the hook. Input: `under`: what a shell runs it with. Returns: what it said.
+    fn hook(&self, under: &str) -> String {
         let mut hook = Command::new("sh");
-        hook.args(["-euc", &format!("umask 000; {before} exec chroot \"$1\" /bin/sh /hook"), "sh"])
-            .arg(self.root.path());
+        hook.args(["-euc", &format!("umask 000; {under} chroot \"$1\" /bin/sh /hook"), "sh"]).arg(self.root.path());
         let out = hook.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output().unwrap();
         assert!(out.status.success(), "{out:?}");
         String::from_utf8_lossy(&out.stderr).into_owned()
@@ -223,7 +222,7 @@ fn what_a_site_revokes_counts_or_stops_the_agent() {
     let mut faults = Vec::new();
     for (name, script, code, words) in CASES {
         let booted = bench.booted(script);
-        let said = booted.hook("");
+        let said = booted.hook("exec");
         let check = bench.check(&booted);
         let all = format!("{}{}", check.stdout, check.stderr);
         if check.code != *code || !all.contains(words) {
@@ -239,15 +238,15 @@ fn what_is_mended_counts_once_the_hook_has_run_again() {
     ready();
     let bench = Bench::new();
     let booted = bench.booted("chmod 664 update-keys.d/revoked/stolen; ln -s /no update-keys.d/revoked/other");
-    booted.hook("");
+    booted.hook("exec");
     let stopped =
         bench.check(&booted).expect(2, &["/var/lib/kubesolo/site/update-keys.d/revoked/", "kubesolo-update-boot"]);
     assert!(!stopped.stderr.contains("64 hex digits"), "{stopped:?}");
     booted.change("rm update-keys.d/revoked/other", "");
-    booted.hook("");
+    booted.hook("exec");
     bench.check(&booted).expect(2, &["revoked/stolen must be a file of root's"]);
     booted.change("chmod 644 update-keys.d/revoked/stolen", "");
-    booted.hook("");
+    booted.hook("exec");
     bench.check(&booted).expect(5, &["stolen.pub, revoked"]);
 }
 
@@ -258,13 +257,28 @@ fn a_list_that_cannot_be_copied_stops_the_agent() {
     let bench = Bench::new();
     // Writing fails, as on a file system that is full: the line in the mark, too.
     let full = bench.booted(":");
-    let said = full.hook("trap '' XFSZ; ulimit -f 0;");
+    let said = full.hook("trap '' XFSZ; ulimit -f 0; exec");
     assert!(full.path("etc/kubesolo/update-keys.d/revoked").join(MARK).is_dir(), "{said}");
     bench.check(&full).expect(2, &[MARK]);
+    // What a disk that dies answers.
+    for (place, call, words) in [
+        ("update-keys.d/revoked/stolen", "read", "revoked/stolen could not be taken over"),
+        ("update-keys.d/revoked/stolen", "open,openat", "revoked/stolen could not be taken over"),
+        ("update-keys.d/revoked", "getdents64", "revoked cannot be listed"),
+        ("update-keys.d", "getdents64", "update-keys.d cannot be listed"),
+    ] {
+        let dying = bench.booted(":");
+        let path = dying.path("var/lib/kubesolo/site").join(place);
+        // By its name from within, and from without.
+        let paths = format!("-P {} -P /var/lib/kubesolo/site/{place}", path.display());
+        let said = dying.hook(&format!("exec strace -f -o /dev/null {paths} -e inject={call}:error=EIO"));
+        assert!(said.contains(words), "{place}: {said}");
+        bench.check(&dying).expect(2, &[words]);
+    }
     // Not even the mark can be put there: nothing is updated by itself.
     let closed = bench.booted(":");
     fs::write(closed.path("etc/kubesolo/update-keys.d/revoked"), "").unwrap();
-    let said = closed.hook("");
+    let said = closed.hook("exec");
     assert!(said.contains("crond does not start") && !closed.path("crond").exists(), "{said}");
     bench.check(&closed).expect(2, &["revoked: not a directory"]);
 }

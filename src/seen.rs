@@ -32,6 +32,7 @@ struct Raw {
     expires: Option<String>,
     manifest_digest: Option<String>,
     index_digest: Option<String>,
+    passed: Option<Vec<String>>,
     signed_by: Option<Vec<String>>,
     kernel: Option<RawFile>,
     initramfs: Option<RawFile>,
@@ -56,6 +57,8 @@ impl Seen {
             Some(text) => Some(Digest::parse(&text).ok()?),
             None => None,
         };
+        // Of an agent that did not keep it: what it may be revoked by is not known.
+        let passed = Digest::parse_all(&raw.passed?).ok()?;
         let signed_by = Digest::parse_all(&raw.signed_by.unwrap_or_default()).ok()?;
         let artifact = Artifact {
             version: raw.version?,
@@ -67,6 +70,7 @@ impl Seen {
             expires: raw.expires,
             digest: Digest::parse(&raw.manifest_digest?).ok()?,
             index_digest,
+            passed,
             signed_by,
             source: raw.source?,
             kernel: file(raw.kernel)?,
@@ -91,6 +95,7 @@ impl Seen {
             expires: a.expires.clone(),
             manifest_digest: Some(a.digest.to_string()),
             index_digest: a.index_digest.map(|d| d.to_string()),
+            passed: Some(Digest::texts(&a.passed)),
             signed_by: Some(Digest::texts(&a.signed_by)),
             kernel: file(&a.kernel),
             initramfs: file(&a.initramfs),
@@ -116,6 +121,7 @@ mod tests {
             expires: None,
             digest: Digest::of(b"m"),
             index_digest: Some(Digest::of(b"i")),
+            passed: vec![Digest::of(b"inner"), Digest::of(b"layer")],
             signed_by: vec![Digest::of(b"k")],
             source: "registry r/os:latest".into(),
             kernel: file(7),
@@ -131,7 +137,7 @@ mod tests {
         for cut in 0..text.len() - 2 {
             assert_eq!(Seen::parse(&text.as_bytes()[..cut]), None, "{cut}");
         }
-        for (from, to) in [("sha256:", "sha1:"), ("\"size\":7", "\"size\":-7"), ("validator", "v")] {
+        for (from, to) in [("sha256:", "sha1:"), ("\"size\":7", "\"size\":-7"), ("validator", "v"), ("passed", "p")] {
             assert_eq!(Seen::parse(text.replacen(from, to, 1).as_bytes()), None, "{to}");
         }
     }

@@ -202,7 +202,7 @@ impl Source for Layout {
         let document = manifest::parse(&bytes, Some(&top.media_type), &name)?;
         drop(bytes);
         let fetch: Fetch = &mut |descriptor| medium.fetch(descriptor);
-        let (mut artifact, is_stated) = follow(document, top.digest, architecture, &described, fetch)?;
+        let (mut artifact, is_stated) = follow((document, top.digest), architecture, &described, &ring, fetch)?;
         prove(&mut artifact, is_stated, &ring, &mut |subject, tally| {
             medium.look_for_signatures(&entries, subject, tally)
         })?;

@@ -241,15 +241,15 @@ fn ask(source: &mut dyn Source, ring: &Keyring, store: Option<&Store>) -> Result
     let described = source.describe();
     if let Some(seen) = store.and_then(Store::seen)
         && seen.artifact.source == described
-        // What was verified then, by keys that are trusted still.
-        && ring.still_accepts(&seen.artifact.signed_by, &seen.artifact.digests()).is_ok()
+        // What was verified then, by the same keys, and with the same revoked.
+        && seen.keyring == ring.fingerprint()
         && source.is_unchanged(&seen.validator)
     {
         return Ok(seen.artifact);
     }
     let artifact = resolve(source)?;
     if let (Some(store), Some(validator)) = (store, source.validator()) {
-        store.remember_seen(&Seen { validator, artifact: artifact.clone() });
+        store.remember_seen(&Seen { validator, keyring: ring.fingerprint(), artifact: artifact.clone() });
     }
     Ok(artifact)
 }

@@ -186,6 +186,15 @@ impl Keyring {
         &self.keys
     }
 
+    /// Names what decides here: another key, or another digest that is revoked, and what was accepted before is no answer
+    /// any more.
+    pub fn fingerprint(&self) -> Digest {
+        let mut all: Vec<Digest> = self.keys.iter().map(|key| key.id).collect();
+        all.extend(&self.revoked);
+        let (keys, threshold) = (self.keys.len(), self.threshold);
+        Digest::of(format!("{keys} {threshold} {}", Digest::texts(&all).join(" ")).as_bytes())
+    }
+
     /// Returns how many different keys must have signed.
     pub fn threshold(&self) -> usize {
         self.threshold

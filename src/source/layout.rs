@@ -75,6 +75,9 @@ impl Layout {
         json::shorten(&mut bytes).map_err(|e| e.at("read", &name))?;
         match manifest::parse(&bytes, Some(referrers::INDEX_TYPE), &name)? {
             Document::Index(index) => {
+                if let Some(fault) = index.fault_of(tag.as_deref()) {
+                    return Err(fault.clone());
+                }
                 let top = choose(index.entries(), tag.as_deref()).cloned().map_err(|e| e.at("read", name))?;
                 Ok((top, index.into_entries()))
             }

@@ -243,7 +243,8 @@ fn follow(
         Document::Manifest(m) => return artifact(m, digest, None, None, name),
         Document::Index(index) => index,
     };
-    let mut walk = Walk { architecture, ring, fetch, left: MAX_DOCUMENTS, others: Vec::new(), chain: Vec::new() };
+    let mut walk =
+        Walk { architecture, ring, fetch, left: MAX_DOCUMENTS, others: Vec::new(), chain: Vec::new(), fault: None };
     walk.demand_unrevoked(digest)?;
     match walk.look_into(&index, 1)? {
         Some((found, manifest)) => {
@@ -251,7 +252,7 @@ fn follow(
             artifact.passed.append(&mut walk.chain);
             Ok((artifact, is_stated))
         }
-        None => Err(index.nothing_for(architecture, &walk.others)),
+        None => Err(index.nothing_for(architecture, &walk.others, walk.fault.as_ref())),
     }
 }
 
@@ -266,17 +267,20 @@ struct Walk<'a> {
     others: Vec<String>,
     /// Indexes inside the first one that lead to where it is.
     chain: Vec<Digest>,
+    /// Why something was passed over that may have been it.
+    fault: Option<Error>,
 }
 
 impl Walk<'_> {
     /// Finds the manifest for this architecture. What an index says of it counts; where it says nothing, the
     /// manifest's own annotation does.
     fn look_into(&mut self, index: &Index, depth: usize) -> Result<Option<(Digest, Manifest)>> {
+        self.fault = self.fault.take().or_else(|| index.fault().cloned());
         let (candidates, is_marked) = match index.select(self.architecture) {
             Ok(Choice::One(descriptor)) => (vec![descriptor], true),
             Ok(Choice::LookInto(candidates)) => (candidates, false),
             // Of an index inside another: there may be more to look into.
-            Err(e) if e.kind() == Kind::Gate && depth > 1 => return Ok(None),
+            Err(_) if depth > 1 && !index.offers(self.architecture) => (Vec::new(), false),
             Err(e) => return Err(e),
         };
         for descriptor in candidates {

@@ -25,6 +25,7 @@ fn artifact() -> Artifact {
         expires: None,
         digest: Digest::of(b"new"),
         index_digest: None,
+        passed: Vec::new(),
         signed_by: Vec::new(),
         source: "layout x".into(),
         kernel: file(1000),

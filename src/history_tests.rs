@@ -27,6 +27,7 @@ fn record(version: &str) -> Record {
         manifest_digest: Some(Digest::of(version.as_bytes())),
         signed_by: Vec::new(),
         index_digest: None,
+        passed: Vec::new(),
         release_date: None,
         kernel: file(b"k"),
         initramfs: file(b"i"),

@@ -15,6 +15,8 @@ pub const SEEN_MAX_BYTES: u64 = 64 * 1024;
 pub struct Seen {
     /// What tells whether it still holds: the digest behind a tag, or an ETag.
     pub validator: String,
+    /// Keys and what is revoked, as they were then: see [`crate::trust::keyring::Keyring::fingerprint`].
+    pub keyring: Digest,
     /// What was offered. Its files can not be opened: they have no place.
     pub artifact: Artifact,
 }
@@ -32,6 +34,7 @@ struct Raw {
     expires: Option<String>,
     manifest_digest: Option<String>,
     index_digest: Option<String>,
+    keyring: Option<String>,
     signed_by: Option<Vec<String>>,
     kernel: Option<RawFile>,
     initramfs: Option<RawFile>,
@@ -67,12 +70,13 @@ impl Seen {
             expires: raw.expires,
             digest: Digest::parse(&raw.manifest_digest?).ok()?,
             index_digest,
+            passed: Vec::new(),
             signed_by,
             source: raw.source?,
             kernel: file(raw.kernel)?,
             initramfs: file(raw.initramfs)?,
         };
-        Some(Seen { validator: raw.validator?, artifact })
+        Some(Seen { validator: raw.validator?, keyring: Digest::parse(&raw.keyring?).ok()?, artifact })
     }
 
     /// Writes it as one JSON line.
@@ -91,6 +95,7 @@ impl Seen {
             expires: a.expires.clone(),
             manifest_digest: Some(a.digest.to_string()),
             index_digest: a.index_digest.map(|d| d.to_string()),
+            keyring: Some(self.keyring.to_string()),
             signed_by: Some(Digest::texts(&a.signed_by)),
             kernel: file(&a.kernel),
             initramfs: file(&a.initramfs),
@@ -116,12 +121,13 @@ mod tests {
             expires: None,
             digest: Digest::of(b"m"),
             index_digest: Some(Digest::of(b"i")),
+            passed: Vec::new(),
             signed_by: vec![Digest::of(b"k")],
             source: "registry r/os:latest".into(),
             kernel: file(7),
             initramfs: file(8),
         };
-        Seen { validator: "\"e\"".into(), artifact }
+        Seen { validator: "\"e\"".into(), keyring: Digest::of(b"ring"), artifact }
     }
 
     #[test]
@@ -131,7 +137,7 @@ mod tests {
         for cut in 0..text.len() - 2 {
             assert_eq!(Seen::parse(&text.as_bytes()[..cut]), None, "{cut}");
         }
-        for (from, to) in [("sha256:", "sha1:"), ("\"size\":7", "\"size\":-7"), ("validator", "v")] {
+        for (from, to) in [("sha256:", "sha1:"), ("\"size\":7", "\"size\":-7"), ("validator", "v"), ("keyring", "k")] {
             assert_eq!(Seen::parse(text.replacen(from, to, 1).as_bytes()), None, "{to}");
         }
     }

@@ -108,6 +108,8 @@ pub struct Record {
     pub signed_by: Vec<Digest>,
     /// Digest of the index that led to it, where one did.
     pub index_digest: Option<Digest>,
+    /// What else led to it, or is part of it: see [`crate::source::Artifact::passed`]. Empty in records of older agents.
+    pub passed: Vec<Digest>,
     /// Release date, as the publisher gave it.
     pub release_date: Option<String>,
     /// The kernel.
@@ -131,6 +133,7 @@ struct RawRecord {
     manifest_digest: Option<String>,
     signed_by: Option<Vec<String>>,
     index_digest: Option<String>,
+    passed: Option<Vec<String>>,
     release_date: Option<String>,
     kernel: Option<RawFile>,
     initramfs: Option<RawFile>,
@@ -152,16 +155,18 @@ impl Record {
             let parsed = text.map(|text| Digest::parse(&text)).transpose();
             parsed.map_err(|e| bad(&format!("`{name}`: {e}")))
         };
-        let signed_by = Digest::parse_all(&raw.signed_by.unwrap_or_default());
-        let signed_by = signed_by.map_err(|e| bad(&format!("`signed_by`: {e}")))?;
+        let digests = |name: &str, texts: Option<Vec<String>>| {
+            Digest::parse_all(&texts.unwrap_or_default()).map_err(|e| bad(&format!("`{name}`: {e}")))
+        };
         Ok(Record {
             version: field("version", raw.version)?,
             architecture: field("architecture", raw.architecture)?,
             channel: field("channel", raw.channel)?,
             source: raw.source.unwrap_or_default(),
             manifest_digest: digest("manifest_digest", raw.manifest_digest)?,
-            signed_by,
+            signed_by: digests("signed_by", raw.signed_by)?,
             index_digest: digest("index_digest", raw.index_digest)?,
+            passed: digests("passed", raw.passed)?,
             release_date: raw.release_date,
             kernel: file("kernel", raw.kernel)?,
             initramfs: file("initramfs", raw.initramfs)?,
@@ -173,6 +178,7 @@ impl Record {
         let mut digests = vec![self.kernel.sha256, self.initramfs.sha256];
         digests.extend(self.manifest_digest);
         digests.extend(self.index_digest);
+        digests.extend(&self.passed);
         digests
     }
 
@@ -187,6 +193,7 @@ impl Record {
             manifest_digest: self.manifest_digest.map(|d| d.to_string()),
             signed_by: Some(Digest::texts(&self.signed_by)),
             index_digest: self.index_digest.map(|d| d.to_string()),
+            passed: Some(Digest::texts(&self.passed)),
             release_date: self.release_date.clone(),
             kernel: file(&self.kernel),
             initramfs: file(&self.initramfs),
@@ -233,6 +240,7 @@ mod tests {
             manifest_digest: Some(Digest::of(b"m")),
             signed_by: vec![Digest::of(b"k")],
             index_digest: Some(Digest::of(b"i")),
+            passed: vec![Digest::of(b"inner"), Digest::of(b"layer")],
             release_date: Some("2026-01-31T12:00:00Z".into()),
             kernel: FileRecord { size_bytes: 6, sha256: Digest::of(b"kernel") },
             initramfs: FileRecord { size_bytes: 4, sha256: Digest::of(b"init") },
@@ -257,6 +265,15 @@ mod tests {
         );
         let r = Record::parse(text.as_bytes()).unwrap();
         assert_eq!((r.version.as_str(), r.architecture.as_str(), r.kernel.size_bytes), ("1.0.0", "arm64", 6));
+        assert!(r.passed.is_empty() && r.signed_by.is_empty(), "an older agent kept neither");
+    }
+
+    #[test]
+    fn it_is_revoked_by_whatever_led_to_it_or_is_in_it() {
+        let digests = record().digests();
+        for one in [&b"m"[..], b"i", b"inner", b"layer", b"kernel", b"init"] {
+            assert!(digests.contains(&Digest::of(one)), "{}", String::from_utf8_lossy(one));
+        }
     }
 
     #[test]
@@ -282,6 +299,7 @@ mod tests {
             ("\"size\":6", "\"size\":0", "kernel"),
             ("\"architecture\":\"amd64\"", "\"architecture\":\"\"", "architecture"),
             ("\"manifest_digest\":\"sha256:", "\"manifest_digest\":\"sha1:", "manifest_digest"),
+            ("\"passed\":[\"sha256:", "\"passed\":[\"sha1:", "passed"),
         ] {
             let text = record().encode();
             assert!(text.contains(from), "{from}");

@@ -20,6 +20,7 @@ fn full_record(kernel: &[u8]) -> Record {
         manifest_digest: None,
         signed_by: Vec::new(),
         index_digest: None,
+        passed: Vec::new(),
         release_date: None,
         kernel: record_of(kernel),
         initramfs: record_of(b"i"),

@@ -4,34 +4,67 @@
 # Machines look at no more (src/trust/keyring.rs).
 MAX_KEYS=16
 MAX_REVOKED=64
+# In bytes.
+MAX_LIST=262144
 
 # not_writable FILE: by others than its owner, who could let their own key in, or run what they like.
 not_writable() {
     [ -z "$(find -L "$1" -prune -perm /022)" ] || die "$1: its group or everybody may write to it (chmod go-w)"
 }
 
+# there PATH: also a link to nowhere.
+there() { [ -e "$1" ] || [ -L "$1" ]; }
+
 # check_keys DIR: public keys, what is revoked, and nothing that must not leave the machine where it is. Of a list of what
-# is revoked with one line that is none, machines take no update at all.
+# is revoked with one line that is none, or in a place where it would revoke nothing, machines take no update at all; and
+# what is left out here revokes nothing either.
 check_keys() {
     [ -d "$1" ] || die "--keys $1 is no directory"
+    ls "$1" >/dev/null || die "$1 cannot be listed"
     not_writable "$1"
     found=0
-    for key in "$1"/*.pub; do
-        [ -e "$key" ] || continue
-        found=$((found + 1))
-        check_public_key "$key"
+    for key in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+        there "$key" || continue
+        case ${key##*/} in
+            # Keys may lie in a repository of their own.
+            revoked | .git) continue ;;
+            *[Rr][Ee][Vv][Oo][Kk]*) die "$key is called like what is revoked, and only the directory revoked is" ;;
+            # An editor's lock.
+            .\#*) [ -d "$key" ] || continue ;;
+            .*) ;;
+            *.pub)
+                found=$((found + 1))
+                check_public_key "$key"
+                continue
+                ;;
+        esac
+        [ -f "$key" ] || die "$key is neither a file nor the directory revoked: machines do not look into it"
+        if is_list "$key"; then die "$key is a list of what is revoked: it counts in $1/revoked only"; fi
+        printf '%s is not taken: the name of a key ends in .pub\n' "$key" >&2
     done
     [ "$found" -gt 0 ] || die "there is no *.pub in $1"
     [ "$found" -le "$MAX_KEYS" ] || die "$1 has $found keys, and machines look at $MAX_KEYS at most"
-    [ -d "$1/revoked" ] || return 0
-    not_writable "$1/revoked"
+    if there "$1/revoked"; then check_lists "$1/revoked"; fi
+}
+
+# check_lists DIR: what is revoked, all of it.
+check_lists() {
+    [ -d "$1" ] || die "$1 is no directory"
+    ls "$1" >/dev/null || die "$1 cannot be listed"
+    not_writable "$1"
+    for list in "$1"/.[!.]* "$1"/..?*; do
+        # An empty one keeps the directory in git.
+        if [ -L "$list" ] || [ -d "$list" ] || [ -s "$list" ]; then
+            die "$list is hidden, and would be left out: give it a name without the dot"
+        fi
+    done
     found=0
-    for list in "$1"/revoked/*; do
-        [ -e "$list" ] || continue
+    for list in "$1"/*; do
+        there "$list" || continue
         found=$((found + 1))
         case $list in *.pub) check_public_key "$list" ;; *) check_revoked "$list" ;; esac
     done
-    [ "$found" -le "$MAX_REVOKED" ] || die "$1/revoked has $found files, and machines read $MAX_REVOKED at most"
+    [ "$found" -le "$MAX_REVOKED" ] || die "$1 has $found files, and machines read $MAX_REVOKED at most"
 }
 
 # check_public_key FILE
@@ -42,12 +75,22 @@ check_public_key() {
     grep -q 'BEGIN PUBLIC KEY' "$1" || die "$1 is no public key in PEM"
 }
 
+# list_lines FILE: its lines without comments, blanks and empty lines. A bare CR ends a line, too.
+list_lines() { tr '\r' '\n' <"$1" | sed -e 's/#.*//' -e 's/^[[:space:]]*//' -e 's/[[:space:]]*$//' -e '/^$/d'; }
+
+# not_digests: the lines that are no digest.
+not_digests() { grep -vxE 'sha256:[0-9a-f]{64}'; }
+
+# is_list FILE: digests and nothing else, at least one.
+is_list() { [ -n "$(list_lines "$1")" ] && [ -z "$(list_lines "$1" | not_digests)" ]; }
+
 # check_revoked FILE: lines of sha256:HEX; # begins a comment.
 check_revoked() {
     [ -f "$1" ] || die "$1 is no file"
     not_writable "$1"
+    [ "$(wc -c <"$1")" -le "$MAX_LIST" ] || die "$1 is longer than machines read ($MAX_LIST bytes)"
     if grep -q 'PRIVATE KEY' "$1"; then die "$1 is a PRIVATE key: it must not leave your machine"; fi
-    if sed -e 's/#.*//' "$1" | grep -qvxE '[[:space:]]*(sha256:[0-9a-f]{64}[[:space:]]*)?'; then
+    if [ "$(LC_ALL=C tr -dc '\000-\010\013\014\016-\037\177' <"$1" | wc -c)" -ne 0 ] || list_lines "$1" | not_digests >/dev/null; then
         die "$1 is no list of what is revoked: each line is sha256: and 64 hex digits (scripts/keygen.sh --fingerprint)"
     fi
 }

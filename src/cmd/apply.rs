@@ -267,6 +267,7 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
         manifest_digest: Some(artifact.digest),
         signed_by: artifact.signed_by.clone(),
         index_digest: artifact.index_digest,
+        passed: artifact.passed.clone(),
         // What nobody signed is nobody's date.
         release_date: artifact.release_date.clone().filter(|_| !artifact.signed_by.is_empty()),
         kernel: file_record(&artifact.kernel),

@@ -31,6 +31,7 @@ use crate::trust::keyring::Keyring;
 use crate::trust::proven::Proven;
 use miniserde::Serialize;
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What this machine brings to the gates, read once.
@@ -104,7 +105,11 @@ pub fn splay(most_secs: Option<u64>) {
 pub fn keyring(system: &System, config: &Config) -> Result<Keyring> {
     let ring = Keyring::load(&system.keys_dir(), config.signature, config.signature_threshold)?;
     ring.faults().iter().for_each(|fault| note(&format!("{fault}; this key does not count")));
-    ring.demands_signatures()?;
+    if !ring.demands_signatures()? {
+        // It may have been meant for one, and everything is taken unsigned.
+        let name = |path: &PathBuf| note(&format!("{}: it does not count: a key's name ends in .pub", path.display()));
+        ring.passed_over().iter().for_each(name);
+    }
     Ok(ring)
 }
 
@@ -236,15 +241,15 @@ fn ask(source: &mut dyn Source, ring: &Keyring, store: Option<&Store>) -> Result
     let described = source.describe();
     if let Some(seen) = store.and_then(Store::seen)
         && seen.artifact.source == described
-        // What was verified then, by keys that are trusted still.
-        && ring.still_accepts(&seen.artifact.signed_by, &seen.artifact.digests()).is_ok()
+        // What was verified then, by the same keys, and with the same revoked.
+        && seen.keyring == ring.fingerprint()
         && source.is_unchanged(&seen.validator)
     {
         return Ok(seen.artifact);
     }
     let artifact = resolve(source)?;
     if let (Some(store), Some(validator)) = (store, source.validator()) {
-        store.remember_seen(&Seen { validator, artifact: artifact.clone() });
+        store.remember_seen(&Seen { validator, keyring: ring.fingerprint(), artifact: artifact.clone() });
     }
     Ok(artifact)
 }

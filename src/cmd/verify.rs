@@ -193,6 +193,10 @@ fn describe(out: &mut dyn Write, findings: &Findings) -> Result<()> {
         for fault in ring.faults() {
             say(out, &format!("Key     {}: it does not count", printable(&fault.to_string())))?;
         }
+        for path in ring.passed_over() {
+            let name = printable(&path.display().to_string());
+            say(out, &format!("Key     {name}: it does not count: a key's name ends in .pub"))?;
+        }
     }
     match findings.remarks.is_empty() {
         true => say(out, "Boot    both copies of the boot variables are sound"),

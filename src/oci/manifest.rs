@@ -6,6 +6,9 @@
 //! tag alone then has none. Must never: guess what a document is when it says two things at once.
 
 use super::digest::Digest;
+use super::entries::Entries;
+pub(crate) use super::index::nothing_for;
+pub use super::index::{Choice, Entry, Index};
 use super::initramfs::{self, Initramfs};
 use crate::error::{Error, Kind, Result};
 use crate::json::{self, Field};
@@ -26,11 +29,6 @@ const INDEX_TYPES: [&str; 2] =
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
 pub(super) const MANIFEST_TYPES: [&str; 2] =
     ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
-/// Most manifests that are looked into when an index does not say what they are for.
-const MAX_CANDIDATES: usize = 8;
-/// Most architectures that an error names.
-const MAX_NAMED: usize = 16;
-
 /// Names a blob or document: what it is, how long, and its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor {
@@ -51,42 +49,11 @@ pub enum Document {
     Manifest(Manifest),
 }
 
-/// Holds an image index whose entries have been checked.
-#[derive(Debug)]
-pub struct Index {
-    name: String,
-    entries: Vec<Entry>,
-}
-
-/// Holds one entry of an index.
-#[derive(Debug)]
-pub struct Entry {
-    /// What it points to.
-    pub descriptor: Descriptor,
-    /// Operating system and architecture, where the index gives both.
-    pub platform: Option<(String, String)>,
-    /// `org.opencontainers.image.ref.name`: the tag, in an image layout's index.
-    pub ref_name: Option<String>,
-    /// `artifactType` of the manifest, as the index gives it.
-    pub artifact_type: Option<String>,
-    /// What a signature states, as the index gives it (cosign's annotation).
-    pub predicate_type: Option<String>,
-}
-
-/// Says which manifest of an index is for this machine.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Choice<'a> {
-    /// This one.
-    One(&'a Descriptor),
-    /// One of these, if its own annotation says so: the index gives no platform for them.
-    LookInto(Vec<&'a Descriptor>),
-}
-
 /// Holds a manifest: its annotations, and its layers still unchecked.
 #[derive(Debug)]
 pub struct Manifest {
     name: String,
-    layers: Vec<RawDescriptor>,
+    layers: Entries,
     annotations: Annotations,
 }
 
@@ -115,8 +82,8 @@ struct RawDocument {
     schema_version: Field<u64>,
     #[serde(rename = "mediaType")]
     media_type: Field<String>,
-    manifests: Option<Vec<RawDescriptor>>,
-    layers: Option<Vec<RawDescriptor>>,
+    manifests: Option<Entries>,
+    layers: Option<Entries>,
     annotations: Option<Annotations>,
 }
 
@@ -170,7 +137,7 @@ struct Annotations {
 /// Input: `bytes`: at most [`DOCUMENT_CAP`]; `declared_type`: the Content-Type, or the media type of the
 /// descriptor that led here; `name`: for errors.
 /// Errors: Source: malformed JSON; an unknown type; a type that contradicts `mediaType` or the
-/// content; another schemaVersion than 2; a malformed index entry.
+/// content; another schemaVersion than 2. What a malformed entry means is for who chooses one, see [`Index`].
 /// Source: image-spec 1.1, image-index.md and manifest.md; CVE-2021-41190 (ambiguous documents).
 pub fn parse(bytes: &[u8], declared_type: Option<&str>, name: &str) -> Result<Document> {
     read(bytes, declared_type, name).map_err(|e| e.at("read", name))
@@ -198,10 +165,7 @@ fn read(bytes: &[u8], declared_type: Option<&str>, name: &str) -> Result<Documen
     };
     match (is_index, raw.manifests, raw.layers) {
         (_, Some(_), Some(_)) => Err(source("has both 'manifests' and 'layers'")),
-        (true, Some(entries), None) => {
-            let entries = entries.into_iter().enumerate().map(|(i, e)| e.entry(i)).collect::<Result<_>>()?;
-            Ok(Document::Index(Index { name: name.to_owned(), entries }))
-        }
+        (true, Some(entries), None) => Ok(Document::Index(Index::of(entries, name))),
         (true, None, _) => Err(source("'manifests' is missing")),
         (false, None, Some(layers)) => Ok(Document::Manifest(Manifest {
             name: name.to_owned(),
@@ -233,6 +197,22 @@ impl RawDescriptor {
         Ok(Descriptor { media_type, digest, size_bytes })
     }
 
+    /// Returns the platform that it says it is for, if that can be read.
+    pub(super) fn platform(&self) -> Option<(String, String)> {
+        match &self.platform {
+            Some(RawPlatform { os: Field::Is(os), architecture: Field::Is(name) }) => Some((os.clone(), name.clone())),
+            _ => None,
+        }
+    }
+
+    /// Returns its tag in an image layout, if that can be read.
+    pub(super) fn ref_name(&self) -> Option<String> {
+        match &self.annotations {
+            Some(EntryAnnotations { ref_name: Field::Is(name), .. }) => Some(name.clone()),
+            _ => None,
+        }
+    }
+
     pub(super) fn entry(mut self, index: usize) -> Result<Entry> {
         let place = format!("manifests[{index}]");
         let platform = match self.platform.take() {
@@ -255,62 +235,9 @@ impl RawDescriptor {
     }
 }
 
-impl Index {
-    /// Returns the entries, for an image layout's index, whose entries carry tags.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    /// Takes the entries out.
-    pub fn into_entries(self) -> Vec<Entry> {
-        self.entries
-    }
-
-    /// Finds the entry for linux on `architecture` (Go's name: amd64, arm64). The first of several wins.
-    /// Errors: Gate: nothing here for this machine, naming what there is. Source: the entry is neither manifest nor
-    /// index, or larger than a document may be.
-    /// Source: image-spec 1.1, image-index.md: the first matching entry should be used.
-    pub fn select(&self, architecture: &str) -> Result<Choice<'_>> {
-        let fits = |e: &&Entry| matches!(&e.platform, Some((os, a)) if os == "linux" && a == architecture);
-        if let Some(entry) = self.entries.iter().find(fits) {
-            entry.descriptor.check_document().map_err(|e| e.at("read", &self.name))?;
-            return Ok(Choice::One(&entry.descriptor));
-        }
-        let unmarked: Vec<&Descriptor> = self
-            .entries
-            .iter()
-            .filter(|e| e.platform.is_none() && e.descriptor.check_document().is_ok())
-            .map(|e| &e.descriptor)
-            .take(MAX_CANDIDATES)
-            .collect();
-        match unmarked.is_empty() {
-            true => Err(self.nothing_for(architecture, &[])),
-            false => Ok(Choice::LookInto(unmarked)),
-        }
-    }
-
-    /// Says that nothing is offered for this machine. Input: `found`: architectures that unmarked
-    /// manifests turned out to be for.
-    pub fn nothing_for(&self, architecture: &str, found: &[String]) -> Error {
-        let marked = self.entries.iter().filter_map(|e| e.platform.as_ref());
-        // Attestations are filed under unknown/unknown.
-        let marked = marked.filter(|(os, _)| os != "unknown").map(|(os, a)| format!("{os}/{a}"));
-        let found = found.iter().map(|a| format!("linux/{a}"));
-        nothing_for(architecture, marked.chain(found)).at("choose a manifest from", &self.name)
-    }
-}
-
-/// Says that a source offers nothing for this machine. Input: `offered`: what there is instead.
-pub(crate) fn nothing_for(architecture: &str, offered: impl Iterator<Item = String>) -> Error {
-    let mut names: Vec<String> = offered.take(MAX_NAMED).collect();
-    names.dedup();
-    let offered = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-    Error::new(Kind::Gate, format!("nothing for linux/{architecture} here; offered: {offered}"))
-}
-
 impl Descriptor {
     /// Checks that this may be followed from an index: a manifest or another index, and not too large.
-    fn check_document(&self) -> Result<()> {
+    pub(super) fn check_document(&self) -> Result<()> {
         if !INDEX_TYPES.iter().chain(&MANIFEST_TYPES).any(|known| self.media_type == *known) {
             return Err(source(format!("media type '{}' is not an image manifest", self.media_type)));
         }
@@ -345,7 +272,7 @@ impl Manifest {
 
     fn split(self) -> Result<(Metadata, Descriptor, Initramfs)> {
         let (mut kernel, mut layers) = (None, Vec::new());
-        for (i, layer) in self.layers.into_iter().enumerate() {
+        for (i, layer) in self.layers.list {
             let place = format!("layers[{i}]");
             let Field::Is(media_type) = &layer.media_type else { continue };
             let media_type = plain_type(media_type);

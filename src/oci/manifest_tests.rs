@@ -1,5 +1,6 @@
 //! Tests of `manifest.rs`: accepted documents, and one wrong thing at a time.
 
+use super::super::index::MAX_CANDIDATES;
 use super::*;
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -208,7 +209,7 @@ fn entries_without_platform_are_candidates_in_bounded_number() {
     assert!(matches!(only_nested.select("amd64"), Ok(Choice::LookInto(c)) if c.len() == 1));
     let e = index(&[entry(OCI_MANIFEST, '2', "unknown/unknown")]).select("amd64").unwrap_err();
     assert!(e.kind() == Kind::Gate && e.to_string().contains("offered: nothing"), "{e}");
-    let e = only_nested.nothing_for("amd64", &["arm64".to_owned()]);
+    let e = only_nested.nothing_for("amd64", &["arm64".to_owned()], None);
     assert!(e.to_string().contains("linux/arm64"), "{e}");
 }
 
@@ -221,7 +222,11 @@ fn refuses_malformed_entries_and_oversized_documents() {
         (r#"[7]"#, "not valid JSON"),
     ] {
         let text = format!(r#"{{"schemaVersion":2,"manifests":{entries}}}"#);
-        let e = parse(text.as_bytes(), Some(OCI_INDEX), "doc-name").unwrap_err();
+        let e = match parse(text.as_bytes(), Some(OCI_INDEX), "doc-name") {
+            Ok(Document::Index(index)) => index.select("amd64").unwrap_err(),
+            other => other.unwrap_err(),
+        };
+        assert!(e.kind() == Kind::Source, "{e}");
         assert!(e.to_string().contains(word) && e.to_string().contains("doc-name"), "{e}");
     }
     let big = entry(OCI_MANIFEST, '1', "linux/amd64").replace("500", &(DOCUMENT_CAP + 1).to_string());

@@ -2,6 +2,8 @@
 
 pub mod challenge;
 pub mod digest;
+mod entries;
+pub mod index;
 pub mod initramfs;
 pub mod manifest;
 pub mod reference;

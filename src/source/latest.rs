@@ -106,11 +106,13 @@ impl Source for Latest {
         let (name, fetched) = (self.describe(), self.document.take());
         let mut make = |mut document: Document| {
             let etag = document.etag.take();
+            let digest = Digest::of(&document.body);
+            self.ring.refuse_revoked(&[digest]).map_err(|e| e.at("verify", &document.final_url))?;
             let signed_by = self.prove(&document.body)?;
             json::shorten(&mut document.body).map_err(|e| e.at("read", &document.final_url))?;
             let artifact = parse(&document.body, &document.final_url, architecture, &name)?;
             self.ring.refuse_revoked(&artifact.digests()).map_err(|e| e.at("verify", &document.final_url))?;
-            Ok((Artifact { signed_by, ..artifact }, etag))
+            Ok((Artifact { signed_by, passed: vec![digest], ..artifact }, etag))
         };
         let (artifact, etag) = match fetched {
             Some(document) => make(document),
@@ -231,6 +233,7 @@ impl RawEntry {
             release_date: text(self.release_date, "release_date")?,
             expires: text(self.expires, "expires")?,
             index_digest: None,
+            passed: Vec::new(),
             signed_by: Vec::new(),
             source: name.to_owned(),
             kernel,

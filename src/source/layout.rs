@@ -75,6 +75,9 @@ impl Layout {
         json::shorten(&mut bytes).map_err(|e| e.at("read", &name))?;
         match manifest::parse(&bytes, Some(referrers::INDEX_TYPE), &name)? {
             Document::Index(index) => {
+                if let Some(fault) = index.fault_of(tag.as_deref()) {
+                    return Err(fault.clone());
+                }
                 let top = choose(index.entries(), tag.as_deref()).cloned().map_err(|e| e.at("read", name))?;
                 Ok((top, index.into_entries()))
             }
@@ -202,7 +205,7 @@ impl Source for Layout {
         let document = manifest::parse(&bytes, Some(&top.media_type), &name)?;
         drop(bytes);
         let fetch: Fetch = &mut |descriptor| medium.fetch(descriptor);
-        let (mut artifact, is_stated) = follow(document, top.digest, architecture, &described, fetch)?;
+        let (mut artifact, is_stated) = follow((document, top.digest), architecture, &described, &ring, fetch)?;
         prove(&mut artifact, is_stated, &ring, &mut |subject, tally| {
             medium.look_for_signatures(&entries, subject, tally)
         })?;

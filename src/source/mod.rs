@@ -86,6 +86,8 @@ pub struct Artifact {
     pub digest: Digest,
     /// Digest of the index that led to the manifest, where one did.
     pub index_digest: Option<Digest>,
+    /// What else led to it, or is part of it: indexes inside that one, the layers of its initramfs, a `latest.json`.
+    pub passed: Vec<Digest>,
     /// Keys whose signatures of it were verified; none where none is demanded.
     pub signed_by: Vec<Digest>,
     /// The source, for people and for records; without secrets.
@@ -106,6 +108,7 @@ impl Artifact {
     pub fn digests(&self) -> Vec<Digest> {
         let mut digests = vec![self.digest, self.kernel.sha256, self.initramfs.sha256];
         digests.extend(self.index_digest);
+        digests.extend(&self.passed);
         digests
     }
 }
@@ -225,58 +228,77 @@ const MAX_INDEXES: usize = 3;
 const MAX_DOCUMENTS: usize = 16;
 
 /// Follows an index or a manifest to the artifact for one architecture.
-/// Input: `document`: parsed from bytes that hash to `digest`; `name`: the source, for people.
+/// Input: `document`: parsed from bytes that hash to `digest`; `name`: the source, for people; `ring`: nothing below what it
+/// revokes is fetched.
 /// Returns: whether the manifest itself says what architecture it is for, as well.
 /// Errors: as [`Source::resolve`].
 fn follow(
-    document: Document,
-    digest: Digest,
+    (document, digest): (Document, Digest),
     architecture: &str,
     name: &str,
+    ring: &Keyring,
     fetch: Fetch,
 ) -> Result<(Artifact, bool)> {
     let index = match document {
         Document::Manifest(m) => return artifact(m, digest, None, None, name),
         Document::Index(index) => index,
     };
-    let mut walk = Walk { architecture, fetch, left: MAX_DOCUMENTS, others: Vec::new() };
+    let mut walk =
+        Walk { architecture, ring, fetch, left: MAX_DOCUMENTS, others: Vec::new(), chain: Vec::new(), fault: None };
+    walk.demand_unrevoked(digest)?;
     match walk.look_into(&index, 1)? {
-        Some((found, manifest)) => artifact(manifest, found, Some(digest), Some(architecture), name),
-        None => Err(index.nothing_for(architecture, &walk.others)),
+        Some((found, manifest)) => {
+            let (mut artifact, is_stated) = artifact(manifest, found, Some(digest), Some(architecture), name)?;
+            artifact.passed.append(&mut walk.chain);
+            Ok((artifact, is_stated))
+        }
+        None => Err(index.nothing_for(architecture, &walk.others, walk.fault.as_ref())),
     }
 }
 
 /// The search for one manifest below an index.
 struct Walk<'a> {
     architecture: &'a str,
+    ring: &'a Keyring,
     fetch: Fetch<'a>,
     /// Documents that may still be read.
     left: usize,
     /// Architectures that manifests turned out to be for.
     others: Vec<String>,
+    /// Indexes inside the first one that lead to where it is.
+    chain: Vec<Digest>,
+    /// Why something was passed over that may have been it.
+    fault: Option<Error>,
 }
 
 impl Walk<'_> {
     /// Finds the manifest for this architecture. What an index says of it counts; where it says nothing, the
     /// manifest's own annotation does.
     fn look_into(&mut self, index: &Index, depth: usize) -> Result<Option<(Digest, Manifest)>> {
+        self.fault = self.fault.take().or_else(|| index.fault().cloned());
         let (candidates, is_marked) = match index.select(self.architecture) {
             Ok(Choice::One(descriptor)) => (vec![descriptor], true),
             Ok(Choice::LookInto(candidates)) => (candidates, false),
             // Of an index inside another: there may be more to look into.
-            Err(e) if e.kind() == Kind::Gate && depth > 1 => return Ok(None),
+            Err(_) if depth > 1 && !index.offers(self.architecture) => (Vec::new(), false),
             Err(e) => return Err(e),
         };
         for descriptor in candidates {
+            // What is revoked and perhaps for others only is judged once it is known to be for this machine.
+            if is_marked {
+                self.demand_unrevoked(descriptor.digest)?;
+            }
             match self.fetch(descriptor)? {
                 Document::Index(inner) => {
                     if depth == MAX_INDEXES {
                         let why = format!("more than {MAX_INDEXES} indexes inside one another");
                         return Err(Error::new(Kind::Source, why).at("read", descriptor.digest));
                     }
+                    self.chain.push(descriptor.digest);
                     if let Some(found) = self.look_into(&inner, depth + 1)? {
                         return Ok(Some(found));
                     }
+                    self.chain.pop();
                 }
                 Document::Manifest(manifest) => match manifest.architecture() {
                     Some(name) if name != self.architecture && !is_marked => self.others.push(name.to_owned()),
@@ -286,6 +308,10 @@ impl Walk<'_> {
             }
         }
         Ok(None)
+    }
+
+    fn demand_unrevoked(&self, digest: Digest) -> Result<()> {
+        self.ring.refuse_revoked(&[digest]).map_err(|e| e.at("follow", format_args!("manifest {digest}")))
     }
 
     fn fetch(&mut self, descriptor: &Descriptor) -> Result<Document> {
@@ -311,9 +337,12 @@ fn artifact(
     let version = check_version(meta.version, "io.kubesolo.os.version")
         .map_err(|e| e.at("read", format_args!("manifest {digest}")))?;
     let kernel = FileRef { size_bytes: kernel.size_bytes, sha256: kernel.digest, place: Place::Blob };
-    let place = match initramfs.layers.len() {
-        1 => Place::Blob,
-        _ => Place::Blobs(initramfs.layers),
+    let (place, passed) = match initramfs.layers.len() {
+        1 => (Place::Blob, Vec::new()),
+        _ => {
+            let digests = initramfs.layers.iter().map(|layer| layer.digest).collect();
+            (Place::Blobs(initramfs.layers), digests)
+        }
     };
     let initramfs = FileRef { size_bytes: initramfs.size_bytes, sha256: initramfs.digest, place };
     let artifact = Artifact {
@@ -326,6 +355,7 @@ fn artifact(
         expires: meta.expires.map(kept),
         digest,
         index_digest,
+        passed,
         signed_by: Vec::new(),
         source: name.to_owned(),
         kernel,

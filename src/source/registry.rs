@@ -185,10 +185,10 @@ fn check_type(document: &Document, want: &str) -> Result<()> {
 impl Source for Registry {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
         let name = self.describe();
-        let (document, digest) = self.top()?;
-        self.top = Some(digest);
+        let top = self.top()?;
+        self.top = Some(top.1);
         let fetch: Fetch = &mut |descriptor| self.fetch(descriptor);
-        let (mut artifact, is_stated) = follow(document, digest, architecture, &name, fetch)?;
+        let (mut artifact, is_stated) = follow(top, architecture, &name, &self.ring, fetch)?;
         // However many there are to look at: all of it within the time of one document.
         let client = self.client.with_one_limit();
         prove(&mut artifact, is_stated, &self.ring, &mut |subject, tally| {

@@ -77,6 +77,9 @@ pub(super) fn look_at(
             break;
         }
         known.push(candidate.digest);
+        if tally.is_revoked(candidate.digest) {
+            continue;
+        }
         tally.begin();
         match bundle(candidate, subject, fetch) {
             Ok(Some(bundle)) => {

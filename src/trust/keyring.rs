@@ -1,8 +1,10 @@
 //! The keys that this machine trusts, and what it never accepts: `/etc/kubesolo/update-keys.d`.
 //!
-//! A key file that is no good is not trusted and stops nothing, so that one bad file in an image does not end the updates
-//! of a fleet; what is revoked is read whole or nothing is accepted at all.
-//! Must never: trust a file that others may write, or take the absence of good keys for the absence of keys.
+//! Keys are a list of who is allowed: a key file that is no good is not trusted and stops nothing, so that one bad file in
+//! an image does not end the updates of a fleet. What is revoked forbids: it is read whole, wherever it may be meant to
+//! lie, or nothing is accepted at all.
+//! Must never: trust a file that others may write, take the absence of good keys for the absence of keys, or pass over
+//! what may be a list of what is revoked.
 
 use super::keys::Key;
 use crate::atomic::read_bounded;
@@ -20,6 +22,8 @@ const MAX_KEYS: usize = 16;
 const KEY_MAX_BYTES: u64 = 4 << 10;
 /// Longest list of what is revoked, in bytes; a digest has 71.
 const LIST_MAX_BYTES: u64 = 256 << 10;
+/// Directory of what is revoked, beside the keys.
+const REVOKED: &str = "revoked";
 /// Most files in `revoked/`.
 const MAX_LISTS: usize = 64;
 /// Write permission for group and others.
@@ -45,17 +49,25 @@ pub struct Keyring {
     keys: Vec<Key>,
     revoked: Vec<Digest>,
     faults: Vec<Error>,
+    passed_over: Vec<PathBuf>,
 }
 
 impl Keyring {
     /// Reads `*.pub` in a directory, and all files in its `revoked/`. A directory that is not there has no keys.
     /// Input: `threshold`: how many different keys must have signed.
     /// Errors: Config: the directory, `revoked/` or a file in that can not be read, or others may write it; more than 16
-    /// keys.
+    /// keys; something lies there that is neither, and may be meant to revoke.
     pub fn load(dir: &Path, policy: SignaturePolicy, threshold: usize) -> Result<Keyring> {
-        let mut ring =
-            Keyring { policy, threshold, installed: 0, keys: Vec::new(), revoked: Vec::new(), faults: vec![] };
-        let keys = files(dir)?.into_iter().filter(|path| is_key(path)).collect::<Vec<_>>();
+        let mut ring = Keyring {
+            policy,
+            threshold,
+            installed: 0,
+            keys: Vec::new(),
+            revoked: Vec::new(),
+            faults: vec![],
+            passed_over: vec![],
+        };
+        let keys = ring.sort_out(dir)?;
         ring.installed = keys.len();
         if keys.len() > MAX_KEYS {
             let why = format!("{} key files, where at most {MAX_KEYS} are looked at", keys.len());
@@ -65,18 +77,46 @@ impl Keyring {
             match read_key(path) {
                 Ok(key) if ring.keys.iter().any(|known| known.id == key.id) => {}
                 Ok(key) => ring.keys.push(key),
-                Err(e) => ring.faults.push(e),
+                Err(e) => {
+                    refuse_stray_list(path)?;
+                    ring.faults.push(e);
+                }
             }
         }
-        let lists = files(&dir.join("revoked"))?;
+        let revoked = dir.join(REVOKED);
+        let lists = entries(&revoked, revoked.symlink_metadata())?;
         if lists.len() > MAX_LISTS {
             let why = format!("{} files, where at most {MAX_LISTS} are read", lists.len());
             return Err(Error::new(Kind::Config, why).at("read what is revoked in", dir.display()));
         }
+        // Hidden ones, too: each of them counts, or stops everything.
         for path in lists {
             ring.revoked.extend(read_revoked(&path)?);
         }
         Ok(ring)
+    }
+
+    /// Lists what lies beside the keys, and notes what does not count. Returns: the key files.
+    /// Errors: Config: something may be meant to revoke, and would not.
+    fn sort_out(&mut self, dir: &Path) -> Result<Vec<PathBuf>> {
+        let mut keys = Vec::new();
+        for path in entries(dir, fs::metadata(dir))? {
+            let meta = path.symlink_metadata().io(Kind::Config, "read", path.display())?;
+            match role(&path.file_name().unwrap_or_default().to_string_lossy(), meta.file_type()) {
+                Role::Key => keys.push(path),
+                Role::Revoked => {}
+                Role::PassedOver => {
+                    refuse_stray_list(&path)?;
+                    self.passed_over.push(path);
+                }
+                Role::Unexpected(why) => {
+                    let hint = "keys are files named *.pub, and what is revoked are the files right in revoked/: move it \
+                                there, or out of this directory";
+                    return Err(Error::new(Kind::Config, why).at("trust", path.display()).hint(hint));
+                }
+            }
+        }
+        Ok(keys)
     }
 
     /// Says whether an artifact must be signed.
@@ -87,7 +127,10 @@ impl Keyring {
         match (self.installed, self.policy) {
             (0, SignaturePolicy::Off) => return Ok(false),
             (0, SignaturePolicy::Required) => {
-                return Err(Error::new(Kind::Signature, "signatures are required, and no key is installed").hint(hint));
+                let named = |path: &PathBuf| format!("; {} does not count", path.display());
+                let others = self.passed_over.iter().map(named).collect::<String>();
+                let why = format!("signatures are required, and no key is installed{others}");
+                return Err(Error::new(Kind::Signature, why).hint(hint));
             }
             _ => {}
         }
@@ -143,6 +186,15 @@ impl Keyring {
         &self.keys
     }
 
+    /// Names what decides here: another key, or another digest that is revoked, and what was accepted before is no answer
+    /// any more.
+    pub fn fingerprint(&self) -> Digest {
+        let mut all: Vec<Digest> = self.keys.iter().map(|key| key.id).collect();
+        all.extend(&self.revoked);
+        let (keys, threshold) = (self.keys.len(), self.threshold);
+        Digest::of(format!("{keys} {threshold} {}", Digest::texts(&all).join(" ")).as_bytes())
+    }
+
     /// Returns how many different keys must have signed.
     pub fn threshold(&self) -> usize {
         self.threshold
@@ -156,6 +208,11 @@ impl Keyring {
     /// Returns why key files are not trusted.
     pub fn faults(&self) -> &[Error] {
         &self.faults
+    }
+
+    /// Returns what lies beside the keys and is no key by its name: it does not count.
+    pub fn passed_over(&self) -> &[PathBuf] {
+        &self.passed_over
     }
 
     /// Names a key for people: fingerprint, its file, and what keeps it from being trusted.
@@ -179,11 +236,59 @@ fn is_key(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "pub")
 }
 
+/// What lies in the directory of keys.
+#[derive(Debug, PartialEq, Eq)]
+enum Role {
+    /// A key, good or not.
+    Key,
+    /// The directory of what is revoked, or what was put in its place.
+    Revoked,
+    /// No key by its name: a README, what an editor left. It does not count.
+    PassedOver,
+    /// It may be meant to revoke something, or hold what is, and would not be looked at.
+    Unexpected(&'static str),
+}
+
+/// Says what something is by its name and kind. Pure.
+fn role(name: &str, kind: fs::FileType) -> Role {
+    let is_hidden = name.starts_with('.');
+    match () {
+        _ if name == REVOKED => Role::Revoked,
+        _ if name.to_ascii_lowercase().contains("revok") => {
+            Role::Unexpected("it is called like what is revoked, and only the directory `revoked` is")
+        }
+        _ if !is_hidden && is_key(Path::new(name)) => Role::Key,
+        _ if kind.is_dir() => Role::Unexpected("a directory: of those, only `revoked` is looked into"),
+        _ if kind.is_file() || is_hidden => Role::PassedOver,
+        _ => Role::Unexpected("neither a file nor the directory `revoked`"),
+    }
+}
+
+/// Refuses a list of what is revoked that lies among the keys, where it would revoke nothing.
+fn refuse_stray_list(path: &Path) -> Result<()> {
+    if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
+        return Ok(());
+    }
+    let text = match read_bounded(path, LIST_MAX_BYTES) {
+        // Too long to be one.
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => return Ok(()),
+        read => read.io(Kind::Config, "read", path.display())?.unwrap_or_default(),
+    };
+    match revoked_lines(&String::from_utf8_lossy(&text)) {
+        Ok(digests) if !digests.is_empty() => {
+            Err(Error::new(Kind::Config, "a list of what is revoked: it counts in revoked/ only")
+                .at("trust", path.display())
+                .hint("move it into revoked/"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses what others than its owner may write, and what is no file, or no directory.
 fn check_safe(path: &Path, meta: &fs::Metadata, is_kind: bool, kind: &str) -> Result<()> {
     let fail = |why: String| Err(Error::new(Kind::Config, why).at("trust", path.display()));
     match meta.mode() & WRITABLE_BY_OTHERS {
-        _ if meta.is_symlink() => fail("a symbolic link, which is not followed: copy the file".into()),
+        _ if meta.is_symlink() => fail("a symbolic link, which is not followed: copy what it leads to".into()),
         _ if !is_kind => fail(format!("not a {kind}")),
         _ if meta.uid() != 0 && meta.uid() != sys::user() => {
             fail(format!("it belongs to user {}, who could change it", meta.uid())).map_err(|e| e.hint("chown root"))
@@ -196,10 +301,10 @@ fn check_safe(path: &Path, meta: &fs::Metadata, is_kind: bool, kind: &str) -> Re
     }
 }
 
-/// Lists a directory, in the order of names; without what an editor hides.
-fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+/// Lists a directory, in the order of names. Input: `meta`: of what is to be judged, a link or what it leads to.
+fn entries(dir: &Path, meta: io::Result<fs::Metadata>) -> Result<Vec<PathBuf>> {
     let context = |result: io::Result<Vec<PathBuf>>| result.io(Kind::Config, "list", dir.display());
-    let meta = match fs::metadata(dir) {
+    let meta = match meta {
         // A link that leads nowhere is not "nothing": what it leads to may not be mounted.
         Err(e) if e.kind() == io::ErrorKind::NotFound && dir.symlink_metadata().is_err() => return Ok(Vec::new()),
         Err(e) => return context(Err(e)),
@@ -208,8 +313,6 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     check_safe(dir, &meta, meta.is_dir(), "directory")?;
     let list = || fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
     let mut paths = context(list())?;
-    paths.retain(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")));
-    paths.retain(|path| !(path.is_dir() && path.ends_with("revoked")));
     paths.sort();
     Ok(paths)
 }
@@ -229,23 +332,34 @@ fn read_key(path: &Path) -> Result<Key> {
 /// Reads one file of `revoked/`: a public key, or lines of digests, each of a key or of an artifact.
 fn read_revoked(path: &Path) -> Result<Vec<Digest>> {
     if is_key(path) {
-        return Ok(vec![read_key(path)?.id]);
+        // The error of a key names no more than its file's last part.
+        let revokes = |e: Error| Error::new(Kind::Config, e.to_string()).at("revoke the key in", path.display());
+        return Ok(vec![read_key(path).map_err(revokes)?.id]);
     }
     let text = String::from_utf8_lossy(&read_safely(path, LIST_MAX_BYTES)?).into_owned();
     revoked_lines(&text).map_err(|e| e.at("read what is revoked in", path.display()))
 }
 
-/// Reads lines of `sha256:<64 hex>`; a `#` begins a comment. Pure.
+/// Reads lines of `sha256:<64 hex>`; a `#` begins a comment, a `!` the reason why a list is not here (the boot hook). Pure.
 fn revoked_lines(text: &str) -> Result<Vec<Digest>> {
     let mut digests = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
+    let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
+    // A bare CR ends a line as well, or what stands behind it would belong to a comment.
+    for (number, line) in (1..).zip(text.split(['\n', '\r'])) {
+        let bad = |why: &dyn std::fmt::Display| {
+            Error::new(Kind::Config, format!("line {number}: {why}"))
+                .hint("a line is sha256: and 64 hex digits, as `check` shows them")
+        };
+        if line.contains(|c: char| c.is_control() && c != '\t') {
+            return Err(bad(&"a control character"));
+        }
+        if let Some(why) = line.strip_prefix('!') {
+            let hint = "mend it there; a restart, or kubesolo-update-boot, takes it over then";
+            return Err(Error::new(Kind::Config, why.trim()).hint(hint));
+        }
         let line = line.split('#').next().unwrap_or_default().trim();
         if !line.is_empty() {
-            let bad = |e: Error| {
-                Error::new(Kind::Config, format!("line {number}: {e}"))
-                    .hint("a line is sha256: and 64 hex digits, as `check` shows them")
-            };
-            digests.push(Digest::parse(line).map_err(bad)?);
+            digests.push(Digest::parse(line).map_err(|e| bad(&e))?);
         }
     }
     Ok(digests)

@@ -75,8 +75,20 @@ impl<'a> Tally<'a> {
         self.note(Blame::Unreadable, why.to_string());
     }
 
+    /// Says whether a candidate is revoked itself, by its own digest.
+    pub fn is_revoked(&mut self, candidate: Digest) -> bool {
+        let is_revoked = self.ring.is_revoked(candidate);
+        if is_revoked {
+            self.note(Blame::Revoked, format!("the signature {candidate} is revoked on this machine"));
+        }
+        is_revoked
+    }
+
     /// Takes a sigstore bundle. Input: `subject`: the digest of what was fetched.
     pub fn take_bundle(&mut self, bytes: &[u8], subject: Digest) {
+        if self.is_revoked(Digest::of(bytes)) {
+            return;
+        }
         let bundle = match Bundle::parse(bytes) {
             Ok(bundle) => bundle,
             Err(e) => return self.note(Blame::Unreadable, format!("a bundle is malformed: {e}")),
@@ -98,6 +110,9 @@ impl<'a> Tally<'a> {
 
     /// Takes a file of detached signatures over exactly these bytes.
     pub fn take_detached(&mut self, document: &[u8], file: &[u8]) {
+        if self.is_revoked(Digest::of(file)) {
+            return;
+        }
         match detached(file) {
             Err(why) => self.note(Blame::Unreadable, format!("the signature is malformed: {why}")),
             Ok(signatures) => {

@@ -28,6 +28,7 @@ mod metrics_server;
 mod partitions;
 mod prometheus;
 mod rollback;
+mod site_lists;
 mod slot_digests;
 mod status;
 mod window;

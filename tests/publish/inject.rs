@@ -185,6 +185,70 @@ fn keys_that_an_agent_would_stop_at_are_refused() {
     takes();
 }
 
+/// What lies beside the keys, made by a script in that directory with a digest as `$1`; and the words of the refusal, or none
+/// where it is taken.
+const BESIDE: &[(&str, Option<&str>)] = &[
+    ("mkdir revoked; echo $1 >revoked/stolen", None),
+    ("mkdir revoked; : >revoked/.gitkeep", None),
+    ("mkdir ../r; echo $1 >../r/stolen; ln -s ../r revoked", None),
+    ("mkdir revoked; echo $1 >../s; ln -s ../../s revoked/stolen", None),
+    ("echo keys of the pumps, one is $1 >README", None),
+    ("cp site.pub site.pub~; cp site.pub .site.pub.swp; ln -s me@here .#site.pub", None),
+    ("mkdir .git; mkdir revoked; echo $1 >revoked/stolen", None),
+    ("mkdir revoked; echo $1 >revoked/.stolen", Some("revoked/.stolen is hidden")),
+    ("mkdir revoked; echo $1 >revoked/..stolen", Some("revoked/..stolen is hidden")),
+    ("mkdir -p revoked/.old", Some("revoked/.old is hidden")),
+    ("mkdir revoked; ln -s /no revoked/.stolen", Some("revoked/.stolen is hidden")),
+    ("mkdir -p revoked/revoked; echo $1 >revoked/revoked/stolen", Some("revoked/revoked is no file")),
+    ("mkdir revoked; ln -s /no revoked/stolen", Some("revoked/stolen is no file")),
+    ("mkdir revoked; mkfifo revoked/stolen", Some("revoked/stolen is no file")),
+    ("mkdir revoked; printf '# ours\\rsha256:x\\n' >revoked/stolen", Some("is no list")),
+    ("mkdir revoked; printf '# ours\\v%s\\n' $1 >revoked/stolen", Some("is no list")),
+    ("mkdir revoked; printf '# o\\0u\\0r\\0' >revoked/stolen", Some("is no list")),
+    ("mkdir revoked; echo sha256: ${1#sha256:} >revoked/stolen", Some("is no list")),
+    ("mkdir revoked; yes '#' | head -c 262145 >revoked/stolen", Some("is longer than machines read")),
+    ("ln -s /no revoked", Some("revoked is no directory")),
+    ("echo $1 >revoked", Some("revoked is no directory")),
+    ("mkdir Revoked", Some("Revoked is called like what is revoked")),
+    ("mkdir .revoked", Some(".revoked is called like")),
+    ("cp site.pub revoked-site.pub", Some("revoked-site.pub is called like")),
+    ("echo $1 >revoked.txt", Some("revoked.txt is called like")),
+    ("mkdir old", Some("old is neither a file nor")),
+    ("mkdir .old", Some(".old is neither a file nor")),
+    ("mkdir update-keys.d", Some("update-keys.d is neither a file nor")),
+    ("ln -s /no stolen", Some("stolen is neither a file nor")),
+    ("echo $1 >stolen", Some("stolen is a list of what is revoked")),
+    ("echo $1 >.stolen", Some(".stolen is a list of what is revoked")),
+];
+
+#[apply(test)]
+fn what_may_be_meant_to_revoke_is_taken_or_refused() {
+    need_tools();
+    let bench = Bench::new();
+    let digest = format!("sha256:{}", "a".repeat(64));
+    for (script, words) in BESIDE {
+        for name in ["keys", "r", "s"] {
+            let _ = fs::remove_dir_all(bench.path(name)).or_else(|_| fs::remove_file(bench.path(name)));
+        }
+        fs::create_dir(bench.path("keys")).unwrap();
+        fs::write(bench.path("keys/site.pub"), PUBLIC).unwrap();
+        let script = format!("umask 022; {script}; chmod go-w . site.pub");
+        run(Command::new("sh").current_dir(bench.path("keys")).args(["-euc", &script, "sh", &digest]));
+        match words {
+            Some(words) => bench.refuses(words, &["--keys", "keys"]),
+            None => {
+                let out = bench.command("out", &["--keys", "keys"]).output().unwrap();
+                assert!(out.status.success(), "{script}: {}", said(&out));
+                let listed = "gzip -dc out | { cpio -t --quiet >/dev/null; cpio -t --quiet; } | grep update-keys.d/";
+                let listed = run(Command::new("sh").current_dir(bench.dir.path()).args(["-euc", listed]));
+                let is_there = listed.contains("update-keys.d/revoked/stolen");
+                assert_eq!(is_there, script.contains("stolen"), "{script}: {listed}");
+                fs::remove_file(bench.path("out")).unwrap();
+            }
+        }
+    }
+}
+
 #[apply(test)]
 fn refuses_what_would_not_work_or_not_be_safe() {
     need_tools();

@@ -13,6 +13,7 @@ mod proxies;
 mod quick_start;
 mod registries;
 mod registry_auth;
+mod revoked_digests;
 mod server_starts;
 mod signature_lists;
 mod signatures;

@@ -1,0 +1,172 @@
+//! Image indexes: which entry is for this machine. Pure.
+//!
+//! An entry that makes no sense here (another digest algorithm, no size) is passed over as long as it is for others; where
+//! it is the one for this machine, it is the error. Must never: take another entry in its place.
+
+use super::entries::Entries;
+use super::manifest::Descriptor;
+use super::referrers;
+use crate::error::{Error, Kind, Result};
+
+/// Most manifests that are looked into when an index does not say what they are for.
+pub(super) const MAX_CANDIDATES: usize = 8;
+/// Most architectures that an error names.
+const MAX_NAMED: usize = 16;
+
+/// Holds an image index whose entries have been checked.
+#[derive(Debug)]
+pub struct Index {
+    name: String,
+    entries: Vec<Entry>,
+    faults: Vec<Fault>,
+}
+
+/// Why an entry is passed over, and whom it is for.
+#[derive(Debug)]
+struct Fault {
+    /// So many good ones stand before it.
+    before: usize,
+    platform: Option<(String, String)>,
+    ref_name: Option<String>,
+    error: Error,
+}
+
+/// Holds one entry of an index.
+#[derive(Debug)]
+pub struct Entry {
+    /// What it points to.
+    pub descriptor: Descriptor,
+    /// Operating system and architecture, where the index gives both.
+    pub platform: Option<(String, String)>,
+    /// `org.opencontainers.image.ref.name`: the tag, in an image layout's index.
+    pub ref_name: Option<String>,
+    /// `artifactType` of the manifest, as the index gives it.
+    pub artifact_type: Option<String>,
+    /// What a signature states, as the index gives it (cosign's annotation).
+    pub predicate_type: Option<String>,
+}
+
+/// Says which manifest of an index is for this machine.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Choice<'a> {
+    /// This one.
+    One(&'a Descriptor),
+    /// One of these, if its own annotation says so: the index gives no platform for them.
+    LookInto(Vec<&'a Descriptor>),
+}
+
+impl Index {
+    /// Holds each entry against what it must be. Input: `name`: for errors.
+    pub(super) fn of(entries: Entries, name: &str) -> Index {
+        let mut index = Index { name: name.to_owned(), entries: Vec::new(), faults: Vec::new() };
+        for (place, raw) in entries.list {
+            let (platform, ref_name) = (raw.platform(), raw.ref_name());
+            match raw.entry(place) {
+                Ok(entry) => index.entries.push(entry),
+                Err(error) => {
+                    let (before, error) = (index.entries.len(), error.at("read", name));
+                    index.faults.push(Fault { before, platform, ref_name, error });
+                }
+            }
+        }
+        index
+    }
+
+    /// Returns the entries, for an image layout's index, whose entries carry tags.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Takes the entries out.
+    pub fn into_entries(self) -> Vec<Entry> {
+        self.entries
+    }
+
+    /// Says whether there is an entry for linux on this architecture, sound or not.
+    pub fn offers(&self, architecture: &str) -> bool {
+        let mut platforms = self.entries.iter().map(|e| &e.platform).chain(self.faults.iter().map(|f| &f.platform));
+        platforms.any(|platform| is_for(platform, architecture))
+    }
+
+    /// Finds the entry for linux on `architecture` (Go's name: amd64, arm64). The first of several wins.
+    /// Errors: Gate: nothing here for this machine, naming what there is. Source: the entry makes no sense, is neither
+    /// manifest nor index, or larger than a document may be; or none at all makes sense.
+    /// Source: image-spec 1.1, image-index.md: the first matching entry should be used.
+    pub fn select(&self, architecture: &str) -> Result<Choice<'_>> {
+        let found = self.entries.iter().position(|entry| is_for(&entry.platform, architecture));
+        let first =
+            |fault: &&Fault| is_for(&fault.platform, architecture) && found.is_none_or(|found| fault.before <= found);
+        if let Some(fault) = self.faults.iter().find(first) {
+            return Err(fault.error.clone());
+        }
+        if let Some(entry) = found.and_then(|found| self.entries.get(found)) {
+            entry.descriptor.check_document().map_err(|e| e.at("read", &self.name))?;
+            return Ok(Choice::One(&entry.descriptor));
+        }
+        let unmarked: Vec<&Descriptor> = self
+            .entries
+            .iter()
+            .filter(|e| e.platform.is_none() && e.descriptor.check_document().is_ok())
+            .map(|e| &e.descriptor)
+            .take(MAX_CANDIDATES)
+            .collect();
+        match unmarked.is_empty() {
+            true => Err(self.nothing_for(architecture, &[], None)),
+            false => Ok(Choice::LookInto(unmarked)),
+        }
+    }
+
+    /// Returns why an entry is passed over that may be for any machine.
+    pub fn fault(&self) -> Option<&Error> {
+        self.faults.iter().find(|fault| fault.platform.is_none()).map(|fault| &fault.error)
+    }
+
+    /// Returns why an entry of an image layout makes no sense that may be the one that is meant: it has this tag; or,
+    /// where none is asked for and no sound one is `latest`, any tag, or none like all the others.
+    pub fn fault_of(&self, tag: Option<&str>) -> Option<&Error> {
+        let wanted = tag.unwrap_or("latest");
+        let is_tagged = |name: &Option<String>| name.as_deref().is_some_and(|name| !referrers::is_tag(name));
+        let is_there = tag.is_some() || self.entries.iter().any(|e| e.ref_name.as_deref() == Some(wanted));
+        let has_tags = self.entries.iter().any(|e| is_tagged(&e.ref_name));
+        let is_meant = |fault: &&Fault| match is_there {
+            true => fault.ref_name.as_deref() == Some(wanted),
+            false => is_tagged(&fault.ref_name) || !has_tags,
+        };
+        self.faults.iter().find(is_meant).map(|fault| &fault.error)
+    }
+
+    /// Says that nothing is offered for this machine. Input: `found`: architectures that unmarked
+    /// manifests turned out to be for; `below`: why something was passed over in an index inside this one.
+    pub fn nothing_for(&self, architecture: &str, found: &[String], below: Option<&Error>) -> Error {
+        let fault = self.fault().or(below);
+        if let (true, Some(fault)) = (self.entries.is_empty(), fault) {
+            return fault.clone();
+        }
+        let marked = self.entries.iter().filter_map(|e| e.platform.as_ref());
+        let marked = marked.chain(self.faults.iter().filter_map(|f| f.platform.as_ref()));
+        // Attestations are filed under unknown/unknown.
+        let marked = marked.filter(|(os, _)| os != "unknown").map(|(os, a)| format!("{os}/{a}"));
+        let found = found.iter().map(|a| format!("linux/{a}"));
+        let error = nothing_for(architecture, marked.chain(found)).at("choose a manifest from", &self.name);
+        match fault {
+            Some(fault) => error.hint(format!("passed over was what cannot be used here: {fault}")),
+            None => error,
+        }
+    }
+}
+
+fn is_for(platform: &Option<(String, String)>, architecture: &str) -> bool {
+    matches!(platform, Some((os, name)) if os == "linux" && name == architecture)
+}
+
+/// Says that a source offers nothing for this machine. Input: `offered`: what there is instead.
+pub(crate) fn nothing_for(architecture: &str, offered: impl Iterator<Item = String>) -> Error {
+    let mut names: Vec<String> = offered.take(MAX_NAMED).collect();
+    names.dedup();
+    let offered = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    Error::new(Kind::Gate, format!("nothing for linux/{architecture} here; offered: {offered}"))
+}
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;

@@ -130,7 +130,9 @@ hold_same() {
     case " $ARCHES " in *" $1 "*) ;; *) return 0 ;; esac
     hash "$WORK/manifest-$1"
     [ "$2" = "sha256:$HEX" ] && return 0
-    obtain "$2" "$WORK/other" || die "$REPOSITORY lists $2, and does not have it"
+    obtain "$2" "$WORK/other" ||
+        die "$REPOSITORY:$VERSION_TAG lists $2 for $1, and does not have it: a cleaning removed it. Publish exactly that again," \
+            "or delete the tag $VERSION_TAG"
     refuse_other "$1" "$2" "$WORK/other"
 }
 

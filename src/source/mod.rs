@@ -9,6 +9,7 @@ pub mod latest;
 pub mod layout;
 pub mod registry;
 mod signatures;
+mod unlisted;
 
 use crate::error::{Error, Kind, Result};
 use crate::http::{Body, Client};

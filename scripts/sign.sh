@@ -25,6 +25,40 @@ DAY_SECS=86400
 # Machines read 16.
 MAX_LINES=8
 
+# What a name is taken for that machines do not know, in jq; src/oci/annotations.rs has the same rule, and
+# tests/registry/names.rs holds both to one table. Misspelt, a policy would be dropped in silence.
+# shellcheck disable=SC2016 # they are jq's
+NAMES='
+def prefix: "io.kubesolo.os.";
+def fields: ["version", "channel", "architecture", "min_compatible_version", "release_notes", "release_date", "expires"];
+def annotations: fields + ["initramfs_digest"];
+def latest: fields + ["kernel", "initramfs", "artifacts", "url", "sha256", "size"];
+def synonyms: {arch: "architecture", expiry: "expires", expiration: "expires", expiresat: "expires", validuntil: "expires",
+    minversion: "min_compatible_version", mincompatible: "min_compatible_version"};
+def shown: tostring | gsub("[[:cntrl:]]"; "?");
+def plain: ascii_downcase | gsub("[^a-z0-9]"; "");
+# Length of what two lists have in common at their beginning.
+def front($a; $b): ([$a, $b | length] | min) as $least | [range($least) | select($a[.] != $b[.])][0] // $least;
+def slip($a; $b): front($a; $b) as $front | ($a[$front:] | reverse) as $a | ($b[$front:] | reverse) as $b
+    | front($a; $b) as $back | $a[$back:] as $a | $b[$back:] as $b
+    | ($a | length) <= 1 and ($b | length) <= 1 or ($a | length) == 2 and $a == ($b | reverse);
+def meant($known): . as $name | synonyms[$name] // [$known[] | select(slip($name | explode; plain | explode))][0];
+# Of the names of annotations: a sentence for each that is none.
+def unknown_annotation: . as $name | plain as $plain
+    | if startswith(prefix) and (.[(prefix | length):] | IN(annotations[])) then empty
+      elif $plain | startswith("iokubesoloos") then ($plain[12:] | meant(annotations)) // ""
+      elif $plain | startswith("iokubesolo") then ($plain[10:] | meant(annotations)) // empty
+      else empty end
+    | "\($name | shown) is no annotation that machines know"
+        + if . == "" then "" else ": is \(prefix)\(.) meant?" end;
+def unknown_field: . as $name
+    | if IN(latest[]) then empty
+      else plain | (if startswith("iokubesoloos") then .[12:] else . end | meant(latest)) // empty end
+    | "\($name | shown) is no field that machines know: is \(.) meant?";
+def other_architecture: select(. != null and . != "amd64" and . != "arm64")
+    | "its architecture is \(shown), which is none of a machine: write amd64 or arm64";
+'
+
 PASSPHRASE=
 PLAIN_HTTP=
 RECURSIVE=no
@@ -68,13 +102,15 @@ one) and prints the digest of each manifest signed, or the file written. A tag i
   --dry-run                check everything, say what would be signed, write nothing
   -h, --help               this text
 
-What a KEY has signed already is not signed again. In a registry each signature gets a tag of its own,
-signature-SIGNED-MANIFEST (the first 16 digits of both digests), since cleanings of a registry delete
-what has no tag; one that cosign made with KEY gets its tag here as well. A release is refused whose date (release_date) is
-more than a day ahead, since a machine on which it has run takes no older one ever again, and one
-that is expired. A registry without the referrers API keeps signatures in a tag (sha256-HEX) that is
-read and written back: there, two that sign the same thing at the same time may lose one. What
-it lists and the registry no longer has is taken out of it, before something is added.
+What a KEY has signed already is not signed again. A release is refused whose date (release_date) is
+more than a day ahead, since a machine on which it has run takes no older one ever again, one that is
+expired, and one with a name in it that machines would pass over (a misspelt expires).
+
+In a registry each signature gets a tag of its own, signature-SIGNED-MANIFEST (the first 16 digits of
+both digests), since cleanings of a registry delete what has no tag; one that cosign made with KEY gets
+its tag here as well. A registry without the referrers API lists signatures in a tag (sha256-HEX) that
+is read and written back: there, two that sign the same thing at the same time may lose one. What it
+lists and the registry no longer has is taken out of it, before something is added.
 USAGE
 }
 
@@ -250,17 +286,32 @@ read_release() {
     printf '%s\n' "$DIGEST" >"$WORK/digests"
     obtain manifest "$DIGEST" "$WORK/top" || die "cannot read $DIGEST from ${LAYOUT:-$REPOSITORY}"
     look_at "$DIGEST" "$WORK/top"
+    : >"$WORK/own"
     jq -r '.manifests[]?.digest' "$WORK/top" | sort -u >"$WORK/entries"
     while read -r digest <&3; do
         obtain manifest "$digest" "$WORK/entry" || die "the index names $digest, which ${LAYOUT:-$REPOSITORY} does not have:" \
             "a cleaning may have removed it, since it has no tag of its own; publish the release again"
         if jq -e 'has("manifests")' "$WORK/entry" >/dev/null; then die "$digest is an index within an index: no release"; fi
         look_at "$digest" "$WORK/entry"
+        jq -c '.annotations // {}' "$WORK/entry" >>"$WORK/own"
         if [ "$RECURSIVE" = yes ]; then printf '%s\n' "$digest" >>"$WORK/digests"; fi
     done 3<"$WORK/entries"
+    jq -r --slurpfile own "$WORK/own" "$NAMES"'select(has("manifests")) | .annotations, .manifests[].annotations
+        | . // {} | to_entries[] | . as $said | select(.key | startswith(prefix))
+        | select(any($own[]; .[$said.key] == $said.value) | not)
+        | "\(.key | shown) stands in the index and not so in a manifest, where alone machines look: put it into each manifest"' \
+        "$WORK/top" >"$WORK/faults" || die "$DIGEST: its annotations are not text"
+    refuse_faults "$DIGEST"
 }
 
-# look_at DIGEST FILE: whether it is a manifest or an index, and its dates.
+# refuse_faults WHERE: of the lines in WORK/faults.
+refuse_faults() {
+    [ -s "$WORK/faults" ] || return 0
+    while IFS= read -r fault; do say "error: $1: $fault"; done <"$WORK/faults"
+    die "$1 will not be signed: machines would pass over what is meant there; publish it anew"
+}
+
+# look_at DIGEST FILE: whether it is a manifest or an index, its dates, and the names of its annotations.
 look_at() {
     jq -e 'type == "object" and .schemaVersion == 2 and (has("manifests") or has("layers"))
         and (has("subject") | not)' "$2" >/dev/null 2>&1 ||
@@ -268,6 +319,13 @@ look_at() {
     jq -r '(.annotations // {}) | to_entries[] | select(.key == ("io.kubesolo.os.release_date", "io.kubesolo.os.expires"))
         | "\(.key) \(.value | tostring | gsub("[[:cntrl:]]"; "?"))"' "$2" >"$WORK/dates" || die "$1: its annotations are not text"
     check_dates "$1"
+    jq -r "$NAMES"'((.annotations // {}) as $own | $own
+        | (keys_unsorted[] | unknown_annotation), (.[prefix + "architecture"] | other_architecture)),
+        ((.annotations // {}) as $own | .config, .layers[]? | .annotations? // {} | to_entries[] | . as $said
+        | select((.key | startswith(prefix)) and $own[.key] != .value)
+        | "\(.key | shown) stands at a layer, where machines do not look: put it into the manifest")' \
+        "$2" >"$WORK/faults" || die "$1: its annotations are not text"
+    refuse_faults "$1"
     jq -e 'has("layers")' "$2" >/dev/null || return 0
     grep -q '^io.kubesolo.os.release_date ' "$WORK/dates" || warn_undated "$1" io.kubesolo.os.release_date
     grep -q '^io.kubesolo.os.expires ' "$WORK/dates" || warn_endless "$1" io.kubesolo.os.expires
@@ -526,6 +584,9 @@ sign_latest() {
         | "\(.key) \(.value | tostring | gsub("[[:cntrl:]]"; "?"))"' "$WORK/latest" >"$WORK/dates" ||
         die "$TARGET: its artifacts are not objects"
     check_dates "$TARGET"
+    jq -r "$NAMES"'., .artifacts[]? | (., (.kernel, .initramfs | objects) | keys_unsorted[] | unknown_field),
+        (.architecture | other_architecture)' "$WORK/latest" | sort -u >"$WORK/faults"
+    refuse_faults "$TARGET"
     grep -q '^release_date ' "$WORK/dates" || warn_undated "$TARGET" release_date
     grep -q '^expires ' "$WORK/dates" || warn_endless "$TARGET" expires
     : >"$WORK/lines"

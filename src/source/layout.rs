@@ -4,6 +4,7 @@
 //! layout are opened. Must never: follow a symbolic link inside it, hang on a pipe, or write to it.
 
 use super::archive::Archive;
+use super::remarks::Remarks;
 use super::signatures::{FetchPiece, Wanted, look_at, prove};
 use super::unlisted;
 use super::{Artifact, Fetch, FileRef, Source, check_bytes, follow, joined};
@@ -239,14 +240,21 @@ impl Source for Layout {
         let name = format!("document {}", top.digest);
         let mut bytes = medium.fetch(&top)?;
         json::shorten(&mut bytes).map_err(|e| e.at("read", &name))?;
+        let mut remarks = Remarks::default();
+        remarks.look(top.digest, &bytes);
         let document = manifest::parse(&bytes, Some(&top.media_type), &name)?;
         drop(bytes);
-        let fetch: Fetch = &mut |descriptor| medium.fetch(descriptor);
+        let fetch: Fetch = &mut |descriptor| {
+            let bytes = medium.fetch(descriptor)?;
+            remarks.look(descriptor.digest, &bytes);
+            Ok(bytes)
+        };
         let (mut artifact, is_stated) = follow(document, top.digest, architecture, &described, fetch)?;
         prove(&mut artifact, is_stated, &ring, &mut |wanted, subject, tally| match wanted {
             Wanted::Signatures => medium.look_for_signatures(&entries, subject, tally),
             Wanted::Others => entries.iter().filter_map(referrers::kind).for_each(|other| tally.see(other)),
         })?;
+        remarks.say(&artifact);
         Ok(artifact)
     }
 

@@ -8,6 +8,7 @@ mod joined;
 pub mod latest;
 pub mod layout;
 pub mod registry;
+mod remarks;
 mod signatures;
 mod unlisted;
 

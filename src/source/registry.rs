@@ -3,6 +3,7 @@
 //! A tag is resolved once; everything after that goes by digest. Must never: use a document whose bytes
 //! do not hash to the digest that was asked for, or ask for a blob just to learn about it.
 
+use super::remarks::Remarks;
 use super::signatures::{FetchPiece, MAX_CANDIDATES, Piece, Wanted, look_at, prove};
 use super::{Artifact, Fetch, FileRef, PlainHttp, Source, check_bytes, check_length, follow, joined};
 use crate::error::{Error, Kind, Result};
@@ -58,7 +59,7 @@ impl Registry {
     }
 
     /// Fetches what the reference names: by digest where it is pinned, else by tag.
-    fn top(&self) -> Result<(manifest::Document, Digest)> {
+    fn top(&self, remarks: &mut Remarks) -> Result<(manifest::Document, Digest)> {
         let (pinned, url) = (self.reference.digest(), self.top_url());
         self.client.document_as(&url, ACCEPT, DOCUMENT_CAP, None, &mut |mut document| {
             let digest = Digest::of(&document.body);
@@ -68,6 +69,7 @@ impl Registry {
             }
             json::shorten(&mut document.body).map_err(|e| e.at("read", &self.reference))?;
             let name = self.reference.to_string();
+            remarks.look(digest, &document.body);
             Ok((manifest::parse(&document.body, document.content_type.as_deref(), &name)?, digest))
         })
     }
@@ -206,9 +208,13 @@ fn check_type(document: &Document, want: &str) -> Result<()> {
 impl Source for Registry {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
         let name = self.describe();
-        let (document, digest) = self.top()?;
-        self.top = Some(digest);
-        let fetch: Fetch = &mut |descriptor| self.fetch(descriptor);
+        let mut remarks = Remarks::default();
+        let (document, digest) = self.top(&mut remarks)?;
+        let fetch: Fetch = &mut |descriptor| {
+            let bytes = self.fetch(descriptor)?;
+            remarks.look(descriptor.digest, &bytes);
+            Ok(bytes)
+        };
         let (mut artifact, is_stated) = follow(document, digest, architecture, &name, fetch)?;
         // However many there are to look at: all of it within the time of one document.
         let client = self.client.with_one_limit();
@@ -216,6 +222,8 @@ impl Source for Registry {
             Wanted::Signatures => self.look_for_signatures(&client, subject, tally),
             Wanted::Others => self.look_for_others(&client, subject, tally),
         })?;
+        // What there is to remark is said each time that it is asked for.
+        self.top = Some(digest).filter(|_| !remarks.say(&artifact));
         Ok(artifact)
     }
 

@@ -10,6 +10,7 @@ mod support;
 mod cleaning;
 mod initramfs_layers;
 mod key_rotation;
+mod names;
 mod other_formats;
 mod proxies;
 mod quick_start;

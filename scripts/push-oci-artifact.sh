@@ -130,7 +130,9 @@ hold_same() {
     case " $ARCHES " in *" $1 "*) ;; *) return 0 ;; esac
     hash "$WORK/manifest-$1"
     [ "$2" = "sha256:$HEX" ] && return 0
-    obtain "$2" "$WORK/other" || die "$REPOSITORY lists $2, and does not have it"
+    obtain "$2" "$WORK/other" ||
+        die "$REPOSITORY:$VERSION_TAG lists $2 for $1, and does not have it: a cleaning removed it. Publish exactly that again," \
+            "or delete the tag $VERSION_TAG"
     refuse_other "$1" "$2" "$WORK/other"
 }
 
@@ -158,6 +160,9 @@ sibling() {
             and .["io.kubesolo.os.channel"] == $channel and .["io.kubesolo.os.architecture"] == $arch)' \
         "$WORK/sibling" >/dev/null 2>&1 ||
         die "what is published for $1 ($digest) is not version $VERSION of channel $CHANNEL for $1: no index can list both"
+    unknown=$(jq -r '(.annotations // {}) | keys[] | select(startswith("io.kubesolo.os.")) | select(.[15:] | IN("version", "channel",
+        "architecture", "min_compatible_version", "release_notes", "release_date", "expires", "initramfs_digest") | not)' "$WORK/sibling")
+    [ -z "$unknown" ] || die "what is published for $1 ($digest) has an annotation that machines do not know:" $unknown
     vouched "$1" "$digest"
     size=$(wc -c <"$WORK/sibling")
     jq -cn --arg type "$MANIFEST_TYPE" --arg digest "$digest" --argjson size "$size" --arg arch "$1" --arg artifact "$ARTIFACT_TYPE" \

@@ -12,6 +12,7 @@ PAYLOAD_TYPE=application/vnd.in-toto+json
 STATEMENT_TYPE=https://in-toto.io/Statement/v1
 PREDICATE_TYPE=https://sigstore.dev/cosign/sign/v1
 MANIFEST_TYPE=application/vnd.oci.image.manifest.v1+json
+INDEX_TYPE=application/vnd.oci.image.index.v1+json
 EMPTY_TYPE=application/vnd.oci.empty.v1+json
 # Of the two bytes {}.
 EMPTY_HEX=44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a
@@ -23,6 +24,40 @@ MAX_BUNDLE_BYTES=65536
 DAY_SECS=86400
 # Machines read 16.
 MAX_LINES=8
+
+# What a name is taken for that machines do not know, in jq; src/oci/annotations.rs has the same rule, and
+# tests/registry/names.rs holds both to one table. Misspelt, a policy would be dropped in silence.
+# shellcheck disable=SC2016 # they are jq's
+NAMES='
+def prefix: "io.kubesolo.os.";
+def fields: ["version", "channel", "architecture", "min_compatible_version", "release_notes", "release_date", "expires"];
+def annotations: fields + ["initramfs_digest"];
+def latest: fields + ["kernel", "initramfs", "artifacts", "url", "sha256", "size"];
+def synonyms: {arch: "architecture", expiry: "expires", expiration: "expires", expiresat: "expires", validuntil: "expires",
+    minversion: "min_compatible_version", mincompatible: "min_compatible_version"};
+def shown: tostring | gsub("[[:cntrl:]]"; "?");
+def plain: ascii_downcase | gsub("[^a-z0-9]"; "");
+# Length of what two lists have in common at their beginning.
+def front($a; $b): ([$a, $b | length] | min) as $least | [range($least) | select($a[.] != $b[.])][0] // $least;
+def slip($a; $b): front($a; $b) as $front | ($a[$front:] | reverse) as $a | ($b[$front:] | reverse) as $b
+    | front($a; $b) as $back | $a[$back:] as $a | $b[$back:] as $b
+    | ($a | length) <= 1 and ($b | length) <= 1 or ($a | length) == 2 and $a == ($b | reverse);
+def meant($known): . as $name | synonyms[$name] // [$known[] | select(slip($name | explode; plain | explode))][0];
+# Of the names of annotations: a sentence for each that is none.
+def unknown_annotation: . as $name | plain as $plain
+    | if startswith(prefix) and (.[(prefix | length):] | IN(annotations[])) then empty
+      elif $plain | startswith("iokubesoloos") then ($plain[12:] | meant(annotations)) // ""
+      elif $plain | startswith("iokubesolo") then ($plain[10:] | meant(annotations)) // empty
+      else empty end
+    | "\($name | shown) is no annotation that machines know"
+        + if . == "" then "" else ": is \(prefix)\(.) meant?" end;
+def unknown_field: . as $name
+    | if IN(latest[]) then empty
+      else plain | (if startswith("iokubesoloos") then .[12:] else . end | meant(latest)) // empty end
+    | "\($name | shown) is no field that machines know: is \(.) meant?";
+def other_architecture: select(. != null and . != "amd64" and . != "arm64")
+    | "its architecture is \(shown), which is none of a machine: write amd64 or arm64";
+'
 
 PASSPHRASE=
 PLAIN_HTTP=
@@ -68,9 +103,14 @@ one) and prints the digest of each manifest signed, or the file written. A tag i
   -h, --help               this text
 
 What a KEY has signed already is not signed again. A release is refused whose date (release_date) is
-more than a day ahead, since a machine on which it has run takes no older one ever again, and one
-that is expired. A registry without the referrers API keeps signatures in a tag (sha256-HEX) that is
-read and written back: there, two that sign the same thing at the same time may lose one.
+more than a day ahead, since a machine on which it has run takes no older one ever again, one that is
+expired, and one with a name in it that machines would pass over (a misspelt expires).
+
+In a registry each signature gets a tag of its own, signature-SIGNED-MANIFEST (the first 16 digits of
+both digests), since cleanings of a registry delete what has no tag; one that cosign made with KEY gets
+its tag here as well. A registry without the referrers API lists signatures in a tag (sha256-HEX) that
+is read and written back: there, two that sign the same thing at the same time may lose one. What it
+lists and the registry no longer has is taken out of it, before something is added.
 USAGE
 }
 
@@ -246,16 +286,32 @@ read_release() {
     printf '%s\n' "$DIGEST" >"$WORK/digests"
     obtain manifest "$DIGEST" "$WORK/top" || die "cannot read $DIGEST from ${LAYOUT:-$REPOSITORY}"
     look_at "$DIGEST" "$WORK/top"
+    : >"$WORK/own"
     jq -r '.manifests[]?.digest' "$WORK/top" | sort -u >"$WORK/entries"
     while read -r digest <&3; do
-        obtain manifest "$digest" "$WORK/entry" || die "the index names $digest, which ${LAYOUT:-$REPOSITORY} does not have"
+        obtain manifest "$digest" "$WORK/entry" || die "the index names $digest, which ${LAYOUT:-$REPOSITORY} does not have:" \
+            "a cleaning may have removed it, since it has no tag of its own; publish the release again"
         if jq -e 'has("manifests")' "$WORK/entry" >/dev/null; then die "$digest is an index within an index: no release"; fi
         look_at "$digest" "$WORK/entry"
+        jq -c '.annotations // {}' "$WORK/entry" >>"$WORK/own"
         if [ "$RECURSIVE" = yes ]; then printf '%s\n' "$digest" >>"$WORK/digests"; fi
     done 3<"$WORK/entries"
+    jq -r --slurpfile own "$WORK/own" "$NAMES"'select(has("manifests")) | .annotations, .manifests[].annotations
+        | . // {} | to_entries[] | . as $said | select(.key | startswith(prefix))
+        | select(any($own[]; .[$said.key] == $said.value) | not)
+        | "\(.key | shown) stands in the index and not so in a manifest, where alone machines look: put it into each manifest"' \
+        "$WORK/top" >"$WORK/faults" || die "$DIGEST: its annotations are not text"
+    refuse_faults "$DIGEST"
 }
 
-# look_at DIGEST FILE: whether it is a manifest or an index, and its dates.
+# refuse_faults WHERE: of the lines in WORK/faults.
+refuse_faults() {
+    [ -s "$WORK/faults" ] || return 0
+    while IFS= read -r fault; do say "error: $1: $fault"; done <"$WORK/faults"
+    die "$1 will not be signed: machines would pass over what is meant there; publish it anew"
+}
+
+# look_at DIGEST FILE: whether it is a manifest or an index, its dates, and the names of its annotations.
 look_at() {
     jq -e 'type == "object" and .schemaVersion == 2 and (has("manifests") or has("layers"))
         and (has("subject") | not)' "$2" >/dev/null 2>&1 ||
@@ -263,6 +319,13 @@ look_at() {
     jq -r '(.annotations // {}) | to_entries[] | select(.key == ("io.kubesolo.os.release_date", "io.kubesolo.os.expires"))
         | "\(.key) \(.value | tostring | gsub("[[:cntrl:]]"; "?"))"' "$2" >"$WORK/dates" || die "$1: its annotations are not text"
     check_dates "$1"
+    jq -r "$NAMES"'((.annotations // {}) as $own | $own
+        | (keys_unsorted[] | unknown_annotation), (.[prefix + "architecture"] | other_architecture)),
+        ((.annotations // {}) as $own | .config, .layers[]? | .annotations? // {} | to_entries[] | . as $said
+        | select((.key | startswith(prefix)) and $own[.key] != .value)
+        | "\(.key | shown) stands at a layer, where machines do not look: put it into the manifest")' \
+        "$2" >"$WORK/faults" || die "$1: its annotations are not text"
+    refuse_faults "$1"
     jq -e 'has("layers")' "$2" >/dev/null || return 0
     grep -q '^io.kubesolo.os.release_date ' "$WORK/dates" || warn_undated "$1" io.kubesolo.os.release_date
     grep -q '^io.kubesolo.os.expires ' "$WORK/dates" || warn_endless "$1" io.kubesolo.os.expires
@@ -335,32 +398,79 @@ referrers() {
     done <"$WORK/found"
 }
 
-# attached_bundles DIGEST: fetches them, and lists the files in WORK/bundles. One that can not be read proves nothing.
+# attached_bundles DIGEST: fetches them, and lists in WORK/bundles each file, and the digest of the manifest around it. One
+# that can not be read proves nothing.
 attached_bundles() {
     referrers "$1" >"$WORK/referrers"
     : >"$WORK/bundles"
     count=0
     while read -r referrer <&4; do
         # By the layer: what lists of referrers say of cosign's signatures differs between registries.
-        if obtain manifest "$referrer" "$WORK/referrer" &&
+        # Of what a cleaning took, drop_dead speaks.
+        if obtain manifest "$referrer" "$WORK/referrer" 2>/dev/null &&
             blob=$(jq -er --arg type "$BUNDLE_TYPE" --argjson max "$MAX_BUNDLE_BYTES" \
                 '.layers[0] | select(.mediaType == $type and .size <= $max) | .digest' "$WORK/referrer" 2>/dev/null) &&
-            obtain blob "$blob" "$WORK/bundle.$count"; then
-            printf '%s\n' "$WORK/bundle.$count" >>"$WORK/bundles"
+            obtain blob "$blob" "$WORK/bundle.$count" 2>/dev/null; then
+            printf '%s %s\n' "$WORK/bundle.$count" "$referrer" >>"$WORK/bundles"
             count=$((count + 1))
         fi
     done 4<"$WORK/referrers"
 }
 
-# already_signed DIGEST KIND PUBLIC_KEY
+# already_signed DIGEST KIND PUBLIC_KEY: sets REFERRER, the manifest around the signature.
 already_signed() {
-    while read -r file <&4; do
+    while read -r file REFERRER <&4; do
         if proves "$file" "$1" "$2" "$3"; then return 0; fi
     done 4<"$WORK/bundles"
     return 1
 }
 
-# store_blob FILE TYPE: into the registry or the layout; sets DESCRIPTOR.
+# own_tag SUBJECT MANIFEST: the tag of a signature's manifest, from their digests. Of no shape that cosign, oras or Harbor take
+# for something else, and no version.
+own_tag() { printf 'signature-%.16s-%.16s\n' "${1#sha256:}" "${2#sha256:}"; }
+
+# keep SUBJECT MANIFEST: gives a signature that is there its tag.
+keep() {
+    tag=$(own_tag "$1" "$2")
+    if [ -n "$LAYOUT" ] || [ "$(registry resolve "$REPOSITORY:$tag" 2>/dev/null)" = "$2" ]; then return 0; fi
+    if [ "$DRY_RUN" = yes ]; then
+        say "$1: dry run: its signature $2 would get the tag $tag"
+    elif registry tag "$REPOSITORY@$2" "$tag" >/dev/null; then
+        say "$1: its signature $2 has the tag $tag now"
+    else
+        say "warning: the signature $2 has no tag of its own: a cleaning of the registry may remove it"
+    fi
+}
+
+# is_gone NAME: the registry says that there is no such manifest. Whatever else goes wrong ends the run.
+is_gone() {
+    # shellcheck disable=SC2086 # an option or nothing
+    if oras manifest fetch ${PLAIN_HTTP:+--plain-http} --descriptor "$1" >/dev/null 2>"$WORK/said"; then return 1; fi
+    # oras 1.3 says it in these words, and only after a 404.
+    if grep -q -e ': not found$' -e NAME_UNKNOWN -e MANIFEST_UNKNOWN "$WORK/said"; then return 0; fi
+    tail -n 5 "$WORK/said" >&2
+    die "cannot tell whether $1 is there"
+}
+
+# drop_dead DIGEST: takes out of the list of what refers to it (the tag, in registries without an API) what is no longer
+# there: a registry refuses a list that names it, so that nothing could be added.
+drop_dead() {
+    list=$REPOSITORY:sha256-${1#sha256:}
+    if is_gone "$list"; then return 0; fi
+    registry manifest fetch --output "$WORK/list" "$list" >/dev/null || die "cannot read $list"
+    jq -r '.manifests[]?.digest' "$WORK/list" | sort -u >"$WORK/listed"
+    : >"$WORK/dead"
+    while read -r listed <&6; do
+        if is_gone "$REPOSITORY@$listed"; then printf '%s\n' "$listed" >>"$WORK/dead"; fi
+    done 6<"$WORK/listed"
+    [ -s "$WORK/dead" ] || return 0
+    jq -cj --rawfile dead "$WORK/dead" '($dead | split("\n")) as $dead
+        | .manifests |= map(select(.digest | IN($dead[]) | not))' "$WORK/list" >"$WORK/alive"
+    registry manifest push --media-type "$INDEX_TYPE" "$list" "$WORK/alive" >/dev/null || die "cannot write $list"
+    say "$1: its list of signatures named $(wc -l <"$WORK/dead") that the registry no longer has (a cleaning removed them): taken out"
+}
+
+# store_blob FILE TYPE [TAG]: into the registry or the layout; sets DESCRIPTOR.
 store_blob() {
     hash "$1"
     DESCRIPTOR=$(jq -cn --arg type "$2" --arg digest "sha256:$HEX" --argjson size "$(size "$1")" \
@@ -368,8 +478,8 @@ store_blob() {
     if [ -n "$LAYOUT" ]; then
         replace "$1" "$LAYOUT/blobs/sha256/$HEX"
     elif [ "$2" = "$MANIFEST_TYPE" ]; then
-        # This also keeps the referrers tag where the registry has no referrers API.
-        registry manifest push --media-type "$2" "$REPOSITORY@sha256:$HEX" "$1" >/dev/null ||
+        # By its tag, so that it has one at once. This also keeps the referrers tag where the registry has no referrers API.
+        registry manifest push --media-type "$2" "$REPOSITORY:$(own_tag "$3" "$HEX")" "$1" >/dev/null ||
             die "cannot push the signature's manifest to $REPOSITORY"
     else
         # oras takes a colon in a file name for the start of a media type.
@@ -383,17 +493,18 @@ attach() {
     printf '{}' >"$WORK/empty"
     store_blob "$WORK/empty" "$EMPTY_TYPE"
     store_blob "$WORK/bundle" "$BUNDLE_TYPE"
-    jq -cj --arg type "$MANIFEST_TYPE" --arg bundle "$BUNDLE_TYPE" --arg empty "$EMPTY_TYPE" \
+    jq -cj --arg type "$MANIFEST_TYPE" --arg index "$INDEX_TYPE" --arg bundle "$BUNDLE_TYPE" --arg empty "$EMPTY_TYPE" \
         --arg empty_digest "sha256:$EMPTY_HEX" --argjson layer "$DESCRIPTOR" --arg digest "$1" \
         --argjson size "$(size "$2")" --arg predicate "$PREDICATE_TYPE" --arg now "$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
         '{schemaVersion: 2, mediaType: $type, artifactType: $bundle,
           config: {mediaType: $empty, digest: $empty_digest, size: 2, artifactType: $bundle}, layers: [$layer],
-          subject: {mediaType: (.mediaType // (if has("manifests") then "application/vnd.oci.image.index.v1+json" else $type end)),
+          subject: {mediaType: (.mediaType // (if has("manifests") then $index else $type end)),
               digest: $digest, size: $size},
           annotations: {"dev.sigstore.bundle.content": "dsse-envelope",
               "dev.sigstore.bundle.predicateType": $predicate, "org.opencontainers.image.created": $now}}' \
         "$2" >"$WORK/manifest"
-    store_blob "$WORK/manifest" "$MANIFEST_TYPE"
+    [ -n "$LAYOUT" ] || drop_dead "$1"
+    store_blob "$WORK/manifest" "$MANIFEST_TYPE" "$1"
     if [ -n "$LAYOUT" ]; then
         sync -f -- "$LAYOUT"
         jq --argjson entry "$DESCRIPTOR" --slurpfile manifest "$WORK/manifest" \
@@ -449,6 +560,7 @@ sign_release() {
         while read -r number kind hex path <&3; do
             if already_signed "$digest" "$kind" "$WORK/$number.pub"; then
                 say "$digest: already signed by sha256:$hex ($kind, $path)"
+                keep "$digest" "$REFERRER"
                 continue
             fi
             make_bundle "$digest" "$kind" "$hex" "$path" "$WORK/$number.pub"
@@ -472,6 +584,9 @@ sign_latest() {
         | "\(.key) \(.value | tostring | gsub("[[:cntrl:]]"; "?"))"' "$WORK/latest" >"$WORK/dates" ||
         die "$TARGET: its artifacts are not objects"
     check_dates "$TARGET"
+    jq -r "$NAMES"'., .artifacts[]? | (., (.kernel, .initramfs | objects) | keys_unsorted[] | unknown_field),
+        (.architecture | other_architecture)' "$WORK/latest" | sort -u >"$WORK/faults"
+    refuse_faults "$TARGET"
     grep -q '^release_date ' "$WORK/dates" || warn_undated "$TARGET" release_date
     grep -q '^expires ' "$WORK/dates" || warn_endless "$TARGET" expires
     : >"$WORK/lines"

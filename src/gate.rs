@@ -5,6 +5,7 @@
 
 use crate::clock::Now;
 use crate::error::{Error, Kind, Result};
+use crate::oci::annotations::is_misspelt_architecture;
 use crate::oci::digest::Digest;
 use crate::source::Artifact;
 use crate::text::{human_size, printable};
@@ -123,8 +124,7 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
 
     let architecture = artifact.architecture.as_deref();
     if architecture != Some(facts.architecture) {
-        let named = architecture.map_or("no architecture".to_string(), printable);
-        refuse(Gate::Architecture, format!("artifact is for {named}, this machine is {}", facts.architecture));
+        refuse(Gate::Architecture, other_architecture(architecture, facts.architecture));
     }
     let channel = artifact.channel.as_deref().unwrap_or(DEFAULT_CHANNEL);
     if channel != facts.channel {
@@ -192,6 +192,20 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
         true if is_staged => Verdict::Staged,
         true => Verdict::Take,
     })
+}
+
+/// Says what an artifact is for instead. Input: what it says; what this machine is.
+fn other_architecture(said: Option<&str>, ours: &str) -> String {
+    match said {
+        None => format!(
+            "artifact does not say what it is for: annotation io.kubesolo.os.architecture (in latest.json: architecture) is \
+             missing, this machine is {ours}"
+        ),
+        Some(said) => {
+            let hint = if is_misspelt_architecture(said) { " (write amd64 or arm64)" } else { "" };
+            format!("artifact is for {}, this machine is {ours}{hint}", printable(said))
+        }
+    }
 }
 
 /// Reads a date of an artifact. Errors: Source: it is none; the field is named.

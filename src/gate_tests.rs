@@ -69,9 +69,15 @@ fn a_newer_version_that_fits_is_taken() {
 #[test]
 fn each_gate_refuses_alone_and_names_both_values() {
     type Change = fn(&mut Artifact, &mut Facts<'static>);
-    let cases: [(Gate, &str, &str, Change); 12] = [
+    let cases: [(Gate, &str, &str, Change); 13] = [
         (Gate::Architecture, "arm64", "amd64", |a, _| a.architecture = Some("arm64".into())),
-        (Gate::Architecture, "no architecture", "amd64", |a, _| a.architecture = None),
+        (
+            Gate::Architecture,
+            "annotation io.kubesolo.os.architecture (in latest.json: architecture) is missing",
+            "amd64",
+            |a, _| a.architecture = None,
+        ),
+        (Gate::Architecture, "x86_64", "write amd64 or arm64", |a, _| a.architecture = Some("x86_64".into())),
         (Gate::Channel, "edge", "stable", |a, _| a.channel = Some("edge".into())),
         (Gate::Channel, "stable", "edge", |_, f| f.channel = "edge"),
         (Gate::Version, "1.0.9", "1.1.0", |a, _| a.version = "1.0.9".into()),

@@ -65,7 +65,8 @@ check_targets() {
 
 # check_reference HOST/REPO:TAG
 check_reference() {
-    is_repository "$1" ':[A-Za-z0-9_][A-Za-z0-9._-]{0,127}' ||
+    # The longest tag that is made of it ends in -amd64.
+    is_repository "$1" ':[A-Za-z0-9_][A-Za-z0-9._-]{0,121}' ||
         die "--push must be HOST/REPO:TAG (registry.example.com/os/image:1.2.0), not '$1'"
 }
 
@@ -131,10 +132,18 @@ image_store() {
     say "written into $1 as: $2"
 }
 
-# image_push HOST/REPO:TAG OPTION...: blobs and manifests first, the tag last. Input: how oras is to reach it.
+# image_push HOST/REPO:TAG OPTION...: blobs first, then each architecture's image under a tag of its own (TAG-amd64), since
+# cleanings of a registry delete what an index alone names, the tag last. Input: how oras is to reach it.
 image_push() {
     reference=$1
     shift
+    oras manifest fetch --oci-layout "$WORK/image:index" |
+        jq -r '.manifests[] | "\(.platform.architecture) \(.digest)"' >"$WORK/images"
+    while read -r arch digest <&3; do
+        if [ "$(oras resolve ${1:+"$@"} "$reference-$arch" 2>/dev/null)" != "$digest" ]; then
+            quietly oras cp --from-oci-layout ${1:+"--to-${1#--}"} "$WORK/image@$digest" "$reference-$arch"
+        fi
+    done 3<"$WORK/images"
     if [ "$(oras resolve ${1:+"$@"} "$reference" 2>/dev/null)" = "$DIGEST" ]; then
         say "$reference is it already"
         return 0

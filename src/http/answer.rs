@@ -105,6 +105,9 @@ impl Answer {
         let error = match status {
             401 | 403 if authorized => error.hint("the credentials in auth_file are known there, and may not do this"),
             401 | 403 => error.hint("this needs credentials: set auth_file to a Docker config.json"),
+            404 if url.path().contains("/sha256:") => error.hint(
+                "it is listed there: a cleaning of the registry may have removed it; what has a tag of its own is kept",
+            ),
             404 if url.path().starts_with("/v2/") => error.hint("does the repository exist, and have this tag?"),
             404 => error.hint("is the path right?"),
             407 => error.hint("the proxy wants a user and a password: http://user:password@host:port"),

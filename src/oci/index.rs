@@ -44,6 +44,8 @@ pub struct Entry {
     pub artifact_type: Option<String>,
     /// What a signature states, as the index gives it (cosign's annotation).
     pub predicate_type: Option<String>,
+    /// What `cosign save` says that it is.
+    pub saved_as: Option<String>,
 }
 
 /// Says which manifest of an index is for this machine.

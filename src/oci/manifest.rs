@@ -111,6 +111,7 @@ struct EntryAnnotations {
     ref_name: Field<String>,
     #[serde(rename = "dev.sigstore.bundle.predicateType")]
     predicate_type: Field<String>,
+    kind: Field<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -222,16 +223,17 @@ impl RawDescriptor {
                 os.zip(p.architecture.optional(&format!("{place}.platform.architecture"))?)
             }
         };
-        let (ref_name, predicate_type) = match self.annotations.take() {
-            None => (None, None),
+        let (ref_name, predicate_type, saved_as) = match self.annotations.take() {
+            None => (None, None, None),
             Some(a) => (
                 a.ref_name.optional(&format!("{place}: org.opencontainers.image.ref.name"))?,
                 a.predicate_type.optional(&format!("{place}: dev.sigstore.bundle.predicateType"))?,
+                a.kind.optional("kind").ok().flatten(),
             ),
         };
         let artifact_type = std::mem::take(&mut self.artifact_type).optional(&format!("{place}.artifactType"))?;
         let artifact_type = artifact_type.map(|text| plain_type(&text)).filter(|text| !text.is_empty());
-        Ok(Entry { descriptor: self.check(&place)?, platform, ref_name, artifact_type, predicate_type })
+        Ok(Entry { descriptor: self.check(&place)?, platform, ref_name, artifact_type, predicate_type, saved_as })
     }
 }
 

@@ -1,5 +1,7 @@
 //! OCI formats as pure functions: no file, clock or network in here.
 
+pub mod annotations;
+pub mod beside;
 pub mod challenge;
 pub mod digest;
 mod entries;

@@ -3,6 +3,7 @@
 //! A list is anybody's word: what it names is fetched by digest, and counts only if it names the document in turn.
 //! Must never: take a manifest for a signature of a document that is not its subject.
 
+use super::beside::{self, Other};
 use super::digest::Digest;
 use super::manifest::{self, Descriptor, Entry, RawDescriptor};
 use crate::error::{Error, Kind, Result};
@@ -12,10 +13,14 @@ use miniserde::Deserialize;
 
 /// Media type of a list of referrers. Source: distribution-spec 1.1, "Listing Referrers".
 pub const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+/// Media type of a manifest around a bundle. Source: image-spec 1.1, manifest.md.
+pub const MANIFEST_TYPE: &str = manifest::MANIFEST_TYPES[0];
 /// Longest manifest around a bundle that is read, in bytes; cosign's has some 900.
 pub const MANIFEST_MAX_BYTES: u64 = 64 << 10;
 /// What cosign's entry in the list of a registry without the referrers API says of itself (measured: cosign 3.1.1).
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+/// What the annotation `kind` begins with where `cosign save` wrote an entry (measured: cosign 3.1.1).
+const SAVED: &str = "dev.cosignproject.cosign/";
 
 #[derive(Deserialize)]
 struct RawList {
@@ -48,23 +53,31 @@ pub fn tag(subject: Digest) -> String {
     format!("sha256-{}", subject.hex())
 }
 
-/// Says whether a tag is such a one. Source: as above.
+/// Says whether a tag is such a one, one that cosign 2 makes beside a release, or one that scripts/sign.sh gives to a
+/// signature. Source: as above; measured: cosign 3.1.1.
 pub fn is_tag(tag: &str) -> bool {
-    tag.strip_prefix("sha256-").is_some_and(|hex| Digest::parse_hex(hex).is_ok())
+    let is_hex = |text: &str| text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if let Some((subject, manifest)) = tag.strip_prefix("signature-").and_then(|rest| rest.split_once('-')) {
+        return is_hex(subject) && is_hex(manifest);
+    }
+    let name = tag.strip_prefix("sha256-").unwrap_or_default();
+    let hex = [".sig", ".att", ".sbom"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+    Digest::parse_hex(hex).is_ok()
 }
 
-/// Reads a list. Returns: what may be the manifest around a bundle, in the order of [`order`]. An entry that makes no
-/// sense is left out: it is no signature that could be read.
+/// Reads a list. Returns: what may be the manifest around a bundle, in the order of [`order`], and the kind of what else is
+/// there. An entry that makes no sense is left out: it is no signature that could be read.
 /// Errors: Source: it is no image index.
-pub fn candidates(bytes: &[u8], name: &str) -> Result<Vec<Descriptor>> {
+pub fn candidates(bytes: &[u8], name: &str) -> Result<(Vec<Descriptor>, Option<Other>)> {
     let raw: RawList = json::parse(bytes, name)?;
     let no_index = || Error::new(Kind::Source, "not an image index").at("read", name);
     let of_type = raw.media_type.optional("mediaType").ok().flatten();
     let entries = raw.manifests.filter(|_| of_type.is_none_or(|t| t == INDEX_TYPE)).ok_or_else(no_index)?;
     let mut entries: Vec<Entry> = entries.into_iter().enumerate().filter_map(|(n, raw)| raw.entry(n).ok()).collect();
+    let other = entries.iter().filter_map(kind).max();
     entries.retain(may_hold_bundle);
     entries.sort_by_key(order);
-    Ok(entries.into_iter().map(|entry| entry.descriptor).collect())
+    Ok((entries.into_iter().map(|entry| entry.descriptor).collect(), other))
 }
 
 /// Puts what says to be a signature of an artifact first, and attestations last: a scan each night must not hide it.
@@ -76,9 +89,17 @@ pub fn order(entry: &Entry) -> u8 {
     }
 }
 
-/// Says whether an entry calls itself a signature.
+/// Tells what an entry is that is no signature, or none that is read.
+pub fn kind(entry: &Entry) -> Option<Other> {
+    beside::of_type(entry.artifact_type.as_deref()?, entry.predicate_type.as_deref())
+}
+
+/// Says whether an entry calls itself a signature, or is called what belongs to one: by `cosign save`, or by its type.
 pub fn is_signature(entry: &Entry) -> bool {
+    let is_beside = |kind: &str| ["sigs", "atts", "sboms"].iter().any(|end| kind.strip_prefix(SAVED) == Some(end));
     entry.artifact_type.as_deref().is_some_and(is_known)
+        || entry.saved_as.as_deref().is_some_and(is_beside)
+        || kind(entry).is_some()
 }
 
 fn is_known(kind: &str) -> bool {

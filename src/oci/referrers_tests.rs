@@ -26,7 +26,7 @@ fn a_list_is_read_and_what_can_be_no_signature_is_left_out() {
         entry("an index", "").replace("manifest.v1", "index.v1"),
     ];
     let list = format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX_TYPE}","manifests":[{}]}}"#, entries.join(","));
-    let found: Vec<String> = candidates(list.as_bytes(), "l").unwrap().iter().map(|d| d.digest.to_string()).collect();
+    let found: Vec<String> = candidates(list.as_bytes(), "l").unwrap().0.iter().map(|d| d.digest.to_string()).collect();
     assert_eq!(found, ["bundle", "cosign in a list without API", "says nothing"].map(hex));
     // One entry that makes no sense to us hides no other.
     for odd in [
@@ -37,10 +37,10 @@ fn a_list_is_read_and_what_can_be_no_signature_is_left_out() {
         "{}".to_owned(),
     ] {
         let list = list.replacen('[', &format!("[{odd},"), 1);
-        assert_eq!(candidates(list.as_bytes(), "l").unwrap().len(), 3, "{odd}");
+        assert_eq!(candidates(list.as_bytes(), "l").unwrap().0.len(), 3, "{odd}");
     }
     let none = entry("says nothing", r#","artifactType":"""#);
-    assert_eq!(candidates(list.replace(&entry("says nothing", ""), &none).as_bytes(), "l").unwrap().len(), 3);
+    assert_eq!(candidates(list.replace(&entry("says nothing", ""), &none).as_bytes(), "l").unwrap().0.len(), 3);
     for bad in
         ["", "{}", &list.replace("manifests", "layers"), &list.replacen("image.index.v1", "image.manifest.v1", 1)]
     {
@@ -57,7 +57,7 @@ fn attestations_come_last() {
         entry("signature", &states(bundle::PREDICATE_TYPE)),
     ];
     let list = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
-    let found: Vec<String> = candidates(list.as_bytes(), "l").unwrap().iter().map(|d| d.digest.to_string()).collect();
+    let found: Vec<String> = candidates(list.as_bytes(), "l").unwrap().0.iter().map(|d| d.digest.to_string()).collect();
     assert_eq!(found, ["signature", "unknown", "scan"].map(hex));
     // And are not fetched, if their manifest says what they are.
     let subject = Digest::of(b"signed");

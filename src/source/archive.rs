@@ -74,6 +74,17 @@ impl Archive {
         self.find(name).map(|(_, size_bytes)| size_bytes)
     }
 
+    /// Says whether there is such a name in it.
+    pub fn has(&self, name: &str) -> bool {
+        self.members.iter().any(|member| member.name == name)
+    }
+
+    /// Lists the names of small files in it that can be read at once, with their bytes: in gzip, a look at any other
+    /// inflates what stands before it.
+    pub fn kept(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.members.iter().filter_map(|member| Some((member.name.as_str(), member.kept.as_deref()?)))
+    }
+
     /// Opens a file in it. Input: `from`: first byte wanted.
     /// Errors: Source: it is not there, no regular file, or can not be read.
     pub fn open(&self, name: &str, from: u64) -> Result<Box<dyn Read>> {

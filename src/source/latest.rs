@@ -6,7 +6,7 @@
 //! Its signature, `latest.json.sig`, is over its exact bytes and is checked before they are parsed.
 //! Must never: fetch a file's bytes to describe it, or take a file without digest and size.
 
-use super::{Artifact, FileRef, Place, Source, bounded, check_length, check_version, kept};
+use super::{Artifact, FileRef, Place, Source, bounded, check_length, check_version, kept, remarks};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Body, Client, Document};
 use crate::json::{self, Field};
@@ -112,6 +112,9 @@ impl Source for Latest {
             json::shorten(&mut document.body).map_err(|e| e.at("read", &document.final_url))?;
             let artifact = parse(&document.body, &document.final_url, architecture, &name)?;
             self.ring.refuse_revoked(&artifact.digests()).map_err(|e| e.at("verify", &document.final_url))?;
+            // Then it is said each time that it is asked for.
+            let has_remarks = remarks::say_of_latest(&document.body);
+            let etag = etag.filter(|_| !has_remarks);
             Ok((Artifact { signed_by, passed: vec![digest], ..artifact }, etag))
         };
         let (artifact, etag) = match fetched {

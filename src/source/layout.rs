@@ -4,7 +4,9 @@
 //! layout are opened. Must never: follow a symbolic link inside it, hang on a pipe, or write to it.
 
 use super::archive::Archive;
-use super::signatures::{look_at, prove};
+use super::remarks::Remarks;
+use super::signatures::{FetchPiece, Wanted, look_at, prove};
+use super::unlisted;
 use super::{Artifact, Fetch, FileRef, Source, check_bytes, follow, joined};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::http::Body;
@@ -118,6 +120,15 @@ impl Medium {
 
     /// Opens a file from a byte on. Returns: the rest of it, and how long it is as a whole.
     fn open(&self, name: &str, from: u64) -> Result<(Box<dyn Read>, u64)> {
+        self.open_any(name, from).map_err(|e| match name.rsplit_once('/').map(|(_, hex)| Digest::parse_hex(hex)) {
+            Some(Ok(digest)) if !self.has(digest) => {
+                e.hint("it is listed there: the copy of the layout is not complete")
+            }
+            _ => e,
+        })
+    }
+
+    fn open_any(&self, name: &str, from: u64) -> Result<(Box<dyn Read>, u64)> {
         match self {
             Medium::Archive(archive) => Ok((archive.open(name, from)?, archive.size_bytes(name)?)),
             Medium::Directory(path) => {
@@ -148,8 +159,25 @@ impl Medium {
         Ok(bytes)
     }
 
-    /// Looks through what refers to a document: what a list under its own tag names, then what stands in the layout's index.
-    /// Source: measured: oras 1.3.3 (index), copies of registries without a referrers API (tag).
+    /// The same for what need not be there.
+    fn fetch_if_there(&self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>> {
+        match self.has(descriptor.digest) {
+            true => self.fetch(descriptor).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn has(&self, digest: Digest) -> bool {
+        let name = blob(digest);
+        match self {
+            Medium::Directory(path) => path.join(name).symlink_metadata().is_ok(),
+            Medium::Archive(archive) => archive.has(&name),
+        }
+    }
+
+    /// Looks through what refers to a document: what a list under its own tag names, then what stands in the layout's index,
+    /// then what stands nowhere.
+    /// Source: measured: oras 1.3.3 (index), copies of registries without a referrers API (tag), `cosign save` (nowhere).
     fn look_for_signatures(&self, entries: &[Entry], subject: Digest, tally: &mut Tally<'_>) {
         let (tag, mut known) = (referrers::tag(subject), Vec::new());
         let mut candidates = Vec::new();
@@ -160,15 +188,28 @@ impl Medium {
                 referrers::candidates(&bytes, &place)
             });
             match listed {
-                Ok(listed) => candidates = listed,
+                Ok((listed, other)) => {
+                    candidates = listed;
+                    other.into_iter().for_each(|other| tally.see(other));
+                }
                 Err(e) => tally.pass_over(&e),
             }
         }
-        let mut loose: Vec<&Entry> = entries.iter().filter(|entry| referrers::may_hold_bundle(entry)).collect();
+        let is_there = |entry: &&Entry| referrers::is_signature(entry) || self.has(entry.descriptor.digest);
+        let may_be = entries.iter().filter(|entry| referrers::may_hold_bundle(entry)).filter(is_there);
+        let mut loose: Vec<&Entry> = may_be.collect();
         // Those that say what they are first; what has a tag is rarely a signature.
         loose.sort_by_key(|entry| (referrers::order(entry), entry.artifact_type.is_none(), entry.ref_name.is_some()));
         candidates.extend(loose.into_iter().map(|entry| entry.descriptor.clone()));
-        look_at(&candidates, (subject, MAX_MANIFESTS), &mut known, tally, &mut |_, descriptor| self.fetch(descriptor));
+        let fetch: FetchPiece = &mut |_, descriptor| self.fetch_if_there(descriptor);
+        look_at(&candidates, (subject, MAX_MANIFESTS), &mut known, tally, fetch);
+        if !tally.is_enough() {
+            let candidates = match self {
+                Medium::Directory(path) => unlisted::in_directory(&path.join("blobs/sha256"), subject),
+                Medium::Archive(archive) => unlisted::in_archive(archive, subject),
+            };
+            look_at(&candidates, (subject, MAX_MANIFESTS), &mut known, tally, fetch);
+        }
     }
 
     fn open_blob(&self, file: &FileRef, from: u64) -> Result<Box<dyn Read>> {
@@ -202,13 +243,21 @@ impl Source for Layout {
         let name = format!("document {}", top.digest);
         let mut bytes = medium.fetch(&top)?;
         json::shorten(&mut bytes).map_err(|e| e.at("read", &name))?;
+        let mut remarks = Remarks::default();
+        remarks.look(top.digest, &bytes);
         let document = manifest::parse(&bytes, Some(&top.media_type), &name)?;
         drop(bytes);
-        let fetch: Fetch = &mut |descriptor| medium.fetch(descriptor);
+        let fetch: Fetch = &mut |descriptor| {
+            let bytes = medium.fetch(descriptor)?;
+            remarks.look(descriptor.digest, &bytes);
+            Ok(bytes)
+        };
         let (mut artifact, is_stated) = follow((document, top.digest), architecture, &described, &ring, fetch)?;
-        prove(&mut artifact, is_stated, &ring, &mut |subject, tally| {
-            medium.look_for_signatures(&entries, subject, tally)
+        prove(&mut artifact, is_stated, &ring, &mut |wanted, subject, tally| match wanted {
+            Wanted::Signatures => medium.look_for_signatures(&entries, subject, tally),
+            Wanted::Others => entries.iter().filter_map(referrers::kind).for_each(|other| tally.see(other)),
         })?;
+        remarks.say(&artifact);
         Ok(artifact)
     }
 
@@ -249,7 +298,7 @@ fn open_regular(path: &Path) -> Result<(File, u64)> {
     }
 }
 
-/// Picks the entry for a tag; without one: `latest`, else the only tag, else the only entry that is no signature.
+/// Picks the entry for a tag, or for a digest in its place; without one: `latest`, else the only tag, else the only entry that is no signature.
 /// Errors: Config: no such tag, or none chosen where there are several. Source: nothing there, or one
 /// tag on two different things.
 fn choose<'a>(entries: &'a [Entry], tag: Option<&str>) -> Result<&'a Descriptor> {
@@ -264,29 +313,46 @@ fn choose<'a>(entries: &'a [Entry], tag: Option<&str>) -> Result<&'a Descriptor>
         Ok(found)
     };
     // What signatures bring along is nothing to choose from.
-    let tagged_so = entries.iter().filter_map(|e| e.ref_name.as_deref());
-    let mut tags: Vec<&str> = tagged_so.filter(|tag| !referrers::is_tag(tag)).collect();
+    let is_listed = |entry: &Entry| entry.ref_name.as_deref().is_some_and(referrers::is_tag);
+    let loose: Vec<&'a Entry> = entries.iter().filter(|e| !referrers::is_signature(e) && !is_listed(e)).collect();
+    let mut tags: Vec<&str> = loose.iter().filter_map(|e| e.ref_name.as_deref()).collect();
     tags.sort_unstable();
     tags.dedup();
-    let listed = match tags.is_empty() {
-        true => "it has no tags".to_owned(),
-        false => format!("it has: {}", tags[..tags.len().min(MAX_NAMED)].join(", ")),
-    };
+    let listed = || offered(&tags, &loose);
+    // A tag has no colon.
+    if let Some(digest) = tag.filter(|tag| tag.contains(':')) {
+        let digest = Digest::parse(digest).map_err(|e| Error::new(Kind::Config, e.to_string()))?;
+        let found = entries.iter().find(|entry| entry.descriptor.digest == digest);
+        let missing = || Error::new(Kind::Config, format!("no entry {digest} here; {}", listed()));
+        return found.map(|entry| &entry.descriptor).ok_or_else(missing);
+    }
     if let Some(tag) = tag {
-        return tagged(tag)?.ok_or_else(|| Error::new(Kind::Config, format!("no tag '{tag}' here; {listed}")));
+        return tagged(tag)?.ok_or_else(|| Error::new(Kind::Config, format!("no tag '{tag}' here; {}", listed())));
     }
     if let Some(found) = tagged("latest")? {
         return Ok(found);
     }
-    let is_listed = |entry: &Entry| entry.ref_name.as_deref().is_some_and(referrers::is_tag);
-    let loose: Vec<&'a Entry> = entries.iter().filter(|e| !referrers::is_signature(e) && !is_listed(e)).collect();
     match (tags.as_slice(), loose.as_slice()) {
         ([only], _) => tagged(only)?.ok_or_else(|| Error::new(Kind::Internal, "a tag got lost")),
         ([], [only]) => Ok(&only.descriptor),
         ([], []) => Err(Error::new(Kind::Source, "the layout is empty")),
-        _ => Err(Error::new(Kind::Config, format!("{} entries and none is tagged 'latest'; {listed}", entries.len()))
-            .hint("choose one with --tag")),
+        _ => {
+            let why = format!("{} entries and none is tagged 'latest'; {}", loose.len(), listed());
+            Err(Error::new(Kind::Config, why).hint(match tags.is_empty() {
+                true => "choose one with --tag sha256:HEX, or name it: oras tag --oci-layout DIR@sha256:HEX latest",
+                false => "choose one with --tag",
+            }))
+        }
     }
+}
+
+/// Says what there is to choose from.
+fn offered(tags: &[&str], loose: &[&Entry]) -> String {
+    if tags.is_empty() {
+        let digests: Vec<String> = loose.iter().take(MAX_NAMED).map(|e| e.descriptor.digest.to_string()).collect();
+        return format!("it has no tags; it holds {}", digests.join(", "));
+    }
+    format!("it has: {}", tags[..tags.len().min(MAX_NAMED)].join(", "))
 }
 
 #[cfg(test)]

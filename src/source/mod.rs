@@ -8,7 +8,9 @@ mod joined;
 pub mod latest;
 pub mod layout;
 pub mod registry;
+mod remarks;
 mod signatures;
+mod unlisted;
 
 use crate::error::{Error, Kind, Result};
 use crate::http::{Body, Client};

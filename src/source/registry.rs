@@ -3,11 +3,13 @@
 //! A tag is resolved once; everything after that goes by digest. Must never: use a document whose bytes
 //! do not hash to the digest that was asked for, or ask for a blob just to learn about it.
 
-use super::signatures::{FetchPiece, MAX_CANDIDATES, Piece, look_at, prove};
+use super::remarks::Remarks;
+use super::signatures::{FetchPiece, MAX_CANDIDATES, Piece, Wanted, look_at, prove};
 use super::{Artifact, Fetch, FileRef, PlainHttp, Source, check_bytes, check_length, follow, joined};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Body, Client, Document};
 use crate::json;
+use crate::oci::beside::{self, Other};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{self, ACCEPT, DOCUMENT_CAP, Descriptor};
 use crate::oci::reference::Reference;
@@ -57,7 +59,7 @@ impl Registry {
     }
 
     /// Fetches what the reference names: by digest where it is pinned, else by tag.
-    fn top(&self) -> Result<(manifest::Document, Digest)> {
+    fn top(&self, remarks: &mut Remarks) -> Result<(manifest::Document, Digest)> {
         let (pinned, url) = (self.reference.digest(), self.top_url());
         self.client.document_as(&url, ACCEPT, DOCUMENT_CAP, None, &mut |mut document| {
             let digest = Digest::of(&document.body);
@@ -67,6 +69,7 @@ impl Registry {
             }
             json::shorten(&mut document.body).map_err(|e| e.at("read", &self.reference))?;
             let name = self.reference.to_string();
+            remarks.look(digest, &document.body);
             Ok((manifest::parse(&document.body, document.content_type.as_deref(), &name)?, digest))
         })
     }
@@ -97,7 +100,8 @@ impl Registry {
                 }
                 match Registry::page(client, &url) {
                     Ok(None) => {}
-                    Ok(Some((candidates, link))) => {
+                    Ok(Some((candidates, other, link))) => {
+                        other.into_iter().for_each(|other| tally.see(other));
                         let fetch: FetchPiece = &mut |piece, of| self.fetch_piece(client, piece, of);
                         look_at(&candidates, (subject, MAX_CANDIDATES), &mut known, tally, fetch);
                         next = link.and_then(|link| link.map_err(|e| tally.pass_over(&e)).ok());
@@ -116,28 +120,47 @@ impl Registry {
             let Some(document) = document.filter(|d| check_type(d, referrers::INDEX_TYPE).is_ok()) else {
                 return Ok(None);
             };
-            let candidates = referrers::candidates(&document.body, &url.to_string())?;
+            let (candidates, other) = referrers::candidates(&document.body, &url.to_string())?;
             let next = document.link.as_deref().and_then(referrers::next_page);
-            Ok(Some((candidates, next.map(|link| next_url(&document.final_url, &link)))))
+            Ok(Some((candidates, other, next.map(|link| next_url(&document.final_url, &link)))))
         })
     }
 
-    fn fetch_piece(&self, client: &Client, piece: Piece, of: &Descriptor) -> Result<Vec<u8>> {
+    /// Looks what there is in the place of signatures: what the API lists of other types, and the tags of cosign 2. What can
+    /// not be had now is left: it is for the words of an error alone.
+    fn look_for_others(&self, client: &Client, subject: Digest, tally: &mut Tally<'_>) {
+        let client = client.once();
+        for tag in beside::tags(subject) {
+            let url = self.url("manifests", &tag);
+            let cap = referrers::MANIFEST_MAX_BYTES;
+            let found = client.document_if_there(&url, ACCEPT, cap, &mut |document| {
+                Ok(document.and_then(|document| beside::of_manifest(&document.body, subject)))
+            });
+            if let Ok(Some((other, _))) = found {
+                return tally.see(other);
+            }
+        }
+        if let Ok(Some((_, other, _))) = Registry::page(&client, &self.url("referrers", &subject.to_string())) {
+            other.into_iter().for_each(|other| tally.see(other));
+        }
+    }
+
+    fn fetch_piece(&self, client: &Client, piece: Piece, of: &Descriptor) -> Result<Option<Vec<u8>>> {
         let (kind, accept) = match piece {
             Piece::Manifest => ("manifests", ACCEPT),
             Piece::Bundle => ("blobs", "*/*"),
         };
         let url = self.url(kind, &of.digest.to_string());
         client.document_if_there(&url, accept, of.size_bytes, &mut |document| {
-            let document = document.ok_or_else(|| Error::new(Kind::Source, "it is not there").at("fetch", &url))?;
+            let Some(document) = document else { return Ok(None) };
             check_bytes(&document.body, of).map_err(|e| e.at("fetch", &url))?;
-            Ok(document.body)
+            Ok(Some(document.body))
         })
     }
 }
 
-/// What may be signatures, and where there is more, if that may be asked for.
-type Page = (Vec<Descriptor>, Option<Result<Url>>);
+/// What may be signatures, what else is there, and where there is more, if that may be asked for.
+type Page = (Vec<Descriptor>, Option<Other>, Option<Result<Url>>);
 
 /// Errors: Source: it is no URL, or of another server.
 fn next_url(page: &Url, link: &str) -> Result<Url> {
@@ -185,15 +208,23 @@ fn check_type(document: &Document, want: &str) -> Result<()> {
 impl Source for Registry {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
         let name = self.describe();
-        let top = self.top()?;
-        self.top = Some(top.1);
-        let fetch: Fetch = &mut |descriptor| self.fetch(descriptor);
+        let mut remarks = Remarks::default();
+        let top = self.top(&mut remarks)?;
+        let digest = top.1;
+        let fetch: Fetch = &mut |descriptor| {
+            let bytes = self.fetch(descriptor)?;
+            remarks.look(descriptor.digest, &bytes);
+            Ok(bytes)
+        };
         let (mut artifact, is_stated) = follow(top, architecture, &name, &self.ring, fetch)?;
         // However many there are to look at: all of it within the time of one document.
         let client = self.client.with_one_limit();
-        prove(&mut artifact, is_stated, &self.ring, &mut |subject, tally| {
-            self.look_for_signatures(&client, subject, tally)
+        prove(&mut artifact, is_stated, &self.ring, &mut |wanted, subject, tally| match wanted {
+            Wanted::Signatures => self.look_for_signatures(&client, subject, tally),
+            Wanted::Others => self.look_for_others(&client, subject, tally),
         })?;
+        // What there is to remark is said each time that it is asked for.
+        self.top = Some(digest).filter(|_| !remarks.say(&artifact));
         Ok(artifact)
     }
 

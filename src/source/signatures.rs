@@ -4,14 +4,24 @@
 
 use super::Artifact;
 use crate::error::{Error, Kind, Result};
+use crate::oci::beside::{self, Other};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
 use crate::oci::referrers;
 use crate::trust::keyring::Keyring;
 use crate::trust::verify::Tally;
 
-/// Looks for signatures of a document, until the tally has enough.
-pub(super) type Look<'a> = &'a mut dyn FnMut(Digest, &mut Tally<'_>);
+/// What is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Signatures of a document, until the tally has enough.
+    Signatures,
+    /// What lies there in their place: asked once there are none, for the words of the error.
+    Others,
+}
+
+/// Looks for it, beside a document.
+pub(super) type Look<'a> = &'a mut dyn FnMut(Wanted, Digest, &mut Tally<'_>);
 
 /// What a candidate is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +32,8 @@ pub(super) enum Piece {
     Bundle,
 }
 
-/// Fetches a piece by descriptor; what it returns has been checked with [`super::check_bytes`].
-pub(super) type FetchPiece<'a> = &'a mut dyn FnMut(Piece, &Descriptor) -> Result<Vec<u8>>;
+/// Fetches a piece by descriptor; what it returns has been checked with [`super::check_bytes`]. `None`: it is not there.
+pub(super) type FetchPiece<'a> = &'a mut dyn FnMut(Piece, &Descriptor) -> Result<Option<Vec<u8>>>;
 
 /// Most bundles, and in a registry most manifests around them, that are looked at for one document: each costs a request.
 pub(super) const MAX_CANDIDATES: usize = 128;
@@ -39,13 +49,18 @@ pub(super) fn prove(artifact: &mut Artifact, is_stated: bool, ring: &Keyring, lo
         let mut tally = Tally::new(ring);
         let mut is_index_signed = false;
         if let Some(index) = artifact.index_digest {
-            look(index, &mut tally);
+            look(Wanted::Signatures, index, &mut tally);
             is_index_signed = tally.is_enough();
         }
         if tally.wants_more() {
-            look(artifact.digest, &mut tally);
+            look(Wanted::Signatures, artifact.digest, &mut tally);
         }
-        let hint = "the publisher signs with `cosign sign --key` (P-256) or scripts/sign.sh";
+        for subject in artifact.index_digest.into_iter().chain([artifact.digest]) {
+            if tally.knows_nothing() {
+                look(Wanted::Others, subject, &mut tally);
+            }
+        }
+        let hint = "the publisher signs with `cosign sign --key` of cosign 3 (P-256) or scripts/sign.sh";
         artifact.signed_by =
             tally.finish(&what).map_err(|e| if e.kind() == Kind::Signature { e.hint(hint) } else { e })?;
         if !is_stated && !is_index_signed {
@@ -81,23 +96,49 @@ pub(super) fn look_at(
             continue;
         }
         tally.begin();
-        match bundle(candidate, subject, fetch) {
-            Ok(Some(bundle)) => {
+        match find(candidate, subject, fetch) {
+            Ok(Found::Bundle(bundle)) => {
                 bundles += 1;
                 tally.take_bundle(&bundle, subject);
             }
-            Ok(None) => {}
+            Ok(Found::Gone(part, digest)) => tally.is_gone(part, digest),
+            Ok(Found::Other(other)) => tally.see(other),
+            Ok(Found::Nothing) => {}
             Err(e) if e.kind() == Kind::Network => tally.postpone(e),
             Err(e) => tally.pass_over(&e),
         }
     }
 }
 
-fn bundle(candidate: &Descriptor, subject: Digest, fetch: FetchPiece) -> Result<Option<Vec<u8>>> {
+/// What a candidate turns out to be.
+enum Found {
+    Bundle(Vec<u8>),
+    /// Which part of it, and its digest.
+    Gone(&'static str, Digest),
+    Other(Other),
+    /// Nothing that has to do with signatures of this document.
+    Nothing,
+}
+
+fn find(candidate: &Descriptor, subject: Digest, fetch: FetchPiece) -> Result<Found> {
     let at = |e: Error| e.at("read", format_args!("manifest {}", candidate.digest));
-    let manifest = fetch(Piece::Manifest, candidate)?;
-    match referrers::bundle_layer(&manifest, subject).map_err(at)? {
-        Some(layer) => fetch(Piece::Bundle, &layer).map(Some),
-        None => Ok(None),
+    let Some(manifest) = fetch(Piece::Manifest, candidate)? else {
+        return Ok(Found::Gone("manifest", candidate.digest));
+    };
+    if let Some(layer) = referrers::bundle_layer(&manifest, subject).map_err(at)? {
+        let bundle = fetch(Piece::Bundle, &layer)?;
+        return Ok(bundle.map_or(Found::Gone("bundle", layer.digest), Found::Bundle));
     }
+    Ok(match beside::of_manifest(&manifest, subject) {
+        Some((other, None)) => Found::Other(other),
+        // It says itself what was signed.
+        Some((other, Some(layer))) if layer.size_bytes <= referrers::MANIFEST_MAX_BYTES => {
+            let payload = fetch(Piece::Bundle, &layer)?.unwrap_or_default();
+            match String::from_utf8_lossy(&payload).contains(&subject.to_string()) {
+                true => Found::Other(other),
+                false => Found::Nothing,
+            }
+        }
+        _ => Found::Nothing,
+    })
 }

@@ -8,6 +8,7 @@ use super::keyring::Keyring;
 use super::keys::{Algorithm, Key};
 use crate::base64;
 use crate::error::{Error, Kind, Result};
+use crate::oci::beside::Other;
 use crate::oci::digest::Digest;
 use crate::text::hex;
 
@@ -25,6 +26,7 @@ enum Blame {
     Unreadable,
     UnknownKey,
     OtherArtifact,
+    Gone,
     Broken,
     Revoked,
 }
@@ -36,13 +38,14 @@ pub struct Tally<'a> {
     extra: usize,
     limit: Option<usize>,
     blame: Option<(Blame, String)>,
+    other: Option<Other>,
     postponed: Option<Error>,
 }
 
 impl<'a> Tally<'a> {
     /// Begins with nothing signed.
     pub fn new(ring: &'a Keyring) -> Tally<'a> {
-        Tally { ring, by: Vec::new(), extra: 0, limit: None, blame: None, postponed: None }
+        Tally { ring, by: Vec::new(), extra: 0, limit: None, blame: None, other: None, postponed: None }
     }
 
     /// Says whether enough keys have signed.
@@ -82,6 +85,25 @@ impl<'a> Tally<'a> {
             self.note(Blame::Revoked, format!("the signature {candidate} is revoked on this machine"));
         }
         is_revoked
+    }
+
+    /// Notes that a list names what is not there. Input: its digest.
+    pub fn is_gone(&mut self, part: &str, digest: Digest) {
+        let why = format!(
+            "a signature or an attestation is listed, and its {part} {digest} is no longer there: a cleaning of the \
+             registry, or an incomplete copy, has lost it; sign again (scripts/sign.sh gives each signature a tag of its own)"
+        );
+        self.note(Blame::Gone, why);
+    }
+
+    /// Notes that something lies there that is not read as a signature.
+    pub fn see(&mut self, other: Other) {
+        self.other = self.other.max(Some(other));
+    }
+
+    /// Says whether it is still to be found out what lies there in the place of a signature, if anything.
+    pub fn knows_nothing(&self) -> bool {
+        !self.is_enough() && self.postponed.is_none() && self.blame.is_none() && self.other <= Some(Other::Attestation)
     }
 
     /// Takes a sigstore bundle. Input: `subject`: the digest of what was fetched.
@@ -139,10 +161,13 @@ impl<'a> Tally<'a> {
         if let Some(postponed) = self.postponed {
             return Err(postponed);
         }
-        let reason = self.blame.map(|(_, why)| why);
+        let is_other = self.blame.is_none();
+        let other = self.other.filter(|other| self.by.is_empty() || *other > Other::Attestation);
+        let reason = self.blame.map(|(_, why)| why).or(other.map(|other| other.words().to_owned()));
         let names: Vec<String> = self.by.iter().map(|id| self.ring.name(*id)).collect();
         let mut why = match (names.is_empty(), &reason) {
             (true, None) => "it is not signed".to_owned(),
+            (true, Some(reason)) if is_other => reason.clone(),
             (true, Some(reason)) => format!("no signature of it counts: {reason}"),
             (false, _) => format!("{need} keys must have signed it, and only {} has", names.join(", ")),
         };

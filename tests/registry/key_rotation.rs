@@ -548,7 +548,7 @@ fn an_unsigned_index_gives_no_architecture() {
         .args(["manifest", "push", "--plain-http", "--media-type", kind, &publisher.reference("latest")])
         .arg(&index));
     let machine = Member::born(&publisher, &Image::with(&["key"]));
-    machine.refuses("latest", 4, &["no architecture"]);
+    machine.refuses("latest", 4, &["annotation io.kubesolo.os.architecture", "is missing"]);
 }
 
 #[apply(test)]

@@ -7,8 +7,11 @@ extern crate macro_rules_attribute;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cleaning;
 mod initramfs_layers;
 mod key_rotation;
+mod names;
+mod other_formats;
 mod proxies;
 mod quick_start;
 mod registries;

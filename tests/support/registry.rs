@@ -81,6 +81,15 @@ impl Registry {
         format!("{}:{}", self.address, self.port)
     }
 
+    /// Stops it, runs its own cleaning of what has no tag, and starts it anew, on another port. Input: what it was started with.
+    pub fn clean(self, dir: &Path) -> Registry {
+        let config = self.log.with_extension("yml");
+        drop(self);
+        let mut clean = command("docker-registry");
+        run(clean.args(["garbage-collect", "--delete-untagged"]).arg(config).current_dir(dir));
+        Registry::start(dir, None)
+    }
+
     /// What it has logged so far: among other things one line with the path for each request.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()

@@ -1,0 +1,176 @@
+//! Names in a release's documents that are not known, and what was probably meant: a misspelt `expires` must not drop a policy
+//! in silence. Pure.
+//!
+//! An annotation that begins with our prefix is ours, so one that is not known is named. A `latest.json` may hold fields of its
+//! publisher's own: named is what differs from a known one by a slip. Must never: make another value out of a misspelt name.
+
+use miniserde::de::{Map, Visitor};
+use miniserde::{Deserialize, make_place};
+
+/// What our annotations begin with.
+pub const PREFIX: &str = "io.kubesolo.os.";
+/// The annotations of a manifest, without the prefix.
+const ANNOTATIONS: [&str; 8] = [
+    "version",
+    "channel",
+    "architecture",
+    "min_compatible_version",
+    "release_notes",
+    "release_date",
+    "expires",
+    "initramfs_digest",
+];
+/// The fields of a `latest.json`, in whichever of its objects.
+const FIELDS: [&str; 13] = [
+    "version",
+    "channel",
+    "architecture",
+    "min_compatible_version",
+    "release_notes",
+    "release_date",
+    "expires",
+    "kernel",
+    "initramfs",
+    "artifacts",
+    "url",
+    "sha256",
+    "size",
+];
+/// What people write in their place.
+const SYNONYMS: [(&str, &str); 7] = [
+    ("arch", "architecture"),
+    ("expiry", "expires"),
+    ("expiration", "expires"),
+    ("expiresat", "expires"),
+    ("validuntil", "expires"),
+    ("minversion", "min_compatible_version"),
+    ("mincompatible", "min_compatible_version"),
+];
+/// Most names of one object that are kept, and the longest.
+const MAX_NAMES: usize = 64;
+const MAX_LENGTH: usize = 128;
+
+/// The names in a JSON object, and nothing of their values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names(pub Vec<String>);
+
+impl Names {
+    /// Says what is wrong with each annotation among them that may be meant to be ours.
+    pub fn unknown_annotations(&self) -> impl Iterator<Item = String> {
+        self.0.iter().filter_map(|name| annotation_remark(name))
+    }
+
+    /// Says what is wrong with each field of a `latest.json` among them that differs from a known one by a slip.
+    pub fn misspelt_fields(&self) -> impl Iterator<Item = String> {
+        self.0.iter().filter_map(|name| field_remark(name))
+    }
+
+    /// Lists those that are known annotations.
+    pub fn known_annotations(&self) -> impl Iterator<Item = &str> {
+        let is_known = |name: &&str| name.strip_prefix(PREFIX).is_some_and(|name| ANNOTATIONS.contains(&name));
+        self.0.iter().map(String::as_str).filter(is_known)
+    }
+}
+
+fn annotation_remark(name: &str) -> Option<String> {
+    if name.strip_prefix(PREFIX).is_some_and(|name| ANNOTATIONS.contains(&name)) {
+        return None;
+    }
+    // In any spelling; and `io.kubesolo.version`, which lacks a part.
+    let plain = plain(name);
+    let rest = plain.strip_prefix("iokubesoloos");
+    let close = |rest: &str| meant(rest, &ANNOTATIONS);
+    let meant = match rest {
+        Some(rest) => close(rest),
+        None => Some(plain.strip_prefix("iokubesolo").and_then(close)?),
+    };
+    let hint = meant.map_or(String::new(), |meant| format!(" ({PREFIX}{meant} is meant?)"));
+    Some(format!("the annotation {name} is not known and counts for nothing{hint}"))
+}
+
+fn field_remark(name: &str) -> Option<String> {
+    if FIELDS.contains(&name) {
+        return None;
+    }
+    let plain = plain(name);
+    let meant = meant(plain.strip_prefix("iokubesoloos").unwrap_or(&plain), &FIELDS)?;
+    Some(format!("the field '{name}' of latest.json is not known and counts for nothing ('{meant}' is meant?)"))
+}
+
+/// Finds the known name that a plain one stands for.
+fn meant(name: &str, known: &[&'static str]) -> Option<&'static str> {
+    let synonym = SYNONYMS.iter().find(|(other, _)| *other == name).map(|(_, meant)| *meant);
+    let is_close = |known: &&&str| differs_by_a_slip(name.as_bytes(), plain(known).as_bytes());
+    synonym.or_else(|| known.iter().find(is_close).copied())
+}
+
+/// Writes a name without what spellings differ in: case, and what stands between words.
+fn plain(name: &str) -> String {
+    name.bytes().filter(u8::is_ascii_alphanumeric).map(|b| b.to_ascii_lowercase() as char).collect()
+}
+
+/// Says whether two names are the same but for one letter that is missing, too many, another, or changed with its neighbour.
+fn differs_by_a_slip(a: &[u8], b: &[u8]) -> bool {
+    let front = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let (a, b) = (&a[front..], &b[front..]);
+    let back = a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count();
+    match (&a[..a.len() - back], &b[..b.len() - back]) {
+        ([] | [_], [] | [_]) => true,
+        ([a, b], [c, d]) => a == d && b == c,
+        _ => false,
+    }
+}
+
+/// Says whether this is a name of an architecture that is ours in another spelling.
+pub fn is_misspelt_architecture(name: &str) -> bool {
+    let plain = plain(name);
+    let plain = plain.strip_prefix("linux").unwrap_or(&plain);
+    ["amd64", "arm64", "x8664", "x64", "amd", "aarch64", "armv8", "arm64v8"].contains(&plain)
+        && !["amd64", "arm64"].contains(&name)
+}
+
+make_place!(Place);
+
+impl Deserialize for Names {
+    fn begin(out: &mut Option<Self>) -> &mut dyn Visitor {
+        Place::new(out)
+    }
+
+    fn default() -> Option<Self> {
+        Some(Names(Vec::new()))
+    }
+}
+
+impl Visitor for Place<Names> {
+    fn null(&mut self) -> miniserde::Result<()> {
+        self.out = Some(Names(Vec::new()));
+        Ok(())
+    }
+
+    fn map(&mut self) -> miniserde::Result<Box<dyn Map + '_>> {
+        Ok(Box::new(Keys { out: &mut self.out, names: Names(Vec::new()) }))
+    }
+}
+
+struct Keys<'a> {
+    out: &'a mut Option<Names>,
+    names: Names,
+}
+
+impl Map for Keys<'_> {
+    fn key(&mut self, name: &str) -> miniserde::Result<&mut dyn Visitor> {
+        if self.names.0.len() < MAX_NAMES && name.len() <= MAX_LENGTH {
+            self.names.0.push(name.to_owned());
+        }
+        Ok(<dyn Visitor>::ignore())
+    }
+
+    fn finish(&mut self) -> miniserde::Result<()> {
+        *self.out = Some(std::mem::take(&mut self.names));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "annotations_tests.rs"]
+mod tests;

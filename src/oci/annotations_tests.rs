@@ -1,0 +1,130 @@
+//! Tests of `annotations.rs`. What the signing scripts say of the same names is in tests/registry/names.rs.
+
+use super::*;
+use crate::json;
+
+#[test]
+fn an_annotation_of_ours_that_is_not_known_is_named() {
+    for (name, meant) in [
+        ("io.kubesolo.os.verison", Some("version")),
+        ("io.kubesolo.os.Version", Some("version")),
+        ("io.kubesolo.os.vresion", Some("version")),
+        ("io.kubesolo.os.versio", Some("version")),
+        ("io.kubesolo.os.versions", Some("version")),
+        ("io.kubesolo.os.expire", Some("expires")),
+        ("io.kubesolo.os.expiry", Some("expires")),
+        ("io.kubesolo.os.expires-at", Some("expires")),
+        ("io.kubesolo.os.release-date", Some("release_date")),
+        ("io.kubesolo.os.releaseDate", Some("release_date")),
+        ("io.kubesolo.os.min-compatible-version", Some("min_compatible_version")),
+        ("io.kubesolo.os.arch", Some("architecture")),
+        ("io.kubesolo.os.chanel", Some("channel")),
+        ("io.kubesolo.os-version", Some("version")),
+        ("io.kubesolo.os.version ", Some("version")),
+        ("IO.KUBESOLO.OS.EXPIRES", Some("expires")),
+        ("io.kubesolo.expires", Some("expires")),
+        ("io.kubesolo.os.rollout", None),
+        ("io.kubesolo.os.", None),
+        ("io.kubesolo.os", None),
+    ] {
+        let remark = annotation_remark(name).expect(name);
+        let hint = meant.map_or(String::new(), |meant| format!(" (io.kubesolo.os.{meant} is meant?)"));
+        assert_eq!(remark, format!("the annotation {name} is not known and counts for nothing{hint}"));
+    }
+    let known = ANNOTATIONS.map(|name| format!("{PREFIX}{name}"));
+    let foreign = ["org.opencontainers.image.version", "version", "io.kubesolo.build", "expires", "", "é"];
+    for name in known.iter().map(String::as_str).chain(foreign) {
+        assert_eq!(annotation_remark(name), None, "{name}");
+    }
+}
+
+#[test]
+fn a_field_is_named_if_it_is_a_slip_and_else_left_to_its_publisher() {
+    for (name, meant) in [
+        ("verison", "version"),
+        ("Version", "version"),
+        ("expire", "expires"),
+        ("expiry", "expires"),
+        ("expires_at", "expires"),
+        ("expiresAt", "expires"),
+        ("release-date", "release_date"),
+        ("releaseDate", "release_date"),
+        ("minCompatibleVersion", "min_compatible_version"),
+        ("min_version", "min_compatible_version"),
+        ("arch", "architecture"),
+        ("artefacts", "artifacts"),
+        ("artifact", "artifacts"),
+        ("initramf", "initramfs"),
+        ("sha_256", "sha256"),
+        ("sizes", "size"),
+        ("io.kubesolo.os.expires", "expires"),
+    ] {
+        let remark = field_remark(name).expect(name);
+        assert!(remark.contains(&format!("'{name}'")) && remark.contains(&format!("'{meant}' is meant?")), "{remark}");
+    }
+    for name in FIELDS.into_iter().chain([
+        "build",
+        "commit",
+        "$schema",
+        "comment",
+        "rollout",
+        "signed_by",
+        "date",
+        "notes",
+        "platform",
+        "",
+    ]) {
+        assert_eq!(field_remark(name), None, "{name}");
+    }
+}
+
+#[test]
+fn one_slip_is_one_letter() {
+    for (a, b, is_slip) in [
+        ("size", "size", true),
+        ("", "", true),
+        ("siz", "size", true),
+        ("sizee", "size", true),
+        ("sise", "size", true),
+        ("szie", "size", true),
+        ("isze", "size", true),
+        ("ezis", "size", false),
+        ("si", "size", false),
+        ("sziee", "size", false),
+        ("aa", "bb", false),
+        ("aab", "abb", true),
+    ] {
+        assert_eq!(differs_by_a_slip(a.as_bytes(), b.as_bytes()), is_slip, "{a} {b}");
+        assert_eq!(differs_by_a_slip(b.as_bytes(), a.as_bytes()), is_slip, "{b} {a}");
+    }
+}
+
+#[test]
+fn other_spellings_of_an_architecture_are_known_for_what_they_are() {
+    for name in ["x86_64", "x86-64", "x64", "AMD64", "aarch64", "armv8", "arm64v8", "arm64/v8", "linux/amd64", "ARM64"]
+    {
+        assert!(is_misspelt_architecture(name), "{name}");
+    }
+    for name in ["amd64", "arm64", "riscv64", "386", "arm", "", "s390x"] {
+        assert!(!is_misspelt_architecture(name), "{name}");
+    }
+}
+
+#[test]
+fn names_are_read_and_bounded() {
+    #[derive(Deserialize)]
+    struct Document {
+        annotations: Names,
+        other: Names,
+    }
+    let text = r#"{"annotations":{"a":1,"b":{"c":[{"d":null}]},"e":"f"},"more":[1]}"#;
+    let document: Document = json::parse(text.as_bytes(), "t").unwrap();
+    assert_eq!((document.annotations.0, document.other.0), (vec!["a".into(), "b".into(), "e".into()], vec![]));
+    let null: Document = json::parse(br#"{"annotations":null}"#, "t").unwrap();
+    assert_eq!(null.annotations, Names(Vec::new()));
+    let many: String = (0..MAX_NAMES + 9).map(|n| format!("\"{n}\":0,")).collect();
+    let long = format!("\"{}\":0,", "x".repeat(MAX_LENGTH + 1));
+    let document: Document =
+        json::parse(format!("{{\"annotations\":{{{long}{many}\"z\":0}}}}").as_bytes(), "t").unwrap();
+    assert_eq!((document.annotations.0.len(), document.annotations.0[0].as_str()), (MAX_NAMES, "0"));
+}

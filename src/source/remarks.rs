@@ -1,0 +1,79 @@
+//! What a source's documents hold that counts for nothing and was probably meant to count: said once, of what is offered.
+//!
+//! Must never: decide anything, or speak of a document that does not belong to what was chosen.
+
+use super::Artifact;
+use crate::json;
+use crate::oci::annotations::Names;
+use crate::oci::digest::Digest;
+use crate::progress::note;
+use miniserde::Deserialize;
+
+/// Longest document that is looked through, in bytes; one with 64 KiB of release notes is far below it.
+const MAX_BYTES: usize = 256 << 10;
+/// Most remarks on one release.
+const MAX_REMARKS: usize = 8;
+
+/// The names of annotations in the documents that were read to find an artifact.
+#[derive(Default)]
+pub(super) struct Remarks(Vec<(Digest, Annotated)>);
+
+#[derive(Deserialize)]
+struct Annotated {
+    annotations: Names,
+}
+
+impl Remarks {
+    /// Keeps the names of a document's annotations.
+    pub(super) fn look(&mut self, digest: Digest, bytes: &[u8]) {
+        if bytes.len() <= MAX_BYTES
+            && let Ok(annotated) = json::parse(bytes, "")
+        {
+            self.0.push((digest, annotated));
+        }
+    }
+
+    /// Says what counts for nothing. Returns: whether there was such a thing.
+    pub(super) fn say(&self, artifact: &Artifact) -> bool {
+        let of = |digest: Digest| self.0.iter().find(|(known, _)| *known == digest).map(|(_, a)| &a.annotations);
+        let nothing = Names(Vec::new());
+        let own = of(artifact.digest).unwrap_or(&nothing);
+        let index = artifact.index_digest.and_then(of).unwrap_or(&nothing);
+        let known: Vec<&str> = own.known_annotations().collect();
+        let stray = index.known_annotations().filter(|name| !known.contains(name)).map(|name| {
+            format!(
+                "the annotation {name} stands in the index alone, where it counts for nothing: put it into the manifest"
+            )
+        });
+        say(own.unknown_annotations().chain(index.unknown_annotations()).chain(stray))
+    }
+}
+
+#[derive(Deserialize)]
+struct Nested {
+    kernel: Names,
+    initramfs: Names,
+    artifacts: Option<Vec<Names>>,
+}
+
+/// Says which fields of a `latest.json` differ from known ones by a slip. Returns: whether there is one.
+pub(super) fn say_of_latest(document: &[u8]) -> bool {
+    let Ok(top) = json::parse::<Names>(document, "") else { return false };
+    let mut all = vec![top];
+    if let Ok(nested) = json::parse::<Nested>(document, "") {
+        all.extend([nested.kernel, nested.initramfs]);
+        all.extend(nested.artifacts.unwrap_or_default());
+    }
+    say(all.iter().flat_map(Names::misspelt_fields))
+}
+
+fn say(remarks: impl Iterator<Item = String>) -> bool {
+    let mut said: Vec<String> = Vec::new();
+    for remark in remarks {
+        if said.len() < MAX_REMARKS && !said.contains(&remark) {
+            note(&remark);
+            said.push(remark);
+        }
+    }
+    !said.is_empty()
+}

@@ -10,7 +10,6 @@ mod support;
 mod cleaning;
 mod initramfs_layers;
 mod key_rotation;
-mod names;
 mod other_formats;
 mod proxies;
 mod quick_start;
@@ -24,6 +23,7 @@ mod signing_refused;
 mod signing_scripts;
 mod sources;
 mod tls;
+mod unknown_names;
 
 fn main() -> std::process::ExitCode {
     support::harness::main()

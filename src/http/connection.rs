@@ -73,14 +73,16 @@ pub(super) struct Connection {
     at: usize,
     /// Whom it leads to.
     origin: String,
+    /// Whether it was made for somebody who may know who we are.
+    identified: bool,
     /// `None`: a proxy knows.
     address: Option<IpAddr>,
     idle_since: Instant,
 }
 
 impl Connection {
-    fn new(stream: Stream, origin: String, address: Option<IpAddr>) -> Connection {
-        Connection { stream, input: Vec::new(), at: 0, origin, address, idle_since: Instant::now() }
+    fn new(stream: Stream, origin: String, identified: bool, address: Option<IpAddr>) -> Connection {
+        Connection { stream, input: Vec::new(), at: 0, origin, identified, address, idle_since: Instant::now() }
     }
 
     /// Sets the end of what is waited for from now on.
@@ -241,39 +243,40 @@ impl Kept {
         kept.push(connection);
     }
 
-    fn take(&self, origin: &str, may: impl Fn(IpAddr) -> bool) -> Option<Connection> {
+    fn take(&self, origin: &str, identified: bool, may: impl Fn(IpAddr) -> bool) -> Option<Connection> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|connection| connection.idle_since.elapsed() < MAX_IDLE);
-        let at = kept.iter().position(|c| c.origin == origin && c.address.is_none_or(&may))?;
+        let is_it = |c: &Connection| c.origin == origin && c.identified == identified && c.address.is_none_or(&may);
+        let at = kept.iter().position(is_it)?;
         Some(kept.remove(at))
     }
 }
 
 impl Client {
     /// Sends a request, on a kept connection if there is one.
-    /// Input: `repeatable`: it may be sent once more where a kept connection turns out to have ended.
+    /// Input: `identified`: whether the server may know who we are; `repeatable`: it may be sent once more where a kept connection turns out to have ended.
     pub(super) fn round_trip(
         &self,
         url: &Url,
-        request: &[u8],
-        repeatable: bool,
+        identified: bool,
+        (request, repeatable): (&[u8], bool),
         limit: Limit,
     ) -> Result<(Head, Connection), Failure> {
         let explain = |e| explain(e, url, &self.timeouts, limit);
-        let kept = repeatable.then(|| self.kept.take(&url.origin(), |address| self.peers.may(address))).flatten();
-        if let Some(mut connection) = kept {
+        let kept = || self.kept.take(&url.origin(), identified, |address| self.peers.may(address));
+        if let Some(mut connection) = repeatable.then(kept).flatten() {
             match connection.ask(request, &self.timeouts, limit) {
                 Ok(head) => return Ok((head, connection)),
                 Err(e) if has_ended(&e) => {}
                 Err(e) => return Err(explain(e)),
             }
         }
-        let mut connection = self.connect(url, limit)?;
+        let mut connection = self.connect(url, identified, limit)?;
         let head = connection.ask(request, &self.timeouts, limit).map_err(explain)?;
         Ok((head, connection))
     }
 
-    fn connect(&self, url: &Url, limit: Limit) -> Result<Connection, Failure> {
+    fn connect(&self, url: &Url, identified: bool, limit: Limit) -> Result<Connection, Failure> {
         let explain = |e| explain(e, url, &self.timeouts, limit);
         let until = limit.within(self.timeouts.connect, Wait::Connect);
         let proxy = self.proxy_for(url)?;
@@ -292,13 +295,13 @@ impl Client {
             self.peers.reached(url.host(), address);
         }
         if !url.is_secure() {
-            return Ok(Connection::new(Stream::Plain(socket), url.origin(), address));
+            return Ok(Connection::new(Stream::Plain(socket), url.origin(), identified, address));
         }
         if let Some(proxy) = proxy {
             socket = self.tunnel(socket, proxy, url, limit)?;
         }
-        let tls = self.tls.connect(url.host(), socket).map_err(explain)?;
-        Ok(Connection::new(Stream::Tls(Box::new(tls)), url.origin(), address))
+        let tls = self.tls.connect(url.host(), identified, socket).map_err(explain)?;
+        Ok(Connection::new(Stream::Tls(Box::new(tls)), url.origin(), identified, address))
     }
 
     /// Source: RFC 9110, section 9.3.6.
@@ -308,7 +311,7 @@ impl Client {
         let mut headers = vec![("User-Agent", self.user_agent.as_str())];
         headers.extend(proxy.authorization.as_ref().map(|secret| ("Proxy-Authorization", secret.reveal())));
         let request = wire::request("CONNECT", &target, &target, &headers, None)?;
-        let mut connection = Connection::new(Stream::Plain(socket), String::new(), None);
+        let mut connection = Connection::new(Stream::Plain(socket), String::new(), false, None);
         let head = connection.ask(&request, &self.timeouts, limit).map_err(explain)?;
         if !(200..300).contains(&head.status) {
             return Err(proxy.refused(head.status, url));

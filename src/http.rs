@@ -9,6 +9,7 @@ mod auth;
 mod connection;
 mod deadline;
 mod failure;
+mod names;
 mod options;
 mod peers;
 mod proxy;

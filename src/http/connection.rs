@@ -5,8 +5,9 @@
 //! another server than the one it was made for.
 
 use super::deadline::{Limit, Until, Wait};
-use super::failure::{Failure, NotFound, explain, malformed};
-use super::peers::literal;
+use super::failure::{Failure, explain, malformed};
+use super::names::look_up;
+use super::peers::{check_loopback, literal};
 use super::proxy::Proxy;
 use super::wire::{self, Head, MAX_HEAD};
 use super::{Client, Timeouts};
@@ -14,7 +15,7 @@ use crate::error::{Error, Kind};
 use crate::url::Url;
 use rustls::{ClientConnection, StreamOwned};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -199,15 +200,9 @@ impl Connection {
     }
 }
 
-fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let found = (bare, port).to_socket_addrs().map_err(|_| io::Error::other(NotFound))?.collect::<Vec<_>>();
-    if found.is_empty() { Err(io::Error::other(NotFound)) } else { Ok(found) }
-}
-
 /// Connects to the first address that answers; each gets its share of the time.
 fn dial(addresses: &[SocketAddr], until: Until) -> io::Result<Socket> {
-    let mut last = io::Error::other(NotFound);
+    let mut last: Option<io::Error> = None;
     for (index, address) in addresses.iter().enumerate() {
         let share = match until.left()? {
             Some(left) => left / (addresses.len() - index) as u32,
@@ -218,11 +213,15 @@ fn dial(addresses: &[SocketAddr], until: Until) -> io::Result<Socket> {
                 tcp.set_nodelay(true)?;
                 return Ok(Socket { tcp, until });
             }
-            Err(e) if e.kind() == ErrorKind::TimedOut => last = until.late(),
-            Err(e) => last = e,
+            Err(e) if e.kind() == ErrorKind::TimedOut => last = Some(until.late()),
+            // That this machine has no IPv6 says nothing about the server.
+            Err(e)
+                if last.is_some()
+                    && matches!(e.kind(), ErrorKind::AddrNotAvailable | ErrorKind::NetworkUnreachable) => {}
+            Err(e) => last = Some(e),
         }
     }
-    Err(last)
+    Err(last.unwrap_or_else(|| ErrorKind::NotFound.into()))
 }
 
 /// Connections that wait for the next request. Clones share them.
@@ -281,7 +280,7 @@ impl Client {
         let until = limit.within(self.timeouts.connect, Wait::Connect);
         let proxy = self.proxy_for(url)?;
         let (host, port) = proxy.map_or((url.host(), url.port()), |p| (p.host.as_str(), p.port));
-        let addresses = look_up(host, port).map_err(explain)?;
+        let addresses = look_up(host, port, until.for_name()).map_err(explain)?;
         // Behind a proxy there are no addresses, unless the name is one: the proxy decides.
         let literal = literal(url.host());
         let seen: Vec<IpAddr> = match proxy {
@@ -289,6 +288,10 @@ impl Client {
             Some(_) => literal.into_iter().collect(),
         };
         self.peers.check(url.host(), &seen)?;
+        if !url.is_secure() && url.is_loopback() {
+            // What is allowed for this machine's sake is for this machine.
+            check_loopback(url.host(), &seen)?;
+        }
         let mut socket = dial(&addresses, until).map_err(explain)?;
         let address = if proxy.is_none() { socket.tcp.peer_addr().ok().map(|a| a.ip()) } else { literal };
         if let Some(address) = address {

@@ -4,11 +4,11 @@
 
 use super::Timeouts;
 use super::deadline::{Late, Limit, Wait};
+use super::names::Unresolved;
 use crate::error::{Error, Kind};
 use crate::text::secs;
 use crate::tls::{advice, words};
 use crate::url::Url;
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
@@ -39,18 +39,6 @@ pub(super) fn malformed(why: impl Into<String>) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why.into())
 }
 
-/// A name that leads nowhere.
-#[derive(Debug)]
-pub(super) struct NotFound;
-
-impl fmt::Display for NotFound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("host not found")
-    }
-}
-
-impl std::error::Error for NotFound {}
-
 /// Says what went wrong on the way, and whether the next try may fare better.
 pub(super) fn explain(error: io::Error, url: &Url, timeouts: &Timeouts, limit: Limit) -> Failure {
     if let Some(ours) = inside::<Error>(&error) {
@@ -72,6 +60,10 @@ pub(super) fn why(error: &io::Error, timeouts: &Timeouts, limit: Limit) -> (Stri
     if let Some(Late(wait)) = inside(error) {
         return match wait {
             Wait::Connect => (waited("no connection", timeouts.connect), "is the host reachable?"),
+            Wait::Name => (
+                waited("no answer from the name server", timeouts.connect),
+                "is the one in /etc/resolv.conf reachable?",
+            ),
             Wait::Answer => (waited("no answer", timeouts.headers), ""),
             Wait::Data => (waited("no data", timeouts.stall), ""),
             Wait::Whole => (limit.words(), ""),
@@ -80,8 +72,8 @@ pub(super) fn why(error: &io::Error, timeouts: &Timeouts, limit: Limit) -> (Stri
     if let Some(tls) = inside(error) {
         return (format!("TLS: {}", words(tls)), advice(tls));
     }
-    if inside::<NotFound>(error).is_some() {
-        return (error.to_string(), "check the name and the DNS server");
+    if let Some(name) = inside::<Unresolved>(error) {
+        return (name.to_string(), name.1);
     }
     match error.kind() {
         ErrorKind::UnexpectedEof => ("connection closed before the end".to_owned(), ""),

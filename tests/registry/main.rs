@@ -10,6 +10,7 @@ mod support;
 mod client_certificates;
 mod initramfs_layers;
 mod key_rotation;
+mod names;
 mod proxies;
 mod quick_start;
 mod registries;

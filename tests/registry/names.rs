@@ -4,7 +4,7 @@ use crate::support::disk::need_disks;
 use crate::support::machine::Machine;
 use crate::support::name_server::NameServer;
 use crate::support::net::Net;
-use crate::support::pull::{configure, published};
+use crate::support::pull::{assert_staged, configure, published};
 use crate::support::registry::{Registry, Settings};
 use crate::support::root::Run;
 use crate::support::run;
@@ -103,4 +103,25 @@ fn localhost_is_this_machine_and_nobody_is_asked() {
         agent(&machine, &net, &names, &[]);
         assert!(names.queries().contains(&format!("{host} 1\n")), "{}", names.queries());
     }
+}
+
+/// Kernels before 5.2 mount by way of another mount namespace, which nobody may enter whose directories somebody shares: a
+/// look-up that was given up on still runs then.
+#[apply(test)]
+fn a_look_up_that_was_given_up_on_is_in_nobodys_way() {
+    ready();
+    need_all(&["docker-registry", "oras", "strace"]);
+    let (dir, release, _) = published();
+    let mut net = Net::new();
+    let names = NameServer::start(&net, dir.path(), "silent", SLOW);
+    net.address = "127.0.0.1";
+    let registry = Registry::start_with(dir.path(), &Settings { inside: Some(&net), ..Settings::default() });
+    let source = format!("registry = r.example/os:v1\nmirror = {}/os\n", registry.host());
+    let machine = Machine::new();
+    configure(&machine, &format!("{source}retries = 0\nstall_timeout = 1\n"), None);
+    let mut wrapper = names.wrapper(&net);
+    wrapper.args(["strace", "-f", "-o", "/dev/null", "-e", "trace=fsopen", "-e", "inject=fsopen:error=ENOSYS"]);
+    let run: Run = machine.root.command_under(wrapper, &["apply"]).output().unwrap().into();
+    run.expect(0, &["no answer from the name server", "2.0.0 is staged"]);
+    assert_staged(&machine, &release);
 }

@@ -303,7 +303,7 @@ impl Client {
             let mut waits: Option<(Error, Option<Duration>)> = None;
             let mut at = 0;
             while let Some(place) = places.get(at) {
-                let Failure { error, is_passing, asked } = match once(place, limit) {
+                let Failure { error, is_passing, asked, .. } = match once(place, limit) {
                     Ok(done) => return Ok(done),
                     Err(failure) => failure,
                 };

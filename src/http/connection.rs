@@ -270,7 +270,7 @@ impl Client {
                 Err(e) => return Err(explain(e)),
             }
         }
-        let mut connection = self.connect(url, identified, limit)?;
+        let mut connection = self.connect(url, identified, limit).map_err(|f| Failure { unreached: true, ..f })?;
         let head = connection.ask(request, &self.timeouts, limit).map_err(explain)?;
         Ok((head, connection))
     }

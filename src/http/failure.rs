@@ -20,17 +20,19 @@ pub(super) struct Failure {
     pub is_passing: bool,
     /// How long the server wants to be left alone.
     pub asked: Option<Duration>,
+    /// There was no connection to ask on: what was asked for is not to blame.
+    pub unreached: bool,
 }
 
 impl Failure {
     pub fn passing(error: Error) -> Failure {
-        Failure { error, is_passing: true, asked: None }
+        Failure { error, is_passing: true, asked: None, unreached: false }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        Failure { error, is_passing: false, asked: None }
+        Failure { error, is_passing: false, asked: None, unreached: false }
     }
 }
 
@@ -47,7 +49,7 @@ pub(super) fn explain(error: io::Error, url: &Url, timeouts: &Timeouts, limit: L
     let is_passing = inside::<rustls::Error>(&error).is_none() && error.kind() != ErrorKind::InvalidData;
     let (why, hint) = why(&error, timeouts, limit);
     let error = Error::new(Kind::Network, format!("{}: {why}", url.host())).at("fetch", url).hint(hint);
-    Failure { error, is_passing, asked: None }
+    Failure { error, is_passing, asked: None, unreached: false }
 }
 
 fn inside<T: std::error::Error + 'static>(error: &io::Error) -> Option<&T> {

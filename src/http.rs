@@ -9,6 +9,7 @@ mod auth;
 mod connection;
 mod deadline;
 mod failure;
+mod names;
 mod options;
 mod peers;
 mod proxy;
@@ -256,6 +257,23 @@ impl Client {
         })
     }
 
+    /// Says whether the configuration names this server, as the source or as a mirror of it: who we are is for these alone.
+    /// One that a document, a redirect or a token realm names is none of them. Source: RFC 6454, section 4.
+    fn is_configured(&self, url: &Url) -> bool {
+        self.bases.iter().any(|base| base.origin() == url.origin())
+    }
+
+    /// Errors: plain HTTP is not allowed there. Config: our own configuration names it. Source: a server does.
+    fn check_plain_http(&self, url: &Url) -> Result<()> {
+        self.plain_http.check(url).map_err(|e| match self.bases.first() {
+            Some(own) if !self.is_configured(url) => {
+                let why = format!("{} names it, and plain HTTP is not allowed to this host", own.host());
+                Error::new(Kind::Source, why).at("fetch", url).hint("an https address has to be named there")
+            }
+            _ => e,
+        })
+    }
+
     /// Returns the URLs at which the same thing lies: the one given first, but for those that were doubted.
     fn places(&self, url: &Url) -> Vec<Url> {
         let mut places = vec![url.clone()];
@@ -285,7 +303,7 @@ impl Client {
             let mut waits: Option<(Error, Option<Duration>)> = None;
             let mut at = 0;
             while let Some(place) = places.get(at) {
-                let Failure { error, is_passing, asked } = match once(place, limit) {
+                let Failure { error, is_passing, asked, .. } = match once(place, limit) {
                     Ok(done) => return Ok(done),
                     Err(failure) => failure,
                 };
@@ -327,7 +345,8 @@ impl Client {
         self.exchange(url, ask, fresh.as_ref(), limit)
     }
 
-    /// Sends one request and follows redirects. Input: `authorization`: shown to the server of `url` and to no other.
+    /// Sends one request and follows redirects. Input: `authorization`: shown to the server of `url` and to no other; so is
+    /// the client certificate, where the configuration names that server.
     fn exchange(
         &self,
         url: &Url,
@@ -336,12 +355,13 @@ impl Client {
         limit: Limit,
     ) -> std::result::Result<Answer, Failure> {
         let (mut url, mut authorization) = (url.clone(), authorization);
-        self.plain_http.check(&url)?;
+        self.check_plain_http(&url)?;
+        let mut identified = self.is_configured(&url);
         for _ in 0..=MAX_REDIRECTS {
             // Of TLS, a proxy sees nothing but where it leads.
             let proxy = self.proxy_for(&url)?.filter(|_| !url.is_secure());
             let request = self.request(&url, ask, authorization, proxy)?;
-            let came = self.round_trip(&url, &request, ask.form.is_none(), limit)?;
+            let came = self.round_trip(&url, identified, (&request, ask.form.is_none()), limit)?;
             let knows_secret = authorization.is_some() || ask.form.is_some();
             let answer = Answer::new(came, (url, ask.is_head, knows_secret), self, limit)?.through(proxy);
             if ask.stays || !matches!(answer.status(), 301 | 302 | 303 | 307 | 308) {
@@ -359,7 +379,7 @@ impl Client {
             }
             // Once gone, it does not come back: who redirects here is another server.
             if to.origin() != answer.url.origin() {
-                authorization = None;
+                (authorization, identified) = (None, false);
             }
             url = to;
         }

@@ -7,6 +7,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -46,8 +47,15 @@ pub fn user() -> u32 {
 /// Leaves the mount namespace for a copy of it that nobody else is in; it goes when nobody is in it any more.
 /// Errors: EPERM without CAP_SYS_ADMIN.
 pub fn unshare_mounts() -> io::Result<()> {
-    // SAFETY: plain values; the process has one thread, so no other loses its view.
+    // SAFETY: plain values; this thread alone loses its view. Others only look names up, see `unshare_directories`.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) })
+}
+
+/// Gives this thread a root and a working directory of its own: the kernel lets nobody go to another mount namespace who
+/// shares his. Where that is forbidden, it stays so: whoever may not do this may not mount either.
+pub fn unshare_directories() {
+    // SAFETY: plain values; what changes is this thread's alone.
+    let _ = unsafe { libc::unshare(libc::CLONE_FS) };
 }
 
 /// Keeps what is mounted below a mount point away from other namespaces, but not what they unmount from this one.
@@ -78,7 +86,7 @@ impl MountNamespace {
     /// Errors: EPERM without CAP_SYS_ADMIN and CAP_SYS_CHROOT. Afterwards the root directory may be another one: the
     /// process must not go on.
     pub fn enter(&self) -> io::Result<()> {
-        // SAFETY: plain values and open descriptors; the process has one thread. setns also moves the root to
+        // SAFETY: plain values and open descriptors; no other thread shares its directories. setns also moves the root to
         // that of the namespace, hence the way back into what may be a chroot.
         unsafe {
             check(libc::setns(self.namespace.as_raw_fd(), libc::CLONE_NEWNS))?;
@@ -308,6 +316,43 @@ pub fn connect_unix(path: &Path, limit: std::time::Duration) -> io::Result<UnixS
     // SAFETY: the address lives as long as the call, and `length` is its own.
     check(unsafe { libc::connect(stream.as_raw_fd(), (&raw const address).cast(), length) })?;
     Ok(stream)
+}
+
+/// Asks the resolver for a host's addresses, and waits as long as that takes. Their port is 0.
+/// Errors: its code, which is negative (getaddrinfo(3)); what is positive is an errno.
+pub fn look_up(host: &str) -> std::result::Result<Vec<SocketAddr>, libc::c_int> {
+    let host = CString::new(host).map_err(|_| libc::EAI_NONAME)?;
+    // SAFETY: plain old data, for which zero is a value.
+    let mut hints: libc::addrinfo = unsafe { std::mem::zeroed() };
+    hints.ai_socktype = libc::SOCK_STREAM;
+    let mut list = std::ptr::null_mut();
+    // SAFETY: a NUL-terminated string and hints that outlive the call; null is allowed for the service.
+    match unsafe { libc::getaddrinfo(host.as_ptr(), std::ptr::null(), &raw const hints, &raw mut list) } {
+        0 => {}
+        libc::EAI_SYSTEM => return Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)),
+        code => return Err(code),
+    }
+    let (mut found, mut next) = (Vec::new(), list);
+    // SAFETY: each entry lives until the list is freed, and its end is null.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        next = entry.ai_next;
+        match entry.ai_family {
+            // SAFETY: the family says what the address is.
+            libc::AF_INET => {
+                let at = unsafe { entry.ai_addr.cast::<libc::sockaddr_in>().read_unaligned() };
+                found.push((Ipv4Addr::from(u32::from_be(at.sin_addr.s_addr)), 0).into());
+            }
+            // SAFETY: as above.
+            libc::AF_INET6 => {
+                let at = unsafe { entry.ai_addr.cast::<libc::sockaddr_in6>().read_unaligned() };
+                found.push(SocketAddrV6::new(at.sin6_addr.s6_addr.into(), 0, 0, at.sin6_scope_id).into());
+            }
+            _ => {}
+        }
+    }
+    // SAFETY: it was just made, and nothing of it is used any more.
+    unsafe { libc::freeaddrinfo(list) };
+    Ok(found)
 }
 
 /// Sets after how many seconds a hardware watchdog that is not fed restarts the machine.

@@ -14,11 +14,12 @@ use crate::progress::note;
 use crate::text::printable;
 use crate::time::rfc3339;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::client::{ResolvesClientCert, Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -88,25 +89,28 @@ pub(crate) struct TlsConnector(Arc<Shared>);
 
 struct Shared {
     trust: Trust,
-    config: OnceLock<Result<Arc<ClientConfig>>>,
+    /// For those who may not know who we are, and for those who may.
+    configs: OnceLock<Result<[Arc<ClientConfig>; 2]>>,
 }
 
 impl TlsConnector {
     pub(crate) fn new(trust: Trust) -> Self {
-        TlsConnector(Arc::new(Shared { trust, config: OnceLock::new() }))
+        TlsConnector(Arc::new(Shared { trust, configs: OnceLock::new() }))
     }
 }
 
 impl TlsConnector {
-    /// Shakes hands over a connection. Input: `host` as in a URL, IPv6 in brackets.
+    /// Shakes hands over a connection. Input: `host` as in a URL, IPv6 in brackets; `identified`: whether it may see the
+    /// client certificate.
     /// Errors: what went wrong, as a `rustls::Error` or an [`Error`] (Config: no usable roots or client key) inside.
     pub(crate) fn connect<S: Read + Write>(
         &self,
         host: &str,
+        identified: bool,
         mut socket: S,
     ) -> io::Result<StreamOwned<ClientConnection, S>> {
-        let config = self.0.config.get_or_init(|| self.0.trust.client_config());
-        let config = config.clone().map_err(io::Error::other)?;
+        let configs = self.0.configs.get_or_init(|| self.0.trust.client_configs());
+        let config = configs.as_ref().map_err(|e| io::Error::other(e.clone()))?[usize::from(identified)].clone();
         let wanted = self.0.trust.server_name.as_deref().unwrap_or(host);
         let bare = wanted.trim_start_matches('[').trim_end_matches(']');
         let bad =
@@ -121,7 +125,16 @@ impl TlsConnector {
 }
 
 impl Trust {
-    fn client_config(&self) -> Result<Arc<ClientConfig>> {
+    fn client_configs(&self) -> Result<[Arc<ClientConfig>; 2]> {
+        let known = self.client_config()?;
+        let mut unknown = known.clone();
+        unknown.client_auth_cert_resolver = Arc::new(NoIdentity);
+        // Sessions of their own: who takes one up again is still who he was.
+        unknown.resumption = Resumption::in_memory_sessions(SESSIONS);
+        Ok([Arc::new(unknown), Arc::new(known)])
+    }
+
+    fn client_config(&self) -> Result<ClientConfig> {
         let clock = FloorClock { now: self.now.clone(), floor_secs: self.floor_secs };
         let internal = |e: &dyn fmt::Display| Error::new(Kind::Internal, e.to_string()).at("set up", "TLS");
         let provider = Arc::new(crypto::provider());
@@ -145,7 +158,7 @@ impl Trust {
             }
         };
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
-        Ok(Arc::new(config))
+        Ok(config)
     }
 
     fn roots(&self) -> Result<RootCertStore> {
@@ -158,6 +171,20 @@ impl Trust {
                 .at("set up", "TLS")
                 .hint("set ca_file to a PEM bundle")),
         }
+    }
+}
+
+/// Shows nobody who we are.
+#[derive(Debug)]
+struct NoIdentity;
+
+impl ResolvesClientCert for NoIdentity {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
     }
 }
 

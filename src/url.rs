@@ -208,11 +208,17 @@ pub fn form(pairs: &[(&str, &str)]) -> String {
     pairs.join("&")
 }
 
+/// Says whether a name is this machine's own, whatever a name server says. Source: RFC 6761, section 6.3.
+pub fn is_localhost(host: &str) -> bool {
+    let labels = host.strip_suffix('.').unwrap_or(host);
+    labels.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
+}
+
 /// Says whether a host name or address (IPv6 in brackets or not) is this machine.
 /// Source: RFC 6761 (localhost), RFC 1122 (127.0.0.0/8), RFC 4291 (::1).
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
+    is_localhost(host)
         || bare.parse::<Ipv4Addr>().is_ok_and(|a| a.is_loopback())
         || bare.parse::<Ipv6Addr>().is_ok_and(|a| a.is_loopback())
 }

@@ -114,6 +114,11 @@ fn never_shows_what_may_be_secret() {
 fn knows_loopback_hosts() {
     for (host, want) in [
         ("localhost", true),
+        ("LocalHost.", true),
+        ("a.b.localhost", true),
+        ("notlocalhost", false),
+        ("localhost.example", false),
+        ("localhost..", false),
         ("LOCALHOST", true),
         ("127.0.0.1", true),
         ("127.9.9.9", true),

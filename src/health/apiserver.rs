@@ -53,7 +53,7 @@ impl ApiServer {
         options.server_name = parsed.server_name;
         options.shares_clock = true;
         options.tries = 1;
-        Ok(ApiServer { client: Client::new(options)?, base })
+        Ok(ApiServer { client: Client::new(options)?.with_bases(vec![base.clone()]), base })
     }
 
     /// Asks whether it is ready. Returns: its address.

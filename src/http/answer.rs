@@ -113,7 +113,7 @@ impl Answer {
             407 => error.hint("the proxy wants a user and a password: http://user:password@host:port"),
             _ => error,
         };
-        Err(Failure { error: error.at("fetch", url), is_passing, asked })
+        Err(Failure { error: error.at("fetch", url), is_passing, asked, unreached: false })
     }
 
     pub fn length(&self) -> Option<u64> {

@@ -89,8 +89,7 @@ impl Client {
         let who = refused.who();
         let detail = refused.into_detail();
         let credential = self.auth.find(url).map_err(at)?;
-        let is_named = url.is_secure() || self.bases.iter().any(|base| base.origin() == url.origin());
-        if credential.is_some() && !is_named {
+        if credential.is_some() && !url.is_secure() && !self.is_configured(url) {
             let why = "credentials go without TLS only to a server that the configuration names";
             return Err(at(Error::new(Kind::Source, why)));
         }

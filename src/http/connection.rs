@@ -5,8 +5,9 @@
 //! another server than the one it was made for.
 
 use super::deadline::{Limit, Until, Wait};
-use super::failure::{Failure, NotFound, explain, malformed};
-use super::peers::literal;
+use super::failure::{Failure, explain, malformed};
+use super::names::look_up;
+use super::peers::{check_loopback, literal};
 use super::proxy::Proxy;
 use super::wire::{self, Head, MAX_HEAD};
 use super::{Client, Timeouts};
@@ -14,7 +15,7 @@ use crate::error::{Error, Kind};
 use crate::url::Url;
 use rustls::{ClientConnection, StreamOwned};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -73,14 +74,16 @@ pub(super) struct Connection {
     at: usize,
     /// Whom it leads to.
     origin: String,
+    /// Whether it was made for somebody who may know who we are.
+    identified: bool,
     /// `None`: a proxy knows.
     address: Option<IpAddr>,
     idle_since: Instant,
 }
 
 impl Connection {
-    fn new(stream: Stream, origin: String, address: Option<IpAddr>) -> Connection {
-        Connection { stream, input: Vec::new(), at: 0, origin, address, idle_since: Instant::now() }
+    fn new(stream: Stream, origin: String, identified: bool, address: Option<IpAddr>) -> Connection {
+        Connection { stream, input: Vec::new(), at: 0, origin, identified, address, idle_since: Instant::now() }
     }
 
     /// Sets the end of what is waited for from now on.
@@ -197,15 +200,9 @@ impl Connection {
     }
 }
 
-fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let found = (bare, port).to_socket_addrs().map_err(|_| io::Error::other(NotFound))?.collect::<Vec<_>>();
-    if found.is_empty() { Err(io::Error::other(NotFound)) } else { Ok(found) }
-}
-
 /// Connects to the first address that answers; each gets its share of the time.
 fn dial(addresses: &[SocketAddr], until: Until) -> io::Result<Socket> {
-    let mut last = io::Error::other(NotFound);
+    let mut last: Option<io::Error> = None;
     for (index, address) in addresses.iter().enumerate() {
         let share = match until.left()? {
             Some(left) => left / (addresses.len() - index) as u32,
@@ -216,11 +213,15 @@ fn dial(addresses: &[SocketAddr], until: Until) -> io::Result<Socket> {
                 tcp.set_nodelay(true)?;
                 return Ok(Socket { tcp, until });
             }
-            Err(e) if e.kind() == ErrorKind::TimedOut => last = until.late(),
-            Err(e) => last = e,
+            Err(e) if e.kind() == ErrorKind::TimedOut => last = Some(until.late()),
+            // That this machine has no IPv6 says nothing about the server.
+            Err(e)
+                if last.is_some()
+                    && matches!(e.kind(), ErrorKind::AddrNotAvailable | ErrorKind::NetworkUnreachable) => {}
+            Err(e) => last = Some(e),
         }
     }
-    Err(last)
+    Err(last.unwrap_or_else(|| ErrorKind::NotFound.into()))
 }
 
 /// Connections that wait for the next request. Clones share them.
@@ -241,44 +242,45 @@ impl Kept {
         kept.push(connection);
     }
 
-    fn take(&self, origin: &str, may: impl Fn(IpAddr) -> bool) -> Option<Connection> {
+    fn take(&self, origin: &str, identified: bool, may: impl Fn(IpAddr) -> bool) -> Option<Connection> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|connection| connection.idle_since.elapsed() < MAX_IDLE);
-        let at = kept.iter().position(|c| c.origin == origin && c.address.is_none_or(&may))?;
+        let is_it = |c: &Connection| c.origin == origin && c.identified == identified && c.address.is_none_or(&may);
+        let at = kept.iter().position(is_it)?;
         Some(kept.remove(at))
     }
 }
 
 impl Client {
     /// Sends a request, on a kept connection if there is one.
-    /// Input: `repeatable`: it may be sent once more where a kept connection turns out to have ended.
+    /// Input: `identified`: whether the server may know who we are; `repeatable`: it may be sent once more where a kept connection turns out to have ended.
     pub(super) fn round_trip(
         &self,
         url: &Url,
-        request: &[u8],
-        repeatable: bool,
+        identified: bool,
+        (request, repeatable): (&[u8], bool),
         limit: Limit,
     ) -> Result<(Head, Connection), Failure> {
         let explain = |e| explain(e, url, &self.timeouts, limit);
-        let kept = repeatable.then(|| self.kept.take(&url.origin(), |address| self.peers.may(address))).flatten();
-        if let Some(mut connection) = kept {
+        let kept = || self.kept.take(&url.origin(), identified, |address| self.peers.may(address));
+        if let Some(mut connection) = repeatable.then(kept).flatten() {
             match connection.ask(request, &self.timeouts, limit) {
                 Ok(head) => return Ok((head, connection)),
                 Err(e) if has_ended(&e) => {}
                 Err(e) => return Err(explain(e)),
             }
         }
-        let mut connection = self.connect(url, limit)?;
+        let mut connection = self.connect(url, identified, limit).map_err(|f| Failure { unreached: true, ..f })?;
         let head = connection.ask(request, &self.timeouts, limit).map_err(explain)?;
         Ok((head, connection))
     }
 
-    fn connect(&self, url: &Url, limit: Limit) -> Result<Connection, Failure> {
+    fn connect(&self, url: &Url, identified: bool, limit: Limit) -> Result<Connection, Failure> {
         let explain = |e| explain(e, url, &self.timeouts, limit);
         let until = limit.within(self.timeouts.connect, Wait::Connect);
         let proxy = self.proxy_for(url)?;
         let (host, port) = proxy.map_or((url.host(), url.port()), |p| (p.host.as_str(), p.port));
-        let addresses = look_up(host, port).map_err(explain)?;
+        let addresses = look_up(host, port, until.for_name()).map_err(explain)?;
         // Behind a proxy there are no addresses, unless the name is one: the proxy decides.
         let literal = literal(url.host());
         let seen: Vec<IpAddr> = match proxy {
@@ -286,19 +288,23 @@ impl Client {
             Some(_) => literal.into_iter().collect(),
         };
         self.peers.check(url.host(), &seen)?;
+        if !url.is_secure() && url.is_loopback() {
+            // What is allowed for this machine's sake is for this machine.
+            check_loopback(url.host(), &seen)?;
+        }
         let mut socket = dial(&addresses, until).map_err(explain)?;
         let address = if proxy.is_none() { socket.tcp.peer_addr().ok().map(|a| a.ip()) } else { literal };
         if let Some(address) = address {
             self.peers.reached(url.host(), address);
         }
         if !url.is_secure() {
-            return Ok(Connection::new(Stream::Plain(socket), url.origin(), address));
+            return Ok(Connection::new(Stream::Plain(socket), url.origin(), identified, address));
         }
         if let Some(proxy) = proxy {
             socket = self.tunnel(socket, proxy, url, limit)?;
         }
-        let tls = self.tls.connect(url.host(), socket).map_err(explain)?;
-        Ok(Connection::new(Stream::Tls(Box::new(tls)), url.origin(), address))
+        let tls = self.tls.connect(url.host(), identified, socket).map_err(explain)?;
+        Ok(Connection::new(Stream::Tls(Box::new(tls)), url.origin(), identified, address))
     }
 
     /// Source: RFC 9110, section 9.3.6.
@@ -308,7 +314,7 @@ impl Client {
         let mut headers = vec![("User-Agent", self.user_agent.as_str())];
         headers.extend(proxy.authorization.as_ref().map(|secret| ("Proxy-Authorization", secret.reveal())));
         let request = wire::request("CONNECT", &target, &target, &headers, None)?;
-        let mut connection = Connection::new(Stream::Plain(socket), String::new(), None);
+        let mut connection = Connection::new(Stream::Plain(socket), String::new(), false, None);
         let head = connection.ask(&request, &self.timeouts, limit).map_err(explain)?;
         if !(200..300).contains(&head.status) {
             return Err(proxy.refused(head.status, url));

@@ -99,6 +99,8 @@ impl Limit {
 pub(super) enum Wait {
     /// A connection, TLS included.
     Connect,
+    /// The address of a name, in the time for a connection.
+    Name,
     /// The head of an answer.
     Answer,
     /// The next bytes of a body.
@@ -123,6 +125,12 @@ impl Until {
             Duration::ZERO => Err(self.late()),
             left => Ok(Some(left)),
         }
+    }
+
+    /// The same end, for the first part of a connection: looking its name up.
+    pub fn for_name(self) -> Until {
+        let wait = if self.wait == Wait::Connect { Wait::Name } else { self.wait };
+        Until { wait, ..self }
     }
 
     /// Makes the error for a wait that was in vain.

@@ -4,11 +4,11 @@
 
 use super::Timeouts;
 use super::deadline::{Late, Limit, Wait};
+use super::names::Unresolved;
 use crate::error::{Error, Kind};
 use crate::text::secs;
 use crate::tls::{advice, words};
 use crate::url::Url;
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
@@ -20,17 +20,19 @@ pub(super) struct Failure {
     pub is_passing: bool,
     /// How long the server wants to be left alone.
     pub asked: Option<Duration>,
+    /// There was no connection to ask on: what was asked for is not to blame.
+    pub unreached: bool,
 }
 
 impl Failure {
     pub fn passing(error: Error) -> Failure {
-        Failure { error, is_passing: true, asked: None }
+        Failure { error, is_passing: true, asked: None, unreached: false }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        Failure { error, is_passing: false, asked: None }
+        Failure { error, is_passing: false, asked: None, unreached: false }
     }
 }
 
@@ -38,18 +40,6 @@ impl From<Error> for Failure {
 pub(super) fn malformed(why: impl Into<String>) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why.into())
 }
-
-/// A name that leads nowhere.
-#[derive(Debug)]
-pub(super) struct NotFound;
-
-impl fmt::Display for NotFound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("host not found")
-    }
-}
-
-impl std::error::Error for NotFound {}
 
 /// Says what went wrong on the way, and whether the next try may fare better.
 pub(super) fn explain(error: io::Error, url: &Url, timeouts: &Timeouts, limit: Limit) -> Failure {
@@ -59,7 +49,7 @@ pub(super) fn explain(error: io::Error, url: &Url, timeouts: &Timeouts, limit: L
     let is_passing = inside::<rustls::Error>(&error).is_none() && error.kind() != ErrorKind::InvalidData;
     let (why, hint) = why(&error, timeouts, limit);
     let error = Error::new(Kind::Network, format!("{}: {why}", url.host())).at("fetch", url).hint(hint);
-    Failure { error, is_passing, asked: None }
+    Failure { error, is_passing, asked: None, unreached: false }
 }
 
 fn inside<T: std::error::Error + 'static>(error: &io::Error) -> Option<&T> {
@@ -72,6 +62,10 @@ pub(super) fn why(error: &io::Error, timeouts: &Timeouts, limit: Limit) -> (Stri
     if let Some(Late(wait)) = inside(error) {
         return match wait {
             Wait::Connect => (waited("no connection", timeouts.connect), "is the host reachable?"),
+            Wait::Name => (
+                waited("no answer from the name server", timeouts.connect),
+                "is the one in /etc/resolv.conf reachable?",
+            ),
             Wait::Answer => (waited("no answer", timeouts.headers), ""),
             Wait::Data => (waited("no data", timeouts.stall), ""),
             Wait::Whole => (limit.words(), ""),
@@ -80,8 +74,8 @@ pub(super) fn why(error: &io::Error, timeouts: &Timeouts, limit: Limit) -> (Stri
     if let Some(tls) = inside(error) {
         return (format!("TLS: {}", words(tls)), advice(tls));
     }
-    if inside::<NotFound>(error).is_some() {
-        return (error.to_string(), "check the name and the DNS server");
+    if let Some(name) = inside::<Unresolved>(error) {
+        return (name.to_string(), name.1);
     }
     match error.kind() {
         ErrorKind::UnexpectedEof => ("connection closed before the end".to_owned(), ""),

@@ -83,6 +83,15 @@ pub(super) fn literal(host: &str) -> Option<IpAddr> {
     (*last <= room).then(|| IpAddr::V4(Ipv4Addr::from(head | last)))
 }
 
+/// Errors: Source: a name that stands for this machine leads elsewhere.
+pub(super) fn check_loopback(host: &str, addresses: &[IpAddr]) -> Result<()> {
+    match addresses.iter().find(|address| network_of(**address) != Network::Loopback) {
+        None => Ok(()),
+        Some(address) => Err(Error::new(Kind::Source, format!("{host} is {address}, which is not this machine"))
+            .at("connect without TLS to", host)),
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// The network on which each host was reached.
@@ -209,6 +218,21 @@ mod tests {
             peers.reached(&host.to_string(), ips("10.0.0.1")[0]);
         }
         assert!(peers.0.lock().unwrap().seen.len() <= MAX_SEEN);
+    }
+
+    #[test]
+    fn a_name_of_this_machine_leads_nowhere_else() {
+        for (addresses, allowed) in [
+            ("127.0.0.1 ::1", true),
+            ("127.9.9.9", true),
+            ("10.1.2.3", false),
+            ("127.0.0.1 10.1.2.3", false),
+            ("192.0.2.1", false),
+            ("fe80::1", false),
+        ] {
+            let addresses: Vec<IpAddr> = addresses.split(' ').map(|a| a.parse().unwrap()).collect();
+            assert_eq!(check_loopback("localhost", &addresses).is_ok(), allowed, "{addresses:?}");
+        }
     }
 
     #[test]

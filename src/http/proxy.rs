@@ -101,7 +101,7 @@ impl Proxy {
             (403, _) => error.hint("its rules do not let this host or port through"),
             _ => error,
         };
-        Failure { error, is_passing: retry::is_passing(status), asked: None }
+        Failure { error, is_passing: retry::is_passing(status), asked: None, unreached: true }
     }
 }
 

@@ -1,7 +1,8 @@
 //! A file's bytes, in one piece for whoever reads them, however often the connection breaks.
 //!
 //! After a break the rest is asked for by Range; a server that can not do that sends the whole, and what was there
-//! before is dropped. What comes out is checked by the reader: a digest over all of it.
+//! before is dropped. So is one that refuses Range in any way; and one that sends less than the rest at a time is asked for
+//! the next piece. What comes out is checked by the reader: a digest over all of it.
 //! Must never: go on without end, or hand out a byte twice or from the wrong place.
 
 use super::deadline::Limit;
@@ -17,6 +18,12 @@ use std::time::Duration;
 
 /// So many bytes without a break count as progress: the tries before are forgotten.
 const PROGRESS_BYTES: u64 = 256 << 10;
+/// Most pieces of a file that a server may cut it into, and one more for each so many bytes. Caps in the field are 1 MiB and
+/// more; a byte a piece would be tried for hours.
+const MAX_PIECES: u64 = 4096;
+const BYTES_PER_PIECE: u64 = 16 << 10;
+/// So many requests with Range in a row that bring nothing are a refusal, whatever is said: the first may be a passing trouble.
+const REFUSALS: u32 = 2;
 /// What is dropped at once, where a server sends again what is there.
 const DROP_BYTES: usize = 16 << 10;
 
@@ -53,6 +60,10 @@ impl Client {
             etag: None,
             ranges: true,
             body: None,
+            began_at: from,
+            piece_end: None,
+            pieces_left: MAX_PIECES.saturating_add(size_bytes / BYTES_PER_PIECE),
+            refused: 0,
             round: 0,
             failed: 0,
             since_break: 0,
@@ -76,6 +87,13 @@ struct Transfer {
     /// Whether the server is thought to know Range.
     ranges: bool,
     body: Option<Reader>,
+    /// Where the answer that is being read began.
+    began_at: u64,
+    /// Where it ends, if it is one to a request with Range.
+    piece_end: Option<u64>,
+    pieces_left: u64,
+    /// Requests with Range in a row that brought nothing from this place.
+    refused: u32,
     /// Places that have failed since all of them had.
     round: usize,
     /// Rounds in a row that brought nothing.
@@ -105,10 +123,10 @@ impl Transfer {
 
     /// Decides what to do after a failure. Errors: it was the last try.
     fn after(&mut self, failure: Failure) -> Result<()> {
-        let Failure { error, is_passing, asked } = failure;
+        let Failure { error, is_passing, asked, .. } = failure;
         if !is_passing || self.places.len() > 1 {
             // What is known of this place does not hold for the next.
-            (self.etag, self.ranges) = (None, true);
+            (self.etag, self.ranges, self.refused) = (None, true, 0);
         }
         if is_passing {
             self.places.rotate_left(1);
@@ -133,11 +151,13 @@ impl Transfer {
     fn open_once(&mut self) -> std::result::Result<Reader, Failure> {
         let url = self.places[0].clone();
         if self.at > 0 && self.ranges {
-            if let Some(reader) = self.open_rest(&url)? {
-                return Ok(reader);
+            match self.open_rest(&url) {
+                Ok(Some(reader)) => return Ok(reader),
+                Ok(None) => self.ranges = false,
+                Err(failure) => self.after_refusal(failure)?,
             }
-            self.ranges = false;
         }
+        self.piece_end = None;
         let ask = Ask { accept: "*/*", ..Ask::default() };
         let answer = self.client.send(&url, &ask, self.limit)?.check_status(super::is_gzip(&url))?;
         match answer.status() {
@@ -148,25 +168,41 @@ impl Transfer {
         }
     }
 
+    /// Decides what a request with Range that brought nothing means: the trouble of the moment, or that this server will
+    /// never answer one. Then the file is asked for from its start, once: whether that works has nothing to do with Range.
+    /// Errors: the former: the failure.
+    fn after_refusal(&mut self, failure: Failure) -> std::result::Result<(), Failure> {
+        self.refused += 1;
+        let is_last = self.failed + 1 >= self.client.tries && self.round + 1 >= self.places.len();
+        if !is_refusal(&failure, self.refused, is_last) {
+            return Err(failure);
+        }
+        note(&format!("{} (asked with Range, from byte {}); asking for the whole", failure.error, self.at));
+        self.ranges = false;
+        Ok(())
+    }
+
     /// Asks for the rest. Returns: `None`: the server can not do that: it has less than what is there, or miscounts.
     fn open_rest(&mut self, url: &Url) -> std::result::Result<Option<Reader>, Failure> {
         let ask = Ask { accept: "*/*", range: Some(self.at), if_range: self.etag.as_deref(), ..Ask::default() };
         let answer = self.client.send(url, &ask, self.limit)?;
         if answer.status() == 416 {
-            note(&format!("{} answered 416 to bytes from {}; asking for the whole", url.host(), self.at));
+            note(&format!("{} answered 416 to Range, bytes from {}; asking for the whole", url.host(), self.at));
             return Ok(None);
         }
         let answer = answer.check_status(super::is_gzip(url))?;
         if answer.status() != 206 {
             return self.whole(answer, url).map(Some);
         }
-        match check_range(answer.header("content-range").as_deref(), self.at, self.size_bytes) {
-            Ok(()) => {
+        let range = answer.header("content-range");
+        match check_range(range.as_deref(), self.at, self.size_bytes, answer.length()) {
+            Ok(end) => {
                 self.is_pieced.set(true);
+                (self.began_at, self.piece_end) = (self.at, Some(end));
                 Ok(Some(answer.into_reader()))
             }
             Err(why) => {
-                note(&format!("{} sent another part than the one asked for: {why}; asking for the whole", url.host()));
+                note(&format!("{} sent another part than Range asked for: {why}; asking for the whole", url.host()));
                 Ok(None)
             }
         }
@@ -178,6 +214,7 @@ impl Transfer {
             let why = format!("{} sends {length} bytes, its description says {}", url.host(), self.size_bytes);
             return Err(Error::new(Kind::Digest, why).at("fetch", url).into());
         }
+        (self.began_at, self.piece_end) = (self.at, None);
         // A weak one does not stand for the same bytes.
         let etag = answer.etag().filter(|e| e.starts_with('"'));
         if self.at == 0 {
@@ -208,8 +245,22 @@ impl Read for Transfer {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             let Some(body) = self.body.as_mut() else { return Ok(0) };
-            let why = match body.read(buf) {
+            // No further than the piece that was announced: what comes behind it is from nowhere.
+            let piece = self.piece_end.filter(|end| *end < self.size_bytes);
+            let left = piece.map_or(u64::MAX, |end| (end - self.at).max(1));
+            let room = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
+            let why = match body.read(&mut buf[..room]) {
                 Ok(0) if self.at >= self.size_bytes || buf.is_empty() => return Ok(0),
+                Ok(0) if piece == Some(self.at) && self.pieces_left > 0 => {
+                    self.next_piece()?;
+                    continue;
+                }
+                Ok(0) if piece == Some(self.at) => {
+                    format!("{}: the file comes in too many pieces", self.places[0].host())
+                }
+                Ok(1..) if piece == Some(self.at) => {
+                    format!("{}: more than the part that it announced", self.places[0].host())
+                }
                 Ok(0) => format!("{}: connection closed before the end", self.places[0].host()),
                 Ok(n) => {
                     self.at += n as u64;
@@ -221,17 +272,54 @@ impl Read for Transfer {
                 }
                 Err(e) => e.to_string(),
             };
-            self.body = None;
-            self.since_break = 0;
-            let broken = Failure::passing(Error::new(Kind::Network, why).at("fetch", &self.places[0]));
-            self.open_again(Some(broken)).map_err(io::Error::other)?;
+            self.break_off(why)?;
         }
     }
 }
 
-/// Holds a Content-Range against what was asked for. Input: `from`: first byte wanted; all up to the end is.
+impl Transfer {
+    /// Goes on behind a piece that came whole: a server may send less of the rest than there is.
+    /// Source: RFC 9110, section 15.3.7.
+    fn next_piece(&mut self) -> io::Result<()> {
+        self.pieces_left -= 1;
+        self.refused = 0;
+        self.body = None;
+        self.open_again(None).map_err(io::Error::other)
+    }
+
+    /// Goes on after a break. Input: why it broke.
+    fn break_off(&mut self, why: String) -> io::Result<()> {
+        self.body = None;
+        self.since_break = 0;
+        let broken = Failure::passing(Error::new(Kind::Network, why).at("fetch", &self.places[0]));
+        let broken = match self.piece_end.is_some() && self.at == self.began_at {
+            // Not one byte: as good as a refusal.
+            true => self.after_refusal(broken).err(),
+            false => {
+                self.refused = 0;
+                Some(broken)
+            }
+        };
+        self.open_again(broken).map_err(io::Error::other)
+    }
+}
+
+/// Says whether what became of a request with Range is an answer to Range. Pure.
+/// Input: `refused`: such requests in a row, 1 and more; `is_last`: there is no other try.
+fn is_refusal(failure: &Failure, refused: u32, is_last: bool) -> bool {
+    let is_answer = matches!(failure.error.kind(), Kind::Network | Kind::Source | Kind::Digest);
+    is_answer && !failure.unreached && (!failure.is_passing || refused >= REFUSALS || is_last)
+}
+
+/// Holds a Content-Range against what was asked for. Input: `from`: first byte wanted; all up to the end is; `length`: of
+/// the body, where it is known. Returns: where the part ends; that may be before the end of the file.
 /// Source: RFC 9110, section 14.4.
-fn check_range(header: Option<&str>, from: u64, size_bytes: u64) -> std::result::Result<(), String> {
+fn check_range(
+    header: Option<&str>,
+    from: u64,
+    size_bytes: u64,
+    length: Option<u64>,
+) -> std::result::Result<u64, String> {
     let text = header.ok_or("it does not say which")?;
     let parsed = || {
         let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
@@ -241,7 +329,13 @@ fn check_range(header: Option<&str>, from: u64, size_bytes: u64) -> std::result:
         Some((number(first)?, number(last)?, total))
     };
     match parsed() {
-        Some((first, last, total)) if first == from && total == size_bytes && last >= first && last < total => Ok(()),
+        Some((first, last, total)) if first == from && total == size_bytes && last >= first && last < total => {
+            let end = last + 1;
+            match length.filter(|length| *length != end - first) {
+                None => Ok(end),
+                Some(length) => Err(format!("'{text}' in {length} bytes")),
+            }
+        }
         _ => Err(format!("'{text}', not bytes {from}-{}/{size_bytes}", size_bytes.saturating_sub(1))),
     }
 }
@@ -288,7 +382,41 @@ mod tests {
             (Some("bytes 3-99999999999999999999/10"), false),
             (None, false),
         ] {
-            assert_eq!(check_range(header, 3, 10).is_ok(), good, "{header:?}");
+            assert_eq!(check_range(header, 3, 10, None).is_ok(), good, "{header:?}");
+        }
+        for (header, length, end) in [
+            ("bytes 3-9/10", Some(7), Some(10)),
+            ("bytes 3-3/10", Some(1), Some(4)),
+            ("bytes 3-5/*", None, Some(6)),
+            ("bytes 3-5/10", Some(7), None),
+            ("bytes 3-9/10", Some(6), None),
+            ("bytes 3-9/10", Some(0), None),
+        ] {
+            assert_eq!(check_range(Some(header), 3, 10, length).ok(), end, "{header} {length:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_a_passing_trouble() {
+        let failure = |kind, is_passing, unreached| {
+            let error = Error::new(kind, "x");
+            Failure { is_passing, unreached, ..Failure::from(error) }
+        };
+        for (failure, refused, is_last, refusal) in [
+            // 403, 404, 400; an endless redirect; a file of another length.
+            (failure(Kind::Network, false, false), 1, false, true),
+            (failure(Kind::Source, false, false), 1, false, true),
+            (failure(Kind::Digest, false, false), 1, false, true),
+            // 500, 503, a closed connection: perhaps.
+            (failure(Kind::Network, true, false), 1, false, false),
+            (failure(Kind::Network, true, false), 2, false, true),
+            (failure(Kind::Network, true, false), 1, true, true),
+            // Nobody was asked.
+            (failure(Kind::Network, true, true), 9, true, false),
+            (failure(Kind::Network, false, true), 9, true, false),
+            (failure(Kind::Config, false, false), 9, true, false),
+        ] {
+            assert_eq!(is_refusal(&failure, refused, is_last), refusal, "{failure:?} {refused} {is_last}");
         }
     }
 }

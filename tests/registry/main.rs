@@ -8,8 +8,10 @@ extern crate macro_rules_attribute;
 mod support;
 
 mod cleaning;
+mod client_certificates;
 mod initramfs_layers;
 mod key_rotation;
+mod names;
 mod other_formats;
 mod proxies;
 mod quick_start;

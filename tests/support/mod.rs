@@ -27,6 +27,7 @@ pub mod kubernetes_site;
 pub mod listener;
 pub mod loader;
 pub mod machine;
+pub mod name_server;
 pub mod net;
 pub mod node;
 pub mod prometheus;

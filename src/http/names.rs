@@ -1,0 +1,134 @@
+//! Names of hosts as addresses, within the time that a connection may take.
+//!
+//! The resolver has limits of its own, of half a minute and more, and no way to be called off: it is asked on a thread that
+//! is given up on when the time is over. Must never: wait longer than that, or ask anybody for this machine's own name.
+
+use super::deadline::Until;
+use super::peers::literal;
+use crate::sys;
+use crate::url::is_localhost;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+/// Stack of the thread, on which resolvers keep whole answers. By default it would be 2 MiB.
+const STACK_BYTES: usize = 256 << 10;
+
+/// A name that leads nowhere: why, and what to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unresolved(&'static str, pub &'static str);
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Unresolved {}
+
+/// Finds a host's addresses, one at least. Input: as in a URL, IPv6 in brackets.
+/// Errors: an [`Unresolved`] inside; TimedOut: there is no answer in time.
+pub(super) fn look_up(host: &str, port: u16, until: Until) -> io::Result<Vec<SocketAddr>> {
+    let at = |address: IpAddr| SocketAddr::new(address, port);
+    if is_localhost(host) {
+        // Whoever answers for this name could say that it is elsewhere. Source: RFC 6761, section 6.3.
+        return Ok(vec![at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into())]);
+    }
+    if let Some(address) = literal(host) {
+        return Ok(vec![at(address)]);
+    }
+    let mut found = ask(host, until)?;
+    found.iter_mut().for_each(|address| address.set_port(port));
+    if found.is_empty() { Err(unresolved(libc::EAI_NODATA)) } else { Ok(found) }
+}
+
+fn ask(host: &str, until: Until) -> io::Result<Vec<SocketAddr>> {
+    let answer: Arc<OnceLock<_>> = Arc::default();
+    let (host, waiting, to) = (host.to_owned(), thread::current(), answer.clone());
+    let resolve = move || {
+        // Or nobody here could change the mount namespace while this runs.
+        sys::unshare_directories();
+        let _ = to.set(sys::look_up(&host));
+        waiting.unpark();
+    };
+    thread::Builder::new().stack_size(STACK_BYTES).spawn(resolve)?;
+    loop {
+        match answer.get() {
+            Some(Ok(found)) => return Ok(found.clone()),
+            Some(Err(code)) => return Err(unresolved(*code)),
+            None => {}
+        }
+        // What is given up on ends when the resolver does, or with this process.
+        match until.left()? {
+            Some(left) => thread::park_timeout(left),
+            None => thread::park(),
+        }
+    }
+}
+
+/// Sorts out what the resolver says. Input: see [`sys::look_up`].
+/// Source: RFC 3493, section 6.1; glibc 2.36 and musl 1.2 in what they mean by each.
+fn unresolved(code: i32) -> io::Error {
+    let (why, hint) = match code {
+        libc::EAI_NONAME => ("no such name", "check the name; the name server does not know it"),
+        libc::EAI_NODATA | EAI_ADDRFAMILY => ("this name has no address", "check the name, and its entry in the DNS"),
+        libc::EAI_AGAIN => (
+            "no answer from the name server, or only that it cannot say now",
+            "is the one in /etc/resolv.conf reachable?",
+        ),
+        libc::EAI_FAIL => ("the name server refused to answer", "may this machine ask the one in /etc/resolv.conf?"),
+        errno @ 1.. => return io::Error::from_raw_os_error(errno),
+        _ => ("the name could not be looked up", ""),
+    };
+    io::Error::other(Unresolved(why, hint))
+}
+
+/// glibc: it has addresses, but of no family that was asked for.
+const EAI_ADDRFAMILY: i32 = -9;
+
+#[cfg(test)]
+mod tests {
+    use super::super::deadline::{Limit, Timeouts, Wait};
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    fn soon() -> Until {
+        Limit::document(&Timeouts::all(Duration::from_secs(20))).within(Duration::from_secs(20), Wait::Connect)
+    }
+
+    #[test]
+    fn this_machine_and_addresses_are_not_asked_for() {
+        let ours = vec!["127.0.0.1:5000".parse().unwrap(), "[::1]:5000".parse().unwrap()];
+        for host in ["localhost", "LocalHost", "localhost.", "a.localhost", "x.y.LOCALHOST."] {
+            assert_eq!(look_up(host, 5000, soon()).unwrap(), ours, "{host}");
+        }
+        for (host, address) in [("[::1]", "[::1]:5000"), ("10.1.2.3", "10.1.2.3:5000"), ("0x7f.1", "127.0.0.1:5000")] {
+            assert_eq!(look_up(host, 5000, soon()).unwrap(), [address.parse().unwrap()], "{host}");
+        }
+    }
+
+    #[test]
+    fn each_answer_of_the_resolver_has_its_words() {
+        for (code, words) in [
+            (libc::EAI_NONAME, "no such name"),
+            (libc::EAI_NODATA, "no address"),
+            (-9, "no address"),
+            (libc::EAI_AGAIN, "no answer from the name server"),
+            (libc::EAI_FAIL, "refused"),
+            (libc::EAI_MEMORY, "could not be looked up"),
+            (libc::EMFILE, "Too many open files"),
+        ] {
+            assert!(unresolved(code).to_string().contains(words), "{code}");
+        }
+    }
+
+    #[test]
+    fn no_time_no_answer() {
+        let start = Instant::now();
+        let over = Limit::document(&Timeouts::all(Duration::ZERO)).within(Duration::ZERO, Wait::Connect);
+        assert_eq!(look_up("r.invalid", 1, over).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+}

@@ -125,6 +125,7 @@ impl Answer {
             etag: self.etag(),
             link: Some(self.all("link").join(", ")).filter(|link| !link.is_empty()),
             length: self.length(),
+            is_copy: self.header("age").is_some(),
             body: Vec::new(),
             final_url: self.url.clone(),
         }

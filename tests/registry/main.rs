@@ -9,6 +9,7 @@ mod support;
 
 mod initramfs_layers;
 mod key_rotation;
+mod latest;
 mod proxies;
 mod quick_start;
 mod registries;

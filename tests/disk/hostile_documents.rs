@@ -1,8 +1,8 @@
-//! The hostile table: what is no JSON, and what is JSON in a way that few people write it. The parser alone says which is
-//! which, however long a text is, and what is no JSON is named for what it is.
+//! The hostile table: what is no JSON, and what is JSON in a way that few people write it; URLs that are none to the letter.
+//! The parser alone says what is JSON, however long a text is, and what is none is named for what it is.
 
 use crate::support::disk::need_disks;
-use crate::support::hostile::Reply;
+use crate::support::hostile::{Ask, Reply};
 use crate::support::hostile_table::{MANIFEST_TYPE, Published, Row, assert_listed, hold_all, row};
 
 /// Where a long text is cut, in bytes.
@@ -50,12 +50,9 @@ fn cut_rows() -> Vec<Row> {
         ("characters of 4 bytes", "\u{1f600}\u{1f600}"),
         ("an escaped backslash and u", r"\\ud83d"),
     ] {
-        for behind in [0, 1, 5000] {
-            let change =
-                move |document: String| with_text(&document, &format!("{}{text}", "a".repeat(CUT - 1 + behind)));
-            let name = format!("notes of 64 KiB, {name} {behind} behind: good");
-            rows.extend(both(&name, move |d| change(d).into_bytes(), |r, n| r.says(&["staged"]).works(n)));
-        }
+        let change = move |document: String| with_text(&document, &format!("{}{text}{text}", "a".repeat(CUT)));
+        let name = format!("notes of 64 KiB, {name} behind: good");
+        rows.extend(both(&name, move |d| change(d).into_bytes(), |r, n| r.says(&["staged"]).works(n)));
     }
     for (name, text) in [
         ("an escape that is none", r"\dueude00"),
@@ -154,8 +151,90 @@ fn value_rows() -> Vec<Row> {
     rows
 }
 
+/// What people, pre-signing proxies and Windows write into URLs, and how it is asked for: as browsers do.
+const ODD: [(&str, &str, &str); 10] = [
+    (
+        "quotes",
+        "?response-content-disposition=attachment;filename=\"x.gz\"",
+        "?response-content-disposition=attachment;filename=%22x.gz%22",
+    ),
+    ("a circumflex", "/a^b?a^b", "/a%5Eb?a^b"),
+    ("blanks", "/a b?c d", "/a%20b?c%20d"),
+    ("braces and a bar", "/{a}|b?{a}|b", "/%7Ba%7D|b?{a}|b"),
+    ("angles and an apostrophe", "/<a>'?<a>'", "/%3Ca%3E'?%3Ca%3E%27"),
+    ("an umlaut", "/\u{e4}?\u{e4}", "/%C3%A4?%C3%A4"),
+    ("a backslash", "/a\\b?a\\b", "/a/b?a\\b"),
+    ("a per cent sign that is none", "/100%?100%", "/100%?100%"),
+    ("what is encoded", "/a%20b%2Fc?a%20b%26c", "/a%20b%2Fc?a%20b%26c"),
+    ("a fragment with a blank", "/a#b c", "/a"),
+];
+
+/// Characters that do not belong into a URL: in a redirect, a token realm, and a `latest.json`.
+fn url_rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (name, sent, asked) in ODD {
+        let redirect = move |p: &Published, a: &Ask| {
+            let file = if p.is_kernel(a) { "k" } else { "i" };
+            match (a.path.contains("/blobs/"), a.path.strip_prefix('/').and_then(|path| path.split_at_checked(1))) {
+                (true, _) => Reply::redirect(&format!("http://{}/{file}{sent}", a.other)).status(307),
+                (_, Some((file @ ("k" | "i"), rest))) if a.is_other && rest == asked => {
+                    let path = if file == "k" { "/vmlinuz" } else { "/kubesolo-os.gz" };
+                    p.honest(&Ask { path: path.into(), ..a.clone() })
+                }
+                _ => p.honest(a),
+            }
+        };
+        rows.push(row(format!("redirect to {name}: good"), redirect).says(&["staged"]).works(9));
+        let realm = move |p: &Published, a: &Ask| match (&a.authorization, a.path.strip_prefix("/token")) {
+            (None, None) => {
+                let quoted = sent.replace('\\', "\\\\").replace('"', "\\\"");
+                Reply::new(401, "").header(
+                    "WWW-Authenticate",
+                    &format!("Bearer realm=\"http://{}/token{quoted}\",service=\"s\"", a.here),
+                )
+            }
+            // Its own parameters come behind.
+            (_, Some(rest)) if rest.starts_with(asked) => p.honest(a),
+            (_, Some(_)) => Reply::new(404, ""),
+            _ => p.honest(a),
+        };
+        rows.push(row(format!("realm with {name}: good"), realm).says(&["staged"]).works(7));
+        let latest = move |p: &Published, a: &Ask| match (a.path.as_str(), a.path.strip_prefix("/files/vmlinuz")) {
+            ("/latest.json", _) => {
+                let url = sent.replace('\\', "\\\\").replace('"', "\\\"");
+                Reply::ok(p.latest.replacen("files/vmlinuz", &format!("files/vmlinuz{url}"), 1))
+            }
+            (_, Some(rest)) if rest == asked => p.honest(&Ask { path: "/vmlinuz".into(), ..a.clone() }),
+            (_, Some(_)) => Reply::new(404, ""),
+            _ => p.honest(a),
+        };
+        rows.push(row(format!("url with {name}, latest.json: good"), latest).http().says(&["staged"]).works(5));
+    }
+    rows.push(
+        row("redirect with a tab", |_, a| Reply::redirect(&format!("http://{}/a\tb", a.other))).says(&["control"]),
+    );
+    for (name, url) in [
+        ("CR and LF", "files/\\r\\nX: y"),
+        ("a NUL", "files/\\u0000"),
+        ("DEL", "files/\\u007f"),
+        ("C1", "files/\\u0085"),
+    ] {
+        let change = move |p: &Published, _: &Ask| Reply::ok(p.latest.replacen("files/vmlinuz", url, 1));
+        rows.push(row(format!("url with {name}, latest.json"), change).http().says(&["kernel.url", "control"]));
+    }
+    let conf = |query: &'static str| format!("retries = 0\nmirror = http://127.0.0.1:1/{query}");
+    rows.push(
+        row("a mirror of update.conf with a blank: good", |p, a| p.honest(a))
+            .http()
+            .conf(&conf("my files/"))
+            .says(&["staged"])
+            .works(5),
+    );
+    rows
+}
+
 fn rows() -> Vec<Row> {
-    [cut_rows(), other_rows(), value_rows()].into_iter().flatten().collect()
+    [cut_rows(), other_rows(), url_rows(), value_rows()].into_iter().flatten().collect()
 }
 
 #[apply(test)]

@@ -14,6 +14,7 @@ mod proxies;
 mod quick_start;
 mod registries;
 mod registry_auth;
+mod self_signed;
 mod server_starts;
 mod signature_lists;
 mod signatures;

@@ -120,7 +120,7 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
     let mut refuse = |gate: Gate, why: String| refusals.push(Refusal { gate, why });
     let running = Version::parse(facts.running_version)
         .map_err(|e| Error::new(Kind::Slot, e.to_string()).at("read", "version of the running slot"))?;
-    let offered = Version::parse(&artifact.version)?;
+    let offered = Version::parse(&artifact.version).map_err(|e| malformed(artifact, "version", &e))?;
 
     let architecture = artifact.architecture.as_deref();
     if architecture != Some(facts.architecture) {
@@ -152,20 +152,21 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
         _ => {}
     }
     if let Some(minimum) = &artifact.min_compatible_version {
-        let minimum = Version::parse(minimum)?;
+        let minimum = Version::parse(minimum).map_err(|e| malformed(artifact, "min_compatible_version", &e))?;
         if running < minimum {
             refuse(Gate::MinCompatible, format!("it needs at least {minimum} to update from, {running} is running"));
         }
     }
     if let Some(expires) = &artifact.expires
-        && date_of(expires, "expires")? <= facts.now.earliest_secs()
+        && date_of(artifact, expires, "expires")? <= facts.now.earliest_secs()
     {
         let now = crate::time::rfc3339(facts.now.earliest_secs());
         refuse(Gate::Expired, format!("it expired at {}, now is {now}", printable(expires)));
     }
     // The date of what nobody signed is anybody's word.
     if !artifact.signed_by.is_empty() {
-        let released = artifact.release_date.as_deref().map(|date| date_of(date, "release_date")).transpose()?;
+        let released =
+            artifact.release_date.as_deref().map(|date| date_of(artifact, date, "release_date")).transpose()?;
         if let Some(newest) = facts.newest_release_secs
             && released.is_none_or(|released| released < newest)
             && !facts.allow_downgrade
@@ -208,16 +209,22 @@ fn other_architecture(said: Option<&str>, ours: &str) -> String {
     }
 }
 
-/// Reads a date of an artifact. Errors: Source: it is none; the field is named.
-fn date_of(text: &str, field: &str) -> Result<u64> {
-    parse_rfc3339(text).map_err(|e| Error::new(Kind::Source, format!("'{field}': {e}")))
+/// Reads a date of an artifact. Errors: Source: it is none; document and field are named.
+fn date_of(artifact: &Artifact, text: &str, field: &str) -> Result<u64> {
+    parse_rfc3339(text).map_err(|e| malformed(artifact, field, &e))
+}
+
+/// Names the document and the field that a value is from, as the publisher writes it: in `latest.json`, or as an annotation.
+fn malformed(artifact: &Artifact, field: &str, why: &Error) -> Error {
+    let prefix = if artifact.source.starts_with("http ") { "" } else { "io.kubesolo.os." };
+    Error::new(Kind::Source, format!("'{prefix}{field}': {why}")).at("read", &artifact.source)
 }
 
 /// Says that a source offers what runs, although that has expired: it stands still, or is held back.
 /// Errors: Source: the date is none.
 pub fn stands_still(artifact: &Artifact, verdict: &Verdict, now: Now) -> Result<Option<String>> {
     let Some(expires) = artifact.expires.as_deref().filter(|_| *verdict == Verdict::UpToDate) else { return Ok(None) };
-    let is_past = date_of(expires, "expires")? <= now.earliest_secs();
+    let is_past = date_of(artifact, expires, "expires")? <= now.earliest_secs();
     let expires = printable(expires);
     Ok(is_past
         .then(|| format!("what runs expired at {expires}, and nothing newer is offered: is the source held back?")))

@@ -60,6 +60,8 @@ pub struct Client {
     whole: Option<Limit>,
     /// So many of them have sent something wrong.
     doubted: usize,
+    /// Whether caches on the way are told to ask the server.
+    past_caches: bool,
 }
 
 /// One request. The default: a GET for anything.
@@ -94,6 +96,8 @@ pub struct Document {
     pub link: Option<String>,
     /// Content-Length, where it is known.
     pub length: Option<u64>,
+    /// Whether a cache says that this is its copy. Source: RFC 9111, section 5.1.
+    pub is_copy: bool,
     /// The body; empty for HEAD.
     pub body: Vec<u8>,
     /// Where the answer came from, after redirects.
@@ -131,6 +135,7 @@ impl Client {
             bases: Vec::new(),
             whole: None,
             doubted: 0,
+            past_caches: false,
         })
     }
 
@@ -142,6 +147,12 @@ impl Client {
     /// Returns the same client, but for one that tries each place once.
     pub fn once(&self) -> Client {
         Client { tries: 1, ..self.clone() }
+    }
+
+    /// Returns the same client for what changes under its name: caches on the way are to ask the server whether what they
+    /// have is still what is there. Source: RFC 9111, section 5.2.1.4.
+    pub fn past_caches(&self) -> Client {
+        Client { past_caches: true, ..self.clone() }
     }
 
     /// Returns the same client, which from now on has the time of one document for all that it fetches.
@@ -411,6 +422,7 @@ impl Client {
             ("Range", range.as_deref()),
             ("If-Range", ask.if_range.filter(|_| range.is_some())),
             ("If-None-Match", ask.if_none_match),
+            ("Cache-Control", self.past_caches.then_some("no-cache")),
             ("Content-Type", ask.form.map(|_| "application/x-www-form-urlencoded")),
         ];
         headers.extend(more.into_iter().filter_map(|(name, value)| Some((name, value?))));

@@ -3,85 +3,27 @@
 //! miniserde's errors say nothing and its memory follows the input, so documents pass a shape check
 //! first. Must never: recurse, or let a small document take much memory.
 
+mod long;
 mod shape;
 
 use crate::error::{Error, Kind, Result};
 use miniserde::de::{Map, Seq, Visitor};
 use miniserde::{Deserialize, make_place};
 
-/// Longest text that [`shorten`] leaves, in bytes.
-pub const MAX_TEXT: usize = 64 << 10;
-/// Longest document that [`shorten`] leaves, in bytes. What remains is the document as it came: the whole agent has
-/// 5.0 MiB of memory with the largest, of 4 MiB, and 3.8 MiB with 1 MiB of 680 entries (measured, static amd64).
-const MAX_SHORTENED: usize = 1 << 20;
+pub use long::{MAX_TEXT, shorten};
 
 make_place!(Place);
 
-/// Parses a document. Input: its bytes (capped by the caller); `document` names it in errors.
-/// Errors: Source: not UTF-8, not JSON, nested too deeply, too many parts, or a part of the wrong shape.
+/// Parses a document. Input: its bytes (capped by the caller); `document` names it in errors. A byte order mark in front
+/// is passed over, as parsers may (RFC 8259, section 8.1).
+/// Errors: Source: not UTF-8, not JSON (and what it is, where that can be told), nested too deeply, too many parts, or a
+/// part of the wrong shape.
 pub fn parse<T: Deserialize>(bytes: &[u8], document: &str) -> Result<T> {
-    let fail = |why: &str| Error::new(Kind::Source, why).at("read", document);
+    let fail = |why: &str| Error::new(Kind::Source, shape::other_than_json(bytes).unwrap_or(why)).at("read", document);
     let text = std::str::from_utf8(bytes).map_err(|_| fail("not UTF-8 text"))?;
-    shape::check(bytes).map_err(fail)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    shape::check(text.as_bytes()).map_err(fail)?;
     miniserde::json::from_str(text).map_err(|_| fail("not valid JSON, or not of the expected shape"))
-}
-
-/// Cuts texts beyond [`MAX_TEXT`] and runs of white space out of a document, in place: what is parsed, and what the
-/// parser makes of it, is small then. Text that had to be shorter is still too long, and release notes are cut.
-/// Input: the document, wholly checked: its digest is another one afterwards. What is no JSON stays none.
-/// Errors: Source: not UTF-8, or more than 1 MiB is left.
-pub fn shorten(document: &mut Vec<u8>) -> Result<()> {
-    if document.len() <= MAX_TEXT {
-        return Ok(());
-    }
-    if std::str::from_utf8(document).is_err() {
-        return Err(Error::new(Kind::Source, "not UTF-8 text"));
-    }
-    let (mut at, mut kept, mut text_from) = (0, 0, None);
-    while at < document.len() {
-        let rest = &document[at..];
-        let step = step(rest, text_from.is_some());
-        let keep = match text_from {
-            Some(from) if rest[0] != b'"' => kept - from < MAX_TEXT || is_second_half(rest),
-            Some(_) => {
-                text_from = None;
-                true
-            }
-            None if rest[0] == b'"' => {
-                text_from = Some(kept + 1);
-                true
-            }
-            None => !(rest[0].is_ascii_whitespace() && kept > 0 && document[kept - 1].is_ascii_whitespace()),
-        };
-        if keep {
-            document.copy_within(at..at + step, kept);
-            kept += step;
-        }
-        at += step;
-    }
-    document.truncate(kept);
-    if kept > MAX_SHORTENED {
-        return Err(Error::new(Kind::Source, "more than 1 MiB of JSON, with every long text cut to 64 KiB"));
-    }
-    document.shrink_to_fit();
-    Ok(())
-}
-
-/// Length of what stands first and must not be parted: an escape or a character in a text, a byte outside.
-fn step(rest: &[u8], in_text: bool) -> usize {
-    let whole = match rest {
-        _ if !in_text => 1,
-        [b'\\', b'u', ..] => 6,
-        [b'\\', ..] => 2,
-        [first, ..] => first.leading_ones().max(1) as usize,
-        [] => 1,
-    };
-    whole.min(rest.len())
-}
-
-/// Says whether this is the second `\u` escape of a pair. Source: RFC 8259, section 7.
-fn is_second_half(rest: &[u8]) -> bool {
-    matches!(rest, [b'\\', b'u', b'd' | b'D', b'c'..=b'f' | b'C'..=b'F', ..])
 }
 
 /// Holds one scalar member, so that a wrong type is reported by name and not as a broken document.
@@ -249,59 +191,6 @@ mod tests {
         }
         let many: String = (0..20_000).map(|n| format!("\"{n}\":0,")).collect();
         assert!(parse::<Doc>(format!("{{{many}}}").as_bytes(), "t").err().unwrap().to_string().contains("too many"));
-    }
-
-    #[test]
-    fn long_texts_and_white_space_are_cut() {
-        let full = "x".repeat(MAX_TEXT);
-        for (value, want) in [
-            (format!("{full}y"), full.clone()),
-            (format!("{full}y\\\"z"), full.clone()),
-            (format!("{}\u{e9}\u{e9}", &full[1..]), format!("{}\u{e9}", &full[1..])),
-            (format!("{}\\u00e9yz", &full[1..]), format!("{}\u{e9}", &full[1..])),
-            (format!("{}\\ud83d\\ude00y", &full[1..]), format!("{}\u{1f600}", &full[1..])),
-            (format!("{full}\\ud83d"), full.clone()),
-            (full.clone(), full.clone()),
-            ("a  b\\\\".to_owned(), "a  b\\".to_owned()),
-        ] {
-            let mut text = format!(
-                r#"  {{ {}"more":"{}","name":"{value}",{} "size" : 1 2 }}"#,
-                " ".repeat(3 << 20),
-                full,
-                "\n\t".repeat(9)
-            );
-            shorten(&mut text.as_bytes().to_vec()).unwrap();
-            text = text.replace("1 2", "12");
-            let mut bytes = text.into_bytes();
-            shorten(&mut bytes).unwrap();
-            assert!(bytes.len() < 3 * MAX_TEXT && bytes.capacity() < 4 * MAX_TEXT);
-            let doc: Doc = parse(&bytes, "t").unwrap();
-            assert_eq!(doc.name.need("name").unwrap(), want);
-            assert_eq!(doc.size.need("size").unwrap(), 12);
-        }
-        let mut small = b"  {  ".to_vec();
-        shorten(&mut small).unwrap();
-        assert_eq!(small, b"  {  ");
-        let mut other = vec![0xff; MAX_TEXT + 1];
-        assert!(shorten(&mut other).unwrap_err().to_string().contains("UTF-8"));
-        let mut many = format!("[{}1]", "1,".repeat(MAX_SHORTENED / 2)).into_bytes();
-        assert!(shorten(&mut many).unwrap_err().to_string().contains("1 MiB"));
-    }
-
-    #[test]
-    fn shortening_makes_no_json_of_what_is_none() {
-        let long = "x".repeat(MAX_TEXT + 9);
-        for text in [
-            format!(r#"{{"name":"{long}"#),
-            format!(r#"{{"name":"{long}\"#),
-            format!(r#"{{"name":"{long}\u"#),
-            format!(r#"{{"name":"{long}","size":1 2}}"#),
-            format!(r#"{{"name":"{long}""size":1}}"#),
-        ] {
-            let mut bytes = text.into_bytes();
-            shorten(&mut bytes).unwrap();
-            assert!(parse::<Doc>(&bytes, "t").is_err());
-        }
     }
 
     #[test]

@@ -3,42 +3,33 @@
 //! Roots are loaded when the first https connection is made, so a machine without any can still use
 //! a medium or a loopback registry. Must never: skip a certificate check, or fall back to plain HTTP.
 
+mod pem;
+mod verifier;
 mod words;
 
-use crate::atomic::read_required;
 use crate::clock::Now;
 use crate::credentials::check_private;
 use crate::crypto;
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::progress::note;
+use crate::error::{Error, Kind, Result};
 use crate::text::printable;
-use crate::time::rfc3339;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ResolvesClientCert, Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use pem::{Roots, read_roots};
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
-use rustls::time_provider::TimeProvider;
-use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    StreamOwned,
-};
+use rustls::{ClientConfig, ClientConnection, SignatureScheme, StreamOwned};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use verifier::{ClockedVerifier, FloorClock};
 
+pub use pem::Pem;
 pub(crate) use words::{advice, words};
 
 /// Tells what is known of the time; its floor is the time of the build.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
 
-/// Largest CA bundle that is read, in bytes. Debian's has 220 KB.
-const MAX_BUNDLE: u64 = 8 << 20;
 /// Sessions kept for resumption: a few hosts, a few redirects.
 const SESSIONS: usize = 8;
 
@@ -58,20 +49,6 @@ pub(crate) struct Trust {
     pub server_name: Option<String>,
     /// Who we are, for servers that ask.
     pub identity: Option<Identity>,
-}
-
-/// PEM text, or the file that has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pem {
-    /// Read when it is needed.
-    File(PathBuf),
-    /// Read already.
-    Text {
-        /// What it is from, for messages.
-        from: String,
-        /// The text.
-        bytes: Vec<u8>,
-    },
 }
 
 /// A client certificate.
@@ -135,15 +112,12 @@ impl Trust {
     }
 
     fn client_config(&self) -> Result<ClientConfig> {
-        let clock = FloorClock { now: self.now.clone(), floor_secs: self.floor_secs };
+        let clock = FloorClock::new(self.now.clone(), self.floor_secs);
         let internal = |e: &dyn fmt::Display| Error::new(Kind::Internal, e.to_string()).at("set up", "TLS");
         let provider = Arc::new(crypto::provider());
         let algorithms = provider.signature_verification_algorithms;
-        let roots = self.roots()?;
-        let (floor_secs, shares_clock) = (self.floor_secs, self.shares_clock);
-        let now = self.now.clone();
         let verifier =
-            ClockedVerifier { roots, algorithms, now, floor_secs, shares_clock, told: AtomicBool::new(false) };
+            ClockedVerifier::new(self.roots()?, algorithms, self.now.clone(), self.floor_secs, self.shares_clock);
         let config = ClientConfig::builder_with_details(provider, Arc::new(clock))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|e| internal(&e))?
@@ -161,12 +135,12 @@ impl Trust {
         Ok(config)
     }
 
-    fn roots(&self) -> Result<RootCertStore> {
+    fn roots(&self) -> Result<Roots> {
         if let Some(pem) = &self.ca {
-            return read_roots(pem);
+            return read_roots(pem, true);
         }
         match self.ca_candidates.iter().find(|p| p.exists()) {
-            Some(path) => read_roots(&Pem::File(path.clone())),
+            Some(path) => read_roots(&Pem::File(path.clone()), false),
             None => Err(Error::new(Kind::Config, "no CA certificates on this machine")
                 .at("set up", "TLS")
                 .hint("set ca_file to a PEM bundle")),
@@ -218,180 +192,6 @@ impl Identity {
     }
 }
 
-impl Pem {
-    /// Errors: Config: the file can not be read, or is none.
-    fn read(&self, op: &str) -> Result<Vec<u8>> {
-        let path = match self {
-            Pem::File(path) => path,
-            Pem::Text { bytes, .. } => return Ok(bytes.clone()),
-        };
-        read_required(path, MAX_BUNDLE).io(Kind::Config, op, self)
-    }
-}
-
-impl fmt::Display for Pem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Pem::File(path) => path.display().fmt(f),
-            Pem::Text { from, .. } => f.write_str(from),
-        }
-    }
-}
-
-/// Reads a PEM bundle. Errors: Config: unreadable, malformed, or without one usable certificate.
-fn read_roots(from: &Pem) -> Result<RootCertStore> {
-    let hint = if matches!(from, Pem::File(_)) { "set ca_file to a PEM bundle" } else { "" };
-    let fail = |why: String| Error::new(Kind::Config, why).at("read CA certificates", from).hint(hint);
-    let pem = from.read("read CA certificates")?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|e| fail(format!("not PEM: {e}")))?;
-        // Bundles in the field hold a few certificates that webpki does not take: they are left out.
-        roots.add_parsable_certificates([certificate]);
-    }
-    match roots.is_empty() {
-        true => Err(fail("no usable certificate in it".to_owned())),
-        false => Ok(roots),
-    }
-}
-
-/// Most certificates of one chain that are not valid yet.
-const MAX_NOT_YET: usize = 8;
-
-/// Checks certificates as rustls does, at any of the times that the present may be: the earliest one that is possible (so what
-/// has expired by then is refused), and, where the clock is not set, later ones as well (so nothing is refused for not being
-/// valid yet).
-///
-/// What has expired by the release date alone is checked again without it: a date that is wrong (in the future) costs nobody the
-/// way to the next update.
-struct ClockedVerifier {
-    roots: RootCertStore,
-    algorithms: WebPkiSupportedAlgorithms,
-    now: Clock,
-    floor_secs: u64,
-    shares_clock: bool,
-    /// Whether it was said that a certificate's beginning was not judged.
-    told: AtomicBool,
-}
-
-impl ClockedVerifier {
-    /// Input: `check`: checks the chain at a time. Returns: the time at which it is valid.
-    fn valid_at(
-        &self,
-        check: &dyn Fn(u64) -> std::result::Result<(), rustls::Error>,
-    ) -> std::result::Result<u64, rustls::Error> {
-        let built = (self.now)();
-        let now = built.with_floor(self.floor_secs);
-        let mut found = valid_within(now, check);
-        if is_expired(&found) && built.earliest_secs() < now.earliest_secs() {
-            found = valid_within(built, check);
-        }
-        match found {
-            Err(e) if self.shares_clock => check(built.clock_secs()).map(|()| built.clock_secs()).map_err(|_| e),
-            found => found,
-        }
-    }
-}
-
-fn is_expired(found: &std::result::Result<u64, rustls::Error>) -> bool {
-    use CertificateError::{Expired, ExpiredContext};
-    matches!(found, Err(rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. })))
-}
-
-/// Finds a time that the present may be, and at which `check` passes; the earliest one.
-fn valid_within(
-    now: Now,
-    check: &dyn Fn(u64) -> std::result::Result<(), rustls::Error>,
-) -> std::result::Result<u64, rustls::Error> {
-    let mut time = now.earliest_secs();
-    for _ in 0..MAX_NOT_YET {
-        match check(time) {
-            Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }))
-                if now.has_no_upper_end() && not_before.as_secs() > time =>
-            {
-                time = not_before.as_secs();
-            }
-            checked => return checked.map(|()| time),
-        }
-    }
-    check(time).map(|()| time)
-}
-
-impl ServerCertVerifier for ClockedVerifier {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        chain: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        let parsed = ParsedCertificate::try_from(certificate)?;
-        let time = self.valid_at(&|secs| {
-            let time = UnixTime::since_unix_epoch(Duration::from_secs(secs));
-            verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, chain, time, self.algorithms.all)
-        })?;
-        verify_server_name(&parsed, name)?;
-        let now = (self.now)();
-        if time > now.with_floor(self.floor_secs).earliest_secs() && !self.told.swap(true, Ordering::Relaxed) {
-            note(&format!(
-                "{}: its certificate is valid from {}, and this machine's clock is not set ({}): whether that is past \
-                 cannot be judged; going on",
-                name.to_str(),
-                rfc3339(time),
-                rfc3339(now.clock_secs())
-            ));
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
-impl fmt::Debug for ClockedVerifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClockedVerifier")
-    }
-}
-
-struct FloorClock {
-    now: Clock,
-    floor_secs: u64,
-}
-
-impl TimeProvider for FloorClock {
-    fn current_time(&self) -> Option<UnixTime> {
-        let now = (self.now)().with_floor(self.floor_secs);
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(now.earliest_secs())))
-    }
-}
-
-impl fmt::Debug for FloorClock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FloorClock")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -426,79 +226,5 @@ mod tests {
             assert_eq!(e.kind(), Kind::Config);
             assert!(e.to_string().contains(word), "{word}: {e}");
         }
-    }
-
-    #[test]
-    fn the_clock_is_never_before_the_floor() {
-        for (now, floor_secs, want) in [(0, 500, 500), (900, 500, 900)] {
-            let clock = FloorClock { now: Arc::new(move || Now::new(now, 0)), floor_secs };
-            assert_eq!(clock.current_time().unwrap().as_secs(), want);
-        }
-    }
-
-    /// A chain of certificates, as (valid from, valid until), checked as webpki does.
-    fn chain(parts: &[(u64, u64)]) -> impl Fn(u64) -> std::result::Result<(), rustls::Error> {
-        let at = |secs| UnixTime::since_unix_epoch(Duration::from_secs(secs));
-        let parts = parts.to_vec();
-        move |secs| {
-            for &(from, until) in &parts {
-                let error = match secs {
-                    _ if secs < from => CertificateError::NotValidYetContext { time: at(secs), not_before: at(from) },
-                    _ if secs > until => CertificateError::ExpiredContext { time: at(secs), not_after: at(until) },
-                    _ => continue,
-                };
-                return Err(rustls::Error::InvalidCertificate(error));
-            }
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_certificate_is_judged_at_every_time_that_it_may_be() {
-        let verify = |clock, build, release, shares_clock, parts: &[(u64, u64)]| {
-            let verifier = ClockedVerifier {
-                roots: RootCertStore::empty(),
-                algorithms: crypto::provider().signature_verification_algorithms,
-                now: Arc::new(move || Now::new(clock, build)),
-                floor_secs: release,
-                shares_clock,
-                told: AtomicBool::new(false),
-            };
-            verifier.valid_at(&chain(parts)).ok()
-        };
-        // (clock, build, release date, same clock, chain) -> the time at which it is valid
-        for (clock, build, release, shares, parts, valid) in [
-            // The clock is set: nothing is different from what everybody does.
-            (500, 100, 0, false, &[(400, 600)][..], Some(500)),
-            (500, 100, 0, false, &[(501, 600)], None),
-            (500, 100, 0, false, &[(400, 499)], None),
-            // It is not: what has expired by the build has expired, what begins later may have begun.
-            (3, 100, 0, false, &[(50, 600)], Some(100)),
-            (3, 100, 0, false, &[(50, 99)], None),
-            (3, 100, 0, false, &[(200, 600)], Some(200)),
-            (3, 100, 0, false, &[(200, 600), (150, 900), (300, 400)], Some(300)),
-            // At no time are these two valid together.
-            (3, 100, 0, false, &[(200, 300), (301, 400)], None),
-            (3, 100, 0, false, &[(200, 300), (50, 99)], None),
-            // What was dated by the same clock is judged by that as well, and only then.
-            (3, 100, 0, true, &[(0, 50)], Some(3)),
-            (3, 100, 0, false, &[(0, 50)], None),
-            (3, 100, 0, true, &[(200, 600)], Some(200)),
-            (500, 100, 0, true, &[(501, 600)], None),
-            // A release date that is a slip excludes nothing by itself, and makes nothing valid that is not.
-            (500, 100, 900, false, &[(400, 600)], Some(500)),
-            (500, 100, 900, false, &[(400, 499)], None),
-            (3, 100, 900, false, &[(50, 600)], Some(100)),
-            (3, 100, 900, false, &[(950, 990)], Some(950)),
-        ] {
-            assert_eq!(
-                verify(clock, build, release, shares, parts),
-                valid,
-                "{clock} {build} {release} {shares} {parts:?}"
-            );
-        }
-        // However many are not valid yet: it ends.
-        let many: Vec<(u64, u64)> = (0..100).map(|n| (200 + n, 900)).collect();
-        assert_eq!(verify(3, 100, 0, false, &many), None);
     }
 }

@@ -22,19 +22,24 @@ pub struct Url {
 }
 
 impl Url {
-    /// Parses an absolute URL; a fragment is dropped, dot segments are resolved.
+    /// Parses an absolute URL; a fragment is dropped, dot segments are resolved, and what does not belong into a URL is
+    /// percent-encoded as browsers do.
     /// Errors: Source: what is wrong with it; callers that read configuration use [`Url::configured`].
-    /// Source: RFC 3986, section 3.
+    /// Source: RFC 3986, section 3; WHATWG URL, see [`encode`].
     pub fn parse(text: &str) -> Result<Url> {
-        check_text(text)?;
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("not an http:// or https:// URL", text))?;
+        Url::parse_encoded(&encode(text)?, text)
+    }
+
+    /// Input: `typed`: as it came, for messages.
+    fn parse_encoded(text: &str, typed: &str) -> Result<Url> {
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("not an http:// or https:// URL", typed))?;
         let secure = match scheme.to_ascii_lowercase().as_str() {
             "https" => true,
             "http" => false,
-            _ => return Err(bad("only http and https URLs are used here", text)),
+            _ => return Err(bad("only http and https URLs are used here", typed)),
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (host, port) = parse_authority(&rest[..end]).map_err(|why| bad(why, text))?;
+        let (host, port) = parse_authority(&rest[..end]).map_err(|why| bad(why, typed))?;
         let (path, query) = split_tail(&rest[end..]);
         Ok(Url { secure, host, port, path: resolve_dots(path), query: query.map(str::to_owned) })
     }
@@ -52,17 +57,17 @@ impl Url {
 
     /// Resolves a reference against this URL.
     /// Input: an absolute URL, `//host/path`, `/path`, `path`, `?query`, or nothing.
-    /// Errors: Source: another scheme, or characters that do not belong into a URL.
-    /// Source: RFC 3986, section 5.2.2.
+    /// Errors: Source: another scheme, or control characters.
+    /// Source: RFC 3986, section 5.2.2; WHATWG URL, see [`encode`].
     pub fn join(&self, reference: &str) -> Result<Url> {
-        check_text(reference)?;
-        if has_scheme(reference) {
-            return Url::parse(reference);
+        let encoded = encode(reference)?;
+        if has_scheme(&encoded) {
+            return Url::parse_encoded(&encoded, reference);
         }
-        if reference.starts_with("//") {
-            return Url::parse(&format!("{}:{reference}", self.scheme()));
+        if encoded.starts_with("//") {
+            return Url::parse_encoded(&format!("{}:{encoded}", self.scheme()), reference);
         }
-        let (path, query) = split_tail(reference);
+        let (path, query) = split_tail(&encoded);
         let mut out = self.clone();
         if path.is_empty() {
             if query.is_some() {
@@ -195,10 +200,7 @@ pub fn form(pairs: &[(&str, &str)]) -> String {
             match byte {
                 b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
                 _ if byte.is_ascii_alphanumeric() => out.push(byte as char),
-                _ => {
-                    out.push('%');
-                    out.push_str(&crate::text::hex(&[byte]).to_ascii_uppercase());
-                }
+                _ => push_encoded(&mut out, byte),
             }
         }
         out
@@ -296,14 +298,59 @@ pub(crate) fn without_secrets(text: &str) -> Cow<'_, str> {
     }
 }
 
-fn check_text(text: &str) -> Result<()> {
+fn push_encoded(out: &mut String, byte: u8) {
+    out.push('%');
+    out.push_str(&crate::text::hex(&[byte]).to_ascii_uppercase());
+}
+
+/// Percent-encodes what stands in a URL or reference and does not belong there: pre-signing proxies write quotes, object
+/// stores blanks, people umlauts, and Windows `\`, which in a path is `/`. What is encoded stays: a `%` is left alone. A host
+/// is not touched. Blanks around it go.
+/// Errors: Source: too long; a control character: nobody means one, and some take CR and LF for the end of a line.
+/// Source: WHATWG URL, "path percent-encode set", "special-query percent-encode set", and the path state; but for
+/// controls, which browsers drop or encode, and `\` as the end of a host.
+fn encode(text: &str) -> Result<String> {
     if text.len() > MAX_LEN {
         return Err(Error::new(Kind::Source, format!("longer than {MAX_LEN} bytes")).at("read", "URL"));
     }
-    match text.bytes().any(|b| !b.is_ascii_graphic() || b"<>\"\\^`".contains(&b)) {
-        true => Err(bad("a character that does not belong into a URL", text)),
-        false => Ok(()),
+    if text.chars().any(char::is_control) {
+        return Err(bad("a control character, which no URL has", text));
     }
+    // What a header's bytes become that are no UTF-8.
+    if text.contains('\u{fffd}') {
+        return Err(bad("it is not UTF-8", text));
+    }
+    let text = text.trim_matches(' ');
+    let authority = match text.find("//") {
+        Some(0) => 2,
+        Some(at) if has_scheme(text) && text[..at].ends_with(':') => at + 2,
+        _ => 0,
+    };
+    let path =
+        if authority == 0 { 0 } else { text[authority..].find(['/', '?', '#']).map_or(text.len(), |n| n + authority) };
+    if authority == 0 && has_scheme(text) {
+        // Another kind of URL, which is refused: nothing in it is ours to change.
+        return Ok(text.to_owned());
+    }
+    let (mut out, mut is_query) = (String::with_capacity(text.len()), false);
+    out.push_str(&text[..path]);
+    for byte in text[path..].bytes() {
+        match byte {
+            b'#' => break,
+            b'?' => is_query = true,
+            b'\\' if !is_query => {
+                out.push('/');
+                continue;
+            }
+            _ => {}
+        }
+        let bad: &[u8] = if is_query { b" \"<>'" } else { b" \"<>^`{}" };
+        match byte.is_ascii() && !bad.contains(&byte) {
+            true => out.push(byte as char),
+            false => push_encoded(&mut out, byte),
+        }
+    }
+    Ok(out)
 }
 
 fn has_scheme(reference: &str) -> bool {

@@ -16,6 +16,9 @@ use std::io::{self, ErrorKind, Read};
 /// Longest line that begins a chunk, in bytes.
 const MAX_CHUNK_LINE: usize = 1 << 10;
 
+/// What a body of unknown length is given more room by, in bytes; more than a piece of it.
+const ROOM: usize = 64 << 10;
+
 /// An answer whose body is still to be read.
 pub(super) struct Answer {
     head: Head,
@@ -128,6 +131,7 @@ impl Answer {
             etag: self.etag(),
             link: Some(self.all("link").join(", ")).filter(|link| !link.is_empty()),
             length: self.length(),
+            is_copy: self.header("age").is_some(),
             body: Vec::new(),
             final_url: self.url.clone(),
         }
@@ -136,18 +140,20 @@ impl Answer {
     /// Reads it whole. Errors: Source: longer than `cap_bytes`. Network: it breaks off.
     pub fn into_document(self, cap_bytes: u64) -> std::result::Result<Document, Failure> {
         let mut document = self.describe();
-        let too_long =
-            || Error::new(Kind::Source, format!("longer than {cap_bytes} bytes")).at("fetch", &document.final_url);
         if document.length.is_some_and(|n| n > cap_bytes) {
-            return Err(too_long().into());
+            let why = format!("longer than {cap_bytes} bytes");
+            return Err(Error::new(Kind::Source, why).at("fetch", &document.final_url).into());
         }
-        // Where the length is known, no room is taken beyond it.
+        // Where the length is known, no room is taken beyond it; where it is not, a little at a time: `read_to_end` takes
+        // room for twice what is there, and fills it with zeros.
         let mut body = Vec::with_capacity(document.length.map_or(0, |n| n as usize));
-        let read = self.into_reader().take(cap_bytes.saturating_add(1)).read_to_end(&mut body);
-        read.map_err(|e| Failure::passing(Error::new(Kind::Network, e.to_string()).at("fetch", &document.final_url)))?;
-        if body.len() as u64 > cap_bytes {
-            return Err(too_long().into());
-        }
+        self.pour(cap_bytes, &mut |piece| {
+            if body.capacity() - body.len() < piece.len() {
+                body.reserve_exact(ROOM);
+            }
+            body.extend_from_slice(piece);
+            Ok(())
+        })?;
         document.body = body;
         Ok(document)
     }

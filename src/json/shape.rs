@@ -63,8 +63,23 @@ pub(super) fn check(bytes: &[u8]) -> std::result::Result<(), &'static str> {
     Ok(())
 }
 
+/// Says what a document is that is no JSON, where its beginning tells: servers, proxies and log-in pages send HTML for
+/// whatever is asked, and Windows writes UTF-16. Source: Unicode, section 23.8; RFC 1952, section 2.3.1.
+pub(super) fn other_than_json(bytes: &[u8]) -> Option<&'static str> {
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    match text {
+        [] => Some("not valid JSON: it is empty"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] => {
+            Some("not valid JSON: it is UTF-16; save it as UTF-8")
+        }
+        [0x1f, 0x8b, ..] => Some("not valid JSON: it is compressed with gzip"),
+        [b'<', ..] => Some("not valid JSON: it is HTML or XML, a page for people perhaps"),
+        _ => None,
+    }
+}
+
 /// Length of a text up to the quote that ends it.
-fn text_length(text: &[u8]) -> usize {
+pub(super) fn text_length(text: &[u8]) -> usize {
     let mut escaped = false;
     let end = text.iter().position(|byte| {
         let ends = *byte == b'"' && !escaped;

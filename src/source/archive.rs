@@ -5,6 +5,7 @@
 
 use crate::error::{Error, IoContext, Kind, Result};
 use flate2::bufread::MultiGzDecoder;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,9 @@ const KEPT_EACH: u64 = 32 << 10;
 const KEPT_TOTAL: usize = 512 << 10;
 /// Most that an archive may inflate to, in bytes.
 const INFLATED_MAX: u64 = 4 << 30;
+/// Most that is inflated in all to get at documents that were not kept, in bytes. They are read before it is known who
+/// made the archive, and while the lock is held. Of a release of 200 MB with more than is kept, some 40.
+const AGAIN_MAX: u64 = 2 * INFLATED_MAX;
 
 /// The table of contents of one archive.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub struct Archive {
     path: PathBuf,
     is_gzip: bool,
     members: Vec<Member>,
+    /// What may still be inflated to get at documents, in bytes.
+    left: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -53,13 +59,14 @@ impl Archive {
     /// Reads the table of contents of a file that was opened already.
     /// Errors: Source: it is neither tar nor tar in gzip, it is cut short, or something in it is hostile.
     pub fn scan(path: &Path, file: File) -> Result<Archive> {
-        let mut archive = Archive { path: path.to_owned(), is_gzip: false, members: Vec::new() };
+        let mut archive =
+            Archive { path: path.to_owned(), is_gzip: false, members: Vec::new(), left: Cell::new(AGAIN_MAX) };
         let mut magic = [0; 2];
         let mut file = file;
         let _ = file.read(&mut magic).io(Kind::Source, "read", path.display())?;
         file.rewind().io(Kind::Source, "read", path.display())?;
         archive.is_gzip = magic == [0x1f, 0x8b];
-        let mut stream = archive.stream(file).io(Kind::Source, "read", path.display())?;
+        let mut stream = Stream::new(file, archive.is_gzip).io(Kind::Source, "read", path.display())?;
         archive.list(&mut stream).map_err(|e| e.at("read", path.display()))?;
         Ok(archive)
     }
@@ -85,8 +92,24 @@ impl Archive {
         self.members.iter().filter_map(|member| Some((member.name.as_str(), member.kept.as_deref()?)))
     }
 
-    /// Opens a file in it. Input: `from`: first byte wanted.
-    /// Errors: Source: it is not there, no regular file, or can not be read.
+    /// Opens a document in it, as [`Archive::open`] does. In gzip, each one that was not kept is looked for from the
+    /// beginning, and there may be a thousand of them: all that is limited together.
+    /// Errors: as there; Source: too much was inflated.
+    pub fn open_document(&self, name: &str) -> Result<Box<dyn Read>> {
+        let (member, size_bytes) = self.find(name)?;
+        if self.is_gzip && member.kept.is_none() {
+            let left = self.left.get().checked_sub(member.offset.saturating_add(size_bytes));
+            self.left.set(left.unwrap_or(0));
+            left.ok_or_else(|| {
+                let why = "to get at more of it, it would be inflated from its beginning again and again";
+                Error::new(Kind::Source, why).at("read", self.place(name)).hint("gunzip it, and name the tar")
+            })?;
+        }
+        self.open(name, 0)
+    }
+
+    /// Opens a file in it; looks for its place when it is read. Input: `from`: first byte wanted.
+    /// Errors: Source: it is not there, or no regular file. Reading: it can not be read.
     pub fn open(&self, name: &str, from: u64) -> Result<Box<dyn Read>> {
         let (member, size_bytes) = self.find(name)?;
         let left = size_bytes.saturating_sub(from);
@@ -94,12 +117,8 @@ impl Archive {
             let rest = kept.get(from as usize..).unwrap_or_default().to_vec();
             return Ok(Box::new(io::Cursor::new(rest)));
         }
-        let open = || {
-            let mut stream = self.stream(File::open(&self.path)?)?;
-            stream.skip(member.offset + from.min(size_bytes))?;
-            Ok(Box::new(stream.take(left)) as Box<dyn Read>)
-        };
-        open().io(Kind::Source, "read", self.place(name))
+        let place = (self.path.clone(), self.is_gzip, member.offset + from.min(size_bytes));
+        Ok(Box::new(Later { place, stream: None }.take(left)))
     }
 
     fn find(&self, name: &str) -> Result<(&Member, u64)> {
@@ -108,13 +127,6 @@ impl Archive {
         let member = member.ok_or_else(|| at(Error::new(Kind::Source, "it is not there")))?;
         let size_bytes = member.size_bytes.ok_or_else(|| at(Error::new(Kind::Source, "not a regular file")))?;
         Ok((member, size_bytes))
-    }
-
-    fn stream(&self, file: File) -> io::Result<Stream> {
-        Ok(match self.is_gzip {
-            true => Stream::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(64 << 10, file)))),
-            false => Stream::Plain { length: file.metadata()?.len(), file },
-        })
     }
 
     /// Source: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block"; GNU tar, "Basic Tar Format".
@@ -324,6 +336,13 @@ enum Stream {
 }
 
 impl Stream {
+    fn new(file: File, is_gzip: bool) -> io::Result<Stream> {
+        Ok(match is_gzip {
+            true => Stream::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(64 << 10, file)))),
+            false => Stream::Plain { length: file.metadata()?.len(), file },
+        })
+    }
+
     /// Fills the buffer. Returns: false at the end. Errors: UnexpectedEof: the end comes in the middle of it.
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         let mut filled = 0;
@@ -354,6 +373,28 @@ impl Stream {
                 _ => Err(io::ErrorKind::UnexpectedEof.into()),
             },
         }
+    }
+}
+
+/// What is opened, and its place looked for, when somebody reads it: who asks only whether it is there, waits for nothing.
+struct Later {
+    /// The archive, whether it is gzip, and the first byte.
+    place: (PathBuf, bool, u64),
+    stream: Option<Stream>,
+}
+
+impl Read for Later {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            None => {
+                let (path, is_gzip, at) = &self.place;
+                let mut stream = Stream::new(File::open(path)?, *is_gzip)?;
+                stream.skip(*at)?;
+                self.stream.insert(stream)
+            }
+        };
+        stream.read(buffer)
     }
 }
 

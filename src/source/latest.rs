@@ -12,10 +12,13 @@ use crate::http::{Body, Client, Document};
 use crate::json::{self, Field};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{DOCUMENT_CAP, nothing_for};
+use crate::progress::note;
+use crate::sys;
 use crate::trust::keyring::Keyring;
 use crate::trust::verify::{DETACHED_MAX_BYTES, Tally};
 use crate::url::Url;
 use miniserde::Deserialize;
+use std::cell::Cell;
 
 /// One HTTP server.
 pub struct Latest {
@@ -82,44 +85,80 @@ impl Latest {
         })
     }
 
-    /// Finds out who signed a document. Input: its bytes, as they came.
+    /// Finds out who signed a document. Input: its bytes, as they came; `url`: of the signature; `is_copy`: is set where
+    /// that was a cache's copy.
     /// Errors: Signature: not those who must. Network: that can not be found out.
-    fn prove(&self, document: &[u8]) -> Result<Vec<Digest>> {
+    fn prove(&self, document: &[u8], url: &Url, is_copy: &Cell<bool>) -> Result<Vec<Digest>> {
         if !self.ring.demands_signatures()? {
             return Ok(Vec::new());
         }
-        let url = &self.signature_url;
-        self.client.document_if_there(url, "*/*", DETACHED_MAX_BYTES, &mut |signature| {
+        self.client.past_caches().document_if_there(url, "*/*", DETACHED_MAX_BYTES, &mut |signature| {
             let mut tally = Tally::new(&self.ring);
             if let Some(signature) = signature {
+                is_copy.set(is_copy.get() || signature.is_copy);
                 tally.take_detached(document, &signature.body);
             }
+            let place = &self.signature_url;
             tally
                 .finish(&self.url.to_string())
-                .map_err(|e| e.hint(format!("its signature is expected at {url}: scripts/sign.sh --latest makes it")))
+                .map_err(|e| e.hint(format!("its signature is expected at {place}: scripts/sign.sh --latest makes it")))
+        })
+    }
+
+    /// Makes an artifact of a document, if those have signed it who must. Returns: its ETag as well.
+    fn make(&self, mut document: Document, architecture: &str, signature: &Url, is_copy: &Cell<bool>) -> Result<Made> {
+        let etag = document.etag.take();
+        is_copy.set(is_copy.get() || document.is_copy);
+        let digest = Digest::of(&document.body);
+        self.ring.refuse_revoked(&[digest]).map_err(|e| e.at("verify", &document.final_url))?;
+        let signed_by = self.prove(&document.body, signature, is_copy)?;
+        json::shorten(&mut document.body).map_err(|e| e.at("read", &document.final_url))?;
+        let artifact = parse(&document.body, &document.final_url, architecture, &self.describe())?;
+        self.ring.refuse_revoked(&artifact.digests()).map_err(|e| e.at("verify", &document.final_url))?;
+        // Then it is said each time that it is asked for.
+        let has_remarks = remarks::say_of_latest(&document.body);
+        let etag = etag.filter(|_| !has_remarks);
+        Ok((Artifact { signed_by, passed: vec![digest], ..artifact }, etag))
+    }
+
+    /// Asks each place, until one has something that is of use. Input: `more`: what is added to the query.
+    fn ask(&self, architecture: &str, more: &[(&str, &str)], is_copy: &Cell<bool>) -> Result<Made> {
+        let (url, signature) = (self.url.with_query(more), self.signature_url.with_query(more));
+        let client = self.client.past_caches();
+        client.document_as(&url, "application/json", DOCUMENT_CAP, None, &mut |document| {
+            self.make(document, architecture, &signature, is_copy)
         })
     }
 }
 
+/// An artifact, and the ETag of the document that describes it.
+type Made = (Artifact, Option<String>);
+
 impl Source for Latest {
+    /// The document and its signature are two, and may be of different age: published between the two requests, or held by
+    /// a cache on the way. So both are asked for once more where no signature counts; if a cache said that something was
+    /// its copy, although it was told to ask the server, by a name that it does not know yet.
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
-        let (name, fetched) = (self.describe(), self.document.take());
-        let mut make = |mut document: Document| {
-            let etag = document.etag.take();
-            let digest = Digest::of(&document.body);
-            self.ring.refuse_revoked(&[digest]).map_err(|e| e.at("verify", &document.final_url))?;
-            let signed_by = self.prove(&document.body)?;
-            json::shorten(&mut document.body).map_err(|e| e.at("read", &document.final_url))?;
-            let artifact = parse(&document.body, &document.final_url, architecture, &name)?;
-            self.ring.refuse_revoked(&artifact.digests()).map_err(|e| e.at("verify", &document.final_url))?;
-            // Then it is said each time that it is asked for.
-            let has_remarks = remarks::say_of_latest(&document.body);
-            let etag = etag.filter(|_| !has_remarks);
-            Ok((Artifact { signed_by, passed: vec![digest], ..artifact }, etag))
+        let is_copy = Cell::new(false);
+        let early =
+            self.document.take().map(|document| self.make(document, architecture, &self.signature_url, &is_copy));
+        let first = match early {
+            Some(Err(e)) if e.kind() != Kind::Signature => {
+                // One answer of one place: the others may have better.
+                note(&format!("{e}; asking again"));
+                self.ask(architecture, &[], &is_copy)
+            }
+            Some(made) => made,
+            None => self.ask(architecture, &[], &is_copy),
         };
-        let (artifact, etag) = match fetched {
-            Some(document) => make(document),
-            None => self.client.document_as(&self.url, "application/json", DOCUMENT_CAP, None, &mut make),
+        let (artifact, etag) = match first {
+            Err(e) if e.kind() == Kind::Signature => {
+                let fresh = sys::random_u64().to_string();
+                let more = [("fresh", fresh.as_str())];
+                let more = if is_copy.get() { &more[..] } else { &[] };
+                self.ask(architecture, more, &is_copy).map_err(|_| e)
+            }
+            made => made,
         }?;
         self.etag = etag;
         Ok(artifact)
@@ -127,7 +166,7 @@ impl Source for Latest {
 
     /// Source: RFC 9110, section 13.1.2.
     fn is_unchanged(&mut self, validator: &str) -> bool {
-        let client = self.client.once();
+        let client = self.client.once().past_caches();
         let Ok(document) = client.document(&self.url, "application/json", DOCUMENT_CAP, Some(validator)) else {
             return false;
         };

@@ -143,7 +143,10 @@ impl Medium {
 
     fn document(&self, name: &str) -> Result<Vec<u8>> {
         let at = |e: Error| e.at("read", self.place(name));
-        let (reader, size_bytes) = self.open(name, 0)?;
+        let (reader, size_bytes) = match self {
+            Medium::Archive(archive) => (archive.open_document(name)?, archive.size_bytes(name)?),
+            Medium::Directory(_) => self.open(name, 0)?,
+        };
         check_document_size(size_bytes).map_err(at)?;
         let mut bytes = Vec::with_capacity(size_bytes as usize + 1);
         reader.take(DOCUMENT_CAP + 1).read_to_end(&mut bytes).io(Kind::Source, "read", self.place(name))?;

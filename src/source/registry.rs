@@ -61,7 +61,9 @@ impl Registry {
     /// Fetches what the reference names: by digest where it is pinned, else by tag.
     fn top(&self, remarks: &mut Remarks) -> Result<(manifest::Document, Digest)> {
         let (pinned, url) = (self.reference.digest(), self.top_url());
-        self.client.document_as(&url, ACCEPT, DOCUMENT_CAP, None, &mut |mut document| {
+        // A tag is a name that moves.
+        let client = self.client.past_caches();
+        client.document_as(&url, ACCEPT, DOCUMENT_CAP, None, &mut |mut document| {
             let digest = Digest::of(&document.body);
             check_header(&document, digest)?;
             if pinned.is_some_and(|want| want != digest) {
@@ -98,7 +100,7 @@ impl Registry {
                 if known.len() == MAX_CANDIDATES {
                     return tally.cut_short(MAX_CANDIDATES);
                 }
-                match Registry::page(client, &url) {
+                match Registry::page(&client.past_caches(), &url) {
                     Ok(None) => {}
                     Ok(Some((candidates, other, link))) => {
                         other.into_iter().for_each(|other| tally.see(other));
@@ -230,7 +232,7 @@ impl Source for Registry {
 
     /// Source: distribution-spec 1.1, "Pulling manifests" (HEAD, Docker-Content-Digest).
     fn is_unchanged(&mut self, validator: &str) -> bool {
-        let answer = self.client.once().head(&self.top_url(), ACCEPT);
+        let answer = self.client.once().past_caches().head(&self.top_url(), ACCEPT);
         let digest = answer.ok().flatten().and_then(|document| document.digest_header);
         digest.is_some_and(|digest| digest == validator)
     }

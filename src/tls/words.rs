@@ -45,17 +45,31 @@ pub(crate) fn words(error: &rustls::Error) -> String {
             C::BadSignature => {
                 "the signature of the server's certificate is wrong, or its CA has an RSA key of less than 2048 bits"
             }
+            C::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+                "the server's certificate is for another name: it has no subjectAltName, and the common name does not count"
+            }
             C::NotValidForName | C::NotValidForNameContext { .. } => "the server's certificate is for another name",
             C::Expired | C::ExpiredContext { .. } => "the server's certificate has expired",
             C::NotValidYet | C::NotValidYetContext { .. } => "the server's certificate is not valid yet",
             C::Revoked => "the server's certificate is revoked",
             C::BadEncoding => "the server's certificate is malformed",
-            C::UnhandledCriticalExtension => "the server's certificate has a critical extension that is not known",
+            C::UnhandledCriticalExtension => UNKNOWN_EXTENSION,
             C::InvalidPurpose | C::InvalidPurposeContext { .. } => "the server's certificate is not for servers",
             C::UnsupportedSignatureAlgorithmContext { signature_algorithm_id: id, .. } => return unread(id),
             C::UnsupportedSignatureAlgorithmForPublicKeyContext { public_key_algorithm_id: id, .. } => {
                 return unread(id);
             }
+            C::Other(other) => match other.0.downcast_ref() {
+                Some(webpki::Error::CaUsedAsEndEntity) => {
+                    "the server's certificate says that it is a CA's (basicConstraints CA:TRUE), and does not stand in \
+                     ca_file itself"
+                }
+                Some(webpki::Error::UnsupportedCertVersion) => {
+                    "the server's certificate is X.509 of version 1, which has no place for a host name"
+                }
+                Some(webpki::Error::UnsupportedCriticalExtension) => UNKNOWN_EXTENSION,
+                _ => "the server's certificate is not acceptable",
+            },
             _ => "the server's certificate is not acceptable",
         },
         rustls::Error::AlertReceived(alert) => {
@@ -96,6 +110,12 @@ fn unread(id: &[u8]) -> String {
     )
 }
 
+const UNKNOWN_EXTENSION: &str = "the server's certificate has a critical extension that is not known";
+
+/// How a certificate is made that everybody takes.
+const MAKE: &str = "openssl req -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=HOST -addext subjectAltName=DNS:HOST \
+                    -addext basicConstraints=critical,CA:FALSE -keyout KEY -out CERT; then CERT in ca_file";
+
 /// Says what to do about a TLS failure, where that is known.
 pub(crate) fn advice(error: &rustls::Error) -> &'static str {
     use CertificateError as C;
@@ -103,6 +123,11 @@ pub(crate) fn advice(error: &rustls::Error) -> &'static str {
         rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
             "set ca_file to the CA that signed this server's certificate (in a kubeconfig: certificate-authority)"
         }
+        rustls::Error::InvalidCertificate(C::NotValidForNameContext { presented, .. }) if presented.is_empty() => MAKE,
+        rustls::Error::InvalidCertificate(C::Other(other)) => match other.0.downcast_ref() {
+            Some(webpki::Error::CaUsedAsEndEntity | webpki::Error::UnsupportedCertVersion) => MAKE,
+            _ => "",
+        },
         rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
             "use the name that stands in the server's certificate"
         }

@@ -67,8 +67,12 @@ impl Key {
         let body = text.strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(END));
         let body = body.ok_or_else(|| match text.contains("PRIVATE KEY") {
             true => bad("it is a PRIVATE key, which has no place on this machine: whoever reads it can sign"),
+            false if text.starts_with('\u{feff}') => bad("it begins with a byte order mark").hint(hint),
             false => bad("it is not one public key in PEM, with nothing before, after or between").hint(hint),
         })?;
+        if body.contains("-----BEGIN") {
+            return Err(bad("it holds more than one key").hint("one key in each file"));
+        }
         let der = base64::decode(&body.replace('\n', "")).filter(|der| lines(der) == body);
         let der = der.ok_or_else(|| bad("malformed PEM").hint(hint))?;
         let (algorithm, point) = match (der.strip_prefix(ED25519_PREFIX), der.strip_prefix(P256_PREFIX)) {

@@ -141,7 +141,11 @@ impl<'a> Tally<'a> {
                 let signers = self.signers(document, &signatures);
                 if signers.is_empty() {
                     let keys: Vec<String> = self.ring.keys().iter().map(|key| self.ring.name(key.id)).collect();
-                    let why = format!("no signature of it is by an installed key: {}", keys.join(", "));
+                    let why = format!(
+                        "no signature of it is by an installed key: {}; or the signature is of another latest.json (a \
+                         cache?)",
+                        keys.join(", ")
+                    );
                     return self.note(Blame::UnknownKey, why);
                 }
                 self.count(&signers);
@@ -227,10 +231,11 @@ impl<'a> Tally<'a> {
 
 /// Reads a file of detached signatures: base64, one signature a line. A line of 64 or 76 characters goes on in the
 /// next one, as `openssl base64` and `base64` break them: no signature has that length (Ed25519 88, ECDSA P-256 92 to 96).
+/// What editors, Windows and uploads put around a line is passed over: blanks, CRLF, a byte order mark.
 fn detached(file: &[u8]) -> std::result::Result<Vec<Vec<u8>>, &'static str> {
-    let text = std::str::from_utf8(file).map_err(|_| "it is no text")?;
+    let text = std::str::from_utf8(file).map_err(|_| "it is no text (not base64, but raw bytes or UTF-16)")?;
     let mut texts = vec![String::new()];
-    for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
+    for line in text.trim_start_matches('\u{feff}').lines().map(str::trim_ascii) {
         let goes_on = matches!(line.len(), 64 | 76);
         if let Some(last) = texts.last_mut() {
             last.push_str(line);
@@ -243,6 +248,9 @@ fn detached(file: &[u8]) -> std::result::Result<Vec<Vec<u8>>, &'static str> {
     match texts.len() {
         0 => Err("it is empty"),
         n if n > MAX_DETACHED => Err("more than 16 signatures"),
+        _ if text.trim_ascii_start().starts_with('<') => {
+            Err("it is not base64, but HTML or XML: a page for people perhaps")
+        }
         _ => texts.iter().map(|text| base64::decode(text).ok_or("it is not base64")).collect(),
     }
 }

@@ -263,7 +263,8 @@ fn a_malformed_detached_signature_is_refused_whole() {
     for (file, words) in [
         ("", "it is empty"),
         ("\n", "it is empty"),
-        (&*format!("{good}\r\n"), "not base64"),
+        (&*format!("{good}\r\r{good}"), "not base64"),
+        (&*format!("{} {}", &good[..64], &good[64..]), "not base64"),
         (&*format!("{good}\nno base64\n"), "not base64"),
         (&*many, "more than 16"),
         ("AAAA\n", "by an installed key"),
@@ -271,4 +272,7 @@ fn a_malformed_detached_signature_is_refused_whole() {
         refused(detached_verdict(&trusting, b"x", file.as_bytes()), words);
     }
     refused(detached_verdict(&trusting, b"x", b"\xff"), "no text");
+    for around in [format!("{good}\r\n"), format!(" {good}\t"), format!("\u{feff}{good}\r\n\r\n")] {
+        assert_eq!(detached_verdict(&trusting, b"x", around.as_bytes()).unwrap(), [one.key.id], "{around:?}");
+    }
 }

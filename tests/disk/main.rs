@@ -17,6 +17,7 @@ mod demo;
 mod health;
 mod health_node;
 mod hostile;
+mod hostile_documents;
 mod hostile_files;
 mod hostile_ranges;
 mod hostile_redirects;

@@ -484,6 +484,10 @@ pub fn remember(failures: &mut Failures, finding: &Finding, state: &State, machi
 pub fn env_remarks(loaded: &Loaded) -> Vec<String> {
     let mut said: Vec<String> =
         loaded.damage.iter().map(|(copy, fault)| format!("boot variables: {copy} {fault}")).collect();
+    let full = |copy| {
+        format!("boot variables: {copy} has no room in which GRUB could set `rollback_from`: no trial could be ended")
+    };
+    said.extend(loaded.full.iter().map(full));
     if loaded.copies_differ {
         said.push("boot variables: the two copies differ (a write was cut off between them); the first counts".into());
     }

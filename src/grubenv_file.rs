@@ -3,10 +3,10 @@
 //! GRUB reads FAT without a journal and finds the file's blocks anew at each boot, so the only
 //! safe write is one over the same blocks: no truncation, no rename (measured under power cuts:
 //! 0 bad states of 62, against 64 of 144 for `grub-editenv` and 14 of 309 for a rename).
-//! Must never: truncate, rename or create a file outside [`EnvFiles::repair`], or touch the
-//! second copy before the first is proven.
+//! Must never: truncate, rename or create a copy that is good, or touch the second copy before the
+//! first is proven.
 
-use crate::atomic::sync_dir;
+use crate::atomic::{in_the_way, set_aside, sync_dir};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::grubenv::{BLOCK_BYTES, Block, BootVars, Damage, Mended, Senseless, has_room_for_rollback, mend};
 use crate::slot::Slot;
@@ -202,8 +202,8 @@ impl EnvFiles {
     ///
     /// A copy that is no good goes first: as long as it is in work, the other is the good one. When both or
     /// neither are good, main goes first, as in [`EnvFiles::save`].
-    /// Errors: as `save`, for either copy, except that missing and mis-sized files are mended. Boot: something
-    /// that is not a regular file is in the way: it is not removed by guess.
+    /// Something else in the place of a file is kept aside: a damaged FAT makes directories of files.
+    /// Errors: as `save`, for either copy, except that missing and mis-sized files are mended.
     /// Power cut: at the first copy: it is damaged in one way or another (absent, short, old bytes), the other
     /// as before. Between the two: the first good and new. At the second: the first is good and new.
     pub fn repair(&self, block: &Block) -> Result<()> {
@@ -263,10 +263,13 @@ fn out_of_place(path: &Path) -> Option<[u8; BLOCK_BYTES]> {
 }
 
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    if let Some(what) = in_the_way(path)? {
+        return Err(io::Error::other(format!("it is no file but {what}")));
+    }
     let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::other("not a regular file")),
+        false => Err(io::Error::other("it is no file")),
     }
 }
 
@@ -289,6 +292,10 @@ fn overwrite(path: &Path, bytes: &[u8]) -> Result<()> {
 /// `save_env` refuses sparse files and preallocated extents. Made longer or shorter only after the bytes are in.
 /// Power cut: absent, short or long, or the right length with old bytes: damage that `load` names.
 fn recreate(path: &Path, dir: &Path, bytes: &[u8]) -> Result<()> {
+    if matches!(in_the_way(path), Ok(Some(_))) {
+        // Not removed by guess. Whatever it is, GRUB can not read it.
+        set_aside(path).io(Kind::Boot, "move aside", path.display())?;
+    }
     let mut options = OpenOptions::new();
     let file = open(path, options.read(true).write(true).create(true).truncate(false).mode(0o644)).io(
         Kind::Boot,

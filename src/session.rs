@@ -80,28 +80,28 @@ impl<'a> Session<'a> {
             }
             lock => lock?,
         };
-        let (data, unreadable) = match data.store.demand_readable() {
+        let (data, memory, unreadable) = match data.store.recall() {
             Err(e) if must_record => return Err(e),
             Err(e) => {
                 note(&format!("{e}; nothing of this run will be remembered"));
-                (machine.volatile_data(), Some(e))
+                let volatile = machine.volatile_data();
+                let memory = volatile.store.recall().unwrap_or_default();
+                (volatile, memory, Some(e))
             }
-            Ok(()) => (data, None),
+            Ok(memory) => (data, memory, None),
         };
-        data.store.set_broken_aside().iter().for_each(|said| note(said));
-        let (state, failures) = (data.store.state().value, data.store.failures().value);
+        memory.said.iter().for_each(|said| note(said));
         let env = machine.boot_env(Access::Write)?;
         let loaded = env.files.load();
         env_remarks(&loaded).iter().for_each(|said| note(said));
         let (block, vars) = loaded.usable().map(|(block, vars)| (block.clone(), vars))?;
-        let proven = data.store.proven().value;
         let signature = (config.signature, config.signature_threshold);
         let mut session = Session {
             machine,
             running,
-            state,
-            failures,
-            proven,
+            state: memory.state,
+            failures: memory.failures,
+            proven: memory.proven,
             vars,
             system,
             signature,

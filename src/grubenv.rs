@@ -2,18 +2,21 @@
 //!
 //! Strict on purpose: GRUB itself reads damaged blocks in ways that differ between loading and
 //! saving (a duplicate is edited at the first place and read from the last, so a boot counter
-//! never falls). Must never: panic on any bytes, lose a variable or comment that it does not
-//! know, or emit a block that it would itself call damaged.
+//! never falls). A comment of nothing but `#` is padding that something put a newline behind, and counts as such.
+//! Must never: panic on any bytes, lose a variable or comment that it does not know, or emit a
+//! block that it would itself call damaged.
 //!
 //! Source: GRUB manual, "The GRUB environment block"; grub-core/lib/envblk.c (read, not copied);
 //! measured: grub-editenv 2.06 (tests/pure/grubenv.rs).
 
 mod damage;
+mod salvage;
 #[cfg(test)]
 mod tests;
 mod vars;
 
 pub use damage::{Damage, Refused};
+pub use salvage::{Mended, mend};
 pub use vars::{BootVars, Senseless};
 
 use crate::text::printable;
@@ -75,7 +78,7 @@ impl Block {
             {
                 return Err(Damage::Duplicate(name.clone()));
             }
-            block.lines.push(line);
+            block.push(line);
             number += raw.iter().filter(|b| **b == b'\n').count();
             rest = tail;
         }
@@ -87,7 +90,7 @@ impl Block {
     }
 
     /// Reads what GRUB's `load_env` would make of a damaged block: any length, the last duplicate
-    /// wins, what does not end is dropped. For `status` and for saving unknown variables in a repair.
+    /// wins, what does not end is dropped. What a repair makes of it: [`mend`].
     /// Input: any bytes.   Returns: `None` where GRUB says "invalid environment block".
     pub fn decode_lenient(bytes: &[u8]) -> Option<Block> {
         let mut rest = bytes.strip_prefix(SIGNATURE).filter(|rest| !rest.is_empty())?;
@@ -100,7 +103,7 @@ impl Block {
             let Some((value, tail)) = line_end(tail).map(|end| tail.split_at(end)) else { return Some(block) };
             match (is_comment, name.strip_suffix(b"=")) {
                 (false, Some(name)) => block.put(until_nul(name), until_nul(&unescaped(chomped(value)))),
-                _ => block.lines.push(Line::Comment(value.to_vec())),
+                _ => block.push(Line::Comment(value.to_vec())),
             }
             rest = tail;
         }
@@ -176,6 +179,14 @@ impl Block {
         self.lines.retain(|line| !matches!(line, Line::Variable(n, _) if n == name.as_bytes()));
     }
 
+    /// Adds a line; padding is none.
+    fn push(&mut self, line: Line) {
+        match &line {
+            Line::Comment(raw) if chomped(raw).iter().all(|b| *b == PADDING) => {}
+            _ => self.lines.push(line),
+        }
+    }
+
     fn value(&self, name: &[u8]) -> Option<&[u8]> {
         self.variables().find(|(n, _)| *n == name).map(|(_, value)| value)
     }
@@ -189,6 +200,13 @@ impl Block {
         }
         self.lines.push(Line::Variable(name.to_vec(), new.to_vec()));
     }
+}
+
+/// Says whether GRUB, which edits a block in place, can make `rollback_from` name a slot in it.
+/// Input: the bytes of a block that [`Block::decode`] takes.
+pub fn has_room_for_rollback(bytes: &[u8], block: &Block) -> bool {
+    let taken = block.get(ROLLBACK_FROM).map_or(0, |value| ROLLBACK_FROM.len() + "=\n".len() + value.len());
+    bytes.iter().rev().take_while(|b| **b == PADDING).count() >= ROLLBACK_LINE_BYTES.saturating_sub(taken)
 }
 
 fn is_live(name: &[u8]) -> bool {

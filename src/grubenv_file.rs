@@ -3,12 +3,13 @@
 //! GRUB reads FAT without a journal and finds the file's blocks anew at each boot, so the only
 //! safe write is one over the same blocks: no truncation, no rename (measured under power cuts:
 //! 0 bad states of 62, against 64 of 144 for `grub-editenv` and 14 of 309 for a rename).
-//! Must never: truncate, rename or create a file outside [`EnvFiles::repair`], or touch the
-//! second copy before the first is proven.
+//! Must never: truncate, rename or create a copy that is good, or touch the second copy before the
+//! first is proven.
 
-use crate::atomic::sync_dir;
+use crate::atomic::{in_the_way, set_aside, sync_dir};
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::grubenv::{BLOCK_BYTES, Block, BootVars, Damage, Senseless};
+use crate::grubenv::{BLOCK_BYTES, Block, BootVars, Damage, Mended, Senseless, has_room_for_rollback, mend};
+use crate::slot::Slot;
 use crate::sys;
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -80,12 +81,16 @@ pub struct Loaded {
     pub damage: Vec<(Copy, Fault)>,
     /// Both copies are good and differ: a save was cut between the two. The next save mends it.
     pub copies_differ: bool,
-    /// Where there is no block: what GRUB's `load_env` still reads of the main copy, else of the
-    /// backup. Good for showing, and for keeping unknown variables in a repair; not for deciding.
-    pub lenient: Option<Block>,
+    /// Good copies that are full: GRUB could not set `rollback_from` there.
+    pub full: Vec<Copy>,
 }
 
 impl Loaded {
+    /// Says whether there is anything to repair.
+    pub fn is_sound(&self) -> bool {
+        self.damage.is_empty() && !self.copies_differ && self.full.is_empty()
+    }
+
     /// Returns the block and its variables, or the error that names what is wrong with each copy.
     /// Errors: Boot: neither copy is good.
     pub fn usable(&self) -> Result<(&Block, BootVars)> {
@@ -130,14 +135,14 @@ impl EnvFiles {
         let copies = [Copy::Main, Copy::Backup].map(|copy| (copy, read_copy(&self.path(copy))));
         let mut good: Vec<(Copy, Block)> = Vec::new();
         let mut damage = Vec::new();
-        let mut lenient = None;
+        let mut full = Vec::new();
         for (copy, read) in copies {
-            match read.and_then(|bytes| judge(&bytes).map_err(|fault| (fault, bytes.content))) {
-                Ok(block) => good.push((copy, block)),
-                Err((fault, content)) => {
-                    lenient = lenient.or_else(|| Block::decode_lenient(&content));
-                    damage.push((copy, fault));
+            match read.and_then(|bytes| Ok((judge(&bytes)?, bytes.content))) {
+                Ok((block, bytes)) => {
+                    full.extend((!has_room_for_rollback(&bytes, &block)).then_some(copy));
+                    good.push((copy, block));
                 }
+                Err(fault) => damage.push((copy, fault)),
             }
         }
         let copies_differ = matches!(good.as_slice(), [(_, main), (_, backup)] if main != backup);
@@ -145,8 +150,15 @@ impl EnvFiles {
             Some((copy, block)) => (copy, Some(block)),
             None => (Copy::Main, None),
         };
-        let lenient = lenient.filter(|_| block.is_none());
-        Loaded { block, which, damage, copies_differ, lenient }
+        Loaded { block, which, damage, copies_differ, full }
+    }
+
+    /// Makes a sound block of what both copies hold, whatever that is. Writes nothing.
+    /// Input: as [`mend`].
+    pub fn mended(&self, running: Option<Slot>, proven: Slot) -> Mended {
+        let copies = [Copy::Main, Copy::Backup]
+            .map(|copy| read_copy(&self.path(copy)).map_or(Vec::new(), |bytes| bytes.content));
+        mend([&copies[0], &copies[1]], running, proven)
     }
 
     /// Writes a block over both copies: main, prove it, then backup, prove that.
@@ -190,8 +202,8 @@ impl EnvFiles {
     ///
     /// A copy that is no good goes first: as long as it is in work, the other is the good one. When both or
     /// neither are good, main goes first, as in [`EnvFiles::save`].
-    /// Errors: as `save`, for either copy, except that missing and mis-sized files are mended. Boot: something
-    /// that is not a regular file is in the way: it is not removed by guess.
+    /// Something else in the place of a file is kept aside: a damaged FAT makes directories of files.
+    /// Errors: as `save`, for either copy, except that missing and mis-sized files are mended.
     /// Power cut: at the first copy: it is damaged in one way or another (absent, short, old bytes), the other
     /// as before. Between the two: the first good and new. At the second: the first is good and new.
     pub fn repair(&self, block: &Block) -> Result<()> {
@@ -215,7 +227,7 @@ struct Bytes {
 }
 
 /// Reads one copy. A link or a device is never followed or waited for: FAT has neither.
-fn read_copy(path: &Path) -> std::result::Result<Bytes, (Fault, Vec<u8>)> {
+fn read_copy(path: &Path) -> std::result::Result<Bytes, Fault> {
     let read = || {
         let file = open(path, OpenOptions::new().read(true))?;
         let size_bytes = file.metadata()?.len();
@@ -224,8 +236,8 @@ fn read_copy(path: &Path) -> std::result::Result<Bytes, (Fault, Vec<u8>)> {
         Ok(Bytes { content, size_bytes })
     };
     read().map_err(|e: io::Error| match e.kind() {
-        io::ErrorKind::NotFound => (Fault::Missing, Vec::new()),
-        _ => (Fault::Unreadable(e.to_string()), Vec::new()),
+        io::ErrorKind::NotFound => Fault::Missing,
+        _ => Fault::Unreadable(e.to_string()),
     })
 }
 
@@ -239,7 +251,7 @@ fn judge(bytes: &Bytes) -> std::result::Result<Block, Fault> {
 }
 
 fn good_bytes(path: &Path) -> std::result::Result<Vec<u8>, Fault> {
-    let bytes = read_copy(path).map_err(|(fault, _)| fault)?;
+    let bytes = read_copy(path)?;
     judge(&bytes).map(|_| bytes.content)
 }
 
@@ -251,10 +263,13 @@ fn out_of_place(path: &Path) -> Option<[u8; BLOCK_BYTES]> {
 }
 
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    if let Some(what) = in_the_way(path)? {
+        return Err(io::Error::other(format!("it is no file but {what}")));
+    }
     let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::other("not a regular file")),
+        false => Err(io::Error::other("it is no file")),
     }
 }
 
@@ -277,6 +292,10 @@ fn overwrite(path: &Path, bytes: &[u8]) -> Result<()> {
 /// `save_env` refuses sparse files and preallocated extents. Made longer or shorter only after the bytes are in.
 /// Power cut: absent, short or long, or the right length with old bytes: damage that `load` names.
 fn recreate(path: &Path, dir: &Path, bytes: &[u8]) -> Result<()> {
+    if matches!(in_the_way(path), Ok(Some(_))) {
+        // Not removed by guess. Whatever it is, GRUB can not read it.
+        set_aside(path).io(Kind::Boot, "move aside", path.display())?;
+    }
     let mut options = OpenOptions::new();
     let file = open(path, options.read(true).write(true).create(true).truncate(false).mode(0o644)).io(
         Kind::Boot,

@@ -2,7 +2,7 @@
 //!
 //! Must never: write, or replay a journal.
 
-use crate::atomic::read_bounded;
+use crate::atomic::{read_own, way_out};
 use crate::error::{Error, Kind, Result};
 use crate::mount;
 use crate::partition::{self, Partition};
@@ -12,6 +12,7 @@ use crate::stage;
 use crate::superblock::FileSystem;
 use crate::sys::{self, Access};
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -71,13 +72,15 @@ pub fn journal(part: &Partition) -> Result<()> {
 }
 
 /// Reads a slot's record and holds the files' presence and length against it.
-/// Errors: Slot: no record, a broken one, or files that do not fit it.
+/// Errors: Slot: no record, a broken one, or files that do not fit it. Device: it could not be read, which says nothing of it.
 pub fn read_record(dir: &Path) -> Result<Record> {
     let bad = |why: String| Error::new(Kind::Slot, why);
-    let bytes = match read_bounded(&dir.join(RECORD), RECORD_MAX_BYTES) {
+    let unreadable = |name: &str, e: &io::Error| Error::new(Kind::Device, format!("{name}: {e}")).hint(way_out(e));
+    let bytes = match read_own(&dir.join(RECORD), RECORD_MAX_BYTES) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Err(bad("it has no record (slot.json): empty, or an update into it was cut off".into())),
-        Err(e) => return Err(bad(format!("{RECORD}: {e}"))),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => return Err(bad(format!("{RECORD}: {e}"))),
+        Err(e) => return Err(unreadable(RECORD, &e)),
     };
     let record = Record::parse(&bytes)?;
     for (name, expected) in record.files() {
@@ -86,7 +89,8 @@ pub fn read_record(dir: &Path) -> Result<Record> {
             Ok(meta) => {
                 return Err(bad(format!("{name} has {} bytes, recorded are {}", meta.len(), expected.size_bytes)));
             }
-            Err(e) => return Err(bad(format!("{name}: {e}"))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(bad(format!("{name}: {e}"))),
+            Err(e) => return Err(unreadable(name, &e)),
         }
     }
     Ok(record)
@@ -130,7 +134,7 @@ fn hold_digests(dir: &Path, expected: &str) -> Result<()> {
         Error::new(Kind::Slot, format!("{DIGESTS} {why}: GRUB takes the other slot"))
             .hint("while the other slot runs, `rollback` and `activate` write the list anew if the files are good")
     };
-    match read_bounded(&dir.join(DIGESTS), DIGESTS_BYTES as u64) {
+    match read_own(&dir.join(DIGESTS), DIGESTS_BYTES as u64) {
         Ok(None) => Ok(()),
         Ok(Some(bytes)) if bytes == expected.as_bytes() => Ok(()),
         Ok(Some(_)) => Err(bad("does not fit kernel and initramfs".into())),
@@ -152,7 +156,7 @@ pub fn settle(part: &Partition) -> Result<()> {
 }
 
 fn read_version(dir: &Path) -> Option<String> {
-    let bytes = read_bounded(&dir.join(VERSION), 256).ok()??;
+    let bytes = read_own(&dir.join(VERSION), 256).ok()??;
     let text = String::from_utf8(bytes).ok()?.trim().to_string();
     (!text.is_empty()).then_some(text)
 }

@@ -79,9 +79,10 @@ impl Report {
             Ok(data) => {
                 let (read_state, read_failures) = (data.store.state(), data.store.failures());
                 (state, failures) = (read_state.value, read_failures.value);
-                proven = data.store.proven().value;
+                let read_proven = data.store.proven();
+                proven = read_proven.value;
                 offered = data.store.seen().map(|seen| seen.artifact);
-                read_state.damage.into_iter().chain(read_failures.damage).for_each(&mut told);
+                [read_state.damage, read_failures.damage, read_proven.damage].into_iter().flatten().for_each(&mut told);
             }
         }
         let (mut vars, mut env_source) = (None, None);

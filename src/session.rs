@@ -80,28 +80,28 @@ impl<'a> Session<'a> {
             }
             lock => lock?,
         };
-        let (data, unreadable) = match data.store.demand_readable() {
+        let (data, memory, unreadable) = match data.store.recall() {
             Err(e) if must_record => return Err(e),
             Err(e) => {
                 note(&format!("{e}; nothing of this run will be remembered"));
-                (machine.volatile_data(), Some(e))
+                let volatile = machine.volatile_data();
+                let memory = volatile.store.recall().unwrap_or_default();
+                (volatile, memory, Some(e))
             }
-            Ok(()) => (data, None),
+            Ok(memory) => (data, memory, None),
         };
-        data.store.set_broken_aside().iter().for_each(|said| note(said));
-        let (state, failures) = (data.store.state().value, data.store.failures().value);
+        memory.said.iter().for_each(|said| note(said));
         let env = machine.boot_env(Access::Write)?;
         let loaded = env.files.load();
         env_remarks(&loaded).iter().for_each(|said| note(said));
         let (block, vars) = loaded.usable().map(|(block, vars)| (block.clone(), vars))?;
-        let proven = data.store.proven().value;
         let signature = (config.signature, config.signature_threshold);
         let mut session = Session {
             machine,
             running,
-            state,
-            failures,
-            proven,
+            state: memory.state,
+            failures: memory.failures,
+            proven: memory.proven,
             vars,
             system,
             signature,
@@ -484,6 +484,10 @@ pub fn remember(failures: &mut Failures, finding: &Finding, state: &State, machi
 pub fn env_remarks(loaded: &Loaded) -> Vec<String> {
     let mut said: Vec<String> =
         loaded.damage.iter().map(|(copy, fault)| format!("boot variables: {copy} {fault}")).collect();
+    let full = |copy| {
+        format!("boot variables: {copy} has no room in which GRUB could set `rollback_from`: no trial could be ended")
+    };
+    said.extend(loaded.full.iter().map(full));
     if loaded.copies_differ {
         said.push("boot variables: the two copies differ (a write was cut off between them); the first counts".into());
     }

@@ -4,7 +4,7 @@
 //! renamed into place. The record is removed first and written last.
 //! Must never: touch a slot it was not given, or keep a copy of an image elsewhere.
 
-use crate::atomic;
+use crate::atomic::{self, ASIDE, TEMPORARY};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::initramfs;
 use crate::oci::digest::Digest;
@@ -14,7 +14,7 @@ use crate::sys;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Read at once, in bytes.
@@ -57,7 +57,9 @@ impl Part<'_> {
 
 /// Says whether staging may find and remove a file of this name in a slot: it is one of its own.
 pub fn is_own(name: &str) -> bool {
-    let tmp = [VERSION, DIGESTS, RECORD].into_iter().find(|n| name.strip_prefix(n) == Some(".tmp"));
+    // `.tmp` is an older agent's.
+    let is_ending = |rest: &str| rest == ".tmp" || rest == ASIDE || rest.starts_with(TEMPORARY);
+    let tmp = [VERSION, DIGESTS, RECORD].into_iter().find(|n| name.strip_prefix(n).is_some_and(is_ending));
     let part =
         [KERNEL, INITRAMFS].into_iter().find(|n| name.strip_prefix(n).is_some_and(|rest| rest.starts_with(".part")));
     [KERNEL, INITRAMFS, VERSION, DIGESTS].contains(&name) || tmp.is_some() || part.is_some()
@@ -82,11 +84,7 @@ pub fn invalidate(dir: &Path, kept: &[&str], wanted: &[Part<'_>]) -> Result<()> 
             continue;
         }
         let path = entry.path();
-        let removed = match fs::remove_file(&path) {
-            Err(e) if e.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(&path),
-            removed => removed,
-        };
-        removed.io(Kind::Device, "remove", path.display())?;
+        atomic::take_away(&path).io(Kind::Device, "remove", path.display())?;
     }
     atomic::sync_dir(dir).io(Kind::Device, "sync", dir.display())
 }
@@ -98,7 +96,8 @@ pub fn invalidate(dir: &Path, kept: &[&str], wanted: &[Part<'_>]) -> Result<()> 
 /// sets the size to the end of a page that it writes early; measured: tests/vm/resume.rs, Linux 6.1).
 pub fn left_over(dir: &Path, part: &Part<'_>) -> u64 {
     match fs::symlink_metadata(dir.join(part.unproven_name())) {
-        Ok(meta) if meta.is_file() && meta.len() <= part.expected.size_bytes => {
+        // With a second name it is something else as well, which is not to be written through.
+        Ok(meta) if meta.is_file() && meta.nlink() == 1 && meta.len() <= part.expected.size_bytes => {
             meta.len().saturating_sub(1) / MAX_PAGE_BYTES * MAX_PAGE_BYTES
         }
         _ => 0,

@@ -112,16 +112,14 @@ fn the_record_goes_first_and_comes_last() {
 }
 
 #[test]
-fn a_record_that_can_not_go_stops_everything() {
+fn whatever_lies_there_goes() {
     let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join(RECORD)).unwrap();
-    for name in [KERNEL, DIGESTS] {
-        fs::write(dir.path().join(name), b"old").unwrap();
+    for name in [KERNEL, DIGESTS, RECORD, "vmlinuz.part-12", "slot.json.tmp-1-2"] {
+        fs::create_dir_all(dir.path().join(name).join("full/of")).unwrap();
     }
-    assert_eq!(invalidate(dir.path(), &[], &[]).unwrap_err().exit_code(), 7);
-    for name in [KERNEL, DIGESTS] {
-        assert!(dir.path().join(name).exists(), "{name} may not go before the record is gone");
-    }
+    std::os::unix::fs::symlink("/nonexistent", dir.path().join(INITRAMFS)).unwrap();
+    invalidate(dir.path(), &[], &[]).unwrap();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[test]
@@ -213,7 +211,11 @@ fn only_its_own_names_are_removed() {
         "kubesolo-os.gz",
         "version",
         "version.tmp",
+        "version.tmp-1f-0a",
+        "version.corrupt",
         "slot.json.tmp",
+        "slot.json.tmp-1f-0a",
+        "slot.json.corrupt",
         "slot.crc32",
         "slot.crc32.tmp",
         "vmlinuz.part",
@@ -222,7 +224,18 @@ fn only_its_own_names_are_removed() {
     ] {
         assert!(is_own(name), "{name}");
     }
-    for name in ["slot.json", "lost+found", "vmlinuz.old", "vmlinuzx", "part", ".part-1", "version.part-1", ""] {
+    for name in [
+        "version.tmpl",
+        "slot.json.corrupted",
+        "slot.json",
+        "lost+found",
+        "vmlinuz.old",
+        "vmlinuzx",
+        "part",
+        ".part-1",
+        "version.part-1",
+        "",
+    ] {
         assert!(!is_own(name), "{name}");
     }
 }

@@ -4,7 +4,7 @@
 //! can be read the next time, and until then nothing is decided by it, or changed.
 //! Must never: hold a second copy of the state in memory across commands.
 
-use crate::atomic::{self, read_bounded};
+use crate::atomic::{self, in_the_way, make_way, read_own};
 use crate::error::{Error, IoContext, Kind, Result, legible};
 use crate::failed::{FAILED_MAX_BYTES, Failures};
 use crate::seen::{SEEN_MAX_BYTES, Seen};
@@ -13,7 +13,7 @@ use crate::sys;
 use crate::trust::proven::{PROVEN_MAX_BYTES, Proven};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Where the kernel lists locks. Never below a `--root`: it is about this kernel.
@@ -22,6 +22,8 @@ const LOCKS: &str = "/proc/locks";
 /// Finds the agent's files.
 pub struct Store {
     state_file: PathBuf,
+    /// A person named the state file: what is in its place is not moved out of the way.
+    is_named: bool,
     dir: PathBuf,
 }
 
@@ -40,12 +42,25 @@ pub struct Loaded<T> {
     is_broken: bool,
 }
 
+/// What is remembered from one run to the next.
+#[derive(Default)]
+pub struct Memory {
+    /// The attempt's state.
+    pub state: State,
+    /// Artifacts that rolled back.
+    pub failures: Failures,
+    /// What was confirmed on this machine.
+    pub proven: Proven,
+    /// What was broken: the sentences that stderr should get.
+    pub said: Vec<String>,
+}
+
 impl Store {
     /// Points at `update/` on the data partition. A `--state` file moves the state alone.
     pub fn new(data_dir: &Path, state_flag: Option<&Path>) -> Store {
         let dir = data_dir.join("update");
         let state_file = state_flag.map_or_else(|| dir.join("state.json"), Path::to_path_buf);
-        Store { state_file, dir }
+        Store { state_file, is_named: state_flag.is_some(), dir }
     }
 
     /// Takes the lock, making the directory if need be.
@@ -53,19 +68,29 @@ impl Store {
     pub fn lock(&self) -> Result<Lock> {
         let hint = "the data partition may be full, read-only or missing";
         let path = self.dir.join("lock");
-        let open = || {
+        let busy = || {
+            Error::new(Kind::Busy, "another run holds it").at("lock", path.display()).hint("wait until that run ends")
+        };
+        let open = |write: bool| {
+            let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+            OpenOptions::new().read(!write).write(write).create(write).truncate(false).custom_flags(flags).open(&path)
+        };
+        let make = || {
             fs::create_dir_all(&self.dir)?;
-            OpenOptions::new().write(true).create(true).truncate(false).open(&path)
+            make_way(&path)?;
+            open(true)
         };
         // What can not be written can still be locked, if an earlier run has made it.
-        let file = open()
-            .or_else(|e| File::open(&path).map_err(|_| e))
-            .io(Kind::State, "open", path.display())
-            .map_err(|e| e.hint(hint))?;
+        let file = match make() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(busy()),
+            made => made.or_else(|e| match in_the_way(&path) {
+                Ok(None) => open(false).map_err(|_| e),
+                _ => Err(e),
+            }),
+        };
+        let file = file.io(Kind::State, "open", path.display()).map_err(|e| e.hint(hint))?;
         if !sys::try_lock(&file).io(Kind::State, "lock", path.display())? {
-            return Err(Error::new(Kind::Busy, "another run holds it")
-                .at("lock", path.display())
-                .hint("wait until that run ends"));
+            return Err(busy());
         }
         Ok(Lock { _file: file })
     }
@@ -73,7 +98,7 @@ impl Store {
     /// Says whether another run holds the lock, without taking it: that run must not find it taken.
     /// Source: proc_locks(5).
     pub fn is_locked(&self) -> bool {
-        let Ok(meta) = fs::metadata(self.dir.join("lock")) else { return false };
+        let Ok(meta) = fs::symlink_metadata(self.dir.join("lock")) else { return false };
         let dev = meta.dev();
         let identity = format!("{:02x}:{:02x}:{}", libc::major(dev), libc::minor(dev), meta.ino());
         let locks = fs::read_to_string(LOCKS).unwrap_or_default();
@@ -82,7 +107,13 @@ impl Store {
 
     /// Reads the state; a missing file is idle, a broken one as well.
     pub fn state(&self) -> Loaded<State> {
-        load(&self.state_file, STATE_MAX_BYTES, State::parse)
+        match in_the_way(&self.state_file) {
+            Ok(Some(what)) if self.is_named => {
+                let error = Error::new(Kind::Usage, format!("it is no file but {what}")).hint("--state takes a file");
+                Loaded::faulty(error.at("read", self.state_file.display()), false)
+            }
+            _ => load(&self.state_file, STATE_MAX_BYTES, State::parse),
+        }
     }
 
     /// Writes the state, durably.
@@ -119,7 +150,7 @@ impl Store {
 
     /// Reads what a source offered last, if that is known.
     pub fn seen(&self) -> Option<Seen> {
-        Seen::parse(&read_bounded(&self.seen_file(), SEEN_MAX_BYTES).ok()??)
+        Seen::parse(&read_own(&self.seen_file(), SEEN_MAX_BYTES).ok()??)
     }
 
     /// Remembers it. A failure costs a few requests and nothing else, so it is nobody's business.
@@ -134,43 +165,33 @@ impl Store {
         self.dir.join("seen.json")
     }
 
-    /// Makes sure that every file can be read, or is missing.
-    /// Errors: State: one can not; nothing is known of what it says.
-    pub fn demand_readable(&self) -> Result<()> {
+    /// Reads all that is remembered, under the lock; each file once, so that what is judged is what is used. Broken files are
+    /// moved out of the way.
+    /// Errors: State: one could not be read: nothing is known of what it says, and nothing was moved. Usage: `--state` names
+    /// what is no file.
+    pub fn recall(&self) -> Result<Memory> {
+        let (state, failures, proven) = (self.state(), self.failures(), self.proven());
         let faults = [
-            (self.state().damage, self.state().is_broken),
-            (self.failures().damage, self.failures().is_broken),
-            (self.proven().damage, self.proven().is_broken),
+            (self.state_file.clone(), state.damage, state.is_broken),
+            (self.failed_file(), failures.damage, failures.is_broken),
+            (self.proven_file(), proven.damage, proven.is_broken),
         ];
-        match faults.into_iter().find_map(|(damage, is_broken)| damage.filter(|_| !is_broken)) {
-            Some(damage) => Err(damage.hint("look at the kernel's log, and check the file system with fsck")),
-            None => Ok(()),
+        if let Some((_, Some(damage), _)) = faults.iter().find(|(_, damage, is_broken)| damage.is_some() && !is_broken)
+        {
+            return Err(damage.clone());
         }
-    }
-
-    /// Moves broken files out of the way, under the lock.
-    /// Returns: the sentences that stderr should get.
-    pub fn set_broken_aside(&self) -> Vec<String> {
-        let broken = [
-            (self.state_file.clone(), self.state().broken()),
-            (self.failed_file(), self.failures().broken()),
-            (self.proven_file(), self.proven().broken()),
-        ];
         let mut said = Vec::new();
-        for (path, damage) in broken {
+        for (path, damage, _) in faults {
             let Some(damage) = damage else { continue };
-            let mut aside = path.clone().into_os_string();
-            aside.push(".corrupt");
-            let moved = fs::rename(&path, &aside).and_then(|()| atomic::sync_dir(&self.dir));
-            said.push(match moved {
-                Ok(()) => {
-                    let kept = legible(Path::new(&aside).display().to_string());
+            said.push(match atomic::set_aside(&path) {
+                Ok(aside) => {
+                    let kept = legible(aside.display().to_string());
                     format!("{damage}; kept as {kept} and counted as new")
                 }
                 Err(e) => format!("{damage}; it could not be moved aside: {e}"),
             });
         }
-        said
+        Ok(Memory { state: state.value, failures: failures.value, proven: proven.value, said })
     }
 
     fn failed_file(&self) -> PathBuf {
@@ -178,26 +199,28 @@ impl Store {
     }
 }
 
-impl<T> Loaded<T> {
-    /// Returns why its content makes no sense.
-    fn broken(self) -> Option<Error> {
-        self.damage.filter(|_| self.is_broken)
+impl<T: Default> Loaded<T> {
+    fn faulty(damage: Error, is_broken: bool) -> Loaded<T> {
+        Loaded { value: T::default(), damage: Some(damage), is_broken }
     }
 }
 
 fn load<T: Default>(path: &Path, max_bytes: u64, parse: fn(&[u8]) -> Result<T>) -> Loaded<T> {
     // Once more: a single read that fails is common on cheap flash.
-    let bytes = read_bounded(path, max_bytes).or_else(|_| read_bounded(path, max_bytes));
-    // What is too long, or no file, was read well enough.
-    let is_broken = !matches!(&bytes, Err(e) if e.kind() != io::ErrorKind::InvalidData);
+    let bytes = read_own(path, max_bytes).or_else(|_| read_own(path, max_bytes));
     let read = match bytes {
         Ok(Some(bytes)) => parse(&bytes),
         Ok(None) => Ok(T::default()),
-        Err(e) => Err(Error::new(Kind::State, e.to_string())),
+        // What is too long, or no file, was looked at well enough.
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(Error::new(Kind::State, e.to_string())),
+        Err(e) => {
+            let error = Error::new(Kind::State, e.to_string()).hint(atomic::way_out(&e));
+            return Loaded::faulty(error.at("read", path.display()), false);
+        }
     };
     match read {
-        Ok(value) => Loaded { value, damage: None, is_broken },
-        Err(e) => Loaded { value: T::default(), damage: Some(e.at("read", path.display())), is_broken },
+        Ok(value) => Loaded { value, damage: None, is_broken: false },
+        Err(e) => Loaded::faulty(e.at("read", path.display()), true),
     }
 }
 
@@ -249,11 +272,11 @@ mod tests {
         for garbage in [&b"{\"phase\":"[..], b"\xff\xfe", &vec![b' '; 70_000]] {
             fs::write(update.join("state.json"), garbage).unwrap();
             assert!(store.state().damage.is_some());
-            let said = store.set_broken_aside();
+            let said = store.recall().unwrap().said;
             assert_eq!(said.len(), 1, "{said:?}");
             assert_eq!(fs::read(update.join("state.json.corrupt")).unwrap(), garbage);
             assert!(store.state().damage.is_none());
-            assert!(store.set_broken_aside().is_empty());
+            assert!(store.recall().unwrap().said.is_empty());
         }
     }
 

@@ -283,7 +283,12 @@ pub fn running_version(running: &View) -> Result<&str> {
 fn look(system: &System, machine: &Machine<'_>, store: Option<&Store>) -> Result<Situation> {
     let running: Slot = machine.running()?;
     let (state, mut failures, mut proven) = match store {
-        Some(store) => (store.state().value, store.failures().value, store.proven().value),
+        Some(store) => {
+            let (state, failures, proven) = (store.state(), store.failures(), store.proven());
+            let damage = [state.damage, failures.damage, proven.damage];
+            damage.iter().flatten().for_each(|e| note(&format!("{e}; it counts as empty here")));
+            (state.value, failures.value, proven.value)
+        }
         None => (State::default(), Failures::default(), Proven::default()),
     };
     let boot_id = machine.boot_id();

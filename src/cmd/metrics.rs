@@ -21,6 +21,10 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:9199";
 const PROC_MAX_BYTES: u64 = 1024 * 1024;
 /// node_exporter is another user.
 const TEXTFILE_MODE: u32 = 0o644;
+/// What the names end in that it reads.
+const TEXTFILE_ENDING: &[u8] = b".prom";
+/// Standard output, in place of a file.
+const STANDARD_OUTPUT: &str = "-";
 
 /// Runs the command.
 /// Errors: Usage: more than one way, or an address or a file that makes no sense. Network: the address can not be
@@ -31,7 +35,9 @@ pub fn run(system: &System, config: &Config, args: &cli::Metrics, out: &mut dyn 
         return Err(Error::new(Kind::Usage, "--listen, --once and --textfile exclude each other"));
     }
     match &args.textfile {
-        _ if args.once => say(out, gather(system, config).trim_end())?,
+        path if args.once || path.as_deref() == Some(Path::new(STANDARD_OUTPUT)) => {
+            say(out, gather(system, config).trim_end())?
+        }
         Some(path) => write(path, &|| gather(system, config))?,
         None => serve(system, config, args)?,
     }
@@ -48,6 +54,11 @@ fn gather(system: &System, config: &Config) -> String {
 fn write(path: &Path, gather: &dyn Fn() -> String) -> Result<()> {
     if fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
         return Err(Error::new(Kind::Usage, "it is there, and no plain file").at("write", path.display()));
+    }
+    if !path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(TEXTFILE_ENDING)) {
+        return Err(Error::new(Kind::Usage, "node_exporter reads nothing whose name does not end in .prom")
+            .at("write", path.display())
+            .hint("`--textfile -` writes to standard output"));
     }
     atomic::replace_with_mode(path, gather().as_bytes(), TEXTFILE_MODE).io(Kind::State, "write", path.display())
 }

@@ -10,11 +10,9 @@ use crate::cmd::check::{self, signers};
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::grubenv::{Block, BootVars};
-use crate::grubenv_file::Loaded;
 use crate::machine::Machine;
 use crate::oci::digest::Digest;
-use crate::progress::Progress;
+use crate::progress::{Progress, note};
 use crate::session::env_remarks;
 use crate::slot::{Record, Slot};
 use crate::source::Artifact;
@@ -104,10 +102,10 @@ fn is_same(record: &Record, artifact: &Artifact) -> bool {
             == (artifact.initramfs.size_bytes, artifact.initramfs.sha256)
 }
 
-/// Writes both copies anew, if one is damaged or they differ.
+/// Writes both copies anew, if one is damaged or full, or they differ.
 ///
-/// Input: the copy that counts; if there is none, what can still be read of one, completed so that the running
-/// slot stays active: on trial if that is what it says, else confirmed.
+/// Input: what can be read of them, see `grubenv::mend`. Where GRUB says nothing of the running slot and neither copy of the
+/// active one, that is a slot with a valid record.
 /// Returns: whether there was anything to repair.
 /// Power cut: see `EnvFiles::repair`.
 fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
@@ -122,31 +120,21 @@ fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
         Err(_) => None,
     };
     let env = machine.boot_env(Access::Write)?;
-    let loaded = env.files.load();
-    if loaded.damage.is_empty() && !loaded.copies_differ {
+    if env.files.load().is_sound() {
         return Ok(false);
     }
-    env.files.repair(&sound_block(loaded, machine)?)?;
+    let running = machine.running().ok();
+    let is_valid = |slot| machine.view(slot).record.is_ok();
+    let proven = match running.is_none() && !is_valid(Slot::A) && is_valid(Slot::B) {
+        true => Slot::B,
+        false => Slot::A,
+    };
+    let mended = env.files.mended(running, proven);
+    env.files.repair(&mended.block)?;
+    if !mended.left_out.is_empty() {
+        note(&format!("boot variables: left out of what was written: {}", mended.left_out.join(", ")));
+    }
     Ok(true)
-}
-
-fn sound_block(loaded: Loaded, machine: &Machine<'_>) -> Result<Block> {
-    if let Some(block) = loaded.block {
-        return Ok(block);
-    }
-    let running = machine.running()?;
-    let mut block = loaded.lenient.unwrap_or_else(|| Block::fresh(running));
-    block.clear_rollback();
-    let on_trial = |vars: BootVars| vars.boot_success == Some(false) && vars.active_slot == Some(running);
-    // What can still be read says that this slot has to prove itself: a repair does not confirm it.
-    if !BootVars::read_whole(&block).is_ok_and(on_trial) {
-        block.back_to_confirmed(running);
-    }
-    match BootVars::read_whole(&block) {
-        Ok(_) => Ok(block),
-        // Something in what was left makes no sense: nothing of it is worth keeping.
-        Err(_) => Ok(Block::fresh(running)),
-    }
 }
 
 fn judge(findings: &Findings) -> Option<Error> {

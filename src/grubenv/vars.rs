@@ -151,7 +151,7 @@ impl Block {
     }
 
     /// Adds what an old block lacks: GRUB would append it, perhaps in the second sector.
-    fn complete(&mut self) {
+    pub(super) fn complete(&mut self) {
         for (name, default) in [(ROLLBACK_FROM, b"".as_slice()), (BOOT_CANARY, b"0")] {
             if self.get(name).is_none() {
                 self.put(name.as_bytes(), default);

@@ -2,6 +2,7 @@
 
 use crate::support;
 use crate::support::disk::{A, B, need_disks};
+use crate::support::immutable::Immutable;
 use crate::support::need;
 use crate::support::release::{Medium, Release};
 use crate::support::root::Root;
@@ -121,6 +122,7 @@ fn a_full_or_lost_data_partition_keeps_nobody_from_confirming_or_going_back() {
             let mut trial = Trial::booted();
             install(&trial.root, "10-ok", "exit 0");
             let data = trial.root.path("var/lib/kubesolo");
+            let mut guard = None;
             match lost {
                 true => {
                     fs::remove_dir_all(&data).unwrap();
@@ -130,15 +132,13 @@ fn a_full_or_lost_data_partition_keeps_nobody_from_confirming_or_going_back() {
                     trial.disk.attach();
                 }
                 // Nothing can be created or renamed there any more, but the lock file is there.
-                false => {
-                    fs::create_dir(data.join("update/state.json.tmp")).unwrap();
-                    fs::create_dir(data.join("update/failed.json.tmp")).unwrap();
-                }
+                false => guard = Some(Immutable::new(&data.join("update"))),
             }
             let run = trial.root.agent(&[command]).expect(0, &[]);
             let said = if lost { "nothing of this run will be remembered" } else { "recorded" };
             assert!(run.stderr.contains(said), "{command}: {}", run.stderr);
             trial.assert_boot(active, "1", "2", "");
+            drop(guard);
         }
     }
 }

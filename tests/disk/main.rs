@@ -27,6 +27,7 @@ mod kill;
 mod lifecycle;
 mod metrics;
 mod metrics_server;
+mod own_files;
 mod partitions;
 mod prometheus;
 mod rollback;

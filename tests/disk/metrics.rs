@@ -19,6 +19,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const WAIT: Duration = Duration::from_secs(120);
+/// At once, and so often each: with one temporary name for all, every third run failed.
+const WRITERS: usize = 3;
+const RUNS: usize = 30;
 
 const ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
 
@@ -230,12 +233,22 @@ fn the_textfile_is_whole_and_readable() {
         shell.args(["-c", "umask 077; exec \"$@\"", "sh"]);
         support::root::Run::from(root.command_under(shell, &["metrics", "--textfile", name]).output().unwrap())
     };
-    // Somebody who may write there puts a link where the temporary file is going to be.
+    // Somebody who may write there puts something where a temporary file might be.
     let victim = root.path("victim");
     fs::write(&victim, "mine").unwrap();
-    symlink(&victim, root.path("textfile/kubesolo.prom.tmp")).unwrap();
-    write(target.to_str().unwrap()).expect(7, &["kubesolo.prom"]);
-    assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
+    let in_the_way = root.path("textfile/kubesolo.prom.tmp");
+    let put: [fn(&std::path::Path, &std::path::Path); 4] = [
+        |_, at| drop(run(Command::new("mkfifo").arg(at))),
+        |victim, at| symlink(victim, at).unwrap(),
+        |victim, at| fs::hard_link(victim, at).unwrap(),
+        |_, at| fs::create_dir(at).unwrap(),
+    ];
+    for put in put {
+        put(&victim, &in_the_way);
+        write(target.to_str().unwrap()).expect(0, &[]);
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
+        fs::remove_file(&in_the_way).or_else(|_| fs::remove_dir(&in_the_way)).unwrap();
+    }
     for (name, path) in [(target.to_str().unwrap(), target.clone()), ("bare.prom", root.path("bare.prom"))] {
         for _ in 0..2 {
             let run = write(name).expect(0, &[]);
@@ -248,6 +261,13 @@ fn the_textfile_is_whole_and_readable() {
     write(root.path("textfile").to_str().unwrap()).expect(2, &["no plain file"]);
     write("/dev/null").expect(2, &["no plain file"]);
     write(root.path("none/x.prom").to_str().unwrap()).expect(7, &["none/x.prom"]);
+    for name in ["x.txt", "prom", "x.prom.bak", "x.PROM", "x.prom ", "--", "x.prom/.."] {
+        write(name).expect(2, &[".prom", "--textfile -"]);
+        assert!(name.contains('/') || !root.path(name).exists(), "{name} was written");
+    }
+    let printed = write("-").expect(0, &[]);
+    check_metrics(&printed.stdout);
+    assert!(!root.path("-").exists());
     // Whoever reads sees one of the two, and never a part.
     let (done, reads) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -267,6 +287,40 @@ fn the_textfile_is_whole_and_readable() {
         runs.into_iter().for_each(|run| drop(run.expect(0, &[])));
     });
     assert!(reads.into_inner() > 10);
+}
+
+/// cron, a timer and a person at once: each run succeeds, who reads sees a whole page, and nothing is left.
+#[apply(test)]
+fn several_write_one_textfile_at_once() {
+    need_disks();
+    let disk = Disk::new(24, 16);
+    let root = Root::new(&disk);
+    let dir = root.path("textfile");
+    fs::create_dir(&dir).unwrap();
+    let target = dir.join("kubesolo.prom");
+    let name = target.to_str().unwrap();
+    let args = ["metrics", "--textfile", name];
+    root.agent(&args).expect(0, &[]);
+    // What a run that was killed left.
+    fs::write(dir.join("kubesolo.prom.tmp-1-1"), "half").unwrap();
+    let (writers, reads) = (AtomicUsize::new(WRITERS), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let one = || {
+            let runs: Vec<_> = (0..RUNS).map(|_| root.agent(&args)).collect();
+            writers.fetch_sub(1, Ordering::SeqCst);
+            runs
+        };
+        let started: Vec<_> = (0..WRITERS).map(|_| scope.spawn(one)).collect();
+        while writers.load(Ordering::SeqCst) > 0 {
+            let page = fs::read_to_string(&target).unwrap();
+            assert!(page.ends_with('\n') && page.contains("kubesolo_memory_available_bytes 0"), "{page}");
+            reads.fetch_add(1, Ordering::SeqCst);
+        }
+        let runs = started.into_iter().flat_map(|writer| writer.join().unwrap());
+        runs.for_each(|run| drop(run.expect(0, &[])));
+    });
+    assert!(reads.into_inner() > RUNS);
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "something was left");
 }
 
 #[apply(test)]

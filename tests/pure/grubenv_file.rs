@@ -1,12 +1,14 @@
 //! Holds the writer of the two environment-block copies against real files and real faults.
 
+use crate::support::immutable::Immutable;
 use crate::support::{need, require};
 use kubesolo_update::error::Kind;
 use kubesolo_update::grubenv::{BLOCK_BYTES, Block, Damage};
 use kubesolo_update::grubenv_file::{Copy, EnvFiles, Fault};
 use kubesolo_update::slot::Slot;
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,12 +88,31 @@ const GONE: [(&str, Break, &str); 4] = [
     ("long", |p| fs::write(p, vec![b'#'; 9000]).unwrap(), "is 9000 bytes long, not 1024"),
 ];
 
-/// Something else in the file's place: never followed, never removed by guess.
-const IN_THE_WAY: [(&str, Break, &str); 3] = [
-    ("directory", |p| fs::remove_file(p).and_then(|()| fs::create_dir(p)).unwrap(), "directory"),
-    ("device", |p| fs::remove_file(p).and_then(|()| std::os::unix::fs::symlink("/dev/full", p)).unwrap(), "links"),
-    ("FIFO", fifo, "not a regular file"),
+/// Something else in the file's place: never followed, opened or removed; what it is called, and what is kept of it.
+const IN_THE_WAY: [(&str, Break, &str); 7] = [
+    ("directory", |p| fs::remove_file(p).and_then(|()| fs::create_dir(p)).unwrap(), "a directory"),
+    ("full directory", full_directory, "a directory"),
+    ("link to a device", |p| link("/dev/full", p), "a symbolic link"),
+    ("link to a file", |p| link("/etc/passwd", p), "a symbolic link"),
+    ("dangling link", |p| link("/nonexistent/file", p), "a symbolic link"),
+    ("FIFO", fifo, "a named pipe"),
+    ("socket", |p| fs::remove_file(p).map(|()| drop(UnixListener::bind(p).unwrap())).unwrap(), "a socket"),
 ];
+
+fn full_directory(path: &Path) {
+    fs::remove_file(path).unwrap();
+    fs::create_dir(path).unwrap();
+    fs::write(path.join("FSCK0000.REC"), "lost").unwrap();
+}
+
+fn link(to: &str, path: &Path) {
+    fs::remove_file(path).unwrap();
+    std::os::unix::fs::symlink(to, path).unwrap();
+}
+
+fn kind(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & libc::S_IFMT
+}
 
 #[apply(test)]
 fn save_makes_the_bad_copy_whole_from_the_good_one() {
@@ -127,27 +148,42 @@ fn save_guesses_nothing_where_neither_copy_is_good() {
 }
 
 #[apply(test)]
-fn save_never_follows_or_removes_what_is_in_the_way() {
+fn what_is_in_the_way_is_never_followed_and_kept_aside() {
     let fresh = Block::fresh(Slot::A);
+    type Write = fn(&EnvFiles);
+    let writes: [Write; 2] =
+        [|files| assert_eq!(files.save(&trial()).unwrap().backup, None), |files| files.repair(&trial()).unwrap()];
     for (name, damage, says) in IN_THE_WAY {
+        for (copy, write) in [Copy::Main, Copy::Backup].into_iter().flat_map(|copy| writes.map(|write| (copy, write))) {
+            let (dir, files) = two_copies(&fresh);
+            let (path, aside) = (files.path(copy), dir.path().join(format!("{copy}.corrupt")));
+            // The second time, something was kept aside before.
+            for _ in 0..2 {
+                damage(&path);
+                let what = kind(&path);
+                let loaded = files.load();
+                let fault = Fault::Unreadable(format!("it is no file but {says}"));
+                assert_eq!(loaded.damage, [(copy, fault)], "{name}");
+                assert!(loaded.block.is_some() && loaded.which != copy, "{name}: the other is good");
+                write(&files);
+                for copy in [Copy::Main, Copy::Backup] {
+                    assert!(fs::read(files.path(copy)).unwrap() == trial().encode().unwrap(), "{name} {copy}");
+                    assert_eq!(kind(&files.path(copy)), libc::S_IFREG, "{name} {copy}");
+                }
+                assert_eq!(kind(&aside), what, "{name}");
+            }
+        }
+        // Neither is good: nothing is guessed, and nothing is touched, until a repair is asked for.
         let (dir, files) = two_copies(&fresh);
-        damage(&files.path(Copy::Main));
+        for copy in [Copy::Main, Copy::Backup] {
+            damage(&files.path(copy));
+        }
         let names = names_in(dir.path());
         let e = files.save(&trial()).unwrap_err();
-        assert_eq!(e.exit_code(), 7);
-        assert!(e.to_string().contains(says), "{name}: {e}");
-        assert!(e.to_string().contains(&format!("{}", files.path(Copy::Main).display())), "{name}: {e}");
+        assert!(e.exit_code() == 7 && e.to_string().contains(says), "{name}: {e}");
         assert_eq!(names_in(dir.path()), names, "{name}");
-        assert_eq!(fs::read(files.path(Copy::Backup)).unwrap(), fresh.encode().unwrap(), "{name}: backup is kept");
-        let loaded = files.load();
-        assert_eq!((loaded.which, loaded.block.as_ref()), (Copy::Backup, Some(&fresh)), "{name}");
-
-        // The same fault of the backup is told, and stops nothing.
-        let (_dir, files) = two_copies(&fresh);
-        damage(&files.path(Copy::Backup));
-        let told = files.save(&trial()).unwrap().backup.expect(name);
-        assert!(told.to_string().contains("grubenv.bak") && told.to_string().contains(says), "{name}: {told}");
-        assert_eq!(files.load().block, Some(trial()), "{name}");
+        files.repair(&trial()).unwrap();
+        assert!(files.load().is_sound(), "{name}");
     }
 }
 
@@ -185,9 +221,10 @@ fn load_takes_the_first_good_copy_and_names_each_fault() {
     let e = loaded.usable().unwrap_err();
     assert_eq!(e.kind(), Kind::Boot);
     assert!(e.to_string().contains("1099511627776 bytes") && e.to_string().contains("set twice"), "{e}");
-    let lenient = loaded.lenient.unwrap();
-    assert_eq!(lenient.get("boot_success"), Some(b"1".as_slice()), "main, as far as it is readable");
-    assert!(lenient.variables().count() == 2, "read beyond the limit");
+    let mended = files.mended(None, Slot::B);
+    assert_eq!(mended.block.get("boot_success"), Some(b"1".as_slice()), "main, as far as it is readable");
+    assert_eq!(mended.block.get("active_slot"), Some(b"A".as_slice()), "of one copy, not of each something");
+    assert!(mended.block.get("far").is_none(), "read beyond the limit");
     // Nothing there at all.
     let nowhere = EnvFiles::new("/nonexistent").load();
     assert_eq!(nowhere.damage, [(Copy::Main, Fault::Missing), (Copy::Backup, Fault::Missing)]);
@@ -231,36 +268,13 @@ fn reading_back_notices_bytes_that_are_not_what_was_written() {
     assert!(e.contains("read back") && e.contains("byte 1000 does not hold what was written"), "{e}");
 }
 
-/// Makes a file that even root cannot write, for the length of a test.
-struct ReadOnly<'a>(&'a Path);
-
-impl<'a> ReadOnly<'a> {
-    fn new(path: &'a Path) -> Self {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o444)).unwrap();
-        if fs::File::options().write(true).open(path).is_ok() {
-            need("chattr");
-            let _ = Command::new("chattr").arg("+i").arg(path).status().unwrap();
-        }
-        let guard = ReadOnly(path);
-        let is_open = fs::File::options().write(true).open(path).is_ok();
-        require(!is_open, "a file system where root can make a file read-only");
-        guard
-    }
-}
-
-impl Drop for ReadOnly<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("chattr").arg("-i").arg(self.0).stderr(std::process::Stdio::null()).status();
-    }
-}
-
 /// The good copy is the last to be touched: with it out of reach, the bad one is already mended.
 #[apply(test)]
 fn a_bad_copy_is_mended_before_the_good_one_is_touched() {
     let fresh = Block::fresh(Slot::A);
     let (_dir, files) = two_copies(&fresh);
     let (main, backup) = (files.path(Copy::Main), files.path(Copy::Backup));
-    let guard = ReadOnly::new(&main);
+    let guard = Immutable::new(&main);
     fs::write(&backup, padded(b"active_slot=B\n")).unwrap();
     let e = files.save(&trial()).unwrap_err();
     assert!(e.to_string().starts_with(&format!("open for writing {}: ", main.display())), "{e}");
@@ -296,10 +310,13 @@ fn repair_mends_any_file_and_guesses_at_nothing_else() {
         assert_eq!(names_in(dir.path()), ["grubenv", "grubenv.bak"]);
     }
     // A bad main that cannot be mended leaves the good backup alone.
-    let (_dir, files) = two_copies(&fresh);
+    let (dir, files) = two_copies(&fresh);
     fs::remove_file(files.path(Copy::Main)).and_then(|()| fs::create_dir(files.path(Copy::Main))).unwrap();
-    assert_eq!(files.repair(&trial()).unwrap_err().kind(), Kind::Boot);
+    let guard = Immutable::new(dir.path());
+    let e = files.repair(&trial()).unwrap_err();
+    assert!(e.kind() == Kind::Boot && e.to_string().starts_with("move aside "), "{e}");
     assert_eq!(files.load().block, Some(fresh));
+    drop(guard);
 }
 
 /// Where this program, run as a child of the tests below under a tool, saves a trial; main() asks.

@@ -11,6 +11,7 @@ mod deps;
 mod first_words;
 mod grubenv;
 mod grubenv_file;
+mod grubenv_repair;
 mod harness;
 mod long_tests;
 mod man_page;

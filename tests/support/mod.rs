@@ -20,6 +20,7 @@ pub mod grub_view;
 pub mod hostile;
 pub mod hostile_bench;
 pub mod hostile_table;
+pub mod immutable;
 pub mod initramfs_table;
 pub mod kit;
 pub mod kubernetes;

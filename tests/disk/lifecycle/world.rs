@@ -5,6 +5,7 @@ use super::view::{self, Born, Content, Offer, State, Vars, content};
 use crate::support::boot_cases::Model;
 use crate::support::command;
 use crate::support::disk::{A, B, Disk};
+use crate::support::immutable::Immutable;
 use crate::support::root::{Root, Run};
 use kubesolo_update::boot::Why;
 use kubesolo_update::slot::Slot;
@@ -195,7 +196,7 @@ impl<'a> World<'a> {
         let flags = [("--activate", op.activate), ("--retry-failed", op.retry), ("--allow-downgrade", op.downgrade)];
         args.extend(flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| *flag));
         self.install_check(op.verb == Verb::HealthPass);
-        let blocked = if op.fault == Fault::Unwritable { self.block_data() } else { Vec::new() };
+        let blocked = (op.fault == Fault::Unwritable).then(|| self.block_data());
         let mut run = match op.fault {
             Fault::Kill(call, when) => {
                 let mut strace = command("strace");
@@ -207,7 +208,7 @@ impl<'a> World<'a> {
             _ => self.root.command(&args),
         };
         let out = run.stdin(Stdio::null()).output().unwrap();
-        blocked.iter().for_each(|path| fs::remove_dir(path).unwrap());
+        drop(blocked);
         if out.status.signal() == Some(SIGKILL) {
             assert!(matches!(op.fault, Fault::Kill(..)), "{op}: killed by somebody else");
             for slot in [A, B] {
@@ -238,18 +239,13 @@ impl<'a> World<'a> {
         Some(State::read(Some(&file)).ok()?.phase)
     }
 
-    /// Lets nothing be replaced any more; what lies in the way is removed afterwards. Root is not stopped by modes.
-    fn block_data(&self) -> Vec<std::path::PathBuf> {
+    /// Lets nothing be replaced any more, as long as it lives. Root is not stopped by modes.
+    fn block_data(&self) -> Immutable {
         let dir = self.root.path(UPDATE);
         fs::create_dir_all(&dir).unwrap();
-        let names = ["state.json.tmp", "failed.json.tmp", "proven.json.tmp", "seen.json.tmp"];
-        let paths = names.map(|name| dir.join(name));
-        for path in &paths {
-            // What a killed run left.
-            let _ = fs::remove_file(path);
-            fs::create_dir(path).unwrap();
-        }
-        paths.into()
+        // What is there can be locked.
+        fs::File::options().create(true).append(true).open(dir.join("lock")).unwrap();
+        Immutable::new(&dir)
     }
 
     /// GRUB boots until a system comes up; what is out of order is so in the first boot alone. Errors: none comes up.

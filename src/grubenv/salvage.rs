@@ -1,0 +1,219 @@
+//! What can still be read of two copies of the environment block, and the sound block that is made of it. Pure.
+//!
+//! GRUB's own reading ([`Block::decode_lenient`]) lets one bad line hide the next variable; here each line stands for itself.
+//! Must never: end without a block in which a trial can be activated, or leave something out without saying so.
+
+use super::{
+    ACTIVE_SLOT, BOOT_SUCCESS, Block, BootVars, LIVE, Line, PADDING, SIGNATURE, chomped, is_live, line_end, shown,
+    unescaped, until_nul,
+};
+use crate::slot::Slot;
+
+/// Longest piece of what is left out that is shown, in bytes.
+const SHOWN_BYTES: usize = 40;
+/// Most pieces that are named; of the rest it is said how many there are.
+const NAMED: usize = 8;
+/// What some editors write in front of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The block that both copies are to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mended {
+    /// It can be encoded, and a trial can be activated in it.
+    pub block: Block,
+    /// What of the copies is not in it.
+    pub left_out: Vec<String>,
+}
+
+/// What one copy says.
+#[derive(Default)]
+struct Reading {
+    /// It is sound, and its values make sense: GRUB acts on it, and nothing of it is guessed.
+    is_good: bool,
+    block: Block,
+    left_out: Vec<String>,
+}
+
+/// Makes a sound block of two copies, whatever they hold.
+///
+/// The boot variables are those of the first good copy. Where neither is good, they are what can be read, made safe: the
+/// running slot is active, for it boots; on trial if that is what the copies say, else confirmed. Other lines are those of
+/// the copy in which a trial can be activated, as far as they fit.
+/// Input: both copies as they were read, main first, empty where there is none; `running`, where it is known; `proven`:
+/// what is active where nothing says more.
+pub fn mend(copies: [&[u8]; 2], running: Option<Slot>, proven: Slot) -> Mended {
+    let readings = copies.map(Reading::of);
+    let is_whole = |reading: &Reading| BootVars::read_whole(&reading.block).is_ok();
+    let good = readings.iter().find(|reading| reading.is_good);
+    let mut block = live_of(&readings, good.or(readings.iter().find(|reading| is_whole(reading))));
+    match good {
+        Some(_) => block.complete(),
+        None => make_safe(&mut block, running, proven),
+    }
+    let rank = |reading: &Reading| (reading.is_good, is_whole(reading), reading.block.takes_a_trial());
+    let [main, backup] = &readings;
+    let best = if rank(backup) > rank(main) { backup } else { main };
+    let mut left_out = best.left_out.clone();
+    for line in best.block.lines.iter().filter(|line| !line.is_live()) {
+        block.lines.push(line.clone());
+        if !block.takes_a_trial() {
+            block.lines.pop();
+            left_out.push(line.describe());
+        }
+    }
+    // Of two good copies that differ, the other one has something to lose as well.
+    for line in readings.iter().filter(|reading| reading.is_good).flat_map(|reading| &reading.block.lines) {
+        let what = line.describe();
+        if !line.is_live() && !block.lines.contains(line) && !left_out.contains(&what) {
+            left_out.push(what);
+        }
+    }
+    if let Some(more) = left_out.len().checked_sub(NAMED + 1) {
+        left_out.truncate(NAMED);
+        left_out.push(format!("{} more", more + 1));
+    }
+    Mended { block, left_out }
+}
+
+/// Takes the boot variables of one copy; where none has all that GRUB needs, each from the first that has it.
+fn live_of(readings: &[Reading; 2], from: Option<&Reading>) -> Block {
+    let mut block = Block::default();
+    for name in LIVE {
+        let value = match from {
+            Some(reading) => reading.block.get(name),
+            None => readings.iter().find_map(|reading| reading.block.get(name)),
+        };
+        if let Some(value) = value {
+            block.put(name.as_bytes(), value);
+        }
+    }
+    block
+}
+
+fn make_safe(block: &mut Block, running: Option<Slot>, proven: Slot) {
+    let said = block.get(ACTIVE_SLOT).and_then(|value| Slot::parse(std::str::from_utf8(value).ok()?));
+    let active = running.or(said).unwrap_or(proven);
+    // What can still be read says that this slot has to prove itself: a repair does not confirm it.
+    let on_trial = said == Some(active) && block.get(BOOT_SUCCESS) == Some(b"0");
+    block.clear_rollback();
+    if !on_trial {
+        block.back_to_confirmed(active);
+    }
+    for (name, value) in Block::fresh(active).variables() {
+        if block.value(name).is_none() {
+            block.put(name, value);
+        }
+    }
+}
+
+impl Reading {
+    fn of(bytes: &[u8]) -> Reading {
+        match Block::decode(bytes) {
+            Ok(block) if BootVars::read_whole(&block).is_ok() => Reading { is_good: true, block, left_out: Vec::new() },
+            _ => Reading::salvage(bytes),
+        }
+    }
+
+    fn salvage(bytes: &[u8]) -> Reading {
+        let mut reading = Reading::default();
+        let (mut rest, mut number) = (bytes, 1);
+        while !rest.is_empty() {
+            let end = line_end(rest);
+            let (raw, tail) = rest.split_at(end.unwrap_or(rest.len()));
+            reading.take(raw, number, end.is_some());
+            number += raw.iter().filter(|b| **b == b'\n').count();
+            rest = tail;
+        }
+        reading
+    }
+
+    /// Takes over what a line says. What ends with the padding, and not with a newline, ends where the padding begins.
+    fn take(&mut self, raw: &[u8], number: usize, is_ended: bool) {
+        let mut line = chomped(raw);
+        while let ([rest @ .., last], false) = (line, is_ended)
+            && is_padding(last)
+        {
+            line = rest;
+        }
+        line = line.strip_suffix(b"\r").unwrap_or(line);
+        line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+        if line.iter().all(is_padding) || line.starts_with(chomped(SIGNATURE)) {
+            return;
+        }
+        let leave_out = |reading: &mut Reading| reading.left_out.push(format!("line {number} (`{}`)", brief(line)));
+        if line.first() == Some(&PADDING) {
+            return match (number, is_ended) {
+                // What the signature has become.
+                (1, _) => {}
+                (_, true) => self.block.push(Line::Comment([until_nul(line), b"\n"].concat())),
+                (_, false) => leave_out(self),
+            };
+        }
+        let Some(at) = line.iter().position(|b| *b == b'=') else { return leave_out(self) };
+        let (name, value) = line.split_at(at);
+        // An escaped newline in a name: what was before it belongs to nothing.
+        let name = match name.iter().rposition(|b| *b == b'\n') {
+            Some(end) => {
+                self.left_out.push(format!("line {number} (`{}`)", brief(&name[..end])));
+                &name[end + 1..]
+            }
+            None => name,
+        };
+        let name = if is_live(name.trim_ascii()) { name.trim_ascii() } else { name };
+        let mut value = unescaped(until_nul(value.strip_prefix(b"=").unwrap_or_default()));
+        while value.last() == Some(&b'\r') {
+            value.pop();
+        }
+        if is_live(name) {
+            value.retain(|b| !b.is_ascii_whitespace());
+        }
+        let mut alone = Block::default();
+        alone.put(name, &value);
+        if !alone.takes_lines() || BootVars::read(&alone).is_err() {
+            return leave_out(self);
+        }
+        if self.block.value(name).is_some() {
+            self.left_out.push(format!("an earlier `{}`", brief(name)));
+        }
+        self.block.put(name, &value);
+    }
+}
+
+impl Block {
+    /// Says whether a trial can be activated in this block, and ended by GRUB.
+    pub fn takes_a_trial(&self) -> bool {
+        let mut trial = self.clone();
+        trial.activate(Slot::A);
+        trial.encode().is_ok() && self.encode().is_ok()
+    }
+
+    /// Says whether its lines read back as they are, boot variables or not.
+    fn takes_lines(&self) -> bool {
+        self.encode().is_ok_and(|bytes| Block::decode(&bytes).as_ref() == Ok(self))
+    }
+}
+
+impl Line {
+    fn is_live(&self) -> bool {
+        matches!(self, Line::Variable(name, _) if is_live(name))
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Line::Comment(text) => {
+                let start = text.iter().position(|b| !is_padding(b)).unwrap_or_default();
+                format!("`# {}`", brief(chomped(text.get(start..).unwrap_or_default())))
+            }
+            Line::Variable(name, _) => format!("`{}`", brief(name)),
+        }
+    }
+}
+
+/// Padding, and what stands in its place: an editor's blanks and line ends, zeros, erased flash.
+fn is_padding(b: &u8) -> bool {
+    matches!(*b, PADDING | 0 | b' ' | b'\t' | b'\r' | b'\n' | 0xff)
+}
+
+fn brief(bytes: &[u8]) -> String {
+    shown(&bytes[..bytes.len().min(SHOWN_BYTES)])
+}

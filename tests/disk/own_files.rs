@@ -1,0 +1,224 @@
+//! Whatever lies in the place of a file of the agent: no run hangs, writes through it, or ends with 7 for ever.
+
+use crate::support::disk::{A, B, need_disks};
+use crate::support::immutable::Immutable;
+use crate::support::machine::Machine;
+use crate::support::release::{Release, sha256};
+use crate::support::root::Run;
+use crate::support::{command, need_all, run};
+use kubesolo_update::slot::{DIGESTS, INITRAMFS, KERNEL, RECORD, VERSION};
+use kubesolo_update::stage;
+use kubesolo_update::store::Store;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// A run that takes longer hangs.
+const HANGS_SECS: &str = "60";
+const UPDATE: &str = "var/lib/kubesolo/update";
+/// What a link leads to; written through, it would be something else.
+const MINE: &str = "mine\n";
+
+/// Threads that want the lock at once, and how often.
+const RACERS: usize = 4;
+const ROUNDS: usize = 200;
+
+/// What may lie there: a name, and what a shell makes it with, given the path `$1` and a file of somebody else's `$2`.
+/// A line more is a case more for each file.
+const KINDS: [(&str, &str); 11] = [
+    ("FIFO", "mkfifo \"$1\""),
+    ("directory", "mkdir \"$1\""),
+    ("full directory", "mkdir \"$1\"; echo x >\"$1/x\""),
+    ("link", "ln -s \"$2\" \"$1\""),
+    ("dangling link", "ln -s \"$2.none\" \"$1\""),
+    ("link to itself", "ln -s \"$1\" \"$1\""),
+    ("hard link", "ln \"$2\" \"$1\""),
+    ("socket", "perl -MSocket -e 'socket(S, PF_UNIX, SOCK_STREAM, 0); bind(S, sockaddr_un($ARGV[0])) or die' \"$1\""),
+    ("device", "mknod \"$1\" c 1 5"),
+    ("immutable file", "echo x >\"$1\"; chattr +i \"$1\""),
+    ("file that only grows", "echo x >\"$1\"; chattr +a \"$1\""),
+];
+
+fn need_kinds() {
+    need_disks();
+    need_all(&["perl", "chattr", "mkfifo", "mknod", "timeout", "unshare"]);
+}
+
+fn agent(machine: &Machine, args: &[&str]) -> Run {
+    let mut timeout = command("timeout");
+    timeout.arg(HANGS_SECS);
+    machine.root.command_under(timeout, args).output().unwrap().into()
+}
+
+/// Makes something of a kind at a path, in place of what is there.
+fn put(how: &str, path: &Path, somebody: &Path) {
+    fs::write(somebody, MINE).unwrap();
+    let script = format!("set -e; rm -rf \"$1\"; {how}");
+    run(command("sh").args(["-c", &script, "sh"]).arg(path).arg(somebody));
+}
+
+/// Takes away whatever is there, flags and all.
+fn clear(path: &Path) {
+    let _ = Command::new("chattr").arg("-ia").arg(path).output().unwrap();
+    run(command("rm").arg("-rf").arg(path));
+}
+
+#[apply(test)]
+fn whatever_lies_in_the_place_of_what_is_remembered() {
+    need_kinds();
+    let machine = Machine::new();
+    let servers = ["2.0.0", "2.0.1"].map(|version| Release::new(version).serve());
+    let mut newest = servers.iter().map(|server| server.url("")).cycle();
+    let mut apply = || agent(&machine, &["apply", "--server", &newest.next().unwrap()]);
+    apply().expect(0, &["is staged"]);
+    let (dir, somebody) = (machine.root.path(UPDATE), machine.root.path("run/somebody"));
+    let files =
+        ["state.json", "failed.json", "proven.json", "seen.json", "lock", "state.json.tmp", "state.json.corrupt"];
+    for (name, (kind, how)) in files.iter().flat_map(|name| KINDS.map(|kind| (*name, kind))) {
+        let what = format!("{name}: {kind}");
+        println!("{what}");
+        put(how, &dir.join(name), &somebody);
+        if name.ends_with(".corrupt") {
+            fs::write(dir.join("state.json"), "{").unwrap();
+        }
+        agent(&machine, &["status", "--json"]).expect(0, &[]);
+        if name == "seen.json" {
+            agent(&machine, &["check", "--server", &servers[0].url("")]);
+        }
+        let said = apply().expect(0, &["is staged"]).stderr;
+        let is_set_aside = ["state.json", "failed.json", "proven.json", "state.json.corrupt"].contains(&name);
+        assert_eq!(said.contains("kept as"), is_set_aside, "{what}: {said}");
+        assert_eq!(machine.root.state_field("phase"), "staged", "{what}");
+        assert_eq!(fs::read_to_string(&somebody).unwrap(), MINE, "{what}: it was written through");
+        for file in files[..5].iter().map(|name| dir.join(name)) {
+            let is_file = fs::symlink_metadata(&file).map_or(true, |meta| meta.is_file());
+            assert!(is_file, "{what}: {} is no file", file.display());
+        }
+        let entries = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert_eq!(entries.filter(|name| name.contains(".tmp-")).count(), 0, "{what}: a temporary file was left");
+        clear(&dir.join(name));
+        clear(&dir.join(format!("{name}.corrupt")));
+    }
+    assert!(machine.disk.bytes(A) == machine.running);
+}
+
+/// What a person names is not moved out of the way.
+#[apply(test)]
+fn a_state_that_was_named_and_is_no_file_stays_what_it_is() {
+    need_kinds();
+    let machine = Machine::new();
+    let server = Release::new("2.0.0").serve();
+    let (path, somebody) = (machine.root.path("run/named"), machine.root.path("run/somebody"));
+    let kind_of = || fs::symlink_metadata(&path).unwrap().mode() & libc::S_IFMT;
+    for (kind, how) in KINDS.iter().filter(|(kind, _)| !kind.contains("file") && *kind != "hard link") {
+        clear(&path);
+        put(how, &path, &somebody);
+        let before = kind_of();
+        let args = ["apply", "--state", path.to_str().unwrap(), "--server", &server.url("")];
+        agent(&machine, &args).expect(2, &["run/named", "--state takes a file"]);
+        agent(&machine, &["status", "--state", path.to_str().unwrap()]).expect(0, &["run/named"]);
+        assert_eq!(kind_of(), before, "{kind}");
+        assert_eq!(fs::read_to_string(&somebody).unwrap(), MINE, "{kind}");
+    }
+    assert!(machine.disk.bytes(B) == machine.target);
+}
+
+/// Runs a script in the root directory of slot B, which nobody else sees mounted.
+fn in_slot(machine: &Machine, script: &str) {
+    let dir = machine.root.path("run/slot");
+    let mut shell = command("unshare");
+    shell.args([
+        "-m",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        "set -e; mkdir -p \"$2\"; mount -t ext4 \"$1\" \"$2\"; cd \"$2\"; eval \"$3\"",
+    ]);
+    run(shell.arg("sh").arg(machine.disk.node(B)).arg(dir).arg(script));
+    machine.disk.wait_unmounted(B);
+}
+
+#[apply(test)]
+fn whatever_lies_in_the_place_of_a_slots_file() {
+    need_kinds();
+    let machine = Machine::new();
+    let releases = ["2.0.0", "2.0.1"].map(Release::new);
+    let servers = releases.each_ref().map(Release::serve);
+    let parts = releases.each_ref().map(|release| format!("{KERNEL}.part-{}", &sha256(&release.ours().kernel)[..16]));
+    let written = [KERNEL, INITRAMFS, VERSION, RECORD, DIGESTS];
+    let temporary = ["slot.json.tmp", "slot.json.tmp-1-1", "version.corrupt", "vmlinuz.part", &parts[0], &parts[1]];
+    let all = [&written[..], &temporary].concat();
+    let alone = [KERNEL, RECORD, DIGESTS].map(|name| vec![name]);
+    let sets: Vec<&[&str]> = std::iter::once(&all[..]).chain(alone.iter().map(|names| &names[..])).collect();
+    let mut round = 0;
+    for (names, (kind, how)) in sets.iter().flat_map(|names| KINDS.map(|kind| (*names, kind))) {
+        // One kind of each sort will do for each file alone.
+        if names.len() == 1 && !["FIFO", "full directory", "link"].contains(&kind) {
+            continue;
+        }
+        let what = format!("{names:?}: {kind}");
+        println!("{what}");
+        let put: Vec<String> = names.iter().map(|name| format!("set -- {name} other; rm -rf \"$1\"; {how}")).collect();
+        in_slot(&machine, &format!("printf 'mine\\n' >other; {}", put.join("; ")));
+        agent(&machine, &["status", "--json"]).expect(0, &[]);
+        let verified = agent(&machine, &["verify", "--slot", "B"]);
+        assert!([0, 7].contains(&verified.code), "{what}: {verified:?}");
+        let release = &releases[round % 2];
+        agent(&machine, &["apply", "--server", &servers[round % 2].url("")]).expect(0, &["is staged"]);
+        round += 1;
+        assert!(machine.disk.file(B, KERNEL).unwrap() == release.ours().kernel, "{what}");
+        assert_eq!(machine.disk.text(B, "other").unwrap(), MINE, "{what}: it was written through");
+        let left = ["kubesolo-os.gz", "other", "slot.crc32", "slot.json", "version", "vmlinuz"];
+        assert_eq!(machine.disk.names(B), left, "{what}");
+        agent(&machine, &["verify", "--slot", "B"]).expect(0, &["Slot B  2.0."]);
+    }
+    assert!(machine.disk.bytes(A) == machine.running);
+}
+
+#[apply(test)]
+fn a_record_that_can_not_go_stops_everything() {
+    need_kinds();
+    let dir = tempfile::tempdir().unwrap();
+    for name in [KERNEL, DIGESTS, RECORD] {
+        fs::write(dir.path().join(name), b"old").unwrap();
+    }
+    let guard = Immutable::new(dir.path());
+    assert_eq!(stage::invalidate(dir.path(), &[], &[]).unwrap_err().exit_code(), 7);
+    drop(guard);
+    for name in [KERNEL, DIGESTS] {
+        assert!(dir.path().join(name).exists(), "{name} may not go before the record is gone");
+    }
+}
+
+/// Two runs that find something in the place of the lock: one of them holds it afterwards, never both.
+#[apply(test)]
+fn a_lock_that_is_made_anew_is_held_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("update")).unwrap();
+    for round in 0..ROUNDS {
+        let lock = dir.path().join("update/lock");
+        let _ = fs::remove_file(&lock);
+        fs::create_dir(&lock).unwrap();
+        let (start, holders) = (Barrier::new(RACERS), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..RACERS {
+                scope.spawn(|| {
+                    start.wait();
+                    let held = Store::new(dir.path(), None).lock();
+                    match &held {
+                        Ok(_) => assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "two hold it"),
+                        Err(e) => assert_eq!(e.exit_code(), 8, "{e}"),
+                    }
+                    // Nobody lets go before all have tried.
+                    start.wait();
+                });
+            }
+        });
+        assert!(holders.into_inner() <= 1, "round {round}");
+    }
+}

@@ -97,6 +97,19 @@ impl Kind {
     }
 }
 
+/// Says whether somebody has to do something about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// A person has to mend it, or the next try may bring it.
+    Fault,
+    /// An update waits for what comes by itself: a window that opens, a trial that ends, another version.
+    Waits,
+    /// There is nothing to do: no medium is plugged in.
+    Nothing,
+    /// What was to be read is in use elsewhere: that proves nothing of what it holds.
+    InUse,
+}
+
 /// Describes one failure for a person and for a machine.
 ///
 /// One pointer wide, and built out of line: it is on the cold path of nearly every function (size-budget.md).
@@ -106,6 +119,7 @@ pub struct Error(Box<Detail>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Detail {
     kind: Kind,
+    course: Course,
     op: String,
     why: String,
     hint: String,
@@ -124,7 +138,7 @@ impl Error {
     #[cold]
     #[inline(never)]
     fn build(kind: Kind, why: String) -> Self {
-        Error(Box::new(Detail { kind, op: String::new(), why, hint: String::new() }))
+        Error(Box::new(Detail { kind, course: Course::Fault, op: String::new(), why, hint: String::new() }))
     }
 
     /// Says what was attempted, and on what. The innermost call wins; later ones are ignored.
@@ -149,6 +163,22 @@ impl Error {
             self.0.hint = next.into();
         }
         self
+    }
+
+    /// Says that it is no fault.
+    pub fn taking(mut self, course: Course) -> Self {
+        self.0.course = course;
+        self
+    }
+
+    /// Says whether somebody has to do something about it.
+    pub fn course(&self) -> Course {
+        self.0.course
+    }
+
+    /// Says whether what was to be read could not be looked at, since it is in use: nothing is known of it then.
+    pub fn is_in_use(&self) -> bool {
+        self.0.kind == Kind::Busy || self.0.course == Course::InUse
     }
 
     /// Returns the kind.

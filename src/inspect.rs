@@ -3,7 +3,7 @@
 //! Must never: write, or replay a journal.
 
 use crate::atomic::read_bounded;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Course, Error, Kind, Result};
 use crate::mount;
 use crate::partition::{self, Partition};
 use crate::readback;
@@ -105,8 +105,9 @@ pub struct Proof {
 /// Reads both files of a slot from the device and holds them against the record, and GRUB's list against them.
 /// Errors: Slot: the files differ, or the journal is not empty. Device: they can not be read.
 pub fn scrub(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64)) -> Result<Proof> {
-    journal(part)?;
+    // Mounted first: that keeps a run out that would write, whose journal is not empty meanwhile.
     let mounted = mount::mount(part, Access::Read)?;
+    journal(part)?;
     let mut check = || {
         let (dir, record) = (mounted.dir(), read_record(mounted.dir())?);
         let [kernel, initramfs] = record.files();
@@ -139,15 +140,16 @@ fn hold_digests(dir: &Path, expected: &str) -> Result<()> {
 }
 
 /// Empties a journal that a power cut left, by mounting for writing once. Never called on the running slot.
-/// Errors: Busy: somebody has it mounted.
+/// Errors: Busy: another run is at work on it. Device, in use: somebody else has it mounted.
 pub fn settle(part: &Partition) -> Result<()> {
     match (journal(part), mount::mounted_at(part)) {
         (Ok(()), _) => Ok(()),
         // Whoever works in it will unmount it: until then its journal says nothing.
-        (Err(_), Some(dir)) => Err(Error::new(Kind::Busy, format!("it is mounted at {}", dir.display()))
+        (Err(_), Some(dir)) => Err(Error::new(Kind::Device, format!("it is mounted at {}", dir.display()))
             .at("empty the journal of", format!("{} ({})", part.label, part.name))
-            .hint("unmount it, then try again")),
-        (Err(_), None) => mount::mount_alone(part)?.unmount(),
+            .hint("unmount it, then try again")
+            .taking(Course::InUse)),
+        (Err(_), None) => mount::mount_alone(part, &mount::hold(part, Access::Write)?)?.unmount(),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::cmdline::{self, BootedFrom};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::grubenv_file::EnvFiles;
 use crate::inspect::{self, View};
-use crate::mount::{self, Mounted};
+use crate::mount::{self, Hold, Mounted};
 use crate::partition::{self, BIND_HINT, BootDisk, DATA, EFI, Partition};
 use crate::progress::note;
 use crate::slot::{Record, Slot};
@@ -112,7 +112,8 @@ impl<'a> Machine<'a> {
         if proof.list_fault.is_none() {
             return Ok((proof.record, false));
         }
-        let mounted = self.mount_target(slot)?;
+        let hold = self.hold_target(slot)?;
+        let mounted = self.mount_target(slot, &hold)?;
         stage::write_digests(mounted.dir(), proof.crc32s)?;
         mounted.unmount()?;
         inspect::journal(part)?;
@@ -132,13 +133,22 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Mounts a slot for writing.
-    /// Errors: Slot: it is the running one. Device: it can not be mounted.
-    pub fn mount_target(&self, slot: Slot) -> Result<Mounted> {
+    /// Takes a slot for this run, for writing, until what is returned is dropped.
+    /// Errors: Slot: it is the running one. Busy: another run is at work on it.
+    pub fn hold_target(&self, slot: Slot) -> Result<Hold> {
         if slot == self.running()? {
             return Err(Error::new(Kind::Slot, "it is the running slot").at("write to", format!("slot {slot}")));
         }
-        mount::mount_alone(self.slot_partition(slot)?)
+        mount::hold(self.slot_partition(slot)?, Access::Write)
+    }
+
+    /// Mounts a slot for writing that was taken with [`Machine::hold_target`].
+    /// Errors: Slot: it is the running one. Device: it can not be mounted.
+    pub fn mount_target(&self, slot: Slot, hold: &Hold) -> Result<Mounted> {
+        if slot == self.running()? {
+            return Err(Error::new(Kind::Slot, "it is the running slot").at("write to", format!("slot {slot}")));
+        }
+        mount::mount_alone(self.slot_partition(slot)?, hold)
     }
 
     /// Opens the boot variables.

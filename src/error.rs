@@ -106,6 +106,8 @@ pub enum Course {
     Waits,
     /// There is nothing to do: no medium is plugged in.
     Nothing,
+    /// The file system is damaged: what may be lost can be made anew.
+    Damaged,
     /// What was to be read is in use elsewhere: that proves nothing of what it holds.
     InUse,
 }
@@ -246,7 +248,17 @@ pub fn legible(text: String) -> String {
 #[cold]
 #[inline(never)]
 fn from_io(error: &std::io::Error, kind: Kind, op: &str, subject: &dyn fmt::Display) -> Error {
-    Error::build(kind, error.to_string()).place(op, subject)
+    let is_damaged = matches!(error.raw_os_error(), Some(libc::EUCLEAN | libc::EBADMSG));
+    let why = if is_damaged { format!("the file system is damaged: {error}") } else { error.to_string() };
+    let built = Error::build(kind, why).place(op, subject);
+    if may_be_damage(error) { built.taking(Course::Damaged) } else { built }
+}
+
+/// Says whether a damaged file system is the likely cause: it says so itself, is read-only since it met something
+/// impossible, or is full where it said that there is room. (EIO is more likely the disk's.)
+pub fn may_be_damage(error: &std::io::Error) -> bool {
+    const ERRORS: [i32; 5] = [libc::EUCLEAN, libc::EBADMSG, libc::EROFS, libc::ESTALE, libc::ENOSPC];
+    error.raw_os_error().is_some_and(|code| ERRORS.contains(&code))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Must never: write, or replay a journal.
 
 use crate::atomic::read_bounded;
-use crate::error::{Course, Error, Kind, Result};
+use crate::error::{Course, Error, Kind, Result, may_be_damage};
 use crate::mount;
 use crate::partition::{self, Partition};
 use crate::readback;
@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Kept free beside an update's two files, in bytes: record, version, directory and extent blocks.
-const RESERVE_BYTES: u64 = 1024 * 1024;
+pub const RESERVE_BYTES: u64 = 1024 * 1024;
 
 /// What a slot looks like without reading its files.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ pub fn journal(part: &Partition) -> Result<()> {
     match partition::probe_on_disk(&part.node)? {
         FileSystem::Ext { needs_recovery: false, .. } => Ok(()),
         FileSystem::Ext { .. } => Err(bad("it was not unmounted cleanly, and GRUB replays no journal")),
-        _ => Err(bad("it has no ext4 file system")),
+        _ => Err(bad("it has no ext4 file system").taking(Course::Damaged)),
     }
 }
 
@@ -77,6 +77,7 @@ pub fn read_record(dir: &Path) -> Result<Record> {
     let bytes = match read_bounded(&dir.join(RECORD), RECORD_MAX_BYTES) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Err(bad("it has no record (slot.json): empty, or an update into it was cut off".into())),
+        Err(e) if may_be_damage(&e) => return Err(bad(format!("{RECORD}: {e}")).taking(Course::Damaged)),
         Err(e) => return Err(bad(format!("{RECORD}: {e}"))),
     };
     let record = Record::parse(&bytes)?;

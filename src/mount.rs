@@ -9,6 +9,7 @@ use crate::partition::{self, BIND_HINT, Partition};
 use crate::progress::note;
 use crate::superblock::FileSystem;
 use crate::sys::{self, Access, FileSystemContext, MountNamespace};
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -70,12 +71,17 @@ fn mount_with(part: &Partition, access: Access, alone: bool) -> Result<Mounted> 
     let (fstype, options) = match (partition::probe(&part.node)?, access) {
         (FileSystem::Ext { .. }, Access::Read) => ("ext4", "noload"),
         (FileSystem::Ext { .. }, Access::Write) => ("ext4", "errors=remount-ro"),
-        (FileSystem::Fat { .. }, _) => ("vfat", "umask=077"),
+        (FileSystem::Fat { .. }, _) if !alone => ("vfat", "umask=077"),
+        (FileSystem::Fat { .. }, _) => {
+            let why = "it has a FAT file system where an ext4 has to be";
+            return Err(Error::new(Kind::Device, why).at("mount", what).taking(Course::Damaged));
+        }
         (FileSystem::Unknown, _) => {
-            return Err(Error::new(Kind::Device, "it has neither an ext4 nor a FAT file system").at("mount", what));
+            let why = "it has neither an ext4 nor a FAT file system";
+            return Err(Error::new(Kind::Device, why).at("mount", what).taking(Course::Damaged));
         }
     };
-    let order = Order { device: &part.node, fstype, options, access, alone };
+    let order = Order { device: &part.node, fstype, options, access, alone, errno: Cell::new(None) };
     let file = match wait_while_busy(busy_limit(access), || order.carry_out()) {
         Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
             let why = "somebody else has mounted it: in another mount namespace, or outside of this chroot";
@@ -87,7 +93,11 @@ fn mount_with(part: &Partition, access: Access, alone: bool) -> Result<Mounted> 
         Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
             return Err(e).io(Kind::Device, "mount", what).map_err(|e| e.hint("mounting needs root"));
         }
-        mounted => mounted.io(Kind::Device, "mount", &what)?,
+        mounted => mounted.io(Kind::Device, "mount", &what).map_err(|e| match order.errno.get() {
+            // What the kernel says of a superblock, a journal or a root directory that makes no sense.
+            Some(libc::EUCLEAN | libc::EBADMSG | libc::EINVAL | libc::EIO | libc::ESTALE) => e.taking(Course::Damaged),
+            _ => e,
+        })?,
     };
     let dir = path_of(&file).map_err(|e| e.at("mount", what))?;
     error::call_it(&dir.to_string_lossy(), &part.label);
@@ -111,22 +121,32 @@ struct Order<'a> {
     options: &'a str,
     access: Access,
     alone: bool,
+    /// What the kernel answered last: the error itself has its words as well.
+    errno: Cell<Option<i32>>,
 }
 
 impl Order<'_> {
     fn carry_out(&self) -> io::Result<File> {
+        self.try_out().map_err(|(errno, error)| {
+            self.errno.set(errno);
+            error
+        })
+    }
+
+    fn try_out(&self) -> std::result::Result<File, (Option<i32>, io::Error)> {
+        let failed = |e: io::Error| (e.raw_os_error(), e);
         if self.alone {
             // Closed again at once: the kernel does not let us mount what we claim ourselves.
-            sys::claim(self.device)?;
+            sys::claim(self.device).map_err(failed)?;
         }
         match FileSystemContext::open(self.fstype) {
             Ok(context) => self.detached(&context).map_err(|e| match context.said() {
-                said if said.is_empty() => e,
-                said => io::Error::new(e.kind(), format!("{e}: {said}")),
+                said if said.is_empty() => failed(e),
+                said => (e.raw_os_error(), io::Error::new(e.kind(), format!("{e}: {said}"))),
             }),
             // A kernel before 5.2, or a container whose filter is older than that.
-            Err(e) if [libc::ENOSYS, libc::EPERM].map(Some).contains(&e.raw_os_error()) => self.aside(),
-            Err(e) => Err(e),
+            Err(e) if [libc::ENOSYS, libc::EPERM].map(Some).contains(&e.raw_os_error()) => self.aside().map_err(failed),
+            Err(e) => Err(failed(e)),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::mount::Hold;
 use crate::oci::digest::Digest;
 use crate::progress::{Progress, note};
 use crate::readback;
+use crate::remake;
 use crate::session::{Session, reboot as reboot_machine};
 use crate::slot::{FileRecord, INITRAMFS, KERNEL, Record, Slot};
 use crate::source::{Artifact, FileRef, Source};
@@ -297,9 +298,28 @@ fn is_whole(session: &Session<'_>, situation: &Situation, ring: &Keyring) -> boo
         && activate::scrub(session, session.target()).is_ok()
 }
 
-/// Power cut: see the functions of `stage`; until the slot is unmounted and its journal seen empty, the state
-/// says `downloading`.
+/// Stages an artifact; where the slot's file system is damaged, in one that is made anew.
+/// Power cut: see the functions of `stage` and of `remake`; until the slot is unmounted and its journal seen empty, the
+/// state says `downloading`.
 fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, hold: &Hold) -> Result<()> {
+    // A source that is gone must not cost the slot its old content: the last file is asked for first.
+    source.probe(&artifact.initramfs)?;
+    let part = session.machine.slot_partition(session.target())?;
+    let mut staged = stage(session, source, artifact, hold);
+    if let Err(damage) = &staged
+        && damage.course() == Course::Damaged
+        && part.is_named
+    {
+        note(&format!("{damage}; the file system of slot {} is made anew", session.target()));
+        staged = remake::remake(part, session.now(), hold).and_then(|()| stage(session, source, artifact, hold));
+    }
+    staged.map_err(|e| match (e.kind(), e.course()) {
+        (Kind::Device, Course::Fault | Course::Damaged) => remake::hint(e, part),
+        _ => e,
+    })
+}
+
+fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, hold: &Hold) -> Result<()> {
     let slot = session.target();
     let record = Record {
         version: artifact.version.clone(),
@@ -316,8 +336,6 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
     };
     let kernel = Part { name: KERNEL, expected: &record.kernel, is_gzip: false };
     let initramfs = Part { name: INITRAMFS, expected: &record.initramfs, is_gzip: true };
-    // A source that is gone must not cost the slot its old content: the last file is asked for first.
-    source.probe(&artifact.initramfs)?;
     let mounted = session.machine.mount_target(slot, hold)?;
     let dir = mounted.dir();
     let mut wanted = Vec::new();

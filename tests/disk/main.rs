@@ -27,6 +27,7 @@ mod metrics;
 mod metrics_server;
 mod partitions;
 mod prometheus;
+mod remake;
 mod rollback;
 mod slot_digests;
 mod status;

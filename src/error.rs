@@ -248,10 +248,16 @@ pub fn legible(text: String) -> String {
 #[cold]
 #[inline(never)]
 fn from_io(error: &std::io::Error, kind: Kind, op: &str, subject: &dyn fmt::Display) -> Error {
-    let is_damaged = matches!(error.raw_os_error(), Some(libc::EUCLEAN | libc::EBADMSG));
-    let why = if is_damaged { format!("the file system is damaged: {error}") } else { error.to_string() };
-    let built = Error::build(kind, why).place(op, subject);
+    let built = Error::build(kind, words(error)).place(op, subject);
     if may_be_damage(error) { built.taking(Course::Damaged) } else { built }
+}
+
+/// Says what an I/O error means: not every C library has words for all, and `Bad message` says nothing to a person.
+pub fn words(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EUCLEAN | libc::EBADMSG) => format!("the file system is damaged: {error}"),
+        _ => error.to_string(),
+    }
 }
 
 /// Says whether a damaged file system is the likely cause: it says so itself, is read-only since it met something

@@ -3,7 +3,7 @@
 //! Must never: write, or replay a journal.
 
 use crate::atomic::read_bounded;
-use crate::error::{Course, Error, Kind, Result, may_be_damage};
+use crate::error::{Course, Error, Kind, Result, may_be_damage, words};
 use crate::mount;
 use crate::partition::{self, Partition};
 use crate::readback;
@@ -77,7 +77,7 @@ pub fn read_record(dir: &Path) -> Result<Record> {
     let bytes = match read_bounded(&dir.join(RECORD), RECORD_MAX_BYTES) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Err(bad("it has no record (slot.json): empty, or an update into it was cut off".into())),
-        Err(e) if may_be_damage(&e) => return Err(bad(format!("{RECORD}: {e}")).taking(Course::Damaged)),
+        Err(e) if may_be_damage(&e) => return Err(bad(format!("{RECORD}: {}", words(&e))).taking(Course::Damaged)),
         Err(e) => return Err(bad(format!("{RECORD}: {e}"))),
     };
     let record = Record::parse(&bytes)?;

@@ -5,7 +5,7 @@
 //! asked, or come back in another namespace than it was called in.
 
 use crate::error::{self, Course, Error, IoContext, Kind, Result};
-use crate::partition::{self, BIND_HINT, Partition};
+use crate::partition::{self, BIND_HINT, EFI, Partition};
 use crate::progress::note;
 use crate::superblock::FileSystem;
 use crate::sys::{self, Access, FileSystemContext, MountNamespace};
@@ -71,7 +71,7 @@ fn mount_with(part: &Partition, access: Access, alone: bool) -> Result<Mounted> 
     let (fstype, options) = match (partition::probe(&part.node)?, access) {
         (FileSystem::Ext { .. }, Access::Read) => ("ext4", "noload"),
         (FileSystem::Ext { .. }, Access::Write) => ("ext4", "errors=remount-ro"),
-        (FileSystem::Fat { .. }, _) if !alone => ("vfat", "umask=077"),
+        (FileSystem::Fat { .. }, _) if part.label == EFI => ("vfat", "umask=077"),
         (FileSystem::Fat { .. }, _) => {
             let why = "it has a FAT file system where an ext4 has to be";
             return Err(Error::new(Kind::Device, why).at("mount", what).taking(Course::Damaged));

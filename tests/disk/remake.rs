@@ -5,10 +5,9 @@
 use crate::support::disk::{A, B, Disk, need_disks, noise, wait_for};
 use crate::support::machine::Machine;
 use crate::support::release::Release;
-use crate::support::root::{Root, Run};
 use crate::support::{command, need, run};
 use kubesolo_update::ext4::{Identity, Plan};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
@@ -27,6 +26,11 @@ fn place(disk: &Disk, what: &str) -> u64 {
         }
     };
     block * BLOCK
+}
+
+/// Slot B but for its superblock: there Linux itself counts the damage that it meets, on read-only mounts as well (6.1).
+fn but_superblock(disk: &Disk) -> Vec<u8> {
+    disk.bytes(B)[BLOCK as usize..].to_vec()
 }
 
 /// Holds slot B against a release with e2fsck and debugfs.
@@ -82,10 +86,10 @@ fn a_target_that_is_damaged_is_made_anew() {
         machine.disk.overwrite(B, at + offset, &bytes);
         machine.disk.attach();
         // Looking changes nothing, and knows what `apply` would do.
-        let before = machine.disk.bytes(B);
+        let before = but_superblock(&machine.disk);
         machine.root.agent(&["status"]).expect(0, &["Slot B"]);
         machine.root.agent(&["check", "--server", &server.url("")]).expect(0, &["an update is available"]);
-        assert!(machine.disk.bytes(B) == before, "{what}: looking wrote to slot B");
+        assert!(but_superblock(&machine.disk) == before, "{what}: looking wrote to slot B");
         let said = machine.apply(&["--server", &server.url("")]).expect(0, &["2.0.0 is staged in slot B"]);
         assert!(said.stderr.contains("the file system of slot B is made anew"), "{what}: {said:?}");
         assert_whole(&machine.disk, &release, what);
@@ -129,13 +133,13 @@ fn a_slot_by_its_label_alone_is_made_anew_by_a_person() {
         run(command("sgdisk").args(["-c", &format!("{number}:")]).arg(&machine.disk.image));
     }
     machine.disk.overwrite(B, root, &[0; 4096]);
-    let before = machine.disk.bytes(B);
+    let before = but_superblock(&machine.disk);
     machine.disk.attach();
     let said =
         machine.apply(&["--server", &server.url("")]).expect(7, &["the file system is damaged", "mke2fs -t ext4"]);
     let text = format!("{}{}", said.stdout, said.stderr);
     machine.disk.detach();
-    assert!(machine.disk.bytes(B) == before, "it was written to");
+    assert!(but_superblock(&machine.disk) == before, "it was written to");
     machine.disk.attach();
     // The number of the device may be another one now.
     let hint = text.split('`').nth(1).unwrap().to_owned();
@@ -214,7 +218,7 @@ fn a_kill_while_it_is_made_costs_nothing() {
     let release = Release::new("2.0.0");
     let server = release.serve();
     let mut counted = 0;
-    for stop in [1, 2, 3, 5, 8, 12, 40, 73, 74, 75, 76] {
+    for stop in [1, 2, 3, 5, 8, 12, 40, 70, 71, 72] {
         let mut machine = Machine::new();
         machine.disk.detach();
         machine.disk.overwrite(B, 0, &[0; 4096]);
@@ -233,7 +237,8 @@ fn a_kill_while_it_is_made_costs_nothing() {
         machine.apply(&["--server", &server.url("")]);
         assert_whole(&machine.disk, &release, &format!("after write {stop}"));
     }
-    assert!(counted >= 8, "{counted} runs were killed");
+    // Of 72 writes.
+    assert_eq!(counted, 10, "runs that were killed");
 }
 
 /// A slot that somebody reads elsewhere: nothing is at work on it, so no run will end, and cron must not be told that.

@@ -435,7 +435,7 @@ fn a_slot_that_is_mounted_out_of_sight_is_not_written() {
             holder.end();
             machine.disk.wait_unmounted(B);
             // Mounting for writing writes; the agent has not.
-            machine.assert_unharmed(options, "failed", "busy", Left::SameFiles);
+            machine.assert_unharmed(options, "failed", "device", Left::SameFiles);
         }
         machine.assert_recovers(options);
     }

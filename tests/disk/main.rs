@@ -31,6 +31,7 @@ mod remake;
 mod rollback;
 mod slot_digests;
 mod status;
+mod waiting;
 mod window;
 
 fn main() -> std::process::ExitCode {

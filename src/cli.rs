@@ -118,9 +118,13 @@ command! {
         /// wait a random time up to so many seconds first, so that a fleet does not ask all at once
         #[argh(option)]
         splay: Option<u64>,
-        /// exit code 0, not 3 or 8, where there is nothing to do, or another run does it
+        /// exit code 0, not 3, 4 or 8, where there is nothing to do, an update waits (for its window, the end of a trial, another
+        /// version than the one that failed), or another run does it
         #[argh(switch)]
         ok_if_nothing: bool,
+        /// print nothing where nothing is done
+        #[argh(switch)]
+        quiet: bool,
         /// activate it when it is staged
         #[argh(switch)]
         activate: bool,

@@ -97,6 +97,21 @@ impl Kind {
     }
 }
 
+/// Says whether somebody has to do something about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// A person has to mend it, or the next try may bring it.
+    Fault,
+    /// An update waits for what comes by itself: a window that opens, a trial that ends, another version.
+    Waits,
+    /// There is nothing to do: no medium is plugged in.
+    Nothing,
+    /// The file system is damaged: what may be lost can be made anew.
+    Damaged,
+    /// What was to be read is in use elsewhere: that proves nothing of what it holds.
+    InUse,
+}
+
 /// Describes one failure for a person and for a machine.
 ///
 /// One pointer wide, and built out of line: it is on the cold path of nearly every function (size-budget.md).
@@ -106,6 +121,7 @@ pub struct Error(Box<Detail>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Detail {
     kind: Kind,
+    course: Course,
     op: String,
     why: String,
     hint: String,
@@ -124,7 +140,7 @@ impl Error {
     #[cold]
     #[inline(never)]
     fn build(kind: Kind, why: String) -> Self {
-        Error(Box::new(Detail { kind, op: String::new(), why, hint: String::new() }))
+        Error(Box::new(Detail { kind, course: Course::Fault, op: String::new(), why, hint: String::new() }))
     }
 
     /// Says what was attempted, and on what. The innermost call wins; later ones are ignored.
@@ -149,6 +165,22 @@ impl Error {
             self.0.hint = next.into();
         }
         self
+    }
+
+    /// Says that it is no fault.
+    pub fn taking(mut self, course: Course) -> Self {
+        self.0.course = course;
+        self
+    }
+
+    /// Says whether somebody has to do something about it.
+    pub fn course(&self) -> Course {
+        self.0.course
+    }
+
+    /// Says whether what was to be read could not be looked at, since it is in use: nothing is known of it then.
+    pub fn is_in_use(&self) -> bool {
+        self.0.kind == Kind::Busy || self.0.course == Course::InUse
     }
 
     /// Returns the kind.
@@ -216,7 +248,23 @@ pub fn legible(text: String) -> String {
 #[cold]
 #[inline(never)]
 fn from_io(error: &std::io::Error, kind: Kind, op: &str, subject: &dyn fmt::Display) -> Error {
-    Error::build(kind, error.to_string()).place(op, subject)
+    let built = Error::build(kind, words(error)).place(op, subject);
+    if may_be_damage(error) { built.taking(Course::Damaged) } else { built }
+}
+
+/// Says what an I/O error means: not every C library has words for all, and `Bad message` says nothing to a person.
+pub fn words(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EUCLEAN | libc::EBADMSG) => format!("the file system is damaged: {error}"),
+        _ => error.to_string(),
+    }
+}
+
+/// Says whether a damaged file system is the likely cause: it says so itself, is read-only since it met something
+/// impossible, or is full where it said that there is room. (EIO is more likely the disk's.)
+pub fn may_be_damage(error: &std::io::Error) -> bool {
+    const ERRORS: [i32; 5] = [libc::EUCLEAN, libc::EBADMSG, libc::EROFS, libc::ESTALE, libc::ENOSPC];
+    error.raw_os_error().is_some_and(|code| ERRORS.contains(&code))
 }
 
 #[cfg(test)]

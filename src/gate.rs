@@ -4,7 +4,7 @@
 //! Must never: fetch, read or write anything, or stop at the first refusal.
 
 use crate::clock::Now;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Course, Error, Kind, Result};
 use crate::oci::annotations::is_misspelt_architecture;
 use crate::oci::digest::Digest;
 use crate::source::Artifact;
@@ -23,8 +23,8 @@ pub struct Facts<'a> {
     pub architecture: &'a str,
     /// Channel that the configuration follows.
     pub channel: &'a str,
-    /// Version of the running slot.
-    pub running_version: &'a str,
+    /// Version of the running slot, where it says one.
+    pub running_version: Option<&'a str>,
     /// Artifact in the running slot, where it is known.
     pub running_digest: Option<Digest>,
     /// What its kernel and initramfs hash to, where that is known.
@@ -33,6 +33,8 @@ pub struct Facts<'a> {
     pub trial_pending: Option<&'a str>,
     /// What is staged in the target slot.
     pub staged_digest: Option<Digest>,
+    /// Whether that was staged although it failed here before.
+    pub staged_insisted: bool,
     /// Artifacts that are not to be taken now since they rolled back, and why: the rest of a sentence.
     pub failed: &'a [(Digest, String)],
     /// What is known of the time.
@@ -59,6 +61,7 @@ pub enum Gate {
     Architecture,
     Channel,
     Version,
+    RunningVersion,
     MinCompatible,
     Expired,
     Replayed,
@@ -75,6 +78,7 @@ impl Gate {
             Gate::Architecture => "architecture",
             Gate::Channel => "channel",
             Gate::Version => "newer",
+            Gate::RunningVersion => "running_version",
             Gate::MinCompatible => "min_compatible_version",
             Gate::Expired => "expired",
             Gate::Replayed => "release_date",
@@ -87,7 +91,21 @@ impl Gate {
     /// Says whether the refusal is a fault that a person must mend, rather than the ordinary course
     /// of things (a window that is shut, a mirror that lags, a version already known to be bad).
     pub fn is_fault(self) -> bool {
-        matches!(self, Gate::Architecture | Gate::Channel | Gate::MinCompatible | Gate::Expired | Gate::Size)
+        matches!(
+            self,
+            Gate::Architecture
+                | Gate::Channel
+                | Gate::RunningVersion
+                | Gate::MinCompatible
+                | Gate::Expired
+                | Gate::Size
+        )
+    }
+
+    /// Says whether nobody has to do anything about the refusal: the window opens, the trial ends, or another version
+    /// comes. A source that offers an older version, or another build of what runs, is not that: its publisher is asked.
+    pub fn waits(self) -> bool {
+        matches!(self, Gate::TrialPending | Gate::FailedBefore | Gate::Window)
     }
 }
 
@@ -114,12 +132,12 @@ pub enum Verdict {
 }
 
 /// Holds an artifact against every gate.
-/// Errors: Source: the artifact's own versions or dates are malformed. Slot: the running version is.
+/// Errors: Source: the artifact's own versions or dates are malformed.
 pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
     let mut refusals = Vec::new();
     let mut refuse = |gate: Gate, why: String| refusals.push(Refusal { gate, why });
-    let running = Version::parse(facts.running_version)
-        .map_err(|e| Error::new(Kind::Slot, e.to_string()).at("read", "version of the running slot"))?;
+    // What is none is in no order: builders of images write `2024.01`.
+    let running = facts.running_version.and_then(|text| Version::parse(text).ok());
     let offered = Version::parse(&artifact.version).map_err(|e| malformed(artifact, "version", &e))?;
 
     let architecture = artifact.architecture.as_deref();
@@ -128,22 +146,20 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
     }
     let channel = artifact.channel.as_deref().unwrap_or(DEFAULT_CHANNEL);
     if channel != facts.channel {
-        refuse(
-            Gate::Channel,
-            format!("artifact is on channel {}, this machine follows {}", printable(channel), facts.channel),
-        );
+        refuse(Gate::Channel, format!("artifact is on {}, this machine follows {}", named(channel), facts.channel));
     }
     // What is staged has passed this gate, or a person insisted on it.
     let is_staged = facts.staged_digest == Some(artifact.digest);
     let takes_any = facts.allow_downgrade || is_staged;
-    match offered.cmp(&running) {
-        Ordering::Equal if runs_already(artifact, facts) => {
+    match running.as_ref().map(|running| (offered.cmp(running), running)) {
+        Some((Ordering::Equal, _)) | None if runs_already(artifact, facts) => {
             // A wrong architecture or channel is a fault even when it is what runs.
             let same = refusals.is_empty();
             return Ok(if same { Verdict::UpToDate } else { Verdict::Refused(refusals) });
         }
-        Ordering::Equal if !takes_any => refuse(Gate::Version, another_build(artifact, facts)),
-        Ordering::Less if !takes_any => {
+        None if !takes_any => refuse(Gate::RunningVersion, incomparable(&offered, facts)),
+        Some((Ordering::Equal, running)) if !takes_any => refuse(Gate::Version, another_build(artifact, running)),
+        Some((Ordering::Less, running)) if !takes_any => {
             refuse(
                 Gate::Version,
                 format!("{offered} is older than the running {running} (--allow-downgrade takes it)"),
@@ -153,7 +169,8 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
     }
     if let Some(minimum) = &artifact.min_compatible_version {
         let minimum = Version::parse(minimum).map_err(|e| malformed(artifact, "min_compatible_version", &e))?;
-        if running < minimum {
+        // A version that is none is left by a person who insists, or not at all.
+        if let Some(running) = running.filter(|running| *running < minimum) {
             refuse(Gate::MinCompatible, format!("it needs at least {minimum} to update from, {running} is running"));
         }
     }
@@ -169,7 +186,7 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
             artifact.release_date.as_deref().map(|date| date_of(artifact, date, "release_date")).transpose()?;
         if let Some(newest) = facts.newest_release_secs
             && released.is_none_or(|released| released < newest)
-            && !facts.allow_downgrade
+            && !takes_any
         {
             let newest = crate::time::rfc3339(newest);
             let date = artifact.release_date.as_deref().map_or("a time that it does not say".to_string(), printable);
@@ -182,6 +199,7 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
     let known_bad = facts.failed.iter().find(|(digest, _)| *digest == artifact.digest);
     if let Some((digest, reason)) = known_bad
         && !facts.retry_failed
+        && !(is_staged && facts.staged_insisted)
     {
         refuse(Gate::FailedBefore, format!("{} {} (--retry-failed takes it)", digest.short(), printable(reason)));
     }
@@ -252,7 +270,34 @@ fn judge_place_and_time(artifact: &Artifact, facts: &Facts<'_>, refuse: &mut dyn
 /// Asked at the beginning, and again before a slot is activated and before the machine is restarted: between them may be hours.
 pub fn outside(window: &Window, now: Now) -> Option<String> {
     let is_open = now.moment_secs().is_some_and(|moment| window.is_open(moment));
-    (!is_open).then(|| format!("the maintenance window is {window}, {now} (--ignore-window goes on)"))
+    (!is_open).then(|| {
+        let next = opens_next(window, now).map_or(String::new(), |next| format!(", it opens next at {next}"));
+        format!("the maintenance window is {window}, {now}{next} (--ignore-window goes on)")
+    })
+}
+
+/// Says when a window opens that is shut; `None`: it is open, or the clock is not set.
+pub fn opens_next(window: &Window, now: Now) -> Option<String> {
+    let moment = now.moment_secs().filter(|moment| !window.is_open(*moment))?;
+    Some(crate::time::rfc3339(window.opens_next(moment)))
+}
+
+/// Names a channel so that a blank in it, or its absence, is seen.
+fn named(channel: &str) -> String {
+    match channel {
+        "" => "a channel with an empty name".to_owned(),
+        _ if channel.contains(|c: char| !c.is_ascii_graphic()) => format!("channel '{}'", printable(channel)),
+        _ => format!("channel {channel}"),
+    }
+}
+
+/// Says why it cannot be told whether something is newer than what runs.
+fn incomparable(offered: &Version, facts: &Facts<'_>) -> String {
+    let runs = match facts.running_version {
+        Some(text) => format!("what runs says that it is '{}', which is not a semantic version", printable(text)),
+        None => "what runs does not say which version it is".to_owned(),
+    };
+    format!("{runs}: whether {offered} is newer cannot be told (--allow-downgrade takes it)")
 }
 
 /// Says whether the artifact is what runs: equal versions alone do not say it.
@@ -261,13 +306,13 @@ fn runs_already(artifact: &Artifact, facts: &Facts<'_>) -> bool {
     match facts.running_files {
         Some(running) => running == files || facts.running_digest == Some(artifact.digest),
         // Of a slot without a record its version is all that is known.
-        None => facts.running_version == artifact.version,
+        None => facts.running_version == Some(&artifact.version),
     }
 }
 
 /// Source: semver.org 2.0.0, item 10: build metadata does not count in the order.
-fn another_build(artifact: &Artifact, facts: &Facts<'_>) -> String {
-    let (offered, running) = (printable(&artifact.version), printable(facts.running_version));
+fn another_build(artifact: &Artifact, running: &Version) -> String {
+    let (offered, running) = (printable(&artifact.version), running.to_string());
     let why = match offered == running {
         true => "was it published twice?".to_owned(),
         false => "Semantic Versioning does not order the two".to_owned(),
@@ -280,7 +325,11 @@ fn another_build(artifact: &Artifact, facts: &Facts<'_>) -> String {
 /// Turns refusals into the error that a command ends with. Input: `version`: "version 1.2.0", for example.
 pub fn refused(version: &str, refusals: &[Refusal]) -> Error {
     let reasons: Vec<&str> = refusals.iter().map(|r| r.why.as_str()).collect();
-    Error::new(Kind::Gate, format!("refused: {}", reasons.join("; "))).at("take", version)
+    let error = Error::new(Kind::Gate, format!("refused: {}", reasons.join("; "))).at("take", version);
+    match refusals.iter().all(|refusal| refusal.gate.waits()) {
+        true => error.taking(Course::Waits),
+        false => error,
+    }
 }
 
 #[cfg(test)]

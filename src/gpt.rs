@@ -1,4 +1,4 @@
-//! Finds a partition's number by its unique GUID in a GUID partition table. Pure.
+//! Finds a partition's number by its unique GUID in a GUID partition table, and its name. Pure.
 //!
 //! Source: UEFI 2.10 section 5.3. Must never: trust a table whose checksums do not match.
 
@@ -51,15 +51,29 @@ impl Header {
     /// Input: `entries`: the whole array; `guid`: lower case, with dashes.
     /// Returns: the partition's number, from 1; `None` if it is not there or the array is damaged.
     pub fn find(&self, entries: &[u8], guid: &str) -> Option<u32> {
-        let entries = entries.get(..self.entries_bytes)?;
-        if crc32(entries) != self.entries_crc {
-            return None;
-        }
-        let index = entries
-            .chunks_exact(self.entry_bytes)
-            .position(|e| e[..16].iter().any(|b| *b != 0) && guid_text(&e[16..32]) == guid)?;
+        let index = self.sound(entries)?.position(|e| is_used(e) && guid_text(&e[16..32]) == guid)?;
         u32::try_from(index + 1).ok()
     }
+
+    /// Reads the name of a partition.
+    /// Input: `entries`: the whole array; `number`: from 1.
+    /// Returns: `None` if there is no such partition, its name is no UTF-16, or the array is damaged.
+    pub fn name(&self, entries: &[u8], number: u32) -> Option<String> {
+        let index = usize::try_from(number).ok()?.checked_sub(1)?;
+        let entry = self.sound(entries)?.nth(index).filter(|e| is_used(e))?;
+        let units = entry[56..128].chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]]));
+        String::from_utf16(&units.take_while(|unit| *unit != 0).collect::<Vec<u16>>()).ok()
+    }
+
+    /// Returns the entries one by one, if their checksum is right.
+    fn sound<'e>(&self, entries: &'e [u8]) -> Option<std::slice::ChunksExact<'e, u8>> {
+        let entries = entries.get(..self.entries_bytes)?;
+        (crc32(entries) == self.entries_crc).then(|| entries.chunks_exact(self.entry_bytes))
+    }
+}
+
+fn is_used(entry: &[u8]) -> bool {
+    entry[..16].iter().any(|b| *b != 0)
 }
 
 /// Writes a GUID as GRUB and the kernel do: the first three fields little-endian, lower case.

@@ -8,7 +8,7 @@ use crate::state::{STATE_MAX_BYTES, State, Taken};
 
 fn taken<'a>(version: &'a str, target: Slot) -> Taken<'a> {
     Taken {
-        from_version: "1.0.0",
+        from_version: Some("1.0.0"),
         version,
         source: "layout x",
         digest: Digest::of(version.as_bytes()),
@@ -272,7 +272,7 @@ fn any_sequence_fits_into_the_file_and_survives_it() {
         let error = Error::new(if next(2) == 0 { Kind::Network } else { Kind::Device }, why).at(why, why).hint(why);
         let slot = if next(2) == 0 { Slot::A } else { Slot::B };
         let before = s.clone();
-        let what = Taken { from_version: from, source: why, ..taken(version, slot) };
+        let what = Taken { from_version: Some(from), source: why, ..taken(version, slot) };
         let done = match next(9) {
             0 | 1 => s.begin(now),
             2 | 3 => s.take(&what, now),
@@ -315,8 +315,14 @@ fn the_largest_state_fits_into_the_file() {
     for now in 0..100 {
         s.begin(now).unwrap();
         let (version, digest) = (format!("{now}{long}"), Digest::of(b"d"));
-        let what =
-            Taken { from_version: &long, version: &version, source: &long, digest, target: Slot::B, insisted: false };
+        let what = Taken {
+            from_version: Some(&long),
+            version: &version,
+            source: &long,
+            digest,
+            target: Slot::B,
+            insisted: false,
+        };
         s.take(&what, now).unwrap();
         let most = told(&s).len() > KEPT;
         assert!(!most || (30_000..STATE_MAX_BYTES as usize).contains(&s.encode().len()), "{}", s.encode().len());

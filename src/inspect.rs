@@ -3,7 +3,7 @@
 //! Must never: write, or replay a journal.
 
 use crate::atomic::{read_own, way_out};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Course, Error, Kind, Result, may_be_damage, words};
 use crate::mount;
 use crate::partition::{self, Partition};
 use crate::readback;
@@ -17,7 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Kept free beside an update's two files, in bytes: record, version, directory and extent blocks.
-const RESERVE_BYTES: u64 = 1024 * 1024;
+pub const RESERVE_BYTES: u64 = 1024 * 1024;
 
 /// What a slot looks like without reading its files.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ pub fn journal(part: &Partition) -> Result<()> {
     match partition::probe_on_disk(&part.node)? {
         FileSystem::Ext { needs_recovery: false, .. } => Ok(()),
         FileSystem::Ext { .. } => Err(bad("it was not unmounted cleanly, and GRUB replays no journal")),
-        _ => Err(bad("it has no ext4 file system")),
+        _ => Err(bad("it has no ext4 file system").taking(Course::Damaged)),
     }
 }
 
@@ -79,6 +79,7 @@ pub fn read_record(dir: &Path) -> Result<Record> {
     let bytes = match read_own(&dir.join(RECORD), RECORD_MAX_BYTES) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Err(bad("it has no record (slot.json): empty, or an update into it was cut off".into())),
+        Err(e) if may_be_damage(&e) => return Err(bad(format!("{RECORD}: {}", words(&e))).taking(Course::Damaged)),
         Err(e) if e.kind() == io::ErrorKind::InvalidData => return Err(bad(format!("{RECORD}: {e}"))),
         Err(e) => return Err(unreadable(RECORD, &e)),
     };
@@ -109,8 +110,9 @@ pub struct Proof {
 /// Reads both files of a slot from the device and holds them against the record, and GRUB's list against them.
 /// Errors: Slot: the files differ, or the journal is not empty. Device: they can not be read.
 pub fn scrub(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64)) -> Result<Proof> {
-    journal(part)?;
+    // Mounted first: that keeps a run out that would write, whose journal is not empty meanwhile.
     let mounted = mount::mount(part, Access::Read)?;
+    journal(part)?;
     let mut check = || {
         let (dir, record) = (mounted.dir(), read_record(mounted.dir())?);
         let [kernel, initramfs] = record.files();
@@ -143,15 +145,16 @@ fn hold_digests(dir: &Path, expected: &str) -> Result<()> {
 }
 
 /// Empties a journal that a power cut left, by mounting for writing once. Never called on the running slot.
-/// Errors: Busy: somebody has it mounted.
+/// Errors: Busy: another run is at work on it. Device, in use: somebody else has it mounted.
 pub fn settle(part: &Partition) -> Result<()> {
     match (journal(part), mount::mounted_at(part)) {
         (Ok(()), _) => Ok(()),
         // Whoever works in it will unmount it: until then its journal says nothing.
-        (Err(_), Some(dir)) => Err(Error::new(Kind::Busy, format!("it is mounted at {}", dir.display()))
+        (Err(_), Some(dir)) => Err(Error::new(Kind::Device, format!("it is mounted at {}", dir.display()))
             .at("empty the journal of", format!("{} ({})", part.label, part.name))
-            .hint("unmount it, then try again")),
-        (Err(_), None) => mount::mount_alone(part)?.unmount(),
+            .hint("unmount it, then try again")
+            .taking(Course::InUse)),
+        (Err(_), None) => mount::mount_alone(part, &mount::hold(part, Access::Write)?)?.unmount(),
     }
 }
 

@@ -5,12 +5,13 @@
 
 use crate::atomic::{read_bounded, read_required};
 use crate::cmdline::{self, BootedFrom};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Course, Error, IoContext, Kind, Result};
 use crate::grubenv_file::EnvFiles;
-use crate::inspect::{self, View};
-use crate::mount::{self, Mounted};
+use crate::inspect::{self, RESERVE_BYTES, View};
+use crate::mount::{self, Hold, Mounted};
 use crate::partition::{self, BIND_HINT, BootDisk, DATA, EFI, Partition};
 use crate::progress::note;
+use crate::remake;
 use crate::slot::{Record, Slot};
 use crate::stage;
 use crate::store::Store;
@@ -93,10 +94,22 @@ impl<'a> Machine<'a> {
 
     /// Looks into a slot. What can not be read is in the view as an error.
     pub fn view(&self, slot: Slot) -> View {
-        match self.slot_partition(slot) {
-            Ok(part) => inspect::look(slot, part),
-            Err(e) => View::unreadable(slot, e),
+        let part = match self.slot_partition(slot) {
+            Ok(part) => part,
+            Err(e) => return View::unreadable(slot, e),
+        };
+        let mut view = inspect::look(slot, part);
+        if let Err(error) = &view.record
+            && error.course() == Course::Damaged
+            && self.running().is_ok_and(|running| running != slot)
+        {
+            // An update makes the file system anew, if it may.
+            view.room_bytes = remake::room(part).map(|room| room.saturating_sub(RESERVE_BYTES));
+            if view.room_bytes.is_none() {
+                view.record = Err(remake::hint(error.clone(), part));
+            }
         }
+        view
     }
 
     /// Reads a whole slot and holds it against its record. Never for the running slot, which must not be touched: a journal
@@ -112,7 +125,8 @@ impl<'a> Machine<'a> {
         if proof.list_fault.is_none() {
             return Ok((proof.record, false));
         }
-        let mounted = self.mount_target(slot)?;
+        let hold = self.hold_target(slot)?;
+        let mounted = self.mount_target(slot, &hold)?;
         stage::write_digests(mounted.dir(), proof.crc32s)?;
         mounted.unmount()?;
         inspect::journal(part)?;
@@ -132,13 +146,22 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Mounts a slot for writing.
-    /// Errors: Slot: it is the running one. Device: it can not be mounted.
-    pub fn mount_target(&self, slot: Slot) -> Result<Mounted> {
+    /// Takes a slot for this run, for writing, until what is returned is dropped.
+    /// Errors: Slot: it is the running one. Busy: another run is at work on it.
+    pub fn hold_target(&self, slot: Slot) -> Result<Hold> {
         if slot == self.running()? {
             return Err(Error::new(Kind::Slot, "it is the running slot").at("write to", format!("slot {slot}")));
         }
-        mount::mount_alone(self.slot_partition(slot)?)
+        mount::hold(self.slot_partition(slot)?, Access::Write)
+    }
+
+    /// Mounts a slot for writing that was taken with [`Machine::hold_target`].
+    /// Errors: Slot: it is the running one. Device: it can not be mounted.
+    pub fn mount_target(&self, slot: Slot, hold: &Hold) -> Result<Mounted> {
+        if slot == self.running()? {
+            return Err(Error::new(Kind::Slot, "it is the running slot").at("write to", format!("slot {slot}")));
+        }
+        mount::mount_alone(self.slot_partition(slot)?, hold)
     }
 
     /// Opens the boot variables.

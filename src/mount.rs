@@ -4,11 +4,12 @@
 //! Must never: mount a slot for writing that somebody else has mounted, replay a slot's journal when only reading was
 //! asked, or come back in another namespace than it was called in.
 
-use crate::error::{self, Error, IoContext, Kind, Result};
-use crate::partition::{self, BIND_HINT, Partition};
+use crate::error::{self, Course, Error, IoContext, Kind, Result};
+use crate::partition::{self, BIND_HINT, EFI, Partition};
 use crate::progress::note;
 use crate::superblock::FileSystem;
 use crate::sys::{self, Access, FileSystemContext, MountNamespace};
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -24,62 +25,83 @@ pub struct Mounted {
     dir: PathBuf,
     ours: Option<File>,
     alone: Option<Partition>,
-    _lock: Option<File>,
+    _hold: Option<Hold>,
+}
+
+/// Keeps other runs of this agent away from a partition, whatever state file and namespace they use: who writes keeps all
+/// others away, who reads those who would write.
+pub struct Hold {
+    _device: File,
 }
 
 /// Mounts a partition, or for reading uses the mount that is there. What others have mounted for writing may be mounted
 /// for writing here as well: good enough for files that have locks of their own.
 /// Errors: Device: not root, no file system, mounted in a visible place while writing was asked. Busy: mounted the other way.
 pub fn mount(part: &Partition, access: Access) -> Result<Mounted> {
-    mount_with(part, access, false)
+    let hold = match mounted_at(part) {
+        Some(dir) if access == Access::Read => return Ok(Mounted { dir, ours: None, alone: None, _hold: None }),
+        Some(dir) => return Err(mounted_in_sight(part, &dir)),
+        None => hold(part, access)?,
+    };
+    let mut mounted = mount_with(part, access, false)?;
+    mounted._hold = Some(hold);
+    Ok(mounted)
 }
 
 /// Mounts a slot for writing, if nobody else has it mounted, wherever that may be.
-/// Errors: as [`mount`]. Busy: somebody has it mounted, in another namespace or outside of this chroot.
-pub fn mount_alone(part: &Partition) -> Result<Mounted> {
-    mount_with(part, Access::Write, true)
+/// Input: `hold`: taken on it for writing, so that no other run of this agent is at work on it.
+/// Errors: as [`mount`]. Device, in use: somebody has it mounted, in another namespace or outside of this chroot.
+pub fn mount_alone(part: &Partition, _hold: &Hold) -> Result<Mounted> {
+    match mounted_at(part) {
+        Some(dir) => Err(mounted_in_sight(part, &dir)),
+        None => mount_with(part, Access::Write, true),
+    }
 }
 
+fn mounted_in_sight(part: &Partition, dir: &Path) -> Error {
+    Error::new(Kind::Device, format!("it is mounted at {}", dir.display()))
+        .at("write to", format!("{} ({})", part.label, part.name))
+        .hint("unmount it, then try again")
+        .taking(Course::InUse)
+}
+
+/// Called with a [`Hold`]: who has it mounted then is no run of this agent.
 fn mount_with(part: &Partition, access: Access, alone: bool) -> Result<Mounted> {
     let what = format!("{} ({})", part.label, part.name);
-    if let Some(dir) = mounted_at(part) {
-        if access == Access::Read {
-            return Ok(Mounted { dir, ours: None, alone: None, _lock: None });
-        }
-        return Err(Error::new(Kind::Device, format!("it is mounted at {}", dir.display()))
-            .at("write to", what)
-            .hint("unmount it, then try again"));
-    }
     let (fstype, options) = match (partition::probe(&part.node)?, access) {
         (FileSystem::Ext { .. }, Access::Read) => ("ext4", "noload"),
         (FileSystem::Ext { .. }, Access::Write) => ("ext4", "errors=remount-ro"),
-        (FileSystem::Fat { .. }, _) => ("vfat", "umask=077"),
+        (FileSystem::Fat { .. }, _) if part.label == EFI => ("vfat", "umask=077"),
+        (FileSystem::Fat { .. }, _) => {
+            let why = "it has a FAT file system where an ext4 has to be";
+            return Err(Error::new(Kind::Device, why).at("mount", what).taking(Course::Damaged));
+        }
         (FileSystem::Unknown, _) => {
-            return Err(Error::new(Kind::Device, "it has neither an ext4 nor a FAT file system").at("mount", what));
+            let why = "it has neither an ext4 nor a FAT file system";
+            return Err(Error::new(Kind::Device, why).at("mount", what).taking(Course::Damaged));
         }
     };
-    let (lock, limit) = match access {
-        Access::Read => (None, READ_BUSY_LIMIT),
-        Access::Write => (Some(lock(part)?), WRITE_BUSY_LIMIT),
-    };
-    let order = Order { device: &part.node, fstype, options, access, alone };
-    let file = match wait_while_busy(limit, || order.carry_out()) {
+    let order = Order { device: &part.node, fstype, options, access, alone, errno: Cell::new(None) };
+    let file = match wait_while_busy(busy_limit(access), || order.carry_out()) {
         Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
-            let why = "another run is at work on it, or it is mounted out of sight: in another mount namespace, or \
-                       outside of this chroot";
-            return Err(Error::new(Kind::Busy, why).at("mount", what).hint(format!(
-                "`grep {} /proc/[0-9]*/mountinfo`, outside of a chroot, finds such a mount",
+            let why = "somebody else has mounted it: in another mount namespace, or outside of this chroot";
+            return Err(Error::new(Kind::Device, why).at("mount", what).taking(Course::InUse).hint(format!(
+                "`grep {} /proc/[0-9]*/mountinfo`, outside of a chroot, finds the mount: unmount it, then try again",
                 part.name
             )));
         }
         Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
             return Err(e).io(Kind::Device, "mount", what).map_err(|e| e.hint("mounting needs root"));
         }
-        mounted => mounted.io(Kind::Device, "mount", &what)?,
+        mounted => mounted.io(Kind::Device, "mount", &what).map_err(|e| match order.errno.get() {
+            // What the kernel says of a superblock, a journal or a root directory that makes no sense.
+            Some(libc::EUCLEAN | libc::EBADMSG | libc::EINVAL | libc::EIO | libc::ESTALE) => e.taking(Course::Damaged),
+            _ => e,
+        })?,
     };
     let dir = path_of(&file).map_err(|e| e.at("mount", what))?;
     error::call_it(&dir.to_string_lossy(), &part.label);
-    Ok(Mounted { dir, ours: Some(file), alone: alone.then(|| part.clone()), _lock: lock })
+    Ok(Mounted { dir, ours: Some(file), alone: alone.then(|| part.clone()), _hold: None })
 }
 
 /// The way to a mount that hangs in no directory: through the process's own descriptors.
@@ -99,22 +121,32 @@ struct Order<'a> {
     options: &'a str,
     access: Access,
     alone: bool,
+    /// What the kernel answered last: the error itself has its words as well.
+    errno: Cell<Option<i32>>,
 }
 
 impl Order<'_> {
     fn carry_out(&self) -> io::Result<File> {
+        self.try_out().map_err(|(errno, error)| {
+            self.errno.set(errno);
+            error
+        })
+    }
+
+    fn try_out(&self) -> std::result::Result<File, (Option<i32>, io::Error)> {
+        let failed = |e: io::Error| (e.raw_os_error(), e);
         if self.alone {
             // Closed again at once: the kernel does not let us mount what we claim ourselves.
-            sys::claim(self.device)?;
+            sys::claim(self.device).map_err(failed)?;
         }
         match FileSystemContext::open(self.fstype) {
             Ok(context) => self.detached(&context).map_err(|e| match context.said() {
-                said if said.is_empty() => e,
-                said => io::Error::new(e.kind(), format!("{e}: {said}")),
+                said if said.is_empty() => failed(e),
+                said => (e.raw_os_error(), io::Error::new(e.kind(), format!("{e}: {said}"))),
             }),
             // A kernel before 5.2, or a container whose filter is older than that.
-            Err(e) if [libc::ENOSYS, libc::EPERM].map(Some).contains(&e.raw_os_error()) => self.aside(),
-            Err(e) => Err(e),
+            Err(e) if [libc::ENOSYS, libc::EPERM].map(Some).contains(&e.raw_os_error()) => self.aside().map_err(failed),
+            Err(e) => Err(failed(e)),
         }
     }
 
@@ -169,8 +201,15 @@ const WRITE_BUSY_LIMIT: Duration = Duration::from_secs(3);
 const READ_BUSY_LIMIT: Duration = Duration::from_millis(300);
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
+fn busy_limit(access: Access) -> Duration {
+    match access {
+        Access::Read => READ_BUSY_LIMIT,
+        Access::Write => WRITE_BUSY_LIMIT,
+    }
+}
+
 /// The kernel mounts one file system read-only or read-write, not both: whoever looks at it keeps a writer out.
-fn wait_while_busy(limit: Duration, mut attempt: impl FnMut() -> io::Result<File>) -> io::Result<File> {
+fn wait_while_busy<T>(limit: Duration, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let start = Instant::now();
     loop {
         match attempt() {
@@ -182,16 +221,22 @@ fn wait_while_busy(limit: Duration, mut attempt: impl FnMut() -> io::Result<File
     }
 }
 
-/// Keeps other writers away from a partition, whatever state file and namespace they use.
-/// Errors: Busy: another run holds it.
-fn lock(part: &Partition) -> Result<File> {
+/// Takes a partition for this run, for reading or for writing.
+/// Errors: Busy: another run is at work on it. Device: there is no such device.
+pub fn hold(part: &Partition, access: Access) -> Result<Hold> {
     let what = format!("{} ({})", part.label, part.name);
-    let device = File::open(&part.node).io(Kind::Device, "open", &what)?;
-    match sys::try_lock(&device).io(Kind::Device, "lock", &what)? {
-        true => Ok(device),
-        false => {
-            Err(Error::new(Kind::Busy, "another run writes to it").at("lock", what).hint("wait until that run ends"))
+    let device = File::open(&part.node).io(Kind::Device, "open", &what).map_err(|e| e.hint(BIND_HINT))?;
+    let held = wait_while_busy(busy_limit(access), || match sys::try_lock_for(&device, access)? {
+        true => Ok(()),
+        false => Err(io::ErrorKind::ResourceBusy.into()),
+    });
+    match held {
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+            Err(Error::new(Kind::Busy, "another run is at work on it")
+                .at("lock", what)
+                .hint("wait until that run ends"))
         }
+        held => held.io(Kind::Device, "lock", what).map(|()| Hold { _device: device }),
     }
 }
 

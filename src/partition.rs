@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 pub const EFI: &str = "KSOLOEFI";
 /// Name and label of the data partition.
 pub const DATA: &str = "KSOLODATA";
+/// All four names.
+const OURS: [&str; 4] = [EFI, DATA, Slot::A.label(), Slot::B.label()];
 /// Said where a directory of the kernel's is missing.
 pub const BIND_HINT: &str = "in a chroot: `mount --rbind` /proc, /sys and /dev into its directory first, from outside";
 
@@ -32,6 +34,8 @@ pub struct Partition {
     pub node: PathBuf,
     /// `major:minor`, as in /proc/self/mountinfo.
     pub device_number: String,
+    /// Whether the partition table calls it so, not only its own file system.
+    pub is_named: bool,
 }
 
 /// The partitions of the disk that this machine booted from.
@@ -169,18 +173,24 @@ fn collect(system: &System, disk: &str, seen: &[Seen]) -> Result<BootDisk> {
     let mut partitions: Vec<Partition> = Vec::new();
     for s in seen.iter().filter(|s| s.disk == disk) {
         let node = system.device(&s.name);
-        let label = match &s.partition_name {
-            Some(name) => name.clone(),
+        let is_ours = |name: &String| OURS.contains(&name.as_str());
+        // The kernel does not tell the name of a partition that was added by hand (partx).
+        let in_table = || in_table(system, disk, |header, entries| header.name(entries, s.number)).filter(is_ours);
+        let name = s.partition_name.clone().or_else(in_table);
+        let is_named = name.is_some();
+        let label = match name {
+            Some(name) => name,
             None => probe(&node).map(|fs| fs.label().to_string()).unwrap_or_default(),
         };
-        if ![EFI, DATA, Slot::A.label(), Slot::B.label()].contains(&label.as_str()) {
+        if !is_ours(&label) {
             continue;
         }
         if let Some(twin) = partitions.iter().find(|p| p.label == label) {
             let why = format!("{} and {} both carry it", twin.name, s.name);
             return Err(Error::new(Kind::Device, why).at("find partition", label));
         }
-        partitions.push(Partition { label, name: s.name.clone(), node, device_number: s.device_number.clone() });
+        let device_number = s.device_number.clone();
+        partitions.push(Partition { label, name: s.name.clone(), node, device_number, is_named });
     }
     Ok(BootDisk { disk: disk.to_string(), partitions })
 }
@@ -192,15 +202,22 @@ fn holds(system: &System, disk: &str, guid: &str, seen: &[Seen]) -> bool {
 }
 
 fn table_number(system: &System, disk: &str, guid: &str) -> Option<u32> {
+    in_table(system, disk, |header, entries| header.find(entries, guid))
+}
+
+/// What is looked for in a table: its header, its entries.
+type Look<'a, T> = dyn FnMut(&gpt::Header, &[u8]) -> Option<T> + 'a;
+
+fn in_table<T>(system: &System, disk: &str, mut look: impl FnMut(&gpt::Header, &[u8]) -> Option<T>) -> Option<T> {
     let block_bytes = fs::read_to_string(system.class_block().join(disk).join("queue/logical_block_size"))
         .ok()
         .and_then(|t| t.trim().parse().ok())
         .unwrap_or(512);
-    find_in_table(&system.device(disk), block_bytes, guid)
+    find_in_table(&system.device(disk), block_bytes, &mut look)
 }
 
 /// Looks in the first table, and in the backup at the disk's end if that is damaged.
-fn find_in_table(node: &Path, block_bytes: u64, guid: &str) -> Option<u32> {
+fn find_in_table<T>(node: &Path, block_bytes: u64, look: &mut Look<'_, T>) -> Option<T> {
     if !matches!(block_bytes, 512 | 1024 | 2048 | 4096) {
         return None;
     }
@@ -211,7 +228,7 @@ fn find_in_table(node: &Path, block_bytes: u64, guid: &str) -> Option<u32> {
         let found = read_at(&mut file, lba * block_bytes, block_bytes as usize).and_then(|block| {
             let header = gpt::header(&block)?;
             let entries = read_at(&mut file, header.entries_lba.checked_mul(block_bytes)?, header.entries_bytes)?;
-            header.find(&entries, guid)
+            look(&header, &entries)
         });
         if found.is_some() {
             return found;
@@ -269,6 +286,7 @@ mod tests {
             name: format!("{name}2"),
             node: PathBuf::from("/dev/null"),
             device_number: "1:3".into(),
+            is_named: false,
         };
         BootDisk { disk: name.into(), partitions: vec![partition] }
     }

@@ -6,6 +6,7 @@
 use crate::config::Config;
 use crate::error::Error;
 use crate::failed::{Control, Failures};
+use crate::gate;
 use crate::grubenv::BootVars;
 use crate::grubenv_file::Copy;
 use crate::inspect::View;
@@ -18,6 +19,7 @@ use crate::state::{Phase, State};
 use crate::sys::Access;
 use crate::system::System;
 use crate::trust::proven::Proven;
+use crate::version::Version;
 
 /// What was found.
 pub struct Report {
@@ -115,6 +117,9 @@ impl Report {
             }
             _ => next_step(running.map(|slot| (slot, is_sound)), vars.as_ref(), &state, &finding, doubt),
         };
+        let next = next + &when_open(config, system, running.zip(vars.as_ref()));
+        let what_runs = running.and_then(|slot| slots[slot as usize].version());
+        remarks.extend(what_runs.and_then(incomparable));
         let remarks = once_each(remarks);
         Report { running, slots, vars, env_source, state, failures, offered, proven, boot_id, remarks, finding, next }
     }
@@ -123,6 +128,22 @@ impl Report {
     pub fn running_view(&self) -> Option<&View> {
         self.slots.iter().find(|view| Some(view.slot) == self.running)
     }
+}
+
+/// Says when the next update may be taken, where a maintenance window is shut and no trial is pending.
+fn when_open(config: &Config, system: &System, boot: Option<(Slot, &BootVars)>) -> String {
+    let Some((running, vars)) = boot else { return String::new() };
+    let window = config.window.as_ref().filter(|_| reconcile::pending_trial(running, vars).is_none());
+    match window.and_then(|window| gate::opens_next(window, system.now())) {
+        Some(next) => format!("; the maintenance window opens at {next}"),
+        None => String::new(),
+    }
+}
+
+/// Says that no version can be told to be newer than the one that runs.
+fn incomparable(version: &str) -> Option<String> {
+    let error = Version::parse(version).err()?;
+    Some(format!("{error}; only `apply --allow-downgrade` takes an update"))
 }
 
 /// Keeps the first of those that say the same: one fault is met in several places.

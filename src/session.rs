@@ -356,7 +356,7 @@ impl<'a> Session<'a> {
             Ok(_) if given_up => self.save_boot(Block::clear_rollback),
             Ok(_) => Ok(()),
             // Somebody is at work on it: that proves nothing.
-            Err(e) if e.kind() == Kind::Busy => self.recorded(Err(e)),
+            Err(e) if e.is_in_use() => self.recorded(Err(e)),
             Err(e) => self.take_over(&e.to_string(), given_up),
         }
     }
@@ -426,7 +426,7 @@ impl<'a> Session<'a> {
                 self.record_rollback(slot, &reason, Blame::Decided)
             }
             // Somebody is at work on it: that proves nothing.
-            Err(e) if e.kind() == Kind::Busy => self.recorded(Err(e)),
+            Err(e) if e.is_in_use() => self.recorded(Err(e)),
             Err(e) => {
                 let why = format!("it is not any more what was staged, and GRUB booted slot {}: {e}", self.running);
                 let error = Error::new(Kind::Slot, why).at("boot", format!("slot {slot}"));

@@ -57,7 +57,7 @@ impl Slot {
     }
 
     /// Returns the partition name and file-system label.
-    pub fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
             Slot::A => "KSOLOA",
             Slot::B => "KSOLOB",

@@ -179,7 +179,7 @@ impl State {
         self.aim_at(what.version);
         self.attempt_count = self.attempt_count.saturating_add(1);
         self.attempts_total = self.attempts_total.saturating_add(1);
-        self.from_version = Some(cut(what.from_version, VERSION_MAX_BYTES));
+        self.from_version = what.from_version.map(|version| cut(version, VERSION_MAX_BYTES));
         self.source = Some(cut(what.source, TEXT_MAX_BYTES));
         self.manifest_digest = Some(what.digest);
         self.target_slot = Some(what.target);
@@ -340,8 +340,8 @@ impl State {
 
 /// What an attempt is going to download.
 pub struct Taken<'a> {
-    /// Version that runs now.
-    pub from_version: &'a str,
+    /// Version that runs now, where it says one.
+    pub from_version: Option<&'a str>,
     /// Version of the artifact.
     pub version: &'a str,
     /// Where it comes from.

@@ -4,7 +4,7 @@ use super::*;
 
 fn taken(version: &str) -> Taken<'_> {
     Taken {
-        from_version: "1.0.0",
+        from_version: Some("1.0.0"),
         version,
         source: "layout x",
         digest: Digest::of(version.as_bytes()),
@@ -171,7 +171,7 @@ fn broken_files_are_errors() {
 #[test]
 fn attempts_are_counted_for_the_version_that_is_named() {
     let at = |version, target| Taken {
-        from_version: "1.0.0",
+        from_version: Some("1.0.0"),
         version,
         source: "s",
         digest: Digest::of(version.as_bytes()),

@@ -241,8 +241,14 @@ fn descriptor(result: libc::c_long) -> io::Result<File> {
 /// Takes an exclusive lock that ends with the process.
 /// Returns: false if another process holds it.
 pub fn try_lock(file: &File) -> io::Result<bool> {
+    try_lock_for(file, Access::Write)
+}
+
+/// The same, or for reading one that others who read may hold as well.
+pub fn try_lock_for(file: &File, access: Access) -> io::Result<bool> {
+    let kind = if access == Access::Read { libc::LOCK_SH } else { libc::LOCK_EX };
     // SAFETY: the descriptor is open for the length of the call.
-    match check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+    match check(unsafe { libc::flock(file.as_raw_fd(), kind | libc::LOCK_NB) }) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
         Err(e) => Err(e),

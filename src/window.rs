@@ -9,6 +9,7 @@ use std::fmt;
 
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const DAY_MINUTES: u16 = 24 * 60;
+const DAY_SECS: u64 = 24 * 3600;
 
 /// Holds one weekly window.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,16 @@ impl Window {
         }
         (today && minute >= self.open_minute) || (yesterday && minute < self.close_minute)
     }
+
+    /// Returns when it opens next, in seconds since 1970. Input: a time at which it is shut.
+    pub fn opens_next(&self, unix_secs: u64) -> u64 {
+        let (today, minute) = weekday_and_minute(unix_secs);
+        let midnight = unix_secs - unix_secs % DAY_SECS;
+        // Seven days on it is today again.
+        let opens = |ahead: u8| self.days[usize::from((today + ahead) % 7)] && (ahead > 0 || minute < self.open_minute);
+        let ahead = (0..7).find(|ahead| opens(*ahead)).unwrap_or(7);
+        midnight + u64::from(ahead) * DAY_SECS + u64::from(self.open_minute) * 60
+    }
 }
 
 fn minute(text: &str) -> Option<u16> {
@@ -97,6 +108,30 @@ mod tests {
         ] {
             let w = Window::parse(window).unwrap();
             assert_eq!(w.is_open(SUNDAY_20 + offset_hours * HOUR), open, "{window} +{offset_hours}h");
+        }
+    }
+
+    /// The next opening, held against a search minute by minute.
+    #[test]
+    fn says_when_it_opens_next() {
+        for text in [
+            "02:00-03:00",
+            "Sun 20:00-21:00",
+            "Sun 19:00-19:01",
+            "Mon,sun 22:00-04:00",
+            "Sat 00:00-24:00",
+            "20:01-20:00",
+        ] {
+            let w = Window::parse(text).unwrap();
+            for offset_minutes in (0..8 * 24 * 60).step_by(37) {
+                let now = SUNDAY_20 + offset_minutes * 60 + 17;
+                if w.is_open(now) {
+                    continue;
+                }
+                let minutes = (now / 60 + 1)..;
+                let found = minutes.map(|minute| minute * 60).find(|secs| w.is_open(*secs)).unwrap();
+                assert_eq!(w.opens_next(now), found, "{text} {now}");
+            }
         }
     }
 

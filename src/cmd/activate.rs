@@ -5,7 +5,7 @@
 use crate::cli;
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Course, Error, Kind, Result};
 use crate::gate::{self, Gate, Refusal};
 use crate::machine::ARCHITECTURE;
 use crate::progress::Progress;
@@ -40,7 +40,7 @@ impl<'a> Terms<'a> {
     pub fn demand_window(&self, session: &Session<'_>, op: &str, subject: &str) -> Result<()> {
         match self.window.and_then(|window| gate::outside(window, session.time())) {
             None => Ok(()),
-            Some(why) => Err(Error::new(Kind::Gate, format!("refused: {why}")).at(op, subject)),
+            Some(why) => Err(Error::new(Kind::Gate, format!("refused: {why}")).at(op, subject).taking(Course::Waits)),
         }
     }
 }

@@ -7,14 +7,16 @@ use crate::cmd::activate::{self, Activation, Terms};
 use crate::cmd::check::{self, Overrides, Situation};
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Course, Error, Kind, Result};
 use crate::gate::{self, DEFAULT_CHANNEL, Gate, Refusal, Verdict};
 use crate::http::Body;
 use crate::inspect;
 use crate::machine::ARCHITECTURE;
+use crate::mount::Hold;
 use crate::oci::digest::Digest;
 use crate::progress::{Progress, note};
 use crate::readback;
+use crate::remake;
 use crate::session::{Session, reboot as reboot_machine};
 use crate::slot::{FileRecord, INITRAMFS, KERNEL, Record, Slot};
 use crate::source::{Artifact, FileRef, Source};
@@ -46,11 +48,33 @@ impl Attempt {
 /// Errors: Signature: unsigned updates are not allowed. Gate: a gate refuses. Others: what went wrong, and the
 /// state says `failed`.
 pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Write) -> Result<Outcome> {
-    match update(system, config, args, out) {
-        Ok(Outcome::Nothing) if args.ok_if_nothing => Ok(Outcome::Done),
-        Err(e) if args.ok_if_nothing && e.kind() == Kind::Busy => Ok(Outcome::Excused(e)),
+    let ended = update(system, config, args, out);
+    if !args.ok_if_nothing {
+        return ended;
+    }
+    match ended {
+        Ok(Outcome::Nothing) => Ok(Outcome::Done),
+        Ok(Outcome::Refused(e)) if e.course() == Course::Waits && args.json => Ok(Outcome::Done),
+        Ok(Outcome::Refused(e)) | Err(e) if e.course() == Course::Waits => waits(&e, args, out),
+        Err(e) if e.kind() == Kind::Busy => Ok(Outcome::Excused(e)),
         ended => ended,
     }
+}
+
+/// Answers that an update waits for what comes by itself: not on stderr, where a job's faults are looked for.
+fn waits(why: &Error, args: &cli::Apply, out: &mut dyn Write) -> Result<Outcome> {
+    match args.json {
+        true => say_json(out, &Waits { result: "waits", message: why.to_string() })?,
+        false if args.quiet => {}
+        false => say(out, &format!("nothing is to be done now: {why}"))?,
+    }
+    Ok(Outcome::Done)
+}
+
+#[derive(Serialize)]
+struct Waits {
+    result: &'static str,
+    message: String,
 }
 
 fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Write) -> Result<Outcome> {
@@ -70,7 +94,11 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wri
         retry_failed: args.retry_failed,
         ignore_window: args.ignore_window,
     };
-    let attempt = attempt(&mut session, config, source.as_mut(), overrides, &ring)?;
+    let attempt = match attempt(&mut session, config, source.as_mut(), overrides, &ring) {
+        Err(e) if e.course() == Course::Nothing && args.quiet && !args.json => return Ok(Outcome::Nothing),
+        Err(e) if e.course() == Course::Nothing => return check::nothing_there(&e, args.json, out),
+        ended => ended?,
+    };
     let goes_on = args.activate || reboot;
     let settled = matches!(attempt, Attempt::UpToDate(_));
     let terms = Terms::new(config, args.ignore_window, args.allow_unproven_bootloader);
@@ -84,8 +112,10 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wri
     let slot = session.target();
     let shut = activate::shut(&activation, restart.as_ref());
     let refused = shut.as_ref().map(Error::to_string);
+    let is_quiet = args.quiet && !activated && !matches!(attempt, Attempt::Staged(_));
     match args.json {
         true => say_json(out, &Answer { refused, ..answer(&attempt, slot, activated) })?,
+        false if is_quiet => {}
         false => describe(out, &attempt, slot, (activated, restarts), &ring)?,
     }
     match (shut, restart) {
@@ -168,12 +198,13 @@ fn attempt(
         target: session.machine.view(session.target()),
         trial_pending: None,
         staged_digest: None,
+        staged_insisted: session.state.insisted,
         failed: session.refusals(),
         now: session.time(),
         proven: session.proven.clone(),
     };
     situation.staged_digest = check::staged_digest(&session.state, &situation.target);
-    check::running_version(&situation.running)?;
+    check::demand_known(&situation.running)?;
     session.state.begin(session.now())?;
     session.save_state()?;
     let ended = decide_and_stage(session, config, source, &situation, overrides, ring);
@@ -214,7 +245,14 @@ fn decide_and_stage(
     ring: &Keyring,
 ) -> std::result::Result<Attempt, Ended> {
     let consult = |source: &mut dyn Source, store| check::consult(source, config, situation, overrides, ring, store);
-    let (mut artifact, mut verdict) = consult(source, Some(session.store()))?;
+    let consulted = consult(source, Some(session.store()));
+    let (mut artifact, mut verdict) = consulted.map_err(|e| match e.course() {
+        Course::Nothing => Ended::Refused(e),
+        _ => Ended::Failed(e),
+    })?;
+    // What was insisted on is insisted on still where it has to be written anew.
+    let is_staged = situation.staged_digest == Some(artifact.digest);
+    let insisted = overrides.retry_failed || (is_staged && situation.staged_insisted);
     if verdict == Verdict::Staged {
         if is_whole(session, situation, ring) {
             session.state.insisted |= overrides.retry_failed;
@@ -234,17 +272,22 @@ fn decide_and_stage(
         }
         Verdict::Take | Verdict::Staged => {}
     }
+    // Before anything is recorded: whoever reads the slot is done soon, and nothing has failed.
+    let hold = session.machine.hold_target(session.target()).map_err(|e| match e.kind() {
+        Kind::Busy => Ended::Refused(e),
+        _ => Ended::Failed(e),
+    })?;
     let taken = Taken {
-        from_version: check::running_version(&situation.running)?,
+        from_version: situation.running.version(),
         version: &artifact.version,
         source: &artifact.source,
         digest: artifact.digest,
         target: session.target(),
-        insisted: overrides.retry_failed,
+        insisted,
     };
     session.state.take(&taken, session.now())?;
     session.save_state()?;
-    stage_all(session, source, &artifact)?;
+    stage_all(session, source, &artifact, &hold)?;
     Ok(Attempt::Staged(artifact))
 }
 
@@ -255,9 +298,28 @@ fn is_whole(session: &Session<'_>, situation: &Situation, ring: &Keyring) -> boo
         && activate::scrub(session, session.target()).is_ok()
 }
 
-/// Power cut: see the functions of `stage`; until the slot is unmounted and its journal seen empty, the state
-/// says `downloading`.
-fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact) -> Result<()> {
+/// Stages an artifact; where the slot's file system is damaged, in one that is made anew.
+/// Power cut: see the functions of `stage` and of `remake`; until the slot is unmounted and its journal seen empty, the
+/// state says `downloading`.
+fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, hold: &Hold) -> Result<()> {
+    // A source that is gone must not cost the slot its old content: the last file is asked for first.
+    source.probe(&artifact.initramfs)?;
+    let part = session.machine.slot_partition(session.target())?;
+    let mut staged = stage(session, source, artifact, hold);
+    if let Err(damage) = &staged
+        && damage.course() == Course::Damaged
+        && part.is_named
+    {
+        note(&format!("{damage}; the file system of slot {} is made anew", session.target()));
+        staged = remake::remake(part, session.now(), hold).and_then(|()| stage(session, source, artifact, hold));
+    }
+    staged.map_err(|e| match (e.kind(), e.course()) {
+        (Kind::Device, Course::Fault | Course::Damaged) => remake::hint(e, part),
+        _ => e,
+    })
+}
+
+fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, hold: &Hold) -> Result<()> {
     let slot = session.target();
     let record = Record {
         version: artifact.version.clone(),
@@ -275,9 +337,7 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
     };
     let kernel = Part { name: KERNEL, expected: &record.kernel, is_initramfs: false };
     let initramfs = Part { name: INITRAMFS, expected: &record.initramfs, is_initramfs: true };
-    // A source that is gone must not cost the slot its old content: the last file is asked for first.
-    source.probe(&artifact.initramfs)?;
-    let mounted = session.machine.mount_target(slot)?;
+    let mounted = session.machine.mount_target(slot, hold)?;
     let dir = mounted.dir();
     let mut wanted = Vec::new();
     let mut kept = Vec::new();
@@ -301,7 +361,7 @@ fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact
     stage::invalidate(dir, &kept, &parts)?;
     mounted.unmount()?;
     inspect::journal(session.machine.slot_partition(slot)?)?;
-    let mounted = session.machine.mount_target(slot)?;
+    let mounted = session.machine.mount_target(slot, hold)?;
     let dir = mounted.dir();
     for (n, part, file) in &wanted {
         crcs[*n] = fetch(dir, part, file, source, first.take())?;

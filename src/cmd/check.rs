@@ -7,7 +7,7 @@ use crate::clock::Now;
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
 use crate::credentials;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Course, Error, Kind, Result};
 use crate::failed::Failures;
 use crate::gate::{self, Facts, Verdict};
 use crate::http::{Client, HttpOptions, ProxyEnv};
@@ -46,6 +46,8 @@ pub struct Situation {
     pub failed: Vec<(Digest, String)>,
     /// What is staged in the target slot.
     pub staged_digest: Option<Digest>,
+    /// Whether that was staged although it failed here before.
+    pub staged_insisted: bool,
     /// What is known of the time.
     pub now: Now,
     /// What was confirmed here.
@@ -78,7 +80,10 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Wr
         retry_failed: args.retry_failed,
         ignore_window: args.ignore_window,
     };
-    let (artifact, verdict) = consult(source.as_mut(), config, &situation, overrides, &ring, store)?;
+    let (artifact, verdict) = match consult(source.as_mut(), config, &situation, overrides, &ring, store) {
+        Err(e) if e.course() == Course::Nothing => return nothing_there(&e, args.json, out),
+        consulted => consulted?,
+    };
     if args.json {
         say_json(out, &answer(&artifact, &verdict, &situation))?;
     } else {
@@ -91,6 +96,22 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Wr
             Outcome::Refused(gate::refused(&format!("version {}", artifact.version), &refusals))
         }
     })
+}
+
+#[derive(Serialize)]
+struct NothingThere {
+    result: &'static str,
+    message: String,
+}
+
+/// Answers that no medium is plugged in.
+/// Errors: none; the result makes it fit in a chain.
+pub fn nothing_there(why: &Error, json: bool, out: &mut dyn Write) -> Result<Outcome> {
+    match json {
+        true => say_json(out, &NothingThere { result: "no_medium", message: why.to_string() })?,
+        false => say(out, &why.to_string())?,
+    }
+    Ok(Outcome::Nothing)
 }
 
 /// Waits a random time, in the whole range alike. Input: at most so many seconds.
@@ -140,7 +161,7 @@ pub fn open(system: &System, config: &Config, proven: &Proven, ring: Keyring) ->
 /// Asks the source and judges what it offers.
 /// Input: `ring`: who must have signed it; `store`: where what was offered last is remembered. What is
 /// [`Artifact::is_hearsay`] comes from there.
-/// Errors: what the source ends with; Slot: the running version is not known; Device: the target can not be read.
+/// Errors: what the source ends with; Slot: the running slot cannot be looked into; Device: the target can not be read.
 pub fn consult(
     source: &mut dyn Source,
     config: &Config,
@@ -149,11 +170,12 @@ pub fn consult(
     ring: &Keyring,
     store: Option<&Store>,
 ) -> Result<(Artifact, Verdict)> {
-    running_version(&situation.running)?;
+    demand_known(&situation.running)?;
     let artifact = ask(source, ring, store)?;
     let standing = Standing {
         trial_pending: situation.trial_pending.as_deref(),
         staged_digest: situation.staged_digest,
+        staged_insisted: situation.staged_insisted,
         failed: &situation.failed,
         now: situation.now,
         newest_release_secs: situation.proven.release_secs,
@@ -174,13 +196,14 @@ pub fn consult(
 struct Standing<'a> {
     trial_pending: Option<&'a str>,
     staged_digest: Option<Digest>,
+    staged_insisted: bool,
     failed: &'a [(Digest, String)],
     now: Now,
     newest_release_secs: Option<u64>,
 }
 
 /// Holds an artifact against the gates: the one place where they are called.
-/// Errors: as [`gate::judge`]; Slot: the running version is not known.
+/// Errors: as [`gate::judge`].
 fn judge(
     artifact: &Artifact,
     config: &Config,
@@ -192,11 +215,12 @@ fn judge(
     let facts = Facts {
         architecture: ARCHITECTURE,
         channel: &config.channel,
-        running_version: running_version(running)?,
+        running_version: running.version(),
         running_digest: record.and_then(|r| r.manifest_digest),
         running_files: record.map(|r| [r.kernel.sha256, r.initramfs.sha256]),
         trial_pending: standing.trial_pending,
         staged_digest: standing.staged_digest,
+        staged_insisted: standing.staged_insisted,
         failed: standing.failed,
         now: standing.now,
         newest_release_secs: standing.newest_release_secs,
@@ -226,6 +250,7 @@ pub fn would_take(report: &Report, config: &Config, now: Now) -> bool {
     let standing = Standing {
         trial_pending: trial_pending.as_deref(),
         staged_digest: staged_digest(&report.state, views[1]),
+        staged_insisted: report.state.insisted,
         failed: &failed,
         now: now.with_floor(proven.no_earlier_than(0)),
         newest_release_secs: proven.release_secs,
@@ -270,13 +295,14 @@ pub fn resolve(source: &mut dyn Source) -> Result<Artifact> {
     }
 }
 
-/// Returns the version that runs.
-/// Errors: Slot: the running slot does not say.
-pub fn running_version(running: &View) -> Result<&str> {
-    running.version().ok_or_else(|| {
-        let why = running.record.as_ref().err().map_or_else(String::new, ToString::to_string);
-        Error::new(Kind::Slot, why).at("find the version of", format!("the running slot {}", running.slot))
-    })
+/// Refuses to decide anything while the running slot cannot be looked into: perhaps the other one is the only one that boots.
+/// Errors: Slot: it cannot be mounted.
+pub fn demand_known(running: &View) -> Result<()> {
+    match (running.version(), running.room_bytes, &running.record) {
+        (None, None, Err(e)) => Err(Error::new(Kind::Slot, e.to_string())
+            .at("find the version of", format!("the running slot {}", running.slot))),
+        _ => Ok(()),
+    }
 }
 
 /// Reads what the gates need, without the lock and without recording anything.
@@ -309,8 +335,8 @@ fn look(system: &System, machine: &Machine<'_>, store: Option<&Store>) -> Result
     }
     let now = system.now().with_floor(proven.no_earlier_than(0));
     let staged_digest = staged_digest(&state, &target);
-    let failed = failures.refusals(boot_id.as_deref());
-    Ok(Situation { running, target, trial_pending, staged_digest, failed, now, proven })
+    let (staged_insisted, failed) = (state.insisted, failures.refusals(boot_id.as_deref()));
+    Ok(Situation { running, target, trial_pending, staged_digest, staged_insisted, failed, now, proven })
 }
 
 /// Returns what is staged in the target slot, as far as that can be told without reading its files.
@@ -327,7 +353,7 @@ fn describe(
     situation: &Situation,
     ring: &Keyring,
 ) -> Result<()> {
-    let running = running_version(&situation.running)?;
+    let running = situation.running.version().unwrap_or("(unknown version)");
     say(out, &format!("Running   {} (slot {}, {ARCHITECTURE})", printable(running), situation.running.slot))?;
     let (kernel, initramfs) = (human_size(artifact.kernel.size_bytes), human_size(artifact.initramfs.size_bytes));
     say(out, &format!("Offered   {} from {}", printable(&artifact.version), printable(&artifact.source)))?;

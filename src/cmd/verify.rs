@@ -52,8 +52,12 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut dyn W
     let running = machine.running().ok();
     // Nobody writes to the slot that runs.
     let is_busy = |slot| running != Some(slot) && data.as_ref().is_some_and(|data| data.store.is_locked());
-    let slots =
-        wanted.into_iter().map(|slot| (slot, read(&machine, slot).map_err(|e| blame(e, slot, is_busy)))).collect();
+    let read_slot = |slot| {
+        // A run may end while the slot is read that it was at work on.
+        let was_busy = is_busy(slot);
+        (slot, read(&machine, slot).map_err(|e| blame(e, slot, was_busy || is_busy(slot))))
+    };
+    let slots = wanted.into_iter().map(read_slot).collect();
     let remarks = match machine.boot_env(Access::Read) {
         Ok(env) => env_remarks(&env.files.load()),
         Err(e) => vec![e.to_string()],
@@ -78,8 +82,8 @@ fn read(machine: &Machine<'_>, slot: Slot) -> Result<Record> {
 }
 
 /// What another run is writing just now is not damaged.
-fn blame(error: Error, slot: Slot, is_busy: impl Fn(Slot) -> bool) -> Error {
-    match error.kind() == Kind::Slot && is_busy(slot) {
+fn blame(error: Error, slot: Slot, is_busy: bool) -> Error {
+    match error.kind() == Kind::Slot && is_busy {
         true => Error::new(Kind::Busy, "another run is at work on it")
             .at("read", format!("slot {slot}"))
             .hint("wait until that run ends"),

@@ -8,7 +8,7 @@ use super::remarks::Remarks;
 use super::signatures::{FetchPiece, Wanted, look_at, prove};
 use super::unlisted;
 use super::{Artifact, Fetch, FileRef, Source, check_bytes, follow, joined};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Course, Error, IoContext, Kind, Result};
 use crate::http::Body;
 use crate::json::{self, Field};
 use crate::oci::digest::Digest;
@@ -16,9 +16,9 @@ use crate::oci::manifest::{self, DOCUMENT_CAP, Descriptor, Document, Entry, chec
 use crate::oci::referrers;
 use crate::trust::keyring::Keyring;
 use crate::trust::verify::Tally;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -53,10 +53,15 @@ impl Layout {
         Layout { path, tag, ring, medium: None }
     }
 
-    /// Looks what there is, once. Errors: Source: neither a directory nor a tar archive.
+    /// Looks what there is, once. Errors: Source: neither a directory nor a tar archive; or nothing at all, which is no fault.
     fn medium(&mut self) -> Result<&Rc<Medium>> {
         let medium = match self.medium.take() {
             Some(medium) => medium,
+            None if is_vacant(&self.path) => {
+                return Err(Error::new(Kind::Source, "nothing is plugged in there: nothing to do")
+                    .at("open layout", self.path.display())
+                    .taking(Course::Nothing));
+            }
             None if self.path.is_dir() => Rc::new(Medium::Directory(self.path.clone())),
             None => {
                 // What a person names may be a link; what lies in the layout may not.
@@ -85,6 +90,20 @@ impl Layout {
             }
             Document::Manifest(_) => Err(Error::new(Kind::Source, "not an image index").at("read", name)),
         }
+    }
+}
+
+/// Says whether there is no medium where one would be: no such path, a link to no such path, a card reader without a card,
+/// or the empty directory that a medium is mounted at. What is there and cannot be read, or is something else, is not
+/// nothing: an empty medium that is mounted is not, either.
+fn is_vacant(path: &Path) -> bool {
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => {
+            let is_empty = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+            is_empty && fs::metadata(path.join("..")).is_ok_and(|above| above.dev() == meta.dev())
+        }
+        Ok(_) => false,
+        Err(e) => e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ENOMEDIUM),
     }
 }
 

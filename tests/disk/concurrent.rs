@@ -81,6 +81,42 @@ fn who_looks_does_not_stop_who_writes() {
     });
 }
 
+/// Whoever reads a slot while it is written is told that: nothing is called damaged that is only not done.
+#[apply(test)]
+fn what_is_being_written_is_not_called_damaged() {
+    need_disks();
+    let disk = Disk::new(24, 16);
+    let root = Root::new(&disk);
+    let releases = ["2.0.0", "2.0.1"].map(|version| Release::new(version).serve());
+    let done = AtomicBool::new(false);
+    let start = Instant::now();
+    let (runs, looks) = thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let mut looks = Vec::new();
+            while !done.load(Ordering::SeqCst) {
+                looks.push(root.agent(&["verify"]));
+                looks.push(root.agent(&["verify", "--slot", "B", "--json"]));
+            }
+            looks
+        });
+        let mut runs = Vec::new();
+        while start.elapsed() < WAIT && runs.len() < 25 {
+            runs.push(root.agent(&["apply", "--server", &releases[runs.len() % 2].url("")]));
+        }
+        done.store(true, Ordering::SeqCst);
+        (runs, looking.join().unwrap())
+    });
+    for run in runs {
+        // A slot is read in a moment here; where that takes longer, it is another run that was at work, and no fault.
+        assert!(matches!(run.code, 0 | 8), "{run:?}");
+    }
+    assert!(looks.iter().any(|look| look.code == 8) && looks.len() >= 40, "nobody looked while the slot was written");
+    for look in looks {
+        let is_right = look.code == 0 || (look.code == 8 && look.stderr.contains("another run is at work on it"));
+        assert!(is_right && !look.stdout.contains("INVALID"), "{look:?}");
+    }
+}
+
 #[apply(test)]
 fn what_is_promised_to_fit_a_larger_slot_fits() {
     need_disks();

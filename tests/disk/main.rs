@@ -30,10 +30,12 @@ mod metrics_server;
 mod own_files;
 mod partitions;
 mod prometheus;
+mod remake;
 mod rollback;
 mod site_lists;
 mod slot_digests;
 mod status;
+mod waiting;
 mod window;
 
 fn main() -> std::process::ExitCode {

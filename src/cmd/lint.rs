@@ -39,7 +39,12 @@ pub fn run(args: &Lint, out: &mut dyn Write) -> Result<Outcome> {
     }
     for (option, text) in [("--release-date", &args.release_date), ("--expires", &args.expires)] {
         if let Some(text) = text {
-            parse_rfc3339(text).map_err(|e| e.hint(format!("{option} must be a time that exists")))?;
+            let hint = format!("{option} must be a time that exists, such as 2026-01-31T12:00:00Z");
+            parse_rfc3339(text).map_err(|e| e.hint(hint.clone()))?;
+            if !is_plain(text) {
+                let why = "machines read it, and other tools (date, scripts/sign.sh) do not";
+                return Err(Error::new(Kind::Source, why).at("read time", text).hint(hint));
+            }
         }
     }
     if !args.initramfs.is_empty() {
@@ -50,6 +55,11 @@ pub fn run(args: &Lint, out: &mut dyn Write) -> Result<Outcome> {
         }
     }
     Ok(Outcome::Done)
+}
+
+/// With capital letters, without a blank and without a leap second.
+fn is_plain(time: &str) -> bool {
+    time.bytes().all(|b| b.is_ascii_digit() || b"TZ:.+-".contains(&b)) && time.get(17..19) != Some("60")
 }
 
 /// Several files are the parts of one, and judged so: one behind the other.

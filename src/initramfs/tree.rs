@@ -4,7 +4,7 @@
 //! For publishers: memory grows with what is unpacked. Must never: be used on a machine.
 
 use super::cpio::{DIR, Entry, FILE, KIND, LINK, Seen};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Most links that a path may lead through (Linux, MAXSYMLINKS).
@@ -29,7 +29,7 @@ struct Place {
 /// What was unpacked.
 pub struct Tree {
     nodes: Vec<Node>,
-    hard_links: HashMap<([u32; 3], u16), Vec<u8>>,
+    hard_links: BTreeMap<([u32; 3], u16), Vec<u8>>,
     /// Entries that the kernel leaves out without a word, each with the reason.
     pub left_out: Vec<String>,
 }
@@ -38,7 +38,7 @@ impl Default for Tree {
     /// What every kernel brings: `/dev`, `/dev/console`, `/root` (Linux, usr/default_cpio_list).
     fn default() -> Tree {
         let root = Node { mode: DIR | 0o755, target: Vec::new(), parent: ROOT, children: BTreeMap::new() };
-        let mut tree = Tree { nodes: vec![root], hard_links: HashMap::new(), left_out: Vec::new() };
+        let mut tree = Tree { nodes: vec![root], hard_links: BTreeMap::new(), left_out: Vec::new() };
         for (name, mode) in [("dev", DIR | 0o755), ("dev/console", 0o020_600), ("root", DIR | 0o700)] {
             tree.make(name.as_bytes(), mode, &[]);
         }

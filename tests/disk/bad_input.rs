@@ -4,7 +4,8 @@
 //! file that is true, nothing half-written that counts as a system; and a good source afterwards still works.
 
 use crate::support;
-use crate::support::disk::{architecture, initramfs_of, need_disks, noise, other_architecture};
+use crate::support::disk::{architecture, need_disks, noise, other_architecture};
+use crate::support::initramfs_table::{ROWS, Says, make, need_table, prepare};
 use crate::support::machine::{Left, Machine};
 use crate::support::raw::{Raw, Reply};
 use crate::support::release::{Medium, Release, Target, sha256};
@@ -136,15 +137,40 @@ fn an_initramfs_that_is_no_whole_gzip() {
         machine.assert_unharmed(what, "failed", "source", Left::Invalid);
         machine.assert_recovers(what);
     }
-    // Several members, padded with zeros, are what a kernel unpacks as well.
-    let machine = Machine::new();
-    let mut release = Release::new("2.0.0");
-    let more = initramfs_of(machine.disk.dir(), &noise(6, 1000));
-    let initramfs = &mut release.ours_mut().initramfs;
-    initramfs.extend([0; 509]);
-    initramfs.extend(more);
-    let server = release.serve();
-    machine.apply(&["--server", &server.url("")]).expect(0, &["staged"]);
+}
+
+/// Of tests/support/initramfs_table.rs, which `lint` and real kernels are asked too.
+#[apply(test)]
+fn an_initramfs_is_taken_where_kernels_unpack_it() {
+    need_disks();
+    need_table();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("init"), "#!/bin/sh\n").unwrap();
+    prepare(dir.path(), "init\n");
+    for name in [
+        "512 zeros between two members",
+        "5,000 members",
+        "an early archive in front, aligned",
+        "a comment (pigz -C)",
+        "an extra field (bgzip)",
+        "cut within a file",
+        "an early archive and zstd",
+        "nothing is compressed",
+    ] {
+        let row = ROWS.iter().find(|row| row.0 == name).unwrap();
+        let machine = Machine::new();
+        let mut release = Release::new("2.0.0");
+        release.ours_mut().initramfs = make(dir.path(), row);
+        let server = release.serve();
+        let run = machine.apply(&["--server", &server.url("")]);
+        match row.3 {
+            Says::Refuses(words) => {
+                run.expect(6, &["kubesolo-os.gz", words, "kernels do not unpack it whole"]);
+                machine.assert_unharmed(name, "failed", "source", Left::Invalid);
+            }
+            _ => drop(run.expect(0, &["2.0.0 is staged"])),
+        }
+    }
 }
 
 /// What the gates refuse is refused before a byte is downloaded.

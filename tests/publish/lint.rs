@@ -1,7 +1,9 @@
 //! `lint`: what machines would say of what is about to be published.
 
-use crate::support::initramfs_table::{ROWS, Says, make, need_table, prepare};
+use crate::support::initramfs_table::{ROWS, Says, make, need_table, prepare, script};
+use crate::support::run;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -38,4 +40,118 @@ fn every_shape_of_an_initramfs_is_taken_or_named() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Wherever they are cut, the parts are judged together: that is what kernels see.
+#[apply(test)]
+fn parts_are_judged_as_the_whole_that_they_make() {
+    need_table();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::write(dir.join("init"), "#!/bin/sh\n").unwrap();
+    prepare(dir, "init\n");
+    let whole = script(dir, "cat early.cpio sys.gz; zeros 5; cat m1.gz");
+    for at in [1, 100, 511, 512, 513, whole.len() - 1] {
+        fs::write(dir.join("1"), &whole[..at]).unwrap();
+        fs::write(dir.join("2"), &whole[at..]).unwrap();
+        let out = lint(dir, &["--initramfs", "1", "--initramfs", "2"]);
+        assert_eq!((out.status.code(), said(&out)), (Some(0), String::new()), "{at}");
+        if [1, 100, whole.len() - 1].contains(&at) {
+            let out = lint(dir, &["--initramfs", "2", "--initramfs", "1"]);
+            assert_eq!(out.status.code(), Some(6), "{at}: {}", said(&out));
+        }
+    }
+}
+
+/// Option, text, and what is said of it; nothing: machines read it.
+#[rustfmt::skip]
+const FIELDS: &[(&str, &str, &str)] = &[
+    ("--version", "1.2.0", ""),
+    ("--version", "v1.2.0-rc.1+b.7", ""),
+    ("--version", "2024.1.0", ""),
+    ("--version", "2024.01", "a number is malformed"),
+    ("--version", "2024.01.1", "a number is malformed"),
+    ("--version", "1.0", "needs three numbers"),
+    ("--version", "dev", "a number is malformed"),
+    ("--version", "01.2.3", "a number is malformed"),
+    ("--version", "1.2.3.4", "needs three numbers"),
+    ("--version", "1.2.3 ", "a number is malformed"),
+    ("--version", "1.2.3\n", "a number is malformed"),
+    ("--version", "", "--version must be a semantic version"),
+    ("--version", "1.2.3-", "an identifier is empty"),
+    ("--min-compatible", "1.0.0", ""),
+    ("--min-compatible", "1", "--min-compatible must be a semantic version"),
+    ("--channel", "stable", ""),
+    ("--channel", "edge_2.x-a", ""),
+    ("--channel", "", "--channel may hold"),
+    ("--channel", "a b", "--channel may hold"),
+    ("--channel", "a/b", "--channel may hold"),
+    ("--channel", "ä", "--channel may hold"),
+    ("--channel", "stable\n", "--channel may hold"),
+    ("--release-date", "2026-01-31T12:00:00Z", ""),
+    ("--release-date", "2026-01-31T12:00:00.5+01:00", ""),
+    ("--release-date", "2026-01-31t12:00:00z", "--release-date must be a time"),
+    ("--release-date", "2026-01-31 12:00:00Z", "--release-date must be a time"),
+    ("--release-date", "2026-01-31T12:00:60Z", "--release-date must be a time"),
+    ("--release-date", "2026-01-31", "--release-date must be a time"),
+    ("--release-date", "yesterday", "--release-date must be a time"),
+    ("--expires", "2026-02-29T12:00:00Z", "--expires must be a time"),
+    ("--expires", "2026-01-31T12:00:00", "--expires must be a time"),
+    ("--expires", "1769860800", "--expires must be a time"),
+];
+
+#[apply(test)]
+fn fields_are_read_as_machines_read_them() {
+    for (option, text, words) in FIELDS {
+        let out = lint(Path::new("/"), &[option, text]);
+        let code = if words.is_empty() { 0 } else { 6 };
+        assert_eq!(out.status.code(), Some(code), "{option} '{text}': {}", said(&out));
+        assert!(said(&out).contains(words), "{option} '{text}': {}", said(&out));
+    }
+    for (arguments, words) in [
+        (&[][..], "nothing to look at"),
+        (&["--list"], "nothing to look at"),
+        (&["--initramfs", "/absent"], "open /absent"),
+        (&["--initramfs", "/"], "read /"),
+        (&["--nonsense"], "--nonsense"),
+    ] {
+        let out = lint(Path::new("/"), arguments);
+        assert!(out.status.code() == Some(2) && said(&out).contains(words), "{arguments:?}: {}", said(&out));
+    }
+}
+
+/// The scripts ask an agent, and say which command makes one where there is none that can answer.
+#[apply(test)]
+fn scripts_find_an_agent_or_say_how_to_make_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    run(Command::new("cp").arg("-r").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).arg(dir));
+    fs::create_dir_all(dir.join("target/debug")).unwrap();
+    fs::create_dir(dir.join("dist")).unwrap();
+    let machine = crate::support::disk::architecture();
+    let asked = |named: Option<&Path>| {
+        let ask = ". scripts/lib/agent.sh && lint --version \"$1\" && echo \"$KUBESOLO_UPDATE\"";
+        let mut sh = Command::new("sh");
+        sh.args(["-euc", &format!("REPO=$PWD; die() {{ echo \"$*\" >&2; exit 1; }}; {ask}"), "-", "1.0.0"]);
+        sh.current_dir(dir).env_remove("KUBESOLO_UPDATE").env_remove("CARGO_TARGET_DIR");
+        named.map(|agent| sh.env("KUBESOLO_UPDATE", agent));
+        let out = sh.output().unwrap();
+        (out.status.success(), String::from_utf8_lossy(&out.stdout).trim().to_string() + &said(&out))
+    };
+    let (there, words) = asked(None);
+    assert!(!there && words.contains(&format!("scripts/build.sh --arch {machine} makes it")), "{words}");
+    let agent = std::env::var_os("KUBESOLO_UPDATE").unwrap();
+    let (debug, dist) = (dir.join("target/debug/kubesolo-update"), dir.join(format!("dist/kubesolo-update-{machine}")));
+    for place in [&debug, &dist] {
+        fs::copy(&agent, place).unwrap();
+        assert_eq!(asked(None), (true, place.display().to_string()));
+    }
+    // One from before, which knows no such command.
+    let old = dir.join("old");
+    fs::write(&old, "#!/bin/sh\nexit 2\n").unwrap();
+    fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
+    for old in [&old, &dir.join("absent")] {
+        let (there, words) = asked(Some(old));
+        assert!(!there && words.contains("it has no lint command (build it anew"), "{words}");
+    }
 }

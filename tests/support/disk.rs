@@ -91,7 +91,7 @@ pub fn need_disks() {
 pub fn build_image(dir: &Path, output: &Path, slot_mib: u64, data_mib: u64) -> Command {
     let (kernel, initramfs) = (dir.join("born-vmlinuz"), dir.join("born-initramfs"));
     fs::write(&kernel, noise(1, 300_001)).unwrap();
-    fs::write(&initramfs, gzip(dir, &noise(2, 100_003))).unwrap();
+    fs::write(&initramfs, initramfs_of(dir, &noise(2, 100_003))).unwrap();
     let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/build-image.sh"));
     build.args(["--no-bootloader", "--version", BORN, "--arch", architecture()]).arg("--kernel").arg(kernel);
     build.arg("--initramfs").arg(initramfs).arg("--output").arg(output);

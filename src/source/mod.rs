@@ -394,6 +394,10 @@ fn bounded(body: Body, size_bytes: u64, from: u64) -> Body {
 }
 
 #[cfg(test)]
+#[path = "walk_tests.rs"]
+mod walk_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -19,6 +19,7 @@ mod health_node;
 mod hostile;
 mod hostile_documents;
 mod hostile_files;
+mod hostile_indexes;
 mod hostile_ranges;
 mod hostile_redirects;
 mod hostile_state;

@@ -282,3 +282,32 @@ fn a_list_that_cannot_be_copied_stops_the_agent() {
     assert!(said.contains("crond does not start") && !closed.path("crond").exists(), "{said}");
     bench.check(&closed).expect(2, &["revoked: not a directory"]);
 }
+
+/// A key that lies there under another name: everything is taken unsigned, and that is said.
+#[apply(test)]
+fn what_does_not_count_as_a_key_is_named() {
+    ready();
+    let bench = Bench::new();
+    let (root, keys) = (&bench.machine.root, bench.machine.root.path("etc/kubesolo/update-keys.d"));
+    let source = ["--server", &bench.web.url("")];
+    let silent = |policy: &str| {
+        root.configure(&format!("{policy}\nretries = 0\n"));
+        root.agent(&[&["check"], &source[..]].concat())
+    };
+    let said = silent("signature = off").expect(0, &["2.0.0"]);
+    assert!(!said.stderr.contains("does not count"), "{said:?}");
+    for name in ["release.pem", "release.PUB", "release.pub.bak", ".release.pub", "release.pub "] {
+        let _ = fs::remove_dir_all(&keys);
+        fs::create_dir_all(&keys).unwrap();
+        run(Command::new("chmod").arg("755").arg(&keys));
+        fs::copy(&bench.stolen.public, keys.join(name)).unwrap();
+        let said = silent("signature = off").expect(0, &[name, "it does not count: a key's name ends in .pub"]);
+        assert!(said.stderr.contains("does not count"), "{name}: {said:?}");
+        silent("signature = required").expect(5, &["no key is installed", name, "does not count"]);
+        root.agent(&["verify"]).expect(0, &[name, "it does not count"]);
+        // Beside a key it is passed over in silence, and no reason to stop.
+        fs::copy(&bench.spare.public, keys.join("spare.pub")).unwrap();
+        let said = silent("signature = off").expect(5, &["no signature of it is by an installed key"]);
+        assert!(!said.stderr.contains("does not count"), "{name}: {said:?}");
+    }
+}

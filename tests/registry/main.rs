@@ -23,6 +23,7 @@ mod signing_refused;
 mod signing_scripts;
 mod sources;
 mod tls;
+mod unread;
 
 fn main() -> std::process::ExitCode {
     support::harness::main()

@@ -162,7 +162,7 @@ sibling() {
         die "what is published for $1 ($digest) is not version $VERSION of channel $CHANNEL for $1: no index can list both"
     unknown=$(jq -r '(.annotations // {}) | keys[] | select(startswith("io.kubesolo.os.")) | select(.[15:] | IN("version", "channel",
         "architecture", "min_compatible_version", "release_notes", "release_date", "expires", "initramfs_digest") | not)' "$WORK/sibling")
-    [ -z "$unknown" ] || die "what is published for $1 ($digest) has an annotation that machines do not know:" $unknown
+    [ -z "$unknown" ] || die "what is published for $1 ($digest) has an annotation that machines do not know:" "$unknown"
     vouched "$1" "$digest"
     size=$(wc -c <"$WORK/sibling")
     jq -cn --arg type "$MANIFEST_TYPE" --arg digest "$digest" --argjson size "$size" --arg arch "$1" --arg artifact "$ARTIFACT_TYPE" \

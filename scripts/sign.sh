@@ -55,6 +55,7 @@ def unknown_field: . as $name
     | if IN(latest[]) then empty
       else plain | (if startswith("iokubesoloos") then .[12:] else . end | meant(latest)) // empty end
     | "\($name | shown) is no field that machines know: is \(.) meant?";
+def empty_value: "\(shown) is empty: give it a value, or leave it out";
 def other_architecture: select(. != null and . != "amd64" and . != "arm64")
     | "its architecture is \(shown), which is none of a machine: write amd64 or arm64";
 '
@@ -320,7 +321,8 @@ look_at() {
         | "\(.key) \(.value | tostring | gsub("[[:cntrl:]]"; "?"))"' "$2" >"$WORK/dates" || die "$1: its annotations are not text"
     check_dates "$1"
     jq -r "$NAMES"'((.annotations // {}) as $own | $own
-        | (keys_unsorted[] | unknown_annotation), (.[prefix + "architecture"] | other_architecture)),
+        | (keys_unsorted[] | unknown_annotation), (.[prefix + "architecture"] | other_architecture),
+            (to_entries[] | select(.value == "") | .key | select(startswith(prefix)) | empty_value)),
         ((.annotations // {}) as $own | .config, .layers[]? | .annotations? // {} | to_entries[] | . as $said
         | select((.key | startswith(prefix)) and $own[.key] != .value)
         | "\(.key | shown) stands at a layer, where machines do not look: put it into the manifest")' \
@@ -585,6 +587,7 @@ sign_latest() {
         die "$TARGET: its artifacts are not objects"
     check_dates "$TARGET"
     jq -r "$NAMES"'., .artifacts[]? | (., (.kernel, .initramfs | objects) | keys_unsorted[] | unknown_field),
+        (to_entries[] | select(.value == "") | .key | select(IN(fields[])) | empty_value),
         (.architecture | other_architecture)' "$WORK/latest" | sort -u >"$WORK/faults"
     refuse_faults "$TARGET"
     grep -q '^release_date ' "$WORK/dates" || warn_undated "$TARGET" release_date

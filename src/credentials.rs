@@ -2,12 +2,16 @@
 //!
 //! Must never: show a secret, give one to a host it does not belong to, or run a helper program.
 
+mod raw;
+
 use crate::atomic::read_required;
 use crate::base64;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::json::{self, Field};
+use crate::progress::note;
 use crate::url::without_secrets;
 use miniserde::Deserialize;
+use raw::RawAuth;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -29,7 +33,9 @@ const OTHERS: u32 = 0o027;
 pub fn load(path: &Path) -> Result<Credentials> {
     check_private(path)?;
     let bytes = read_required(path, CREDENTIALS_MAX_BYTES).io(Kind::Config, "read", path.display())?;
-    Credentials::parse(&bytes, &path.display().to_string())
+    let credentials = Credentials::parse(&bytes, &path.display().to_string())?;
+    credentials.remarks.iter().for_each(|remark| note(remark));
+    Ok(credentials)
 }
 
 /// Refuses a file with a secret in it that others can read or change.
@@ -87,6 +93,8 @@ pub struct Credentials {
     entries: Vec<(String, Entry)>,
     /// A program that holds what is not in the file.
     store: Option<String>,
+    /// What stands in the file and counts for nothing, in words.
+    remarks: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,42 +104,49 @@ enum Entry {
     Empty,
     /// `credHelpers`: the program's name.
     Helper(String),
+    /// It is malformed; why, and never what it says. That matters to its own host alone.
+    Bad(String),
 }
 
 #[derive(Deserialize)]
 struct RawFile {
     auths: Option<BTreeMap<String, RawAuth>>,
     #[serde(rename = "credHelpers")]
-    helpers: Option<BTreeMap<String, String>>,
+    helpers: Option<BTreeMap<String, Field<String>>>,
     #[serde(rename = "credsStore")]
     store: Field<String>,
 }
 
-#[derive(Deserialize)]
-struct RawAuth {
-    auth: Field<String>,
-    username: Field<String>,
-    password: Field<String>,
-    identitytoken: Field<String>,
-}
-
 impl Credentials {
     /// Reads a `config.json`. Input: its bytes; `name` says which file, in errors.
-    /// Errors: Config: malformed, naming the entry and never its content.
+    /// Errors: Config: malformed. A malformed entry is an error for its own host alone, see [`Credentials::find`].
     /// Source: docker-cli, `cli/config/configfile`; containers-auth.json(5).
     pub fn parse(bytes: &[u8], name: &str) -> Result<Credentials> {
         let as_config = |e: Error| Error::new(Kind::Config, e.to_string());
         let raw: RawFile = json::parse(bytes, name).map_err(as_config)?;
         let store = raw.store.optional("credsStore").map_err(as_config)?.filter(|s| !s.is_empty());
-        let mut credentials = Credentials { entries: Vec::new(), store };
+        let mut credentials = Credentials { entries: Vec::new(), store, remarks: Vec::new() };
         for (key, auth) in raw.auths.unwrap_or_default() {
-            let entry = auth.check().map_err(|why| {
-                Error::new(Kind::Config, why)
-                    .at("read", format_args!("the entry '{}' of {name}", without_secrets(&key)))
-            })?;
-            credentials.entries.push((place(&key), entry));
+            let title = format!("the entry '{}' of {name}", without_secrets(&key));
+            let has_token = matches!(auth.registrytoken, Field::Is(_));
+            let entry = auth.check().unwrap_or_else(|why| Entry::Bad(format!("{title}: {why}")));
+            let place = place(&key);
+            if has_token && entry == Entry::Empty {
+                let what = "has a registrytoken, which is not read: write `auth`, base64 of user:token";
+                credentials.remarks.push(format!("{title} {what}"));
+            }
+            if names_one_image(&place) {
+                let what = "names a tag or a digest, and so fits no repository: write HOST or HOST/REPOSITORY";
+                credentials.remarks.push(format!("{title} {what}"));
+            }
+            credentials.entries.push((place, entry));
         }
         for (key, program) in raw.helpers.unwrap_or_default() {
+            let program = match program.optional("credHelpers") {
+                Ok(program) => program.filter(|program| !program.is_empty()),
+                Err(e) => Some(e.to_string()),
+            };
+            let Some(program) = program else { continue };
             let place = place(&key);
             // As in Docker: for its host, the helper is asked and `auths` is not.
             credentials.entries.retain(|(other, _)| *other != place);
@@ -143,16 +158,23 @@ impl Credentials {
     /// Finds who to be for a repository: the longest entry that is its host, or its host and the beginning of its path.
     /// Input: `host` with its port, if one is given; `repository` may be empty.
     /// Returns: `None`: ask as nobody.
-    /// Errors: Config: the secret is held by a program, which does not run here.
+    /// Errors: Config: the entry is malformed, and named, never its content; the secret is held by a program, which does not
+    /// run here.
     pub fn find(&self, host: &str, repository: &str) -> Result<Option<Credential>> {
         let full = format!("{}/{repository}", host_key(host));
         let covers =
             |place: &str| full.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        // Two keys may mean one place; what Docker left empty hides nothing.
-        let rank = |(place, entry): &&(String, Entry)| (place.len(), *entry != Entry::Empty);
+        // Two keys may mean one place; what Docker left empty, or what is malformed, hides nothing.
+        let weight = |entry: &Entry| match entry {
+            Entry::Empty => 0,
+            Entry::Bad(_) => 1,
+            Entry::Known(_) | Entry::Helper(_) => 2,
+        };
+        let rank = |(place, entry): &&(String, Entry)| (place.len(), weight(entry));
         let best = self.entries.iter().filter(|(place, _)| covers(place)).max_by_key(rank);
         let program = match best {
             Some((_, Entry::Known(credential))) => return Ok(Some(credential.clone())),
+            Some((_, Entry::Bad(why))) => return Err(Error::new(Kind::Config, why.as_str())),
             Some((_, Entry::Helper(program))) => program,
             Some((_, Entry::Empty)) => match &self.store {
                 Some(program) => program,
@@ -181,6 +203,12 @@ fn place(key: &str) -> String {
     }
 }
 
+/// Says whether a place has a tag or a digest behind its repository.
+fn names_one_image(place: &str) -> bool {
+    let repository = place.split_once('/').map_or("", |(_, repository)| repository);
+    repository.rsplit('/').next().is_some_and(|last| last.contains([':', '@']))
+}
+
 /// Writes a host as the entries have it: lower case, without the port that https has anyway, Docker Hub by one name.
 fn host_key(host: &str) -> String {
     let host = host.to_ascii_lowercase();
@@ -194,6 +222,9 @@ impl RawAuth {
         let text = |field: Field<String>, name: &str| {
             field.optional(name).map(|t| t.filter(|t| !t.is_empty())).map_err(|e| e.to_string())
         };
+        if self.is_wrong {
+            return Err("it is no object with `auth` in it".to_owned());
+        }
         if let Some(token) = text(self.identitytoken, "identitytoken")? {
             return Ok(Entry::Known(Credential::Identity(Secret(token))));
         }
@@ -219,147 +250,5 @@ fn known(user: String, password: String) -> std::result::Result<Entry, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Credentials {
-        Credentials::parse(text.as_bytes(), "config.json").unwrap()
-    }
-
-    fn user(credentials: &Credentials, host: &str, repository: &str) -> String {
-        match credentials.find(host, repository).unwrap() {
-            Some(Credential::Password { user, password }) => format!("{user}:{}", password.reveal()),
-            Some(Credential::Identity(token)) => format!("token {}", token.reveal()),
-            None => "nobody".to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_file_that_others_can_read_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config.json");
-        fs::write(&path, "{}").unwrap();
-        for (mode, good) in
-            [(0o600, true), (0o400, true), (0o640, true), (0o644, false), (0o660, false), (0o604, false)]
-        {
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let got = load(&path);
-            assert_eq!(got.is_ok(), good, "{mode:o}: {got:?}");
-        }
-        assert!(load(&path).unwrap_err().to_string().contains("chmod 600"));
-        assert!(load(&dir.path().join("none")).unwrap_err().to_string().contains("No such file"));
-    }
-
-    #[test]
-    fn each_way_to_write_a_credential() {
-        let file = read(
-            r#"{"auths": {
-                "a.example": {"auth": "dXNlcjpwYTpzcw==", "email": "x"},
-                "b.example:5000": {"username": "u", "password": "p"},
-                "c.example": {"identitytoken": "t", "auth": "PHRva2VuPjo="},
-                "https://d.example/v2/": {"auth": "dTpw"},
-                "https://index.docker.io/v1/": {"auth": "aHViOnA="},
-                "e.example": {}
-            }, "HttpHeaders": {"x": "y"}}"#,
-        );
-        for (host, want) in [
-            ("a.example", "user:pa:ss"),
-            ("b.example:5000", "u:p"),
-            ("b.example", "nobody"),
-            ("c.example", "token t"),
-            ("d.example", "u:p"),
-            ("registry-1.docker.io", "hub:p"),
-            ("docker.io", "hub:p"),
-            ("e.example", "nobody"),
-            ("a.example.evil", "nobody"),
-            ("a.exampl", "nobody"),
-        ] {
-            assert_eq!(user(&file, host, "os/kubesolo"), want, "{host}");
-        }
-    }
-
-    #[test]
-    fn keys_as_each_tool_writes_them() {
-        for key in
-            ["docker.io", "registry-1.docker.io", "index.docker.io/v1/", "HTTPS://index.docker.io/v1/", "Docker.IO"]
-        {
-            let file = read(&format!(r#"{{"auths": {{"{key}": {{"auth": "dTpw"}}}}}}"#));
-            assert_eq!(user(&file, "registry-1.docker.io", "library/os"), "u:p", "{key}");
-            assert_eq!(user(&file, "docker.io.evil", "library/os"), "nobody", "{key}");
-        }
-        let file = read(r#"{"auths": {"R.example": {"auth": "dTpw"}, "s.example:443/os": {"auth": "czpw"}}}"#);
-        for (host, want) in [
-            ("r.example", "u:p"),
-            ("r.example:443", "u:p"),
-            ("r.example:4430", "nobody"),
-            ("r.example:80", "nobody"),
-            ("s.example", "s:p"),
-        ] {
-            assert_eq!(user(&file, host, "os/kube"), want, "{host}");
-        }
-        // Two keys for one place, in either order.
-        for (one, other) in [("{}", r#"{"auth": "dTpw"}"#), (r#"{"auth": "dTpw"}"#, "{}")] {
-            let file = read(&format!(r#"{{"auths": {{"docker.io": {one}, "https://index.docker.io/v1/": {other}}}}}"#));
-            assert_eq!(user(&file, "registry-1.docker.io", "library/os"), "u:p", "{one} {other}");
-        }
-        // A repository of that name is no version of an API.
-        let file = read(r#"{"auths": {"r/v2/os": {"auth": "dTpw"}}}"#);
-        assert_eq!(user(&file, "r", "os"), "nobody");
-        assert_eq!(user(&file, "r", "v2/os"), "u:p");
-    }
-
-    #[test]
-    fn the_longest_entry_wins_and_only_at_a_slash() {
-        let file = read(
-            r#"{"auths": {"r": {"auth": "aG9zdDpw"}, "r/os": {"auth": "b3M6cA=="}, "r/os/kube": {"auth": "a3ViZTpw"}}}"#,
-        );
-        for (repository, want) in [
-            ("x/y", "host:p"),
-            ("os", "os:p"),
-            ("os/kubesolo", "os:p"),
-            ("os/kube", "kube:p"),
-            ("os/kube/x", "kube:p"),
-            ("", "host:p"),
-        ] {
-            assert_eq!(user(&file, "r", repository), want, "{repository}");
-        }
-    }
-
-    #[test]
-    fn helpers_are_refused_where_they_would_be_needed_and_only_there() {
-        let file = read(
-            r#"{"auths": {"a": {"auth": "dTpw"}, "b": {}}, "credHelpers": {"a": "ecr-login"}, "credsStore": "desktop"}"#,
-        );
-        for (host, program) in [("a", "ecr-login"), ("b", "desktop")] {
-            let e = file.find(host, "x").unwrap_err();
-            assert!(
-                e.kind() == Kind::Config && e.to_string().contains(program) && e.to_string().contains("auth"),
-                "{e}"
-            );
-        }
-        assert_eq!(user(&file, "public.example", "x"), "nobody");
-    }
-
-    #[test]
-    fn mistakes_name_the_entry_and_show_no_secret() {
-        for (auth, words) in [
-            (r#"{"auth": "hunter2!"}"#, "'auth' is not base64"),
-            (r#"{"auth": "aHVudGVyMg=="}"#, "not user:password"),
-            (r#"{"auth": "aHVudGVyMjr/"}"#, "not UTF-8"),
-            (r#"{"auth": 7}"#, "wrong type"),
-            (r#"{"username": "a:b", "password": "hunter2"}"#, "can not carry"),
-            (r#"{"username": "a", "password": "hunter2\n"}"#, "can not carry"),
-        ] {
-            let e = Credentials::parse(format!(r#"{{"auths": {{"r.example": {auth}}}}}"#).as_bytes(), "f").unwrap_err();
-            let text = e.to_string();
-            assert!(e.kind() == Kind::Config && text.contains(words) && text.contains("r.example"), "{text}");
-            assert!(!text.contains("hunter2") && !text.contains("aHVu"), "{text}");
-        }
-        let e = Credentials::parse(br#"{"auths": {"https://u:hunter2@r.example": {"auth": 7}}}"#, "f").unwrap_err();
-        assert!(!e.to_string().contains("hunter2"), "{e}");
-        assert_eq!(Credentials::parse(b"{", "f").unwrap_err().kind(), Kind::Config);
-        assert_eq!(read("{}"), Credentials::default());
-        let shown = format!("{:?}", read(r#"{"auths": {"r": {"auth": "dTpodW50ZXIy"}}}"#));
-        assert!(!shown.contains("hunter2"), "{shown}");
-    }
-}
+#[path = "credentials_tests.rs"]
+mod tests;

@@ -114,6 +114,30 @@ fn the_tag_of_a_subject_is_that_of_the_specification() {
 }
 
 #[test]
+fn tags_that_stand_beside_a_release_are_none_of_a_release() {
+    let hex = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    for end in ["", ".sig", ".att", ".sbom"] {
+        assert!(is_tag(&format!("sha256-{hex}{end}")), "{end}");
+    }
+    assert!(is_tag("signature-9f86d081884c7d65-0f86d081884c7d65"));
+    for tag in [
+        "latest",
+        "sha256-",
+        "sha256-9f86",
+        "signature-1.2.0",
+        "signature-9f86d081884c7d65",
+        "signature-9f86d081884c7d65-0f86d081884c7d6",
+        "signature-9F86d081884c7d65-0f86d081884c7d65",
+        &format!("sha512-{hex}"),
+        &format!("sha256-{hex}.txt"),
+        &format!("sha256-{hex}.sig.sig"),
+        hex,
+    ] {
+        assert!(!is_tag(tag), "{tag}");
+    }
+}
+
+#[test]
 fn the_next_page_is_found_in_a_link_header() {
     for (link, want) in [
         ("</v2/os/referrers/x?n=2>; rel=\"next\"", Some("/v2/os/referrers/x?n=2")),

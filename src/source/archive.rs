@@ -3,6 +3,7 @@
 //! An archive is as foreign as a network: names and sizes are checked, links are not followed, and its table of contents
 //! has a limit. Must never: write, or keep more than a few small documents in memory.
 
+use super::magic;
 use crate::error::{Error, IoContext, Kind, Result};
 use flate2::bufread::MultiGzDecoder;
 use std::cell::Cell;
@@ -61,11 +62,14 @@ impl Archive {
     pub fn scan(path: &Path, file: File) -> Result<Archive> {
         let mut archive =
             Archive { path: path.to_owned(), is_gzip: false, members: Vec::new(), left: Cell::new(AGAIN_MAX) };
-        let mut magic = [0; 2];
+        let mut magic = [0; magic::LENGTH];
         let mut file = file;
         let _ = file.read(&mut magic).io(Kind::Source, "read", path.display())?;
         file.rewind().io(Kind::Source, "read", path.display())?;
-        archive.is_gzip = magic == [0x1f, 0x8b];
+        archive.is_gzip = magic.starts_with(&[0x1f, 0x8b]);
+        if let Some(why) = magic::other_format(&magic) {
+            return Err(bad(why).at("read", path.display()));
+        }
         let mut stream = Stream::new(file, archive.is_gzip).io(Kind::Source, "read", path.display())?;
         archive.list(&mut stream).map_err(|e| e.at("read", path.display()))?;
         Ok(archive)

@@ -7,6 +7,7 @@ pub mod archive;
 mod joined;
 pub mod latest;
 pub mod layout;
+mod magic;
 pub mod registry;
 mod remarks;
 mod signatures;

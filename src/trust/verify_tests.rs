@@ -72,6 +72,51 @@ fn verdict(ring: &Keyring, subject: Digest, bundles: &[&[u8]]) -> Result<Vec<Dig
     tally.finish("it")
 }
 
+#[test]
+fn of_what_is_there_the_most_telling_is_named() {
+    let (installed, stranger) = (Signer::new(&P256), Signer::new(&P256));
+    let ring = ring(1, &[&installed], &[]);
+    let subject = Digest::of(b"release");
+    let by_stranger = bundle(&statement(subject), &[&stranger], &stranger.hint());
+    let spoilt = bundle(&statement(subject), &[&stranger], &installed.hint());
+    type Step<'a> = &'a dyn Fn(&mut Tally<'_>);
+    let see = |other: Other| move |tally: &mut Tally<'_>| tally.see(other);
+    let (attested, by_notation, by_cosign_2) = (see(Other::Attestation), see(Other::Notation), see(Other::Cosign2));
+    let gone = |tally: &mut Tally<'_>| tally.is_gone("manifest", Digest::of(b"gone"));
+    let unknown = |tally: &mut Tally<'_>| tally.take_bundle(&by_stranger, subject);
+    let broken = |tally: &mut Tally<'_>| tally.take_bundle(&spoilt, subject);
+    let down = |tally: &mut Tally<'_>| tally.postpone(Error::new(Kind::Network, "down"));
+    // Steps, what is said, and whether more is to be found out for the words.
+    for (steps, words, is_mute) in [
+        (&[][..], "verify it: it is not signed", true),
+        (&[&attested as Step], "verify it: it is not signed; there is an attestation", true),
+        (&[&by_notation, &attested], "verify it: it is signed by notation", false),
+        (&[&attested, &by_cosign_2, &by_notation], "verify it: it is signed in cosign 2's format", false),
+        (&[&by_cosign_2, &unknown], "no signature of it counts: it is signed by sha256:", false),
+        (&[&gone, &unknown], "no signature of it counts: a signature or an attestation is listed", false),
+        (&[&unknown, &gone, &attested], "its manifest sha256:", false),
+        (&[&gone, &broken], "is none", false),
+        (&[&gone, &down], "down", false),
+        (&[&down], "down", false),
+    ] {
+        let mut tally = Tally::new(&ring);
+        steps.iter().for_each(|step| step(&mut tally));
+        assert_eq!(tally.knows_nothing(), is_mute, "{words}");
+        let e = tally.finish("it").unwrap_err().to_string();
+        assert!(e.contains(words), "{words}: {e}");
+    }
+    // Beside one of two signatures, an attestation says nothing.
+    let two = self::ring(2, &[&installed, &stranger], &[]);
+    for (other, words) in [(Other::Attestation, "and only"), (Other::Cosign2, "has; it is signed in cosign 2's format")]
+    {
+        let mut tally = Tally::new(&two);
+        tally.take_bundle(&by_stranger, subject);
+        tally.see(other);
+        let e = tally.finish("it").unwrap_err().to_string();
+        assert!(e.contains(words) && !e.contains("attestation"), "{e}");
+    }
+}
+
 fn refused(result: Result<Vec<Digest>>, words: &str) {
     let e = result.unwrap_err();
     assert!(e.kind() == Kind::Signature && e.to_string().contains(words), "{e}");

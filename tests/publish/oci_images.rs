@@ -127,6 +127,11 @@ fn through_a_registry(bench: &Bench, host: &str) {
     // A tag can be moved; what it named before stays under its digest.
     let newer = push("1.2.1");
     assert!(newer != digest && resolve("1.2.0") == newer);
+    let index = run(oras(bench.dir.path()).args(["manifest", "fetch", "--plain-http", &reference]));
+    for arch in ARCHITECTURES {
+        let listed = jq(&index, &format!(".manifests[] | select(.platform.architecture == \"{arch}\") | .digest"));
+        assert_eq!(resolve(&format!("1.2.0-{arch}")).trim(), listed);
+    }
     let pinned = format!("docker://{host}/os/image@{}", digest.trim());
     let dir = tempfile::tempdir_in(bench.dir.path()).unwrap();
     bench.assert_os(&unpacked(&pinned, "amd64", dir.path()).join("rootfs"), "amd64", "1.2.0");
@@ -155,7 +160,11 @@ fn blobs_come_first_and_the_tag_last_and_a_machine_pulls_its_own() {
     // Two configurations, five layers (both have the same version file), two manifests, and the index by its tag.
     assert_eq!(written.len(), 10, "{written:#?}");
     assert!(written[9].starts_with("PUT /v2/os/image/manifests/1.2.0 "), "{written:#?}");
-    assert!(written[..9].iter().all(|r| !r.contains("manifests/1.2.0")), "{written:#?}");
+    assert!(written[..9].iter().all(|r| !r.contains("manifests/1.2.0 ")), "{written:#?}");
+    // Each architecture's image has a tag of its own, from the moment that it is there.
+    let named: Vec<&str> = written[..9].iter().filter(|r| r.contains("/manifests/")).map(|r| r.as_str()).collect();
+    let put = |arch: &str| format!("PUT /v2/os/image/manifests/1.2.0-{arch} 201");
+    assert_eq!(named, ["amd64", "arm64"].map(|arch| put(arch)));
     // The same again: not even a blob is looked at.
     let before = registry.settled_requests("before").len();
     run(bench.os("1.2.0", ARCHITECTURES).args(["--push", &reference, "--plain-http"]));
@@ -171,6 +180,32 @@ fn blobs_come_first_and_the_tag_last_and_a_machine_pulls_its_own() {
     let theirs = jq(&index, ".manifests[] | select(.platform.architecture == \"arm64\") | .digest");
     assert!(documents.len() == 2 && documents[0].contains("/1.2.0 ") && documents[1].contains(&theirs), "{asked:#?}");
     assert_eq!(asked.iter().filter(|r| r.contains("GET /v2/os/image/blobs/")).count(), 4, "{asked:#?}");
+}
+
+#[apply(test)]
+fn a_cleaning_of_the_registry_leaves_every_architecture() {
+    need_image_tools();
+    need("docker-registry");
+    let bench = Bench::new();
+    let registry = Registry::start(bench.dir.path(), None);
+    run(bench.os("1.2.0", ARCHITECTURES).args([
+        "--push",
+        &format!("{}/os/image:1.2.0", registry.host()),
+        "--plain-http",
+    ]));
+    let registry = registry.clean(bench.dir.path());
+    let reference = format!("{}/os/image:1.2.0", registry.host());
+    for arch in ARCHITECTURES {
+        let dir = tempfile::tempdir_in(bench.dir.path()).unwrap();
+        let bundle = unpacked(&format!("docker://{reference}"), arch, dir.path());
+        bench.assert_os(&bundle.join("rootfs"), arch, "1.2.0");
+    }
+    // The same again gives a tag to what had none.
+    let tags = bench.path("storage/docker/registry/v2/repositories/os/image/_manifests/tags");
+    fs::remove_dir_all(tags.join("1.2.0-arm64")).unwrap();
+    run(bench.os("1.2.0", ARCHITECTURES).args(["--push", &reference, "--plain-http"]));
+    let name = format!("{reference}-arm64");
+    run(oras(bench.dir.path()).args(["resolve", "--plain-http", &name]));
 }
 
 #[apply(test)]

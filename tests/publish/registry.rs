@@ -162,6 +162,29 @@ fn a_version_is_published_once() {
 }
 
 #[apply(test)]
+fn what_another_run_published_has_no_name_that_machines_pass_over() {
+    ready(&[]);
+    let desk = Desk::new();
+    desk.prepare("1.2.0");
+    let registry = Registry::start(desk.dir.path(), None);
+    let repository = format!("{}/os", registry.host());
+    // By hand, with a slip.
+    let mut by_hand = vec!["push", "--plain-http", "--artifact-type", "application/vnd.kubesolo.os.update.v1"];
+    for annotation in ["version=1.2.0", "channel=stable", "architecture=arm64", "expries=2099-01-01T00:00:00Z"] {
+        by_hand.extend(["-a", annotation]);
+    }
+    let prefixed: Vec<String> =
+        by_hand.iter().map(|a| if a.contains('=') { format!("io.kubesolo.os.{a}") } else { a.to_string() }).collect();
+    let name = format!("{repository}:1.2.0-arm64");
+    run(oras(desk.dir.path()).args(prefixed).args([&name, "vmlinuz-1.2.0-arm64"]));
+    let options = ["--repository", &repository, "--plain-http"];
+    for key in [&[][..], &["--key", desk.key.private.to_str().unwrap()]] {
+        let out = desk.script(SCRIPT, "1.2.0", &["amd64"], &[&options, key].concat()).output().unwrap();
+        refused(&out, &["has an annotation that machines do not know", "io.kubesolo.os.expries"]);
+    }
+}
+
+#[apply(test)]
 fn a_signed_index_vouches_for_nobody_else() {
     ready(&[]);
     let desk = Desk::new();

@@ -28,6 +28,7 @@ mod signing_scripts;
 mod sources;
 mod tls;
 mod unknown_names;
+mod unread;
 
 fn main() -> std::process::ExitCode {
     support::harness::main()

@@ -224,7 +224,8 @@ fn pages_without_end_end() {
             is_list(request).then(|| index(&entries).header("Link", &link))
         });
         bench.check(code, &[]);
-        assert_eq!(site.lists(), MAX_PAGES);
+        // The one more is without a filter, for the words of the error.
+        assert_eq!(site.lists(), MAX_PAGES + usize::from(code != 0));
     }
 }
 

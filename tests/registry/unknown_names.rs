@@ -213,6 +213,14 @@ fn what_stands_where_nobody_looks_is_noted_and_refused() {
         assert_eq!(is_signed, refused.is_none(), "{annotations:?}: {said}");
         assert!(refused.is_none_or(|words| said.contains(words)), "{said}");
     }
+    // What is there, and empty: a channel of no name is no machine's.
+    for name in ["channel", "expires", "release_date", "min_compatible_version", "release_notes"] {
+        let empty = format!("io.kubesolo.os.{name}=");
+        desk.push(Target::Layout, "layout:empty", &options(&[&ours(), &empty]));
+        let (is_signed, said) = desk.sign(Signed::Layout(&format!("{path}:empty")));
+        let words = if ["expires", "release_date"].contains(&name) { "is ''" } else { "is empty: give it a value" };
+        assert!(!is_signed && said.contains(&format!("io.kubesolo.os.{name} {words}")), "{said}");
+    }
     // At a layer, and in the index's entry.
     let text = fs::read_to_string(blob_path(&layout, v1.trim())).unwrap();
     let spoilt = jq(&text, ".layers[0].annotations[\"io.kubesolo.os.expires\"] = \"2099-01-01T00:00:00Z\"");
@@ -294,6 +302,12 @@ fn a_field_of_latest_json_is_noted_by_machines_and_refused_by_the_script() {
         assert_eq!(is_signed, meant.is_none(), "{name}: {said}");
         let words = meant.map(|meant| format!("{name} is no field that machines know: is {meant} meant?\n"));
         assert!(words.is_none_or(|words| said.contains(&words)), "{name}: {said}");
+    }
+    for place in [".channel", ".artifacts[0].min_compatible_version", ".artifacts[1].release_notes"] {
+        fs::write(&file, jq(&release.latest_json(), &format!("{place} = \"\""))).unwrap();
+        let (is_signed, said) = desk.sign(Signed::Latest(&file));
+        let name = place.rsplit('.').next().unwrap();
+        assert!(!is_signed && said.contains(&format!("{name} is empty: give it a value")), "{said}");
     }
     let odd = jq(&release.latest_json(), ".artifacts[1].architecture = \"x86_64\"");
     fs::write(&file, odd).unwrap();

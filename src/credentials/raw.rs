@@ -1,0 +1,88 @@
+//! One entry of Docker's `config.json`, as it stands there. Pure.
+//!
+//! Must never: make one entry's fault the fault of another.
+
+use crate::json::Field;
+use miniserde::de::{Map, Seq, Visitor};
+use miniserde::{Deserialize, make_place};
+
+/// One entry. Of another shape than an object, it is wrong in itself and does not spoil the file.
+#[derive(Default)]
+pub(super) struct RawAuth {
+    pub(super) auth: Field<String>,
+    pub(super) username: Field<String>,
+    pub(super) password: Field<String>,
+    pub(super) identitytoken: Field<String>,
+    pub(super) registrytoken: Field<String>,
+    pub(super) is_wrong: bool,
+}
+
+make_place!(Place);
+
+impl Deserialize for RawAuth {
+    fn begin(out: &mut Option<Self>) -> &mut dyn Visitor {
+        Place::new(out)
+    }
+}
+
+impl Place<RawAuth> {
+    fn wrong(&mut self) -> miniserde::Result<()> {
+        self.out = Some(RawAuth { is_wrong: true, ..<RawAuth as Default>::default() });
+        Ok(())
+    }
+}
+
+impl Visitor for Place<RawAuth> {
+    fn null(&mut self) -> miniserde::Result<()> {
+        self.out = Some(<RawAuth as Default>::default());
+        Ok(())
+    }
+    fn boolean(&mut self, _: bool) -> miniserde::Result<()> {
+        self.wrong()
+    }
+    fn string(&mut self, _: &str) -> miniserde::Result<()> {
+        self.wrong()
+    }
+    fn negative(&mut self, _: i64) -> miniserde::Result<()> {
+        self.wrong()
+    }
+    fn nonnegative(&mut self, _: u64) -> miniserde::Result<()> {
+        self.wrong()
+    }
+    fn float(&mut self, _: f64) -> miniserde::Result<()> {
+        self.wrong()
+    }
+    fn seq(&mut self) -> miniserde::Result<Box<dyn Seq + '_>> {
+        self.wrong()?;
+        <dyn Visitor>::ignore().seq()
+    }
+    fn map(&mut self) -> miniserde::Result<Box<dyn Map + '_>> {
+        Ok(Box::new(Members { out: &mut self.out, values: Default::default() }))
+    }
+}
+
+/// Names of what is read of an entry, in the order of [`Members::values`].
+const MEMBERS: [&str; 5] = ["auth", "username", "password", "identitytoken", "registrytoken"];
+
+/// The members of one entry, while it is parsed.
+struct Members<'a> {
+    out: &'a mut Option<RawAuth>,
+    values: [Option<Field<String>>; 5],
+}
+
+impl Map for Members<'_> {
+    fn key(&mut self, name: &str) -> miniserde::Result<&mut dyn Visitor> {
+        match MEMBERS.iter().position(|member| *member == name) {
+            Some(at) => Ok(Deserialize::begin(&mut self.values[at])),
+            None => Ok(<dyn Visitor>::ignore()),
+        }
+    }
+
+    fn finish(&mut self) -> miniserde::Result<()> {
+        let [auth, username, password, identitytoken, registrytoken] =
+            std::mem::take(&mut self.values).map(Option::unwrap_or_default);
+        let is_wrong = false;
+        *self.out = Some(RawAuth { auth, username, password, identitytoken, registrytoken, is_wrong });
+        Ok(())
+    }
+}

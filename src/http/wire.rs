@@ -125,7 +125,8 @@ impl Head {
         }
         if is_coded {
             if !coded.eq_ignore_ascii_case("chunked") || self.minor == 0 {
-                return Err(format!("sent with Transfer-Encoding '{coded}', which was not asked for"));
+                let coded = if coded.is_empty() { "that is empty" } else { &coded };
+                return Err(format!("sent with Transfer-Encoding {coded}, which was not asked for"));
             }
             // With a length beside it, somebody on the way may see another end than we do.
             self.keeps &= length.is_none();

@@ -27,6 +27,7 @@ mod lifecycle;
 mod metrics;
 mod metrics_server;
 mod partitions;
+mod patience;
 mod prometheus;
 mod rollback;
 mod slot_digests;

@@ -18,6 +18,7 @@ mod health;
 mod health_node;
 mod hostile;
 mod hostile_files;
+mod hostile_framing;
 mod hostile_ranges;
 mod hostile_redirects;
 mod hostile_state;

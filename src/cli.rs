@@ -36,6 +36,8 @@ pub struct Common {
     pub tag: Option<String>,
     /// `--layout`
     pub layout: Option<PathBuf>,
+    /// `--retries`, of those commands that have it
+    pub retries: Option<u32>,
 }
 
 /// argh can not flatten a struct into another, so the common flags are written into each command here.
@@ -82,6 +84,7 @@ macro_rules! command {
                     registry: self.registry.clone(),
                     tag: self.tag.clone(),
                     layout: self.layout.clone(),
+                    retries: None,
                 }
             }
         }
@@ -97,6 +100,9 @@ command! {
         /// wait a random time up to so many seconds first, so that a fleet does not ask all at once
         #[argh(option)]
         splay: Option<u64>,
+        /// tries after the first that may bring nothing, 0 to 100
+        #[argh(option)]
+        retries: Option<u32>,
         /// take a version that is older than the running one
         #[argh(switch)]
         allow_downgrade: bool,
@@ -118,6 +124,9 @@ command! {
         /// wait a random time up to so many seconds first, so that a fleet does not ask all at once
         #[argh(option)]
         splay: Option<u64>,
+        /// tries after the first that may bring nothing, 0 to 100
+        #[argh(option)]
+        retries: Option<u32>,
         /// exit code 0, not 3, 4 or 8, where there is nothing to do, an update waits (for its window, the end of a trial, another
         /// version than the one that failed), or another run does it
         #[argh(switch)]
@@ -310,8 +319,8 @@ impl Command {
     /// Returns the flags that every command on a machine takes.
     pub fn common(&self) -> Common {
         match self {
-            Command::Check(c) => c.common(),
-            Command::Apply(c) => c.common(),
+            Command::Check(c) => Common { retries: c.retries, ..c.common() },
+            Command::Apply(c) => Common { retries: c.retries, ..c.common() },
             Command::Activate(c) => c.common(),
             Command::Rollback(c) => c.common(),
             Command::Healthcheck(c) => c.common(),

@@ -206,6 +206,17 @@ pub fn load_leniently(system: &System, flags: &Common) -> Result<Config> {
     }
 }
 
+/// Errors: Usage, Config: there are not so many.
+fn retries(raw: &Raw, flags: &Common) -> Result<Option<u32>> {
+    match flags.retries {
+        Some(typed) if typed > MAX_RETRIES => {
+            Err(Error::new(Kind::Usage, format!("`--retries {typed}` is not between 0 and {MAX_RETRIES}")))
+        }
+        Some(typed) => Ok(Some(typed)),
+        None => number(raw, "retries", 0..=MAX_RETRIES),
+    }
+}
+
 /// Turns lines and flags into what they mean. Pure.
 /// Input: `rooted`: puts a path of the file below `--root`; a path that was typed is taken as it is.
 /// Errors: Config, Usage: a value that makes no sense, or two sources.
@@ -235,7 +246,7 @@ pub fn validate(raw: &Raw, flags: &Common, rooted: &dyn Fn(&str) -> PathBuf) -> 
         ca_file: raw.value("ca_file").map(rooted),
         auth_file: raw.value("auth_file").map(rooted),
         identity: identity(raw, rooted)?,
-        retries: number(raw, "retries", 0..=MAX_RETRIES)?,
+        retries: retries(raw, flags)?,
         stall_timeout: timeout(raw, "stall_timeout")?,
         download_timeout: timeout(raw, "download_timeout")?,
         window: window.map_err(|e| raw.blame("maintenance_window", e))?,

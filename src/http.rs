@@ -22,7 +22,7 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::note;
 use crate::tls::{Clock, TlsConnector, Trust};
 use crate::url::Url;
-use answer::{Answer, Reader, error_detail, is_gzip};
+use answer::{Answer, Reader, Shown, error_detail, is_gzip};
 use auth::Auth;
 use connection::Kept;
 use deadline::Limit;
@@ -343,8 +343,13 @@ impl Client {
 
     /// Sends one request, with what the server wants to see of us; follows redirects.
     fn send(&self, url: &Url, ask: &Ask<'_>, limit: Limit) -> std::result::Result<Answer, Failure> {
-        let held = self.auth.header(url);
-        let answer = self.exchange(url, ask, held.as_ref(), limit)?;
+        let exchange = || {
+            let (header, shown) = self.auth.header(url).map_or((None, Shown::Nothing), |(h, shown)| (Some(h), shown));
+            let answer = self.exchange(url, ask, header.as_ref(), limit)?;
+            let is_led = answer.url.origin() != url.origin();
+            Ok::<_, Failure>(answer.shown(if is_led { Shown::Led } else { shown }))
+        };
+        let answer = exchange()?;
         // Another server's 401 is no question to us.
         if answer.status() != 401 || answer.url.origin() != url.origin() {
             return Ok(answer);
@@ -352,8 +357,7 @@ impl Client {
         // What we hold has ended, or there is nothing yet: once afresh, and then it is an answer.
         self.auth.forget(url);
         self.authenticate(answer, url, limit)?;
-        let fresh = self.auth.header(url);
-        self.exchange(url, ask, fresh.as_ref(), limit)
+        exchange()
     }
 
     /// Sends one request and follows redirects. Input: `authorization`: shown to the server of `url` and to no other; so is

@@ -18,6 +18,15 @@ fn a_body_in_chunks_is_put_together() {
         ("3\r\nabc\r\n", Err("closed before the end")),
         ("3\r\nab", Err("closed before the end")),
         ("3\r\nabc\r\n0\r\n", Err("closed before the end")),
+        ("0000000000000000000003\r\nabc\r\n0\r\n\r\n", Ok("abc")),
+        ("3\nabc\r\n0\r\n\r\n", Err("without a carriage return")),
+        ("3;x=y\nabc\r\n0\r\n\r\n", Err("without a carriage return")),
+        ("3\r\nabc\n0\r\n\r\n", Err("without a carriage return")),
+        ("3\r\nabc\r\n0\n\r\n", Err("without a carriage return")),
+        ("3\r\nabc\r\n0\r\nA: b\n\r\n", Err("without a carriage return")),
+        ("3\r\nabc\r\n0\r\n\n", Err("without a carriage return")),
+        ("3\x0c\r\nabc\r\n0\r\n\r\n", Err("the length of a chunk makes no sense")),
+        ("3;\rx\r\nabc\r\n0\r\n\r\n", Err("the length of a chunk makes no sense")),
         ("fffffffffffffffff\r\n", Err("the length of a chunk makes no sense")),
     ] {
         let (port, server) = serve(vec![chunked(rest)]);

@@ -35,6 +35,17 @@ pub fn note_last(text: &str, kernel_log: &Path) {
     }
 }
 
+/// Says whether somebody sits in front of it.
+pub fn is_watched() -> bool {
+    stderr().is_terminal()
+}
+
+/// From now on Ctrl-C ends this process with these words, which say what was done and what was not.
+pub fn on_interrupt(words: &'static &'static str) {
+    // Without them it ends as well.
+    let _ = sys::say_on_interrupt(words);
+}
+
 /// Waits until a serial line has sent what was said: a restart would cut it off. Not for ever (as tcdrain does): one
 /// stray byte on the line may have stopped it.
 pub fn drain() {

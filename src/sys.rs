@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
 
 /// How a file system is mounted.
@@ -148,6 +149,38 @@ pub fn poll(waiting: &mut [libc::pollfd], limit: Duration) -> io::Result<()> {
             .or_else(|e| if e.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(e) }),
         _ => Ok(()),
     }
+}
+
+/// What is said when Ctrl-C comes.
+static LAST_WORDS: AtomicPtr<&'static str> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Lets SIGINT say something on stderr before it ends this process as it would have without. Where it is ignored, it stays so.
+pub fn say_on_interrupt(words: &'static &'static str) -> io::Result<()> {
+    LAST_WORDS.store((&raw const *words).cast_mut(), Ordering::SeqCst);
+    // SAFETY: plain old data, for which zero is a value: no flags, an empty mask.
+    let (mut action, mut before) = unsafe { std::mem::zeroed::<(libc::sigaction, libc::sigaction)>() };
+    action.sa_sigaction = say_last_words as *const () as usize;
+    // After the first one, and while it is handled, it is what it is for everybody.
+    action.sa_flags = libc::SA_RESETHAND | libc::SA_NODEFER;
+    // SAFETY: both structures outlive the calls; null is allowed for what is not wanted.
+    unsafe {
+        check(libc::sigaction(libc::SIGINT, std::ptr::null(), &raw mut before))?;
+        match before.sa_sigaction {
+            libc::SIG_IGN => Ok(()),
+            _ => check(libc::sigaction(libc::SIGINT, &raw const action, std::ptr::null_mut())),
+        }
+    }
+}
+
+/// Calls nothing but what signal-safety(7) allows.
+extern "C" fn say_last_words(signal: libc::c_int) {
+    // SAFETY: null, or a reference that lives for ever.
+    if let Some(words) = unsafe { LAST_WORDS.load(Ordering::SeqCst).as_ref() } {
+        // SAFETY: pointer and length are those of a string that lives for ever.
+        unsafe { libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len()) };
+    }
+    // SAFETY: a plain value; what was set is gone already, so this ends the process.
+    unsafe { libc::raise(signal) };
 }
 
 /// Kills a process group that this process made.

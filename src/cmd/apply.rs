@@ -14,7 +14,7 @@ use crate::inspect;
 use crate::machine::ARCHITECTURE;
 use crate::mount::Hold;
 use crate::oci::digest::Digest;
-use crate::progress::{Progress, note};
+use crate::progress::{Progress, note, on_interrupt};
 use crate::readback;
 use crate::remake;
 use crate::session::{Session, reboot as reboot_machine};
@@ -28,6 +28,10 @@ use crate::trust::keyring::Keyring;
 use miniserde::Serialize;
 use std::io::Write;
 use std::path::Path;
+
+/// True at any moment of it.
+const INTERRUPTED: &str = "\nkubesolo-update: interrupted; the running slot is as it was, what was downloaded is kept, and the \
+                           next apply goes on there (kubesolo-update status: where it stands)\n";
 
 /// How an attempt ended that did not fail.
 enum Attempt {
@@ -79,6 +83,7 @@ struct Waits {
 
 fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Write) -> Result<Outcome> {
     let reboot = args.reboot;
+    on_interrupt(&INTERRUPTED);
     activate::refuse_reboot_below_root(system, reboot)?;
     // Before the lock: nobody waits for a run that waits.
     check::splay(args.splay);

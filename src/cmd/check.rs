@@ -14,7 +14,7 @@ use crate::http::{Client, HttpOptions, ProxyEnv};
 use crate::inspect::View;
 use crate::machine::{ARCHITECTURE, Machine};
 use crate::oci::digest::Digest;
-use crate::progress::note;
+use crate::progress::{self, is_watched, note};
 use crate::reconcile::{self, pending_trial};
 use crate::report::Report;
 use crate::seen::Seen;
@@ -54,6 +54,12 @@ pub struct Situation {
     pub proven: Proven,
 }
 
+/// Tries after the first where somebody waits for them and has said nothing else: three seconds at most for a server that
+/// is not there.
+const WATCHED_RETRIES: u32 = 2;
+
+const INTERRUPTED: &str = "\nkubesolo-update: interrupted; nothing was changed\n";
+
 /// What the person allows.
 #[derive(Clone, Copy)]
 pub struct Overrides {
@@ -68,6 +74,8 @@ pub struct Overrides {
 /// Runs the command.
 /// Errors: as [`consult`]; Config: no source is named.
 pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Write) -> Result<Outcome> {
+    progress::on_interrupt(&INTERRUPTED);
+    let config = &Config { retries: config.retries.or(is_watched().then_some(WATCHED_RETRIES)), ..config.clone() };
     splay(args.splay);
     let machine = Machine::look(system);
     let data = machine.data(config.state_file.as_deref(), Access::Read).ok();

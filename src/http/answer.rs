@@ -2,6 +2,7 @@
 //!
 //! Must never: show a URL's query, or hand out what is encoded in a way that was not asked for.
 
+use super::auth::CREDENTIALS_HINT;
 use super::connection::{Connection, Kept};
 use super::deadline::{Limit, Wait};
 use super::failure::{Failure, explain, malformed, why};
@@ -10,6 +11,7 @@ use super::wire::{self, Framing, Head, MAX_HEAD};
 use super::{Client, Document, Timeouts, retry};
 use crate::clock::Now;
 use crate::error::{Error, Kind, Result};
+use crate::oci::challenge;
 use crate::url::Url;
 use std::io::{self, ErrorKind, Read};
 
@@ -27,6 +29,8 @@ pub(super) struct Answer {
     now: Now,
     /// Whether the server was shown who we are.
     authorized: bool,
+    /// As what, for the hints.
+    shown: Shown,
     /// The proxy that may have answered in its place.
     proxy: Option<String>,
 }
@@ -46,7 +50,12 @@ impl Answer {
         let mut body =
             Reader { left: Left::from(framing), connection: Some(connection), keeps, host, timeouts: *timeouts, limit };
         body.end_if_empty();
-        Ok(Answer { head, body, url, now: now(), authorized, proxy: None })
+        Ok(Answer { head, body, url, now: now(), authorized, shown: Shown::Nothing, proxy: None })
+    }
+
+    /// Says as what it was asked.
+    pub fn shown(self, shown: Shown) -> Answer {
+        Answer { shown, ..self }
     }
 
     /// Says that a proxy stands in between, which can give answers of its own.
@@ -100,14 +109,16 @@ impl Answer {
             };
         }
         let status = self.status();
-        let (is_passing, authorized) = (retry::is_passing(status), self.authorized);
+        let is_passing = retry::is_passing(status);
         let asked = self.header("retry-after").and_then(|h| retry::retry_after(&h, self.now));
-        let (url, who) = (self.url.clone(), self.who());
+        let (url, who, shown) = (self.url.clone(), self.who(), self.shown);
+        let wants = challenge::schemes(self.all("www-authenticate").iter().map(String::as_str));
+        let wants = if status == 401 && !wants.is_empty() { format!("; it wants {wants}") } else { String::new() };
         let detail = self.into_detail().map_or(String::new(), |d| format!(": {d}"));
-        let error = Error::new(Kind::Network, format!("{who} answered {status} {}{detail}", wire::reason(status)));
+        let error =
+            Error::new(Kind::Network, format!("{who} answered {status} {}{detail}{wants}", wire::reason(status)));
         let error = match status {
-            401 | 403 if authorized => error.hint("the credentials in auth_file are known there, and may not do this"),
-            401 | 403 => error.hint("this needs credentials: set auth_file to a Docker config.json"),
+            401 | 403 => error.hint(shown.hint(status)),
             404 if url.path().contains("/sha256:") => error.hint(
                 "it is listed there: a cleaning of the registry may have removed it; what has a tag of its own is kept",
             ),
@@ -183,6 +194,32 @@ impl Answer {
 
     pub fn into_reader(self) -> Reader {
         self.body
+    }
+}
+
+/// What the server that answers knows of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// It did not ask.
+    Nothing,
+    /// A token that everybody gets: there are no credentials for it.
+    Anonymous,
+    /// What stands in auth_file, or a token that was had for that.
+    Credentials,
+    /// Another server leads there, where they do not belong.
+    Led,
+}
+
+impl Shown {
+    /// Says what to do about a 401 or 403.
+    fn hint(self, status: u16) -> &'static str {
+        match (self, status) {
+            (Shown::Nothing, _) => "this needs credentials: set auth_file to a Docker config.json",
+            (Shown::Anonymous, _) => CREDENTIALS_HINT,
+            (Shown::Credentials, 401) => "are the credentials in auth_file right, and may they do this?",
+            (Shown::Credentials, _) => "the credentials in auth_file are known there, and may not do this",
+            (Shown::Led, _) => "another server leads there, and no credentials go along: is what it named still open?",
+        }
     }
 }
 

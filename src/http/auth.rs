@@ -3,6 +3,7 @@
 //! Must never: give a password to another host in the clear, or to one on a network that the registry is not on; send
 //! a token to any server but the one that asked for it; try more than one fresh token for a request.
 
+use super::answer::Shown;
 use super::deadline::Limit;
 use super::{Answer, Ask, Client, Failure, error_detail};
 use crate::base64;
@@ -22,7 +23,7 @@ const TOKEN_MAX: usize = 12 << 10;
 const DEFAULT_SECS: u64 = 60;
 /// A token is not used any more this long before its end: requests take time, and clocks differ.
 const MARGIN: Duration = Duration::from_secs(10);
-const CREDENTIALS_HINT: &str = "set auth_file to a Docker config.json with an entry for this host";
+pub(super) const CREDENTIALS_HINT: &str = "set auth_file to a Docker config.json with an entry for this host";
 
 /// What is known of who we are. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +41,8 @@ struct Held {
     origin: String,
     repository: String,
     header: Secret,
+    /// As what it shows us.
+    shown: Shown,
     /// `None`: for good.
     until: Option<Instant>,
 }
@@ -49,19 +52,20 @@ impl Auth {
         Auth(Arc::new(Mutex::new(State { credentials, held: Vec::new() })))
     }
 
-    /// Returns the Authorization header for a request, if one is held that still lasts.
-    pub fn header(&self, url: &Url) -> Option<Secret> {
+    /// Returns the Authorization header for a request, and as what it shows us, if one is held that still lasts.
+    pub fn header(&self, url: &Url) -> Option<(Secret, Shown)> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         state.held.retain(|held| held.until.is_none_or(|until| now < until));
         let (origin, repository) = (url.origin(), repository_of(url.path()));
         let held = state.held.iter().find(|held| held.origin == origin && held.repository == repository);
-        held.map(|held| held.header.clone())
+        held.map(|held| (held.header.clone(), held.shown))
     }
 
-    fn keep(&self, url: &Url, header: Secret, until: Option<Instant>) {
+    fn keep(&self, url: &Url, header: Secret, shown: Shown, until: Option<Instant>) {
         self.forget(url);
-        let held = Held { origin: url.origin(), repository: repository_of(url.path()).to_owned(), header, until };
+        let repository = repository_of(url.path()).to_owned();
+        let held = Held { origin: url.origin(), repository, header, shown, until };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).held.push(held);
     }
 
@@ -95,7 +99,7 @@ impl Client {
         }
         match (challenge.map_err(at)?, credential) {
             (Challenge::Basic, Some(Credential::Password { user, password })) => {
-                self.auth.keep(url, basic(&user, &password), None);
+                self.auth.keep(url, basic(&user, &password), Shown::Credentials, None);
                 Ok(())
             }
             (Challenge::Basic, Some(Credential::Identity(_))) => {
@@ -115,7 +119,8 @@ impl Client {
                 self.peers.set_free();
                 let (token, lasts) = token?;
                 let until = Instant::now().checked_add(lasts.saturating_sub(MARGIN).max(lasts / 2));
-                self.auth.keep(url, Secret::new(format!("Bearer {token}")), until);
+                let shown = if credential.is_some() { Shown::Credentials } else { Shown::Anonymous };
+                self.auth.keep(url, Secret::new(format!("Bearer {token}")), shown, until);
                 Ok(())
             }
         }
@@ -288,7 +293,7 @@ mod tests {
     fn what_is_held_is_for_one_server_and_repository_and_ends() {
         let auth = Auth::default();
         let at = url("https://r.example/v2/os/manifests/1");
-        auth.keep(&at, Secret::new("Bearer x"), Instant::now().checked_add(Duration::from_secs(100)));
+        auth.keep(&at, Secret::new("Bearer x"), Shown::Anonymous, Instant::now().checked_add(Duration::from_secs(100)));
         assert!(auth.header(&at).is_some());
         assert!(auth.header(&url("https://r.example/v2/os/blobs/2")).is_some());
         for other in [
@@ -299,9 +304,9 @@ mod tests {
         ] {
             assert!(auth.header(&url(other)).is_none(), "{other}");
         }
-        auth.keep(&at, Secret::new("Bearer y"), Some(Instant::now()));
+        auth.keep(&at, Secret::new("Bearer y"), Shown::Anonymous, Some(Instant::now()));
         assert!(auth.header(&at).is_none(), "it has ended");
-        auth.keep(&at, Secret::new("Bearer z"), None);
+        auth.keep(&at, Secret::new("Bearer z"), Shown::Anonymous, None);
         auth.forget(&at);
         assert!(auth.header(&at).is_none());
     }

@@ -155,14 +155,15 @@ impl Connection {
         }
     }
 
-    /// Reads one line, without its end. Errors: it is longer than `most` bytes, and one for a carriage return.
+    /// Reads one line of a body's frame, without its end. Errors: it is longer than `most` bytes, and one for a carriage
+    /// return; it ends in another way. Source: RFC 9112, section 7.1: only the lines of a head may do so.
     pub fn line(&mut self, most: usize) -> io::Result<Vec<u8>> {
         loop {
             let bytes = &self.input[self.at..];
             if let Some(end) = bytes.iter().position(|b| *b == b'\n').filter(|end| *end <= most + 1) {
-                let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]).to_vec();
+                let line = bytes[..end].strip_suffix(b"\r").map(<[u8]>::to_vec);
                 self.at += end + 1;
-                return Ok(line);
+                return line.ok_or_else(|| malformed("a line of the body ends without a carriage return"));
             }
             if bytes.len() > most + 1 {
                 return Err(malformed("a line of the body is too long"));

@@ -8,7 +8,7 @@
 use super::deadline::Limit;
 use super::{Answer, Ask, Client, Failure, Reader, retry};
 use crate::error::{Error, Kind, Result};
-use crate::progress::note;
+use crate::progress::{self, note};
 use crate::text::secs;
 use crate::url::Url;
 use std::cell::Cell;
@@ -304,6 +304,15 @@ impl Transfer {
     }
 }
 
+/// Says how long trying goes on. Input: as for [`retry::next`]; `is_watched`: somebody sits in front of it.
+fn going_on(failed: u32, tries: u32, left: Duration, is_watched: bool) -> String {
+    let try_of = format!(" (try {} of {tries}", failed.saturating_add(1));
+    match is_watched {
+        true => format!("{try_of}, for {} s at most; Ctrl-C is safe)", left.as_secs()),
+        false => format!("{try_of})"),
+    }
+}
+
 /// Says whether what became of a request with Range is an answer to Range. Pure.
 /// Input: `refused`: such requests in a row, 1 and more; `is_last`: there is no other try.
 fn is_refusal(failure: &Failure, refused: u32, is_last: bool) -> bool {
@@ -346,7 +355,8 @@ impl Client {
         let dice = crate::sys::random_u64();
         match retry::next(failed, self.tries, limit.left(), asked, dice) {
             retry::Next::Wait(time) => {
-                note(&format!("{error}; trying again in {} s", secs(time)));
+                let going_on = going_on(failed, self.tries, limit.left(), progress::is_watched());
+                note(&format!("{error}; trying again in {} s{going_on}", secs(time)));
                 std::thread::sleep(time);
                 Ok(())
             }
@@ -394,6 +404,13 @@ mod tests {
         ] {
             assert_eq!(check_range(Some(header), 3, 10, length).ok(), end, "{header} {length:?}");
         }
+    }
+
+    #[test]
+    fn how_long_trying_goes_on() {
+        let left = Duration::from_millis(117_900);
+        assert_eq!(going_on(1, 3, left, false), " (try 2 of 3)");
+        assert_eq!(going_on(2, 3, left, true), " (try 3 of 3, for 117 s at most; Ctrl-C is safe)");
     }
 
     #[test]

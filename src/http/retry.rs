@@ -40,9 +40,9 @@ pub(crate) fn next(failed: u32, tries: u32, left: Duration, asked: Option<Durati
     }
 }
 
-/// Says whether a status is the server's trouble of the moment.
+/// Says whether a status is the server's trouble of the moment; 520 to 524 and 529 are a CDN's, about the server behind it.
 pub(crate) fn is_passing(status: u16) -> bool {
-    matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
+    matches!(status, 408 | 425 | 429 | 500 | 502..=504 | 507 | 520..=524 | 529)
 }
 
 /// Reads `Retry-After`: seconds, or a date. Returns: `None` as well where a date can not be told from the present.
@@ -116,6 +116,6 @@ mod tests {
     #[test]
     fn only_passing_trouble_is_tried_again() {
         let passing: Vec<u16> = (100..600).filter(|s| is_passing(*s)).collect();
-        assert_eq!(passing, [408, 425, 429, 500, 502, 503, 504]);
+        assert_eq!(passing, [408, 425, 429, 500, 502, 503, 504, 507, 520, 521, 522, 523, 524, 529]);
     }
 }

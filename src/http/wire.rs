@@ -81,15 +81,23 @@ pub(super) struct Head {
 
 impl Head {
     /// Parses a whole head. Input: see [`head_length`]. Errors: why it is none.
-    /// Source: RFC 9112, sections 4 and 5. A line may end without a carriage return; none may be folded.
+    /// Source: RFC 9112, sections 4 and 5. A line of the head may end without a carriage return (section 2.2), and a value
+    /// may go on in the next line (section 5.2).
     pub fn parse(bytes: &[u8]) -> std::result::Result<Head, String> {
         let mut lines = bytes.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let (minor, status) =
             status_line(lines.next().unwrap_or_default()).ok_or("the status line is not that of HTTP/1.1")?;
-        let mut headers = Vec::new();
+        let mut headers: Vec<(String, String)> = Vec::new();
         for line in lines.take_while(|line| !line.is_empty()) {
-            let (name, value) = header(line).ok_or("a header line is malformed")?;
-            headers.push((name, value));
+            match (line, headers.last_mut()) {
+                ([b' ' | b'\t', ..], Some((_, folded))) => {
+                    let more = text(line).ok_or("a header line is malformed")?;
+                    let blank = if folded.is_empty() || more.is_empty() { "" } else { " " };
+                    folded.push_str(blank);
+                    folded.push_str(&more);
+                }
+                _ => headers.push(header(line).ok_or("a header line is malformed")?),
+            }
         }
         let mut head = Head { status, keeps: minor == 1, minor, headers };
         if head.all("connection").flat_map(|v| v.split(',')).any(|o| o.trim().eq_ignore_ascii_case("close")) {
@@ -110,12 +118,14 @@ impl Head {
     /// Errors: why it can not be said where the body ends.
     pub fn framing(&mut self, answers_head: bool) -> std::result::Result<Framing, String> {
         let length = self.length()?;
+        let is_coded = self.header("transfer-encoding").is_some();
         let coded = self.all("transfer-encoding").collect::<Vec<_>>().join(", ");
         if answers_head || matches!(self.status, 204 | 304) {
             return Ok(Framing::Length(0));
         }
-        if !coded.is_empty() {
+        if is_coded {
             if !coded.eq_ignore_ascii_case("chunked") || self.minor == 0 {
+                let coded = if coded.is_empty() { "that is empty" } else { &coded };
                 return Err(format!("sent with Transfer-Encoding {coded}, which was not asked for"));
             }
             // With a length beside it, somebody on the way may see another end than we do.
@@ -129,7 +139,7 @@ impl Head {
     /// Returns Content-Length. Errors: it is no number, or two numbers.
     pub fn length(&self) -> std::result::Result<Option<u64>, String> {
         let mut length = None;
-        for text in self.all("content-length").flat_map(|v| v.split(',')).map(str::trim) {
+        for text in self.all("content-length").flat_map(|v| v.split(',')).map(|v| v.trim_matches([' ', '\t'])) {
             let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
             let number = text.parse::<u64>().ok().filter(|n| digits && length.is_none_or(|l| l == *n));
             length = Some(number.ok_or_else(|| format!("its length makes no sense (Content-Length: {text})"))?);
@@ -142,7 +152,8 @@ impl Head {
 fn status_line(line: &[u8]) -> Option<(u8, u16)> {
     let [minor @ (b'0' | b'1'), b' ', a, b, c, rest @ ..] = line.strip_prefix(VERSION)? else { return None };
     let digits = [*a, *b, *c];
-    if !digits.iter().all(u8::is_ascii_digit) || !matches!(rest, [] | [b' ', ..]) || *a == b'0' {
+    let reason = matches!(rest, [] | [b' ', ..]) && rest.iter().all(is_text);
+    if !digits.iter().all(u8::is_ascii_digit) || !reason || *a == b'0' {
         return None;
     }
     Some((minor - b'0', digits.iter().fold(0, |sum, d| sum * 10 + u16::from(d - b'0'))))
@@ -150,14 +161,23 @@ fn status_line(line: &[u8]) -> Option<(u8, u16)> {
 
 fn header(line: &[u8]) -> Option<(String, String)> {
     let colon = line.iter().position(|b| *b == b':')?;
-    let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
     let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-    let is_text = |b: &u8| *b == b'\t' || (*b >= b' ' && *b != 0x7f);
-    if name.is_empty() || !name.iter().all(is_token) || !value.iter().all(is_text) {
+    if name.is_empty() || !name.iter().all(is_token) {
         return None;
     }
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    Some((text(name), text(value)))
+    Some((text(name)?, text(value)?))
+}
+
+/// What may stand in a line of a head. Source: RFC 9110, section 5.5; RFC 9112, section 4.
+fn is_text(byte: &u8) -> bool {
+    *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f)
+}
+
+/// Takes a value without the blanks around it. Source: RFC 9110, sections 5.5 and 5.6.3: a form feed is none.
+fn text(bytes: &[u8]) -> Option<String> {
+    let text = bytes.iter().all(is_text).then(|| String::from_utf8_lossy(bytes))?;
+    Some(text.trim_matches([' ', '\t']).to_owned())
 }
 
 /// Says whether this is an ETag that is fit to be kept and sent back. Source: RFC 9110, section 8.8.3; its length is ours.
@@ -167,16 +187,17 @@ pub(super) fn is_etag(text: &str) -> bool {
     text.len() <= MAX_ETAG && inner.is_some_and(|inner| inner.bytes().all(|b| b.is_ascii_graphic() && b != b'"'))
 }
 
-/// Reads the line that begins a chunk. Source: RFC 9112, section 7.1.
+/// Reads the line that begins a chunk; zeros in front say nothing. Source: RFC 9112, section 7.1.
 pub(super) fn chunk_length(line: &[u8]) -> Option<u64> {
     let end = line.iter().position(|b| *b == b';').unwrap_or(line.len());
-    let digits = line[..end].trim_ascii_end();
-    let is_hex = (1..=16).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
-    let digits = std::str::from_utf8(digits).ok().filter(|_| is_hex)?;
-    u64::from_str_radix(digits, 16).ok()
+    // What stands behind is not used, and could hide a line of its own.
+    let (digits, after) = (std::str::from_utf8(&line[..end]).ok()?, &line[end..]);
+    let digits = digits.trim_end_matches([' ', '\t']);
+    let is_hex = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    u64::from_str_radix(digits, 16).ok().filter(|_| is_hex && after.iter().all(is_text))
 }
 
-/// Says a status in words. Source: RFC 9110, section 15; RFC 6585.
+/// Says a status in words. Source: RFC 9110, section 15; RFC 6585; RFC 4918; 520 to 529 are what CDNs send.
 pub(super) fn reason(status: u16) -> &'static str {
     match status {
         204 => "No Content",
@@ -197,6 +218,9 @@ pub(super) fn reason(status: u16) -> &'static str {
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
+        507 => "Insufficient Storage",
+        520..=524 => "from a CDN: the server behind it gives no good answer",
+        529 => "overloaded",
         _ => "unexpected status",
     }
 }
@@ -245,6 +269,18 @@ mod tests {
             let head = Head::parse(format!("HTTP/1.1 404 Not Found\n{line}\n\n").as_bytes()).unwrap();
             assert_eq!((head.status, head.keeps), (404, keeps));
         }
+        // The text behind a status may be of any language; a value may go on in the next line.
+        for (lines, value) in [
+            ("A: b\r\n c", "b c"),
+            ("A: b\r\n\tc \r\n  d", "b c d"),
+            ("A:\r\n b", "b"),
+            ("A: b\r\n \r\nX: y", "b"),
+            ("A: b\n c", "b c"),
+            ("a:\t b\t", "b"),
+        ] {
+            let head = Head::parse(format!("HTTP/1.1 200 \u{e9}\t\r\n{lines}\r\n\r\n").as_bytes()).unwrap();
+            assert_eq!(head.header("a"), Some(value), "{lines:?}");
+        }
         assert!(!Head::parse(b"HTTP/1.0 200 OK\r\n\r\n").unwrap().keeps);
         for text in [
             "HTTP/2 200\r\n\r\n",
@@ -256,7 +292,17 @@ mod tests {
             "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
             "HTTP/1.1 200 OK\r\n: v\r\n\r\n",
             "HTTP/1.1 200 OK\r\na b: v\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nA: b\r\n folded\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n A: b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\r\n c\0d\r\n\r\n",
+            "HTTP/1.1 200 O\0K\r\n\r\n",
+            "HTTP/1.1 200 O\rK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\r\n\r\n",
+            "HTTP/1.1 200 O\x7fK\r\n\r\n",
+            "HTTP/1.1 200 O\x0cK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\x0c\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA:\x0bb\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: \rb\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\r\r\n\r\n",
             "HTTP/1.1 200 OK\r\nA: b\0\r\n\r\n",
             "HTTP/1.1 200 OK\r\nA: b\rX: c\r\n\r\n",
         ] {
@@ -277,6 +323,12 @@ mod tests {
             ("Transfer-Encoding: Chunked\r\n", Some((Framing::Chunked, true))),
             ("Transfer-Encoding: chunked\r\nContent-Length: 7\r\n", Some((Framing::Chunked, false))),
             ("Transfer-Encoding: gzip, chunked\r\n", None),
+            ("Transfer-Encoding:\r\n", None),
+            ("Transfer-Encoding:\r\nContent-Length: 7\r\n", None),
+            ("Transfer-Encoding: ,\r\n", None),
+            ("Transfer-Encoding:\r\n chunked\r\n", Some((Framing::Chunked, true))),
+            ("Content-Length: 7\r\n 7\r\n", None),
+            ("Content-Length:\r\n 7\r\n", Some((Framing::Length(7), true))),
             ("Transfer-Encoding: chunked, chunked\r\n", None),
             ("Content-Length: 7\r\nContent-Length: 8\r\n", None),
             ("Content-Length: +7\r\n", None),
@@ -323,6 +375,14 @@ mod tests {
             ("5 ;x", Some(5)),
             ("ffffffffffffffff", Some(u64::MAX)),
             ("10000000000000000", None),
+            ("00000000000000000000005", Some(5)),
+            ("000000000000000000ffffffffffffffff", Some(u64::MAX)),
+            ("00000000000000000000", Some(0)),
+            ("5\t;x", Some(5)),
+            ("5\x0c", None),
+            ("5\r", None),
+            ("5;x\ry", None),
+            ("5;x\0", None),
             ("", None),
             (";x", None),
             ("-5", None),

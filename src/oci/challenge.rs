@@ -8,6 +8,9 @@ use crate::error::{Error, Kind, Result};
 /// Most parameters that are read of all challenges together: no server sends more than six.
 const MAX_PARAMS: usize = 64;
 
+/// Most schemes that a message names.
+const MAX_NAMED: usize = 4;
+
 /// One way to show who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenge {
@@ -44,13 +47,27 @@ pub fn choose<'a>(headers: impl Iterator<Item = &'a str>) -> Result<Challenge> {
     });
     let basic = || found.iter().any(|raw| raw.is("basic")).then_some(Challenge::Basic);
     bearer.or_else(basic).ok_or_else(|| {
-        let schemes: Vec<&str> = found.iter().map(|raw| raw.scheme.as_str()).take(4).collect();
+        let schemes: Vec<&str> = found.iter().map(|raw| raw.scheme.as_str()).take(MAX_NAMED).collect();
         let why = match schemes.is_empty() {
             true => "it wants credentials and does not say in which way".to_owned(),
             false => format!("it wants credentials by {}, not by Bearer (with a realm) or Basic", schemes.join(", ")),
         };
         Error::new(Kind::Source, why)
     })
+}
+
+/// Names the ways that are offered, in their order, each once. Input: as for [`choose`].
+pub fn schemes<'a>(headers: impl Iterator<Item = &'a str>) -> String {
+    let mut found = Vec::new();
+    headers.for_each(|header| parse(header, &mut found));
+    let mut names: Vec<&str> = Vec::new();
+    for raw in &found {
+        if !names.iter().any(|name| raw.is(name)) {
+            names.push(&raw.scheme);
+        }
+    }
+    names.truncate(MAX_NAMED);
+    names.join(", ")
 }
 
 #[derive(Debug, Default)]
@@ -207,6 +224,19 @@ mod tests {
         ] {
             let e = choose([header].into_iter()).unwrap_err();
             assert!(e.kind() == Kind::Source && e.to_string().contains(words), "{header}: {e}");
+        }
+    }
+
+    #[test]
+    fn the_ways_that_are_offered_are_named() {
+        for (headers, names) in [
+            (vec![r#"Bearer realm="https://t",service="s""#, "Basic realm=x"], "Bearer, Basic"),
+            (vec![r#"basic realm="x", BASIC realm="y", Negotiate"#], "basic, Negotiate"),
+            (vec!["A, B, C, D, E"], "A, B, C, D"),
+            (vec![""], ""),
+            (vec![], ""),
+        ] {
+            assert_eq!(schemes(headers.iter().copied()), names, "{headers:?}");
         }
     }
 

@@ -173,6 +173,50 @@ fn auth_rows() -> Vec<Row> {
             .says(&["no answer"])
             .most(2),
     ];
+    // What a server names is not ours to allow; and a hint is about what is set.
+    let anonymous = "retries = 0\n# no auth_file";
+    let twice = |_: &Published, a: &Ask, then: fn() -> Reply| match (a.path.starts_with("/token"), &a.authorization) {
+        (true, _) => Reply::ok(format!(r#"{{"token":"{TOKEN}"}}"#)),
+        (_, None) => bearer(&format!("http://{}/token", a.here)),
+        _ => then(),
+    };
+    rows.extend([
+        realm_row("realm over plain HTTP on another machine, nothing to show", |_| "http://192.0.2.1/token".into())
+            .conf(anonymous)
+            .says(&["127.0.0.1 names it", "plain HTTP is not allowed"]),
+        row("latest.json names a file over plain HTTP on another machine", |p, _| {
+            Reply::ok(p.latest.replace("files/", "http://192.0.2.1/files/"))
+        })
+        .http()
+        .says(&["127.0.0.1 names it", "plain HTTP is not allowed"]),
+        row("401 after a token for everybody", move |p, a| twice(p, a, || Reply::new(401, "")))
+            .conf(anonymous)
+            .network()
+            .says(&["401", "with an entry for this host"])
+            .most(3),
+        row("403 after a token for everybody", move |p, a| twice(p, a, || Reply::new(403, "")))
+            .conf(anonymous)
+            .network()
+            .says(&["403", "with an entry for this host"])
+            .most(3),
+        row("Bearer, then Basic", move |p, a| {
+            twice(p, a, || Reply::new(401, "").header("WWW-Authenticate", "Basic realm=\"x\""))
+        })
+        .network()
+        .says(&["401", "it wants Basic", "are the credentials in auth_file right"])
+        .most(3),
+        row("403 to credentials", move |p, a| twice(p, a, || Reply::new(403, "")))
+            .network()
+            .says(&["403", "known there, and may not do this"])
+            .most(3),
+        row("403 where another server leads", |_, a| match a.is_other {
+            false => Reply::redirect(&format!("http://{}/x", a.other)),
+            true => Reply::new(403, ""),
+        })
+        .network()
+        .says(&["403", "another server leads there"])
+        .most(2),
+    ]);
     for address in ["169.254.169.254", "10.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1", "[fe80::1]", "[fd00::1]"]
     {
         let challenge = move |_: &Published, _: &Ask| bearer(&format!("https://{address}/token"));

@@ -171,3 +171,57 @@ fn numbers_in_both_forms() {
         assert_eq!(number(field), value, "{field:?}");
     }
 }
+
+#[test]
+fn what_is_inflated_again_for_documents_is_limited_together() {
+    // All that is kept is filled, to the byte.
+    let count = KEPT_TOTAL / KEPT_EACH as usize;
+    let junk: Vec<u8> = (1..=count)
+        .map(|n| (n, KEPT_EACH as usize - if n == count { 4 } else { 0 }))
+        .flat_map(|(n, length)| member(&format!("blobs/sha256/{n:064x}"), b'0', &vec![b'j'; length]))
+        .collect();
+    let zeros = member(&blob('a'), b'0', &vec![0; 1 << 20]);
+    let parts = [member("index.json", b'0', b"kept"), junk, zeros, member(&blob('b'), b'0', b"not kept")];
+    let bytes = parts.concat();
+    let each = bytes.len() as u64 - BLOCK as u64 + 8;
+    for (bytes, times) in [(gzip(&bytes), Some(3)), (bytes, None)] {
+        let (_file, archive) = scan(&bytes).unwrap();
+        assert_eq!(archive.left.get(), AGAIN_MAX);
+        // Three times, and one byte less than a fourth time takes.
+        archive.left.set(each * 4 - 1);
+        let document = |name: &str| {
+            let mut out = Vec::new();
+            archive.open_document(name).map(|mut reader| reader.read_to_end(&mut out).unwrap()).map(|_| out)
+        };
+        for n in 0..5 {
+            // What was kept costs nothing; nor does asking whether something is there, or a file of the system.
+            assert_eq!(document("index.json").unwrap(), b"kept");
+            drop(archive.open(&blob('b'), 0).unwrap());
+            assert_eq!(read(&archive, &blob('b'), 4), b"kept");
+            match times.is_none_or(|times| n < times) {
+                true => assert_eq!(document(&blob('b')).unwrap(), b"not kept", "{n}"),
+                false => {
+                    let e = document(&blob('b')).unwrap_err();
+                    assert!(e.kind() == Kind::Source && e.to_string().contains("again and again"), "{e}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_looked_for_before_it_is_read() {
+    let large = vec![b'x'; 100_000];
+    let bytes = [member(&blob('a'), b'0', &large), member(&blob('b'), b'0', &large)].concat();
+    for bytes in [gzip(&bytes), bytes] {
+        let (file, archive) = scan(&bytes).unwrap();
+        let mut early = archive.open(&blob('b'), 1).unwrap();
+        let mut late = archive.open(&blob('b'), 0).unwrap();
+        let mut one = [0];
+        assert_eq!(early.read(&mut one).unwrap(), 1);
+        std::fs::write(file.path(), b"").unwrap();
+        // Not opened until now: the medium is gone.
+        std::fs::remove_file(file.path()).unwrap();
+        assert_eq!(late.read(&mut one).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

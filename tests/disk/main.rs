@@ -27,6 +27,7 @@ mod hostile_state;
 mod image;
 mod kill;
 mod lifecycle;
+mod memory;
 mod metrics;
 mod metrics_server;
 mod own_files;

@@ -277,7 +277,23 @@ fn configuration_and_usage_errors() {
         machine.root.configure(config);
         machine.apply(&[]).expect(2, &words).expect(2, &["update.conf"]);
     }
-    machine.root.configure("signature = off\n");
+    let conf = machine.root.path("etc/kubesolo/update.conf");
+    for is_little in [true, false] {
+        let unit = |c: u16| if is_little { c.to_le_bytes() } else { c.to_be_bytes() };
+        let units = "\u{feff}signature = off\n".encode_utf16().flat_map(unit);
+        fs::write(&conf, units.collect::<Vec<u8>>()).unwrap();
+        machine.apply(&[]).expect(2, &["update.conf", "it is UTF-16: save it as UTF-8"]);
+    }
+    machine.root.configure("layout = https://user:SECRET@up.example/x\n");
+    for command in ["check", "apply", "status", "verify"] {
+        let run = machine.root.agent(&[command, "--json"]);
+        assert!(
+            run.stderr.contains("line 1: `layout` takes no URL") || run.stdout.contains("`layout` takes no URL"),
+            "{run:?}"
+        );
+        assert!(!format!("{}{}", run.stdout, run.stderr).contains("SECRET"), "{run:?}");
+    }
+    machine.root.configure("\u{feff}signature = off\n");
     for (args, words) in [
         (vec!["apply"], vec!["no source of updates", "--server"]),
         (vec!["apply", "--server", "http://127.0.0.1/", "--layout", "/x"], vec!["exclude each other"]),
@@ -290,9 +306,19 @@ fn configuration_and_usage_errors() {
         (vec!["rollback", "--reboot"], vec!["--reboot and --root"]),
         (vec!["check", "--config", "/nonexistent/conf", "--layout", "/x"], vec!["/nonexistent/conf"]),
         (vec!["check", "--registry", "UPPER/case:tag:tag"], vec!["UPPER"]),
+        (
+            vec!["check", "--layout", "https://user:SECRET@up.example/x"],
+            vec!["`--layout` takes no URL", "***@up.example"],
+        ),
+        (
+            vec!["check", "--config", "https://user:SECRET@up.example/x"],
+            vec!["`--config` takes no URL", "***@up.example"],
+        ),
+        (vec!["status", "--state", "user:SECRET@up.example/x"], vec!["`--state` takes no URL", "***@up.example"]),
         (vec!["check", "--server", "http://example.invalid/"], vec!["plain"]),
     ] {
         let run = machine.root.agent(&args).expect(2, &words);
+        assert!(!run.stderr.contains("SECRET"), "{args:?}: {}", run.stderr);
         assert!(run.stdout.is_empty(), "{args:?}: {}", run.stdout);
     }
     let mut bare = machine.root.command(&["--version"]);

@@ -2,6 +2,8 @@
 //!
 //! Must never: guess at an unknown key, or let two sources stand.
 
+mod lines;
+
 use crate::atomic::{read_bounded, read_required};
 use crate::cli::Common;
 use crate::error::{Error, IoContext, Kind, Result};
@@ -14,6 +16,7 @@ use crate::system::System;
 use crate::tls::{Identity, Pem};
 use crate::url::{Url, without_secrets};
 use crate::window::Window;
+use lines::{BYTE_ORDER_MARK, encoding_of, is_hidden, refuse_url};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -115,12 +118,19 @@ impl Raw {
     /// Errors: Config: an unknown or repeated key, or a line without `=`; the line is named.
     pub fn parse(text: &str) -> Result<Raw> {
         let mut raw = Raw::default();
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         for (index, line) in text.lines().enumerate() {
             let number = index + 1;
             let bad = |why: String| Error::new(Kind::Config, format!("line {number}: {why}"));
             let line = without_comment(line).trim();
             if line.is_empty() {
                 continue;
+            }
+            if let Some(hidden) = line.chars().find(|c| is_hidden(*c)) {
+                return Err(bad(format!(
+                    "it holds U+{:04X}, which is not seen: type the line anew",
+                    u32::from(hidden)
+                )));
             }
             // What is no word may be the first half of a URL with a secret in it, and is shown as such.
             let pair = line.split_once('=').filter(|(key, _)| is_word(key.trim()));
@@ -136,6 +146,7 @@ impl Raw {
             if value.is_empty() {
                 return Err(bad(format!("`{key}` has no value")));
             }
+            lines::check_value(key, value).map_err(|e| in_line(number, e))?;
             raw.entries.push((key.to_string(), value.to_string(), number));
         }
         Ok(raw)
@@ -176,6 +187,9 @@ fn without_comment(line: &str) -> &str {
 /// Reads the file, overlays the flags, validates.
 /// Errors: Config, Usage: what is wrong, and where.
 pub fn load(system: &System, flags: &Common) -> Result<Config> {
+    for (flag, path) in [("--config", &flags.config), ("--state", &flags.state), ("--layout", &flags.layout)] {
+        path.as_deref().map_or(Ok(()), |path| refuse_url(flag, &path.to_string_lossy())).map_err(as_usage)?;
+    }
     let path = flags.config.clone().unwrap_or_else(|| system.config_file());
     let read = match flags.config {
         Some(_) => read_required(&path, CONFIG_MAX_BYTES).map(Some),
@@ -185,7 +199,7 @@ pub fn load(system: &System, flags: &Common) -> Result<Config> {
         None => Raw::default(),
         Some(bytes) => {
             let text = String::from_utf8(bytes)
-                .map_err(|_| Error::new(Kind::Config, "it is not UTF-8").at("read", path.display()))?;
+                .map_err(|e| Error::new(Kind::Config, encoding_of(e.as_bytes())).at("read", path.display()))?;
             Raw::parse(&text).map_err(|e| e.at("read", path.display()))?
         }
     };

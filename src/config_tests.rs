@@ -1,5 +1,6 @@
 //! Tests of the configuration.
 
+use super::lines::URL_KEYS;
 use super::*;
 
 fn read(text: &str, flags: &Common) -> Result<Config> {
@@ -62,6 +63,78 @@ fn a_server_may_be_a_reference() {
 fn a_layout_in_the_file_lies_below_the_root() {
     let config = read("layout = /mnt/stick\n", &flags()).unwrap();
     assert_eq!(config.source, Some(SourceSpec::Layout { path: "/root/mnt/stick".into(), tag: None }));
+}
+
+/// What editors, shells and word processors make of a line; what is said of it, or nothing where it is read. A line more is a
+/// case more.
+#[test]
+fn what_an_editor_adds_is_read_or_named() {
+    for (text, says) in [
+        ("\u{feff}channel = edge\n", ""),
+        ("\u{feff}# a comment\nchannel = edge\n", ""),
+        ("channel = edge\r\n", ""),
+        ("channel\u{a0}=\u{a0}edge\u{a0}\n", ""),
+        ("channel\t=\tedge\t# a comment\n", ""),
+        ("# \u{feff}\u{200b}\nchannel = edge # \u{200b}\n", ""),
+        ("signature = off\n\u{feff}channel = edge\n", "line 2: it holds U+FEFF"),
+        ("channel = edge\u{200b}\n", "line 1: it holds U+200B"),
+        ("\u{200b}channel = edge\n", "line 1: it holds U+200B"),
+        ("chan\u{ad}nel = edge\n", "line 1: it holds U+00AD"),
+        ("channel = \u{202e}edge\n", "line 1: it holds U+202E"),
+        ("channel = ed\0ge\n", "line 1: it holds U+0000"),
+        ("channel = edge\rsignature = off\n", "line 1: it holds U+000D"),
+        ("channel = \u{1b}[1medge\n", "line 1: it holds U+001B"),
+        ("channel = \"edge\"\n", "line 1: `channel` has quotation marks"),
+        ("channel = 'edge'\n", "line 1: `channel` has quotation marks"),
+        ("channel = \"edge\" # a comment\n", "line 1: `channel` has quotation marks"),
+        ("channel = \"edge\n", "line 1: `channel` has quotation marks"),
+        ("channel = `edge`\n", "line 1: `channel` has quotation marks"),
+        ("channel = \u{201c}edge\u{201d}\n", "line 1: `channel` has quotation marks"),
+        ("channel = \u{201e}edge\u{201c}\n", "line 1: `channel` has quotation marks"),
+        ("server = \"https://user:SECRET@up.example/\"\n", "line 1: `server` has quotation marks"),
+        ("channel = \"\"\n", "line 1: `channel` has quotation marks"),
+    ] {
+        match (read(text, &flags()), says) {
+            (Ok(config), "") => assert_eq!(config.channel, "edge", "{text:?}"),
+            (Err(e), _) if !says.is_empty() => {
+                let said = e.to_string();
+                assert!(e.exit_code() == 2 && said.contains(says) && !said.contains("SECRET"), "{text:?}: {said}");
+                assert!(!said.contains(is_hidden), "{said:?}");
+            }
+            (other, _) => panic!("{text:?}: {other:?}"),
+        }
+    }
+}
+
+/// A slip of the hand: a URL with a secret in it, where a path or a word belongs.
+#[test]
+fn a_url_where_none_belongs_is_named_without_its_secret() {
+    let urls = [
+        "https://user:SECRET@up.example/os",
+        "http://SECRET@up.example/",
+        "oci://user:SECRET@up.example/os:v1",
+        "https://up.example/os?token=SECRET",
+        "https://up.example/os?a=b@c&token=SECRET",
+        "https://user:SEC?RET=SECRET@up.example/",
+        "user:SECRET@up.example/os",
+    ];
+    for key in KEYS.iter().filter(|key| !URL_KEYS.contains(key)) {
+        for url in urls {
+            let e = read(&format!("{key} = {url}\n"), &flags()).unwrap_err();
+            let said = e.to_string();
+            assert!(e.exit_code() == 2 && !said.contains("SECRET"), "{key} = {url}: {said}");
+            assert!(said.starts_with(&format!("line 1: `{key}` takes no URL")), "{key} = {url}: {said}");
+        }
+    }
+    for (key, value) in
+        [("containerd_socket", "unix:///run/containerd/containerd.sock"), ("layout", "file:///media/usb")]
+    {
+        let said = read(&format!("{key} = {value}\n"), &flags()).unwrap_err().to_string();
+        assert!(said.contains(value) && said.contains("a path is written as /dir/file"), "{said}");
+    }
+    for layout in ["/media/usb@2/os", "/media/a:b@c/os", "media/os@home", "/media/os:v1"] {
+        assert!(read(&format!("layout = {layout}\n"), &flags()).is_ok(), "{layout}");
+    }
 }
 
 #[test]

@@ -270,7 +270,23 @@ fn configuration_and_usage_errors() {
         machine.root.configure(config);
         machine.apply(&[]).expect(2, &words).expect(2, &["update.conf"]);
     }
-    machine.root.configure("signature = off\n");
+    let conf = machine.root.path("etc/kubesolo/update.conf");
+    for is_little in [true, false] {
+        let unit = |c: u16| if is_little { c.to_le_bytes() } else { c.to_be_bytes() };
+        let units = "\u{feff}signature = off\n".encode_utf16().flat_map(unit);
+        fs::write(&conf, units.collect::<Vec<u8>>()).unwrap();
+        machine.apply(&[]).expect(2, &["update.conf", "it is UTF-16: save it as UTF-8"]);
+    }
+    machine.root.configure("layout = https://user:SECRET@up.example/x\n");
+    for command in ["check", "apply", "status", "verify"] {
+        let run = machine.root.agent(&[command, "--json"]);
+        assert!(
+            run.stderr.contains("line 1: `layout` takes no URL") || run.stdout.contains("`layout` takes no URL"),
+            "{run:?}"
+        );
+        assert!(!format!("{}{}", run.stdout, run.stderr).contains("SECRET"), "{run:?}");
+    }
+    machine.root.configure("\u{feff}signature = off\n");
     for (args, words) in [
         (vec!["apply"], vec!["no source of updates", "--server"]),
         (vec!["apply", "--server", "http://127.0.0.1/", "--layout", "/x"], vec!["exclude each other"]),
@@ -283,9 +299,19 @@ fn configuration_and_usage_errors() {
         (vec!["rollback", "--reboot"], vec!["--reboot and --root"]),
         (vec!["check", "--config", "/nonexistent/conf", "--layout", "/x"], vec!["/nonexistent/conf"]),
         (vec!["check", "--registry", "UPPER/case:tag:tag"], vec!["UPPER"]),
+        (
+            vec!["check", "--layout", "https://user:SECRET@up.example/x"],
+            vec!["`--layout` takes no URL", "***@up.example"],
+        ),
+        (
+            vec!["check", "--config", "https://user:SECRET@up.example/x"],
+            vec!["`--config` takes no URL", "***@up.example"],
+        ),
+        (vec!["status", "--state", "user:SECRET@up.example/x"], vec!["`--state` takes no URL", "***@up.example"]),
         (vec!["check", "--server", "http://example.invalid/"], vec!["plain"]),
     ] {
         let run = machine.root.agent(&args).expect(2, &words);
+        assert!(!run.stderr.contains("SECRET"), "{args:?}: {}", run.stderr);
         assert!(run.stdout.is_empty(), "{args:?}: {}", run.stdout);
     }
     let mut bare = machine.root.command(&["--version"]);
@@ -344,12 +370,41 @@ fn the_data_partition_is_mounted_where_it_is_not() {
     assert!(!root.path("var/lib/kubesolo/update/state.json").exists());
 }
 
+/// Runs the agent while a system call about one file fails.
+fn injected(trial: &Trial, path: &std::path::Path, fault: &str, args: &[&str]) -> Run {
+    let trace = trial.disk.dir().join("trace");
+    let mut strace = command("strace");
+    strace.args(["-f", "-o"]).arg(&trace).arg("-P").arg(path).args(["-e", &format!("inject={fault}")]);
+    let run = Run::from(trial.root.command_under(strace, args).output().unwrap());
+    let happened = fs::read_to_string(&trace).unwrap().contains("(INJECTED)");
+    // A file that is read once is not there to fail the third time.
+    assert!(happened || fault.ends_with(LATER), "nothing failed: {fault} {args:?}: {run:?}");
+    run
+}
+
+const LATER: &str = "..99";
+
 /// A read that fails once is repeated; one that always fails decides and changes nothing: the file may be whole.
 #[apply(test)]
 fn a_file_that_can_not_be_read_is_not_a_broken_one() {
     Trial::ready();
     need("strace");
-    for name in ["state.json", "failed.json", "proven.json"] {
+    // What fails, from which time on; what is said, and what can be done about it. A line more is a case more.
+    let faults = [
+        ("read:error=EIO:when=1+", "os error 5", "fsck"),
+        ("read:error=EIO:when=2+", "", ""),
+        ("read:error=ESTALE:when=1+", "os error 116", "fsck"),
+        ("read:error=ENOMEM:when=1+", "os error 12", "short of memory"),
+        ("open,openat:error=EMFILE:when=1+", "os error 24", "open files"),
+        ("open,openat:error=ENFILE:when=1+", "os error 23", "open files"),
+        ("open,openat:error=ENOMEM:when=1+", "os error 12", "short of memory"),
+        ("open,openat:error=EACCES:when=1+", "os error 13", "permissions"),
+        ("open,openat:error=ELOOP:when=1+", "os error 40", "fsck"),
+        ("statx,lstat,newfstatat,fstat:error=EIO:when=1+", "os error 5", "fsck"),
+        ("statx,lstat,newfstatat,fstat:error=EUCLEAN:when=2+", "os error 117", "fsck"),
+    ];
+    // Whoever only looks, and knows nothing of what failed, sees the release that runs.
+    for (name, checked) in [("state.json", 3), ("failed.json", 3), ("proven.json", 3)] {
         let trial = Trial::booted();
         trial.root.agent(&["rollback"]).expect(0, &[]);
         let path = trial.root.path(&format!("var/lib/kubesolo/update/{name}"));
@@ -357,21 +412,41 @@ fn a_file_that_can_not_be_read_is_not_a_broken_one() {
             fs::write(&path, r#"{"artifacts":[]}"#).unwrap();
         }
         let content = fs::read(&path).unwrap();
-        for (when, args, code, words) in [
-            ("1", vec!["apply", "--layout", trial.medium.path()], 4, "slot A is active again"),
-            ("1+", vec!["apply", "--layout", trial.medium.path()], 7, "os error 5"),
-            ("1+", vec!["rollback"], 3, "nothing of this run will be remembered"),
+        let apply = ["apply", "--layout", trial.medium.path()];
+        let untouched = |run: &Run, what: &str| {
+            assert!(fs::read(&path).unwrap() == content, "{what}: {run:?}");
+            assert!(!path.with_file_name(format!("{name}.corrupt")).exists(), "{what}: {run:?}");
+        };
+        let run = injected(&trial, &path, "read:error=EIO:when=1", &apply);
+        untouched(&run, "once");
+        run.expect(4, &["slot A is active again"]);
+        for (fault, says, hint) in faults {
+            let run = injected(&trial, &path, fault, &apply);
+            untouched(&run, fault);
+            match says {
+                // Read by then, or not: what failed here is not tried, and nothing is guessed.
+                "" => assert!([4, 7].contains(&run.code), "{name} {fault}: {run:?}"),
+                _ => drop(run.expect(7, &[name, says, hint])),
+            }
+        }
+        // At whichever read: what is used is what was judged.
+        for first in 3..12 {
+            let fault = format!("read:error=EIO:when={first}{LATER}");
+            let run = injected(&trial, &path, &fault, &apply);
+            untouched(&run, &fault);
+            assert!([4, 7].contains(&run.code), "{name} {fault}: {run:?}");
+        }
+        // Who only looks says it, and goes on; who must not fail goes on without a memory.
+        let fault = "read:error=EIO:when=1+";
+        for (args, code, words) in [
+            (vec!["status"], 0, [name, "os error 5"]),
+            (vec!["check", "--layout", trial.medium.path()], checked, [name, "os error 5"]),
+            (vec!["metrics", "--once"], 0, ["kubesolo_update_phase", "kubesolo_boot_success"]),
+            (vec!["rollback"], 3, ["nothing of this run will be remembered", "os error 5"]),
         ] {
-            let mut strace = command("strace");
-            let trace = trial.disk.dir().join("trace");
-            strace.args(["-f", "-o"]).arg(&trace).arg("-P").arg(&path).arg("-e");
-            strace.arg(format!("inject=read:error=EIO:when={when}"));
-            let run = Run::from(trial.root.command_under(strace, &args).output().unwrap());
-            let what = format!("{name} {when} {args:?}: {run:?}");
-            assert!(fs::read_to_string(&trace).unwrap().contains("(INJECTED)"), "nothing failed: {what}");
-            assert!(run.code == code && format!("{}{}", run.stdout, run.stderr).contains(words), "{what}");
-            assert!(fs::read(&path).unwrap() == content, "{what}");
-            assert!(!path.with_file_name(format!("{name}.corrupt")).exists(), "{what}");
+            let run = injected(&trial, &path, fault, &args);
+            untouched(&run, &format!("{args:?}"));
+            run.expect(code, &words);
         }
     }
 }

@@ -193,7 +193,7 @@ impl Writer<'_> {
         set(descriptor, 0x08, table);
         let directories = if number == 0 { 2 } else { 0 };
         let inodes_free = INODES_PER_GROUP - inodes_used;
-        set(descriptor, 0x0c, group.blocks - used | inodes_free << 16);
+        set(descriptor, 0x0c, (group.blocks - used) | (inodes_free << 16));
         set(descriptor, 0x10, directories | 4 << 16); // its table is zeroed
         let sums = [&in_use[..], &inodes[..INODES_PER_GROUP as usize / 8]].map(|map| crc32c(self.seed, map) & 0xffff);
         set(descriptor, 0x18, sums[0] | sums[1] << 16);

@@ -200,7 +200,12 @@ impl<'a> Session<'a> {
     /// Writes the state after the deed is done: a failure is said and costs only the record. The next run finds
     /// the state behind the boot variables and follows.
     pub fn note_state(&self) {
-        if let Err(e) = self.save_state() {
+        Session::note_unrecorded(self.save_state());
+    }
+
+    /// Says why a deed that is done is not recorded: the command has not failed.
+    pub fn note_unrecorded(recorded: Result<()>) {
+        if let Err(e) = recorded {
             note(&format!("done, but not recorded: {e}"));
         }
     }
@@ -227,7 +232,12 @@ impl<'a> Session<'a> {
     // Apart from the one above, which is compiled anew for each change (size-budget.md).
     #[inline(never)]
     fn write_boot(&mut self, block: Block) -> Result<()> {
-        if let Some(error) = self.env.files.save(&block)?.backup {
+        // Once more: one write that fails is common on cheap flash, and what it left may be what GRUB acts on.
+        let saved = self.env.files.save(&block).or_else(|e| {
+            note(&format!("{e}; once more"));
+            self.env.files.save(&block)
+        })?;
+        if let Some(error) = saved.backup {
             note(&format!("the second copy of the boot variables is not written: {error}"));
         }
         self.vars = BootVars::read_whole(&block)?;

@@ -180,9 +180,9 @@ pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activatio
     session.save_boot(|block| block.activate(slot))?;
     let now = session.now();
     let running = session.machine.view(session.running);
-    session.state.activate(running.version(), slot, &record, now)?;
+    let recorded = session.state.activate(running.version(), slot, &record, now);
     session.state.switched_boot_id = session.machine.boot_id();
-    session.note_state();
+    Session::note_unrecorded(recorded.and_then(|()| session.save_state()));
     Ok(Activation::Done)
 }
 

@@ -41,13 +41,13 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
         }
         Back::Cancel => {
             session.save_boot(|block| block.back_to_confirmed(running))?;
-            session.call_off()?;
+            Session::note_unrecorded(session.call_off());
         }
         Back::ToConfirmed => {
             prove(&session, other)?;
             session.save_boot(|block| block.back_to_confirmed(other))?;
             let reason = reconcile::with_cause(&session.state, running, MANUAL.to_owned());
-            session.leave(running, &reason, Blame::Decided)?;
+            Session::note_unrecorded(session.leave(running, &reason, Blame::Decided));
         }
         Back::OnTrial => {
             session.demand_memory()?;
@@ -58,7 +58,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
             let (record, _) = scrub(&session, other)?;
             refuse_untrusted(&session, &record, other)?;
             session.save_boot(|block| block.activate(other))?;
-            session.leave(running, MANUAL, Blame::Decided)?;
+            Session::note_unrecorded(session.leave(running, MANUAL, Blame::Decided));
         }
     }
     let stays = matches!(back, Back::Cancel | Back::Discard | Back::Nowhere);

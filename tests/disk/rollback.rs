@@ -158,6 +158,34 @@ fn from_a_confirmed_system_the_old_one_is_on_trial() {
     assert!(trial.disk.bytes(B) == running, "the running slot was written");
 }
 
+/// What the disk refuses once is done all the same, and then the command has not failed. A reader adds a line: the call, the
+/// file, and the command; the state that is left.
+#[apply(test)]
+fn what_is_done_is_not_called_failed() {
+    Trial::ready();
+    need("strace");
+    for (call, file, verb, phase) in [
+        ("fsync", "grubenv", "activate", "activated"),
+        ("write,pwrite64", "grubenv", "activate", "activated"),
+        ("fsync", "grubenv.bak", "activate", "activated"),
+        ("fsync", "grubenv", "rollback", "rolled_back"),
+        ("write,pwrite64", "grubenv", "rollback", "rolled_back"),
+    ] {
+        let trial = if verb == "activate" { Trial::staged() } else { Trial::booted() };
+        let mut strace = command("strace");
+        let trace = trial.disk.dir().join("trace");
+        strace.args(["-f", "-o"]).arg(&trace).arg("-P").arg(trial.root.block(file));
+        strace.args(["-e", &format!("inject={call}:error=EIO:when=1")]);
+        let run = Run::from(trial.root.command_under(strace, &[verb]).output().unwrap());
+        assert!(fs::read_to_string(&trace).unwrap().contains("(INJECTED)"), "nothing failed: {run:?}");
+        let (active, success) = if verb == "activate" { ("B", "0") } else { ("A", "1") };
+        assert_eq!(run.code, 0, "{call} {file} {verb}: {run:?}");
+        let main = crate::support::run(command("grub-editenv").arg(trial.root.block("grubenv")).arg("list"));
+        assert!(main.contains(&format!("active_slot={active}\nboot_success={success}")), "{main}");
+        assert_eq!(trial.root.state_field("phase"), phase, "{call} {file} {verb}");
+    }
+}
+
 #[apply(test)]
 fn what_may_be_on_the_disk_all_the_same_is_said() {
     Trial::ready();

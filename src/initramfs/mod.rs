@@ -130,14 +130,6 @@ impl Judge {
     }
 }
 
-/// Judges the whole of it.
-/// Errors: as [`Judge`]'s.
-pub fn judge(bytes: &[u8], see: &mut dyn FnMut(&Seen<'_>)) -> Result<(), String> {
-    let mut judge = Judge::default();
-    judge.update(bytes, see)?;
-    judge.finish()
-}
-
 /// Says what begins with these bytes, where that is known.
 fn format_of(first: &[u8]) -> Option<&'static str> {
     FORMATS.iter().find(|(magic, _)| first.starts_with(magic)).map(|(_, name)| *name)

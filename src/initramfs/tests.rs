@@ -131,7 +131,7 @@ fn a_list_can_be_read_by_a_shell() {
         "touch 'a b' \"$(printf 't\\tn')\" ä 'b\\s'; ln -s 'to b' s; pack 'a b' \"$(printf 't\\tn')\" ä 'b\\s' s | gzip",
     );
     let mut tree = Tree::default();
-    judge(&archive, &mut |seen| tree.see(seen)).unwrap();
+    Judge::default().update(&archive, &mut |seen| tree.see(seen)).unwrap();
     let paths: Vec<String> = tree.list().lines().filter(|l| l.starts_with(['f', 'l'])).map(str::to_string).collect();
     let mode = paths[0].split('\t').nth(1).unwrap().to_string();
     let file = |path: &str| format!("f\t{mode}\t1\t{path}");

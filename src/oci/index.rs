@@ -61,11 +61,16 @@ impl Index {
     /// Holds each entry against what it must be. Input: `name`: for errors.
     pub(super) fn of(entries: Entries, name: &str) -> Index {
         let mut index = Index { name: name.to_owned(), entries: Vec::new(), faults: Vec::new() };
+        let mut has_bare = false;
         for (place, raw) in entries.list {
             let (platform, ref_name) = (raw.platform(), raw.ref_name());
+            // Of those that say nothing the first is enough to be named: a long list of them is to cost nothing.
+            let is_bare = platform.is_none() && ref_name.is_none();
             match raw.entry(place) {
                 Ok(entry) => index.entries.push(entry),
+                Err(_) if is_bare && has_bare => {}
                 Err(error) => {
+                    has_bare |= is_bare;
                     let (before, error) = (index.entries.len(), error.at("read", name));
                     index.faults.push(Fault { before, platform, ref_name, error });
                 }

@@ -112,7 +112,7 @@ enum Entry {
 struct RawFile {
     auths: Option<BTreeMap<String, RawAuth>>,
     #[serde(rename = "credHelpers")]
-    helpers: Option<BTreeMap<String, Field<String>>>,
+    helpers: Option<BTreeMap<String, RawAuth>>,
     #[serde(rename = "credsStore")]
     store: Field<String>,
 }
@@ -142,11 +142,7 @@ impl Credentials {
             credentials.entries.push((place, entry));
         }
         for (key, program) in raw.helpers.unwrap_or_default() {
-            let program = match program.optional("credHelpers") {
-                Ok(program) => program.filter(|program| !program.is_empty()),
-                Err(e) => Some(e.to_string()),
-            };
-            let Some(program) = program else { continue };
+            let Some(program) = program.text.filter(|program| !program.is_empty()) else { continue };
             let place = place(&key);
             // As in Docker: for its host, the helper is asked and `auths` is not.
             credentials.entries.retain(|(other, _)| *other != place);
@@ -222,7 +218,7 @@ impl RawAuth {
         let text = |field: Field<String>, name: &str| {
             field.optional(name).map(|t| t.filter(|t| !t.is_empty())).map_err(|e| e.to_string())
         };
-        if self.is_wrong {
+        if self.is_wrong || self.text.is_some() {
             return Err("it is no object with `auth` in it".to_owned());
         }
         if let Some(token) = text(self.identitytoken, "identitytoken")? {

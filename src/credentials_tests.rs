@@ -161,10 +161,9 @@ fn what_is_empty_says_nothing_and_hides_nothing() {
     // Of two keys for one place, the one that can be read.
     let file = read(r#"{"auths": {"docker.io": {"auth": "dTpw"}, "https://index.docker.io/v1/": "no object"}}"#);
     assert_eq!(user(&file, "docker.io", "library/os"), "u:p");
-    let file = read(r#"{"credHelpers": {"c": 7, "d": "ecr-login"}}"#);
-    for (host, words) in [("c", "wrong type"), ("d", "ecr-login")] {
-        assert!(file.find(host, "os").unwrap_err().to_string().contains(words), "{host}");
-    }
+    let file = read(r#"{"auths": {"c": {"auth": "dTpw"}}, "credHelpers": {"c": 7, "d": "ecr-login", "e": ""}}"#);
+    assert!(file.find("d", "os").unwrap_err().to_string().contains("ecr-login"));
+    assert_eq!((user(&file, "c", "os"), user(&file, "e", "os")), ("u:p".into(), "nobody".into()));
 }
 
 #[test]

@@ -14,6 +14,9 @@ pub(super) struct RawAuth {
     pub(super) password: Field<String>,
     pub(super) identitytoken: Field<String>,
     pub(super) registrytoken: Field<String>,
+    /// It is a text: what a helper's name is, and no entry of `auths`.
+    pub(super) text: Option<String>,
+    /// It is neither text nor object nor null.
     pub(super) is_wrong: bool,
 }
 
@@ -40,8 +43,9 @@ impl Visitor for Place<RawAuth> {
     fn boolean(&mut self, _: bool) -> miniserde::Result<()> {
         self.wrong()
     }
-    fn string(&mut self, _: &str) -> miniserde::Result<()> {
-        self.wrong()
+    fn string(&mut self, text: &str) -> miniserde::Result<()> {
+        self.out = Some(RawAuth { text: Some(text.to_owned()), ..<RawAuth as Default>::default() });
+        Ok(())
     }
     fn negative(&mut self, _: i64) -> miniserde::Result<()> {
         self.wrong()
@@ -81,8 +85,8 @@ impl Map for Members<'_> {
     fn finish(&mut self) -> miniserde::Result<()> {
         let [auth, username, password, identitytoken, registrytoken] =
             std::mem::take(&mut self.values).map(Option::unwrap_or_default);
-        let is_wrong = false;
-        *self.out = Some(RawAuth { auth, username, password, identitytoken, registrytoken, is_wrong });
+        let (text, is_wrong) = (None, false);
+        *self.out = Some(RawAuth { auth, username, password, identitytoken, registrytoken, text, is_wrong });
         Ok(())
     }
 }

@@ -4,10 +4,10 @@
 //! Must never: count as a signature, whatever it is.
 
 use super::digest::Digest;
-use super::manifest::{Descriptor, RawDescriptor};
-use crate::json::{self, Field};
+use super::manifest::Descriptor;
+use super::referrers::RawReferrer;
+use crate::json;
 use crate::trust::bundle;
-use miniserde::Deserialize;
 
 /// Layer of a cosign 2 signature; its bytes name what is signed. Source: sigstore/cosign, `specs/SIGNATURE_SPEC.md`.
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -58,25 +58,10 @@ pub fn of_type(kind: &str, states: Option<&str>) -> Option<Other> {
     }
 }
 
-#[derive(Deserialize)]
-struct RawManifest {
-    #[serde(rename = "artifactType")]
-    artifact_type: Field<String>,
-    layers: Option<Vec<RawDescriptor>>,
-    subject: Option<RawDescriptor>,
-    annotations: Option<RawAnnotations>,
-}
-
-#[derive(Deserialize)]
-struct RawAnnotations {
-    #[serde(rename = "dev.sigstore.bundle.predicateType")]
-    predicate_type: Field<String>,
-}
-
 /// Tells by a manifest that is no bundle's. Returns: what it is, and, where the manifest itself does not say what it
 /// belongs to, the layer that does.
 pub fn of_manifest(bytes: &[u8], subject: Digest) -> Option<(Other, Option<Descriptor>)> {
-    let raw: RawManifest = json::parse(bytes, "").ok()?;
+    let raw: RawReferrer = json::parse(bytes, "").ok()?;
     let is_bound = raw.subject.is_some();
     let named = raw.subject.and_then(|named| named.check("subject").ok());
     if is_bound && named.is_none_or(|named| named.digest != subject) {

@@ -30,21 +30,21 @@ struct RawList {
 }
 
 #[derive(Deserialize)]
-struct RawAnnotations {
+pub(super) struct RawAnnotations {
     #[serde(rename = "dev.sigstore.bundle.predicateType")]
-    predicate_type: Field<String>,
+    pub(super) predicate_type: Field<String>,
 }
 
 #[derive(Deserialize)]
-struct RawReferrer {
+pub(super) struct RawReferrer {
     #[serde(rename = "schemaVersion")]
     schema_version: Field<u64>,
     #[serde(rename = "artifactType")]
-    artifact_type: Field<String>,
+    pub(super) artifact_type: Field<String>,
     config: Option<RawDescriptor>,
-    layers: Option<Vec<RawDescriptor>>,
-    subject: Option<RawDescriptor>,
-    annotations: Option<RawAnnotations>,
+    pub(super) layers: Option<Vec<RawDescriptor>>,
+    pub(super) subject: Option<RawDescriptor>,
+    pub(super) annotations: Option<RawAnnotations>,
 }
 
 /// Names the tag that lists a document's referrers where the registry has no API for that.

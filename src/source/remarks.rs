@@ -45,7 +45,7 @@ impl Remarks {
                 "the annotation {name} stands in the index alone, where it counts for nothing: put it into the manifest"
             )
         });
-        say(own.unknown_annotations().chain(index.unknown_annotations()).chain(stray))
+        say(&mut own.unknown_annotations().chain(index.unknown_annotations()).chain(stray))
     }
 }
 
@@ -64,10 +64,10 @@ pub(super) fn say_of_latest(document: &[u8]) -> bool {
         all.extend([nested.kernel, nested.initramfs]);
         all.extend(nested.artifacts.unwrap_or_default());
     }
-    say(all.iter().flat_map(Names::misspelt_fields))
+    say(&mut all.iter().flat_map(Names::misspelt_fields))
 }
 
-fn say(remarks: impl Iterator<Item = String>) -> bool {
+fn say(remarks: &mut dyn Iterator<Item = String>) -> bool {
     let mut said: Vec<String> = Vec::new();
     for remark in remarks {
         if said.len() < MAX_REMARKS && !said.contains(&remark) {

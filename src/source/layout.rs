@@ -169,6 +169,11 @@ impl Medium {
         loose.sort_by_key(|entry| (referrers::order(entry), entry.artifact_type.is_none(), entry.ref_name.is_some()));
         candidates.extend(loose.into_iter().map(|entry| entry.descriptor.clone()));
         look_at(&candidates, (subject, MAX_MANIFESTS), &mut known, tally, &mut |_, descriptor| self.fetch(descriptor));
+        if let Medium::Archive(archive) = self
+            && let Some(spent) = archive.is_spent()
+        {
+            tally.postpone(spent);
+        }
     }
 
     fn open_blob(&self, file: &FileRef, from: u64) -> Result<Box<dyn Read>> {

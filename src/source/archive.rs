@@ -103,13 +103,19 @@ impl Archive {
         let (member, size_bytes) = self.find(name)?;
         if self.is_gzip && member.kept.is_none() {
             let left = self.left.get().checked_sub(member.offset.saturating_add(size_bytes));
-            self.left.set(left.unwrap_or(0));
-            left.ok_or_else(|| {
-                let why = "to get at more of it, it would be inflated from its beginning again and again";
-                Error::new(Kind::Source, why).at("read", self.place(name)).hint("gunzip it, and name the tar")
-            })?;
+            self.left.set(left.unwrap_or_default());
+            if let Some(spent) = self.is_spent() {
+                return Err(spent);
+            }
         }
         self.open(name, 0)
+    }
+
+    /// Says that there was more to look at than may be inflated: what was not seen may have been what was looked for.
+    pub fn is_spent(&self) -> Option<Error> {
+        let why = "to get at more documents, it would be inflated from its beginning again and again";
+        let error = || Error::new(Kind::Source, why).at("read", self.path.display());
+        (self.left.get() == 0).then(|| error().hint("gunzip it, and name the tar"))
     }
 
     /// Opens a file in it; looks for its place when it is read. Input: `from`: first byte wanted.

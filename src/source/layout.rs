@@ -232,6 +232,11 @@ impl Medium {
             };
             look_at(&candidates, (subject, MAX_MANIFESTS), &mut known, tally, fetch);
         }
+        if let Medium::Archive(archive) = self
+            && let Some(spent) = archive.is_spent()
+        {
+            tally.postpone(spent);
+        }
     }
 
     fn open_blob(&self, file: &FileRef, from: u64) -> Result<Box<dyn Read>> {

@@ -91,7 +91,7 @@ fn a_signature_of_another_age_is_asked_for_once_more() {
     }
 }
 
-/// Caches that do not ask the server because a client says so: nginx, Varnish and most CDNs, as they are shipped.
+/// Caches that do not ask the server because a client says so, as RFC 9111 lets them, and that say how old their copy is.
 #[apply(test)]
 fn a_cache_that_keeps_what_is_old_is_asked_by_another_name() {
     let site = Site::new();

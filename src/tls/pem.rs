@@ -29,7 +29,8 @@ pub enum Pem {
 }
 
 impl Pem {
-    /// Reads it, without a byte order mark; X509 CERTIFICATE is an older name of CERTIFICATE (RFC 7468, section 5.1).
+    /// Reads it, without a byte order mark; X509 CERTIFICATE is an older name of CERTIFICATE, which OpenSSL takes and
+    /// RFC 7468, section 5.1, leaves to those who have old files.
     /// Errors: Config: the file can not be read, or is none.
     pub(super) fn read(&self, op: &str) -> Result<Vec<u8>> {
         let mut pem = match self {

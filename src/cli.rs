@@ -233,7 +233,7 @@ command! {
         /// print them and end
         #[argh(switch)]
         once: bool,
-        /// write them into this file, for node_exporter's textfile collector, and end
+        /// write them into this file (NAME.prom), for node_exporter's textfile collector, or to standard output (-), and end
         #[argh(option)]
         textfile: Option<PathBuf>,
     }
@@ -251,7 +251,7 @@ command! {
         /// ask the source too: who signed what it offers, and whether a slot holds that
         #[argh(switch)]
         source: bool,
-        /// write both copies of the boot variables anew if one of them is damaged
+        /// write both copies of the boot variables anew if one of them is damaged or full
         #[argh(switch)]
         repair_boot_variables: bool,
     }

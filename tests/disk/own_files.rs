@@ -38,7 +38,7 @@ const KINDS: [(&str, &str); 11] = [
     ("dangling link", "ln -s \"$2.none\" \"$1\""),
     ("link to itself", "ln -s \"$1\" \"$1\""),
     ("hard link", "ln \"$2\" \"$1\""),
-    ("socket", "perl -MSocket -e 'socket(S, PF_UNIX, SOCK_STREAM, 0); bind(S, sockaddr_un($ARGV[0])) or die' \"$1\""),
+    ("socket", "/usr/bin/python3 -c 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])' \"$1\""),
     ("device", "mknod \"$1\" c 1 5"),
     ("immutable file", "echo x >\"$1\"; chattr +i \"$1\""),
     ("file that only grows", "echo x >\"$1\"; chattr +a \"$1\""),
@@ -46,7 +46,7 @@ const KINDS: [(&str, &str); 11] = [
 
 fn need_kinds() {
     need_disks();
-    need_all(&["perl", "chattr", "mkfifo", "mknod", "timeout", "unshare"]);
+    need_all(&["python3", "chattr", "unshare"]);
 }
 
 fn agent(machine: &Machine, args: &[&str]) -> Run {

@@ -92,9 +92,12 @@ fn repair(files: &EnvFiles, running: Option<Slot>) -> Vec<String> {
     mended.left_out
 }
 
+type Pairs = &'static [(&'static str, &'static str)];
+type Damaged = (&'static str, Vec<u8>, Pairs, &'static [&'static str]);
+
 /// Name; the copy, used for both; what grub-editenv lists of it after the repair, beside slot A active and confirmed; what is
 /// said to be left out. A line more is a case more.
-fn damages() -> Vec<(&'static str, Vec<u8>, &'static [(&'static str, &'static str)], &'static [&'static str])> {
+fn damages() -> Vec<Damaged> {
     const CANARY: &[(&str, &str)] = &[("boot_canary", "1")];
     const X: &[(&str, &str)] = &[("boot_canary", "1"), ("x", "1")];
     let grown = |bytes: usize| [with("x=1\n"), vec![b'#'; bytes - 1024]].concat();

@@ -34,7 +34,7 @@ pub struct Partition {
     pub node: PathBuf,
     /// `major:minor`, as in /proc/self/mountinfo.
     pub device_number: String,
-    /// Whether the partition table calls it so, not only its own file system.
+    /// Whether the boot loader named its disk and the partition table calls it so: it is that partition whatever lies in it.
     pub is_named: bool,
 }
 
@@ -97,7 +97,11 @@ pub fn find(system: &System, from: &BootedFrom) -> Result<BootDisk> {
             found
         }
     };
-    let chosen = choose(candidates, from)?;
+    let mut chosen = choose(candidates, from)?;
+    if from.partition_guid.is_none() {
+        // Perhaps the disk that this machine booted from is gone.
+        chosen.partitions.iter_mut().for_each(|part| part.is_named = false);
+    }
     check_running_slot(system, from, &chosen, &seen)?;
     Ok(chosen)
 }

@@ -42,7 +42,7 @@ pub fn remake(part: &Partition, now_secs: u64, _hold: &Hold) -> Result<()> {
     let bad = |why: &str| Err(Error::new(Kind::Device, why).at(op, &what));
     if !part.is_named {
         return bad(
-            "the partition table does not name it: its label, which lies in the file system, is all that is known",
+            "boot loader and partition table do not name it: its label, which lies in the file system, is all that is known",
         );
     }
     // Exclusive: refused where it is mounted, in whichever namespace.

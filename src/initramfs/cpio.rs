@@ -239,8 +239,8 @@ fn check_entry(name: &[u8], kind: u16, target: &[u8]) -> Result<(), String> {
         "it has no name"
     } else if name.split(|b| *b == b'/').any(|part| part.len() > NAME_MAX) {
         "a part of its name has more than 255 bytes"
-    } else if kind == LINK && (target.is_empty() || target.len() as u64 >= PATH_MAX) {
-        "its target is empty, or has more than 4095 bytes"
+    } else if kind == LINK && target.len() as u64 >= PATH_MAX {
+        "its target has more than 4095 bytes"
     } else if kind != DIR && name.ends_with(b"/") {
         "it is no directory, and its name ends with '/'"
     } else if ![FILE, DIR, LINK].contains(&kind) && !OTHERS.contains(&kind) {

@@ -74,7 +74,7 @@ fn verdict(ring: &Keyring, subject: Digest, bundles: &[&[u8]]) -> Result<Vec<Dig
 
 #[test]
 fn of_what_is_there_the_most_telling_is_named() {
-    let (installed, stranger) = (Signer::new(&P256), Signer::new(&P256));
+    let (installed, stranger) = (Signer::new(P256), Signer::new(P256));
     let ring = ring(1, &[&installed], &[]);
     let subject = Digest::of(b"release");
     let by_stranger = bundle(&statement(subject), &[&stranger], &stranger.hint());

@@ -164,7 +164,7 @@ fn blobs_come_first_and_the_tag_last_and_a_machine_pulls_its_own() {
     // Each architecture's image has a tag of its own, from the moment that it is there.
     let named: Vec<&str> = written[..9].iter().filter(|r| r.contains("/manifests/")).map(|r| r.as_str()).collect();
     let put = |arch: &str| format!("PUT /v2/os/image/manifests/1.2.0-{arch} 201");
-    assert_eq!(named, ["amd64", "arm64"].map(|arch| put(arch)));
+    assert_eq!(named, ["amd64", "arm64"].map(put));
     // The same again: not even a blob is looked at.
     let before = registry.settled_requests("before").len();
     run(bench.os("1.2.0", ARCHITECTURES).args(["--push", &reference, "--plain-http"]));

@@ -270,7 +270,8 @@ pub fn attached(home: &Path, kind: Target, reference: &str) -> Vec<(String, Stri
     let (repository, _) = reference.split_once('@').expect("a reference with a digest");
     let fetch = |args: &[&str]| run(oras(home).args(args).arg(kind_flag(kind)));
     let found = fetch(&["discover", "--format", "json", "--depth", "1", reference]);
-    let digests = super::root::jq(&found, "[.referrers[]?.digest] | sort | .[]");
+    // ferro-oci-server 1.0.0 lists a manifest twice once it has a tag of its own (measured: `oras tag`).
+    let digests = super::root::jq(&found, "[.referrers[]?.digest] | unique | .[]");
     let bundle = |digest: &str| {
         let manifest = fetch(&["manifest", "fetch", &format!("{repository}@{digest}")]);
         let layer = super::root::jq(&manifest, ".layers[0].digest");

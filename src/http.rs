@@ -13,6 +13,7 @@ mod names;
 mod options;
 mod peers;
 mod proxy;
+mod range;
 mod resume;
 mod retry;
 mod wire;

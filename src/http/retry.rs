@@ -40,6 +40,15 @@ pub(crate) fn next(failed: u32, tries: u32, left: Duration, asked: Option<Durati
     }
 }
 
+/// Says how long trying goes on. Input: as for [`next`]; `is_watched`: somebody sits in front of it.
+pub(crate) fn going_on(failed: u32, tries: u32, left: Duration, is_watched: bool) -> String {
+    let try_of = format!(" (try {} of {tries}", failed.saturating_add(1));
+    match is_watched {
+        true => format!("{try_of}, for {} s at most; Ctrl-C is safe)", left.as_secs()),
+        false => format!("{try_of})"),
+    }
+}
+
 /// Says whether a status is the server's trouble of the moment; 520 to 524 and 529 are a CDN's, about the server behind it.
 pub(crate) fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500 | 502..=504 | 507 | 520..=524 | 529)
@@ -117,5 +126,12 @@ mod tests {
     fn only_passing_trouble_is_tried_again() {
         let passing: Vec<u16> = (100..600).filter(|s| is_passing(*s)).collect();
         assert_eq!(passing, [408, 425, 429, 500, 502, 503, 504, 507, 520, 521, 522, 523, 524, 529]);
+    }
+
+    #[test]
+    fn how_long_trying_goes_on() {
+        let left = Duration::from_millis(117_900);
+        assert_eq!(going_on(1, 3, left, false), " (try 2 of 3)");
+        assert_eq!(going_on(2, 3, left, true), " (try 3 of 3, for 117 s at most; Ctrl-C is safe)");
     }
 }

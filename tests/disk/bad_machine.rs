@@ -429,13 +429,6 @@ fn a_file_that_can_not_be_read_is_not_a_broken_one() {
                 _ => drop(run.expect(7, &[name, says, hint])),
             }
         }
-        // At whichever read: what is used is what was judged.
-        for first in 3..12 {
-            let fault = format!("read:error=EIO:when={first}{LATER}");
-            let run = injected(&trial, &path, &fault, &apply);
-            untouched(&run, &fault);
-            assert!([4, 7].contains(&run.code), "{name} {fault}: {run:?}");
-        }
         // Who only looks says it, and goes on; who must not fail goes on without a memory.
         let fault = "read:error=EIO:when=1+";
         for (args, code, words) in [
@@ -448,5 +441,24 @@ fn a_file_that_can_not_be_read_is_not_a_broken_one() {
             untouched(&run, &format!("{args:?}"));
             run.expect(code, &words);
         }
+    }
+}
+
+/// At whichever read it fails: what is used is what was judged, and a release that failed here is not taken by itself.
+#[apply(test)]
+fn what_failed_here_is_not_forgotten_for_a_read_that_fails() {
+    Trial::ready();
+    need("strace");
+    let mut trial = Trial::booted();
+    trial.root.agent(&["rollback"]).expect(0, &[]);
+    trial.boot(A);
+    let apply = ["apply", "--layout", trial.medium.path()];
+    trial.root.agent(&apply).expect(4, &["failed here before"]);
+    let path = trial.root.path("var/lib/kubesolo/update/failed.json");
+    let content = fs::read(&path).unwrap();
+    for first in 1..12 {
+        let fault = format!("read:error=EIO:when={first}{LATER}");
+        let run = injected(&trial, &path, &fault, &apply);
+        assert!([4, 7].contains(&run.code) && fs::read(&path).unwrap() == content, "{fault}: {run:?}");
     }
 }

@@ -364,7 +364,7 @@ TEXT
         "$(median status "$WALL")" "$STATUS_RUNS" "$(median true "$WALL")"
     for file in "$REPO"/dist/kubesolo-update-*; do
         if [ -f "$file" ]; then
-            printf '%s: %s bytes (must: 1310720)\n' "dist/$(basename "$file")" "$(wc -c <"$file")"
+            printf '%s: %s bytes (must: 1441792)\n' "dist/$(basename "$file")" "$(wc -c <"$file")"
         fi
     done
 }

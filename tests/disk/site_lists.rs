@@ -21,7 +21,7 @@ const MARK: &str = "site.not-taken";
 
 fn ready() {
     need_disks();
-    need_all(&["busybox", "openssl", "chroot", "strace"]);
+    need_all(&["busybox", "openssl", "strace"]);
 }
 
 /// A release that a key has signed which was stolen, and a machine that trusts this key and another.

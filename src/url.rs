@@ -25,7 +25,7 @@ impl Url {
     /// Parses an absolute URL; a fragment is dropped, dot segments are resolved, and what does not belong into a URL is
     /// percent-encoded as browsers do.
     /// Errors: Source: what is wrong with it; callers that read configuration use [`Url::configured`].
-    /// Source: RFC 3986, section 3; WHATWG URL, see [`encode`].
+    /// Source: RFC 3986, section 3; WHATWG URL, see `encode`.
     pub fn parse(text: &str) -> Result<Url> {
         Url::parse_encoded(&encode(text)?, text)
     }
@@ -58,7 +58,7 @@ impl Url {
     /// Resolves a reference against this URL.
     /// Input: an absolute URL, `//host/path`, `/path`, `path`, `?query`, or nothing.
     /// Errors: Source: another scheme, or control characters.
-    /// Source: RFC 3986, section 5.2.2; WHATWG URL, see [`encode`].
+    /// Source: RFC 3986, section 5.2.2; WHATWG URL, see `encode`.
     pub fn join(&self, reference: &str) -> Result<Url> {
         let encoded = encode(reference)?;
         if has_scheme(&encoded) {

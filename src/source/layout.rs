@@ -139,12 +139,17 @@ impl Medium {
 
     /// Opens a file from a byte on. Returns: the rest of it, and how long it is as a whole.
     fn open(&self, name: &str, from: u64) -> Result<(Box<dyn Read>, u64)> {
-        self.open_any(name, from).map_err(|e| match name.rsplit_once('/').map(|(_, hex)| Digest::parse_hex(hex)) {
+        self.open_any(name, from).map_err(|e| self.missed(name, e))
+    }
+
+    /// Adds what it means that something is not there, to an error about it.
+    fn missed(&self, name: &str, error: Error) -> Error {
+        match name.rsplit_once('/').map(|(_, hex)| Digest::parse_hex(hex)) {
             Some(Ok(digest)) if !self.has(digest) => {
-                e.hint("it is listed there: the copy of the layout is not complete")
+                error.hint("it is listed there: the copy of the layout is not complete")
             }
-            _ => e,
-        })
+            _ => error,
+        }
     }
 
     fn open_any(&self, name: &str, from: u64) -> Result<(Box<dyn Read>, u64)> {
@@ -163,7 +168,10 @@ impl Medium {
     fn document(&self, name: &str) -> Result<Vec<u8>> {
         let at = |e: Error| e.at("read", self.place(name));
         let (reader, size_bytes) = match self {
-            Medium::Archive(archive) => (archive.open_document(name)?, archive.size_bytes(name)?),
+            Medium::Archive(archive) => {
+                let reader = archive.open_document(name).map_err(|e| self.missed(name, e))?;
+                (reader, archive.size_bytes(name)?)
+            }
             Medium::Directory(_) => self.open(name, 0)?,
         };
         check_document_size(size_bytes).map_err(at)?;

@@ -1,7 +1,7 @@
 //! A release is refused by any digest that led to it, or that is in it: in a real registry, in a layout that a real oras
 //! wrote, and from an HTTP server; before it is staged, and after.
 
-use crate::support::disk::{B, architecture, gzip, need_disks, noise};
+use crate::support::disk::{B, architecture, initramfs_of, need_disks, noise};
 use crate::support::machine::Machine;
 use crate::support::pull::put;
 use crate::support::registry::{INITRAMFS_TYPE, KERNEL_TYPE, Registry, oras};
@@ -35,7 +35,7 @@ impl Chain {
         let files = dir.join("files");
         fs::create_dir_all(&files).unwrap();
         let kernel = noise(9, 50_001);
-        let layers = [3, 4].map(|seed| gzip(dir, &noise(seed, 40_003)));
+        let layers = [3, 4].map(|seed| initramfs_of(dir, &noise(seed, 40_003)));
         fs::write(files.join("vmlinuz"), &kernel).unwrap();
         for (layer, name) in layers.iter().zip(["one.gz", "two.gz"]) {
             fs::write(files.join(name), layer).unwrap();

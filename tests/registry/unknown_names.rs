@@ -1,7 +1,7 @@
 //! Names in a release that machines do not know: a note on the machine, a refusal of `scripts/sign.sh`; both by one table, out
 //! of a registry, a layout and a `latest.json`.
 
-use crate::support::disk::{architecture, gzip, need_disks};
+use crate::support::disk::{architecture, initramfs_of, need_disks};
 use crate::support::machine::Machine;
 use crate::support::publish::stderr;
 use crate::support::registry::{INITRAMFS_TYPE, KERNEL_TYPE, Registry, oras};
@@ -91,7 +91,7 @@ impl Desk {
     /// Pushes one manifest for this machine, as a publisher does by hand. Input: further options of `oras push`.
     fn push(&self, target: Target, name: &str, more: &[String]) {
         fs::write(self.home().join("vmlinuz"), "kernel").unwrap();
-        fs::write(self.home().join("os.gz"), gzip(self.home(), b"initramfs")).unwrap();
+        fs::write(self.home().join("os.gz"), initramfs_of(self.home(), b"initramfs")).unwrap();
         let mut push = oras(self.home());
         push.args(["push", target.flag(), "--artifact-type", "application/vnd.kubesolo.os.update.v1"]);
         push.args(["--artifact-platform", &format!("linux/{}", architecture()), "-a", "io.kubesolo.os.version=2.0.0"]);

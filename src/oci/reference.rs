@@ -53,9 +53,6 @@ impl Reference {
         if !is_repository(path) {
             return Err(bad("repository name is malformed: lower-case letters, digits and single separators . _ -"));
         }
-        if host.len() + path.len() + 1 > MAX_NAME {
-            return Err(bad("host and repository are longer than 255 characters"));
-        }
         if let Some(tag) = tag {
             check_tag(tag).map_err(|e| e.at("read OCI reference", shown(text)))?;
         }
@@ -65,6 +62,10 @@ impl Reference {
             if !repository.contains('/') {
                 repository.insert_str(0, "library/");
             }
+        }
+        // As it is asked for, not as it was written.
+        if host.len() + repository.len() + 1 > MAX_NAME {
+            return Err(bad("host and repository are longer than 255 characters"));
         }
         Ok(Reference { host, port, repository, tag: tag.map(str::to_owned), digest })
     }
@@ -231,6 +232,7 @@ mod tests {
     fn names_what_is_wrong() {
         let long_tag = format!("r/os:{}", "t".repeat(129));
         let long_name = format!("r/{}", "a".repeat(255));
+        let long_by_default = format!("docker.io/{}", "a".repeat(230));
         let short_digest = format!("r/os@sha256:{}", &HEX[1..]);
         for (text, word) in [
             ("", "no repository"),
@@ -250,6 +252,7 @@ mod tests {
             ("r/os:a/b", "tag is"),
             (&long_tag, "tag is"),
             (&long_name, "255"),
+            (&long_by_default, "255"),
             ("::1/os", "host"),
             ("[::1/os", "host"),
             ("r:x/os", "host"),

@@ -87,6 +87,7 @@ fn who_looks_does_not_stop_who_writes() {
 #[apply(test)]
 fn what_is_being_written_is_not_called_damaged() {
     need_disks();
+    need("strace");
     let releases = ["2.0.0", "2.0.1"].map(|version| Release::new(version).serve());
     for (what, is_container) in [("in sight", false), ("in a container", true)] {
         let disk = Disk::new(24, 16);
@@ -108,9 +109,12 @@ fn what_is_being_written_is_not_called_damaged() {
                 looks
             });
             let mut runs = Vec::new();
-            // However fast one of the two is: they have met.
-            while start.elapsed() < WAIT && (runs.len() < 6 || !met.load(Ordering::SeqCst)) {
-                runs.push(root.agent(&["apply", "--server", &releases[runs.len() % 2].url("")]));
+            // However fast one of the two is: they have met. A slow disk, so that nobody waits until it is written.
+            while start.elapsed() < WAIT && (runs.len() < 2 || !met.load(Ordering::SeqCst)) {
+                let mut slow = command("strace");
+                slow.args(["-f", "-o", "/dev/null", "-e", "inject=fsync:delay_enter=200000"]);
+                let url = releases[runs.len() % 2].url("");
+                runs.push(Run::from(root.command_under(slow, &["apply", "--server", &url]).output().unwrap()));
             }
             done.store(true, Ordering::SeqCst);
             (runs, looking.join().unwrap())

@@ -95,6 +95,19 @@ check_places() {
     while IFS= read -r path; do check_place "$path"; done <"$WORK/places"
 }
 
+# check_trust: what lies among the keys already. Machines that boot it would take no update any more, and be healthy.
+check_trust() {
+    odd=$(awk -F '\t' -v dir=/etc/kubesolo/update-keys.d/ '
+        index($4, dir) != 1 { next }
+        { name = substr($4, length(dir) + 1); plain = tolower(name) }
+        name == "revoked" && $1 == "d" { next }
+        name ~ "^revoked/[^/]*$" && $1 == "f" { next }
+        name !~ "/" && plain !~ "revok" && ($1 == "f" || name ~ "^[^.].*\\.pub$" || name ~ "^\\." && $1 != "d") { next }
+        { print $4; exit }' "$WORK/listing")
+    [ -z "$odd" ] || die "$odd lies in $INITRAMFS: machines that boot it would take no update" \
+        "(docs/key-rotation.md, \"What may lie there\")"
+}
+
 check() {
     for tool in cpio gzip readelf find touch; do
         command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh image brings it"
@@ -110,6 +123,7 @@ check() {
     # Every archive in it, as kernels unpack them one over the other.
     "$KUBESOLO_UPDATE" lint --list --initramfs "$INITRAMFS" >"$WORK/listing" 2>/dev/null ||
         die "cannot list what lies in $INITRAMFS"
+    check_trust
     check_agent
     if [ -n "$CONF" ]; then not_writable "$CONF"; fi
     if [ -n "$KEYS" ]; then check_keys "$KEYS"; fi

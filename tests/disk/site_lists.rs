@@ -18,6 +18,8 @@ use tempfile::TempDir;
 
 const HOOK: &str = "deploy/initramfs/kubesolo-update-boot";
 const MARK: &str = "site.not-taken";
+/// The calls that look at a file by its name.
+const LOOK: &str = "stat,lstat,newfstatat,statx";
 
 fn ready() {
     need_disks();
@@ -193,6 +195,12 @@ const CASES: &[(&str, &str, i32, &str)] = &[
     ("revoked.txt", "cd update-keys.d; mv revoked/stolen revoked.txt", 2, "/revoked.txt is called like"),
     ("among the keys", "cd update-keys.d; mv revoked/stolen stolen", 2, "site-stolen: a list of what is revoked"),
     ("among the keys, hidden", "cd update-keys.d; mv revoked/stolen .stolen", 2, "site-.stolen: a list of what is"),
+    (
+        "among the keys, called like an editor's lock",
+        "cd update-keys.d; mv revoked/stolen '.#stolen'",
+        2,
+        "stolen: a list of what",
+    ),
     ("among the keys, mode 664", "cd update-keys.d; mv revoked/stolen s; chmod 664 s", 2, "site-s: a list of what"),
     ("another directory", "cd update-keys.d; mv revoked stolen", 2, "/stolen is neither a file nor"),
     (
@@ -266,11 +274,17 @@ fn a_list_that_cannot_be_copied_stops_the_agent() {
         ("update-keys.d/revoked/stolen", "open,openat", "revoked/stolen could not be taken over"),
         ("update-keys.d/revoked", "getdents64", "revoked cannot be listed"),
         ("update-keys.d", "getdents64", "update-keys.d cannot be listed"),
+        // The directory names it, and its inode cannot be read.
+        ("update-keys.d/revoked/stolen", LOOK, "revoked/stolen must be a file"),
+        ("update-keys.d/revoked", LOOK, "revoked must be a directory"),
+        ("update-keys.d", LOOK, "update-keys.d must be a directory"),
+        ("", LOOK, "site must be a directory"),
     ] {
         let dying = bench.booted(":");
-        let path = dying.path("var/lib/kubesolo/site").join(place);
+        let place = format!("site/{place}");
+        let place = place.trim_end_matches('/');
         // By its name from within, and from without.
-        let paths = format!("-P {} -P /var/lib/kubesolo/site/{place}", path.display());
+        let paths = format!("-P {} -P /var/lib/kubesolo/{place}", dying.path("var/lib/kubesolo").join(place).display());
         let said = dying.hook(&format!("exec strace -f -o /dev/null {paths} -e inject={call}:error=EIO"));
         assert!(said.contains(words), "{place}: {said}");
         bench.check(&dying).expect(2, &[words]);
@@ -309,5 +323,22 @@ fn what_does_not_count_as_a_key_is_named() {
         fs::copy(&bench.spare.public, keys.join("spare.pub")).unwrap();
         let said = silent("signature = off").expect(5, &["no signature of it is by an installed key"]);
         assert!(!said.stderr.contains("does not count"), "{name}: {said:?}");
+    }
+}
+
+/// A hidden file is no key where it lies, so it is none where the hook puts it.
+#[apply(test)]
+fn what_is_hidden_is_no_key() {
+    ready();
+    let bench = Bench::new();
+    for name in [".stolen.pub", "..stolen.pub", "._stolen.pub", ".#stolen.pub", ".pub"] {
+        let booted = bench.booted("rm -r update-keys.d/revoked");
+        fs::remove_file(booted.path("etc/kubesolo/update-keys.d/stolen.pub")).unwrap();
+        let hidden = booted.path("var/lib/kubesolo/site/update-keys.d").join(name);
+        fs::copy(&bench.stolen.public, &hidden).unwrap();
+        run(Command::new("chmod").arg("666").arg(&hidden));
+        let said = booted.hook("exec");
+        let check = bench.check(&booted);
+        assert!(check.code == 5, "{name}: {check:?}; the hook said: {said}");
     }
 }

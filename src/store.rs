@@ -63,6 +63,12 @@ impl Store {
         Store { state_file, is_named: state_flag.is_some(), dir }
     }
 
+    /// Where the site's lists of what is revoked lie on the data partition (docs/decisions/0010). The boot hook takes them over;
+    /// where it had no data partition yet, they count all the same.
+    pub fn site_lists(&self) -> PathBuf {
+        self.dir.with_file_name("site/update-keys.d/revoked")
+    }
+
     /// Takes the lock, making the directory if need be.
     /// Errors: Busy: another run holds it. State: the data partition can not be written.
     pub fn lock(&self) -> Result<Lock> {

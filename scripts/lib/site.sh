@@ -30,7 +30,7 @@ check_keys() {
             revoked | .git) continue ;;
             *[Rr][Ee][Vv][Oo][Kk]*) die "$key is called like what is revoked, and only the directory revoked is" ;;
             # An editor's lock.
-            .\#*) [ -d "$key" ] || continue ;;
+            .\#*) [ ! -L "$key" ] || continue ;;
             .*) ;;
             *.pub)
                 found=$((found + 1))
@@ -39,7 +39,10 @@ check_keys() {
                 ;;
         esac
         [ -f "$key" ] || die "$key is neither a file nor the directory revoked: machines do not look into it"
-        if is_list "$key"; then die "$key is a list of what is revoked: it counts in $1/revoked only"; fi
+        if is_list "$key"; then
+            die "$key is a list of digests: what is revoked counts in $1/revoked only" \
+                "(move it there if it is to revoke what it names; if not, out of $1)"
+        fi
         printf '%s is not taken: the name of a key ends in .pub\n' "$key" >&2
     done
     [ "$found" -gt 0 ] || die "there is no *.pub in $1"
@@ -75,14 +78,16 @@ check_public_key() {
     grep -q 'BEGIN PUBLIC KEY' "$1" || die "$1 is no public key in PEM"
 }
 
-# list_lines FILE: its lines without comments, blanks and empty lines. A bare CR ends a line, too.
-list_lines() { tr '\r' '\n' <"$1" | sed -e 's/#.*//' -e 's/^[[:space:]]*//' -e 's/[[:space:]]*$//' -e '/^$/d'; }
+# list_lines FILE: its lines without a byte order mark, comments, blanks and empty lines. A bare CR ends a line, too.
+list_lines() {
+    tr '\r' '\n' <"$1" | LC_ALL=C sed -e "1s/^$(printf '\357\273\277')//" -e 's/#.*//' -e 's/^[[:space:]]*//' -e 's/[[:space:]]*$//' -e '/^$/d'
+}
 
 # not_digests: the lines that are no digest.
 not_digests() { grep -vxE 'sha256:[0-9a-f]{64}'; }
 
-# is_list FILE: digests and nothing else, at least one.
-is_list() { [ -n "$(list_lines "$1")" ] && [ -z "$(list_lines "$1" | not_digests)" ]; }
+# is_list FILE: a line of it begins with a digest, whatever stands behind.
+is_list() { list_lines "$1" | LC_ALL=C grep -qiE '^sha256:[0-9a-f]{64}([^0-9a-f]|$)'; }
 
 # check_revoked FILE: lines of sha256:HEX; # begins a comment.
 check_revoked() {

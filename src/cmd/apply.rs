@@ -88,7 +88,7 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wri
     // Before the lock: nobody waits for a run that waits.
     check::splay(args.splay);
     let mut session = Session::open(system, config)?;
-    let ring = check::keyring(system, config)?;
+    let ring = check::keyring(system, config, Some(session.store()))?;
     let mut source = check::open(system, config, &session.proven, ring.clone())?;
     if let Some(why) = session.pending_trial() {
         // Before anything else, and without a mark in the state: that belongs to the trial.

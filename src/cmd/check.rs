@@ -81,7 +81,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Wr
     let data = machine.data(config.state_file.as_deref(), Access::Read).ok();
     let store = data.as_ref().map(|data| &data.store);
     let situation = look(system, &machine, store)?;
-    let ring = keyring(system, config)?;
+    let ring = keyring(system, config, store)?;
     let mut source = open(system, config, &situation.proven, ring.clone())?;
     let overrides = Overrides {
         allow_downgrade: args.allow_downgrade,
@@ -131,8 +131,9 @@ pub fn splay(most_secs: Option<u64>) {
 
 /// Reads the keys, says which of them are no good, and makes sure that something can be decided.
 /// Errors: as [`Keyring::load`] and [`Keyring::demands_signatures`].
-pub fn keyring(system: &System, config: &Config) -> Result<Keyring> {
-    let ring = Keyring::load(&system.keys_dir(), config.signature, config.signature_threshold)?;
+pub fn keyring(system: &System, config: &Config, store: Option<&Store>) -> Result<Keyring> {
+    let mut ring = Keyring::load(&system.keys_dir(), config.signature, config.signature_threshold)?;
+    store.map_or(Ok(()), |store| ring.add_lists(&store.site_lists()))?;
     ring.faults().iter().for_each(|fault| note(&format!("{fault}; this key does not count")));
     if !ring.demands_signatures()? {
         // It may have been meant for one, and everything is taken unsigned.

@@ -62,7 +62,10 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut dyn W
         Ok(env) => env_remarks(&env.files.load()),
         Err(e) => vec![e.to_string()],
     };
-    let ring = Keyring::load(&system.keys_dir(), config.signature, config.signature_threshold);
+    let ring = Keyring::load(&system.keys_dir(), config.signature, config.signature_threshold).and_then(|mut ring| {
+        data.as_ref().map_or(Ok(()), |data| ring.add_lists(&data.store.site_lists()))?;
+        Ok(ring)
+    });
     let offered = args.source.then(|| ring.clone().and_then(|ring| ask(system, config, &machine, ring)));
     let findings = Findings { slots, remarks, repaired, ring, offered };
     match args.json {

@@ -83,17 +83,23 @@ impl Keyring {
                 }
             }
         }
-        let revoked = dir.join(REVOKED);
-        let lists = entries(&revoked, revoked.symlink_metadata())?;
+        ring.add_lists(&dir.join(REVOKED))?;
+        Ok(ring)
+    }
+
+    /// Adds what a directory of lists revokes; one that is not there revokes nothing.
+    /// Errors: Config: as of `revoked/` in [`Keyring::load`].
+    pub fn add_lists(&mut self, dir: &Path) -> Result<()> {
+        let lists = entries(dir, dir.symlink_metadata())?;
         if lists.len() > MAX_LISTS {
             let why = format!("{} files, where at most {MAX_LISTS} are read", lists.len());
             return Err(Error::new(Kind::Config, why).at("read what is revoked in", dir.display()));
         }
         // Hidden ones, too: each of them counts, or stops everything.
         for path in lists {
-            ring.revoked.extend(read_revoked(&path)?);
+            self.revoked.extend(read_revoked(&path)?);
         }
-        Ok(ring)
+        Ok(())
     }
 
     /// Lists what lies beside the keys, and notes what does not count. Returns: the key files.
@@ -264,7 +270,8 @@ fn role(name: &str, kind: fs::FileType) -> Role {
     }
 }
 
-/// Refuses a list of what is revoked that lies among the keys, where it would revoke nothing.
+/// Refuses what may be a list of what is revoked and lies among the keys, where it would revoke nothing: any line of it
+/// begins with a digest, whatever stands behind.
 fn refuse_stray_list(path: &Path) -> Result<()> {
     if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
         return Ok(());
@@ -274,14 +281,19 @@ fn refuse_stray_list(path: &Path) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::InvalidData => return Ok(()),
         read => read.io(Kind::Config, "read", path.display())?.unwrap_or_default(),
     };
-    match revoked_lines(&String::from_utf8_lossy(&text)) {
-        Ok(digests) if !digests.is_empty() => {
-            Err(Error::new(Kind::Config, "a list of what is revoked: it counts in revoked/ only")
-                .at("trust", path.display())
-                .hint("move it into revoked/"))
-        }
-        _ => Ok(()),
+    match String::from_utf8_lossy(&text).trim_start_matches('\u{feff}').split(['\n', '\r']).any(names_digest) {
+        true => Err(Error::new(Kind::Config, "a list of digests: what is revoked counts in revoked/ only")
+            .at("trust", path.display())
+            .hint("move it into revoked/ if it is to revoke what it names; if not, out of this directory")),
+        false => Ok(()),
     }
+}
+
+/// Says whether a line begins with a digest, in whichever case. Pure.
+fn names_digest(line: &str) -> bool {
+    let Some((name, hex)) = line.trim_start().split_at_checked("sha256:".len()) else { return false };
+    let digits = hex.bytes().take_while(u8::is_ascii_hexdigit).count();
+    name.eq_ignore_ascii_case("sha256:") && digits == 64
 }
 
 /// Refuses what others than its owner may write, and what is no file, or no directory.

@@ -245,6 +245,8 @@ fn put_there(machine: &Machine, name: &str, how: &Put, digest: Digest) {
     }
 }
 
+const CAPITALS: &str = "SHA256:00112233445566778899AABBCCDDEEFF00112233445566778899AABBCCDDEEFF\n";
+
 #[test]
 fn what_may_be_meant_to_revoke_counts_or_stops_everything() {
     let only = "only the directory `revoked` is";
@@ -294,14 +296,20 @@ fn what_may_be_meant_to_revoke_counts_or_stops_everything() {
         ("stolen", Link, Stops("neither a file nor")),
         ("stolen", Dangling, Stops("neither a file nor")),
         ("stolen", Pipe, Stops("neither a file nor")),
-        ("stolen", List, Stops("it counts in revoked/ only")),
-        (".stolen", List, Stops("it counts in revoked/ only")),
-        ("stolen.pub", List, Stops("it counts in revoked/ only")),
+        ("stolen", List, Stops("what is revoked counts in revoked/ only")),
+        (".stolen", List, Stops("what is revoked counts in revoked/ only")),
+        ("stolen.pub", List, Stops("what is revoked counts in revoked/ only")),
+        ("stolen.txt", Text("@ stolen in Berlin\n"), Stops("if not, out of this directory")),
+        ("stolen.txt", Text("what was stolen:\n  @\n"), Stops("if not, out of this directory")),
+        ("stolen.txt", Text("\u{feff}@\r\n"), Stops("if not, out of this directory")),
+        ("stolen.txt", Text(CAPITALS), Stops("if not, out of this directory")),
+        ("release.fingerprint", List, Stops("if not, out of this directory")),
         // What is no key, and forbids nothing.
         ("README", Text("keys of the pumps; one is @\n"), PassedOver),
         ("release.pem", Text("-----BEGIN PUBLIC KEY-----\n"), PassedOver),
         ("release.PUB", Text("-----BEGIN PUBLIC KEY-----\n"), PassedOver),
         ("release.pub.bak", Text("-----BEGIN PUBLIC KEY-----\n"), PassedOver),
+        ("SHA256SUMS", Text("00112233  one.pub\nsha256:0011 is too short\n"), PassedOver),
         ("one.pub~", Text("-----BEGIN PUBLIC KEY-----\n"), PassedOver),
         (".one.pub.swp", Text("\0\0"), PassedOver),
         (".#one.pub", Dangling, PassedOver),
@@ -341,4 +349,20 @@ fn what_does_not_count_is_named_where_no_key_is_installed() {
     let off = Keyring::load(machine.dir.path(), SignaturePolicy::Off, 1).unwrap();
     assert!(!off.demands_signatures().unwrap());
     assert_eq!(off.passed_over(), [machine.path("release.pem")]);
+}
+
+/// The site's lists count as well where the boot hook has not taken them over.
+#[test]
+fn lists_that_lie_elsewhere_are_added() {
+    let machine = Machine::new();
+    let stolen = Digest::of(b"stolen");
+    let mut ring = machine.load(1).unwrap();
+    let lists = machine.path("site");
+    ring.add_lists(&lists).unwrap();
+    assert!(!ring.is_revoked(stolen));
+    put_there(&machine, "site/stolen", &List, stolen);
+    ring.add_lists(&lists).unwrap();
+    assert!(ring.is_revoked(stolen));
+    put_there(&machine, "site/other", &Pipe, stolen);
+    assert_eq!(ring.add_lists(&lists).unwrap_err().kind(), Kind::Config);
 }

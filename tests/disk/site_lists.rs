@@ -193,15 +193,15 @@ const CASES: &[(&str, &str, i32, &str)] = &[
     ("Revoked", "cd update-keys.d; mv revoked Revoked", 2, "/Revoked is called like what is revoked"),
     (".revoked", "cd update-keys.d; mv revoked .revoked", 2, "/.revoked is called like"),
     ("revoked.txt", "cd update-keys.d; mv revoked/stolen revoked.txt", 2, "/revoked.txt is called like"),
-    ("among the keys", "cd update-keys.d; mv revoked/stolen stolen", 2, "site-stolen: a list of what is revoked"),
-    ("among the keys, hidden", "cd update-keys.d; mv revoked/stolen .stolen", 2, "site-.stolen: a list of what is"),
+    ("among the keys", "cd update-keys.d; mv revoked/stolen stolen", 2, "site-stolen: a list of digests"),
+    ("among the keys, hidden", "cd update-keys.d; mv revoked/stolen .stolen", 2, "site-.stolen: a list of digests"),
     (
         "among the keys, called like an editor's lock",
         "cd update-keys.d; mv revoked/stolen '.#stolen'",
         2,
-        "stolen: a list of what",
+        "stolen: a list of digests",
     ),
-    ("among the keys, mode 664", "cd update-keys.d; mv revoked/stolen s; chmod 664 s", 2, "site-s: a list of what"),
+    ("among the keys, mode 664", "cd update-keys.d; mv revoked/stolen s; chmod 664 s", 2, "site-s: a list of digests"),
     ("another directory", "cd update-keys.d; mv revoked stolen", 2, "/stolen is neither a file nor"),
     (
         "keys in themselves",
@@ -340,5 +340,26 @@ fn what_is_hidden_is_no_key() {
         let said = booted.hook("exec");
         let check = bench.check(&booted);
         assert!(check.code == 5, "{name}: {check:?}; the hook said: {said}");
+    }
+}
+
+/// Where the hook had no data partition yet, and the agent has one: it reads the lists itself.
+#[apply(test)]
+fn a_list_that_the_hook_has_not_seen_counts() {
+    ready();
+    let bench = Bench::new();
+    let booted = bench.booted(":");
+    bench.check(&booted).expect(0, &["2.0.0"]);
+    let lists = bench.machine.root.path("var/lib/kubesolo/site/update-keys.d/revoked");
+    fs::create_dir_all(&lists).unwrap();
+    fs::write(lists.join("stolen"), format!("{}\n", bench.stolen.fingerprint())).unwrap();
+    run(Command::new("chmod").args(["-R", "go-w"]).arg(&lists));
+    bench.check(&booted).expect(5, &["stolen.pub, revoked"]);
+    bench.machine.root.agent(&["apply", "--server", &bench.web.url("")]).expect(5, &["stolen.pub, revoked"]);
+    run(Command::new("chmod").arg("666").arg(lists.join("stolen")));
+    for args in
+        [&["check", "--server", &bench.web.url("")][..], &["apply", "--server", &bench.web.url("")], &["verify"]]
+    {
+        bench.machine.root.agent(args).expect(2, &["revoked/stolen", "its mode is 666"]);
     }
 }

@@ -217,8 +217,15 @@ const BESIDE: &[(&str, Option<&str>)] = &[
     ("mkdir .old", Some(".old is neither a file nor")),
     ("mkdir update-keys.d", Some("update-keys.d is neither a file nor")),
     ("ln -s /no stolen", Some("stolen is neither a file nor")),
-    ("echo $1 >stolen", Some("stolen is a list of what is revoked")),
-    ("echo $1 >.stolen", Some(".stolen is a list of what is revoked")),
+    ("echo $1 >stolen", Some("stolen is a list of digests")),
+    ("echo $1 >.stolen", Some(".stolen is a list of digests")),
+    ("echo $1 >.#stolen", Some(".#stolen is a list of digests")),
+    ("echo $1 by a thief >stolen.txt", Some("stolen.txt is a list of digests")),
+    ("{ echo what was stolen:; echo $1; } >stolen.txt", Some("stolen.txt is a list of digests")),
+    ("echo $1 | tr a-z A-Z >stolen.txt", Some("stolen.txt is a list of digests")),
+    ("printf '\\357\\273\\277%s\\r\\n' $1 >stolen.txt", Some("stolen.txt is a list of digests")),
+    ("mkdir revoked; printf '\\357\\273\\277%s\\r\\n' $1 >revoked/stolen", None),
+    ("echo 00112233 sha256:$1 >SHA256SUMS", None),
 ];
 
 #[apply(test)]

@@ -249,7 +249,9 @@ pub fn legible(text: String) -> String {
 #[inline(never)]
 fn from_io(error: &std::io::Error, kind: Kind, op: &str, subject: &dyn fmt::Display) -> Error {
     let built = Error::build(kind, words(error)).place(op, subject);
-    if may_be_damage(error) { built.taking(Course::Damaged) } else { built }
+    // Of a slot. A stale source, or a damaged stick, is no reason to make a slot anew.
+    let is_slot = matches!(kind, Kind::Device | Kind::Slot);
+    if is_slot && may_be_damage(error) { built.taking(Course::Damaged) } else { built }
 }
 
 /// Says what an I/O error means: not every C library has words for all, and `Bad message` says nothing to a person.

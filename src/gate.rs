@@ -68,6 +68,8 @@ pub enum Gate {
     FailedBefore,
     Size,
     Window,
+    /// There is a window, and the clock is not set.
+    Clock,
 }
 
 impl Gate {
@@ -84,7 +86,7 @@ impl Gate {
             Gate::Replayed => "release_date",
             Gate::FailedBefore => "failed_before",
             Gate::Size => "size",
-            Gate::Window => "maintenance_window",
+            Gate::Window | Gate::Clock => "maintenance_window",
         }
     }
 
@@ -104,6 +106,7 @@ impl Gate {
 
     /// Says whether nobody has to do anything about the refusal: the window opens, the trial ends, or another version
     /// comes. A source that offers an older version, or another build of what runs, is not that: its publisher is asked.
+    /// Nor is a clock that is not set: the window never opens by it.
     pub fn waits(self) -> bool {
         matches!(self, Gate::TrialPending | Gate::FailedBefore | Gate::Window)
     }
@@ -261,7 +264,7 @@ fn judge_place_and_time(artifact: &Artifact, facts: &Facts<'_>, refuse: &mut dyn
     }
     let window = facts.window.filter(|_| !facts.ignore_window);
     if let Some(why) = window.and_then(|window| outside(window, facts.now)) {
-        refuse(Gate::Window, why);
+        refuse(shut(facts.now), why);
     }
 }
 
@@ -274,6 +277,11 @@ pub fn outside(window: &Window, now: Now) -> Option<String> {
         let next = opens_next(window, now).map_or(String::new(), |next| format!(", it opens next at {next}"));
         format!("the maintenance window is {window}, {now}{next} (--ignore-window goes on)")
     })
+}
+
+/// Returns the gate that a window which is not open stands for.
+pub fn shut(now: Now) -> Gate {
+    if now.moment_secs().is_some() { Gate::Window } else { Gate::Clock }
 }
 
 /// Says when a window opens that is shut; `None`: it is open, or the clock is not set.

@@ -202,6 +202,8 @@ fn waiting_is_told_apart_from_what_a_person_must_mend() {
         (&[Gate::FailedBefore], Course::Waits),
         (&[Gate::FailedBefore, Gate::Window], Course::Waits),
         (&[Gate::Window, Gate::Channel], Course::Fault),
+        (&[Gate::Clock], Course::Fault),
+        (&[Gate::Clock, Gate::FailedBefore], Course::Fault),
         (&[Gate::Version], Course::Fault),
         (&[Gate::RunningVersion], Course::Fault),
         (&[Gate::Replayed], Course::Fault),
@@ -278,7 +280,8 @@ fn a_time_of_day_is_never_judged_by_a_clock_that_is_not_set() {
         let window = Window::parse(window).unwrap();
         let f = Facts { now: not_set, window: Some(&window), ..facts() };
         let Verdict::Refused(refusals) = judge(&artifact(), &f).unwrap() else { panic!("{window}") };
-        assert_eq!(refusals[0].gate, Gate::Window);
+        assert_eq!(refusals[0].gate, Gate::Clock);
+        assert_eq!(refused("version 1.2.0", &refusals).course(), Course::Fault);
         assert!(refusals[0].why.contains("the clock is not set (1970-01-01T03:00:16Z)"), "{}", refusals[0].why);
         assert_eq!(judge(&artifact(), &Facts { ignore_window: true, ..f }).unwrap(), Verdict::Take);
     }

@@ -40,7 +40,10 @@ impl<'a> Terms<'a> {
     pub fn demand_window(&self, session: &Session<'_>, op: &str, subject: &str) -> Result<()> {
         match self.window.and_then(|window| gate::outside(window, session.time())) {
             None => Ok(()),
-            Some(why) => Err(Error::new(Kind::Gate, format!("refused: {why}")).at(op, subject).taking(Course::Waits)),
+            Some(why) => {
+                let course = if gate::shut(session.time()).waits() { Course::Waits } else { Course::Fault };
+                Err(Error::new(Kind::Gate, format!("refused: {why}")).at(op, subject).taking(course))
+            }
         }
     }
 }

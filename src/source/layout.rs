@@ -200,7 +200,11 @@ impl Medium {
     fn has(&self, digest: Digest) -> bool {
         let name = blob(digest);
         match self {
-            Medium::Directory(path) => path.join(name).symlink_metadata().is_ok(),
+            // What cannot be looked at is not absent.
+            Medium::Directory(path) => match path.join(name).symlink_metadata() {
+                Err(e) => e.kind() != io::ErrorKind::NotFound,
+                Ok(_) => true,
+            },
             Medium::Archive(archive) => archive.has(&name),
         }
     }

@@ -4,12 +4,13 @@
 
 use crate::support::disk::{A, B, Disk, need_disks, noise, wait_for};
 use crate::support::machine::Machine;
-use crate::support::release::Release;
+use crate::support::release::{Medium, Release};
+use crate::support::root::{Root, Run};
 use crate::support::{command, need, run};
 use kubesolo_update::ext4::{Identity, Plan};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const BLOCK: u64 = 4096;
@@ -117,6 +118,40 @@ fn a_sound_target_is_never_made_anew() {
     machine.apply(&["--server", &server.url("")]).expect(0, &["2.0.0 is staged in slot B"]);
     assert_whole(&machine.disk, &release, "another label");
     assert_eq!(uuid(&machine.disk), before);
+}
+
+/// A source that fails in the words of a damaged file system is no reason to make the slot anew: a stick that is damaged
+/// itself, a file server that has come back.
+#[apply(test)]
+fn a_source_that_is_damaged_costs_the_slot_nothing() {
+    need_disks();
+    need("strace");
+    let disk = Disk::new(24, 16);
+    let root = Root::new(&disk);
+    let medium = Medium::new(disk.dir(), &Release::new("2.0.0"));
+    let blobs = Path::new(medium.path()).join("blobs/sha256");
+    let mut paths: Vec<PathBuf> = fs::read_dir(&blobs).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.extend([blobs.parent().unwrap().to_owned(), blobs.clone()]);
+    let uuid = |disk: &Disk| disk.debugfs(B, "stats -h").lines().find(|l| l.contains("UUID")).unwrap().to_owned();
+    let before = uuid(&disk);
+    let trace = disk.dir().join("trace");
+    let mut failed = 0;
+    for (n, fault) in ["ESTALE", "EUCLEAN", "EBADMSG", "EROFS", "ENOSPC"].iter().cycle().take(20).enumerate() {
+        let mut strace = command("strace");
+        strace.arg("-f").arg("-o").arg(&trace);
+        for path in &paths {
+            strace.arg("-P").arg(path);
+        }
+        let calls = "statx,lstat,newfstatat,fstat,open,openat,read,pread64";
+        strace.args(["-e", &format!("inject={calls}:error={fault}:when={}+", n + 1)]);
+        let run = Run::from(root.command_under(strace, &["apply", "--layout", medium.path()]).output().unwrap());
+        let happened = fs::read_to_string(&trace).unwrap().contains("(INJECTED)");
+        failed += usize::from(happened);
+        assert!(!happened || run.code == 6, "{fault} {n}: {run:?}");
+        assert!(!run.stderr.contains("made anew"), "{fault} {n}: {run:?}");
+        assert_eq!(uuid(&disk), before, "{fault} {n}: {run:?}");
+    }
+    assert!(failed > 10, "{failed}");
 }
 
 /// Without the partition table's word, what lies in a file system is all that says which partition it is: then a person

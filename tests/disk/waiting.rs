@@ -319,34 +319,8 @@ fn a_stick_that_is_gone_leaves_what_is_staged() {
 fn the_hook_for_cron_says_nothing_while_nothing_happens() {
     Trial::ready();
     let trial = Trial::staged();
-    let (root, bin) = (&trial.root, tempfile::tempdir().unwrap());
-    let agent = bin.path().join("kubesolo-update");
-    let script = format!(
-        "#!/bin/sh\nverb=$1; shift\nexec {} \"$verb\" --root {} \"$@\"\n",
-        Root::program().display(),
-        root.path("").display()
-    );
-    fs::write(&agent, script).unwrap();
-    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
-    let log = bin.path().join("kmsg");
-    let hook = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/initramfs/kubesolo-update-apply");
-    let run = || {
-        fs::write(&log, "").unwrap();
-        let mut shell = command("unshare");
-        shell.args([
-            "-m",
-            "--propagation",
-            "private",
-            "sh",
-            "-euc",
-            "mount --bind \"$1\" /dev/kmsg; shift; exec \"$@\"",
-            "sh",
-        ]);
-        let path = format!("{}:{}", bin.path().display(), std::env::var("PATH").unwrap());
-        shell.arg(&log).arg(&hook).env("PATH", path).env("KUBESOLO_SPREAD_SECS", "0");
-        let code = shell.output().unwrap().status.code().unwrap();
-        (code, fs::read_to_string(&log).unwrap())
-    };
+    let (root, cron) = (&trial.root, Cron::new(&trial.root));
+    let run = || cron.run();
     let (window, _) = shut();
     let layout = |conf: &str, path: &str| root.configure_node(&format!("signature = off\n{conf}\nlayout = {path}\n"));
     // Below the root, as the configuration names it.
@@ -368,6 +342,56 @@ fn the_hook_for_cron_says_nothing_while_nothing_happens() {
     let (code, said) = run();
     assert!(code == 0 && said.starts_with("kubesolo-update: "), "{code} {said}");
     assert_eq!(root.state_field("to_version"), "3.0.0");
+}
+
+/// What is said only once is not lost.
+#[apply(test)]
+fn the_hook_for_cron_says_once_that_grub_went_back() {
+    Trial::ready();
+    let mut trial = Trial::booted();
+    let cron = Cron::new(&trial.root);
+    run_cp(trial.medium.path(), &trial.root.path("run/os"));
+    trial.root.configure_node("signature = off\nlayout = /run/os\n");
+    trial.root.set_boot_variables(&["active_slot=A", "boot_success=1", "boot_counter=0", "rollback_from=B"]);
+    trial.boot(A);
+    let (code, said) = cron.run();
+    assert!(code == 0 && said.contains("slot B was not confirmed in three boots"), "{code} {said}");
+    assert_eq!(cron.run(), (0, String::new()));
+}
+
+/// The hook that cron runs, with a kernel log that can be read.
+struct Cron {
+    bin: tempfile::TempDir,
+}
+
+impl Cron {
+    fn new(root: &Root) -> Cron {
+        let bin = tempfile::tempdir().unwrap();
+        let agent = bin.path().join("kubesolo-update");
+        let (program, below) = (Root::program(), root.path(""));
+        let script = format!(
+            "#!/bin/sh\nverb=$1; shift\nexec {} \"$verb\" --root {} \"$@\"\n",
+            program.display(),
+            below.display()
+        );
+        fs::write(&agent, script).unwrap();
+        fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
+        Cron { bin }
+    }
+
+    /// Returns its exit code, and what it wrote.
+    fn run(&self) -> (i32, String) {
+        let log = self.bin.path().join("kmsg");
+        let hook = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/initramfs/kubesolo-update-apply");
+        fs::write(&log, "").unwrap();
+        let mut shell = command("unshare");
+        let bound = "mount --bind \"$1\" /dev/kmsg; shift; exec \"$@\"";
+        shell.args(["-m", "--propagation", "private", "sh", "-euc", bound, "sh"]).arg(&log).arg(&hook);
+        let path = format!("{}:{}", self.bin.path().display(), std::env::var("PATH").unwrap());
+        shell.env("PATH", path).env("KUBESOLO_SPREAD_SECS", "0").env("KUBESOLO_SAID", self.bin.path().join("said"));
+        let code = shell.output().unwrap().status.code().unwrap();
+        (code, fs::read_to_string(&log).unwrap())
+    }
 }
 
 fn run_cp(from: &str, to: &Path) {

@@ -29,9 +29,13 @@ use miniserde::Serialize;
 use std::io::Write;
 use std::path::Path;
 
-/// True at any moment of it.
+/// True until something is activated.
 const INTERRUPTED: &str = "\nkubesolo-update: interrupted; the running slot is as it was, what was downloaded is kept, and the \
                            next apply goes on there (kubesolo-update status: where it stands)\n";
+
+/// True from then on.
+const ACTIVATING: &str = "\nkubesolo-update: interrupted; what is staged may be activated already (kubesolo-update status: which slot \
+                          boots next; activate goes on)\n";
 
 /// How an attempt ended that did not fail.
 enum Attempt {
@@ -108,7 +112,10 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wri
     let settled = matches!(attempt, Attempt::UpToDate(_));
     let terms = Terms::new(config, args.ignore_window, args.allow_unproven_bootloader);
     let activation = match goes_on && !settled {
-        true => activate::activate(&mut session, terms)?,
+        true => {
+            on_interrupt(&ACTIVATING);
+            activate::activate(&mut session, terms)?
+        }
         false => Activation::Nothing,
     };
     let activated = activation == Activation::Done;

@@ -6,7 +6,8 @@ use crate::support::hostile_bench::{Bench, HTTP, honest, is_file};
 use crate::support::hostile_table::assert_staged;
 use crate::support::machine::Machine;
 use crate::support::root::Run;
-use crate::support::{need, run};
+use crate::support::trial::Trial;
+use crate::support::{command, need, run};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -88,4 +89,21 @@ fn ctrl_c_says_where_it_stands() {
         bench.machine.root.agent(&["apply"]).expect(0, &["2.0.0 is staged"]);
         assert_staged(&bench.machine, command);
     }
+}
+
+/// Once the boot variables may have changed, nobody is told that the running slot is as it was.
+#[apply(test)]
+fn ctrl_c_while_it_activates_says_so() {
+    Trial::ready();
+    need("strace");
+    let trial = Trial::staged();
+    let block = trial.root.block("grubenv");
+    let mut strace = command("strace");
+    strace.args(["-f", "-o", "/dev/null", "-P"]).arg(block);
+    strace.args(["-e", "inject=fsync,fdatasync:signal=SIGINT:when=1"]);
+    let args = ["apply", "--layout", trial.medium.path(), "--activate"];
+    let ended = trial.root.command_under(strace, &args).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("may be activated already") && !said.contains("is as it was"), "{said}");
+    trial.assert_boot("B", "0", "3", "");
 }

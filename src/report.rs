@@ -4,7 +4,7 @@
 //! Must never: take the lock, change anything, or fail because something is damaged.
 
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::failed::{Control, Failures};
 use crate::gate;
 use crate::grubenv::BootVars;
@@ -20,6 +20,7 @@ use crate::sys::Access;
 use crate::system::System;
 use crate::trust::proven::Proven;
 use crate::version::Version;
+use std::time::{Duration, Instant};
 
 /// What was found.
 pub struct Report {
@@ -29,6 +30,8 @@ pub struct Report {
     pub slots: [View; 2],
     /// GRUB's variables, where they can be read.
     pub vars: Option<BootVars>,
+    /// Whether another run keeps them from being read: nothing is known of them then.
+    pub is_boot_busy: bool,
     /// Which copy of them counts.
     pub env_source: Option<Copy>,
     /// The update attempt.
@@ -49,15 +52,23 @@ pub struct Report {
     pub next: String,
 }
 
+/// How long another run is waited for that writes the boot variables: `healthcheck` of a new version's first boot does for a
+/// moment, just when a person looks. A download takes minutes, and is not waited for.
+const BOOT_BUSY_LIMIT: Duration = Duration::from_secs(2);
+
 /// How often everything is read while other runs write between the state and the boot variables.
 const MOST_READS: u32 = 3;
 
 impl Report {
     /// Reads everything, mounting privately what is not mounted. Takes no lock, changes nothing.
     pub fn gather(system: &System, config: &Config) -> Report {
-        let mut reads = 1;
+        let (mut reads, until) = (1, Instant::now() + BOOT_BUSY_LIMIT);
         loop {
             let report = Report::read(system, config);
+            if report.is_boot_busy && Instant::now() < until {
+                // Each try to mount them waits a while by itself.
+                continue;
+            }
             let data = Machine::look(system).data(config.state_file.as_deref(), Access::Read);
             // What is recorded meanwhile would be seen half before, half after.
             let is_one_moment = data.map_or(true, |data| data.store.state().value == report.state);
@@ -87,9 +98,16 @@ impl Report {
                 [read_state.damage, read_failures.damage, read_proven.damage].into_iter().flatten().for_each(&mut told);
             }
         }
-        let (mut vars, mut env_source) = (None, None);
+        let (mut vars, mut env_source, mut is_boot_busy, mut in_use) = (None, None, false, None);
         match machine.boot_env(Access::Read) {
-            Err(e) => told(e),
+            // That says nothing of them.
+            Err(e) if e.kind() == Kind::Busy => {
+                (is_boot_busy, in_use) = (true, Some("`status` again, when that run has ended"));
+            }
+            Err(e) => {
+                in_use = e.is_in_use().then_some("do what the NOTE says; until then nothing can be activated");
+                told(e);
+            }
             Ok(env) => {
                 let loaded = env.files.load();
                 env_source = loaded.block.as_ref().map(|_| loaded.which);
@@ -115,13 +133,30 @@ impl Report {
             (Phase::Staged, true) => {
                 "what is staged failed here; `apply --retry-failed` insists on it, a newer one replaces it".into()
             }
-            _ => next_step(running.map(|slot| (slot, is_sound)), vars.as_ref(), &state, &finding, doubt),
+            _ => match in_use.filter(|_| running.is_some()) {
+                Some(next) => next.into(),
+                None => next_step(running.map(|slot| (slot, is_sound)), vars.as_ref(), &state, &finding, doubt),
+            },
         };
         let next = next + &when_open(config, system, running.zip(vars.as_ref()));
         let what_runs = running.and_then(|slot| slots[slot as usize].version());
         remarks.extend(what_runs.and_then(incomparable));
         let remarks = once_each(remarks);
-        Report { running, slots, vars, env_source, state, failures, offered, proven, boot_id, remarks, finding, next }
+        Report {
+            running,
+            slots,
+            vars,
+            is_boot_busy,
+            env_source,
+            state,
+            failures,
+            offered,
+            proven,
+            boot_id,
+            remarks,
+            finding,
+            next,
+        }
     }
 
     /// Returns what is in the running slot, where that is known.

@@ -15,6 +15,7 @@ fn broken() -> Report {
         running: None,
         slots: [view(Slot::A), view(Slot::B)],
         vars: None,
+        is_boot_busy: false,
         env_source: None,
         state: State::default(),
         failures: Failures::default(),

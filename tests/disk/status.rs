@@ -2,13 +2,15 @@
 //!
 //! `UPDATE_GOLDEN=1` writes the screens anew; look at the difference before it is committed.
 
-use crate::support::disk::{A, B, Disk, architecture, need_disks};
+use crate::support::disk::{A, B, Disk, EFI, architecture, need_disks, wait_for};
 use crate::support::release::{Medium, Release};
-use crate::support::root::{Root, jq, schema_faults};
+use crate::support::root::{Root, Run, jq, schema_faults};
 use crate::support::trial::Trial;
 use crate::support::web::{Answer, Web};
-use crate::support::{PYTHON, command, need, need_python, run};
+use crate::support::{PYTHON, command, need, need_all, need_python, run};
+use kubesolo_update::sys::{self, Access};
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -169,6 +171,52 @@ fn damaged_machines_on_the_screen() {
     fs::create_dir_all(root.path("sys/class/block")).unwrap();
     root.boot('C', None);
     hold(&root, "nothing-readable", "not_booted_from_a_slot");
+}
+
+/// A new version's first boot: `healthcheck` holds the EFI partition while a person looks.
+#[apply(test)]
+fn boot_variables_that_another_run_writes_are_not_called_unreadable() {
+    Trial::ready();
+    need_all(&["strace", "mke2fs", "unshare"]);
+    let trial = Trial::booted();
+    // Mounted nowhere, as on a machine: the agent mounts it for itself, and keeps others away. (An ext4, for kernels of
+    // test machines that have no FAT.)
+    let mut mke2fs = command("mke2fs");
+    mke2fs.args(["-q", "-F", "-t", "ext4", "-L", "KSOLOEFI", "-d"]).arg(trial.root.path("boot/efi"));
+    run(mke2fs.arg(trial.disk.node(EFI)));
+    fs::remove_dir_all(trial.root.path("boot/efi")).unwrap();
+    let lock = || {
+        let device = fs::File::open(trial.disk.node(EFI)).unwrap();
+        assert!(sys::try_lock_for(&device, Access::Write).unwrap());
+        device
+    };
+    let held = lock();
+    hold(&trial.root, "boot-busy", "boot_busy");
+    let metrics = trial.root.agent(&["metrics", "--once"]).expect(0, &["kubesolo_boot_success 0"]);
+    assert!(metrics.stdout.contains("kubesolo_update_phase{phase=\"activated\"} 1"), "{}", metrics.stdout);
+    // It is waited for, longer than one try to mount it takes (15 looks at the lock).
+    let trace = trial.disk.dir().join("trace");
+    let mut strace = command("strace");
+    strace.arg("-f").arg("-e").arg("trace=flock").arg("-o").arg(&trace);
+    let mut status = trial.root.command_under(strace, &["status"]);
+    let status = std::thread::spawn(move || Run::from(status.output().unwrap()));
+    let looks = || fs::read_to_string(&trace).unwrap_or_default().matches("EAGAIN").count();
+    assert!(wait_for(Duration::from_secs(60), || looks() > 20 || status.is_finished()));
+    drop(held);
+    let status = status.join().unwrap().expect(0, &["ON TRIAL, not confirmed yet"]);
+    assert!(!status.stdout.contains("repair-boot-variables"), "{}", status.stdout);
+    assert!(looks() > 20, "it did not wait: {}", looks());
+    // Who has mounted it is no run that ends: it is named.
+    let mut shell = command("unshare");
+    shell.args(["-m", "sh", "-euc", "mount \"$1\" /mnt; echo mounted; cat", "sh"]).arg(trial.disk.node(EFI));
+    let mut other = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = [0; 8];
+    other.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    let words = ["can NOT be read", "somebody else has mounted it", "Next    do what the NOTE says"];
+    trial.root.agent(&["status"]).expect(0, &words);
+    drop(other.stdin.take());
+    assert!(other.wait().unwrap().success());
+    trial.root.agent(&["status"]).expect(0, &["ON TRIAL"]);
 }
 
 /// Runs `status` on a terminal of its own. Returns: what a terminal would get.

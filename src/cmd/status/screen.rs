@@ -39,6 +39,9 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
     let Some(running) = report.running else {
         return ("not_booted_from_a_slot", "\u{5}it can NOT be updated like this");
     };
+    if report.is_boot_busy {
+        return ("boot_busy", "\u{4}another run is at work; the boot variables were not read");
+    }
     let Some(vars) = report.vars else {
         return ("boot_unreadable", "\u{5}the boot variables can NOT be read");
     };
@@ -144,14 +147,21 @@ impl Page {
             version.push(' ');
         }
         let label = if view.slot == Slot::A { "Slot A" } else { "Slot B" };
-        let error = view.record.as_ref().err().map(ToString::to_string);
-        match &error {
-            None => self.line(label, &[&version, " ", marks, "valid"]),
-            Some(error) => self.line(label, &[&version, " ", marks, RED, "INVALID", PLAIN, ": ", error]),
+        let (error, is_in_use) = match &view.record {
+            Ok(_) => return self.line(label, &[&version, " ", marks, "valid"]),
+            Err(e) => (e.to_string(), e.is_in_use()),
+        };
+        match is_in_use {
+            // That says nothing of what it holds.
+            true => self.line(label, &[&version, " ", marks, YELLOW, "not read", PLAIN, ": ", &error]),
+            false => self.line(label, &[&version, " ", marks, RED, "INVALID", PLAIN, ": ", &error]),
         }
     }
 
     fn boot(&mut self, report: &Report) {
+        if report.is_boot_busy {
+            return self.line("Boot", &[YELLOW, "not read", PLAIN, ": another run is at work on them"]);
+        }
         let Some(vars) = &report.vars else { return self.line("Boot", &[RED, "variables unreadable", PLAIN]) };
         let active = vars.active_slot.map_or("?".into(), |slot| slot.to_string());
         let trial = match (vars.boot_success, vars.boot_counter) {

@@ -18,6 +18,7 @@ use crate::source::Artifact;
 use crate::state::{Phase, State};
 use crate::sys::Access;
 use crate::system::System;
+use crate::trust::keyring::Keyring;
 use crate::trust::proven::Proven;
 use crate::version::Version;
 use std::time::{Duration, Instant};
@@ -44,6 +45,8 @@ pub struct Report {
     pub proven: Proven,
     /// This boot's id.
     pub boot_id: Option<String>,
+    /// What keeps this machine from taking, and from activating, anything: `update.conf`, the keys, what is revoked.
+    pub stopped: Option<Error>,
     /// What is wrong, or not recorded yet: sentences.
     pub remarks: Vec<String>,
     /// What happened and is not recorded yet.
@@ -81,7 +84,8 @@ impl Report {
 
     fn read(system: &System, config: &Config) -> Report {
         let machine = Machine::look(system);
-        let mut remarks: Vec<String> = config.fault.iter().map(ToString::to_string).collect();
+        let stopped = stopped(system, config);
+        let mut remarks: Vec<String> = stopped.iter().map(ToString::to_string).collect();
         let mut told = |e: Error| remarks.push(e.to_string());
         let running = machine.running().map_err(&mut told).ok();
         let slots = [machine.view(Slot::A), machine.view(Slot::B)];
@@ -130,12 +134,15 @@ impl Report {
         let refusals = failures.refusals(boot_id.as_deref());
         let is_refused = !state.insisted && refusals.iter().any(|(digest, _)| state.manifest_digest == Some(*digest));
         let next = match (state.phase, is_refused) {
-            (Phase::Staged, true) => {
+            (Phase::Staged, true) if stopped.is_none() => {
                 "what is staged failed here; `apply --retry-failed` insists on it, a newer one replaces it".into()
             }
             _ => match in_use.filter(|_| running.is_some()) {
                 Some(next) => next.into(),
-                None => next_step(running.map(|slot| (slot, is_sound)), vars.as_ref(), &state, &finding, doubt),
+                None => {
+                    let running = running.map(|slot| (slot, is_sound));
+                    next_step(running, vars.as_ref(), &state, &finding, doubt, stopped.is_some())
+                }
             },
         };
         let next = next + &when_open(config, system, running.zip(vars.as_ref()));
@@ -153,6 +160,7 @@ impl Report {
             offered,
             proven,
             boot_id,
+            stopped,
             remarks,
             finding,
             next,
@@ -163,6 +171,15 @@ impl Report {
     pub fn running_view(&self) -> Option<&View> {
         self.slots.iter().find(|view| Some(view.slot) == self.running)
     }
+}
+
+/// Finds what every `apply` and `activate` would end with, before they ask anybody.
+fn stopped(system: &System, config: &Config) -> Option<Error> {
+    // Without the file it is not known whether signatures are required.
+    config.fault.clone().or_else(|| {
+        let ring = Keyring::load(&system.keys_dir(), config.signature, config.signature_threshold);
+        ring.and_then(|ring| ring.demands_signatures()).err()
+    })
 }
 
 /// Says when the next update may be taken, where a maintenance window is shut and no trial is pending.
@@ -213,13 +230,14 @@ fn not_recorded_yet(finding: &Finding) -> Option<String> {
 }
 
 /// Names the next step of whoever reads this. Pure. Input: `running`: the slot, and whether it is valid; `doubt`: where it is
-/// undecided whether what rolled back is to blame.
+/// undecided whether what rolled back is to blame; `is_stopped`: nothing is taken, and a remark says why.
 fn next_step(
     running: Option<(Slot, bool)>,
     vars: Option<&BootVars>,
     state: &State,
     finding: &Finding,
     doubt: Option<Control>,
+    is_stopped: bool,
 ) -> String {
     let Some((running, is_sound)) = running else { return "boot a slot; only then can this machine be updated".into() };
     let Some(vars) = vars else {
@@ -250,6 +268,7 @@ fn next_step(
         return format!("restart: slot {} is the active one", running.other());
     }
     match state.phase {
+        _ if is_stopped => "mend what the NOTE says; until then no update is taken".into(),
         _ if !is_sound => "`verify` looks closer; `apply` writes an update into the other slot".into(),
         Phase::Staged if !vars.boot_canary => {
             "restart once, for GRUB to show that it writes; `activate`, then restart".into()

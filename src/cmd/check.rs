@@ -241,8 +241,8 @@ fn judge(
     gate::judge(artifact, &facts)
 }
 
-/// Says whether what the source offered last would be taken now, as far as that can be told without asking it, and
-/// without the keys: nobody is asked, and no signature is proven.
+/// Says whether what the source offered last would be taken now, as far as that can be told without asking it: nobody is
+/// asked, and no signature is proven.
 pub fn would_take(report: &Report, config: &Config, now: Now) -> bool {
     let (Some(offered), Some(running)) = (&report.offered, report.running) else { return false };
     let [a, b] = &report.slots;
@@ -266,7 +266,7 @@ pub fn would_take(report: &Report, config: &Config, now: Now) -> bool {
     let overrides = Overrides { allow_downgrade: false, retry_failed: false, ignore_window: false };
     let verdict = judge(offered, config, views, &standing, overrides);
     // Room that can not be told is not room.
-    views[1].room_bytes.is_some() && verdict.is_ok_and(|verdict| verdict == Verdict::Take)
+    report.stopped.is_none() && views[1].room_bytes.is_some() && verdict.is_ok_and(|verdict| verdict == Verdict::Take)
 }
 
 /// Asks what is offered; in one request, where nothing has changed since it was asked last.

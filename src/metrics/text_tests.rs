@@ -22,6 +22,7 @@ fn broken() -> Report {
         offered: None,
         proven: Proven::default(),
         boot_id: None,
+        stopped: None,
         remarks: Vec::new(),
         finding: Finding::Nothing,
         next: String::new(),

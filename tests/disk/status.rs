@@ -5,6 +5,7 @@
 use crate::support::disk::{A, B, Disk, EFI, architecture, need_disks, wait_for};
 use crate::support::release::{Medium, Release};
 use crate::support::root::{Root, Run, jq, schema_faults};
+use crate::support::signing::KeyPair;
 use crate::support::trial::Trial;
 use crate::support::web::{Answer, Web};
 use crate::support::{PYTHON, command, need, need_all, need_python, run};
@@ -148,9 +149,9 @@ fn damaged_machines_on_the_screen() {
     root.set_boot_variables(&["boot_canary=1"]);
     hold(&root, "stable-first", "well");
     root.configure("signature = off\nsever = http://x\n");
-    let words = ["it runs; see the NOTES below", "Note    read ", "unknown key", "`sever`"];
+    let words = ["no update is taken: see the NOTES below", "Note    read ", "unknown key", "`sever`"];
     root.agent(&["status"]).expect(0, &words);
-    assert_eq!(root.agent(&["status", "--json"]).jq(".condition"), "remarks");
+    assert_eq!(root.agent(&["status", "--json"]).jq(".condition"), "stopped");
     root.configure("signature = off\n");
     for (number, name, condition) in
         [(B, "slot-b-invalid", "no_fallback"), (A, "slot-a-invalid", "running_slot_invalid")]
@@ -217,6 +218,90 @@ fn boot_variables_that_another_run_writes_are_not_called_unreadable() {
     drop(other.stdin.take());
     assert!(other.wait().unwrap().success());
     trial.root.agent(&["status"]).expect(0, &["ON TRIAL"]);
+}
+
+/// What stops every update: keys and what is revoked, as a script makes them of a good directory of keys; lines of
+/// `update.conf`; a word of the remark, the kind in the metrics.
+const STOPS: &[(&str, &str, &str, &str, &str)] = &[
+    ("a list beside revoked/", "echo sha256:0 >revoked.txt", "", "revoked.txt", "config"),
+    ("a list among the keys", "mkdir Revoked", "", "Revoked", "config"),
+    (
+        "a site's list",
+        "mkdir revoked; echo '! no file of root' >revoked/site.not-taken",
+        "",
+        "no file of root",
+        "config",
+    ),
+    ("no digest", "mkdir revoked; echo release 7 >revoked/list", "", "revoked/list", "config"),
+    ("revoked is no directory", ": >revoked", "", "not a directory", "config"),
+    ("a directory for all", "chmod 777 .", "", "others than its owner", "config"),
+    ("no good key", "echo x >release.pub", "", "none of the installed keys", "config"),
+    ("more than there are", ":", "signature_threshold = 2", "signature_threshold is 2", "config"),
+    ("no key", "rm release.pub", "signature = required", "no key is installed", "signature"),
+    ("update.conf", ":", "sever = http://x", "unknown key", "config"),
+];
+
+/// No update is taken, and nobody who asks `status` or `metrics` is told that all is well.
+#[apply(test)]
+fn what_stops_every_update_is_the_headline() {
+    Trial::ready();
+    need("openssl");
+    let trial = Trial::staged();
+    let (root, keys) = (&trial.root, trial.root.path("etc/kubesolo/update-keys.d"));
+    let key = KeyPair::p256(trial.disk.dir(), "key").public;
+    let make = |script: &str| {
+        let _ = fs::remove_dir_all(&keys);
+        fs::create_dir_all(&keys).unwrap();
+        fs::copy(&key, keys.join("release.pub")).unwrap();
+        run(Command::new("sh").current_dir(&keys).args(["-euc", &format!("chmod 755 .; umask 022; {script}")]));
+    };
+    let apply = |more: &[&str]| root.agent(&[&["apply", "--layout", trial.medium.path()], more].concat());
+    for (what, script, lines, word, kind) in STOPS {
+        make(script);
+        let off = if lines.contains("signature =") { "" } else { "signature = off\n" };
+        root.configure(&format!("{off}{lines}\n"));
+        let told = |phase: &str| {
+            let status = root.agent(&["status", "--json"]).expect(0, &[]);
+            assert_eq!(status.jq("[.condition, .update.phase]"), format!("[\"stopped\",\"{phase}\"]"), "{what}");
+            assert!(status.jq(".remarks | join(\" \")").contains(word), "{what}: {}", status.stdout);
+            assert!(!status.jq(".next").contains("activate"), "{what}: {}", status.stdout);
+            let series = format!("kubesolo_update_last_error{{kind=\"{kind}\"}} 1");
+            root.agent(&["metrics", "--once"]).expect(0, &[&series, "kubesolo_update_available 0"]);
+        };
+        // Staged, and then stopped: whether an attempt was made or not.
+        told("staged");
+        let code = if *kind == "config" { 2 } else { 5 };
+        root.agent(&["activate"]).expect(code, &[word]);
+        apply(&["--ok-if-nothing", "--quiet"]).expect(code, &[word]);
+        if !lines.is_empty() && *kind == "config" && *what != "update.conf" {
+            let last = root.agent(&["status", "--json"]).jq(".history[-1] | [.result, .error_kind]");
+            assert_eq!(last, r#"["failed","config"]"#, "{what}");
+            hold(root, "stopped-staged", "stopped");
+            told("staged");
+        }
+        // Mended, and nothing is left of it.
+        let _ = fs::remove_dir_all(&keys);
+        root.configure("signature = off\n");
+        apply(&[]).expect(3, &["staged in slot B already"]);
+        assert_eq!(root.agent(&["status", "--json"]).jq(".condition"), "staged", "{what}");
+    }
+    // With nothing staged the state has it as well; a trial keeps its own.
+    root.agent(&["rollback"]).expect(0, &["will not be tried"]);
+    make(":");
+    root.configure("signature_threshold = 2\n");
+    apply(&["--quiet"]).expect(2, &["signature_threshold is 2"]);
+    hold(root, "stopped", "stopped");
+    assert_eq!(root.state_field("last_error_kind"), "config");
+    assert_eq!(root.state_field("phase"), "failed");
+    let _ = fs::remove_dir_all(&keys);
+    root.configure("signature = off\n");
+    apply(&[]).expect(0, &["is staged"]);
+    root.agent(&["activate"]).expect(0, &[]);
+    make("mkdir Revoked");
+    apply(&[]).expect(2, &["Revoked"]);
+    assert_eq!(root.state_field("phase"), "activated");
+    let status = root.agent(&["status", "--json"]);
+    assert_eq!(status.jq("[.condition, (.remarks | length)]"), r#"["activated",1]"#);
 }
 
 /// Runs `status` on a terminal of its own. Returns: what a terminal would get.

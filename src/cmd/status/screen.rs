@@ -61,6 +61,7 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
         (false, false) => ("restart_needed", "\u{4}the next boot goes to the OTHER slot"),
         (false, true) => match phase {
             Phase::Checking | Phase::Downloading => ("working", "\u{4}an update is at work, or was cut off"),
+            _ if report.stopped.is_some() => ("stopped", "\u{5}no update is taken: see the NOTES below"),
             Phase::Failed => ("failed", "\u{5}the last attempt FAILED"),
             Phase::RolledBack => went_back,
             Phase::Staged => ("staged", "\u{3}well; an update is staged"),
@@ -198,7 +199,9 @@ impl Page {
         let name = state.phase.name().replace('_', " ");
         self.line("Update", &[colour, &name, PLAIN, &words.concat(), &times, comma, at]);
         // A success forgets it, and while an attempt goes on it is that of an earlier one.
-        if let (Phase::Failed | Phase::RolledBack, Some(error)) = (state.phase, &state.last_error) {
+        if let (Phase::Failed | Phase::RolledBack, Some(error)) = (state.phase, &state.last_error)
+            && !report.remarks.contains(error)
+        {
             self.line("", &[error]);
         }
     }

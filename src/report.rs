@@ -129,18 +129,18 @@ impl Report {
         };
         remember(&mut failures, &finding, &state, &machine);
         remarks.extend(not_recorded_yet(&finding));
-        let is_sound = running.is_some_and(|slot| slots[slot as usize].record.is_ok());
         let doubt = state.manifest_digest.and_then(|digest| failures.doubt_of(digest, boot_id.as_deref()));
         let refusals = failures.refusals(boot_id.as_deref());
         let is_refused = !state.insisted && refusals.iter().any(|(digest, _)| state.manifest_digest == Some(*digest));
+        let is_lost_beside = running.is_some_and(|slot| is_lost(&slots[slot.other() as usize]));
         let next = match (state.phase, is_refused) {
-            (Phase::Staged, true) if stopped.is_none() => {
+            (Phase::Staged, true) if !is_lost_beside && stopped.is_none() => {
                 "what is staged failed here; `apply --retry-failed` insists on it, a newer one replaces it".into()
             }
             _ => match in_use.filter(|_| running.is_some()) {
                 Some(next) => next.into(),
                 None => {
-                    let running = running.map(|slot| (slot, is_sound));
+                    let running = running.map(|slot| (slot, &slots));
                     next_step(running, vars.as_ref(), &state, &finding, doubt, stopped.is_some())
                 }
             },
@@ -170,6 +170,25 @@ impl Report {
     /// Returns what is in the running slot, where that is known.
     pub fn running_view(&self) -> Option<&View> {
         self.slots.iter().find(|view| Some(view.slot) == self.running)
+    }
+}
+
+/// Says whether what a slot held is lost. What could not be looked at, since it is in use, is not.
+pub fn is_lost(view: &View) -> bool {
+    view.record.as_ref().is_err_and(|e| !e.is_in_use())
+}
+
+/// Names the way on from a running slot that is not valid. Pure.
+fn way_on(running: Slot, slots: &[View; 2], phase: Phase) -> String {
+    let (here, other) = (&slots[running as usize], running.other());
+    let is_known = here.version().is_some() || here.room_bytes.is_some();
+    match (slots[other as usize].record.is_ok(), is_known) {
+        (true, _) if phase == Phase::Staged => format!("`activate`, then restart: slot {other} is staged, and valid"),
+        (_, true) => "`verify` looks closer; `apply` writes an update into the other slot".into(),
+        (true, false) => {
+            format!("`rollback`, then restart: slot {other} is valid, and `apply` needs a slot that can be read")
+        }
+        (false, false) => "do not restart: neither slot can be read; write the disk anew (`usb-provision.sh`)".into(),
     }
 }
 
@@ -229,17 +248,17 @@ fn not_recorded_yet(finding: &Finding) -> Option<String> {
     }
 }
 
-/// Names the next step of whoever reads this. Pure. Input: `running`: the slot, and whether it is valid; `doubt`: where it is
+/// Names the next step of whoever reads this. Pure. Input: `running`: the slot, and what both hold; `doubt`: where it is
 /// undecided whether what rolled back is to blame; `is_stopped`: nothing is taken, and a remark says why.
 fn next_step(
-    running: Option<(Slot, bool)>,
+    running: Option<(Slot, &[View; 2])>,
     vars: Option<&BootVars>,
     state: &State,
     finding: &Finding,
     doubt: Option<Control>,
     is_stopped: bool,
 ) -> String {
-    let Some((running, is_sound)) = running else { return "boot a slot; only then can this machine be updated".into() };
+    let Some((running, slots)) = running else { return "boot a slot; only then can this machine be updated".into() };
     let Some(vars) = vars else {
         return "`verify --repair-boot-variables` mends the boot variables; until then nothing can be activated".into();
     };
@@ -269,11 +288,12 @@ fn next_step(
     }
     match state.phase {
         _ if is_stopped => "mend what the NOTE says; until then no update is taken".into(),
-        _ if !is_sound => "`verify` looks closer; `apply` writes an update into the other slot".into(),
+        _ if slots[running as usize].record.is_err() => way_on(running, slots, state.phase),
+        Phase::Staged if is_lost(&slots[running.other() as usize]) => "`apply` writes it anew".into(),
         Phase::Staged if !vars.boot_canary => {
             "restart once, for GRUB to show that it writes; `activate`, then restart".into()
         }
-        Phase::Idle | Phase::Success | Phase::RolledBack if !vars.boot_canary => {
+        Phase::Idle | Phase::Success | Phase::RolledBack | Phase::Activated | Phase::Verifying if !vars.boot_canary => {
             "restart once, so that GRUB can show that it can write".into()
         }
         Phase::Staged => "`activate`, then restart".into(),

@@ -198,7 +198,9 @@ fn record_stop(session: &mut Session<'_>, config: &Config, error: &Error) {
         return;
     }
     let now = session.now();
-    let failed = session.state.begin(now).and_then(|()| session.state.fail(error, now));
+    // Whatever its exit code is: nothing was offered that is not authentic, and this machine has to be set up.
+    let recorded = Error::new(Kind::Config, error.to_string());
+    let failed = session.state.begin(now).and_then(|()| session.state.fail(&recorded, now));
     // The first error is the one to report.
     if let Err(e) = failed.and_then(|()| session.save_state()) {
         note(&format!("not recorded: {e}"));

@@ -308,7 +308,8 @@ pub fn resolve(source: &mut dyn Source) -> Result<Artifact> {
 pub fn demand_known(running: &View) -> Result<()> {
     match (running.version(), running.room_bytes, &running.record) {
         (None, None, Err(e)) => Err(Error::new(Kind::Slot, e.to_string())
-            .at("find the version of", format!("the running slot {}", running.slot))),
+            .at("find the version of", format!("the running slot {}", running.slot))
+            .hint("`activate`, where an update is staged, else `rollback` puts the other slot on trial: restart, and from there `apply` writes this one anew")),
         _ => Ok(()),
     }
 }
@@ -364,7 +365,10 @@ fn describe(
     let running = situation.running.version().unwrap_or("(unknown version)");
     say(out, &format!("Running   {} (slot {}, {ARCHITECTURE})", printable(running), situation.running.slot))?;
     let (kernel, initramfs) = (human_size(artifact.kernel.size_bytes), human_size(artifact.initramfs.size_bytes));
-    say(out, &format!("Offered   {} from {}", printable(&artifact.version), printable(&artifact.source)))?;
+    say(
+        out,
+        &format!("Offered   {} from {}", printable(&artifact.version), printable(&gate::place(&artifact.source))),
+    )?;
     say(out, &format!("          kernel {kernel}, initramfs {initramfs}, {}", artifact.digest))?;
     if let Some(index) = artifact.index_digest {
         say(out, &format!("          index {index}"))?;

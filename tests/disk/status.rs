@@ -221,24 +221,18 @@ fn boot_variables_that_another_run_writes_are_not_called_unreadable() {
 }
 
 /// What stops every update: keys and what is revoked, as a script makes them of a good directory of keys; lines of
-/// `update.conf`; a word of the remark, the kind in the metrics.
-const STOPS: &[(&str, &str, &str, &str, &str)] = &[
-    ("a list beside revoked/", "echo sha256:0 >revoked.txt", "", "revoked.txt", "config"),
-    ("a list among the keys", "mkdir Revoked", "", "Revoked", "config"),
-    (
-        "a site's list",
-        "mkdir revoked; echo '! no file of root' >revoked/site.not-taken",
-        "",
-        "no file of root",
-        "config",
-    ),
-    ("no digest", "mkdir revoked; echo release 7 >revoked/list", "", "revoked/list", "config"),
-    ("revoked is no directory", ": >revoked", "", "not a directory", "config"),
-    ("a directory for all", "chmod 777 .", "", "others than its owner", "config"),
-    ("no good key", "echo x >release.pub", "", "none of the installed keys", "config"),
-    ("more than there are", ":", "signature_threshold = 2", "signature_threshold is 2", "config"),
-    ("no key", "rm release.pub", "signature = required", "no key is installed", "signature"),
-    ("update.conf", ":", "sever = http://x", "unknown key", "config"),
+/// `update.conf`; a word of the remark.
+const STOPS: &[(&str, &str, &str, &str)] = &[
+    ("a list beside revoked/", "echo sha256:0 >revoked.txt", "", "revoked.txt"),
+    ("a list among the keys", "mkdir Revoked", "", "Revoked"),
+    ("a site's list", "mkdir revoked; echo '! no file of root' >revoked/site.not-taken", "", "no file of root"),
+    ("no digest", "mkdir revoked; echo release 7 >revoked/list", "", "revoked/list"),
+    ("revoked is no directory", ": >revoked", "", "not a directory"),
+    ("a directory for all", "chmod 777 .", "", "others than its owner"),
+    ("no good key", "echo x >release.pub", "", "none of the installed keys"),
+    ("more than there are", ":", "signature_threshold = 2", "signature_threshold is 2"),
+    ("no key", "rm release.pub", "signature = required", "no key is installed"),
+    ("update.conf", ":", "sever = http://x", "unknown key"),
 ];
 
 /// No update is taken, and nobody who asks `status` or `metrics` is told that all is well.
@@ -256,7 +250,7 @@ fn what_stops_every_update_is_the_headline() {
         run(Command::new("sh").current_dir(&keys).args(["-euc", &format!("chmod 755 .; umask 022; {script}")]));
     };
     let apply = |more: &[&str]| root.agent(&[&["apply", "--layout", trial.medium.path()], more].concat());
-    for (what, script, lines, word, kind) in STOPS {
+    for (what, script, lines, word) in STOPS {
         make(script);
         let off = if lines.contains("signature =") { "" } else { "signature = off\n" };
         root.configure(&format!("{off}{lines}\n"));
@@ -265,15 +259,20 @@ fn what_stops_every_update_is_the_headline() {
             assert_eq!(status.jq("[.condition, .update.phase]"), format!("[\"stopped\",\"{phase}\"]"), "{what}");
             assert!(status.jq(".remarks | join(\" \")").contains(word), "{what}: {}", status.stdout);
             assert!(!status.jq(".next").contains("activate"), "{what}: {}", status.stdout);
-            let series = format!("kubesolo_update_last_error{{kind=\"{kind}\"}} 1");
-            root.agent(&["metrics", "--once"]).expect(0, &[&series, "kubesolo_update_available 0"]);
+            let series = ["kubesolo_update_last_error{kind=\"config\"} 1", "kubesolo_update_available 0"];
+            root.agent(&["metrics", "--once"]).expect(0, &series);
         };
         // Staged, and then stopped: whether an attempt was made or not.
         told("staged");
-        let code = if *kind == "config" { 2 } else { 5 };
+        let code = if *what == "no key" { 5 } else { 2 };
         root.agent(&["activate"]).expect(code, &[word]);
+        if *what != "update.conf" && !what.starts_with("no good") && lines.is_empty() {
+            // The reason once, at the end.
+            let said = root.agent(&["verify"]).expect(2, &["its signature was not checked: see below"]);
+            assert_eq!(format!("{}{}", said.stdout, said.stderr).matches("update-keys.d").count(), 1, "{said:?}");
+        }
         apply(&["--ok-if-nothing", "--quiet"]).expect(code, &[word]);
-        if !lines.is_empty() && *kind == "config" && *what != "update.conf" {
+        if lines.contains("threshold") {
             let last = root.agent(&["status", "--json"]).jq(".history[-1] | [.result, .error_kind]");
             assert_eq!(last, r#"["failed","config"]"#, "{what}");
             hold(root, "stopped-staged", "stopped");
@@ -302,6 +301,82 @@ fn what_stops_every_update_is_the_headline() {
     assert_eq!(root.state_field("phase"), "activated");
     let status = root.agent(&["status", "--json"]);
     assert_eq!(status.jq("[.condition, (.remarks | length)]"), r#"["activated",1]"#);
+}
+
+/// Zeros over the beginning of a slot, past every cache.
+fn wipe(trial: &mut Trial, number: u32) {
+    trial.disk.detach();
+    trial.disk.overwrite(number, 0, &[0; 2 << 20]);
+    trial.disk.attach();
+}
+
+/// Holds condition, headline and advice; no screen in tests/golden, since the names of loop devices differ.
+#[track_caller]
+fn says(root: &Root, condition: &str, headline: &str, next: &str) {
+    let status = root.agent(&["status", "--json"]).expect(0, &[]);
+    assert_eq!(status.jq(".condition"), condition);
+    assert!(status.jq(".next").starts_with(next), "{}", status.stdout);
+    let first = root.agent(&["status"]).expect(0, &[]).stdout.lines().next().unwrap().to_owned();
+    assert!(first.contains(headline), "{first}");
+}
+
+/// What is advised does work.
+#[apply(test)]
+fn what_is_advised_on_a_damaged_machine_works() {
+    Trial::ready();
+    // What was staged is lost.
+    let mut trial = Trial::staged();
+    wipe(&mut trial, B);
+    says(&trial.root, "staged_invalid", "what was staged is DAMAGED", "`apply` writes it anew");
+    trial.root.agent(&["activate"]).expect(7, &["(`apply` makes its file system anew)"]);
+    trial.root.agent(&["verify"]).expect(7, &["Slot B  INVALID", "(`apply` makes its file system anew)"]);
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(0, &["is staged in slot B"]);
+    assert_eq!(trial.root.agent(&["status", "--json"]).jq(".condition"), "staged");
+    // The running slot is: another one is staged.
+    wipe(&mut trial, A);
+    says(&trial.root, "running_slot_invalid", "NOT valid", "`activate`, then restart: slot B is staged, and valid");
+    let way_on = ["the running slot A", "(`activate`, where an update is staged, else `rollback`"];
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(7, &way_on);
+    trial.root.agent(&["activate"]).expect(0, &["slot B is active"]);
+    // The other one ran before.
+    let mut trial = Trial::booted();
+    confirm(&trial);
+    wipe(&mut trial, B);
+    says(&trial.root, "running_slot_invalid", "NOT valid", "`rollback`, then restart: slot A is valid,");
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(7, &["the running slot B"]);
+    trial.root.agent(&["rollback"]).expect(0, &["slot A is active, on trial"]);
+    // Neither is left.
+    let mut trial = Trial::staged();
+    wipe(&mut trial, A);
+    wipe(&mut trial, B);
+    let words = ["NOT valid", "Next    do not restart: neither slot can be read"];
+    trial.root.agent(&["status"]).expect(0, &words);
+}
+
+/// Boot variables that were repaired while the state was one step behind; a check that found nothing; a second rollback.
+#[apply(test)]
+fn what_is_said_after_a_repair_an_empty_check_and_a_second_rollback() {
+    Trial::ready();
+    let mut trial = Trial::booted();
+    trial.root.set_boot_variables(&["boot_success=1", "boot_canary=0"]);
+    trial
+        .root
+        .agent(&["status"])
+        .expect(0, &["no update can be TRIED yet", "Next    restart once, so that GRUB can show"]);
+    trial.root.set_boot_variables(&["boot_canary=1"]);
+    confirm(&trial);
+    trial.root.agent(&["rollback"]).expect(0, &["on trial"]);
+    trial.root.set_boot_variables(&["boot_success=1"]);
+    trial.boot(A);
+    let said = trial.root.agent(&["rollback"]).expect(4, &["go back to version 2.0.0: refused: it failed here before"]);
+    assert!(said.stderr.contains("(--retry-failed goes back all the same)"), "{said:?}");
+    let server = Release::new("2.1.0").serve();
+    trial.root.agent(&["check", "--server", &server.url("")]).expect(0, &["2.1.0 from server http://127.0.0.1:"]);
+    let disk = Disk::new(24, 16);
+    let root = Root::new(&disk);
+    root.configure("signature = off\nlayout = /media/usb/os\n");
+    root.agent(&["apply", "--ok-if-nothing", "--quiet"]).expect(0, &[]);
+    root.agent(&["status"]).expect(0, &["Update  idle: no attempt is recorded; last asked 20"]);
 }
 
 /// Runs `status` on a terminal of its own. Returns: what a terminal would get.

@@ -6,7 +6,7 @@ use crate::history::{Attempt, Part};
 use crate::inspect::View;
 use crate::machine::ARCHITECTURE;
 use crate::reconcile::Finding;
-use crate::report::Report;
+use crate::report::{Report, is_lost};
 use crate::slot::Slot;
 use crate::state::Phase;
 use crate::text::printable;
@@ -64,6 +64,9 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
             _ if report.stopped.is_some() => ("stopped", "\u{5}no update is taken: see the NOTES below"),
             Phase::Failed => ("failed", "\u{5}the last attempt FAILED"),
             Phase::RolledBack => went_back,
+            Phase::Staged if is_lost(&report.slots[running.other() as usize]) => {
+                ("staged_invalid", "\u{4}well; what was staged is DAMAGED")
+            }
             Phase::Staged => ("staged", "\u{3}well; an update is staged"),
             _ if !vars.boot_canary => ("bootloader_unproven", "\u{4}well, but no update can be TRIED yet"),
             _ if is_invalid(running.other()) => ("no_fallback", "\u{4}well, but there is NO way back"),
@@ -187,7 +190,13 @@ impl Page {
         };
         let present = present(report);
         let (times, at) = (count(present), state.updated_at.as_deref());
-        let (comma, at) = (if at.is_some() { ", " } else { "" }, at.unwrap_or_default());
+        let comma = match (at, state.phase) {
+            (None, _) => "",
+            (_, Phase::Idle) if state.history.attempts().is_empty() => "; last asked ",
+            (_, Phase::Idle) => "; as of ",
+            _ => ", ",
+        };
+        let at = at.unwrap_or_default();
         let attempt = state.attempt_count.max(1).to_string();
         let (from, to) = (or_unknown(state.from_version.as_deref()), or_unknown(state.to_version.as_deref()));
         let words = match state.phase {

@@ -203,7 +203,11 @@ pub fn load(system: &System, flags: &Common) -> Result<Config> {
             Raw::parse(&text).map_err(|e| e.at("read", path.display()))?
         }
     };
-    validate(&raw, flags, &|text| system.path(text)).map_err(|e| e.at("read", path.display()))
+    validate(&raw, flags, &|text| system.path(text)).map_err(|e| match e.kind() {
+        // The file has no part in what was typed.
+        Kind::Usage => e,
+        _ => e.at("read", path.display()),
+    })
 }
 
 /// The same for a command that must work on a damaged machine: a broken file is said on stderr and in the result, and

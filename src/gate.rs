@@ -238,7 +238,12 @@ fn date_of(artifact: &Artifact, text: &str, field: &str) -> Result<u64> {
 /// Names the document and the field that a value is from, as the publisher writes it: in `latest.json`, or as an annotation.
 fn malformed(artifact: &Artifact, field: &str, why: &Error) -> Error {
     let prefix = if artifact.source.starts_with("http ") { "" } else { "io.kubesolo.os." };
-    Error::new(Kind::Source, format!("'{prefix}{field}': {why}")).at("read", &artifact.source)
+    Error::new(Kind::Source, format!("'{prefix}{field}': {why}")).at("read", place(&artifact.source))
+}
+
+/// Names a source to people, as flag and `update.conf` call it: `server http://…`, where records have `http http://…`.
+pub fn place(source: &str) -> String {
+    source.strip_prefix("http ").map_or(source.to_owned(), |url| format!("server {url}"))
 }
 
 /// Says that a source offers what runs, although that has expired: it stands still, or is held back.
@@ -332,8 +337,13 @@ fn another_build(artifact: &Artifact, running: &Version) -> String {
 
 /// Turns refusals into the error that a command ends with. Input: `version`: "version 1.2.0", for example.
 pub fn refused(version: &str, refusals: &[Refusal]) -> Error {
+    refused_to("take", version, refusals)
+}
+
+/// The same for what else is done with a version. Input: `op`: "take", for example.
+pub fn refused_to(op: &str, version: &str, refusals: &[Refusal]) -> Error {
     let reasons: Vec<&str> = refusals.iter().map(|r| r.why.as_str()).collect();
-    let error = Error::new(Kind::Gate, format!("refused: {}", reasons.join("; "))).at("take", version);
+    let error = Error::new(Kind::Gate, format!("refused: {}", reasons.join("; "))).at(op, version);
     match refusals.iter().all(|refusal| refusal.gate.waits()) {
         true => error.taking(Course::Waits),
         false => error,

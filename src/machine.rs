@@ -120,8 +120,8 @@ impl<'a> Machine<'a> {
     /// Power cut: the list is the old one, or the new one.
     pub fn scrub(&self, slot: Slot, progress: &mut dyn FnMut(u64)) -> Result<(Record, bool)> {
         let part = self.slot_partition(slot)?;
-        inspect::settle(part)?;
-        let proof = inspect::scrub(slot, part, progress)?;
+        inspect::settle(part).map_err(|e| self.remade(e, part))?;
+        let proof = inspect::scrub(slot, part, progress).map_err(|e| self.remade(e, part))?;
         if proof.list_fault.is_none() {
             return Ok((proof.record, false));
         }
@@ -139,10 +139,21 @@ impl<'a> Machine<'a> {
     /// The same without changing anything: for the running slot, and for commands that only look.
     /// Errors: as [`Machine::scrub`]; Slot: the journal is not empty, or GRUB's list does not fit.
     pub fn scrub_as_it_is(&self, slot: Slot, progress: &mut dyn FnMut(u64)) -> Result<Record> {
-        let proof = inspect::scrub(slot, self.slot_partition(slot)?, progress)?;
+        let part = self.slot_partition(slot)?;
+        let is_target = self.running().is_ok_and(|running| running != slot);
+        let proof =
+            inspect::scrub(slot, part, progress).map_err(|e| if is_target { self.remade(e, part) } else { e })?;
         match proof.list_fault {
             Some(fault) => Err(fault),
             None => Ok(proof.record),
+        }
+    }
+
+    /// Adds to the error of a target slot that `apply` mends it.
+    fn remade(&self, error: Error, part: &Partition) -> Error {
+        match error.course() == Course::Damaged && remake::room(part).is_some() {
+            true => error.hint("`apply` makes its file system anew"),
+            false => error,
         }
     }
 

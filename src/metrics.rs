@@ -162,6 +162,8 @@ impl Page {
     fn last_error(&mut self, report: &Report) {
         const NAME: &str = "kubesolo_update_last_error";
         let kind = match (&report.state.last_error_kind, &report.state.last_error) {
+            // Not known to the state: `update.conf` was broken, or an update was staged, when an attempt ended with it.
+            (None, None) if report.stopped.is_some() => Some(Kind::Config.label()),
             (Some(kind), _) => Some(kind.as_str()),
             (None, error) => error.as_ref().map(|_| UNKNOWN),
         };

@@ -4,7 +4,7 @@
 //! Must never: take the lock, change anything, or fail because something is damaged.
 
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::failed::{Control, Failures};
 use crate::gate;
 use crate::grubenv::BootVars;
@@ -18,8 +18,10 @@ use crate::source::Artifact;
 use crate::state::{Phase, State};
 use crate::sys::Access;
 use crate::system::System;
+use crate::trust::keyring::Keyring;
 use crate::trust::proven::Proven;
 use crate::version::Version;
+use std::time::{Duration, Instant};
 
 /// What was found.
 pub struct Report {
@@ -29,6 +31,8 @@ pub struct Report {
     pub slots: [View; 2],
     /// GRUB's variables, where they can be read.
     pub vars: Option<BootVars>,
+    /// Whether another run keeps them from being read: nothing is known of them then.
+    pub is_boot_busy: bool,
     /// Which copy of them counts.
     pub env_source: Option<Copy>,
     /// The update attempt.
@@ -41,6 +45,8 @@ pub struct Report {
     pub proven: Proven,
     /// This boot's id.
     pub boot_id: Option<String>,
+    /// What keeps this machine from taking, and from activating, anything: `update.conf`, the keys, what is revoked.
+    pub stopped: Option<Error>,
     /// What is wrong, or not recorded yet: sentences.
     pub remarks: Vec<String>,
     /// What happened and is not recorded yet.
@@ -49,15 +55,23 @@ pub struct Report {
     pub next: String,
 }
 
+/// How long another run is waited for that writes the boot variables: `healthcheck` of a new version's first boot does for a
+/// moment, just when a person looks. A download takes minutes, and is not waited for.
+const BOOT_BUSY_LIMIT: Duration = Duration::from_secs(2);
+
 /// How often everything is read while other runs write between the state and the boot variables.
 const MOST_READS: u32 = 3;
 
 impl Report {
     /// Reads everything, mounting privately what is not mounted. Takes no lock, changes nothing.
     pub fn gather(system: &System, config: &Config) -> Report {
-        let mut reads = 1;
+        let (mut reads, until) = (1, Instant::now() + BOOT_BUSY_LIMIT);
         loop {
             let report = Report::read(system, config);
+            if report.is_boot_busy && Instant::now() < until {
+                // Each try to mount them waits a while by itself.
+                continue;
+            }
             let data = Machine::look(system).data(config.state_file.as_deref(), Access::Read);
             // What is recorded meanwhile would be seen half before, half after.
             let is_one_moment = data.map_or(true, |data| data.store.state().value == report.state);
@@ -70,7 +84,8 @@ impl Report {
 
     fn read(system: &System, config: &Config) -> Report {
         let machine = Machine::look(system);
-        let mut remarks: Vec<String> = config.fault.iter().map(ToString::to_string).collect();
+        let stopped = stopped(system, config);
+        let mut remarks: Vec<String> = stopped.iter().map(ToString::to_string).collect();
         let mut told = |e: Error| remarks.push(e.to_string());
         let running = machine.running().map_err(&mut told).ok();
         let slots = [machine.view(Slot::A), machine.view(Slot::B)];
@@ -87,9 +102,16 @@ impl Report {
                 [read_state.damage, read_failures.damage, read_proven.damage].into_iter().flatten().for_each(&mut told);
             }
         }
-        let (mut vars, mut env_source) = (None, None);
+        let (mut vars, mut env_source, mut is_boot_busy, mut in_use) = (None, None, false, None);
         match machine.boot_env(Access::Read) {
-            Err(e) => told(e),
+            // That says nothing of them.
+            Err(e) if e.kind() == Kind::Busy => {
+                (is_boot_busy, in_use) = (true, Some("`status` again, when that run has ended"));
+            }
+            Err(e) => {
+                in_use = e.is_in_use().then_some("do what the NOTE says; until then nothing can be activated");
+                told(e);
+            }
             Ok(env) => {
                 let loaded = env.files.load();
                 env_source = loaded.block.as_ref().map(|_| loaded.which);
@@ -107,27 +129,76 @@ impl Report {
         };
         remember(&mut failures, &finding, &state, &machine);
         remarks.extend(not_recorded_yet(&finding));
-        let is_sound = running.is_some_and(|slot| slots[slot as usize].record.is_ok());
         let doubt = state.manifest_digest.and_then(|digest| failures.doubt_of(digest, boot_id.as_deref()));
         let refusals = failures.refusals(boot_id.as_deref());
         let is_refused = !state.insisted && refusals.iter().any(|(digest, _)| state.manifest_digest == Some(*digest));
+        let is_lost_beside = running.is_some_and(|slot| is_lost(&slots[slot.other() as usize]));
         let next = match (state.phase, is_refused) {
-            (Phase::Staged, true) => {
+            (Phase::Staged, true) if !is_lost_beside && stopped.is_none() => {
                 "what is staged failed here; `apply --retry-failed` insists on it, a newer one replaces it".into()
             }
-            _ => next_step(running.map(|slot| (slot, is_sound)), vars.as_ref(), &state, &finding, doubt),
+            _ => match in_use.filter(|_| running.is_some()) {
+                Some(next) => next.into(),
+                None => {
+                    let running = running.map(|slot| (slot, &slots));
+                    next_step(running, vars.as_ref(), &state, &finding, doubt, stopped.is_some())
+                }
+            },
         };
         let next = next + &when_open(config, system, running.zip(vars.as_ref()));
         let what_runs = running.and_then(|slot| slots[slot as usize].version());
         remarks.extend(what_runs.and_then(incomparable));
         let remarks = once_each(remarks);
-        Report { running, slots, vars, env_source, state, failures, offered, proven, boot_id, remarks, finding, next }
+        Report {
+            running,
+            slots,
+            vars,
+            is_boot_busy,
+            env_source,
+            state,
+            failures,
+            offered,
+            proven,
+            boot_id,
+            stopped,
+            remarks,
+            finding,
+            next,
+        }
     }
 
     /// Returns what is in the running slot, where that is known.
     pub fn running_view(&self) -> Option<&View> {
         self.slots.iter().find(|view| Some(view.slot) == self.running)
     }
+}
+
+/// Says whether what a slot held is lost. What could not be looked at, since it is in use, is not.
+pub fn is_lost(view: &View) -> bool {
+    view.record.as_ref().is_err_and(|e| !e.is_in_use())
+}
+
+/// Names the way on from a running slot that is not valid. Pure.
+fn way_on(running: Slot, slots: &[View; 2], phase: Phase) -> String {
+    let (here, other) = (&slots[running as usize], running.other());
+    let is_known = here.version().is_some() || here.room_bytes.is_some();
+    match (slots[other as usize].record.is_ok(), is_known) {
+        (true, _) if phase == Phase::Staged => format!("`activate`, then restart: slot {other} is staged, and valid"),
+        (_, true) => "`verify` looks closer; `apply` writes an update into the other slot".into(),
+        (true, false) => {
+            format!("`rollback`, then restart: slot {other} is valid, and `apply` needs a slot that can be read")
+        }
+        (false, false) => "do not restart: neither slot can be read; write the disk anew (`usb-provision.sh`)".into(),
+    }
+}
+
+/// Finds what every `apply` and `activate` would end with, before they ask anybody.
+fn stopped(system: &System, config: &Config) -> Option<Error> {
+    // Without the file it is not known whether signatures are required.
+    config.fault.clone().or_else(|| {
+        let ring = Keyring::load(&system.keys_dir(), config.signature, config.signature_threshold);
+        ring.and_then(|ring| ring.demands_signatures()).err()
+    })
 }
 
 /// Says when the next update may be taken, where a maintenance window is shut and no trial is pending.
@@ -177,16 +248,17 @@ fn not_recorded_yet(finding: &Finding) -> Option<String> {
     }
 }
 
-/// Names the next step of whoever reads this. Pure. Input: `running`: the slot, and whether it is valid; `doubt`: where it is
-/// undecided whether what rolled back is to blame.
+/// Names the next step of whoever reads this. Pure. Input: `running`: the slot, and what both hold; `doubt`: where it is
+/// undecided whether what rolled back is to blame; `is_stopped`: nothing is taken, and a remark says why.
 fn next_step(
-    running: Option<(Slot, bool)>,
+    running: Option<(Slot, &[View; 2])>,
     vars: Option<&BootVars>,
     state: &State,
     finding: &Finding,
     doubt: Option<Control>,
+    is_stopped: bool,
 ) -> String {
-    let Some((running, is_sound)) = running else { return "boot a slot; only then can this machine be updated".into() };
+    let Some((running, slots)) = running else { return "boot a slot; only then can this machine be updated".into() };
     let Some(vars) = vars else {
         return "`verify --repair-boot-variables` mends the boot variables; until then nothing can be activated".into();
     };
@@ -215,11 +287,13 @@ fn next_step(
         return format!("restart: slot {} is the active one", running.other());
     }
     match state.phase {
-        _ if !is_sound => "`verify` looks closer; `apply` writes an update into the other slot".into(),
+        _ if is_stopped => "mend what the NOTE says; until then no update is taken".into(),
+        _ if slots[running as usize].record.is_err() => way_on(running, slots, state.phase),
+        Phase::Staged if is_lost(&slots[running.other() as usize]) => "`apply` writes it anew".into(),
         Phase::Staged if !vars.boot_canary => {
             "restart once, for GRUB to show that it writes; `activate`, then restart".into()
         }
-        Phase::Idle | Phase::Success | Phase::RolledBack if !vars.boot_canary => {
+        Phase::Idle | Phase::Success | Phase::RolledBack | Phase::Activated | Phase::Verifying if !vars.boot_canary => {
             "restart once, so that GRUB can show that it can write".into()
         }
         Phase::Staged => "`activate`, then restart".into(),

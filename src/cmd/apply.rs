@@ -92,8 +92,9 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wri
     // Before the lock: nobody waits for a run that waits.
     check::splay(args.splay);
     let mut session = Session::open(system, config)?;
-    let ring = check::keyring(system, config, Some(session.store()))?;
-    let mut source = check::open(system, config, &session.proven, ring.clone())?;
+    let ready = check::keyring(system, config, Some(session.store()))
+        .and_then(|ring| Ok((check::open(system, config, &session.proven, ring.clone())?, ring)));
+    let (mut source, ring) = ready.inspect_err(|error| record_stop(&mut session, config, error))?;
     if let Some(why) = session.pending_trial() {
         // Before anything else, and without a mark in the state: that belongs to the trial.
         return Err(gate::refused("a new version", &[Refusal { gate: Gate::TrialPending, why }]));
@@ -195,6 +196,22 @@ struct Answer {
     activated: bool,
     /// Why it was not activated, or the machine not restarted.
     refused: Option<String>,
+}
+
+/// Records that nobody could be asked: whoever watches the state sees that no update is taken. Not of a trial, to which the state
+/// belongs, and not where the command line alone is wrong, or no source is named: nothing is updated by itself there.
+fn record_stop(session: &mut Session<'_>, config: &Config, error: &Error) {
+    if error.kind() == Kind::Usage || config.source.is_none() || session.pending_trial().is_some() {
+        return;
+    }
+    let now = session.now();
+    // Whatever its exit code is: nothing was offered that is not authentic, and this machine has to be set up.
+    let recorded = Error::new(Kind::Config, error.to_string());
+    let failed = session.state.begin(now).and_then(|()| session.state.fail(&recorded, now));
+    // The first error is the one to report.
+    if let Err(e) = failed.and_then(|()| session.save_state()) {
+        note(&format!("not recorded: {e}"));
+    }
 }
 
 /// One attempt, from the first question to the last proof; its end is in the state file, whatever it was.

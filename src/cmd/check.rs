@@ -242,8 +242,8 @@ fn judge(
     gate::judge(artifact, &facts)
 }
 
-/// Says whether what the source offered last would be taken now, as far as that can be told without asking it, and
-/// without the keys: nobody is asked, and no signature is proven.
+/// Says whether what the source offered last would be taken now, as far as that can be told without asking it: nobody is
+/// asked, and no signature is proven.
 pub fn would_take(report: &Report, config: &Config, now: Now) -> bool {
     let (Some(offered), Some(running)) = (&report.offered, report.running) else { return false };
     let [a, b] = &report.slots;
@@ -267,7 +267,7 @@ pub fn would_take(report: &Report, config: &Config, now: Now) -> bool {
     let overrides = Overrides { allow_downgrade: false, retry_failed: false, ignore_window: false };
     let verdict = judge(offered, config, views, &standing, overrides);
     // Room that can not be told is not room.
-    views[1].room_bytes.is_some() && verdict.is_ok_and(|verdict| verdict == Verdict::Take)
+    report.stopped.is_none() && views[1].room_bytes.is_some() && verdict.is_ok_and(|verdict| verdict == Verdict::Take)
 }
 
 /// Asks what is offered; in one request, where nothing has changed since it was asked last.
@@ -309,7 +309,8 @@ pub fn resolve(source: &mut dyn Source) -> Result<Artifact> {
 pub fn demand_known(running: &View) -> Result<()> {
     match (running.version(), running.room_bytes, &running.record) {
         (None, None, Err(e)) => Err(Error::new(Kind::Slot, e.to_string())
-            .at("find the version of", format!("the running slot {}", running.slot))),
+            .at("find the version of", format!("the running slot {}", running.slot))
+            .hint("`activate`, where an update is staged, else `rollback` puts the other slot on trial: restart, and from there `apply` writes this one anew")),
         _ => Ok(()),
     }
 }
@@ -365,7 +366,10 @@ fn describe(
     let running = situation.running.version().unwrap_or("(unknown version)");
     say(out, &format!("Running   {} (slot {}, {ARCHITECTURE})", printable(running), situation.running.slot))?;
     let (kernel, initramfs) = (human_size(artifact.kernel.size_bytes), human_size(artifact.initramfs.size_bytes));
-    say(out, &format!("Offered   {} from {}", printable(&artifact.version), printable(&artifact.source)))?;
+    say(
+        out,
+        &format!("Offered   {} from {}", printable(&artifact.version), printable(&gate::place(&artifact.source))),
+    )?;
     say(out, &format!("          kernel {kernel}, initramfs {initramfs}, {}", artifact.digest))?;
     if let Some(index) = artifact.index_digest {
         say(out, &format!("          index {index}"))?;

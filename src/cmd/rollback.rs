@@ -53,7 +53,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
             session.demand_memory()?;
             demand_proven_bootloader(&session, args.allow_unproven_bootloader)?;
             if !args.retry_failed {
-                session.refuse_known_bad(other, "--retry-failed")?;
+                session.refuse_known_bad(other, ("go back to", "--retry-failed goes back all the same"))?;
             }
             let (record, _) = scrub(&session, other)?;
             refuse_untrusted(&session, &record, other)?;

@@ -10,6 +10,7 @@ use crate::cmd::check::{self, signers};
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::gate;
 use crate::machine::Machine;
 use crate::oci::digest::Digest;
 use crate::progress::{Progress, note};
@@ -193,6 +194,10 @@ fn describe(out: &mut dyn Write, findings: &Findings) -> Result<()> {
             say(out, &format!("Key     {name}: it does not count: a key's name ends in .pub"))?;
         }
     }
+    // Else the run ends with it.
+    if let (Err(e), true) = (&findings.ring, findings.slots.iter().any(|(_, read)| read.is_err())) {
+        say(out, &format!("Key     {}", printable(&e.to_string())))?;
+    }
     match findings.remarks.is_empty() {
         true => say(out, "Boot    both copies of the boot variables are sound"),
         false => findings.remarks.iter().try_for_each(|remark| say(out, &format!("Boot    {}", printable(remark)))),
@@ -203,7 +208,8 @@ fn describe(out: &mut dyn Write, findings: &Findings) -> Result<()> {
 fn signature_of(record: &Record, findings: &Findings) -> String {
     let ring = match &findings.ring {
         Ok(ring) => ring,
-        Err(e) => return format!("its signature was not checked: {}", printable(&e.to_string())),
+        // The run ends with the reason.
+        Err(_) => return "its signature was not checked: see below".to_owned(),
     };
     if let Some(Ok(artifact)) = &findings.offered
         && is_same(record, artifact)
@@ -225,9 +231,10 @@ fn describe_source(out: &mut dyn Write, findings: &Findings) -> Result<()> {
     let (artifact, ring) = match (&findings.offered, &findings.ring) {
         (None, _) => return Ok(()),
         (Some(Ok(artifact)), Ok(ring)) => (artifact, ring),
-        (Some(Err(e)), _) | (_, Err(e)) => return say(out, &format!("Source  {}", printable(&e.to_string()))),
+        (_, Err(_)) => return say(out, "Source  not asked: see below"),
+        (Some(Err(e)), _) => return say(out, &format!("Source  {}", printable(&e.to_string()))),
     };
-    let (version, source) = (printable(&artifact.version), printable(&artifact.source));
+    let (version, source) = (printable(&artifact.version), printable(&gate::place(&artifact.source)));
     say(out, &format!("Source  {version} from {source}, {}", artifact.digest))?;
     say(out, &format!("        signed {}", signers(&artifact.signed_by, ring)))?;
     say(out, "        its files were not downloaded: what is signed names their digests, which `apply` checks")

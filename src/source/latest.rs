@@ -99,9 +99,8 @@ impl Latest {
                 tally.take_detached(document, &signature.body);
             }
             let place = &self.signature_url;
-            tally
-                .finish(&self.url.to_string())
-                .map_err(|e| e.hint(format!("its signature is expected at {place}: scripts/sign.sh --latest makes it")))
+            let hint = format!("its signature is expected at {place}: scripts/sign.sh --latest makes it");
+            tally.finish(&self.url.to_string(), &hint)
         })
     }
 

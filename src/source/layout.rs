@@ -362,11 +362,12 @@ fn choose<'a>(entries: &'a [Entry], tag: Option<&str>) -> Result<&'a Descriptor>
     if let Some(digest) = tag.filter(|tag| tag.contains(':')) {
         let digest = Digest::parse(digest).map_err(|e| Error::new(Kind::Config, e.to_string()))?;
         let found = entries.iter().find(|entry| entry.descriptor.digest == digest);
-        let missing = || Error::new(Kind::Config, format!("no entry {digest} here; {}", listed()));
+        let missing = || Error::new(Kind::Config, format!("no entry {digest} here; {}", listed())).hint(CHOOSE);
         return found.map(|entry| &entry.descriptor).ok_or_else(missing);
     }
     if let Some(tag) = tag {
-        return tagged(tag)?.ok_or_else(|| Error::new(Kind::Config, format!("no tag '{tag}' here; {}", listed())));
+        let missing = || Error::new(Kind::Config, format!("no tag '{tag}' here; {}", listed())).hint(CHOOSE);
+        return tagged(tag)?.ok_or_else(missing);
     }
     if let Some(found) = tagged("latest")? {
         return Ok(found);
@@ -379,11 +380,14 @@ fn choose<'a>(entries: &'a [Entry], tag: Option<&str>) -> Result<&'a Descriptor>
             let why = format!("{} entries and none is tagged 'latest'; {}", loose.len(), listed());
             Err(Error::new(Kind::Config, why).hint(match tags.is_empty() {
                 true => "choose one with --tag sha256:HEX, or name it: oras tag --oci-layout DIR@sha256:HEX latest",
-                false => "choose one with --tag",
+                false => CHOOSE,
             }))
         }
     }
 }
+
+/// A run by cron is given no flag.
+const CHOOSE: &str = "choose one with --tag, or `tag` in update.conf";
 
 /// Says what there is to choose from.
 fn offered(tags: &[&str], loose: &[&Entry]) -> String {

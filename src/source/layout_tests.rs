@@ -91,9 +91,9 @@ fn finds_the_tag() {
         (&["v1", ""], None, Ok(())),
         (&[""], None, Ok(())),
         (&["v1", "v1"], Some("v1"), Ok(())),
-        (&["v1"], Some("v2"), Err("no tag 'v2' here; it has: v1")),
+        (&["v1"], Some("v2"), Err("no tag 'v2' here; it has: v1 (choose one with --tag, or `tag` in update.conf)")),
         (&["v1"], Some("latest"), Err("no tag 'latest'")),
-        (&["v2", "v1"], None, Err("it has: v1, v2")),
+        (&["v2", "v1"], None, Err("it has: v1, v2 (choose one with --tag, or `tag` in update.conf)")),
         (&["", ""], None, Err("it has no tags")),
         (&[], None, Err("the layout is empty")),
     ] {

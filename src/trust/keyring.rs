@@ -116,8 +116,7 @@ impl Keyring {
                     self.passed_over.push(path);
                 }
                 Role::Unexpected(why) => {
-                    let hint = "keys are files named *.pub, and what is revoked are the files right in revoked/: move it \
-                                there, or out of this directory";
+                    let hint = "move it into revoked/, or out of this directory; keys are files named *.pub";
                     return Err(Error::new(Kind::Config, why).at("trust", path.display()).hint(hint));
                 }
             }
@@ -146,7 +145,7 @@ impl Keyring {
             (0, _) => {
                 let keys: Vec<String> = self.keys.iter().map(|key| format!("; {}", self.name(key.id))).collect();
                 let why = format!("none of the installed keys is good and not revoked{bad}{}", keys.concat());
-                Err(Error::new(Kind::Config, why).hint("nothing can be verified until one is"))
+                Err(Error::new(Kind::Config, why).hint("install another key"))
             }
             (good, threshold) if good < threshold => {
                 let why = format!("{good} good keys are installed, and signature_threshold is {threshold}{bad}");
@@ -261,7 +260,7 @@ fn role(name: &str, kind: fs::FileType) -> Role {
     match () {
         _ if name == REVOKED => Role::Revoked,
         _ if name.to_ascii_lowercase().contains("revok") => {
-            Role::Unexpected("it is called like what is revoked, and only the directory `revoked` is")
+            Role::Unexpected("its name says that it revokes something, but only files in the directory revoked/ do")
         }
         _ if !is_hidden && is_key(Path::new(name)) => Role::Key,
         _ if kind.is_dir() => Role::Unexpected("a directory: of those, only `revoked` is looked into"),
@@ -298,10 +297,18 @@ fn names_digest(line: &str) -> bool {
 
 /// Refuses what others than its owner may write, and what is no file, or no directory.
 fn check_safe(path: &Path, meta: &fs::Metadata, is_kind: bool, kind: &str) -> Result<()> {
+    // The directory of what is revoked, or something in it.
+    let is_revoking = path.ends_with(REVOKED) || path.parent().is_some_and(|dir| dir.ends_with(REVOKED));
+    let hint = match is_revoking {
+        true => {
+            "what is revoked are the files right in the directory revoked/: move it there, or out of this directory"
+        }
+        false => "keys are files named *.pub, in a directory: move it out of the way",
+    };
     let fail = |why: String| Err(Error::new(Kind::Config, why).at("trust", path.display()));
     match meta.mode() & WRITABLE_BY_OTHERS {
         _ if meta.is_symlink() => fail("a symbolic link, which is not followed: copy what it leads to".into()),
-        _ if !is_kind => fail(format!("not a {kind}")),
+        _ if !is_kind => fail(format!("not a {kind}")).map_err(|e| e.hint(hint)),
         _ if meta.uid() != 0 && meta.uid() != sys::user() => {
             fail(format!("it belongs to user {}, who could change it", meta.uid())).map_err(|e| e.hint("chown root"))
         }

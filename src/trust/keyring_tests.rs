@@ -249,7 +249,7 @@ const CAPITALS: &str = "SHA256:00112233445566778899AABBCCDDEEFF00112233445566778
 
 #[test]
 fn what_may_be_meant_to_revoke_counts_or_stops_everything() {
-    let only = "only the directory `revoked` is";
+    let only = "only files in the directory revoked/ do (move it into revoked/";
     let rows = [
         // In the directory of what is revoked everything counts, or stops.
         ("revoked/stolen", List, Counts),
@@ -267,7 +267,11 @@ fn what_may_be_meant_to_revoke_counts_or_stops_everything() {
         ("revoked/stolen.pem", Text("-----BEGIN PUBLIC KEY-----\n"), Stops("line 1")),
         ("revoked/.stolen.pub", Text("no key"), Stops(".stolen.pub")),
         ("revoked/revoked", Directory, Stops("revoked/revoked: not a regular file")),
-        ("revoked/old", Directory, Stops("revoked/old: not a regular file")),
+        (
+            "revoked/old",
+            Directory,
+            Stops("revoked/old: not a regular file (what is revoked are the files right in the directory revoked/"),
+        ),
         ("revoked/.old", Directory, Stops("revoked/.old: not a regular file")),
         ("revoked/old.pub", Directory, Stops("revoked/old.pub: not a regular file")),
         ("revoked/stolen", Link, Stops("a symbolic link")),
@@ -275,7 +279,11 @@ fn what_may_be_meant_to_revoke_counts_or_stops_everything() {
         ("revoked/.#stolen", Dangling, Stops("a symbolic link")),
         ("revoked/stolen", Pipe, Stops("not a regular file")),
         // What stands in its place.
-        ("revoked", List, Stops("revoked: not a directory")),
+        (
+            "revoked",
+            List,
+            Stops("revoked: not a directory (what is revoked are the files right in the directory revoked/"),
+        ),
         ("revoked", Link, Stops("revoked: a symbolic link")),
         ("revoked", Dangling, Stops("a symbolic link")),
         ("revoked", Pipe, Stops("not a directory")),

@@ -154,10 +154,10 @@ impl<'a> Tally<'a> {
     }
 
     /// Returns the keys that have signed it.
-    /// Input: `what`: the artifact, for people.
+    /// Input: `what`: the artifact, for people; `unsigned`: what to do where there is no signature that can be read.
     /// Errors: Signature: fewer than it takes; the best of the reasons is named. Network: something could not be had, so
     /// that is not decided.
-    pub fn finish(self, what: &str) -> Result<Vec<Digest>> {
+    pub fn finish(self, what: &str, unsigned: &str) -> Result<Vec<Digest>> {
         let need = self.ring.threshold();
         if self.is_enough() {
             return Ok(self.by);
@@ -167,6 +167,13 @@ impl<'a> Tally<'a> {
         }
         let is_other = self.blame.is_none();
         let other = self.other.filter(|other| self.by.is_empty() || *other > Other::Attestation);
+        // Who has signed with another key, or wrongly, is not helped by how to sign.
+        let hint = match &self.blame {
+            _ if !self.by.is_empty() => "",
+            None | Some((Blame::Unreadable, _)) => unsigned,
+            Some((Blame::UnknownKey, _)) => "install that key if it is the publisher's: docs/key-rotation.md",
+            Some(_) => "",
+        };
         let reason = self.blame.map(|(_, why)| why).or(other.map(|other| other.words().to_owned()));
         let names: Vec<String> = self.by.iter().map(|id| self.ring.name(*id)).collect();
         let mut why = match (names.is_empty(), &reason) {
@@ -181,7 +188,8 @@ impl<'a> Tally<'a> {
         if let Some(limit) = self.limit {
             why.push_str(&format!("; the first {limit} candidates were looked at"));
         }
-        Err(Error::new(Kind::Signature, why).at("verify", what))
+        let error = Error::new(Kind::Signature, why).at("verify", what);
+        Err(if hint.is_empty() { error } else { error.hint(hint) })
     }
 
     /// Finds the keys that made one of these signatures, revoked ones too.

@@ -69,7 +69,7 @@ fn verdict(ring: &Keyring, subject: Digest, bundles: &[&[u8]]) -> Result<Vec<Dig
         tally.begin();
         tally.take_bundle(bundle, subject);
     }
-    tally.finish("it")
+    tally.finish("it", "sign it")
 }
 
 #[test]
@@ -102,8 +102,16 @@ fn of_what_is_there_the_most_telling_is_named() {
         let mut tally = Tally::new(&ring);
         steps.iter().for_each(|step| step(&mut tally));
         assert_eq!(tally.knows_nothing(), is_mute, "{words}");
-        let e = tally.finish("it").unwrap_err().to_string();
+        let e = tally.finish("it", "sign it").unwrap_err().to_string();
         assert!(e.contains(words), "{words}: {e}");
+        // What to do fits the reason, or there is nothing of that kind to do.
+        let hint = match words {
+            _ if words.contains("verify it: it is") => Some("(sign it)"),
+            _ if words.ends_with("signed by sha256:") => Some("(install that key if it is the publisher's"),
+            _ => None,
+        };
+        let said = ["(sign it)", "(install that key"].into_iter().filter(|word| e.contains(word)).collect::<Vec<_>>();
+        assert!(hint.map_or(said.is_empty(), |hint| said.len() == 1 && e.contains(hint)), "{words}: {e}");
     }
     // Beside one of two signatures, an attestation says nothing.
     let two = self::ring(2, &[&installed, &stranger], &[]);
@@ -112,7 +120,7 @@ fn of_what_is_there_the_most_telling_is_named() {
         let mut tally = Tally::new(&two);
         tally.take_bundle(&by_stranger, subject);
         tally.see(other);
-        let e = tally.finish("it").unwrap_err().to_string();
+        let e = tally.finish("it", "sign it").unwrap_err().to_string();
         assert!(e.contains(words) && !e.contains("attestation"), "{e}");
     }
 }
@@ -174,7 +182,7 @@ fn the_best_reason_is_named() {
     }
     let mut tally = Tally::new(&trusting);
     tally.cut_short(128);
-    refused(tally.finish("it"), "the first 128 candidates");
+    refused(tally.finish("it", "sign it"), "the first 128 candidates");
 }
 
 #[test]
@@ -197,7 +205,7 @@ fn once_enough_have_signed_a_few_more_are_looked_at() {
     }
     take(&mut tally, &by(&two));
     assert!(!tally.wants_more());
-    assert_eq!(tally.finish("it").unwrap(), [one.key.id, two.key.id]);
+    assert_eq!(tally.finish("it", "sign it").unwrap(), [one.key.id, two.key.id]);
     let mut tally = Tally::new(&trusting);
     take(&mut tally, &by(&two));
     (0..MAX_EXTRA).for_each(|_| take(&mut tally, b"{}"));
@@ -216,13 +224,13 @@ fn while_something_could_not_be_had_nothing_is_decided() {
         tally.postpone(lost());
         tally.postpone(Error::new(Kind::Network, "another"));
         bundle.iter().for_each(|bundle| tally.take_bundle(bundle, subject));
-        let e = tally.finish("it").unwrap_err();
+        let e = tally.finish("it", "sign it").unwrap_err();
         assert!(e.kind() == Kind::Network && e.to_string().contains("lost"), "{e}");
     }
     let mut tally = Tally::new(&trusting);
     tally.postpone(lost());
     tally.take_bundle(&bundle(&statement(subject), &[&one], ""), subject);
-    assert_eq!(tally.finish("it").unwrap(), [one.key.id]);
+    assert_eq!(tally.finish("it", "sign it").unwrap(), [one.key.id]);
 }
 
 /// Every bit of a bundle: of payload and signature it is refused, anywhere else it makes nothing else accepted.
@@ -260,7 +268,7 @@ fn no_flipped_bit_of_a_bundle_makes_anything_else_accepted() {
 fn detached_verdict(ring: &Keyring, document: &[u8], file: &[u8]) -> Result<Vec<Digest>> {
     let mut tally = Tally::new(ring);
     tally.take_detached(document, file);
-    tally.finish("latest.json")
+    tally.finish("latest.json", "sign it")
 }
 
 #[test]

@@ -61,7 +61,8 @@ fn a_slot_without_a_file_system_that_can_be_mounted() {
         assert_eq!(status.jq(".slots | map(.valid)"), "[true,false]", "{what}");
         assert!(status.jq(".slots[1].error").contains("KSOLOB"), "{what}: {}", status.stdout);
         machine.root.agent(&["activate"]).expect(3, &[]);
-        machine.root.agent(&["rollback"]).expect(7, &[]);
+        machine.root.agent(&["rollback"]).expect(7, &["(`apply` makes its file system anew)"]);
+        machine.root.agent(&["verify", "--slot", "B"]).expect(7, &["(`apply` makes its file system anew)"]);
         assert!(machine.root.blocks() == machine.blocks, "{what}");
         // Nothing but an update makes the file system anew.
         assert!(machine.disk.bytes(B) == machine.target, "{what}: slot B was written");
@@ -247,7 +248,10 @@ fn unsigned_updates_are_chosen_never_defaulted_to() {
         let (code, words) = if with_key { (2, "release.pub") } else { (5, "signatures are required") };
         machine.apply(&source).expect(code, &[words]);
         assert!(server.seen().is_empty(), "{what}: the source was asked");
-        assert!(machine.disk.bytes(B) == machine.target && machine.root.state().is_none(), "{what}");
+        assert!(machine.disk.bytes(B) == machine.target, "{what}");
+        // Whoever watches the fleet sees it.
+        let state = ["phase", "last_error_kind"].map(|field| machine.root.state_field(field));
+        assert_eq!(state, ["failed", "config"], "{what}");
     }
     fs::remove_dir_all(&keys).unwrap();
     machine.root.configure("signature = off\n");
@@ -296,6 +300,8 @@ fn configuration_and_usage_errors() {
         (vec!["apply", "extra"], vec!["extra"]),
         (vec!["apply", "--reboot", "--layout", "/x"], vec!["--reboot and --root"]),
         (vec!["activate", "--reboot"], vec!["--reboot and --root"]),
+        // The file has no part in what was typed.
+        (vec!["check", "--retries", "101"], vec!["kubesolo-update: `--retries 101` is not between 0 and 100"]),
         (vec!["rollback", "--reboot"], vec!["--reboot and --root"]),
         (vec!["check", "--config", "/nonexistent/conf", "--layout", "/x"], vec!["/nonexistent/conf"]),
         (vec!["check", "--registry", "UPPER/case:tag:tag"], vec!["UPPER"]),

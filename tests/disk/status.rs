@@ -2,13 +2,16 @@
 //!
 //! `UPDATE_GOLDEN=1` writes the screens anew; look at the difference before it is committed.
 
-use crate::support::disk::{A, B, Disk, architecture, need_disks};
+use crate::support::disk::{A, B, Disk, EFI, architecture, need_disks, wait_for};
 use crate::support::release::{Medium, Release};
-use crate::support::root::{Root, jq, schema_faults};
+use crate::support::root::{Root, Run, jq, schema_faults};
+use crate::support::signing::KeyPair;
 use crate::support::trial::Trial;
 use crate::support::web::{Answer, Web};
-use crate::support::{PYTHON, command, need, need_python, run};
+use crate::support::{PYTHON, command, need, need_all, need_python, run};
+use kubesolo_update::sys::{self, Access};
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -146,9 +149,9 @@ fn damaged_machines_on_the_screen() {
     root.set_boot_variables(&["boot_canary=1"]);
     hold(&root, "stable-first", "well");
     root.configure("signature = off\nsever = http://x\n");
-    let words = ["it runs; see the NOTES below", "Note    read ", "unknown key", "`sever`"];
+    let words = ["no update is taken: see the NOTES below", "Note    read ", "unknown key", "`sever`"];
     root.agent(&["status"]).expect(0, &words);
-    assert_eq!(root.agent(&["status", "--json"]).jq(".condition"), "remarks");
+    assert_eq!(root.agent(&["status", "--json"]).jq(".condition"), "stopped");
     root.configure("signature = off\n");
     for (number, name, condition) in
         [(B, "slot-b-invalid", "no_fallback"), (A, "slot-a-invalid", "running_slot_invalid")]
@@ -169,6 +172,211 @@ fn damaged_machines_on_the_screen() {
     fs::create_dir_all(root.path("sys/class/block")).unwrap();
     root.boot('C', None);
     hold(&root, "nothing-readable", "not_booted_from_a_slot");
+}
+
+/// A new version's first boot: `healthcheck` holds the EFI partition while a person looks.
+#[apply(test)]
+fn boot_variables_that_another_run_writes_are_not_called_unreadable() {
+    Trial::ready();
+    need_all(&["strace", "mke2fs", "unshare"]);
+    let trial = Trial::booted();
+    // Mounted nowhere, as on a machine: the agent mounts it for itself, and keeps others away. (An ext4, for kernels of
+    // test machines that have no FAT.)
+    let mut mke2fs = command("mke2fs");
+    mke2fs.args(["-q", "-F", "-t", "ext4", "-L", "KSOLOEFI", "-d"]).arg(trial.root.path("boot/efi"));
+    run(mke2fs.arg(trial.disk.node(EFI)));
+    fs::remove_dir_all(trial.root.path("boot/efi")).unwrap();
+    let lock = || {
+        let device = fs::File::open(trial.disk.node(EFI)).unwrap();
+        assert!(sys::try_lock_for(&device, Access::Write).unwrap());
+        device
+    };
+    let held = lock();
+    hold(&trial.root, "boot-busy", "boot_busy");
+    let metrics = trial.root.agent(&["metrics", "--once"]).expect(0, &["kubesolo_boot_success 0"]);
+    assert!(metrics.stdout.contains("kubesolo_update_phase{phase=\"activated\"} 1"), "{}", metrics.stdout);
+    // It is waited for, longer than one try to mount it takes (15 looks at the lock).
+    let trace = trial.disk.dir().join("trace");
+    let mut strace = command("strace");
+    strace.arg("-f").arg("-e").arg("trace=flock").arg("-o").arg(&trace);
+    let mut status = trial.root.command_under(strace, &["status"]);
+    let status = std::thread::spawn(move || Run::from(status.output().unwrap()));
+    let looks = || fs::read_to_string(&trace).unwrap_or_default().matches("EAGAIN").count();
+    assert!(wait_for(Duration::from_secs(60), || looks() > 20 || status.is_finished()));
+    drop(held);
+    let status = status.join().unwrap().expect(0, &["ON TRIAL, not confirmed yet"]);
+    assert!(!status.stdout.contains("repair-boot-variables"), "{}", status.stdout);
+    assert!(looks() > 20, "it did not wait: {}", looks());
+    // Who has mounted it is no run that ends: it is named.
+    let mut shell = command("unshare");
+    shell.args(["-m", "sh", "-euc", "mount \"$1\" /mnt; echo mounted; cat", "sh"]).arg(trial.disk.node(EFI));
+    let mut other = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = [0; 8];
+    other.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    let words = ["can NOT be read", "somebody else has mounted it", "Next    do what the NOTE says"];
+    trial.root.agent(&["status"]).expect(0, &words);
+    drop(other.stdin.take());
+    assert!(other.wait().unwrap().success());
+    trial.root.agent(&["status"]).expect(0, &["ON TRIAL"]);
+}
+
+/// What stops every update: keys and what is revoked, as a script makes them of a good directory of keys; lines of
+/// `update.conf`; a word of the remark.
+const STOPS: &[(&str, &str, &str, &str)] = &[
+    ("a list beside revoked/", "echo sha256:0 >revoked.txt", "", "revoked.txt"),
+    ("a list among the keys", "mkdir Revoked", "", "Revoked"),
+    ("a site's list", "mkdir revoked; echo '! no file of root' >revoked/site.not-taken", "", "no file of root"),
+    ("no digest", "mkdir revoked; echo release 7 >revoked/list", "", "revoked/list"),
+    ("revoked is no directory", ": >revoked", "", "not a directory"),
+    ("a directory for all", "chmod 777 .", "", "others than its owner"),
+    ("no good key", "echo x >release.pub", "", "none of the installed keys"),
+    ("more than there are", ":", "signature_threshold = 2", "signature_threshold is 2"),
+    ("no key", "rm release.pub", "signature = required", "no key is installed"),
+    ("update.conf", ":", "sever = http://x", "unknown key"),
+];
+
+/// No update is taken, and nobody who asks `status` or `metrics` is told that all is well.
+#[apply(test)]
+fn what_stops_every_update_is_the_headline() {
+    Trial::ready();
+    need("openssl");
+    let trial = Trial::staged();
+    let (root, keys) = (&trial.root, trial.root.path("etc/kubesolo/update-keys.d"));
+    let key = KeyPair::p256(trial.disk.dir(), "key").public;
+    let make = |script: &str| {
+        let _ = fs::remove_dir_all(&keys);
+        fs::create_dir_all(&keys).unwrap();
+        fs::copy(&key, keys.join("release.pub")).unwrap();
+        run(Command::new("sh").current_dir(&keys).args(["-euc", &format!("chmod 755 .; umask 022; {script}")]));
+    };
+    let apply = |more: &[&str]| root.agent(&[&["apply", "--layout", trial.medium.path()], more].concat());
+    for (what, script, lines, word) in STOPS {
+        make(script);
+        let off = if lines.contains("signature =") { "" } else { "signature = off\n" };
+        root.configure(&format!("{off}{lines}\n"));
+        let told = |phase: &str| {
+            let status = root.agent(&["status", "--json"]).expect(0, &[]);
+            assert_eq!(status.jq("[.condition, .update.phase]"), format!("[\"stopped\",\"{phase}\"]"), "{what}");
+            assert!(status.jq(".remarks | join(\" \")").contains(word), "{what}: {}", status.stdout);
+            assert!(!status.jq(".next").contains("activate"), "{what}: {}", status.stdout);
+            let series = ["kubesolo_update_last_error{kind=\"config\"} 1", "kubesolo_update_available 0"];
+            root.agent(&["metrics", "--once"]).expect(0, &series);
+        };
+        // Staged, and then stopped: whether an attempt was made or not.
+        told("staged");
+        let code = if *what == "no key" { 5 } else { 2 };
+        root.agent(&["activate"]).expect(code, &[word]);
+        if *what != "update.conf" && !what.starts_with("no good") && lines.is_empty() {
+            // The reason once, at the end.
+            let said = root.agent(&["verify"]).expect(2, &["its signature was not checked: see below"]);
+            assert_eq!(format!("{}{}", said.stdout, said.stderr).matches("update-keys.d").count(), 1, "{said:?}");
+        }
+        apply(&["--ok-if-nothing", "--quiet"]).expect(code, &[word]);
+        if lines.contains("threshold") {
+            let last = root.agent(&["status", "--json"]).jq(".history[-1] | [.result, .error_kind]");
+            assert_eq!(last, r#"["failed","config"]"#, "{what}");
+            hold(root, "stopped-staged", "stopped");
+            told("staged");
+        }
+        // Mended, and nothing is left of it.
+        let _ = fs::remove_dir_all(&keys);
+        root.configure("signature = off\n");
+        apply(&[]).expect(3, &["staged in slot B already"]);
+        assert_eq!(root.agent(&["status", "--json"]).jq(".condition"), "staged", "{what}");
+    }
+    // With nothing staged the state has it as well; a trial keeps its own.
+    root.agent(&["rollback"]).expect(0, &["will not be tried"]);
+    make(":");
+    root.configure("signature_threshold = 2\n");
+    apply(&["--quiet"]).expect(2, &["signature_threshold is 2"]);
+    hold(root, "stopped", "stopped");
+    assert_eq!(root.state_field("last_error_kind"), "config");
+    assert_eq!(root.state_field("phase"), "failed");
+    let _ = fs::remove_dir_all(&keys);
+    root.configure("signature = off\n");
+    apply(&[]).expect(0, &["is staged"]);
+    root.agent(&["activate"]).expect(0, &[]);
+    make("mkdir Revoked");
+    apply(&[]).expect(2, &["Revoked"]);
+    assert_eq!(root.state_field("phase"), "activated");
+    let status = root.agent(&["status", "--json"]);
+    assert_eq!(status.jq("[.condition, (.remarks | length)]"), r#"["activated",1]"#);
+}
+
+/// Zeros over the beginning of a slot, past every cache.
+fn wipe(trial: &mut Trial, number: u32) {
+    trial.disk.detach();
+    trial.disk.overwrite(number, 0, &[0; 2 << 20]);
+    trial.disk.attach();
+}
+
+/// Holds condition, headline and advice; no screen in tests/golden, since the names of loop devices differ.
+#[track_caller]
+fn says(root: &Root, condition: &str, headline: &str, next: &str) {
+    let status = root.agent(&["status", "--json"]).expect(0, &[]);
+    assert_eq!(status.jq(".condition"), condition);
+    assert!(status.jq(".next").starts_with(next), "{}", status.stdout);
+    let first = root.agent(&["status"]).expect(0, &[]).stdout.lines().next().unwrap().to_owned();
+    assert!(first.contains(headline), "{first}");
+}
+
+/// What is advised does work.
+#[apply(test)]
+fn what_is_advised_on_a_damaged_machine_works() {
+    Trial::ready();
+    // What was staged is lost.
+    let mut trial = Trial::staged();
+    wipe(&mut trial, B);
+    says(&trial.root, "staged_invalid", "what was staged is DAMAGED", "`apply` writes it anew");
+    trial.root.agent(&["activate"]).expect(7, &["(`apply` makes its file system anew)"]);
+    trial.root.agent(&["verify"]).expect(7, &["Slot B  INVALID", "(`apply` makes its file system anew)"]);
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(0, &["is staged in slot B"]);
+    assert_eq!(trial.root.agent(&["status", "--json"]).jq(".condition"), "staged");
+    // The running slot is: another one is staged.
+    wipe(&mut trial, A);
+    says(&trial.root, "running_slot_invalid", "NOT valid", "`activate`, then restart: slot B is staged, and valid");
+    let way_on = ["the running slot A", "(`activate`, where an update is staged, else `rollback`"];
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(7, &way_on);
+    trial.root.agent(&["activate"]).expect(0, &["slot B is active"]);
+    // The other one ran before.
+    let mut trial = Trial::booted();
+    confirm(&trial);
+    wipe(&mut trial, B);
+    says(&trial.root, "running_slot_invalid", "NOT valid", "`rollback`, then restart: slot A is valid,");
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(7, &["the running slot B"]);
+    trial.root.agent(&["rollback"]).expect(0, &["slot A is active, on trial"]);
+    // Neither is left.
+    let mut trial = Trial::staged();
+    wipe(&mut trial, A);
+    wipe(&mut trial, B);
+    let words = ["NOT valid", "Next    do not restart: neither slot can be read"];
+    trial.root.agent(&["status"]).expect(0, &words);
+}
+
+/// Boot variables that were repaired while the state was one step behind; a check that found nothing; a second rollback.
+#[apply(test)]
+fn what_is_said_after_a_repair_an_empty_check_and_a_second_rollback() {
+    Trial::ready();
+    let mut trial = Trial::booted();
+    trial.root.set_boot_variables(&["boot_success=1", "boot_canary=0"]);
+    trial
+        .root
+        .agent(&["status"])
+        .expect(0, &["no update can be TRIED yet", "Next    restart once, so that GRUB can show"]);
+    trial.root.set_boot_variables(&["boot_canary=1"]);
+    confirm(&trial);
+    trial.root.agent(&["rollback"]).expect(0, &["on trial"]);
+    trial.root.set_boot_variables(&["boot_success=1"]);
+    trial.boot(A);
+    let said = trial.root.agent(&["rollback"]).expect(4, &["go back to version 2.0.0: refused: it failed here before"]);
+    assert!(said.stderr.contains("(--retry-failed goes back all the same)"), "{said:?}");
+    let server = Release::new("2.1.0").serve();
+    trial.root.agent(&["check", "--server", &server.url("")]).expect(0, &["2.1.0 from server http://127.0.0.1:"]);
+    let disk = Disk::new(24, 16);
+    let root = Root::new(&disk);
+    root.configure("signature = off\nlayout = /media/usb/os\n");
+    root.agent(&["apply", "--ok-if-nothing", "--quiet"]).expect(0, &[]);
+    root.agent(&["status"]).expect(0, &["Update  idle: no attempt is recorded; last asked 20"]);
 }
 
 /// Runs `status` on a terminal of its own. Returns: what a terminal would get.

@@ -6,7 +6,7 @@ use crate::history::{Attempt, Part};
 use crate::inspect::View;
 use crate::machine::ARCHITECTURE;
 use crate::reconcile::Finding;
-use crate::report::Report;
+use crate::report::{Report, is_lost};
 use crate::slot::Slot;
 use crate::state::Phase;
 use crate::text::printable;
@@ -39,6 +39,9 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
     let Some(running) = report.running else {
         return ("not_booted_from_a_slot", "\u{5}it can NOT be updated like this");
     };
+    if report.is_boot_busy {
+        return ("boot_busy", "\u{4}another run is at work; the boot variables were not read");
+    }
     let Some(vars) = report.vars else {
         return ("boot_unreadable", "\u{5}the boot variables can NOT be read");
     };
@@ -58,8 +61,12 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
         (false, false) => ("restart_needed", "\u{4}the next boot goes to the OTHER slot"),
         (false, true) => match phase {
             Phase::Checking | Phase::Downloading => ("working", "\u{4}an update is at work, or was cut off"),
+            _ if report.stopped.is_some() => ("stopped", "\u{5}no update is taken: see the NOTES below"),
             Phase::Failed => ("failed", "\u{5}the last attempt FAILED"),
             Phase::RolledBack => went_back,
+            Phase::Staged if is_lost(&report.slots[running.other() as usize]) => {
+                ("staged_invalid", "\u{4}well; what was staged is DAMAGED")
+            }
             Phase::Staged => ("staged", "\u{3}well; an update is staged"),
             _ if !vars.boot_canary => ("bootloader_unproven", "\u{4}well, but no update can be TRIED yet"),
             _ if is_invalid(running.other()) => ("no_fallback", "\u{4}well, but there is NO way back"),
@@ -144,14 +151,21 @@ impl Page {
             version.push(' ');
         }
         let label = if view.slot == Slot::A { "Slot A" } else { "Slot B" };
-        let error = view.record.as_ref().err().map(ToString::to_string);
-        match &error {
-            None => self.line(label, &[&version, " ", marks, "valid"]),
-            Some(error) => self.line(label, &[&version, " ", marks, RED, "INVALID", PLAIN, ": ", error]),
+        let (error, is_in_use) = match &view.record {
+            Ok(_) => return self.line(label, &[&version, " ", marks, "valid"]),
+            Err(e) => (e.to_string(), e.is_in_use()),
+        };
+        match is_in_use {
+            // That says nothing of what it holds.
+            true => self.line(label, &[&version, " ", marks, YELLOW, "not read", PLAIN, ": ", &error]),
+            false => self.line(label, &[&version, " ", marks, RED, "INVALID", PLAIN, ": ", &error]),
         }
     }
 
     fn boot(&mut self, report: &Report) {
+        if report.is_boot_busy {
+            return self.line("Boot", &[YELLOW, "not read", PLAIN, ": another run is at work on them"]);
+        }
         let Some(vars) = &report.vars else { return self.line("Boot", &[RED, "variables unreadable", PLAIN]) };
         let active = vars.active_slot.map_or("?".into(), |slot| slot.to_string());
         let trial = match (vars.boot_success, vars.boot_counter) {
@@ -176,7 +190,13 @@ impl Page {
         };
         let present = present(report);
         let (times, at) = (count(present), state.updated_at.as_deref());
-        let (comma, at) = (if at.is_some() { ", " } else { "" }, at.unwrap_or_default());
+        let comma = match (at, state.phase) {
+            (None, _) => "",
+            (_, Phase::Idle) if state.history.attempts().is_empty() => "; last asked ",
+            (_, Phase::Idle) => "; as of ",
+            _ => ", ",
+        };
+        let at = at.unwrap_or_default();
         let attempt = state.attempt_count.max(1).to_string();
         let (from, to) = (or_unknown(state.from_version.as_deref()), or_unknown(state.to_version.as_deref()));
         let words = match state.phase {
@@ -188,7 +208,9 @@ impl Page {
         let name = state.phase.name().replace('_', " ");
         self.line("Update", &[colour, &name, PLAIN, &words.concat(), &times, comma, at]);
         // A success forgets it, and while an attempt goes on it is that of an earlier one.
-        if let (Phase::Failed | Phase::RolledBack, Some(error)) = (state.phase, &state.last_error) {
+        if let (Phase::Failed | Phase::RolledBack, Some(error)) = (state.phase, &state.last_error)
+            && !report.remarks.contains(error)
+        {
             self.line("", &[error]);
         }
     }

@@ -13,6 +13,7 @@ mod layout;
 mod lint;
 mod oci_images;
 mod registry;
+mod signed_tags;
 mod target_arch;
 mod upload_release;
 mod usb_provision;

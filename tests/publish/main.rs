@@ -9,6 +9,7 @@ mod support;
 
 mod http;
 mod inject;
+mod inject_site;
 mod layout;
 mod lint;
 mod oci_images;

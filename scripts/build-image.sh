@@ -52,13 +52,13 @@ UEFI, and on amd64 for BIOS as well, with its configuration inside; the GRUB env
 slot A active. --arch may be left out where the variable TARGET_ARCH says it.
 
 The agent, its keys and its update.conf belong into the initramfs, so that an update brings them along with the
-system. Where they are not there yet, --agent has scripts/inject-agent.sh put them there first.
+system: there is a warning where agent or keys are missing. --agent has scripts/inject-agent.sh put them there first.
 
   --agent BINARY       the agent, and its boot hooks
   --conf FILE          with --agent: becomes /etc/kubesolo/update.conf
   --keys DIR           with --agent: public keys for /etc/kubesolo/update-keys.d
   --health-check FILE  with --agent: an executable for /etc/kubesolo/health.d (may be given more than once)
-  --version V          semantic version of the system, 1.2.0 for example
+  --version V          semantic version of the system, 1.2.0 for example; a leading v is allowed
   --channel NAME       channel of the system (default: $CHANNEL)
   --efi-size MIB       size of the EFI partition (default: $EFI_MIB, the least)
   --slot-size MIB      size of each slot (default: $SLOT_MIB)
@@ -122,6 +122,18 @@ LIST
     INITRAMFS=$INJECTED/initramfs
 }
 
+# look_inside: what lacks these boots, and no update ever reaches it.
+look_inside() {
+    listing=$("$KUBESOLO_UPDATE" lint --list --initramfs "$INITRAMFS" 2>/dev/null) || die "cannot list what lies in $INITRAMFS"
+    printf '%s\n' "$listing" | awk -F '\t' '$1 ~ /^[fl]$/ && $4 ~ /\/kubesolo-update$/ { found = 1 } END { exit !found }' || {
+        say "warning: there is no kubesolo-update in $INITRAMFS: no machine made of this image takes updates (--agent puts it there)"
+        return 0
+    }
+    printf '%s\n' "$listing" | awk -F '\t' '$4 ~ /^\/etc\/kubesolo\/update-keys\.d\/[^\/]+\.pub$/ { found = 1 } END { exit !found }' ||
+        say "warning: there is no public key in /etc/kubesolo/update-keys.d of $INITRAMFS: a machine made of this image takes no" \
+            "update until its site has one (usb-provision.sh --keys), unless its update.conf says signature = off"
+}
+
 number() {
     case $2 in '' | *[!0-9]* | 0*) die "$1 must be a whole number of MiB, not '$2'" ;; esac
     [ "${#2}" -le 7 ] || die "$1 is too large: $2"
@@ -181,6 +193,7 @@ check() {
     [ -s "$INITRAMFS" ] || die "$INITRAMFS is no file, or empty"
     # As the machine's agent will read them; nothing in them needs escaping in JSON then.
     lint --version "$VERSION" --channel "$CHANNEL" --initramfs "$INITRAMFS"
+    look_inside
     check_image_arch
     case $FORMAT in raw | qcow2) ;; *) die "--format must be raw or qcow2, not '$FORMAT'" ;; esac
     if [ "$BOOTLOADER" = yes ]; then check_grub; fi

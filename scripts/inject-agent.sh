@@ -26,7 +26,7 @@ lies there: a symbolic link /usr for example, whatever archive it is in.
 
   --arch amd64|arm64    architecture that the agent must be for (default: the one that the variable TARGET_ARCH names,
                         or else this machine's)
-  --conf FILE           becomes /etc/kubesolo/update.conf
+  --conf FILE           becomes /etc/kubesolo/update.conf; refused where the agent would not take it
   --keys DIR            its *.pub, and its revoked/, become /etc/kubesolo/update-keys.d
   --health-check FILE   becomes an executable in /etc/kubesolo/health.d (may be given more than once)
   --force               replace OUT where it is there
@@ -78,7 +78,8 @@ check_place() {
     if [ -d "$WORK/tree/$1" ]; then
         case $KIND in
             '' | d) ;;
-            l) die "/$1 is a symbolic link in $INITRAMFS: a directory in its place would hide what lies behind it" ;;
+            l) die "/$1 is a symbolic link in $INITRAMFS: a directory in its place would hide what lies behind it (what makes" \
+                "$INITRAMFS has to make /$1 a directory; links from other places into it may stay)" ;;
             *) die "/$1 is no directory in $INITRAMFS: nothing can be put below it" ;;
         esac
     else
@@ -125,7 +126,10 @@ check() {
         die "cannot list what lies in $INITRAMFS"
     check_trust
     check_agent
-    if [ -n "$CONF" ]; then not_writable "$CONF"; fi
+    if [ -n "$CONF" ]; then
+        not_writable "$CONF"
+        judge_conf "$KUBESOLO_UPDATE" "$CONF"
+    fi
     if [ -n "$KEYS" ]; then check_keys "$KEYS"; fi
     while IFS= read -r file; do
         if [ ! -f "$file" ] || [ ! -x "$file" ]; then die "--health-check $file is no executable file"; fi

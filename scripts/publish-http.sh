@@ -15,6 +15,8 @@ DRY_RUN=no
 BEFORE=
 WORK=
 PARTIAL=
+# Whether a latest.json has named what this run wrote.
+ANNOUNCED=no
 
 usage() {
     cat <<USAGE
@@ -26,7 +28,8 @@ latest.json.sig, then latest.json, each whole or not there. Prints the SHA-256 o
 architecture that V is published for already stays in it. Several --initramfs become one file.
 
 The same again changes nothing. A version that is there with other content is refused: a version is published
-once. Files of older versions stay, for machines that are reading them.
+once. Files of older versions stay, for machines that are reading them. A run that fails before latest.json
+is in its place takes away the files that it wrote.
 
   --dir DIR              the web server's directory
   --key KEY              signs latest.json (scripts/sign.sh); may be given several times. Without it
@@ -45,8 +48,17 @@ say() { printf 'publish-http: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
 cleanup() {
-    [ -z "$WORK" ] || rm -rf "$WORK"
     [ -z "$PARTIAL" ] || rm -f "$PARTIAL"
+    if [ "$ANNOUNCED" = no ] && [ -s "$WORK/written" ]; then withdraw; fi
+    [ -z "$WORK" ] || rm -rf "$WORK"
+}
+
+# withdraw: what this run wrote and nothing names. Left there, it would keep its version from being published.
+withdraw() {
+    while IFS= read -r url; do
+        rm -f -- "$DIR/$url"
+        rmdir -- "$DIR/${url%/*}" "$DIR/${url%%/*}" 2>/dev/null || :
+    done <"$WORK/written"
 }
 
 # shellcheck source=scripts/lib/release.sh
@@ -76,7 +88,7 @@ lock() {
 sign() {
     while IFS= read -r key; do set -- --key "$key" "$@"; done <"$WORK/keys"
     "$REPO/scripts/sign.sh" ${PASSPHRASE:+--passphrase-file "$PASSPHRASE"} "$@" \
-        >"$WORK/signed" 2>"$WORK/said" || { cat "$WORK/said" >&2; return 1; }
+        >"$WORK/signed" 2>"$WORK/said" || { sed -e "s|$WORK/next/||g" -e "s|$WORK/before/||g" "$WORK/said" >&2; return 1; }
 }
 
 # describe_file NAME URL FILE: sets ENTRY to what latest.json says of it.
@@ -171,7 +183,22 @@ vouched() {
     fi
 }
 
-# plan: makes WORK/next/latest.json.
+# check_stored: lists in WORK/missing what of WORK/files is to be written.
+check_stored() {
+    : >"$WORK/missing"
+    while read -r hex url file; do
+        if [ ! -e "$DIR/$url" ]; then
+            printf '%s %s %s\n' "$hex" "$url" "$file" >>"$WORK/missing"
+            continue
+        fi
+        hash "$DIR/$url"
+        [ "$HEX" = "$hex" ] ||
+            die "$DIR/$url is there with other content, and may be what a machine is reading: a version is published once;" \
+                "nothing was written. Take another --version, or remove $DIR/$VERSION if no latest.json ever named it"
+    done <"$WORK/files"
+}
+
+# plan: makes WORK/next/latest.json. What sign.sh would not sign is refused here, before anything is written.
 plan() {
     : >"$WORK/files"
     for arch in $ARCHES; do entry "$arch"; done
@@ -182,6 +209,10 @@ plan() {
         >"$WORK/next/latest.json"
     hash "$WORK/next/latest.json"
     DIGEST=$HEX
+    check_stored
+    if [ "$KEYS" = yes ]; then
+        sign --dry-run --latest "$WORK/next/latest.json" || die "latest.json would not be signed: nothing was written"
+    fi
     say "version $VERSION ($CHANNEL) for$ARCHES: latest.json sha256:$DIGEST"
 }
 
@@ -198,16 +229,12 @@ replace() {
 store() {
     while read -r hex url file; do
         target=$DIR/$url
-        if [ -e "$target" ]; then
-            hash "$target"
-            if [ "$HEX" = "$hex" ]; then continue; fi
-            die "$target is there with other content, and may be what a machine is reading: a version is published once"
-        fi
+        printf '%s\n' "$url" >>"$WORK/written"
         mkdir -p -- "$(dirname -- "$target")"
         replace "$file" "$target"
         hash "$target"
-        [ "$HEX" = "$hex" ] || die "$file changed while it was read; $target is not what it should be: remove it"
-    done <"$WORK/files"
+        [ "$HEX" = "$hex" ] || die "$file changed while it was read: start again"
+    done <"$WORK/missing"
     sync -f -- "$DIR"
     if [ "$KEYS" = yes ]; then
         # The lines that were there stay behind the new ones: whoever has read the old document finds its signature.
@@ -220,8 +247,10 @@ store() {
         fi
     fi
     if cmp -s "$WORK/next/latest.json" "$DIR/latest.json"; then
+        ANNOUNCED=yes
         say "$DIR has it already"
     else
+        ANNOUNCED=yes
         replace "$WORK/next/latest.json" "$DIR/latest.json"
         sync -f -- "$DIR"
         say "published in $DIR"

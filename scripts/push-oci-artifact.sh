@@ -10,6 +10,7 @@ REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 
 # Most times that the index is made anew because another run publishes the other architecture meanwhile.
 MAX_ROUNDS=8
+BUNDLE_TYPE=application/vnd.dev.sigstore.bundle.v0.3+json
 
 REPOSITORY=
 PLAIN_HTTP=
@@ -31,7 +32,7 @@ same --tag. Once interrupted, start it again: it goes on.
 
 The same again changes nothing. A version that is there with other content is refused: a version is published
 once. With --key the index is signed, and so vouches for what the other run published: only if that is
-signed by the same keys.
+signed by the same keys. Without it no tag is moved from what is signed to what is not.
 
   --repository HOST/REPO where to, registry.example.com/os/kubesolo for example
   --tag TAG              moved last, stable for example; may be given several times
@@ -74,7 +75,7 @@ check() {
 
 # registry COMMAND...: oras, whose messages are shown if it fails.
 registry() {
-    oras "$@" ${PLAIN_HTTP:+"$PLAIN_HTTP"} 2>"$WORK/said" || { cat "$WORK/said" >&2; return 1; }
+    oras "$@" ${PLAIN_HTTP:+"$PLAIN_HTTP"} 2>"$WORK/said" || { cat "$WORK/said" >&2; hint_tls "$WORK/said"; return 1; }
 }
 
 # obtain NAME OUT: the manifest or index that a tag or digest names. False: the registry says that there is none.
@@ -85,6 +86,7 @@ obtain() {
     # Whatever else went wrong may hide what is there. oras 1.3 says it in these words, and only after a 404.
     if grep -q -e ': not found$' -e 'NAME_UNKNOWN' -e 'MANIFEST_UNKNOWN' "$WORK/said"; then return 1; fi
     cat "$WORK/said" >&2
+    hint_tls "$WORK/said"
     die "cannot tell whether $name is there"
 }
 
@@ -93,6 +95,23 @@ sign() {
     while IFS= read -r key; do set -- --key "$key" "$@"; done <"$WORK/keys"
     "$REPO/scripts/sign.sh" ${PASSPHRASE:+--passphrase-file "$PASSPHRASE"} ${PLAIN_HTTP:+"$PLAIN_HTTP"} "$@" \
         >"$WORK/signed" 2>"$WORK/said" || { cat "$WORK/said" >&2; return 1; }
+}
+
+# judge: what sign.sh would not sign (a date, a name, a key) is refused before anything is uploaded.
+judge() {
+    [ "$KEYS" = yes ] || return 0
+    mkdir -p "$WORK/judged/blobs/sha256"
+    printf '{"imageLayoutVersion":"1.0.0"}' >"$WORK/judged/oci-layout"
+    printf '{"schemaVersion":2,"manifests":[]}' >"$WORK/judged/index.json"
+    for arch in $ARCHES; do
+        hash "$WORK/manifest-$arch"
+        cp -- "$WORK/manifest-$arch" "$WORK/judged/blobs/sha256/$HEX"
+        cat "$WORK/entry-$arch"
+    done >"$WORK/entries"
+    index "$WORK/entries" "$WORK/index"
+    hash "$WORK/index"
+    cp -- "$WORK/index" "$WORK/judged/blobs/sha256/$HEX"
+    sign --dry-run --layout "$WORK/judged@sha256:$HEX" || die "it would not be signed: nothing was written"
 }
 
 # --- what is there
@@ -197,6 +216,38 @@ compose() {
     DIGEST=sha256:$HEX
 }
 
+# is_signed DIGEST: something is attached to it that has the shape of a signature, or to a manifest that it lists. By the
+# layer, as sign.sh says.
+is_signed() {
+    obtain "$1" "$WORK/signed-top" || return 1
+    for subject in "$1" $(jq -r '.manifests[]?.digest | strings' "$WORK/signed-top"); do
+        obtain "$subject" "$WORK/other" || continue
+        registry discover --format json --depth 1 "$REPOSITORY@$subject" >"$WORK/found" ||
+            die "cannot list what is attached to $REPOSITORY@$subject"
+        for referrer in $(jq -r '.referrers[]?.digest' "$WORK/found"); do
+            if obtain "$referrer" "$WORK/other" &&
+                jq -e --arg type "$BUNDLE_TYPE" 'any(.layers[]?; .mediaType == $type)' "$WORK/other" >/dev/null 2>&1; then
+                return 0
+            fi
+        done
+    done
+    return 1
+}
+
+# check_unsigned: no tag would move from what is signed to what is not. Of what is there already, it may be: somebody else
+# signs it between two runs.
+check_unsigned() {
+    [ "$KEYS" = no ] || return 0
+    compose
+    for tag in $VERSION_TAG $TAGS; do
+        obtain "$tag" "$WORK/before" || continue
+        hash "$WORK/before"
+        if [ "sha256:$HEX" = "$DIGEST" ] || ! is_signed "sha256:$HEX" || is_signed "$DIGEST"; then continue; fi
+        die "$REPOSITORY:$tag is signed: what is not would be refused by the machines that took it. Give --key; or publish it" \
+            "under no tag that is signed, sign that, and start this again"
+    done
+}
+
 # --- publishing
 
 # push_blobs: those that the registry has are only asked for.
@@ -296,8 +347,10 @@ main() {
         manifest "$arch"
         printf '%s\n' "$DESCRIPTOR" >"$WORK/entry-$arch"
     done
+    judge
     check_index
     check_manifests
+    check_unsigned
     if [ "$DRY_RUN" = yes ]; then
         compose
         say "version $VERSION ($CHANNEL) for$ARCHES: index $DIGEST"

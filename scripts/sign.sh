@@ -248,7 +248,12 @@ check_dates() {
 
 # registry ARGUMENT...: what oras says is heard only when it fails.
 registry() {
-    oras "$@" ${PLAIN_HTTP:+--plain-http} 2>"$WORK/said" || { tail -n 5 "$WORK/said" >&2; return 1; }
+    oras "$@" ${PLAIN_HTTP:+--plain-http} 2>"$WORK/said" || { tail -n 5 "$WORK/said" >&2; hint_tls; return 1; }
+}
+
+# hint_tls: which option mends what oras said, in Go's words.
+hint_tls() {
+    if grep -qF 'server gave HTTP response to HTTPS client' "$WORK/said"; then say "(a registry without TLS? --plain-http)"; fi
 }
 
 # obtain manifest|blob DIGEST FILE: proven by the digest; fails where it can not be had.
@@ -451,6 +456,7 @@ is_gone() {
     # oras 1.3 says it in these words, and only after a 404.
     if grep -q -e ': not found$' -e NAME_UNKNOWN -e MANIFEST_UNKNOWN "$WORK/said"; then return 0; fi
     tail -n 5 "$WORK/said" >&2
+    hint_tls
     die "cannot tell whether $1 is there"
 }
 

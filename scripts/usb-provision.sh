@@ -103,7 +103,6 @@ check_user_data() {
         { cat "$WORK/log" >&2; die "$USER_DATA is not what cloud-init's schema wants"; }
 }
 
-# A machine with a configuration that is none takes no updates any more.
 check_conf() {
     not_writable "$CONF"
     if [ -z "$AGENT" ]; then
@@ -111,15 +110,7 @@ check_conf() {
         if [ "$(uname -m)" = aarch64 ]; then AGENT=$REPO/dist/kubesolo-update-arm64; fi
         [ -x "$AGENT" ] || { say "no agent to check $CONF with (--agent): it is taken as it is"; AGENT=; return 0; }
     fi
-    mkdir "$WORK/nowhere"
-    code=0
-    # On a machine of nothing it gets no further than the configuration.
-    "$AGENT" check --root "$WORK/nowhere" --config "$CONF" --layout /nowhere >"$WORK/log" 2>&1 || code=$?
-    case $code in
-        2) cat "$WORK/log" >&2; die "the agent does not take $CONF" ;;
-        5 | 6 | 7) ;;
-        *) cat "$WORK/log" >&2; die "$AGENT could not say whether it takes $CONF (exit code $code)" ;;
-    esac
+    judge_conf "$AGENT" "$CONF"
 }
 
 # open_image: sets RAW, the image as a disk has it.

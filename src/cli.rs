@@ -6,8 +6,8 @@ use argh::FromArgs;
 use std::path::PathBuf;
 
 /// A/B update agent of KubeSolo OS. Exit codes: 0 done, 1 internal, 2 usage or configuration, 3 nothing to do,
-/// 4 refused by a gate, 5 not authentic, 6 network or registry, 7 device, slot or boot state, 8 another run
-/// holds the lock, 9 unhealthy.
+/// 4 refused by a gate, 5 not authentic, 6 network, registry, or what lies there is no update, 7 device, slot
+/// or boot state, 8 another run holds the lock, 9 unhealthy.
 #[derive(FromArgs, Debug)]
 #[argh(help_triggers("-h", "--help", "help"))]
 pub struct Cli {
@@ -268,19 +268,19 @@ pub struct Lint {
     /// print what kernels make of it: kind, mode, names, path and target, with a tab between them
     #[argh(switch)]
     pub list: bool,
-    /// version of a release
+    /// version of a release; a leading v is allowed
     #[argh(option)]
     pub version: Option<String>,
     /// channel of a release
     #[argh(option)]
     pub channel: Option<String>,
-    /// least running version that a release takes
+    /// least running version that takes a release; not above its own
     #[argh(option)]
     pub min_compatible: Option<String>,
-    /// when a release was made
+    /// when a release was made; a warning, if that is more than a day ahead of the clock here
     #[argh(option)]
     pub release_date: Option<String>,
-    /// from when on no machine takes it
+    /// from when on no machine takes it; ahead of the clock here, and after the release date
     #[argh(option)]
     pub expires: Option<String>,
 }

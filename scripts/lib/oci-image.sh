@@ -72,7 +72,7 @@ check_reference() {
 
 # quietly COMMAND...: what it says is heard only when it fails.
 quietly() {
-    "$@" >"$WORK/log" 2>&1 || { tail -n 20 "$WORK/log" >&2; die "failed: $*"; }
+    "$@" >"$WORK/log" 2>&1 || { tail -n 20 "$WORK/log" >&2; hint_tls "$WORK/log"; die "failed: $*"; }
 }
 
 # image_new ARCH: an image of nothing, named by its architecture.

@@ -32,7 +32,7 @@ TAGS=
 
 release_usage() {
     cat <<USAGE
-  --version V            semantic version, 1.2.0 for example
+  --version V            semantic version, 1.2.0 for example; a leading v is allowed
   --arch amd64|arm64     what the --kernel and the --initramfs behind it are for; may be given once for each
   --kernel FILE          the kernel
   --initramfs FILE       the initramfs, cpio in gzip; given several times (at most $MAX_LAYERS), the parts of one, in their order
@@ -141,6 +141,11 @@ check_layout() {
     [ -e "$1/index.json" ] || return 0
     jq -e '.schemaVersion == 2 and (.manifests | type == "array" and all(type == "object"))' \
         "$1/index.json" >/dev/null 2>&1 || die "$1/index.json is not an image index"
+}
+
+# hint_tls FILE: which option mends what oras said there, in Go's words.
+hint_tls() {
+    if grep -qF 'server gave HTTP response to HTTPS client' "$1"; then say "(a registry without TLS? --plain-http)"; fi
 }
 
 # check_tag OPTION TAG

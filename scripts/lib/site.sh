@@ -1,5 +1,6 @@
 # shellcheck shell=sh
-# Checks of what is put onto machines by hand: keys and configuration. Sourced, not run; the caller has die.
+# Checks of what is put onto machines by hand: keys and configuration. Sourced, not run; the caller has say, die and WORK, a
+# directory that goes when it ends.
 
 # Machines look at no more (src/trust/keyring.rs).
 MAX_KEYS=16
@@ -10,6 +11,19 @@ MAX_LIST=262144
 # not_writable FILE: by others than its owner, who could let their own key in, or run what they like.
 not_writable() {
     [ -z "$(find -L "$1" -prune -perm /022)" ] || die "$1: its group or everybody may write to it (chmod go-w)"
+}
+
+# judge_conf AGENT FILE: a machine with a configuration that is none takes no updates any more.
+judge_conf() {
+    mkdir "$WORK/nowhere"
+    code=0
+    # On a machine of nothing it gets no further than the configuration. No --layout: that would beat what is wrong in it.
+    "$1" check --root "$WORK/nowhere" --config "$2" >"$WORK/log" 2>&1 || code=$?
+    case $code in
+        2) cat "$WORK/log" >&2; die "the agent does not take $2" ;;
+        5 | 6 | 7) ;;
+        *) cat "$WORK/log" >&2; die "$1 could not say whether it takes $2 (exit code $code)" ;;
+    esac
 }
 
 # there PATH: also a link to nowhere.
@@ -43,7 +57,11 @@ check_keys() {
             die "$key is a list of digests: what is revoked counts in $1/revoked only" \
                 "(move it there if it is to revoke what it names; if not, out of $1)"
         fi
-        printf '%s is not taken: the name of a key ends in .pub\n' "$key" >&2
+        if grep -q 'PRIVATE KEY' "$key"; then
+            say "warning: $key is a PRIVATE key, and not taken: it does not belong beside keys that go onto machines (move it away)"
+        else
+            say "$key is not taken: the name of a key ends in .pub"
+        fi
     done
     [ "$found" -gt 0 ] || die "there is no *.pub in $1"
     [ "$found" -le "$MAX_KEYS" ] || die "$1 has $found keys, and machines look at $MAX_KEYS at most"

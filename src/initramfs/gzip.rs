@@ -128,6 +128,10 @@ impl Member {
     }
 }
 
+/// Compressed once more as it is, it would be no better.
+const REPACK: &str =
+    "unpack that part and compress it with gzip (Debian: COMPRESS=gzip in /etc/initramfs-tools/initramfs.conf)";
+
 fn check_magic(head: &[u8]) -> Result<(), String> {
     if head.starts_with(b"0") {
         return Err("an archive without compression has to begin at a multiple of four bytes: pad with zeros".into());
@@ -136,7 +140,7 @@ fn check_magic(head: &[u8]) -> Result<(), String> {
         return Ok(());
     }
     match format_of(head) {
-        Some(name) => Err(format!("it is {name}, machines take gzip: compress it with gzip")),
+        Some(name) => Err(format!("it is {name}, machines take gzip: {REPACK}")),
         None if head.iter().zip([0x1f, 0x8b, 8]).all(|(is, wanted)| *is == wanted) => Ok(()),
         None => Err("it is neither gzip nor cpio".into()),
     }

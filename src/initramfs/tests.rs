@@ -84,7 +84,7 @@ fn other_content_is_refused() {
         (&[0; 100], "it is empty"),
         (b"070701 not an archive at all", "within the header"),
         (b"070707000000", "old kind"),
-        (b"\x28\xb5\x2f\xfd....", "it is zstd, machines take gzip: compress it with gzip"),
+        (b"\x28\xb5\x2f\xfd....", "it is zstd, machines take gzip: unpack that part and compress it with gzip"),
         (b"\xfd7zXZ\0..", "it is xz"),
         (b"\x1f\x9e\x08.......", "neither gzip nor cpio"),
         (b"\x1f\x8b\x07.......", "neither gzip nor cpio"),

@@ -146,7 +146,10 @@ fn what_is_published_stays_what_it_was() {
     // A file of a version that nobody has announced.
     fs::create_dir_all(desk.path("www/2.0.0/amd64")).unwrap();
     fs::write(desk.path("www/2.0.0/amd64/vmlinuz"), "something").unwrap();
-    refused(&publish(&desk, "2.0.0", &["amd64"], &[]).output().unwrap(), &["vmlinuz is there with other content"]);
+    for more in [&[][..], &["--dry-run"]] {
+        let out = publish(&desk, "2.0.0", &["amd64"], more).output().unwrap();
+        refused(&out, &["vmlinuz is there with other content", "nothing was written"]);
+    }
     fs::remove_dir_all(desk.path("www/2.0.0")).unwrap();
     // Backwards.
     run(&mut publish(&desk, "1.3.0", &["amd64"], &[]));
@@ -162,6 +165,48 @@ fn what_is_published_stays_what_it_was() {
     refused(&early.output().unwrap(), &["later than --release-date 2025"]);
     run(&mut publish(&desk, "1.2.1", &["amd64"], &["--allow-older"]));
     assert_eq!(jq(&fs::read_to_string(desk.path("www/latest.json")).unwrap(), ".version"), "1.2.1");
+}
+
+/// More options, and why the release is refused.
+const REFUSED: &[(&[&str], &str)] = &[
+    (&["--expires", "2020-01-01T00:00:00Z"], "is past"),
+    (&["--expires", DATE], "is past"),
+    (&["--release-date", "2099-01-31T12:00:00Z"], "is not after --release-date"),
+    (
+        &["--release-date", "2098-01-31T12:00:00Z"],
+        "error: latest.json: release_date is 2098-01-31T12:00:00Z, more than a day",
+    ),
+    (&["--min-compatible", "1.2.1"], "is above --version 1.2.0"),
+    (&["--key", "vmlinuz-1.2.0-amd64"], "is not a private key"),
+];
+
+/// What is refused leaves nothing that would be in the way of the same version, mended.
+#[apply(test)]
+fn what_is_refused_leaves_nothing() {
+    ready();
+    let desk = desk();
+    desk.prepare("1.2.0");
+    for (more, words) in REFUSED {
+        for more in [[more, &["--dry-run"][..]].concat(), more.to_vec()] {
+            refused(&publish(&desk, "1.2.0", &["amd64"], &more).output().unwrap(), &[words]);
+            assert_eq!(content(&desk.path("www")), [], "{more:?}");
+        }
+    }
+    // Only now that the files are there.
+    let fails = format!("if [ -e {} ]; then exit 1; fi\n", desk.path("www/1.2.0/amd64/vmlinuz").display());
+    let mut broken = publish(&desk, "1.2.0", &["amd64"], &[]);
+    before_path(&mut broken, &desk.wrap("openssl", &fails));
+    refused(&broken.output().unwrap(), &["was not signed: nothing of it is published"]);
+    assert!(fs::read_dir(desk.path("www")).unwrap().next().is_none());
+    fs::copy(desk.path("os-1.2.0-arm64"), desk.path("os-1.2.0-amd64")).unwrap();
+    run(&mut publish(&desk, "1.2.0", &["amd64"], &[]));
+    // Of a version that is out, the other architecture.
+    let before = content(&desk.path("www"));
+    let mut broken = publish(&desk, "1.2.0", &["arm64"], &[]);
+    let fails = fails.replace("/amd64/", "/arm64/");
+    before_path(&mut broken, &desk.wrap("openssl", &fails));
+    refused(&broken.output().unwrap(), &["was not signed"]);
+    assert_eq!(content(&desk.path("www")), before);
 }
 
 #[apply(test)]

@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
-const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n";
+pub const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n";
 
 /// An initramfs, an agent that is no more than an ELF header, a configuration, a key and a check.
-struct Bench {
-    dir: TempDir,
+pub struct Bench {
+    pub dir: TempDir,
 }
 
 impl Bench {
-    fn new() -> Bench {
+    pub fn new() -> Bench {
         let bench = Bench { dir: tempfile::tempdir().unwrap() };
         let tree = bench.path("tree");
         fs::create_dir_all(tree.join("usr/bin")).unwrap();
@@ -35,11 +35,11 @@ impl Bench {
         bench
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn chmod(&self, name: &str, mode: u32) {
+    pub fn chmod(&self, name: &str, mode: u32) {
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
@@ -51,7 +51,7 @@ impl Bench {
         gzip(self.dir.path(), &out.stdout)
     }
 
-    fn command(&self, output: &str, more: &[&str]) -> Command {
+    pub fn command(&self, output: &str, more: &[&str]) -> Command {
         let mut inject = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/inject-agent.sh"));
         inject.current_dir(self.dir.path()).env_remove("SOURCE_DATE_EPOCH");
         inject.args(["--initramfs", "initramfs", "--agent", "agent", "--output", output]).args(more);
@@ -59,7 +59,7 @@ impl Bench {
     }
 
     #[track_caller]
-    fn refuses(&self, words: &str, more: &[&str]) {
+    pub fn refuses(&self, words: &str, more: &[&str]) {
         let out = self.command("out", more).output().unwrap();
         assert!(!out.status.success(), "{words}");
         assert!(said(&out).contains(words), "'{words}' is missing: {}", said(&out));
@@ -67,7 +67,7 @@ impl Bench {
     }
 }
 
-fn said(out: &Output) -> String {
+pub fn said(out: &Output) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
@@ -87,7 +87,7 @@ fn elf(architecture: &str, dynamic: bool) -> Vec<u8> {
     bytes
 }
 
-fn need_tools() {
+pub fn need_tools() {
     need_all(&["cpio", "gzip", "zcat", "readelf"]);
 }
 
@@ -144,119 +144,6 @@ fn says_what_it_would_do_and_does_not() {
 
 /// With any of these, an agent takes no update any more, or the publisher's secret is on every machine.
 #[apply(test)]
-fn keys_that_an_agent_would_stop_at_are_refused() {
-    need_tools();
-    let bench = Bench::new();
-    let with = |count: usize, name: &str, text: &str| {
-        fs::remove_dir_all(bench.path("keys")).unwrap();
-        fs::create_dir_all(bench.path("keys/revoked")).unwrap();
-        fs::write(bench.path("keys/site.pub"), PUBLIC).unwrap();
-        for n in 0..count {
-            fs::write(bench.path(&name.replace('N', &n.to_string())), text).unwrap();
-        }
-        run(Command::new("chmod").args(["-R", "go-w"]).arg(bench.path("keys")));
-    };
-    let takes = || run(&mut bench.command("out", &["--keys", "keys", "--dry-run"]));
-    let refuses = |words: &str| bench.refuses(words, &["--keys", "keys"]);
-    let digest = format!("sha256:{}", "a".repeat(64));
-    with(15, "keys/N.pub", PUBLIC);
-    takes();
-    with(16, "keys/N.pub", PUBLIC);
-    refuses("17 keys, and machines look at 16");
-    with(64, "keys/revoked/N", "# none\n");
-    takes();
-    with(65, "keys/revoked/N", "# none\n");
-    refuses("65 files, and machines read 64");
-    with(1, "keys/revoked/oops", "-----BEGIN PRIVATE KEY-----\n");
-    refuses("PRIVATE");
-    with(1, "keys/revoked/old.pub", &digest);
-    refuses("no public key");
-    for bad in ["abc", "sha256:00", &digest.replace('a', "A"), &format!("{digest} {digest}")] {
-        with(1, "keys/revoked/list", &format!("# old\n\n{bad}\n"));
-        refuses("no list of what is revoked");
-    }
-    with(1, "keys/revoked/list", &format!("# old\r\n\n  {digest} # ours\r\n{digest}"));
-    takes();
-    for (name, mode) in [("keys/revoked/list", 0o666), ("keys/revoked", 0o777)] {
-        bench.chmod(name, mode);
-        refuses("everybody may write");
-        bench.chmod(name, mode & 0o755);
-    }
-    takes();
-}
-
-/// What lies beside the keys, made by a script in that directory with a digest as `$1`; and the words of the refusal, or none
-/// where it is taken.
-const BESIDE: &[(&str, Option<&str>)] = &[
-    ("mkdir revoked; echo $1 >revoked/stolen", None),
-    ("mkdir revoked; : >revoked/.gitkeep", None),
-    ("mkdir ../r; echo $1 >../r/stolen; ln -s ../r revoked", None),
-    ("mkdir revoked; echo $1 >../s; ln -s ../../s revoked/stolen", None),
-    ("echo keys of the pumps, one is $1 >README", None),
-    ("cp site.pub site.pub~; cp site.pub .site.pub.swp; ln -s me@here .#site.pub", None),
-    ("mkdir .git; mkdir revoked; echo $1 >revoked/stolen", None),
-    ("mkdir revoked; echo $1 >revoked/.stolen", Some("revoked/.stolen is hidden")),
-    ("mkdir revoked; echo $1 >revoked/..stolen", Some("revoked/..stolen is hidden")),
-    ("mkdir -p revoked/.old", Some("revoked/.old is hidden")),
-    ("mkdir revoked; ln -s /no revoked/.stolen", Some("revoked/.stolen is hidden")),
-    ("mkdir -p revoked/revoked; echo $1 >revoked/revoked/stolen", Some("revoked/revoked is no file")),
-    ("mkdir revoked; ln -s /no revoked/stolen", Some("revoked/stolen is no file")),
-    ("mkdir revoked; mkfifo revoked/stolen", Some("revoked/stolen is no file")),
-    ("mkdir revoked; printf '# ours\\rsha256:x\\n' >revoked/stolen", Some("is no list")),
-    ("mkdir revoked; printf '# ours\\v%s\\n' $1 >revoked/stolen", Some("is no list")),
-    ("mkdir revoked; printf '# o\\0u\\0r\\0' >revoked/stolen", Some("is no list")),
-    ("mkdir revoked; echo sha256: ${1#sha256:} >revoked/stolen", Some("is no list")),
-    ("mkdir revoked; yes '#' | head -c 262145 >revoked/stolen", Some("is longer than machines read")),
-    ("ln -s /no revoked", Some("revoked is no directory")),
-    ("echo $1 >revoked", Some("revoked is no directory")),
-    ("mkdir Revoked", Some("Revoked is called like what is revoked")),
-    ("mkdir .revoked", Some(".revoked is called like")),
-    ("cp site.pub revoked-site.pub", Some("revoked-site.pub is called like")),
-    ("echo $1 >revoked.txt", Some("revoked.txt is called like")),
-    ("mkdir old", Some("old is neither a file nor")),
-    ("mkdir .old", Some(".old is neither a file nor")),
-    ("mkdir update-keys.d", Some("update-keys.d is neither a file nor")),
-    ("ln -s /no stolen", Some("stolen is neither a file nor")),
-    ("echo $1 >stolen", Some("stolen is a list of digests")),
-    ("echo $1 >.stolen", Some(".stolen is a list of digests")),
-    ("echo $1 >.#stolen", Some(".#stolen is a list of digests")),
-    ("echo $1 by a thief >stolen.txt", Some("stolen.txt is a list of digests")),
-    ("{ echo what was stolen:; echo $1; } >stolen.txt", Some("stolen.txt is a list of digests")),
-    ("echo $1 | tr a-z A-Z >stolen.txt", Some("stolen.txt is a list of digests")),
-    ("printf '\\357\\273\\277%s\\r\\n' $1 >stolen.txt", Some("stolen.txt is a list of digests")),
-    ("mkdir revoked; printf '\\357\\273\\277%s\\r\\n' $1 >revoked/stolen", None),
-    ("echo 00112233 sha256:$1 >SHA256SUMS", None),
-];
-
-#[apply(test)]
-fn what_may_be_meant_to_revoke_is_taken_or_refused() {
-    need_tools();
-    let bench = Bench::new();
-    let digest = format!("sha256:{}", "a".repeat(64));
-    for (script, words) in BESIDE {
-        for name in ["keys", "r", "s"] {
-            let _ = fs::remove_dir_all(bench.path(name)).or_else(|_| fs::remove_file(bench.path(name)));
-        }
-        fs::create_dir(bench.path("keys")).unwrap();
-        fs::write(bench.path("keys/site.pub"), PUBLIC).unwrap();
-        let script = format!("umask 022; {script}; chmod go-w . site.pub");
-        run(Command::new("sh").current_dir(bench.path("keys")).args(["-euc", &script, "sh", &digest]));
-        match words {
-            Some(words) => bench.refuses(words, &["--keys", "keys"]),
-            None => {
-                let out = bench.command("out", &["--keys", "keys"]).output().unwrap();
-                assert!(out.status.success(), "{script}: {}", said(&out));
-                let listed = "gzip -dc out | { cpio -t --quiet >/dev/null; cpio -t --quiet; } | grep update-keys.d/";
-                let listed = run(Command::new("sh").current_dir(bench.dir.path()).args(["-euc", listed]));
-                let is_there = listed.contains("update-keys.d/revoked/stolen");
-                assert_eq!(is_there, script.contains("stolen"), "{script}: {listed}");
-                fs::remove_file(bench.path("out")).unwrap();
-            }
-        }
-    }
-}
-
-#[apply(test)]
 fn refuses_what_would_not_work_or_not_be_safe() {
     need_tools();
     let bench = Bench::new();
@@ -296,6 +183,7 @@ fn refuses_what_would_not_work_or_not_be_safe() {
     symlink("../bin", bench.path("tree/usr/bin")).unwrap();
     fs::write(bench.path("initramfs"), bench.archive()).unwrap();
     bench.refuses("symbolic link", &[]);
+    bench.refuses("has to make /usr/bin a directory", &[]);
 
     fs::write(bench.path("initramfs"), whole).unwrap();
     fs::write(bench.path("there"), "mine").unwrap();
@@ -422,6 +310,20 @@ fn an_image_can_be_built_from_a_plain_initramfs_in_one_step() {
         let out = build(more).output().unwrap();
         assert!(!out.status.success() && said(&out).contains(words), "'{words}': {}", said(&out));
         assert!(!bench.path("image").exists());
+    }
+    fs::write(bench.path("bad.conf"), "layuot = /media/usb/os\n").unwrap();
+    let out = build(&["--conf", "bad.conf", "--agent", "agent"]).output().unwrap();
+    assert!(!out.status.success() && said(&out).contains("unknown key `layuot`"), "{}", said(&out));
+    // What no update would ever reach.
+    for (more, words) in [
+        (&[][..], "warning: there is no kubesolo-update in initramfs"),
+        (&["--agent", "agent"], "warning: there is no public key in /etc/kubesolo/update-keys.d"),
+        (&["--agent", "agent", "--keys", "keys"], ""),
+        (&["--initramfs", "out"], ""),
+    ] {
+        let out = build(more).arg("--dry-run").output().unwrap();
+        assert!(out.status.success() && said(&out).contains(words), "{more:?}: {}", said(&out));
+        assert_eq!(said(&out).matches("warning").count(), usize::from(!words.is_empty()), "{more:?}: {}", said(&out));
     }
     run(build(&more).args(["--agent", "agent"]));
     let expected = fs::read(bench.path("out")).unwrap();

@@ -120,6 +120,58 @@ fn fields_are_read_as_machines_read_them() {
     }
 }
 
+/// Arguments, exit code, and what is said; nothing: not a word. Times: see [`moment()`].
+const TOGETHER: &[(&[&str], i32, &str)] = &[
+    (&["--expires", "2020-01-01T00:00:00Z"], 6, "judge --expires 2020-01-01T00:00:00Z: it is past, now is 2"),
+    (&["--expires", "1970-01-01T00:00:00Z"], 6, "it is past"),
+    (&["--expires", "2020-01-01T00:00:00-23:59"], 6, "it is past"),
+    (&["--expires", "-1"], 6, "it is past"),
+    (&["--expires", "+1"], 0, ""),
+    (&["--expires", "2099-01-01T00:00:00Z", "--release-date", "2020-01-01T00:00:00Z"], 0, ""),
+    (&["--expires", "+2", "--release-date", "+3"], 6, "it is not after --release-date"),
+    (&["--expires", "+2", "--release-date", "+2"], 6, "it is not after --release-date"),
+    (&["--expires", "+2", "--release-date", "+1"], 0, ""),
+    (&["--expires", "2020-01-01T00:00:00Z", "--release-date", "2020-01-02T00:00:00Z"], 6, "it is past"),
+    (&["--release-date", "+23"], 0, ""),
+    (&["--release-date", "+25"], 0, "warning: --release-date 2"),
+    (&["--release-date", "9999-12-31T23:59:59Z"], 0, "more than a day ahead, now is 2"),
+    (
+        &["--min-compatible", "2.0.0", "--version", "1.0.0"],
+        6,
+        "judge --min-compatible 2.0.0: it is above --version 1.0.0",
+    ),
+    (&["--min-compatible", "1.0.0", "--version", "1.0.0"], 0, ""),
+    (&["--min-compatible", "1.0.0+b", "--version", "v1.0.0+a"], 0, ""),
+    (&["--min-compatible", "1.0.0", "--version", "1.0.0-rc.1"], 6, "above --version 1.0.0-rc.1"),
+    (&["--min-compatible", "1.0.0-rc.2", "--version", "1.0.0-rc.10"], 0, ""),
+    (&["--min-compatible", "1.9.0", "--version", "1.10.0"], 0, ""),
+    (&["--min-compatible", "1.0.0", "--channel", "edge", "--version", "0.9.9"], 6, "above --version 0.9.9"),
+];
+
+/// `+N` and `-N` are so many hours from now.
+fn moment(text: &str) -> String {
+    match text.strip_prefix(['+', '-']) {
+        Some(hours) if hours.parse::<u32>().is_ok() => {
+            run(Command::new("date").args(["-u", "-d", &format!("{text} hours"), "+%Y-%m-%dT%H:%M:%SZ"])).trim().into()
+        }
+        _ => text.into(),
+    }
+}
+
+#[apply(test)]
+fn what_no_machine_would_take_is_refused() {
+    for (arguments, code, words) in TOGETHER {
+        let arguments: Vec<String> = arguments.iter().map(|text| moment(text)).collect();
+        let out = lint(Path::new("/"), &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(out.status.code(), Some(*code), "{arguments:?}: {}", said(&out));
+        assert!(
+            said(&out).contains(words) && said(&out).is_empty() == words.is_empty(),
+            "{arguments:?}: {}",
+            said(&out)
+        );
+    }
+}
+
 /// The scripts ask an agent, and say which command makes one where there is none that can answer.
 #[apply(test)]
 fn scripts_find_an_agent_or_say_how_to_make_one() {

@@ -9,10 +9,12 @@ mod support;
 
 mod http;
 mod inject;
+mod inject_site;
 mod layout;
 mod lint;
 mod oci_images;
 mod registry;
+mod signed_tags;
 mod target_arch;
 mod upload_release;
 mod usb_provision;

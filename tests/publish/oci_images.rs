@@ -424,4 +424,9 @@ fn what_cannot_be_reached_is_said() {
     let out = bench.os("1.2.0", ARCHITECTURES).args(["--push", &reference, "--plain-http"]).output().unwrap();
     refused(&out, "connection refused");
     refused(&out, &reference);
+    need("docker-registry");
+    let registry = Registry::start(bench.dir.path(), None);
+    let out =
+        bench.os("1.2.0", ARCHITECTURES).args(["--push", &format!("{}/os:v1", registry.host())]).output().unwrap();
+    refused(&out, "(a registry without TLS? --plain-http)");
 }

@@ -12,27 +12,27 @@ use crate::support::{command, need_all, run};
 use std::fs;
 use std::process::{Command, Output};
 
-const SCRIPT: &str = "push-oci-artifact.sh";
+pub const SCRIPT: &str = "push-oci-artifact.sh";
 
-fn ready(more: &[&str]) {
+pub fn ready(more: &[&str]) {
     need_disks();
     need_all(&["docker-registry", "oras", "jq"]);
     need_all(more);
 }
 
 /// A push of these architectures, signed, with the tag `stable`.
-fn push(desk: &Desk, repository: &str, version: &str, arches: &[&str], more: &[&str]) -> Command {
+pub fn push(desk: &Desk, repository: &str, version: &str, arches: &[&str], more: &[&str]) -> Command {
     let key = desk.key.private.to_str().unwrap();
     let options = ["--repository", repository, "--plain-http", "--tag", "stable", "--key", key];
     desk.script(SCRIPT, version, arches, &[&options, more].concat())
 }
 
-fn resolve(desk: &Desk, name: &str) -> String {
+pub fn resolve(desk: &Desk, name: &str) -> String {
     desk.oras(&["resolve", "--plain-http", name]).trim().to_string()
 }
 
 /// Requests that change something.
-fn writes(registry: &Registry) -> Vec<String> {
+pub fn writes(registry: &Registry) -> Vec<String> {
     let is_write = |line: &String| ["PUT", "POST", "PATCH", "DELETE"].iter().any(|verb| line.starts_with(verb));
     registry.settled_requests(&format!("after-{}", registry.requests().len())).into_iter().filter(is_write).collect()
 }
@@ -184,6 +184,30 @@ fn what_another_run_published_has_no_name_that_machines_pass_over() {
     }
 }
 
+/// More options, and why the release is refused.
+const REFUSED: &[(&[&str], &str)] = &[
+    (&["--expires", "2020-01-01T00:00:00Z"], "is past"),
+    (&["--release-date", "2099-01-31T12:00:00Z"], "is not after --release-date"),
+    (&["--release-date", "2098-01-31T12:00:00Z"], "more than a day ahead"),
+    (&["--min-compatible", "1.2.1"], "is above --version 1.2.0"),
+    (&["--key", "vmlinuz-1.2.0-amd64"], "is not a private key"),
+];
+
+#[apply(test)]
+fn what_is_refused_is_not_uploaded() {
+    ready(&[]);
+    let desk = Desk::new();
+    desk.prepare("1.2.0");
+    let registry = Registry::start(desk.dir.path(), None);
+    let repository = format!("{}/os", registry.host());
+    for (more, words) in REFUSED {
+        for more in [[more, &["--dry-run"][..]].concat(), more.to_vec()] {
+            refused(&push(&desk, &repository, "1.2.0", &["amd64"], &more).output().unwrap(), &[words]);
+        }
+    }
+    assert_eq!(writes(&registry), [""; 0]);
+}
+
 #[apply(test)]
 fn a_signed_index_vouches_for_nobody_else() {
     ready(&[]);
@@ -320,6 +344,14 @@ fn a_registry_that_does_not_answer_is_not_an_empty_one() {
         refused(&out, &["cannot tell whether"]);
         assert!(!web.seen().is_empty());
     }
+    // One without TLS, asked with TLS: the option is named.
+    let registry = Registry::start(desk.dir.path(), None);
+    let repository = format!("{}/os", registry.host());
+    let without = |version: &str, more: &[&str]| {
+        desk.script(SCRIPT, version, &["amd64"], &[&["--repository", &repository], more].concat()).output().unwrap()
+    };
+    refused(&without("1.2.0", &[]), &["cannot tell whether", "(a registry without TLS? --plain-http)"]);
+    assert!(without("1.2.0", &["--plain-http"]).status.success());
     // A 404 of something that is no registry: nothing is there, and nothing can be written.
     let web = Web::start(|_| Answer::status(404));
     let out = push(&desk, &format!("127.0.0.1:{}/os", web.port), "1.2.0", &["amd64"], &[]).output().unwrap();
@@ -371,7 +403,7 @@ fn bad_arguments_are_refused_and_nothing_is_asked() {
         assert!(!stderr(&out).contains("connection refused"), "{args:?}");
     }
     let help = run(script(desk.dir.path(), SCRIPT).arg("--help"));
-    for option in ["--repository", "--initramfs", "--key", "--dry-run", "--expires"] {
+    for option in ["--repository", "--initramfs", "--key", "--dry-run", "--expires", "a leading v is allowed"] {
         assert!(help.contains(option), "{option}");
     }
 }

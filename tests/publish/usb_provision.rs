@@ -221,6 +221,7 @@ fn what_must_not_go_onto_a_machine_does_not() {
     site.write("not-cloud", "hostname: x\n");
     site.write("bad-cloud", "#cloud-config\nhostname: [1, 2]\n");
     site.write("bad.conf", "sserver = https://x.example.com\n");
+    site.write("bad-source.conf", "server = ftp://x.example.com\n");
     site.write("loose.conf", "server = https://x.example.com\n");
     fs::create_dir_all(site.path("private")).unwrap();
     fs::copy(site.path("site.key"), site.path("private/oops.pub")).unwrap();
@@ -250,6 +251,7 @@ fn what_must_not_go_onto_a_machine_does_not() {
         (&["--network-config", "network-config"], "wants --user-data"),
         (&["--meta-data", "meta-data"], "wants --user-data"),
         (&["--conf", "bad.conf"], "the agent does not take"),
+        (&["--conf", "bad-source.conf"], "the agent does not take"),
         (&["--conf", "loose.conf"], "may write to it"),
         (&["--keys", "private"], "PRIVATE key"),
         (&["--keys", "nokeys"], "no *.pub"),

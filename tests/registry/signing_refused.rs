@@ -366,3 +366,21 @@ fn no_secret_is_shown_to_other_processes() {
         assert!(secrets.iter().all(|secret| !trace.contains(secret)), "{trace}");
     }
 }
+
+/// What is most often wrong with a registry on the desk has its option named.
+#[apply(test)]
+fn a_registry_without_tls_is_said_to_be_one() {
+    ready(&["docker-registry"]);
+    let dir = tempfile::tempdir().unwrap();
+    let key = KeyPair::p256(dir.path(), "release");
+    let registry = Registry::start(dir.path(), None);
+    let name = format!("{}/os", registry.host());
+    Release::new("1.0.0").publish(dir.path(), Target::Registry, &name, "v1");
+    let digest = resolve(dir.path(), "--plain-http", &format!("{name}:v1"));
+    for reference in [format!("{name}:v1"), format!("{name}@{digest}")] {
+        let mut sign = script(dir.path(), "sign.sh");
+        sign.args(["--key", key.private.to_str().unwrap()]).arg(&reference);
+        refused(&sign.output().unwrap(), "(a registry without TLS? --plain-http)");
+        assert!(sign.arg("--plain-http").output().unwrap().status.success());
+    }
+}

@@ -95,7 +95,7 @@ pub const ROWS: &[Row] = &[
     ("cut within the last archive, not compressed", "cat sys.gz; align sys.gz; head -c 1000 m1.cpio", Part, Refuses("within a file")),
     ("cut within the last padding, not compressed", "cat sys.gz; align sys.gz; head -c 70118 m1.cpio", Whole, Takes),
     // Other ways to compress.
-    ("zstd", "cat sys.gz; zstd -qc <m1.cpio", Whole, Refuses("zstd, machines take gzip: compress it with gzip")),
+    ("zstd", "cat sys.gz; zstd -qc <m1.cpio", Whole, Refuses("zstd, machines take gzip: unpack that part and compress it with gzip (Debian")),
     ("xz", "cat sys.gz; xz -c --check=crc32 <m1.cpio", Whole, Refuses("it is xz")),
     ("lzma", "cat sys.gz; xz -c --format=lzma <m1.cpio", Whole, Refuses("it is lzma")),
     ("bzip2", "cat sys.gz; bzip2 -c <m1.cpio", Whole, Refuses("it is bzip2")),

@@ -1,0 +1,168 @@
+//! `scripts/inject-agent.sh`: what it makes of keys, lists of what is revoked, and a configuration.
+
+use super::inject::{Bench, PUBLIC, need_tools, said};
+use crate::support::run;
+use std::fs;
+use std::process::Command;
+
+#[apply(test)]
+fn keys_that_an_agent_would_stop_at_are_refused() {
+    need_tools();
+    let bench = Bench::new();
+    let with = |count: usize, name: &str, text: &str| {
+        fs::remove_dir_all(bench.path("keys")).unwrap();
+        fs::create_dir_all(bench.path("keys/revoked")).unwrap();
+        fs::write(bench.path("keys/site.pub"), PUBLIC).unwrap();
+        for n in 0..count {
+            fs::write(bench.path(&name.replace('N', &n.to_string())), text).unwrap();
+        }
+        run(Command::new("chmod").args(["-R", "go-w"]).arg(bench.path("keys")));
+    };
+    let takes = || run(&mut bench.command("out", &["--keys", "keys", "--dry-run"]));
+    let refuses = |words: &str| bench.refuses(words, &["--keys", "keys"]);
+    let digest = format!("sha256:{}", "a".repeat(64));
+    with(15, "keys/N.pub", PUBLIC);
+    takes();
+    with(16, "keys/N.pub", PUBLIC);
+    refuses("17 keys, and machines look at 16");
+    with(64, "keys/revoked/N", "# none\n");
+    takes();
+    with(65, "keys/revoked/N", "# none\n");
+    refuses("65 files, and machines read 64");
+    with(1, "keys/revoked/oops", "-----BEGIN PRIVATE KEY-----\n");
+    refuses("PRIVATE");
+    with(1, "keys/revoked/old.pub", &digest);
+    refuses("no public key");
+    for bad in ["abc", "sha256:00", &digest.replace('a', "A"), &format!("{digest} {digest}")] {
+        with(1, "keys/revoked/list", &format!("# old\n\n{bad}\n"));
+        refuses("no list of what is revoked");
+    }
+    with(1, "keys/revoked/list", &format!("# old\r\n\n  {digest} # ours\r\n{digest}"));
+    takes();
+    for (name, mode) in [("keys/revoked/list", 0o666), ("keys/revoked", 0o777)] {
+        bench.chmod(name, mode);
+        refuses("everybody may write");
+        bench.chmod(name, mode & 0o755);
+    }
+    takes();
+}
+
+/// What lies beside the keys, made by a script in that directory with a digest as `$1`; and the words of the refusal, or none
+/// where it is taken.
+const BESIDE: &[(&str, Option<&str>)] = &[
+    ("mkdir revoked; echo $1 >revoked/stolen", None),
+    ("mkdir revoked; : >revoked/.gitkeep", None),
+    ("mkdir ../r; echo $1 >../r/stolen; ln -s ../r revoked", None),
+    ("mkdir revoked; echo $1 >../s; ln -s ../../s revoked/stolen", None),
+    ("echo keys of the pumps, one is $1 >README", None),
+    ("cp site.pub site.pub~; cp site.pub .site.pub.swp; ln -s me@here .#site.pub", None),
+    ("mkdir .git; mkdir revoked; echo $1 >revoked/stolen", None),
+    ("mkdir revoked; echo $1 >revoked/.stolen", Some("revoked/.stolen is hidden")),
+    ("mkdir revoked; echo $1 >revoked/..stolen", Some("revoked/..stolen is hidden")),
+    ("mkdir -p revoked/.old", Some("revoked/.old is hidden")),
+    ("mkdir revoked; ln -s /no revoked/.stolen", Some("revoked/.stolen is hidden")),
+    ("mkdir -p revoked/revoked; echo $1 >revoked/revoked/stolen", Some("revoked/revoked is no file")),
+    ("mkdir revoked; ln -s /no revoked/stolen", Some("revoked/stolen is no file")),
+    ("mkdir revoked; mkfifo revoked/stolen", Some("revoked/stolen is no file")),
+    ("mkdir revoked; printf '# ours\\rsha256:x\\n' >revoked/stolen", Some("is no list")),
+    ("mkdir revoked; printf '# ours\\v%s\\n' $1 >revoked/stolen", Some("is no list")),
+    ("mkdir revoked; printf '# o\\0u\\0r\\0' >revoked/stolen", Some("is no list")),
+    ("mkdir revoked; echo sha256: ${1#sha256:} >revoked/stolen", Some("is no list")),
+    ("mkdir revoked; yes '#' | head -c 262145 >revoked/stolen", Some("is longer than machines read")),
+    ("ln -s /no revoked", Some("revoked is no directory")),
+    ("echo $1 >revoked", Some("revoked is no directory")),
+    ("mkdir Revoked", Some("Revoked is called like what is revoked")),
+    ("mkdir .revoked", Some(".revoked is called like")),
+    ("cp site.pub revoked-site.pub", Some("revoked-site.pub is called like")),
+    ("echo $1 >revoked.txt", Some("revoked.txt is called like")),
+    ("mkdir old", Some("old is neither a file nor")),
+    ("mkdir .old", Some(".old is neither a file nor")),
+    ("mkdir update-keys.d", Some("update-keys.d is neither a file nor")),
+    ("ln -s /no stolen", Some("stolen is neither a file nor")),
+    ("echo $1 >stolen", Some("stolen is a list of digests")),
+    ("echo $1 >.stolen", Some(".stolen is a list of digests")),
+    ("echo $1 >.#stolen", Some(".#stolen is a list of digests")),
+    ("echo $1 by a thief >stolen.txt", Some("stolen.txt is a list of digests")),
+    ("{ echo what was stolen:; echo $1; } >stolen.txt", Some("stolen.txt is a list of digests")),
+    ("echo $1 | tr a-z A-Z >stolen.txt", Some("stolen.txt is a list of digests")),
+    ("printf '\\357\\273\\277%s\\r\\n' $1 >stolen.txt", Some("stolen.txt is a list of digests")),
+    ("mkdir revoked; printf '\\357\\273\\277%s\\r\\n' $1 >revoked/stolen", None),
+    ("echo 00112233 sha256:$1 >SHA256SUMS", None),
+];
+
+#[apply(test)]
+fn what_may_be_meant_to_revoke_is_taken_or_refused() {
+    need_tools();
+    let bench = Bench::new();
+    let digest = format!("sha256:{}", "a".repeat(64));
+    for (script, words) in BESIDE {
+        for name in ["keys", "r", "s"] {
+            let _ = fs::remove_dir_all(bench.path(name)).or_else(|_| fs::remove_file(bench.path(name)));
+        }
+        fs::create_dir(bench.path("keys")).unwrap();
+        fs::write(bench.path("keys/site.pub"), PUBLIC).unwrap();
+        let script = format!("umask 022; {script}; chmod go-w . site.pub");
+        run(Command::new("sh").current_dir(bench.path("keys")).args(["-euc", &script, "sh", &digest]));
+        match words {
+            Some(words) => bench.refuses(words, &["--keys", "keys"]),
+            None => {
+                let out = bench.command("out", &["--keys", "keys"]).output().unwrap();
+                assert!(out.status.success(), "{script}: {}", said(&out));
+                let listed = "gzip -dc out | { cpio -t --quiet >/dev/null; cpio -t --quiet; } | grep update-keys.d/";
+                let listed = run(Command::new("sh").current_dir(bench.dir.path()).args(["-euc", listed]));
+                let is_there = listed.contains("update-keys.d/revoked/stolen");
+                assert_eq!(is_there, script.contains("stolen"), "{script}: {listed}");
+                fs::remove_file(bench.path("out")).unwrap();
+            }
+        }
+    }
+}
+
+/// A configuration, and why it is refused; nothing: it is taken. What it names may lie in the initramfs, or come later.
+const CONFIGURATIONS: &[(&str, &str)] = &[
+    ("registry = registry.example.com/os\nca_file = /etc/kubesolo/ca.pem\n", ""),
+    ("# ours\nlayout = /media/usb/os\n", ""),
+    ("layuot = /media/usb/os\n", "unknown key `layuot`"),
+    ("signature = off\n", ""),
+    ("server = ftp://updates.example.com\n", "ftp"),
+    ("layout = /media/usb/os\nmirror = https://updates.example.com\n", "mirror"),
+    ("registry = os and more\n", "OCI reference"),
+    ("server = https://updates.example.com\nregistry = registry.example.com/os\n", "registry"),
+    ("retries = many\n", "retries"),
+    ("signature: off\n", "signature"),
+];
+
+#[apply(test)]
+fn the_agent_is_asked_whether_it_takes_the_configuration() {
+    need_tools();
+    let bench = Bench::new();
+    for (text, words) in CONFIGURATIONS {
+        fs::write(bench.path("update.conf"), text).unwrap();
+        if words.is_empty() {
+            run(&mut bench.command("out", &["--conf", "update.conf", "--dry-run"]));
+            continue;
+        }
+        bench.refuses("the agent does not take update.conf", &["--conf", "update.conf"]);
+        bench.refuses(words, &["--conf", "update.conf"]);
+    }
+}
+
+/// What is passed over beside the keys is named, by the script that does it.
+#[apply(test)]
+fn what_is_no_public_key_is_named() {
+    need_tools();
+    let bench = Bench::new();
+    fs::write(bench.path("keys/README"), "keys of the pumps\n").unwrap();
+    fs::write(bench.path("keys/release.key"), "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    fs::write(bench.path("keys/old.pem"), "-----BEGIN ENCRYPTED PRIVATE KEY-----\n").unwrap();
+    let out = bench.command("out", &["--keys", "keys", "--dry-run"]).output().unwrap();
+    assert!(out.status.success(), "{}", said(&out));
+    for line in [
+        "inject-agent: keys/README is not taken: the name of a key ends in .pub\n",
+        "inject-agent: warning: keys/release.key is a PRIVATE key, and not taken",
+        "inject-agent: warning: keys/old.pem is a PRIVATE key, and not taken",
+    ] {
+        assert!(said(&out).contains(line), "no '{line}': {}", said(&out));
+    }
+    assert!(!said(&out).contains("update-keys.d/release.key"), "{}", said(&out));
+}

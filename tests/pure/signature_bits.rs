@@ -130,7 +130,7 @@ fn client() -> Client {
 
 fn resolve(dir: &TempDir, client: &Client) -> Result<Artifact> {
     let ring = Keyring::load(&dir.path().join("keys"), SignaturePolicy::Required, 1)?;
-    let spec = SourceSpec::Layout { path: dir.path().join("layout"), tag: None };
+    let spec = SourceSpec::Layout { path: dir.path().join("layout"), tag: None, is_typed: false };
     open_source(spec, client, ring)?.resolve(architecture())
 }
 

@@ -6,8 +6,8 @@ use argh::FromArgs;
 use std::path::PathBuf;
 
 /// A/B update agent of KubeSolo OS. Exit codes: 0 done, 1 internal, 2 usage or configuration, 3 nothing to do,
-/// 4 refused by a gate, 5 not authentic, 6 network or registry, 7 device, slot or boot state, 8 another run
-/// holds the lock, 9 unhealthy.
+/// 4 refused by a gate, 5 not authentic, 6 network, or source of updates, 7 device, slot or boot state, 8 another
+/// run holds the lock, 9 unhealthy.
 #[derive(FromArgs, Debug)]
 #[argh(help_triggers("-h", "--help", "help"))]
 pub struct Cli {
@@ -67,7 +67,7 @@ macro_rules! command {
             /// tag to use in place of the reference's
             #[argh(option)]
             pub tag: Option<String>,
-            /// OCI image layout directory
+            /// OCI image layout: a directory, or a tar or tar.gz file
             #[argh(option)]
             pub layout: Option<PathBuf>,
             $($(#[$field_meta])* pub $field: $kind $(<$inner>)?,)*

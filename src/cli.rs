@@ -67,7 +67,7 @@ macro_rules! command {
             /// tag to use in place of the reference's
             #[argh(option)]
             pub tag: Option<String>,
-            /// OCI image layout directory
+            /// OCI image layout: a directory, or a tar or tar.gz file
             #[argh(option)]
             pub layout: Option<PathBuf>,
             $($(#[$field_meta])* pub $field: $kind $(<$inner>)?,)*

@@ -340,7 +340,7 @@ fn source(
     }
     if typed.contains(&true) {
         // The file's tag belongs to the file's source.
-        let (layout, tag) = (flags.layout.as_deref(), flags.tag.as_deref());
+        let (layout, tag) = (flags.layout.as_deref().map(|path| (path, true)), flags.tag.as_deref());
         return spec(flags.server.as_deref(), flags.registry.as_deref(), layout, tag, plain_http).map_err(as_usage);
     }
     let mut found = source_of_file(raw, flags, plain_http, rooted)?;
@@ -378,7 +378,8 @@ fn source_of_file(
         return Err(raw.blame(keys[1], error));
     }
     let layout = raw.value("layout").map(rooted);
-    let found = spec(raw.value("server"), raw.value("registry"), layout.as_deref(), tag, plain_http);
+    let layout = layout.as_deref().map(|path| (path, false));
+    let found = spec(raw.value("server"), raw.value("registry"), layout, tag, plain_http);
     found.map_err(|e| match (keys.first(), flags.tag.is_some()) {
         (Some(key), false) => raw.blame(key, e),
         _ => as_usage(e),
@@ -389,15 +390,16 @@ fn as_usage(error: Error) -> Error {
     Error::new(Kind::Usage, error.to_string())
 }
 
+/// Input: `layout`: where, and whether that was typed.
 fn spec(
     server: Option<&str>,
     registry: Option<&str>,
-    layout: Option<&Path>,
+    layout: Option<(&Path, bool)>,
     tag: Option<&str>,
     plain_http: PlainHttp,
 ) -> Result<Option<SourceSpec>> {
-    if let Some(path) = layout {
-        return Ok(Some(SourceSpec::Layout { path: path.to_path_buf(), tag: tag.map(str::to_string) }));
+    if let Some((path, is_typed)) = layout {
+        return Ok(Some(SourceSpec::Layout { path: path.to_path_buf(), tag: tag.map(str::to_string), is_typed }));
     }
     let is_http = |text: &str| {
         let lower = text.to_ascii_lowercase();

@@ -39,7 +39,11 @@ fn a_typed_source_beats_the_file() {
     let typed = Common { layout: Some("stick".into()), ..flags() };
     for file in ["server = https://up.example/\n", "registry = r.example/os\ntag = prod\n"] {
         let config = read(file, &typed).unwrap();
-        assert_eq!(config.source, Some(SourceSpec::Layout { path: "stick".into(), tag: None }), "{file}");
+        assert_eq!(
+            config.source,
+            Some(SourceSpec::Layout { path: "stick".into(), tag: None, is_typed: true }),
+            "{file}"
+        );
     }
     let typed = Common { tag: Some("v9".into()), ..flags() };
     let Some(SourceSpec::Registry { reference, .. }) = read("registry = r.example/os:v1\n", &typed).unwrap().source
@@ -62,7 +66,7 @@ fn a_server_may_be_a_reference() {
 #[test]
 fn a_layout_in_the_file_lies_below_the_root() {
     let config = read("layout = /mnt/stick\n", &flags()).unwrap();
-    assert_eq!(config.source, Some(SourceSpec::Layout { path: "/root/mnt/stick".into(), tag: None }));
+    assert_eq!(config.source, Some(SourceSpec::Layout { path: "/root/mnt/stick".into(), tag: None, is_typed: false }));
 }
 
 /// What editors, shells and word processors make of a line; what is said of it, or nothing where it is read. A line more is a

@@ -254,12 +254,18 @@ fn from_io(error: &std::io::Error, kind: Kind, op: &str, subject: &dyn fmt::Disp
     if is_slot && may_be_damage(error) { built.taking(Course::Damaged) } else { built }
 }
 
-/// Says what an I/O error means: not every C library has words for all, and `Bad message` says nothing to a person.
+/// Says what an I/O error means: the C library's words for a damaged file system, `Bad message`, say nothing to a person.
 pub fn words(error: &std::io::Error) -> String {
     match error.raw_os_error() {
-        Some(libc::EUCLEAN | libc::EBADMSG) => format!("the file system is damaged: {error}"),
-        _ => error.to_string(),
+        Some(code @ (libc::EUCLEAN | libc::EBADMSG)) => format!("the file system is damaged (os error {code})"),
+        _ => without_no_words(error.to_string()),
     }
+}
+
+/// What musl says of an error that it has no words for tells less than its number. Pure.
+fn without_no_words(text: String) -> String {
+    let number = text.strip_prefix("No error information (").and_then(|rest| rest.strip_suffix(')'));
+    number.map_or_else(|| text.clone(), str::to_string)
 }
 
 /// Says whether a damaged file system is the likely cause: it says so itself, is read-only since it met something
@@ -292,6 +298,22 @@ mod tests {
         assert_eq!(said("/proc/self/fd/12/vmlinuz"), "write /proc/self/fd/12/vmlinuz: no");
         call_it("/proc/self/fd/1", "");
         assert_eq!(said("/proc/self/fd/1/vmlinuz"), "write /proc/self/fd/1/vmlinuz: no");
+    }
+
+    #[test]
+    fn an_error_without_words_is_its_number() {
+        let said = |code| words(&std::io::Error::from_raw_os_error(code));
+        assert_eq!(said(libc::EUCLEAN), "the file system is damaged (os error 117)");
+        assert_eq!(said(libc::EBADMSG), "the file system is damaged (os error 74)");
+        assert!(said(libc::EIO).ends_with(" (os error 5)"), "{}", said(libc::EIO));
+        // As musl has it.
+        for (text, shown) in [
+            ("No error information (os error 132)", "os error 132"),
+            ("I/O error (os error 5)", "I/O error (os error 5)"),
+            ("No error information", "No error information"),
+        ] {
+            assert_eq!(without_no_words(text.into()), shown);
+        }
     }
 
     #[test]

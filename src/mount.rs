@@ -96,6 +96,10 @@ fn mount_with(part: &Partition, access: Access, alone: bool) -> Result<Mounted> 
         mounted => mounted.io(Kind::Device, "mount", &what).map_err(|e| match order.errno.get() {
             // What the kernel says of a superblock, a journal or a root directory that makes no sense.
             Some(libc::EUCLEAN | libc::EBADMSG | libc::EINVAL | libc::EIO | libc::ESTALE) => e.taking(Course::Damaged),
+            // Nothing is known of the file system then.
+            Some(libc::EACCES | libc::EROFS) if access == Access::Write && part.is_read_only() => {
+                e.taking(Course::Fault).hint(part.read_only_hint())
+            }
             _ => e,
         })?,
     };
@@ -142,7 +146,7 @@ impl Order<'_> {
         match FileSystemContext::open(self.fstype) {
             Ok(context) => self.detached(&context).map_err(|e| match context.said() {
                 said if said.is_empty() => failed(e),
-                said => (e.raw_os_error(), io::Error::new(e.kind(), format!("{e}: {said}"))),
+                said => (e.raw_os_error(), io::Error::new(e.kind(), format!("{}: {said}", error::words(&e)))),
             }),
             // A kernel before 5.2, or a container whose filter is older than that.
             Err(e) if [libc::ENOSYS, libc::EPERM].map(Some).contains(&e.raw_os_error()) => self.aside().map_err(failed),

@@ -38,6 +38,19 @@ pub struct Partition {
     pub is_named: bool,
 }
 
+impl Partition {
+    /// Says whether the kernel lets nobody write to the device, whatever lies in it. Where it does not tell: no.
+    pub fn is_read_only(&self) -> bool {
+        let said = fs::read_to_string(format!("/sys/dev/block/{}/ro", self.device_number));
+        said.is_ok_and(|text| text.trim() == "1")
+    }
+
+    /// Says what makes a device writable.
+    pub fn read_only_hint(&self) -> String {
+        format!("the device is read-only (a write-protect switch?): `blockdev --setrw {}`", self.node.display())
+    }
+}
+
 /// The partitions of the disk that this machine booted from.
 #[derive(Clone, Debug)]
 pub struct BootDisk {

@@ -15,8 +15,12 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 /// Features for the hint: what GRUB 2.06 reads, named one by one, since later e2fsprogs add others.
 const FEATURES: &str = "none,has_journal,filetype,extent,sparse_super,large_file,extra_isize";
 
-/// Adds what mends a damaged file system to an error about a slot.
+/// Adds what mends a damaged file system to an error about a slot; where the device takes no write, what mends that: making
+/// a file system anew would fail as well.
 pub fn hint(error: Error, part: &Partition) -> Error {
+    if part.is_read_only() {
+        return error.hint(part.read_only_hint());
+    }
     let (label, node) = (&part.label, part.node.display());
     error.hint(format!(
         "`mke2fs -t ext4 -O {FEATURES} -L {label} {node}` makes its file system anew: everything in it is lost"

@@ -77,7 +77,9 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
             &match back {
                 Back::Before => format!("slot {slot} is active already; restart to go back"),
                 Back::Nowhere => {
-                    format!("what slot {other} holds was called off before it ever ran: there is no way back")
+                    format!(
+                        "slot {other} holds an update that was called off before it ever ran: there is nothing to go back to"
+                    )
                 }
                 Back::Discard => format!("what was staged in slot {other} will not be tried; slot {slot} stays active"),
                 Back::Cancel => format!("the trial of slot {other} is called off; slot {slot} stays active"),

@@ -139,8 +139,10 @@ fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
     };
     let mended = env.files.mended(running, proven);
     env.files.repair(&mended.block)?;
-    if !mended.left_out.is_empty() {
-        note(&format!("boot variables: left out of what was written: {}", mended.left_out.join(", ")));
+    for (what, lines) in [("left out of what was written", mended.left_out), ("kept of other lines", mended.kept)] {
+        if !lines.is_empty() {
+            note(&format!("boot variables: {what}: {}", lines.join(", ")));
+        }
     }
     Ok(true)
 }

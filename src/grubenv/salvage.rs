@@ -8,6 +8,7 @@ use super::{
     unescaped, until_nul,
 };
 use crate::slot::Slot;
+use crate::text::printable;
 
 /// Longest piece of what is left out that is shown, in bytes.
 const SHOWN_BYTES: usize = 40;
@@ -23,6 +24,8 @@ pub struct Mended {
     pub block: Block,
     /// What of the copies is not in it.
     pub left_out: Vec<String>,
+    /// Other lines that are in it, and were read from a copy that is not good.
+    pub kept: Vec<String>,
 }
 
 /// What one copy says.
@@ -38,7 +41,8 @@ struct Reading {
 ///
 /// The boot variables are those of the first good copy. Where neither is good, they are what can be read, made safe: the
 /// running slot is active, for it boots; on trial if that is what the copies say, else confirmed. Other lines are those of
-/// the copy in which a trial can be activated, as far as they fit.
+/// the copy in which a trial can be activated, as far as they fit; of one that is not good, only what a person may have
+/// written: see [`is_plain`].
 /// Input: both copies as they were read, main first, empty where there is none; `running`, where it is known; `proven`:
 /// what is active where nothing says more.
 pub fn mend(copies: [&[u8]; 2], running: Option<Slot>, proven: Slot) -> Mended {
@@ -53,12 +57,14 @@ pub fn mend(copies: [&[u8]; 2], running: Option<Slot>, proven: Slot) -> Mended {
     let rank = |reading: &Reading| (reading.is_good, is_whole(reading), reading.block.takes_a_trial());
     let [main, backup] = &readings;
     let best = if rank(backup) > rank(main) { backup } else { main };
-    let mut left_out = best.left_out.clone();
+    let (mut left_out, mut kept) = (best.left_out.clone(), Vec::new());
     for line in best.block.lines.iter().filter(|line| !line.is_live()) {
         block.lines.push(line.clone());
         if !block.takes_a_trial() {
             block.lines.pop();
             left_out.push(line.describe());
+        } else if !best.is_good {
+            kept.push(line.describe());
         }
     }
     // Of two good copies that differ, the other one has something to lose as well.
@@ -68,11 +74,16 @@ pub fn mend(copies: [&[u8]; 2], running: Option<Slot>, proven: Slot) -> Mended {
             left_out.push(what);
         }
     }
-    if let Some(more) = left_out.len().checked_sub(NAMED + 1) {
-        left_out.truncate(NAMED);
-        left_out.push(format!("{} more", more + 1));
+    Mended { block, left_out: first_of(left_out), kept: first_of(kept) }
+}
+
+/// Says of the rest how many there are.
+fn first_of(mut pieces: Vec<String>) -> Vec<String> {
+    if let Some(more) = pieces.len().checked_sub(NAMED + 1) {
+        pieces.truncate(NAMED);
+        pieces.push(format!("{} more", more + 1));
     }
-    Mended { block, left_out }
+    pieces
 }
 
 /// Takes the boot variables of one copy; where none has all that GRUB needs, each from the first that has it.
@@ -145,8 +156,8 @@ impl Reading {
             return match (number, is_ended) {
                 // What the signature has become.
                 (1, _) => {}
-                (_, true) => self.block.push(Line::Comment([until_nul(line), b"\n"].concat())),
-                (_, false) => leave_out(self),
+                (_, true) if is_plain(line) => self.block.push(Line::Comment([line, b"\n"].concat())),
+                _ => leave_out(self),
             };
         }
         let Some(at) = line.iter().position(|b| *b == b'=') else { return leave_out(self) };
@@ -169,7 +180,7 @@ impl Reading {
         }
         let mut alone = Block::default();
         alone.put(name, &value);
-        if !alone.takes_lines() || BootVars::read(&alone).is_err() {
+        if !is_name(name) || !is_plain(&value) || !alone.takes_lines() || BootVars::read(&alone).is_err() {
             return leave_out(self);
         }
         if self.block.value(name).is_some() {
@@ -212,6 +223,17 @@ impl Line {
 /// Padding, and what stands in its place: an editor's blanks and line ends, zeros, erased flash.
 fn is_padding(b: &u8) -> bool {
     matches!(*b, PADDING | 0 | b' ' | b'\t' | b'\r' | b'\n' | 0xff)
+}
+
+/// A name as GRUB's own language has them.
+/// Source: GRUB manual, "Shell-like scripting" (a name is letters, digits and underscores).
+fn is_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
+}
+
+/// Text that a person may have written: random bytes have a `=` or a `#` as well, and end in a terminal.
+fn is_plain(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| printable(text) == text.replace('\t', " "))
 }
 
 fn brief(bytes: &[u8]) -> String {

@@ -31,6 +31,7 @@ const MAX_MANIFESTS: usize = 1024;
 pub struct Layout {
     path: PathBuf,
     tag: Option<String>,
+    is_typed: bool,
     ring: Keyring,
     medium: Option<Rc<Medium>>,
 }
@@ -49,19 +50,16 @@ struct Marker {
 
 impl Layout {
     /// Makes the source. Opens no file. Input: `ring`: who must have signed what it offers.
-    pub fn new(path: PathBuf, tag: Option<String>, ring: Keyring) -> Layout {
-        Layout { path, tag, ring, medium: None }
+    pub fn new(path: PathBuf, tag: Option<String>, is_typed: bool, ring: Keyring) -> Layout {
+        Layout { path, tag, is_typed, ring, medium: None }
     }
 
-    /// Looks what there is, once. Errors: Source: neither a directory nor a tar archive; or nothing at all, which is no fault.
+    /// Looks what there is, once. Errors: Source: neither a directory nor a tar archive; or nothing at all, which is no fault
+    /// where it was not asked for by hand.
     fn medium(&mut self) -> Result<&Rc<Medium>> {
         let medium = match self.medium.take() {
             Some(medium) => medium,
-            None if is_vacant(&self.path) => {
-                return Err(Error::new(Kind::Source, "nothing is plugged in there: nothing to do")
-                    .at("open layout", self.path.display())
-                    .taking(Course::Nothing));
-            }
+            None if is_vacant(&self.path) => return Err(vacant(self.is_typed).at("open layout", self.path.display())),
             None if self.path.is_dir() => Rc::new(Medium::Directory(self.path.clone())),
             None => {
                 // What a person names may be a link; what lies in the layout may not.
@@ -104,6 +102,20 @@ fn is_vacant(path: &Path) -> bool {
         }
         Ok(_) => false,
         Err(e) => e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ENOMEDIUM),
+    }
+}
+
+/// Says that nothing is there. A machine that looks by itself has nothing to do then.
+fn vacant(is_typed: bool) -> Error {
+    match is_typed {
+        true => {
+            Error::new(Kind::Source, "there is nothing").hint("is the stick mounted, and has its layout that name?")
+        }
+        false => Error::new(
+            Kind::Source,
+            "there is nothing (no stick is plugged in or mounted, or its layout has another name): nothing to do",
+        )
+        .taking(Course::Nothing),
     }
 }
 

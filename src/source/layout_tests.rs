@@ -62,7 +62,7 @@ impl Fixture {
     }
 
     fn source(&self, tag: Option<&str>) -> Layout {
-        Layout::new(self.dir.path().to_owned(), tag.map(str::to_owned), unsigned())
+        Layout::new(self.dir.path().to_owned(), tag.map(str::to_owned), false, unsigned())
     }
 
     fn fails(&self, kind: Kind, word: &str) {

@@ -180,6 +180,8 @@ pub enum SourceSpec {
         path: PathBuf,
         /// Which entry; needed where several are there and none is `latest`.
         tag: Option<String>,
+        /// Whether a person typed it: then it is a fault that nothing is there.
+        is_typed: bool,
     },
 }
 
@@ -194,7 +196,7 @@ pub fn open_source(spec: SourceSpec, client: &Client, ring: Keyring) -> Result<B
             let client = client.with_plain_http(plain_http);
             Box::new(registry::Registry::new(reference, &mirrors, plain_http, &client, ring))
         }
-        SourceSpec::Layout { path, tag } => Box::new(layout::Layout::new(path, tag, ring)),
+        SourceSpec::Layout { path, tag, is_typed } => Box::new(layout::Layout::new(path, tag, is_typed, ring)),
     })
 }
 

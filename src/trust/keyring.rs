@@ -24,6 +24,8 @@ const KEY_MAX_BYTES: u64 = 4 << 10;
 const LIST_MAX_BYTES: u64 = 256 << 10;
 /// Directory of what is revoked, beside the keys.
 const REVOKED: &str = "revoked";
+/// The directory of keys; what lies beside it is the agent's configuration.
+const KEYS_DIR: &str = "update-keys.d";
 /// Most files in `revoked/`.
 const MAX_LISTS: usize = 64;
 /// Write permission for group and others.
@@ -56,7 +58,7 @@ impl Keyring {
     /// Reads `*.pub` in a directory, and all files in its `revoked/`. A directory that is not there has no keys.
     /// Input: `threshold`: how many different keys must have signed.
     /// Errors: Config: the directory, `revoked/` or a file in that can not be read, or others may write it; more than 16
-    /// keys; something lies there that is neither, and may be meant to revoke.
+    /// keys; something lies there, or beside `update-keys.d`, that is neither, and may be meant to revoke.
     pub fn load(dir: &Path, policy: SignaturePolicy, threshold: usize) -> Result<Keyring> {
         let mut ring = Keyring {
             policy,
@@ -67,6 +69,7 @@ impl Keyring {
             faults: vec![],
             passed_over: vec![],
         };
+        refuse_above(dir)?;
         let keys = ring.sort_out(dir)?;
         ring.installed = keys.len();
         if keys.len() > MAX_KEYS {
@@ -267,6 +270,28 @@ fn role(name: &str, kind: fs::FileType) -> Role {
         _ if kind.is_file() || is_hidden => Role::PassedOver,
         _ => Role::Unexpected("neither a file nor the directory `revoked`"),
     }
+}
+
+/// Refuses what was put one directory too high, beside the directory of keys, where it would revoke nothing.
+fn refuse_above(dir: &Path) -> Result<()> {
+    let Some(above) = dir.parent().filter(|_| dir.ends_with(KEYS_DIR)) else { return Ok(()) };
+    let listed = match fs::read_dir(above) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        listed => listed.and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()),
+    };
+    let paths = listed.io(Kind::Config, "list", above.display())?;
+    match paths.iter().filter(|path| names_revoking(path)).min() {
+        None => Ok(()),
+        Some(path) => {
+            Err(Error::new(Kind::Config, "its name says that it revokes something, but it would not count here")
+                .at("trust", path.display())
+                .hint("move it into update-keys.d/revoked/, or out of this directory"))
+        }
+    }
+}
+
+fn names_revoking(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().to_ascii_lowercase().contains("revok"))
 }
 
 /// Refuses what may be a list of what is revoked and lies among the keys, where it would revoke nothing: any line of it

@@ -374,3 +374,40 @@ fn lists_that_lie_elsewhere_are_added() {
     put_there(&machine, "site/other", &Pipe, stolen);
     assert_eq!(ring.add_lists(&lists).unwrap_err().kind(), Kind::Config);
 }
+
+/// One directory too high; a line more is a case more. What else lies there is the agent's, and does not matter.
+#[test]
+fn what_lies_beside_the_directory_of_keys_never_revokes_in_vain() {
+    type Put = fn(&Path);
+    let list: Put = |path| fs::write(path, format!("{}\n", Digest::of(b"x"))).unwrap();
+    let dir: Put = |path| fs::create_dir(path).unwrap();
+    let dangling: Put = |path| symlink("/nowhere/at/all", path).unwrap();
+    for (name, put, stops) in [
+        ("revoked", dir, true),
+        ("revoked", list, true),
+        ("revoked", dangling, true),
+        ("revoked.txt", list, true),
+        ("Revoked", dir, true),
+        (".revoked~", list, true),
+        ("to-revoke", list, true),
+        ("REVOKED.TXT", list, true),
+        ("update.conf", list, false),
+        ("health.d", dir, false),
+        ("broken", dangling, false),
+    ] {
+        for is_installed in [true, false] {
+            let machine = Machine::new();
+            if is_installed {
+                machine.put("update-keys.d/one.pub", b"no key");
+            }
+            put(&machine.path(name));
+            let result = Keyring::load(&machine.path("update-keys.d"), SignaturePolicy::Off, 1);
+            match stops {
+                true => refused(result, Kind::Config, &format!("{name}: its name says")),
+                false => drop(result.unwrap()),
+            }
+            // A publisher's directory of another name has nothing above it that counts.
+            Keyring::load(&machine.path("keys"), SignaturePolicy::Off, 1).unwrap();
+        }
+    }
+}

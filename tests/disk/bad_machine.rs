@@ -224,6 +224,13 @@ fn a_block_that_something_edited_is_repaired_and_takes_an_update() {
             machine.root.set_boot_variables(&["active_slot=A", "boot_success=1", "boot_counter=0", "rollback_from=B"]);
         }
     }
+    // What of others is in it afterwards is told as well.
+    let used = good.iter().rposition(|b| *b == b'\n').unwrap() + 1;
+    for name in ["grubenv", "grubenv.bak"] {
+        fs::write(machine.root.block(name), [&good[..used], b"mine=1\nx=\x1b\nbad\n"].concat()).unwrap();
+    }
+    let run = machine.root.agent(&["verify", "--repair-boot-variables"]).expect(0, &["kept of other lines: `mine`"]);
+    assert!(!run.stderr.contains('\x1b') && !machine.root.blocks()[0].contains(&0x1b), "{}", run.stderr);
 }
 
 #[apply(test)]

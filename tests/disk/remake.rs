@@ -184,6 +184,43 @@ fn a_slot_by_its_label_alone_is_made_anew_by_a_person() {
     assert_whole(&machine.disk, &release, "by hand");
 }
 
+/// A write-protect switch is no damage: making the file system anew would fail as well. A reader adds a line: what is
+/// read-only, and what lies in slot B beforehand.
+#[apply(test)]
+fn a_device_that_takes_no_write_is_said_to_be_read_only() {
+    need_disks();
+    let release = Release::new("2.0.0");
+    let server = release.serve();
+    for (what, of_disk, damage) in [
+        ("the slot", false, None),
+        ("the slot, with another file system in it", false, Some(0)),
+        ("the slot, its root directory damaged", false, Some(1)),
+        ("the whole disk", true, None),
+    ] {
+        let mut machine = Machine::new();
+        if let Some(which) = damage {
+            let at = if which == 0 { 0 } else { place(&machine.disk, "root directory") };
+            machine.disk.detach();
+            machine.disk.overwrite(B, at, &[0; 4096]);
+            machine.disk.attach();
+        }
+        let device = if of_disk { Path::new(machine.disk.device()).to_owned() } else { machine.disk.node(B) };
+        let before = machine.disk.bytes(B);
+        run(command("blockdev").arg("--setro").arg(&device));
+        let said = machine.apply(&["--server", &server.url("")]).expect(7, &["read-only", "`blockdev --setrw /"]);
+        assert!(!format!("{}{}", said.stdout, said.stderr).contains("mke2fs"), "{what}: {said:?}");
+        assert!(machine.disk.bytes(B) == before, "{what}");
+        // Word by word.
+        let hint = said.stderr.split('`').nth(1).unwrap();
+        run(command("sh").arg("-euc").arg(if of_disk {
+            format!("blockdev --setrw {}", device.display())
+        } else {
+            hint.into()
+        }));
+        machine.apply(&["--server", &server.url("")]).expect(0, &["2.0.0 is staged in slot B"]);
+    }
+}
+
 /// Writes one as the agent does, into a sparse file. Returns: what dumpe2fs says of it.
 fn make(path: &Path, size: u64) -> String {
     let file = File::create(path).unwrap();

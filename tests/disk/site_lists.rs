@@ -11,7 +11,7 @@ use crate::support::web::{Answer, Web};
 use crate::support::{find, need_all, run};
 use kubesolo_update::base64;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -190,9 +190,9 @@ const CASES: &[(&str, &str, i32, &str)] = &[
     ("site, a link to nowhere", "cd ..; rm -r site; ln -s /no site", 2, "site must be a directory of root's"),
     ("site, mode 775, without keys", "rm -r update-keys.d; chmod 775 .", 0, "2.0.0"),
     // Elsewhere.
-    ("Revoked", "cd update-keys.d; mv revoked Revoked", 2, "/Revoked is called like what is revoked"),
-    (".revoked", "cd update-keys.d; mv revoked .revoked", 2, "/.revoked is called like"),
-    ("revoked.txt", "cd update-keys.d; mv revoked/stolen revoked.txt", 2, "/revoked.txt is called like"),
+    ("Revoked", "cd update-keys.d; mv revoked Revoked", 2, "/Revoked has a name that says that it revokes"),
+    (".revoked", "cd update-keys.d; mv revoked .revoked", 2, "/.revoked has a name that says"),
+    ("revoked.txt", "cd update-keys.d; mv revoked/stolen revoked.txt", 2, "/revoked.txt has a name that says"),
     ("among the keys", "cd update-keys.d; mv revoked/stolen stolen", 2, "site-stolen: a list of digests"),
     ("among the keys, hidden", "cd update-keys.d; mv revoked/stolen .stolen", 2, "site-.stolen: a list of digests"),
     (
@@ -256,6 +256,54 @@ fn what_is_mended_counts_once_the_hook_has_run_again() {
     booted.change("chmod 644 update-keys.d/revoked/stolen", "");
     booted.hook("exec");
     bench.check(&booted).expect(5, &["stolen.pub, revoked"]);
+    // By hand, one directory too high: beside the keys.
+    let above = bench.machine.root.path("etc/kubesolo/revoked.txt");
+    fs::write(&above, format!("{}\n", bench.spare.fingerprint())).unwrap();
+    bench.check(&booted).expect(2, &["etc/kubesolo/revoked.txt", "update-keys.d/revoked/"]);
+    fs::remove_file(&above).unwrap();
+    bench.check(&booted).expect(5, &["stolen.pub, revoked"]);
+}
+
+/// By busybox's own crond, with processes of its own. A reader adds a line: the kernel command line, what is run, and how
+/// many there are then.
+#[apply(test)]
+fn one_crond_runs_however_often_the_hook_does() {
+    ready();
+    need_all(&["unshare", "mount", "chroot"]);
+    let bench = Bench::new();
+    let gone = "for n in $(seq 1000); do pidof crond >/dev/null || break; done";
+    for (line, script, count) in [
+        ("quiet", "/hook", "1"),
+        ("quiet", "/hook; /hook; /hook", "1"),
+        ("quiet", "busybox crond -b -L /dev/null -c /etc/kubesolo/crontabs; /hook", "1"),
+        ("quiet", "mkdir /other; crond -c /other; /hook; /hook", "2"),
+        ("quiet", &format!("/hook; kill $(pidof crond); {gone}; /hook"), "1"),
+        ("quiet", "sh -c 'sleep 60; : crond -c /etc/kubesolo/crontabs ' & /hook", "1"),
+        ("quiet kubesolo.shell", "/hook", "0"),
+        ("kubesolo.shell kubesolo.slot=A", "/hook; /hook", "0"),
+        ("xkubesolo.shell kubesolo.shell=no kubesolo.shells", "/hook", "1"),
+    ] {
+        let booted = bench.booted(":");
+        let crond = booted.path("bin/crond");
+        fs::remove_file(&crond).unwrap();
+        symlink("busybox", &crond).unwrap();
+        fs::remove_dir_all(booted.path("proc")).unwrap();
+        fs::create_dir(booted.path("proc")).unwrap();
+        fs::write(booted.path("cmdline"), format!("{line}\n")).unwrap();
+        fs::set_permissions(booted.path("hook"), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut machine = Command::new("unshare");
+        machine.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "sh", "-euc"]);
+        machine.arg(
+            "mount -t proc proc \"$1/proc\"; mount --bind \"$1/cmdline\" \"$1/proc/cmdline\"
+            mount --bind \"$1/var/lib/kubesolo\" \"$1/var/lib/kubesolo\"; exec chroot \"$1\" /bin/sh -euc \"$2\"",
+        );
+        let counted = "n=0; for c in /proc/[0-9]*/cmdline; do
+            if tr '\\000' '\\n' <$c | grep -qx crond; then n=$((n + 1)); fi; done; echo $n";
+        machine.arg("sh").arg(booted.root.path()).arg(format!("{script}; {counted}"));
+        let out = machine.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output().unwrap();
+        let said = String::from_utf8_lossy(&out.stdout);
+        assert_eq!(said.trim(), count, "{line}, {script}: {out:?}");
+    }
 }
 
 /// What can not be read, and what there is no room for.

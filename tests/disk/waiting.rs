@@ -154,7 +154,7 @@ fn a_running_version_that_is_not_semantic_is_left_with_allow_downgrade() {
 }
 
 /// A reader adds a line: what lies where `layout` points to (the directory that it is put into, `stick`), and whether that
-/// is nothing. `os` is what is asked for.
+/// is nothing. `os` is what is asked for. Whoever types it means that something is there: then nothing is a fault as well.
 #[apply(test)]
 fn nothing_plugged_in_is_nothing_to_do_and_a_broken_medium_is_not_nothing() {
     need_disks();
@@ -247,7 +247,11 @@ fn nothing_plugged_in_is_nothing_to_do_and_a_broken_medium_is_not_nothing() {
         for verb in ["check", "apply"] {
             let run = root.agent(&[verb]);
             assert_eq!(run.code, if is_nothing { 3 } else { 6 }, "{what}: {run:?}");
-            assert_eq!(run.stdout.contains("nothing is plugged in"), is_nothing, "{what}: {run:?}");
+            assert_eq!(
+                run.stdout.contains("there is nothing (no stick is plugged in or mounted"),
+                is_nothing,
+                "{what}: {run:?}"
+            );
             assert_eq!(run.stderr.is_empty(), is_nothing, "{what}: {run:?}");
         }
         let flag = root.agent(&["apply", "--ok-if-nothing", "--quiet"]);
@@ -256,6 +260,16 @@ fn nothing_plugged_in_is_nothing_to_do_and_a_broken_medium_is_not_nothing() {
         assert_eq!(json.jq(".result"), if is_nothing { "no_medium" } else { "error" }, "{what}");
         let state = ["phase", "last_error_kind"].map(|field| root.state_field(field));
         assert_eq!(state, if is_nothing { ["idle", "null"] } else { ["failed", "source"] }, "{what}");
+        root.configure("signature = off\n");
+        let typed = dir.path().join(layout).display().to_string();
+        for args in [&["check"][..], &["apply"], &["apply", "--ok-if-nothing", "--quiet"]] {
+            let run = root.agent(&[args, &["--layout", &typed]].concat());
+            assert!(run.code == 6 && run.stdout.is_empty(), "{what}: {run:?}");
+            let words = "there is nothing (is the stick mounted, and has its layout that name?)";
+            assert_eq!(run.stderr.contains(words), is_nothing, "{what}: {run:?}");
+        }
+        let state = ["phase", "last_error_kind"].map(|field| root.state_field(field));
+        assert_eq!(state, ["failed", "source"], "{what}");
     }
 }
 
@@ -309,7 +323,10 @@ fn a_stick_that_is_gone_leaves_what_is_staged() {
     let trial = Trial::staged();
     let gone = trial.disk.dir().join("gone");
     fs::rename(trial.medium.path(), &gone).unwrap();
-    trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(3, &["nothing is plugged in"]);
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(6, &["there is nothing"]);
+    assert_eq!(trial.root.state_field("phase"), "staged");
+    trial.root.configure("signature = off\nlayout = /media/stick\n");
+    trial.root.agent(&["apply"]).expect(3, &["there is nothing"]);
     assert_eq!(trial.root.state_field("phase"), "staged");
     trial.root.agent(&["activate"]).expect(0, &["slot B is active"]);
 }

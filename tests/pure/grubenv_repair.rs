@@ -61,9 +61,11 @@ fn copies(main: Option<&[u8]>, backup: Option<&[u8]>) -> (tempfile::TempDir, Env
 }
 
 /// Repairs, and holds the result: two equal, sound blocks of 1,024 bytes in which GRUB can end a trial, and the agent begin
-/// one. Returns: what was left out.
+/// one. What is said to be kept are all lines of others that are in it, unless they are a good copy's.
+/// Returns: what was left out.
 fn repair(files: &EnvFiles, running: Option<Slot>) -> Vec<String> {
     let mended = files.mended(running, Slot::A);
+    let (was_usable, kept) = (files.load().usable().is_ok(), mended.kept.clone());
     files.repair(&mended.block).unwrap();
     let loaded = files.load();
     assert!(loaded.is_sound(), "{loaded:?}");
@@ -78,6 +80,8 @@ fn repair(files: &EnvFiles, running: Option<Slot>) -> Vec<String> {
     let list = listed(&other);
     for (name, value) in mended.block.variables() {
         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        let is_ours = LIVE.contains(&format!("{name}="));
+        assert!(is_ours || was_usable || kept.len() > 8 || kept.contains(&format!("`{name}`")), "{name}: {kept:?}");
         if !format!("{name}{value}").contains('\n') {
             assert_eq!(list.get(&*name).map(String::as_str), Some(&*value), "{name}");
         }
@@ -151,7 +155,36 @@ fn damages() -> Vec<Damaged> {
         ("erased flash", vec![255; 1024], &[("boot_canary", "0")], &[]),
         ("padding alone", vec![b'#'; 1024], &[("boot_canary", "0")], &[]),
         ("newlines", vec![b'\n'; 1024], &[("boot_canary", "0")], &[]),
-        ("text", b"an hour ago\nnothing = here\n".to_vec(), &[("nothing ", " here")], &["an hour ago"]),
+        (
+            "text",
+            b"an hour ago\nnothing = here\n".to_vec(),
+            &[("boot_canary", "0")],
+            &["an hour ago", "nothing = here"],
+        ),
+        (
+            "text of a configuration",
+            b"# mine\nnothing=here and there\n".to_vec(),
+            &[("nothing", "here and there")],
+            &[],
+        ),
+        ("an escape sequence", before("bad\nx=\x1b[31m\n"), CANARY, &["bad", "line 3 (`x="]),
+        ("flow control in a name", before("bad\n\x13x=1\n"), CANARY, &["bad", "line 3 (", "x=1"]),
+        (
+            "bytes that are no UTF-8",
+            filled(&[b"bad\nx=\xe4\n", LIVE.as_bytes()].concat(), b'#'),
+            CANARY,
+            &["bad", "line 3 (`x="],
+        ),
+        (
+            "a comment of bytes",
+            filled(&[b"bad\n# \x8f\x1b\n", LIVE.as_bytes()].concat(), b'#'),
+            CANARY,
+            &["bad", "line 3 (`# "],
+        ),
+        ("another direction", before("bad\nx=\u{202e}1\n"), CANARY, &["bad", "line 3 (`x="]),
+        ("a name of other letters", before("bad\nx-y=1\n"), CANARY, &["bad", "line 3 (`x-y=1`)"]),
+        ("no name", before("bad\n=1\n"), CANARY, &["bad", "line 3 (`=1`)"]),
+        ("a tab, and letters of others", with("y=\u{e4}\t1\n\n"), &[("y", "\u{e4}\t1")], &[]),
     ]
 }
 
@@ -172,6 +205,28 @@ fn whatever_was_there_a_repair_ends_in_a_sound_block() {
         said.iter().for_each(|word| assert!(left_out.contains(word), "{name}: '{word}' is missing in: {left_out}"));
         assert_eq!(left_out.is_empty(), said.is_empty(), "{name}: {left_out}");
     }
+}
+
+/// Noise has lines with a `=` in them: nothing that a terminal would act on is in the block afterwards.
+#[apply(test)]
+fn of_noise_nothing_is_kept_that_a_terminal_acts_on() {
+    need("grub-editenv");
+    let mut seen = 0;
+    for seed in 0..60 {
+        let mut main = crate::support::disk::noise(seed, BLOCK_BYTES);
+        // Behind the signature as well.
+        if seed % 3 == 0 {
+            main[..SIGNATURE.len()].copy_from_slice(SIGNATURE.as_bytes());
+        }
+        seen += u32::from(main.split(|b| *b == b'\n').any(|line| line.contains(&b'=')));
+        let (_dir, files) = copies(Some(&main), (seed % 2 == 0).then_some(&main));
+        let left_out = repair(&files, Some(Slot::A));
+        assert!(left_out.iter().all(|piece| !piece.contains(char::is_control)), "{left_out:?}");
+        let written = fs::read(files.path(Copy::Main)).unwrap();
+        let text = String::from_utf8(written).unwrap_or_else(|e| panic!("{seed}: {e}"));
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{seed}: {text:?}");
+    }
+    assert!(seen > 50, "{seen}: the noise is too tame");
 }
 
 /// One block where the other copy is another; which variables win, and whose other lines.

@@ -326,3 +326,36 @@ fn what_a_registry_says_badly_is_not_taken_for_dead() {
         assert!(cosign_verify(desk.dir.path(), &key, &reference).status.success());
     }
 }
+
+/// docs/registries.md, "Cleaning a registry", line by line: what was copied has no tags but the index's.
+#[apply(test)]
+fn a_copy_gets_its_tags_as_the_document_says() {
+    ready();
+    let desk = Desk::new();
+    desk.prepare("1.2.0");
+    let registry = Registry::start(desk.dir.path(), None);
+    push(&desk, &registry.host(), &[&desk.key]);
+    let mut copy = oras(desk.dir.path());
+    copy.args(["cp", "-r", "--from-plain-http", "--to-plain-http", &format!("{}/os:stable", registry.host())]);
+    run(copy.arg(format!("{}/copy:1.2.0,stable", registry.host())));
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/registries.md")).unwrap();
+    let (_, lines) = document.split_once("```sh\nVERSION=1.3.0 ").expect("the document has the lines");
+    let lines = format!("VERSION=1.3.0 {}", lines.split_once("```").unwrap().0);
+    let mut here = lines.replace("1.3.0", "1.2.0");
+    here = here.replace("registry.example.com/os/kubesolo", &format!("{}/copy", registry.host()));
+    for command in ["resolve", "manifest fetch", "discover", "tag"] {
+        assert!(here.contains(&format!("oras {command} ")), "{command}: {lines}");
+        here = here.replace(&format!("oras {command} "), &format!("oras {command} --plain-http "));
+    }
+    let mut shell = Command::new("sh");
+    let path = std::env::var("PATH").unwrap();
+    shell.env("PATH", format!("{}:{path}", root.join(".tools/bin").display())).env("HOME", desk.dir.path());
+    run(shell.args(["-euc", &here]));
+    let registry = registry.clean(desk.dir.path());
+    let machine = desk.machine(&format!("registry = {}/copy:stable\nretries = 0\n", registry.host()));
+    machine.apply(&[]).expect(0, &["1.2.0 is staged"]);
+    for name in BOTH {
+        desk.oras(&["manifest", "fetch", "--plain-http", &format!("{}/copy:1.2.0-{name}", registry.host())]);
+    }
+}

@@ -47,7 +47,7 @@ fn http(server: &str) -> Box<dyn Source> {
 }
 
 fn layout(path: &Path, tag: Option<&str>) -> Box<dyn Source> {
-    open(SourceSpec::Layout { path: path.to_owned(), tag: tag.map(str::to_owned) }, options())
+    open(SourceSpec::Layout { path: path.to_owned(), tag: tag.map(str::to_owned), is_typed: false }, options())
 }
 
 /// Opens both files and holds the bytes against what was published.

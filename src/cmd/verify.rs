@@ -10,6 +10,8 @@ use crate::cmd::check::{self, signers};
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::grubenv::Known;
+use crate::grubenv_file::REPAIR_HINT;
 use crate::machine::Machine;
 use crate::oci::digest::Digest;
 use crate::progress::{Progress, note};
@@ -29,6 +31,8 @@ use std::io::Write;
 struct Findings {
     slots: Vec<(Slot, Result<Record>)>,
     remarks: Vec<String>,
+    /// What can be done about them.
+    way_out: &'static str,
     repaired: bool,
     ring: Result<Keyring>,
     /// What the source offers, where it was to be asked.
@@ -58,16 +62,16 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut dyn W
         (slot, read(&machine, slot).map_err(|e| blame(e, slot, was_busy || is_busy(slot))))
     };
     let slots = wanted.into_iter().map(read_slot).collect();
-    let remarks = match machine.boot_env(Access::Read) {
-        Ok(env) => env_remarks(&env.files.load()),
-        Err(e) => vec![e.to_string()],
+    let (remarks, way_out) = match machine.boot_env(Access::Read).map(|env| env.files.load()) {
+        Ok(loaded) => (env_remarks(&loaded), loaded.way_out()),
+        Err(e) => (vec![e.to_string()], REPAIR_HINT),
     };
     let ring = Keyring::load(&system.keys_dir(), config.signature, config.signature_threshold).and_then(|mut ring| {
         data.as_ref().map_or(Ok(()), |data| ring.add_lists(&data.store.site_lists()))?;
         Ok(ring)
     });
     let offered = args.source.then(|| ring.clone().and_then(|ring| ask(system, config, &machine, ring)));
-    let findings = Findings { slots, remarks, repaired, ring, offered };
+    let findings = Findings { slots, remarks, way_out, repaired, ring, offered };
     match args.json {
         true => say_json(out, &answer(&findings))?,
         false => describe(out, &findings)?,
@@ -114,6 +118,7 @@ fn is_same(record: &Record, artifact: &Artifact) -> bool {
 /// Input: what can be read of them, see `grubenv::mend`. Where GRUB says nothing of the running slot and neither copy of the
 /// active one, that is a slot with a valid record.
 /// Returns: whether there was anything to repair.
+/// Errors: Device: a copy could not be read; nothing was written.
 /// Power cut: see `EnvFiles::repair`.
 fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
     // The lock keeps an update from changing them meanwhile; a machine without data can still be repaired.
@@ -136,7 +141,7 @@ fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
         true => Slot::B,
         false => Slot::A,
     };
-    let mended = env.files.mended(running, proven);
+    let mended = env.files.mended(Known { running, proven })?;
     env.files.repair(&mended.block)?;
     if !mended.left_out.is_empty() {
         note(&format!("boot variables: left out of what was written: {}", mended.left_out.join(", ")));
@@ -161,8 +166,7 @@ fn judge(findings: &Findings) -> Option<Error> {
         return Some(error.clone());
     }
     let remark = findings.remarks.first()?;
-    let hint = "`verify --repair-boot-variables` writes both copies anew";
-    Some(Error::new(Kind::Boot, remark.clone()).hint(hint))
+    Some(Error::new(Kind::Boot, remark.clone()).hint(findings.way_out))
 }
 
 fn describe(out: &mut dyn Write, findings: &Findings) -> Result<()> {

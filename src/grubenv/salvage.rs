@@ -25,6 +25,15 @@ pub struct Mended {
     pub left_out: Vec<String>,
 }
 
+/// What is known beside the copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The running slot, where the kernel's command line says it.
+    pub running: Option<Slot>,
+    /// What is active where nothing says more.
+    pub proven: Slot,
+}
+
 /// What one copy says.
 #[derive(Default)]
 struct Reading {
@@ -39,16 +48,15 @@ struct Reading {
 /// The boot variables are those of the first good copy. Where neither is good, they are what can be read, made safe: the
 /// running slot is active, for it boots; on trial if that is what the copies say, else confirmed. Other lines are those of
 /// the copy in which a trial can be activated, as far as they fit.
-/// Input: both copies as they were read, main first, empty where there is none; `running`, where it is known; `proven`:
-/// what is active where nothing says more.
-pub fn mend(copies: [&[u8]; 2], running: Option<Slot>, proven: Slot) -> Mended {
+/// Input: both copies as they were read, main first, empty where there is none.
+pub fn mend(copies: [&[u8]; 2], known: Known) -> Mended {
     let readings = copies.map(Reading::of);
     let is_whole = |reading: &Reading| BootVars::read_whole(&reading.block).is_ok();
     let good = readings.iter().find(|reading| reading.is_good);
     let mut block = live_of(&readings, good.or(readings.iter().find(|reading| is_whole(reading))));
     match good {
         Some(_) => block.complete(),
-        None => make_safe(&mut block, running, proven),
+        None => make_safe(&mut block, known),
     }
     let rank = |reading: &Reading| (reading.is_good, is_whole(reading), reading.block.takes_a_trial());
     let [main, backup] = &readings;
@@ -90,7 +98,7 @@ fn live_of(readings: &[Reading; 2], from: Option<&Reading>) -> Block {
     block
 }
 
-fn make_safe(block: &mut Block, running: Option<Slot>, proven: Slot) {
+fn make_safe(block: &mut Block, Known { running, proven }: Known) {
     let said = block.get(ACTIVE_SLOT).and_then(|value| Slot::parse(std::str::from_utf8(value).ok()?));
     let active = running.or(said).unwrap_or(proven);
     // What can still be read says that this slot has to prove itself: a repair does not confirm it.

@@ -1,7 +1,7 @@
 //! A repair ends in a sound block, whatever was there: held by the real `grub-editenv`, which lists and edits it.
 
 use crate::support::need;
-use kubesolo_update::grubenv::{BLOCK_BYTES, Block, BootVars};
+use kubesolo_update::grubenv::{BLOCK_BYTES, Block, BootVars, Known};
 use kubesolo_update::grubenv_file::{Copy, EnvFiles};
 use kubesolo_update::slot::Slot;
 use proptest::collection::vec;
@@ -63,13 +63,14 @@ fn copies(main: Option<&[u8]>, backup: Option<&[u8]>) -> (tempfile::TempDir, Env
 /// Repairs, and holds the result: two equal, sound blocks of 1,024 bytes in which GRUB can end a trial, and the agent begin
 /// one. Returns: what was left out.
 fn repair(files: &EnvFiles, running: Option<Slot>) -> Vec<String> {
-    let mended = files.mended(running, Slot::A);
+    let known = Known { running, proven: Slot::A };
+    let mended = files.mended(known).unwrap();
     files.repair(&mended.block).unwrap();
     let loaded = files.load();
     assert!(loaded.is_sound(), "{loaded:?}");
     let written = mended.block.encode().unwrap();
     assert!(loaded.block.is_some_and(|block| block.encode() == Ok(written)), "something else was written");
-    assert!(files.mended(running, Slot::A).block.encode() == Ok(written), "a second repair changes it again");
+    assert!(files.mended(known).unwrap().block.encode() == Ok(written), "a second repair changes it again");
     let [bytes, backup] = [Copy::Main, Copy::Backup].map(|copy| fs::read(files.path(copy)).unwrap());
     assert!(bytes == backup && bytes.len() == BLOCK_BYTES);
     // GRUB's own part of a trial that fails, by GRUB's own code.

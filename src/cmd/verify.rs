@@ -18,6 +18,7 @@ use crate::progress::{Progress, note};
 use crate::session::env_remarks;
 use crate::slot::{Record, Slot};
 use crate::source::Artifact;
+use crate::state::{Phase, State};
 use crate::sys::Access;
 use crate::system::System;
 use crate::text::printable;
@@ -118,7 +119,8 @@ fn is_same(record: &Record, artifact: &Artifact) -> bool {
 /// Input: what can be read of them, see `grubenv::mend`. Where GRUB says nothing of the running slot and neither copy of the
 /// active one, that is a slot with a valid record.
 /// Returns: whether there was anything to repair.
-/// Errors: Device: a copy could not be read; nothing was written.
+/// Errors: Device: a copy could not be read. State: neither copy is good, and the state could not be read, which may say that
+/// a slot is on trial. Nothing was written.
 /// Power cut: see `EnvFiles::repair`.
 fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
     // The lock keeps an update from changing them meanwhile; a machine without data can still be repaired.
@@ -132,16 +134,27 @@ fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
         Err(_) => None,
     };
     let env = machine.boot_env(Access::Write)?;
-    if env.files.load().is_sound() {
+    let loaded = env.files.load();
+    if loaded.is_sound() {
         return Ok(false);
     }
+    // Where a copy is good, that one says it.
+    let state = match &data {
+        Ok(data) if loaded.block.is_none() => data.store.state().known()?,
+        _ => State::default(),
+    };
     let running = machine.running().ok();
     let is_valid = |slot| machine.view(slot).record.is_ok();
     let proven = match running.is_none() && !is_valid(Slot::A) && is_valid(Slot::B) {
         true => Slot::B,
         false => Slot::A,
     };
-    let mended = env.files.mended(Known { running, proven })?;
+    let is_in = |phases: &[Phase]| phases.contains(&state.resume_phase.unwrap_or(state.phase));
+    // Staged: the boot variables are written first.
+    let on_trial = state.target_slot.filter(|_| is_in(&[Phase::Staged, Phase::Activated, Phase::Verifying]));
+    let is_this_boot = state.switched_boot_id.is_some() && state.switched_boot_id == machine.boot_id();
+    let left = state.target_slot.filter(|_| is_this_boot && is_in(&[Phase::RolledBack]));
+    let mended = env.files.mended(Known { running, proven, on_trial, left })?;
     env.files.repair(&mended.block)?;
     if !mended.left_out.is_empty() {
         note(&format!("boot variables: left out of what was written: {}", mended.left_out.join(", ")));

@@ -379,7 +379,9 @@ fn injected_in(trial: &Trial, paths: &[&std::path::Path], fault: &str, args: &[&
     let trace = trial.disk.dir().join("trace");
     let mut strace = command("strace");
     strace.args(["-f", "-o"]).arg(&trace).args(["-e", &format!("inject={fault}")]);
-    paths.iter().for_each(|path| drop(strace.arg("-P").arg(path)));
+    for path in paths {
+        strace.arg("-P").arg(path);
+    }
     let run = Run::from(trial.root.command_under(strace, args).output().unwrap());
     let happened = fs::read_to_string(&trace).unwrap().contains("(INJECTED)");
     // A file that is read once is not there to fail the third time.
@@ -482,8 +484,8 @@ fn boot_variables_that_can_not_be_read_are_not_written_over() {
     let repair = ["verify", "--repair-boot-variables"];
     // What fails, and what can be done about it. A line more is a case more.
     let faults = [
-        ("open,openat:error=EMFILE:when=1+", "os error 24", "open files"),
         ("open,openat:error=EMFILE:when=1..4", "os error 24", "open files"),
+        ("open,openat:error=EMFILE:when=1+", "os error 24", "open files"),
         ("open,openat:error=ENOMEM:when=1+", "os error 12", "short of memory"),
         ("open,openat:error=EACCES:when=1+", "os error 13", "permissions"),
         ("read:error=EIO:when=1+", "os error 5", "fsck"),
@@ -529,8 +531,63 @@ fn boot_variables_that_can_not_be_read_are_not_written_over() {
         }
     }
     // Only the backup: what counts can be read. Going back works, and the backup is left.
-    let run = injected_in(&trial, &paths[1..], faults[0].0, &["rollback"]);
+    let run = injected_in(&trial, &paths[1..], faults[1].0, &["rollback"]);
     let run = run.expect(0, &["is active again; restart", "second copy", "os error 24"]);
     assert!(trial.root.blocks()[1] == older, "{run:?}");
     trial.assert_boot("A", "1", "2", "");
+}
+
+/// A repair of two damaged copies does not do what the next boots and the next run have to: it ends no trial, and it does not
+/// forget who rolled back, where the copies or the state tell it.
+#[apply(test)]
+fn a_repair_ends_no_trial_and_forgets_no_rollback() {
+    Trial::ready();
+    need("strace");
+    let edit = |trial: &Trial, from: &str, to: &str| {
+        for name in ["grubenv", "grubenv.bak"] {
+            let text = fs::read_to_string(trial.root.block(name)).unwrap();
+            fs::write(trial.root.block(name), text.replacen(from, to, 1) + if from == to { "\n" } else { "" }).unwrap();
+        }
+    };
+    let repair = ["verify", "--repair-boot-variables"];
+    let proven = |trial: &Trial| {
+        let path = trial.root.path("var/lib/kubesolo/update/proven.json");
+        fs::read_to_string(path).unwrap_or_default().contains(&trial.medium.digest)
+    };
+    // Activated, not booted yet.
+    let trial = Trial::activated();
+    edit(&trial, "", "");
+    let run = trial.root.agent(&repair).expect(0, &["written anew", "are sound"]);
+    assert!(!run.stderr.contains("left out"), "{run:?}");
+    trial.assert_boot("B", "0", "3", "");
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]);
+    assert_eq!(trial.root.state_field("phase"), "activated");
+    // The same where the state does not say so: it is dropped, and said.
+    edit(&trial, "", "");
+    fs::remove_file(trial.root.path("var/lib/kubesolo/update/state.json")).unwrap();
+    let run = trial.root.agent(&repair).expect(0, &["written anew"]);
+    assert!(run.stderr.contains("left out of what was written: the trial of slot B"), "{run:?}");
+    trial.assert_boot("A", "1", "3", "");
+    // On trial, which neither copy says any more.
+    let trial = Trial::booted();
+    edit(&trial, "boot_success", "boot_sXccess");
+    let (damaged, state) = (trial.root.blocks(), trial.root.path("var/lib/kubesolo/update/state.json"));
+    injected(&trial, &state, "read:error=EIO:when=1+", &repair).expect(7, &["state.json", "os error 5", "fsck"]);
+    assert!(trial.root.blocks() == damaged, "repaired without a look at the state");
+    trial.root.agent(&repair).expect(0, &["written anew"]);
+    trial.assert_boot("B", "0", "2", "");
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]);
+    assert_eq!(trial.root.state_field("phase"), "activated");
+    assert!(!proven(&trial), "nothing has checked it");
+    // GRUB went back: that is recorded by the next run, with its reason, and what runs may acquit the release.
+    let mut trial = Trial::booted();
+    trial.root.set_boot_variables(&["active_slot=A", "boot_success=1", "boot_counter=0", "rollback_from=B"]);
+    trial.boot(A);
+    edit(&trial, "", "");
+    trial.root.agent(&repair).expect(0, &["written anew"]);
+    trial.assert_boot("A", "1", "0", "B");
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]);
+    trial.assert_rolled_back("was not confirmed in three boots");
+    let failed = fs::read_to_string(trial.root.path("var/lib/kubesolo/update/failed.json")).unwrap();
+    assert_eq!(jq(&failed, ".failed[0].undecided != null"), "true", "{failed}");
 }

@@ -220,7 +220,7 @@ fn load_takes_the_first_good_copy_and_names_each_fault() {
     let e = loaded.usable().unwrap_err();
     assert_eq!(e.kind(), Kind::Boot);
     assert!(e.to_string().contains("1099511627776 bytes") && e.to_string().contains("set twice"), "{e}");
-    let mended = files.mended(Known { running: None, proven: Slot::B }).unwrap();
+    let mended = files.mended(Known { running: None, proven: Slot::B, on_trial: None, left: None }).unwrap();
     assert_eq!(mended.block.get("boot_success"), Some(b"1".as_slice()), "main, as far as it is readable");
     assert_eq!(mended.block.get("active_slot"), Some(b"A".as_slice()), "of one copy, not of each something");
     assert!(mended.block.get("far").is_none(), "read beyond the limit");

@@ -16,7 +16,7 @@ mod tests;
 mod vars;
 
 pub use damage::{Damage, Refused};
-pub use salvage::{Mended, mend};
+pub use salvage::{Known, Mended, mend};
 pub use vars::{BootVars, Senseless};
 
 use crate::text::printable;

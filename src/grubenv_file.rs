@@ -3,13 +3,12 @@
 //! GRUB reads FAT without a journal and finds the file's blocks anew at each boot, so the only
 //! safe write is one over the same blocks: no truncation, no rename (measured under power cuts:
 //! 0 bad states of 62, against 64 of 144 for `grub-editenv` and 14 of 309 for a rename).
-//! Must never: truncate, rename or create a copy that is good, or touch the second copy before the
-//! first is proven.
+//! Must never: truncate, rename or create a copy that is good, touch the second copy before the
+//! first is proven, or write over a copy that could not be read: it may be the good one.
 
-use crate::atomic::{in_the_way, set_aside, sync_dir};
+use crate::atomic::{in_the_way, set_aside, sync_dir, way_out};
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::grubenv::{BLOCK_BYTES, Block, BootVars, Damage, Mended, Senseless, has_room_for_rollback, mend};
-use crate::slot::Slot;
+use crate::grubenv::{BLOCK_BYTES, Block, BootVars, Damage, Known, Mended, Senseless, has_room_for_rollback, mend};
 use crate::sys;
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -19,7 +18,8 @@ use std::path::{Path, PathBuf};
 
 /// Most that is read of a copy, in bytes: enough to say what is in a damaged one.
 const READ_MAX_BYTES: u64 = 4096;
-const REPAIR_HINT: &str = "`verify --repair-boot-variables` writes both copies anew";
+/// What a person can do about copies of which none is good.
+pub const REPAIR_HINT: &str = "`verify --repair-boot-variables` writes both copies anew";
 
 /// Names one of the two copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +51,15 @@ impl fmt::Display for Copy {
 pub enum Fault {
     /// There is no such file.
     Missing,
-    /// It cannot be read: the system's words, or that it is no regular file.
-    Unreadable(String),
+    /// It is no regular file, but this.
+    NoFile(&'static str),
+    /// The system could not read it, twice: it may be sound.
+    Unreadable {
+        /// The system's words.
+        why: String,
+        /// What a person can do about that.
+        way_out: &'static str,
+    },
     /// Its bytes are not a sound block.
     Damaged(Damage),
     /// A boot variable is not set or makes no sense.
@@ -63,7 +70,8 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Missing => f.write_str("is missing"),
-            Fault::Unreadable(why) => write!(f, "cannot be read: {why}"),
+            Fault::NoFile(what) => write!(f, "cannot be read: it is no file but {what}"),
+            Fault::Unreadable { why, .. } => write!(f, "cannot be read: {why}"),
             Fault::Damaged(damage) => damage.fmt(f),
             Fault::Senseless(senseless) => senseless.fmt(f),
         }
@@ -73,7 +81,8 @@ impl fmt::Display for Fault {
 /// Holds what both copies say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// The block that counts: the main copy if good, else the backup, else none.
+    /// The block that counts: the main copy if good, else the backup, else none. None as well where main could not be read:
+    /// the backup may be older, and GRUB may be able to read main.
     pub block: Option<Block>,
     /// Where that block was read; `Main` where there is none.
     pub which: Copy,
@@ -91,14 +100,23 @@ impl Loaded {
         self.damage.is_empty() && !self.copies_differ && self.full.is_empty()
     }
 
+    /// Says what a person can do about it.
+    pub fn way_out(&self) -> &'static str {
+        let unreadable = |fault: &Fault| match fault {
+            Fault::Unreadable { way_out, .. } => Some(*way_out),
+            _ => None,
+        };
+        self.damage.iter().find_map(|(_, fault)| unreadable(fault)).unwrap_or(REPAIR_HINT)
+    }
+
     /// Returns the block and its variables, or the error that names what is wrong with each copy.
-    /// Errors: Boot: neither copy is good.
+    /// Errors: Boot: neither copy is good, or the one that counts could not be read.
     pub fn usable(&self) -> Result<(&Block, BootVars)> {
         let Some(block) = &self.block else {
             let faults: Vec<String> = self.damage.iter().map(|(copy, fault)| format!("{copy} {fault}")).collect();
             return Err(Error::new(Kind::Boot, faults.join("; "))
                 .at("read", "the GRUB environment block")
-                .hint(REPAIR_HINT));
+                .hint(self.way_out()));
         };
         Ok((block, BootVars::read_whole(block)?))
     }
@@ -146,19 +164,25 @@ impl EnvFiles {
             }
         }
         let copies_differ = matches!(good.as_slice(), [(_, main), (_, backup)] if main != backup);
+        let is_unknown = matches!(damage.first(), Some((Copy::Main, Fault::Unreadable { .. })));
         let (which, block) = match good.into_iter().next() {
-            Some((copy, block)) => (copy, Some(block)),
-            None => (Copy::Main, None),
+            Some((copy, block)) if !is_unknown => (copy, Some(block)),
+            _ => (Copy::Main, None),
         };
         Loaded { block, which, damage, copies_differ, full }
     }
 
     /// Makes a sound block of what both copies hold, whatever that is. Writes nothing.
-    /// Input: as [`mend`].
-    pub fn mended(&self, running: Option<Slot>, proven: Slot) -> Mended {
-        let copies = [Copy::Main, Copy::Backup]
-            .map(|copy| read_copy(&self.path(copy)).map_or(Vec::new(), |bytes| bytes.content));
-        mend([&copies[0], &copies[1]], running, proven)
+    /// Errors: Device: one could not be read: what it holds is not known.
+    pub fn mended(&self, known: Known) -> Result<Mended> {
+        let mut copies = [Vec::new(), Vec::new()];
+        for (content, copy) in copies.iter_mut().zip([Copy::Main, Copy::Backup]) {
+            let path = self.path(copy);
+            let read = read_copy(&path);
+            demand_read(&path, &read)?;
+            *content = read.map_or(Vec::new(), |bytes| bytes.content);
+        }
+        Ok(mend([&copies[0], &copies[1]], known))
     }
 
     /// Writes a block over both copies: main, prove it, then backup, prove that.
@@ -168,8 +192,10 @@ impl EnvFiles {
     /// A backup that can not be written is told in [`Saved`] and no more: confirming or rolling back must not fail
     /// for the lack of a copy that is not read, and once the main copy is durable GRUB acts on it, so
     /// an error would be untrue.
+    /// A backup that can not be read is not written, and told in the same way.
     /// Errors: Boot: GRUB would discard the block; neither copy is good and main is missing or not 1,024 bytes long; what
-    /// was read back differs. Device: it is no regular file, or the system refused. The main copy is then
+    /// was read back differs. Device: main could not be read, or is no good and backup could not: nothing was written then.
+    /// It is no regular file, or the system refused: the main copy is then
     /// unproven, and the backup holds the state from before.
     /// Power cut: before and during the main write: both old, or main torn, which is to say old or new in
     /// its first sector, where all boot variables are. While they are moved there from the second one, main says
@@ -178,16 +204,22 @@ impl EnvFiles {
     pub fn save(&self, block: &Block) -> Result<Saved> {
         let bytes = sensible_bytes(block)?;
         let (main, backup) = (self.path(Copy::Main), self.path(Copy::Backup));
+        let (old, spare) = (good_bytes(&main), good_bytes(&backup));
+        demand_read(&main, &old)?;
+        let spare_known = demand_read(&backup, &spare);
+        if old.is_err() {
+            spare_known.clone()?;
+        }
         // One copy is good: what the other should hold is known, so it is made whole first, and a good copy
         // exists throughout. Fails again below, and is told there, if it cannot be written at all.
-        let _ = match (good_bytes(&main), good_bytes(&backup)) {
-            (Ok(old), Err(_)) => recreate(&backup, &self.dir, &old),
-            (Err(_), Ok(old)) => recreate(&main, &self.dir, &old),
+        let _ = match (&old, &spare) {
+            (Ok(old), Err(_)) if spare_known.is_ok() => recreate(&backup, &self.dir, old),
+            (Err(_), Ok(old)) => recreate(&main, &self.dir, old),
             _ => Ok(()),
         };
         // A stranger's line in front may have moved the boot variables out of the first sector. Torn, a save would
         // leave new ones in one sector and old ones in the other: so they go back there first, with the values they have.
-        if let Some(same) = out_of_place(&main) {
+        if let Some(same) = old.or(spare).ok().and_then(|old| out_of_place(&old)) {
             overwrite(&main, &same)?;
         }
         overwrite(&main, &bytes).map_err(|e| match good_bytes(&main) {
@@ -195,7 +227,7 @@ impl EnvFiles {
             Ok(now) if now == bytes => e.hint("the next boot may act on it all the same; `status` shows what is there"),
             _ => e,
         })?;
-        Ok(Saved { backup: overwrite(&backup, &bytes).err() })
+        Ok(Saved { backup: spare_known.and_then(|()| overwrite(&backup, &bytes)).err() })
     }
 
     /// Makes both copies hold a block, creating and resizing the files as needed.
@@ -203,13 +235,17 @@ impl EnvFiles {
     /// A copy that is no good goes first: as long as it is in work, the other is the good one. When both or
     /// neither are good, main goes first, as in [`EnvFiles::save`].
     /// Something else in the place of a file is kept aside: a damaged FAT makes directories of files.
-    /// Errors: as `save`, for either copy, except that missing and mis-sized files are mended.
+    /// Errors: as `save`, for either copy, except that missing and mis-sized files are mended. Device: either could not be
+    /// read; nothing was written.
     /// Power cut: at the first copy: it is damaged in one way or another (absent, short, old bytes), the other
     /// as before. Between the two: the first good and new. At the second: the first is good and new.
     pub fn repair(&self, block: &Block) -> Result<()> {
         let bytes = sensible_bytes(block)?;
         let (main, backup) = (self.path(Copy::Main), self.path(Copy::Backup));
-        let backup_first = good_bytes(&main).is_ok() && good_bytes(&backup).is_err();
+        let (old, spare) = (good_bytes(&main), good_bytes(&backup));
+        demand_read(&main, &old)?;
+        demand_read(&backup, &spare)?;
+        let backup_first = old.is_ok() && spare.is_err();
         let order = if backup_first { [backup, main] } else { [main, backup] };
         order.iter().try_for_each(|path| recreate(path, &self.dir, &bytes))
     }
@@ -229,16 +265,31 @@ struct Bytes {
 /// Reads one copy. A link or a device is never followed or waited for: FAT has neither.
 fn read_copy(path: &Path) -> std::result::Result<Bytes, Fault> {
     let read = || {
+        if let Some(what) = in_the_way(path)? {
+            return Ok(Err(Fault::NoFile(what)));
+        }
         let file = open(path, OpenOptions::new().read(true))?;
         let size_bytes = file.metadata()?.len();
         let mut content = Vec::with_capacity(BLOCK_BYTES);
         file.take(READ_MAX_BYTES).read_to_end(&mut content)?;
-        Ok(Bytes { content, size_bytes })
+        Ok(Ok(Bytes { content, size_bytes }))
     };
-    read().map_err(|e: io::Error| match e.kind() {
-        io::ErrorKind::NotFound => Fault::Missing,
-        _ => Fault::Unreadable(e.to_string()),
+    // Once more: a single read that fails is common on cheap flash.
+    read().or_else(|_: io::Error| read()).unwrap_or_else(|e| match e.kind() {
+        io::ErrorKind::NotFound => Err(Fault::Missing),
+        _ => Err(Fault::Unreadable { why: e.to_string(), way_out: way_out(&e) }),
     })
+}
+
+/// Refuses to go on where a copy could not be read. Errors: Device: the system's words.
+fn demand_read<T>(path: &Path, read: &std::result::Result<T, Fault>) -> Result<()> {
+    match read {
+        Err(Fault::Unreadable { why, way_out }) => {
+            let why = format!("{why}; it may be sound, and is not written over");
+            Err(Error::new(Kind::Device, why).at("read", path.display()).hint(*way_out))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn judge(bytes: &Bytes) -> std::result::Result<Block, Fault> {
@@ -256,9 +307,8 @@ fn good_bytes(path: &Path) -> std::result::Result<Vec<u8>, Fault> {
 }
 
 /// Returns what a good copy says, in the order in which this module writes, if that is not how it is.
-fn out_of_place(path: &Path) -> Option<[u8; BLOCK_BYTES]> {
-    let old = good_bytes(path).ok()?;
-    let same = Block::decode(&old).ok()?.encode().ok()?;
+fn out_of_place(old: &[u8]) -> Option<[u8; BLOCK_BYTES]> {
+    let same = Block::decode(old).ok()?.encode().ok()?;
     (same.as_slice() != old).then_some(same)
 }
 

@@ -206,6 +206,14 @@ impl Store {
 }
 
 impl<T: Default> Loaded<T> {
+    /// Returns what it says. Errors: State: it could not be read: nothing is known of what it says.
+    pub fn known(self) -> Result<T> {
+        match self.damage {
+            Some(damage) if !self.is_broken => Err(damage),
+            _ => Ok(self.value),
+        }
+    }
+
     fn faulty(damage: Error, is_broken: bool) -> Loaded<T> {
         Loaded { value: T::default(), damage: Some(damage), is_broken }
     }

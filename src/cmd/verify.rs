@@ -11,12 +11,15 @@ use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::gate;
+use crate::grubenv::Known;
+use crate::grubenv_file::REPAIR_HINT;
 use crate::machine::Machine;
 use crate::oci::digest::Digest;
 use crate::progress::{Progress, note};
 use crate::session::env_remarks;
 use crate::slot::{Record, Slot};
 use crate::source::Artifact;
+use crate::state::{Phase, State};
 use crate::sys::Access;
 use crate::system::System;
 use crate::text::printable;
@@ -30,6 +33,8 @@ use std::io::Write;
 struct Findings {
     slots: Vec<(Slot, Result<Record>)>,
     remarks: Vec<String>,
+    /// What can be done about them.
+    way_out: &'static str,
     repaired: bool,
     ring: Result<Keyring>,
     /// What the source offers, where it was to be asked.
@@ -59,16 +64,16 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut dyn W
         (slot, read(&machine, slot).map_err(|e| blame(e, slot, was_busy || is_busy(slot))))
     };
     let slots = wanted.into_iter().map(read_slot).collect();
-    let remarks = match machine.boot_env(Access::Read) {
-        Ok(env) => env_remarks(&env.files.load()),
-        Err(e) => vec![e.to_string()],
+    let (remarks, way_out) = match machine.boot_env(Access::Read).map(|env| env.files.load()) {
+        Ok(loaded) => (env_remarks(&loaded), loaded.way_out()),
+        Err(e) => (vec![e.to_string()], REPAIR_HINT),
     };
     let ring = Keyring::load(&system.keys_dir(), config.signature, config.signature_threshold).and_then(|mut ring| {
         data.as_ref().map_or(Ok(()), |data| ring.add_lists(&data.store.site_lists()))?;
         Ok(ring)
     });
     let offered = args.source.then(|| ring.clone().and_then(|ring| ask(system, config, &machine, ring)));
-    let findings = Findings { slots, remarks, repaired, ring, offered };
+    let findings = Findings { slots, remarks, way_out, repaired, ring, offered };
     match args.json {
         true => say_json(out, &answer(&findings))?,
         false => describe(out, &findings)?,
@@ -115,6 +120,8 @@ fn is_same(record: &Record, artifact: &Artifact) -> bool {
 /// Input: what can be read of them, see `grubenv::mend`. Where GRUB says nothing of the running slot and neither copy of the
 /// active one, that is a slot with a valid record.
 /// Returns: whether there was anything to repair.
+/// Errors: Device: a copy could not be read. State: neither copy is good, and the state could not be read, which may say that
+/// a slot is on trial. Nothing was written.
 /// Power cut: see `EnvFiles::repair`.
 fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
     // The lock keeps an update from changing them meanwhile; a machine without data can still be repaired.
@@ -128,16 +135,27 @@ fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
         Err(_) => None,
     };
     let env = machine.boot_env(Access::Write)?;
-    if env.files.load().is_sound() {
+    let loaded = env.files.load();
+    if loaded.is_sound() {
         return Ok(false);
     }
+    // Where a copy is good, that one says it.
+    let state = match &data {
+        Ok(data) if loaded.block.is_none() => data.store.state().known()?,
+        _ => State::default(),
+    };
     let running = machine.running().ok();
     let is_valid = |slot| machine.view(slot).record.is_ok();
     let proven = match running.is_none() && !is_valid(Slot::A) && is_valid(Slot::B) {
         true => Slot::B,
         false => Slot::A,
     };
-    let mended = env.files.mended(running, proven);
+    let is_in = |phases: &[Phase]| phases.contains(&state.resume_phase.unwrap_or(state.phase));
+    // Staged: the boot variables are written first.
+    let on_trial = state.target_slot.filter(|_| is_in(&[Phase::Staged, Phase::Activated, Phase::Verifying]));
+    let is_this_boot = state.switched_boot_id.is_some() && state.switched_boot_id == machine.boot_id();
+    let left = state.target_slot.filter(|_| is_this_boot && is_in(&[Phase::RolledBack]));
+    let mended = env.files.mended(Known { running, proven, on_trial, left })?;
     env.files.repair(&mended.block)?;
     for (what, lines) in [("left out of what was written", mended.left_out), ("kept of other lines", mended.kept)] {
         if !lines.is_empty() {
@@ -164,8 +182,7 @@ fn judge(findings: &Findings) -> Option<Error> {
         return Some(error.clone());
     }
     let remark = findings.remarks.first()?;
-    let hint = "`verify --repair-boot-variables` writes both copies anew";
-    Some(Error::new(Kind::Boot, remark.clone()).hint(hint))
+    Some(Error::new(Kind::Boot, remark.clone()).hint(findings.way_out))
 }
 
 fn describe(out: &mut dyn Write, findings: &Findings) -> Result<()> {

@@ -4,8 +4,8 @@
 //! Must never: end without a block in which a trial can be activated, or leave something out without saying so.
 
 use super::{
-    ACTIVE_SLOT, BOOT_SUCCESS, Block, BootVars, LIVE, Line, PADDING, SIGNATURE, chomped, is_live, line_end, shown,
-    unescaped, until_nul,
+    ACTIVE_SLOT, BOOT_SUCCESS, Block, BootVars, LIVE, Line, PADDING, ROLLBACK_FROM, SIGNATURE, chomped, is_live,
+    line_end, shown, unescaped, until_nul,
 };
 use crate::slot::Slot;
 use crate::text::printable;
@@ -28,6 +28,19 @@ pub struct Mended {
     pub kept: Vec<String>,
 }
 
+/// What is known beside the copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The running slot, where the kernel's command line says it.
+    pub running: Option<Slot>,
+    /// What is active where nothing says more.
+    pub proven: Slot,
+    /// The slot that has to prove itself, by the state.
+    pub on_trial: Option<Slot>,
+    /// The slot that was left, by the state, and runs until the restart.
+    pub left: Option<Slot>,
+}
+
 /// What one copy says.
 #[derive(Default)]
 struct Reading {
@@ -40,24 +53,26 @@ struct Reading {
 /// Makes a sound block of two copies, whatever they hold.
 ///
 /// The boot variables are those of the first good copy. Where neither is good, they are what can be read, made safe: the
-/// running slot is active, for it boots; on trial if that is what the copies say, else confirmed. Other lines are those of
-/// the copy in which a trial can be activated, as far as they fit; of one that is not good, only what a person may have
-/// written: see [`is_plain`].
-/// Input: both copies as they were read, main first, empty where there is none; `running`, where it is known; `proven`:
-/// what is active where nothing says more.
-pub fn mend(copies: [&[u8]; 2], running: Option<Slot>, proven: Slot) -> Mended {
+/// running slot is active, for it boots, unless it was left, or the copies and the state say that the other one is on trial;
+/// on trial if that is what the copies say, or the state where they do not; else confirmed. Other lines are those of the copy
+/// in which a trial can be activated, as far as they fit; of one that is not good, only what a person may have written: see
+/// [`is_plain`].
+/// Input: both copies as they were read, main first, empty where there is none.
+pub fn mend(copies: [&[u8]; 2], known: Known) -> Mended {
     let readings = copies.map(Reading::of);
     let is_whole = |reading: &Reading| BootVars::read_whole(&reading.block).is_ok();
     let good = readings.iter().find(|reading| reading.is_good);
     let mut block = live_of(&readings, good.or(readings.iter().find(|reading| is_whole(reading))));
+    let mut left_out = Vec::new();
     match good {
         Some(_) => block.complete(),
-        None => make_safe(&mut block, running, proven),
+        None => left_out = make_safe(&mut block, known),
     }
     let rank = |reading: &Reading| (reading.is_good, is_whole(reading), reading.block.takes_a_trial());
     let [main, backup] = &readings;
     let best = if rank(backup) > rank(main) { backup } else { main };
-    let (mut left_out, mut kept) = (best.left_out.clone(), Vec::new());
+    left_out.extend_from_slice(&best.left_out);
+    let mut kept = Vec::new();
     for line in best.block.lines.iter().filter(|line| !line.is_live()) {
         block.lines.push(line.clone());
         if !block.takes_a_trial() {
@@ -101,20 +116,51 @@ fn live_of(readings: &[Reading; 2], from: Option<&Reading>) -> Block {
     block
 }
 
-fn make_safe(block: &mut Block, running: Option<Slot>, proven: Slot) {
-    let said = block.get(ACTIVE_SLOT).and_then(|value| Slot::parse(std::str::from_utf8(value).ok()?));
-    let active = running.or(said).unwrap_or(proven);
-    // What can still be read says that this slot has to prove itself: a repair does not confirm it.
-    let on_trial = said == Some(active) && block.get(BOOT_SUCCESS) == Some(b"0");
-    block.clear_rollback();
-    if !on_trial {
-        block.back_to_confirmed(active);
+/// Makes of what can be read what is safe to boot by. Returns: what of it goes.
+fn make_safe(block: &mut Block, known: Known) -> Vec<String> {
+    let slot_in = |name| block.get(name).and_then(|value| Slot::parse(std::str::from_utf8(value).ok()?));
+    let (said, mark) = (slot_in(ACTIVE_SLOT), slot_in(ROLLBACK_FROM));
+    let success = block.get(BOOT_SUCCESS).map(<[u8]>::to_vec);
+    let (is_trial, is_confirmed) = (success.as_deref() == Some(b"0"), success.as_deref() == Some(b"1"));
+    let mut is_left = false;
+    let running = known.running.map(|running| {
+        let other = running.other();
+        is_left = said != Some(running) && (mark == Some(running) || known.left == Some(running));
+        // Two that say the same are no guess: that one waits for its first boot, or for its next.
+        let waits = said == Some(other) && is_trial && known.on_trial == Some(other);
+        if is_left || waits { other } else { running }
+    });
+    let active = running.or(said).unwrap_or(known.proven);
+    let other = active.other();
+    // A repair does not confirm what has to prove itself, by what can be read or else by the state. Of a slot that was gone
+    // back to, and of which nothing can be read, it is not known.
+    let on_trial = match said == Some(active) && (is_trial || is_confirmed) {
+        true => is_trial,
+        false => is_left || known.on_trial == Some(active),
+    };
+    let mut left_out = Vec::new();
+    if said == Some(other) {
+        left_out.push(match is_trial {
+            true => format!("the trial of slot {other}"),
+            false => format!("`{ACTIVE_SLOT}={other}`"),
+        });
+    }
+    // Who went back is for the next run to record.
+    if let Some(gave_up) = mark.filter(|mark| *mark == active || said == Some(other)) {
+        left_out.push(format!("`{ROLLBACK_FROM}={gave_up}`"));
+        block.clear_rollback();
+    }
+    match (on_trial, said == Some(active)) {
+        (true, true) => block.put(BOOT_SUCCESS.as_bytes(), b"0"),
+        (true, false) => block.activate(active),
+        (false, _) => block.back_to_confirmed(active),
     }
     for (name, value) in Block::fresh(active).variables() {
         if block.value(name).is_none() {
             block.put(name, value);
         }
     }
+    left_out
 }
 
 impl Reading {

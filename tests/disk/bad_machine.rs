@@ -2,7 +2,7 @@
 
 use crate::support::disk::{A, B, DATA, Disk, need_disks, noise};
 use crate::support::machine::{Left, Machine};
-use crate::support::release::Release;
+use crate::support::release::{Medium, Release};
 use crate::support::root::{Root, Run, jq};
 use crate::support::trial::Trial;
 use crate::support::{command, need};
@@ -385,9 +385,16 @@ fn the_data_partition_is_mounted_where_it_is_not() {
 
 /// Runs the agent while a system call about one file fails.
 fn injected(trial: &Trial, path: &std::path::Path, fault: &str, args: &[&str]) -> Run {
+    injected_in(trial, &[path], fault, args)
+}
+
+fn injected_in(trial: &Trial, paths: &[&std::path::Path], fault: &str, args: &[&str]) -> Run {
     let trace = trial.disk.dir().join("trace");
     let mut strace = command("strace");
-    strace.args(["-f", "-o"]).arg(&trace).arg("-P").arg(path).args(["-e", &format!("inject={fault}")]);
+    strace.args(["-f", "-o"]).arg(&trace).args(["-e", &format!("inject={fault}")]);
+    for path in paths {
+        strace.arg("-P").arg(path);
+    }
     let run = Run::from(trial.root.command_under(strace, args).output().unwrap());
     let happened = fs::read_to_string(&trace).unwrap().contains("(INJECTED)");
     // A file that is read once is not there to fail the third time.
@@ -476,4 +483,124 @@ fn what_failed_here_is_not_forgotten_for_a_read_that_fails() {
         let run = injected(&trial, &path, &fault, &apply);
         assert!([4, 7].contains(&run.code) && fs::read(&path).unwrap() == content, "{fault}: {run:?}");
     }
+}
+
+/// Boot variables that cannot be read may be sound: whoever is to change something stops, and nothing is written over them.
+#[apply(test)]
+fn boot_variables_that_can_not_be_read_are_not_written_over() {
+    Trial::ready();
+    need("strace");
+    let trial = Trial::booted();
+    let [main, backup] = ["grubenv", "grubenv.bak"].map(|name| trial.root.block(name));
+    let (paths, blocks) = ([main.as_path(), backup.as_path()], trial.root.blocks());
+    let next = Medium::new(trial.disk.dir(), &Release::new("2.0.1"));
+    let repair = ["verify", "--repair-boot-variables"];
+    // What fails, and what can be done about it. A line more is a case more.
+    let faults = [
+        ("open,openat:error=EMFILE:when=1..4", "os error 24", "open files"),
+        ("open,openat:error=EMFILE:when=1+", "os error 24", "open files"),
+        ("open,openat:error=ENOMEM:when=1+", "os error 12", "short of memory"),
+        ("open,openat:error=EACCES:when=1+", "os error 13", "permissions"),
+        ("read:error=EIO:when=1+", "os error 5", "fsck"),
+        ("read:error=EIO:when=1..4", "os error 5", "fsck"),
+        ("statx,lstat,newfstatat,fstat:error=EIO:when=1+", "os error 5", "fsck"),
+    ];
+    for (fault, says, hint) in faults {
+        for which in [&paths[..], &paths[..1], &paths[1..]] {
+            // Of one copy, four in a row are the repair's looks and its reading; of both, a look alone.
+            let run = injected_in(&trial, which, fault, &repair);
+            assert!(trial.root.blocks() == blocks, "{fault} {which:?}: {run:?}");
+            match which {
+                _ if !fault.ends_with("..4") => {
+                    drop(run.expect(7, &["read", "grubenv", says, "not written over", hint]))
+                }
+                // A copy that can be read by then is sound.
+                _ => assert!([0, 7].contains(&run.code) && !run.stdout.contains("on trial"), "{fault}: {run:?}"),
+            }
+        }
+        if fault.ends_with('+') {
+            // A repair would not help.
+            let run = injected_in(&trial, &paths, fault, &["verify"]).expect(7, &[says, hint]);
+            assert!(!run.stderr.contains("--repair"), "{run:?}");
+            let status = injected_in(&trial, &paths[..1], fault, &["status", "--json"]).expect(0, &[]);
+            assert_eq!(status.jq("[.boot.readable, .boot.active_slot]"), "[false,null]", "{fault}");
+        }
+    }
+    // Once is no fault.
+    for fault in ["read:error=EIO:when=1", "open,openat:error=EMFILE:when=1"] {
+        injected_in(&trial, &paths, fault, &repair).expect(0, &["are sound"]);
+    }
+    // An activation was cut off between the copies: the older one does not count in the place of one that cannot be read.
+    let text = String::from_utf8(blocks[1].clone()).unwrap();
+    let older = text.replace("active_slot=B\nboot_success=0", "active_slot=A\nboot_success=1").into_bytes();
+    assert!(older != blocks[1]);
+    fs::write(&backup, &older).unwrap();
+    let slot = trial.disk.bytes(B);
+    for (fault, says, hint) in faults.iter().filter(|(fault, ..)| fault.ends_with('+')) {
+        for args in [&["apply", "--layout", next.path()][..], &["activate"], &["rollback"], &repair] {
+            let run = injected_in(&trial, &paths[..1], fault, args).expect(7, &["grubenv", says, hint]);
+            assert!(trial.root.blocks() == [blocks[0].clone(), older.clone()], "{fault} {args:?}: {run:?}");
+            assert!(trial.disk.bytes(B) == slot, "{fault} {args:?}: {run:?}");
+        }
+    }
+    // Only the backup: what counts can be read. Going back works, and the backup is left.
+    let run = injected_in(&trial, &paths[1..], faults[1].0, &["rollback"]);
+    let run = run.expect(0, &["is active again; restart", "second copy", "os error 24"]);
+    assert!(trial.root.blocks()[1] == older, "{run:?}");
+    trial.assert_boot("A", "1", "2", "");
+}
+
+/// A repair of two damaged copies does not do what the next boots and the next run have to: it ends no trial, and it does not
+/// forget who rolled back, where the copies or the state tell it.
+#[apply(test)]
+fn a_repair_ends_no_trial_and_forgets_no_rollback() {
+    Trial::ready();
+    need("strace");
+    let edit = |trial: &Trial, from: &str, to: &str| {
+        for name in ["grubenv", "grubenv.bak"] {
+            let text = fs::read_to_string(trial.root.block(name)).unwrap();
+            fs::write(trial.root.block(name), text.replacen(from, to, 1) + if from == to { "\n" } else { "" }).unwrap();
+        }
+    };
+    let repair = ["verify", "--repair-boot-variables"];
+    let proven = |trial: &Trial| {
+        let path = trial.root.path("var/lib/kubesolo/update/proven.json");
+        fs::read_to_string(path).unwrap_or_default().contains(&trial.medium.digest)
+    };
+    // Activated, not booted yet.
+    let trial = Trial::activated();
+    edit(&trial, "", "");
+    let run = trial.root.agent(&repair).expect(0, &["written anew", "are sound"]);
+    assert!(!run.stderr.contains("left out"), "{run:?}");
+    trial.assert_boot("B", "0", "3", "");
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]);
+    assert_eq!(trial.root.state_field("phase"), "activated");
+    // The same where the state does not say so: it is dropped, and said.
+    edit(&trial, "", "");
+    fs::remove_file(trial.root.path("var/lib/kubesolo/update/state.json")).unwrap();
+    let run = trial.root.agent(&repair).expect(0, &["written anew"]);
+    assert!(run.stderr.contains("left out of what was written: the trial of slot B"), "{run:?}");
+    trial.assert_boot("A", "1", "3", "");
+    // On trial, which neither copy says any more.
+    let trial = Trial::booted();
+    edit(&trial, "boot_success", "boot_sXccess");
+    let (damaged, state) = (trial.root.blocks(), trial.root.path("var/lib/kubesolo/update/state.json"));
+    injected(&trial, &state, "read:error=EIO:when=1+", &repair).expect(7, &["state.json", "os error 5", "fsck"]);
+    assert!(trial.root.blocks() == damaged, "repaired without a look at the state");
+    trial.root.agent(&repair).expect(0, &["written anew"]);
+    trial.assert_boot("B", "0", "2", "");
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]);
+    assert_eq!(trial.root.state_field("phase"), "activated");
+    assert!(!proven(&trial), "nothing has checked it");
+    // GRUB went back: that is recorded by the next run, with its reason, and what runs may acquit the release.
+    let mut trial = Trial::booted();
+    trial.root.set_boot_variables(&["active_slot=A", "boot_success=1", "boot_counter=0", "rollback_from=B"]);
+    trial.boot(A);
+    edit(&trial, "", "");
+    trial.root.agent(&repair).expect(0, &["written anew"]);
+    trial.assert_boot("A", "1", "0", "B");
+    trial.root.agent(&["apply", "--layout", trial.medium.path()]);
+    trial.assert_rolled_back("was not confirmed in three boots");
+    let failed = fs::read_to_string(trial.root.path("var/lib/kubesolo/update/failed.json")).unwrap();
+    assert_eq!(jq(&failed, ".failed[0].undecided != null"), "true", "{failed}");
 }

@@ -3,7 +3,7 @@
 use crate::support::immutable::Immutable;
 use crate::support::{need, require};
 use kubesolo_update::error::Kind;
-use kubesolo_update::grubenv::{BLOCK_BYTES, Block, Damage};
+use kubesolo_update::grubenv::{BLOCK_BYTES, Block, Damage, Known};
 use kubesolo_update::grubenv_file::{Copy, EnvFiles, Fault};
 use kubesolo_update::slot::Slot;
 use std::fs;
@@ -162,8 +162,7 @@ fn what_is_in_the_way_is_never_followed_and_kept_aside() {
                 damage(&path);
                 let what = kind(&path);
                 let loaded = files.load();
-                let fault = Fault::Unreadable(format!("it is no file but {says}"));
-                assert_eq!(loaded.damage, [(copy, fault)], "{name}");
+                assert_eq!(loaded.damage, [(copy, Fault::NoFile(says))], "{name}");
                 assert!(loaded.block.is_some() && loaded.which != copy, "{name}: the other is good");
                 write(&files);
                 for copy in [Copy::Main, Copy::Backup] {
@@ -221,7 +220,7 @@ fn load_takes_the_first_good_copy_and_names_each_fault() {
     let e = loaded.usable().unwrap_err();
     assert_eq!(e.kind(), Kind::Boot);
     assert!(e.to_string().contains("1099511627776 bytes") && e.to_string().contains("set twice"), "{e}");
-    let mended = files.mended(None, Slot::B);
+    let mended = files.mended(Known { running: None, proven: Slot::B, on_trial: None, left: None }).unwrap();
     assert_eq!(mended.block.get("boot_success"), Some(b"1".as_slice()), "main, as far as it is readable");
     assert_eq!(mended.block.get("active_slot"), Some(b"A".as_slice()), "of one copy, not of each something");
     assert!(mended.block.get("far").is_none(), "read beyond the limit");

@@ -1,7 +1,7 @@
 //! A repair ends in a sound block, whatever was there: held by the real `grub-editenv`, which lists and edits it.
 
 use crate::support::need;
-use kubesolo_update::grubenv::{BLOCK_BYTES, Block, BootVars};
+use kubesolo_update::grubenv::{BLOCK_BYTES, Block, BootVars, Known};
 use kubesolo_update::grubenv_file::{Copy, EnvFiles};
 use kubesolo_update::slot::Slot;
 use proptest::collection::vec;
@@ -64,14 +64,18 @@ fn copies(main: Option<&[u8]>, backup: Option<&[u8]>) -> (tempfile::TempDir, Env
 /// one. What is said to be kept are all lines of others that are in it, unless they are a good copy's.
 /// Returns: what was left out.
 fn repair(files: &EnvFiles, running: Option<Slot>) -> Vec<String> {
-    let mended = files.mended(running, Slot::A);
+    repair_with(files, Known { running, proven: Slot::A, on_trial: None, left: None })
+}
+
+fn repair_with(files: &EnvFiles, known: Known) -> Vec<String> {
+    let mended = files.mended(known).unwrap();
     let (was_usable, kept) = (files.load().usable().is_ok(), mended.kept.clone());
     files.repair(&mended.block).unwrap();
     let loaded = files.load();
     assert!(loaded.is_sound(), "{loaded:?}");
     let written = mended.block.encode().unwrap();
     assert!(loaded.block.is_some_and(|block| block.encode() == Ok(written)), "something else was written");
-    assert!(files.mended(running, Slot::A).block.encode() == Ok(written), "a second repair changes it again");
+    assert!(files.mended(known).unwrap().block.encode() == Ok(written), "a second repair changes it again");
     let [bytes, backup] = [Copy::Main, Copy::Backup].map(|copy| fs::read(files.path(copy)).unwrap());
     assert!(bytes == backup && bytes.len() == BLOCK_BYTES);
     // GRUB's own part of a trial that fails, by GRUB's own code.
@@ -313,6 +317,69 @@ fn a_machine_that_no_slot_booted_is_repaired_as_well() {
         repair(&files, running);
         let list = listed(&files.path(Copy::Main));
         assert_eq!(["active_slot", "boot_success", "boot_counter"].map(|n| list[n].as_str()), values);
+    }
+}
+
+/// A trial is not confirmed, and who rolled back is not forgotten, where the copies or the state tell it; what is dropped is
+/// said. Both copies; what the state says is on trial, and was left; what runs; the result; what is left out. `B012`: active
+/// slot, `boot_success`, `boot_counter`, and whom GRUB gave up, if anybody. A line more is a case more.
+#[apply(test)]
+fn a_repair_confirms_no_trial_and_forgets_no_rollback() {
+    need("grub-editenv");
+    let (none, a, b) = (None, Some(Slot::A), Some(Slot::B));
+    let block = |values: &str| {
+        let [active, success, counter] = [0, 1, 2].map(|at| &values[at..=at]);
+        let mark = &values[3..];
+        format!(
+            "active_slot={active}\nboot_success={success}\nboot_counter={counter}\nrollback_from={mark}\nboot_canary=1\n"
+        )
+    };
+    type Harms = fn(String) -> Vec<u8>;
+    fn lf(body: String) -> Vec<u8> {
+        [padded(&body), b"\n".to_vec()].concat()
+    }
+    let no_success: Harms = |body| lf(body.replace("success", "sXccess"));
+    let no_slot: Harms = |body| lf(body.replace("active_slot", "active_sXot"));
+    let no_mark: Harms = |body| lf(body.replace("back_from", "back_frXm"));
+    let zeros: Harms = |_| vec![0; 1024];
+    for (name, harm, values, on_trial, left, running, wanted, said) in [
+        ("activated, not booted yet", lf as Harms, "B03", b, none, a, "B03", ""),
+        ("the same, in the middle of its boots", lf, "B01", b, none, a, "B01", ""),
+        ("the same, nobody else says so", lf, "B03", none, none, a, "A13", "the trial of slot B"),
+        ("the same, cannot be read", no_success, "B03", b, none, a, "A13", "`active_slot=B`"),
+        ("GRUB went back", lf, "A10B", b, none, a, "A10B", ""),
+        ("the same, nobody else says so", lf, "A10B", none, none, a, "A10B", ""),
+        ("the same, nothing runs", lf, "A10B", none, none, none, "A10B", ""),
+        ("the same, its success cannot be read", no_success, "A10B", b, none, a, "A10B", ""),
+        ("the same, the slot cannot be read", no_slot, "A10B", b, none, a, "A10B", ""),
+        ("the same, whom it gave up cannot be read", no_mark, "A10B", b, none, a, "A10", ""),
+        ("a mark that contradicts", lf, "B13B", none, none, a, "A13", "`active_slot=B`, `rollback_from=B`"),
+        ("a mark of the active slot", lf, "A13A", none, none, a, "A13", "`rollback_from=A`"),
+        ("given up, and runs", lf, "A10B", none, none, b, "A10B", ""),
+        ("given up, and runs; the slot cannot be read", no_slot, "A10B", b, none, b, "A03B", ""),
+        ("on trial", lf, "B02", b, none, b, "B02", ""),
+        ("on trial, its success cannot be read", no_success, "B02", b, none, b, "B02", ""),
+        ("on trial, the slot cannot be read", no_slot, "B02", b, none, b, "B03", ""),
+        ("on trial, nothing can be read", zeros, "B02", b, none, b, "B03", ""),
+        ("on trial, nothing can be read, nothing runs", zeros, "B02", a, none, none, "A03", ""),
+        ("on trial after a rollback", lf, "A02", none, none, a, "A02", ""),
+        ("confirmed, and not recorded", lf, "B12", b, none, b, "B12", ""),
+        ("left by hand, not restarted", lf, "A12", none, b, b, "A12", ""),
+        ("the same, on trial", lf, "A03", none, b, b, "A03", ""),
+        ("the same, nothing can be read", zeros, "A12", none, b, b, "A03", ""),
+        ("left, and activated again", lf, "B03", none, b, b, "B03", ""),
+        ("nothing can be read", zeros, "A13", none, none, a, "A13", ""),
+        ("the other one is confirmed", lf, "B13", none, none, a, "A13", "`active_slot=B`"),
+    ] {
+        println!("{name}");
+        let bytes = harm(block(values));
+        let (_dir, files) = copies(Some(&bytes), Some(&bytes));
+        assert!(!files.load().is_sound(), "{name}");
+        let left_out = repair_with(&files, Known { running, proven: Slot::A, on_trial, left }).join(", ");
+        let list = listed(&files.path(Copy::Main));
+        let found = ["active_slot", "boot_success", "boot_counter", "rollback_from"].map(|n| list[n].as_str()).concat();
+        assert_eq!(found, wanted, "{name}: {left_out}");
+        assert_eq!(left_out, said, "{name}");
     }
 }
 

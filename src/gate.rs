@@ -234,8 +234,11 @@ fn date_of(artifact: &Artifact, text: &str, field: &str) -> Result<u64> {
 
 /// Names the document and the field that a value is from, as the publisher writes it: in `latest.json`, or as an annotation.
 fn malformed(artifact: &Artifact, field: &str, why: &Error) -> Error {
-    let prefix = if artifact.source.starts_with("http ") { "" } else { "io.kubesolo.os." };
-    Error::new(Kind::Source, format!("'{prefix}{field}': {why}")).at("read", &artifact.source)
+    let (prefix, document) = match artifact.source.strip_prefix("http ") {
+        Some(url) => ("", url),
+        None => ("io.kubesolo.os.", artifact.source.as_str()),
+    };
+    Error::new(Kind::Source, format!("'{prefix}{field}': {why}")).at("read", document)
 }
 
 /// Says that a source offers what runs, although that has expired: it stands still, or is held back.

@@ -360,3 +360,16 @@ fn a_source_that_stands_still_is_noticed_when_its_release_expires() {
         Kind::Source
     );
 }
+
+#[test]
+fn what_makes_no_sense_is_named_as_its_publisher_writes_it() {
+    for (source, words) in [
+        ("http http://h.example/latest.json", "read http://h.example/latest.json: 'version': "),
+        ("registry h.example/os:v1", "read registry h.example/os:v1: 'io.kubesolo.os.version': "),
+        ("layout /media/usb", "read layout /media/usb: 'io.kubesolo.os.version': "),
+    ] {
+        let offered = Artifact { version: "v1.2".into(), source: source.into(), ..artifact() };
+        let e = judge(&offered, &facts()).unwrap_err();
+        assert!(e.kind() == Kind::Source && e.to_string().starts_with(words), "{e}");
+    }
+}

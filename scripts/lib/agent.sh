@@ -22,9 +22,10 @@ find_agent() {
 
 check_agent_knows() {
     [ "$KNOWS_LINT" = no ] || return 0
-    "$KUBESOLO_UPDATE" lint --help >/dev/null 2>&1 ||
+    # By what it says: an exit status of 0 is anybody's, and would take everything.
+    "$KUBESOLO_UPDATE" lint --help 2>/dev/null | grep -q -e --initramfs ||
         die "$KUBESOLO_UPDATE does not run here, or is older than these scripts: it has no lint command" \
-            "(build it anew with scripts/build.sh, or name another in the variable KUBESOLO_UPDATE)"
+            "(build it anew with scripts/build.sh, or name another in the variable KUBESOLO_UPDATE, by its path: ./NAME)"
     KNOWS_LINT=yes
 }
 

@@ -71,6 +71,18 @@ pub struct Overrides {
     pub ignore_window: bool,
 }
 
+impl Overrides {
+    /// Writes them as options, each with a blank before it: without them `apply` may refuse what was judged with them.
+    fn options(self) -> String {
+        let all = [
+            (self.allow_downgrade, " --allow-downgrade"),
+            (self.retry_failed, " --retry-failed"),
+            (self.ignore_window, " --ignore-window"),
+        ];
+        all.into_iter().filter(|(is_given, _)| *is_given).map(|(_, option)| option).collect()
+    }
+}
+
 /// Runs the command.
 /// Errors: as [`consult`]; Config: no source is named.
 pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Write) -> Result<Outcome> {
@@ -95,7 +107,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Wr
     if args.json {
         say_json(out, &answer(&artifact, &verdict, &situation))?;
     } else {
-        describe(out, &artifact, &verdict, &situation, &ring)?;
+        describe(out, &artifact, &verdict, &situation, &ring, overrides)?;
     }
     Ok(match verdict {
         Verdict::Take => Outcome::Done,
@@ -362,6 +374,7 @@ fn describe(
     verdict: &Verdict,
     situation: &Situation,
     ring: &Keyring,
+    overrides: Overrides,
 ) -> Result<()> {
     let running = situation.running.version().unwrap_or("(unknown version)");
     say(out, &format!("Running   {} (slot {}, {ARCHITECTURE})", printable(running), situation.running.slot))?;
@@ -384,7 +397,7 @@ fn describe(
         say(out, &format!("Notes     {}", printable(line)))?;
     }
     let result = match verdict {
-        Verdict::Take => "an update is available; `kubesolo-update apply` takes it".to_string(),
+        Verdict::Take => format!("an update is available; `kubesolo-update apply{}` takes it", overrides.options()),
         Verdict::UpToDate => "up to date".to_string(),
         Verdict::Staged => {
             format!("staged in slot {}; `kubesolo-update activate` lets GRUB try it", situation.target.slot)

@@ -7,6 +7,7 @@ use crate::error::Kind;
 
 /// So many requests with Range in a row that bring nothing are a refusal, whatever is said: the first may be a passing trouble.
 const REFUSALS: u32 = 2;
+
 /// Says whether what became of a request with Range is an answer to Range. Pure.
 /// Input: `refused`: such requests in a row, 1 and more; `is_last`: there is no other try.
 pub(super) fn is_refusal(failure: &Failure, refused: u32, is_last: bool) -> bool {

@@ -172,7 +172,9 @@ impl Transfer {
     /// Errors: the former: the failure.
     fn after_refusal(&mut self, failure: Failure) -> std::result::Result<(), Failure> {
         self.refused += 1;
-        let is_last = self.failed + 1 >= self.client.tries && self.round + 1 >= self.places.len();
+        // A wait that is longer than the time that is left is not waited out: nor is there another try then.
+        let is_last = self.round + 1 >= self.places.len()
+            && retry::may_be_last(self.failed + 1, self.client.tries, self.limit.left(), failure.asked);
         if !is_refusal(&failure, self.refused, is_last) {
             return Err(failure);
         }

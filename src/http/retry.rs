@@ -30,7 +30,7 @@ pub(crate) fn next(failed: u32, tries: u32, left: Duration, asked: Option<Durati
     if failed >= tries {
         return Next::Enough;
     }
-    let limit = FIRST.saturating_mul(1 << (failed.max(1) - 1).min(16)).min(LONGEST);
+    let limit = longest(failed);
     let jitter = Duration::from_millis(dice % (limit.as_millis() as u64 + 1));
     let wait = asked.unwrap_or_default().saturating_add(jitter);
     match (wait < left, asked) {
@@ -38,6 +38,16 @@ pub(crate) fn next(failed: u32, tries: u32, left: Duration, asked: Option<Durati
         (false, Some(asked)) if asked >= left => Next::TooLong(asked),
         _ => Next::Enough,
     }
+}
+
+/// Says whether a try may be the last one, whatever the dice say. Input: as for [`next`].
+pub(crate) fn may_be_last(failed: u32, tries: u32, left: Duration, asked: Option<Duration>) -> bool {
+    failed >= tries || asked.is_some_and(|asked| asked.saturating_add(longest(failed)) >= left)
+}
+
+/// Longest wait of our own choice after so many tries.
+fn longest(failed: u32) -> Duration {
+    FIRST.saturating_mul(1 << (failed.max(1) - 1).min(16)).min(LONGEST)
 }
 
 /// Says how long trying goes on. Input: as for [`next`]; `is_watched`: somebody sits in front of it.
@@ -99,6 +109,28 @@ mod tests {
         assert_eq!(next(1, MAX_TRIES, HOUR, Some(10 * second), 500), Next::Wait(10 * second + second / 2));
         assert_eq!(next(1, MAX_TRIES, HOUR, Some(HOUR * 24 * 365), 0), Next::TooLong(HOUR * 24 * 365));
         assert_eq!(next(1, MAX_TRIES, HOUR, Some(Duration::MAX), 0), Next::TooLong(Duration::MAX));
+    }
+
+    #[test]
+    fn a_wait_that_may_not_be_waited_out_is_the_last_try() {
+        let second = Duration::from_secs(1);
+        for (failed, asked, is_last) in [
+            (1, None, false),
+            (1, Some(Duration::ZERO), false),
+            (1, Some(HOUR - 2 * second), false),
+            (1, Some(HOUR - second), true),
+            (7, Some(HOUR - 61 * second), false),
+            (7, Some(HOUR - 60 * second), true),
+            (1, Some(HOUR), true),
+            (1, Some(Duration::MAX), true),
+            (MAX_TRIES, None, true),
+        ] {
+            assert_eq!(may_be_last(failed, MAX_TRIES, HOUR, asked), is_last, "{failed} {asked:?}");
+            // Whoever is told that it is not waits, whatever the dice say.
+            let worst = longest(failed).as_millis() as u64;
+            let waits = matches!(next(failed, MAX_TRIES, HOUR, asked, worst), Next::Wait(_));
+            assert_eq!(waits, !is_last, "{failed} {asked:?}");
+        }
     }
 
     #[test]

@@ -69,6 +69,9 @@ pub(super) fn other_than_json(bytes: &[u8]) -> Option<&'static str> {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
     match text {
         [] => Some("not valid JSON: it is empty"),
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, ..] | [_, 0, 0, 0, ..] => {
+            Some("not valid JSON: it is UTF-32; save it as UTF-8")
+        }
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] => {
             Some("not valid JSON: it is UTF-16; save it as UTF-8")
         }

@@ -46,11 +46,13 @@ const SYNONYMS: [(&str, &str); 7] = [
     ("minversion", "min_compatible_version"),
     ("mincompatible", "min_compatible_version"),
 ];
-/// Most names of one object that are kept, and the longest.
+/// What people write in place of the prefix, or nearly; [`annotation_remark`] knows two more of them.
+const PREFIXES: [&str; 4] = ["iokubesoloos", "iokubesoloupdate", "kubesoloio", "oskubesoloio"];
+/// Most names of one object that are kept, of those that something is to be said of, and the longest.
 const MAX_NAMES: usize = 64;
 const MAX_LENGTH: usize = 128;
 
-/// The names in a JSON object, and nothing of their values.
+/// The names in a JSON object that something is to be said of, and the known annotations; nothing of their values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names(pub Vec<String>);
 
@@ -67,25 +69,42 @@ impl Names {
 
     /// Lists those that are known annotations.
     pub fn known_annotations(&self) -> impl Iterator<Item = &str> {
-        let is_known = |name: &&str| name.strip_prefix(PREFIX).is_some_and(|name| ANNOTATIONS.contains(&name));
-        self.0.iter().map(String::as_str).filter(is_known)
+        self.0.iter().map(String::as_str).filter(|name| is_annotation(name))
     }
 }
 
+fn is_annotation(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|name| ANNOTATIONS.contains(&name))
+}
+
 fn annotation_remark(name: &str) -> Option<String> {
-    if name.strip_prefix(PREFIX).is_some_and(|name| ANNOTATIONS.contains(&name)) {
+    if is_annotation(name) {
         return None;
     }
-    // In any spelling; and `io.kubesolo.version`, which lacks a part.
+    // In any spelling; `io.kubesolo.version`, which lacks a part; `com.kubesolo.os.version`; and a slip before a known name.
     let plain = plain(name);
-    let rest = plain.strip_prefix("iokubesoloos");
     let close = |rest: &str| meant(rest, &ANNOTATIONS);
-    let meant = match rest {
+    let meant = match plain.strip_prefix("iokubesoloos") {
         Some(rest) => close(rest),
-        None => Some(plain.strip_prefix("iokubesolo").and_then(close)?),
+        None => Some(
+            plain
+                .strip_prefix("iokubesolo")
+                .and_then(close)
+                .or_else(|| plain.split_once("kubesoloos").and_then(|(_, rest)| close(rest)))
+                .or_else(|| behind_a_slip(&plain))?,
+        ),
     };
     let hint = meant.map_or(String::new(), |meant| format!(" ({PREFIX}{meant} is meant?)"));
     Some(format!("the annotation {name} is not known and counts for nothing{hint}"))
+}
+
+/// Finds the known annotation that a plain name ends in, behind what is nearly our prefix.
+fn behind_a_slip(plain: &str) -> Option<&'static str> {
+    let known = ANNOTATIONS.iter().map(|name| (self::plain(name), *name));
+    let all = known.chain(SYNONYMS.iter().map(|(other, meant)| ((*other).to_owned(), *meant)));
+    let is_prefix = |front: &str| PREFIXES.iter().any(|p| differs_by_a_slip(front.as_bytes(), p.as_bytes()));
+    let mut fitting = all.filter(|(end, _)| plain.strip_suffix(end.as_str()).is_some_and(is_prefix));
+    fitting.next().map(|(_, meant)| meant)
 }
 
 fn field_remark(name: &str) -> Option<String> {
@@ -159,7 +178,9 @@ struct Keys<'a> {
 
 impl Map for Keys<'_> {
     fn key(&mut self, name: &str) -> miniserde::Result<&mut dyn Visitor> {
-        if self.names.0.len() < MAX_NAMES && name.len() <= MAX_LENGTH {
+        // Not by its place: a slip may stand behind any number of names that are somebody else's.
+        let counts = || is_annotation(name) || annotation_remark(name).is_some() || field_remark(name).is_some();
+        if self.names.0.len() < MAX_NAMES && name.len() <= MAX_LENGTH && counts() {
             self.names.0.push(name.to_owned());
         }
         Ok(<dyn Visitor>::ignore())

@@ -23,6 +23,15 @@ fn an_annotation_of_ours_that_is_not_known_is_named() {
         ("io.kubesolo.os.version ", Some("version")),
         ("IO.KUBESOLO.OS.EXPIRES", Some("expires")),
         ("io.kubesolo.expires", Some("expires")),
+        ("io.kubsolo.os.expires", Some("expires")),
+        ("io.kubesolo.so.expires", Some("expires")),
+        ("io.kubsolo.os.expiry", Some("expires")),
+        ("oi.kubesolo.os.min-version", Some("min_compatible_version")),
+        ("kubesolo.os.expires", Some("expires")),
+        ("com.kubesolo.os.expire", Some("expires")),
+        ("io.kubesolo.update.expires", Some("expires")),
+        ("os.kubesolo.io/expires", Some("expires")),
+        ("kubesolo.io/channel", Some("channel")),
         ("io.kubesolo.os.rollout", None),
         ("io.kubesolo.os.", None),
         ("io.kubesolo.os", None),
@@ -32,7 +41,19 @@ fn an_annotation_of_ours_that_is_not_known_is_named() {
         assert_eq!(remark, format!("the annotation {name} is not known and counts for nothing{hint}"));
     }
     let known = ANNOTATIONS.map(|name| format!("{PREFIX}{name}"));
-    let foreign = ["org.opencontainers.image.version", "version", "io.kubesolo.build", "expires", "", "é"];
+    let foreign = [
+        "org.opencontainers.image.version",
+        "version",
+        "io.kubesolo.build",
+        "expires",
+        "",
+        "é",
+        "com.example.expires",
+        "io.kubesolo.agent.version",
+        "io.kubernetes.os.version",
+        "com.kubesolo.os.image",
+        "kubesolo.version",
+    ];
     for name in known.iter().map(String::as_str).chain(foreign) {
         assert_eq!(annotation_remark(name), None, "{name}");
     }
@@ -117,14 +138,23 @@ fn names_are_read_and_bounded() {
         annotations: Names,
         other: Names,
     }
-    let text = r#"{"annotations":{"a":1,"b":{"c":[{"d":null}]},"e":"f"},"more":[1]}"#;
+    let text = r#"{"annotations":{"io.kubesolo.os.a":1,"io.kubesolo.os.version":{"c":[{"sizes":null}]},"d":2,"sizes":"f"},
+        "more":[1]}"#;
     let document: Document = json::parse(text.as_bytes(), "t").unwrap();
-    assert_eq!((document.annotations.0, document.other.0), (vec!["a".into(), "b".into(), "e".into()], vec![]));
+    let want = ["io.kubesolo.os.a", "io.kubesolo.os.version", "sizes"].map(str::to_owned);
+    assert_eq!((document.annotations.0, document.other.0), (want.to_vec(), vec![]));
     let null: Document = json::parse(br#"{"annotations":null}"#, "t").unwrap();
     assert_eq!(null.annotations, Names(Vec::new()));
-    let many: String = (0..MAX_NAMES + 9).map(|n| format!("\"{n}\":0,")).collect();
-    let long = format!("\"{}\":0,", "x".repeat(MAX_LENGTH + 1));
+    let many: String = (0..MAX_NAMES + 9).map(|n| format!("\"{PREFIX}{n}\":0,")).collect();
+    let long = format!("\"{PREFIX}{}\":0,", "x".repeat(MAX_LENGTH + 1));
     let document: Document =
         json::parse(format!("{{\"annotations\":{{{long}{many}\"z\":0}}}}").as_bytes(), "t").unwrap();
-    assert_eq!((document.annotations.0.len(), document.annotations.0[0].as_str()), (MAX_NAMES, "0"));
+    assert_eq!((document.annotations.0.len(), document.annotations.0[0].as_str()), (MAX_NAMES, "io.kubesolo.os.0"));
+    // What is somebody else's takes no place of it.
+    for foreign in ["com.example.k", "k", "\u{e9}"] {
+        let many: String = (0..MAX_NAMES * 9).map(|n| format!("\"{foreign}{n}\":0,")).collect();
+        let slip = r#""io.kubesolo.os.expire":0,"expirse":0"#;
+        let document: Document = json::parse(format!("{{\"annotations\":{{{many}{slip}}}}}").as_bytes(), "t").unwrap();
+        assert_eq!(document.annotations.0, ["io.kubesolo.os.expire", "expirse"]);
+    }
 }

@@ -32,9 +32,7 @@ impl Other {
             Other::Attestation => "it is not signed; there is an attestation, which is no signature",
             Other::Notation => "it is signed by notation, whose format is not read",
             Other::OtherBundle => "it is signed in a sigstore bundle of another version, and 0.3 alone is read",
-            Other::Cosign2 => {
-                "it is signed in cosign 2's format, which is not read: sign with cosign 3 or scripts/sign.sh"
-            }
+            Other::Cosign2 => "it is signed in cosign 2's format, which is not read",
         }
     }
 }

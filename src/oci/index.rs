@@ -3,6 +3,7 @@
 //! An entry that makes no sense here (another digest algorithm, no size) is passed over as long as it is for others; where
 //! it is the one for this machine, it is the error. Must never: take another entry in its place.
 
+use super::annotations::is_misspelt_architecture;
 use super::entries::Entries;
 use super::manifest::Descriptor;
 use super::referrers;
@@ -171,7 +172,9 @@ pub(crate) fn nothing_for(architecture: &str, offered: impl Iterator<Item = Stri
     let mut names: Vec<String> = offered.take(MAX_NAMED).collect();
     names.dedup();
     let offered = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-    Error::new(Kind::Gate, format!("nothing for linux/{architecture} here; offered: {offered}"))
+    let is_misspelt = |name: &String| is_misspelt_architecture(name.strip_prefix("linux/").unwrap_or(name));
+    let hint = if names.iter().any(is_misspelt) { " (write amd64 or arm64)" } else { "" };
+    Error::new(Kind::Gate, format!("nothing for linux/{architecture} here; offered: {offered}{hint}"))
 }
 
 #[cfg(test)]

@@ -112,6 +112,23 @@ fn what_was_passed_over_is_named_where_there_is_nothing_else() {
 }
 
 #[test]
+fn another_spelling_of_an_architecture_is_named_as_one() {
+    for (platform, is_meant) in [
+        ("linux/x86_64", true),
+        ("linux/aarch64", true),
+        ("linux/AMD64", true),
+        ("linux/arm64v8", true),
+        ("linux/riscv64", false),
+        ("linux/arm64", false),
+        ("windows/amd64", false),
+    ] {
+        let e = index(&[good('1', platform)]).unwrap().select("amd64").unwrap_err();
+        let hint = if is_meant { " (write amd64 or arm64)" } else { "" };
+        assert!(e.kind() == Kind::Gate && e.to_string().ends_with(&format!("offered: {platform}{hint}")), "{e}");
+    }
+}
+
+#[test]
 fn an_entry_that_is_null_is_none() {
     let null = || "null".to_owned();
     let found = chosen(&index(&[null(), good('1', "linux/amd64"), null()]).unwrap()).unwrap();

@@ -29,6 +29,7 @@ const INDEX_TYPES: [&str; 2] =
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
 pub(super) const MANIFEST_TYPES: [&str; 2] =
     ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
+
 /// Names a blob or document: what it is, how long, and its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor {

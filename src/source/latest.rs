@@ -94,13 +94,14 @@ impl Latest {
         }
         self.client.past_caches().document_if_there(url, "*/*", DETACHED_MAX_BYTES, &mut |signature| {
             let mut tally = Tally::new(&self.ring);
+            let is_there = signature.is_some();
             if let Some(signature) = signature {
                 is_copy.set(is_copy.get() || signature.is_copy);
                 tally.take_detached(document, &signature.body);
             }
             let place = &self.signature_url;
             let hint = format!("its signature is expected at {place}: scripts/sign.sh --latest makes it");
-            tally.finish(&self.url.to_string(), &hint)
+            tally.finish(&self.url.to_string(), if is_there { "" } else { &hint })
         })
     }
 
@@ -135,8 +136,9 @@ type Made = (Artifact, Option<String>);
 
 impl Source for Latest {
     /// The document and its signature are two, and may be of different age: published between the two requests, or held by
-    /// a cache on the way. So both are asked for once more where no signature counts; if a cache said that something was
-    /// its copy, although it was told to ask the server, by a name that it does not know yet.
+    /// a cache on the way. So both are asked for once more where no signature counts, by a name that no cache knows: not
+    /// each does ask the server when it is told to, and not each says that it sends its copy. A query of the URL's own may
+    /// be one that has to be as it is (a signed URL), so something is added to that only if a cache did say so.
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
         let is_copy = Cell::new(false);
         let early =
@@ -154,7 +156,8 @@ impl Source for Latest {
             Err(e) if e.kind() == Kind::Signature => {
                 let fresh = sys::random_u64().to_string();
                 let more = [("fresh", fresh.as_str())];
-                let more = if is_copy.get() { &more[..] } else { &[] };
+                let is_free = is_copy.get() || !self.url.target().contains('?');
+                let more = if is_free { &more[..] } else { &[] };
                 self.ask(architecture, more, &is_copy).map_err(|_| e)
             }
             made => made,

@@ -84,6 +84,12 @@ fn other_rows() -> Vec<Row> {
     rows.extend(both("UTF-16", move |d| utf16(&d), |r, _| r.says(&["not valid JSON: it is UTF-16"])));
     let swapped = |d: String| d.encode_utf16().flat_map(u16::to_be_bytes).collect();
     rows.extend(both("UTF-16, big end first", swapped, |r, _| r.says(&["not valid JSON: it is UTF-16"])));
+    let utf32 = |document: &str| document.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect::<Vec<u8>>();
+    let marked = move |d: String| utf32(&format!("\u{feff}{d}"));
+    rows.extend(both("UTF-32 with a mark", marked, |r, _| r.says(&["not valid JSON: it is UTF-32"])));
+    rows.extend(both("UTF-32", move |d| utf32(&d), |r, _| r.says(&["not valid JSON: it is UTF-32"])));
+    let swapped = |d: String| d.chars().flat_map(|c| u32::from(c).to_be_bytes()).collect();
+    rows.extend(both("UTF-32, big end first", swapped, |r, _| r.says(&["not valid JSON: it is UTF-32"])));
     rows.extend(both(
         "UTF-8 with a mark: good",
         |d| format!("\u{feff}{d}").into_bytes(),

@@ -74,6 +74,14 @@ fn refusal_rows() -> Vec<Row> {
         in_doubt("500", |_, _| Reply::new(500, "")),
         in_doubt("503", |_, _| Reply::new(503, "")),
         in_doubt("429", |_, _| Reply::new(429, "")),
+        // Longer than a download may take: there will be no second try.
+        at_once("429, two hours", |_, _| Reply::new(429, "").header("Retry-After", "7200")),
+        at_once("503, two hours", |_, _| Reply::new(503, "").header("Retry-After", "7200")),
+        at_once("500, for longer than a number holds", |_, _| {
+            Reply::new(500, "").header("Retry-After", &"9".repeat(30))
+        }),
+        at_once("503, until a date", |_, _| Reply::new(503, "").header("Retry-After", "Fri, 31 Dec 2100 23:59:59 GMT")),
+        in_doubt("429, a second", |_, _| Reply::new(429, "").header("Retry-After", "1")),
         in_doubt("the connection is closed", |_, _| Reply::raw(vec![])),
         in_doubt("the connection is reset", |_, _| Reply::raw(vec![Step::Reset])),
         in_doubt("silence", |_, _| Reply::raw(vec![Step::Stall])),
@@ -164,8 +172,9 @@ fn a_server_may_send_the_rest_in_pieces() {
 #[apply(test)]
 fn what_is_left_of_a_download_does_not_stop_the_next_run() {
     need_disks();
-    let refusals: [(&str, Refuse); 5] = [
+    let refusals: [(&str, Refuse); 6] = [
         ("403", |_, _| Reply::new(403, "")),
+        ("429, two hours", |_, _| Reply::new(429, "").header("Retry-After", "7200")),
         ("500", |_, _| Reply::new(500, "")),
         ("closed", |_, _| Reply::raw(vec![])),
         ("no byte", |p, a| rest(p, a).then(0, vec![])),

@@ -145,7 +145,11 @@ fn a_running_version_that_is_not_semantic_is_left_with_allow_downgrade() {
         assert_eq!(state, ["failed", "gate"], "a machine that is stuck must be seen");
         root.agent(&["status"]).expect(0, &[version, "takes an update"]);
         assert_eq!(with(&["check", "--json"]).expect(4, &[]).jq("[.refusals[].gate]"), r#"["running_version"]"#);
-        with(&["check", "--allow-downgrade"]).expect(0, &["an update is available"]);
+        // What it names as the way to it is that.
+        with(&["check", "--allow-downgrade"])
+            .expect(0, &["an update is available; `kubesolo-update apply --allow-downgrade` takes it"]);
+        let all = ["check", "--ignore-window", "--retry-failed", "--allow-downgrade"];
+        with(&all).expect(0, &["`kubesolo-update apply --allow-downgrade --retry-failed --ignore-window` takes it"]);
         with(&["apply", "--allow-downgrade"]).expect(0, &["2.0.0 is staged in slot B"]);
         with(&["apply"]).expect(3, &["staged in slot B already"]);
         root.agent(&["activate"]).expect(0, &["slot B is active"]);

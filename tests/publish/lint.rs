@@ -202,7 +202,9 @@ fn scripts_find_an_agent_or_say_how_to_make_one() {
     let old = dir.join("old");
     fs::write(&old, "#!/bin/sh\nexit 2\n").unwrap();
     fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
-    for old in [&old, &dir.join("absent")] {
+    for old in
+        [&old, &dir.join("absent"), Path::new("/bin/true"), Path::new("/bin/echo"), Path::new("kubesolo-update-x")]
+    {
         let (there, words) = asked(Some(old));
         assert!(!there && words.contains("it has no lint command (build it anew"), "{words}");
     }

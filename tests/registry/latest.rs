@@ -43,7 +43,12 @@ impl Site {
 
     #[track_caller]
     fn check(&self, server: &Listener, code: i32, words: &[&str]) -> Run {
-        self.machine.root.configure(&format!("server = http://{}/?sas=1\nretries = 0\n", server.host()));
+        self.check_at(server, "?sas=1", code, words)
+    }
+
+    #[track_caller]
+    fn check_at(&self, server: &Listener, query: &str, code: i32, words: &[&str]) -> Run {
+        self.machine.root.configure(&format!("server = http://{}/{query}\nretries = 0\n", server.host()));
         self.machine.root.agent(&["check"]).expect(code, words)
     }
 }
@@ -118,6 +123,46 @@ fn a_cache_that_keeps_what_is_old_is_asked_by_another_name() {
         site.check(&server, 0, &["2.0.0"]);
         assert!(!server.seen()[4..].iter().any(|request| request.target.ends_with(names[0])), "{:?}", server.seen());
     }
+}
+
+/// Caches that do neither: they answer from what they have, and do not say so.
+#[apply(test)]
+fn a_cache_that_does_not_say_what_it_is_is_asked_by_another_name() {
+    let site = Site::new();
+    let (old, new) = (site.signed("1.5.0"), site.signed("2.0.0"));
+    for (stale, header) in [
+        ("/latest.json.sig", ("X-Cache-Status", "HIT")),
+        ("/latest.json.sig", ("Via", "1.1 proxy")),
+        ("/latest.json", ("X-Cache", "HIT from proxy")),
+        ("/latest.json", ("Date", "Thu, 01 Jan 2026 00:00:00 GMT")),
+    ] {
+        let (old, new) = (old.clone(), new.clone());
+        let server = Listener::start("127.0.0.1", None, move |request| {
+            let [document, signature] = if request.target == stale { &old } else { &new };
+            match path(request) {
+                "/latest.json" => Answer::ok(document.as_str()).header(header.0, header.1),
+                "/latest.json.sig" => Answer::ok(signature.as_str()).header(header.0, header.1),
+                _ => Answer::status(404),
+            }
+        });
+        site.check_at(&server, "", 0, &["2.0.0"]);
+        let seen: Vec<String> = server.seen().into_iter().map(|request| request.target).collect();
+        let (first, second) = seen.split_at(2);
+        assert_eq!(first, ["/latest.json", "/latest.json.sig"], "{stale}");
+        let fresh = second[0].strip_prefix("/latest.json?fresh=").unwrap();
+        assert!(fresh.parse::<u64>().is_ok(), "{seen:?}");
+        assert_eq!(second, [format!("/latest.json?fresh={fresh}"), format!("/latest.json.sig?fresh={fresh}")]);
+    }
+    // Nothing is old, and nothing fits: two pairs, the first one's error, and no advice to make what is there.
+    let (old, new) = (old[1].clone(), new[0].clone());
+    let server = Listener::start("127.0.0.1", None, move |request| match path(request) {
+        "/latest.json" => Answer::ok(new.as_str()),
+        "/latest.json.sig" => Answer::ok(old.as_str()),
+        _ => Answer::status(404),
+    });
+    let run = site.check_at(&server, "", 5, &[ANOTHER]);
+    assert!(!run.stderr.contains("is expected at"), "{}", run.stderr);
+    assert_eq!(server.seen().len(), 4);
 }
 
 #[apply(test)]

@@ -20,7 +20,7 @@ fn ready() {
 }
 
 /// An annotation as somebody writes it, and what is meant; "": ours, and nothing like what is known.
-const ANNOTATIONS: [(&str, Option<&str>); 24] = [
+const ANNOTATIONS: [(&str, Option<&str>); 36] = [
     ("io.kubesolo.os.verison", Some("version")),
     ("io.kubesolo.os.Version", Some("version")),
     ("io.kubesolo.os.vers1on", Some("version")),
@@ -38,6 +38,14 @@ const ANNOTATIONS: [(&str, Option<&str>); 24] = [
     ("io.kubesolo.os-expires", Some("expires")),
     ("IO.KUBESOLO.OS.EXPIRES", Some("expires")),
     ("io.kubesolo.expires", Some("expires")),
+    ("io.kubsolo.os.expires", Some("expires")),
+    ("io.kubesolo.so.expires", Some("expires")),
+    ("io.kubsolo.os.expiry", Some("expires")),
+    ("kubesolo.os.expires", Some("expires")),
+    ("com.kubesolo.os.expire", Some("expires")),
+    ("io.kubesolo.update.expires", Some("expires")),
+    ("os.kubesolo.io/expires", Some("expires")),
+    ("kubesolo.io/channel", Some("channel")),
     ("io.kubesolo.os.rollout", Some("")),
     ("io.kubesolo.os.", Some("")),
     ("io.kubesolo.os.é", Some("")),
@@ -45,6 +53,10 @@ const ANNOTATIONS: [(&str, Option<&str>); 24] = [
     ("org.opencontainers.image.version", None),
     ("expires", None),
     ("com.example.os.expires", None),
+    ("com.example.expires", None),
+    ("io.kubernetes.os.version", None),
+    ("com.kubesolo.os.image", None),
+    ("kubesolo.version", None),
 ];
 
 /// So many on one release: machines name no more than 8.
@@ -171,6 +183,22 @@ fn an_annotation_is_noted_by_machines_and_refused_by_the_script() {
     }
     let run = machine.apply(&["--registry", &reference]).expect(0, &["is staged"]);
     assert_eq!(remarks(&run).len(), AT_ONCE, "{}", run.stderr);
+}
+
+/// However many annotations of other people's there are.
+#[apply(test)]
+fn a_slip_behind_many_other_names_is_noted_and_refused() {
+    ready();
+    let desk = Desk::new();
+    let machine = machine();
+    let foreign = (0..71).map(|n| format!("com.example.k{n}=x"));
+    let all: Vec<String> = foreign.chain(["io.kubesolo.os.expire=x".to_owned(), ours()]).collect();
+    desk.push(Target::Layout, "layout:v1", &options(&all.iter().map(String::as_str).collect::<Vec<_>>()));
+    let layout = desk.home().join("layout");
+    let run = machine.root.agent(&["check", "--layout", layout.to_str().unwrap()]).expect(0, &[]);
+    assert_eq!(remarks(&run).len(), 1, "{}", run.stderr);
+    let (is_signed, said) = desk.sign(Signed::Layout(&format!("{}:v1", layout.display())));
+    assert!(!is_signed && said.contains("is io.kubesolo.os.expires meant?"), "{said}");
 }
 
 #[apply(test)]

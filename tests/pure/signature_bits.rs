@@ -328,7 +328,7 @@ fn a_flipped_bit_in_latest_json_or_its_signature_is_refused() {
         let tallied = |document: &[u8], signature: &[u8]| {
             let mut tally = Tally::new(&ring);
             tally.take_detached(document, signature);
-            tally.finish("it", "")
+            tally.finish("it", "sign it")
         };
         // The same over HTTP: what is served is swapped below the source.
         let served = Arc::new(Mutex::new((document.clone().into_bytes(), signature.clone().into_bytes())));

@@ -43,12 +43,20 @@ def slip($a; $b): front($a; $b) as $front | ($a[$front:] | reverse) as $a | ($b[
     | front($a; $b) as $back | $a[$back:] as $a | $b[$back:] as $b
     | ($a | length) <= 1 and ($b | length) <= 1 or ($a | length) == 2 and $a == ($b | reverse);
 def meant($known): . as $name | synonyms[$name] // [$known[] | select(slip($name | explode; plain | explode))][0];
+# What people write in place of the prefix, or nearly.
+def prefixes: ["iokubesoloos", "iokubesoloupdate", "kubesoloio", "oskubesoloio"];
+# The known name that a plain one ends in, behind what is nearly our prefix.
+def behind_a_slip: . as $plain
+    | [((annotations[] | {tail: plain, meant: .}), (synonyms | to_entries[] | {tail: .key, meant: .value}))
+        | .tail as $tail | select($plain | endswith($tail))
+        | select(any(prefixes[]; slip($plain[:-($tail | length)] | explode; explode))) | .meant][0];
 # Of the names of annotations: a sentence for each that is none.
 def unknown_annotation: . as $name | plain as $plain
     | if startswith(prefix) and (.[(prefix | length):] | IN(annotations[])) then empty
       elif $plain | startswith("iokubesoloos") then ($plain[12:] | meant(annotations)) // ""
-      elif $plain | startswith("iokubesolo") then ($plain[10:] | meant(annotations)) // empty
-      else empty end
+      else (if $plain | startswith("iokubesolo") then $plain[10:] | meant(annotations) else null end)
+        // (if $plain | contains("kubesoloos") then $plain | .[index("kubesoloos") + 10:] | meant(annotations) else null end)
+        // ($plain | behind_a_slip) // empty end
     | "\($name | shown) is no annotation that machines know"
         + if . == "" then "" else ": is \(prefix)\(.) meant?" end;
 def unknown_field: . as $name
@@ -562,6 +570,10 @@ open_registry() {
 sign_release() {
     resolve
     read_release
+    if [ "$KEYS" -eq 0 ]; then
+        say "$DIGEST: dry run: no key is given; its names and dates are as they must be"
+        return 0
+    fi
     while read -r digest <&5; do
         obtain manifest "$digest" "$WORK/subject" || die "cannot read $digest from ${LAYOUT:-$REPOSITORY}"
         attached_bundles "$digest"
@@ -598,6 +610,10 @@ sign_latest() {
     refuse_faults "$TARGET"
     grep -q '^release_date ' "$WORK/dates" || warn_undated "$TARGET" release_date
     grep -q '^expires ' "$WORK/dates" || warn_endless "$TARGET" expires
+    if [ "$KEYS" -eq 0 ]; then
+        say "$TARGET: dry run: no key is given; its names and dates are as they must be"
+        return 0
+    fi
     : >"$WORK/lines"
     is_new=no
     while read -r number kind hex path <&3; do
@@ -665,7 +681,8 @@ choose() {
 
 check() {
     [ -n "$MODE" ] || { usage >&2; die "nothing to sign is named"; }
-    [ -s "$WORK/given" ] || die "--key is missing"
+    [ -s "$WORK/given" ] || [ "$DRY_RUN$MODE" = yesregistry ] || [ "$DRY_RUN$MODE" = yeslayout ] ||
+        [ "$DRY_RUN$MODE" = yeslatest ] || die "--key is missing"
     [ "$MODE" = bundle ] || [ -z "$DIGEST" ] || die "--digest belongs to --bundle"
     case $RECURSIVE$MODE in yeslatest | yesbundle) die "--recursive is for a registry or a layout" ;; esac
     case $MODE in

@@ -167,20 +167,29 @@ fn what_another_run_published_has_no_name_that_machines_pass_over() {
     let desk = Desk::new();
     desk.prepare("1.2.0");
     let registry = Registry::start(desk.dir.path(), None);
-    let repository = format!("{}/os", registry.host());
-    // By hand, with a slip.
-    let mut by_hand = vec!["push", "--plain-http", "--artifact-type", "application/vnd.kubesolo.os.update.v1"];
-    for annotation in ["version=1.2.0", "channel=stable", "architecture=arm64", "expries=2099-01-01T00:00:00Z"] {
-        by_hand.extend(["-a", annotation]);
-    }
-    let prefixed: Vec<String> =
-        by_hand.iter().map(|a| if a.contains('=') { format!("io.kubesolo.os.{a}") } else { a.to_string() }).collect();
-    let name = format!("{repository}:1.2.0-arm64");
-    run(oras(desk.dir.path()).args(prefixed).args([&name, "vmlinuz-1.2.0-arm64"]));
-    let options = ["--repository", &repository, "--plain-http"];
-    for key in [&[][..], &["--key", desk.key.private.to_str().unwrap()]] {
-        let out = desk.script(SCRIPT, "1.2.0", &["amd64"], &[&options, key].concat()).output().unwrap();
-        refused(&out, &["has an annotation that machines do not know", "io.kubesolo.os.expries"]);
+    // By hand, with a slip: whatever scripts/sign.sh refuses, with keys and without.
+    for (n, (slip, words)) in [
+        ("io.kubesolo.os.expries=2099-01-01T00:00:00Z", "io.kubesolo.os.expries is no annotation that machines know"),
+        ("IO.KUBESOLO.OS.EXPIRES=2099-01-01T00:00:00Z", "IO.KUBESOLO.OS.EXPIRES is no annotation that machines know"),
+        ("io.kubsolo.os.expires=2099-01-01T00:00:00Z", "is io.kubesolo.os.expires meant?"),
+        ("io.kubesolo.os.release_notes=", "io.kubesolo.os.release_notes is empty: give it a value"),
+        ("io.kubesolo.os.expires=2020-01-01T00:00:00Z", "which is past"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let repository = format!("{}/os{n}", registry.host());
+        let mut by_hand = oras(desk.dir.path());
+        by_hand.args(["push", "--plain-http", "--artifact-type", "application/vnd.kubesolo.os.update.v1"]);
+        for annotation in ["version=1.2.0", "channel=stable", "architecture=arm64"] {
+            by_hand.args(["-a", &format!("io.kubesolo.os.{annotation}")]);
+        }
+        run(by_hand.args(["-a", slip, &format!("{repository}:1.2.0-arm64"), "vmlinuz-1.2.0-arm64"]));
+        let options = ["--repository", &repository, "--plain-http"];
+        for key in [&[][..], &["--key", desk.key.private.to_str().unwrap()]] {
+            let out = desk.script(SCRIPT, "1.2.0", &["amd64"], &[&options, key].concat()).output().unwrap();
+            refused(&out, &[words, "what is published for arm64", "is not put into an index"]);
+        }
     }
 }
 

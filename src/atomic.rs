@@ -1,11 +1,13 @@
 //! Small files as a whole: read up to a limit; replaced by temporary file, fsync, rename, fsync of the directory.
 //!
-//! The one door to the agent's own files, in whose place anything may lie: another program, a damaged file system or a
-//! Kubernetes volume made it. What is no file is never opened (a pipe would be waited for, a device may act on it), never
-//! written through, and makes way. Replacing is for ext4 only (state, slot record).
+//! The one door to the agent's own files, in whose place anything may lie: another program, a damaged file system or the
+//! kubelet (for a hostPath that is not there) made it. What is no file is never opened (a pipe would be waited for, a device
+//! may act on it), never written through, and makes way; what is mounted there stays, and a person is told. Replacing is for
+//! ext4 only (state, slot record).
 //! Must never: be used to write on the EFI partition, where GRUB reads without a journal and a rename is not safe (see
-//! grubenv_file.rs).
+//! grubenv_file.rs); remove anything on what is mounted at a path or below it, whatever it is mounted from.
 
+use crate::mount;
 use crate::sys;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -107,16 +109,37 @@ pub fn make_way(path: &Path) -> io::Result<()> {
 
 /// Moves aside what lies at a path of the agent's own, whatever it is; what was moved aside before goes.
 /// Returns: where it is now.
+/// Errors: ResourceBusy: something is mounted there: then nothing was removed, nor where the path cannot be renamed at all.
 pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    use ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, PermissionDenied};
     let aside = with_ending(path, ASIDE)?;
-    if fs::rename(path, &aside).is_err() {
-        // A directory and a file do not replace one another.
-        remove(&aside)?;
-        sys::allow_changes(path);
-        fs::rename(path, &aside)?;
+    let mut renamed = fs::rename(path, &aside);
+    // First what may not be changed, then what is in the way: each needs one more try.
+    for _ in 0..2 {
+        match renamed.as_ref().map_err(io::Error::kind) {
+            Err(PermissionDenied) => [path, &aside].into_iter().for_each(sys::allow_changes),
+            // A directory and a file do not replace one another, nor does anything a directory that is not empty.
+            Err(IsADirectory | NotADirectory | DirectoryNotEmpty | AlreadyExists) => {
+                remove(&aside)?;
+            }
+            _ => break,
+        }
+        renamed = fs::rename(path, &aside);
     }
+    renamed.map_err(|e| in_use(e, &[path, &aside]))?;
     sync_dir(parent(path)?)?;
     Ok(aside)
+}
+
+/// Says what `Device or resource busy` means of a name that cannot be taken away: a file that is open does not keep Linux
+/// from it.
+fn in_use(error: io::Error, paths: &[&Path]) -> io::Error {
+    if error.kind() != ErrorKind::ResourceBusy {
+        return error;
+    }
+    let there = paths.iter().find(|path| mount::is_mounted_in(path)).or(paths.first());
+    let there = there.map(|path| path.display().to_string()).unwrap_or_default();
+    io::Error::new(ErrorKind::ResourceBusy, format!("something is mounted at {there}, or in it"))
 }
 
 /// Writes `bytes` to `path`, wholly or not at all. Several may do so at once: one of them wins.
@@ -148,7 +171,7 @@ fn rename_over(temporary: &Path, path: &Path) -> io::Result<()> {
     match renamed.as_ref().map_err(io::Error::kind) {
         Err(ErrorKind::IsADirectory) => drop(set_aside(path)?),
         Err(ErrorKind::PermissionDenied) => sys::allow_changes(path),
-        _ => return renamed,
+        _ => return renamed.map_err(|e| in_use(e, &[path])),
     }
     fs::rename(temporary, path)
 }
@@ -237,7 +260,7 @@ pub fn remove(path: &Path) -> io::Result<bool> {
 }
 
 /// The same, as durable as the next sync of the directory makes it.
-/// Errors: NotFound: there is nothing.
+/// Errors: NotFound: there is nothing. ResourceBusy: something is mounted there, or below it: then nothing is removed.
 pub fn take_away(path: &Path) -> io::Result<()> {
     let removed = match fs::remove_file(path) {
         Err(e) if e.kind() == ErrorKind::PermissionDenied => {
@@ -247,9 +270,14 @@ pub fn take_away(path: &Path) -> io::Result<()> {
         removed => removed,
     };
     match removed {
-        Err(e) if e.kind() == ErrorKind::IsADirectory => fs::remove_dir_all(path),
+        // What is mounted there would be emptied before the directory proves to be busy.
+        Err(e) if e.kind() == ErrorKind::IsADirectory => match mount::is_mounted_in(path) {
+            true => Err(ErrorKind::ResourceBusy.into()),
+            false => fs::remove_dir_all(path),
+        },
         removed => removed,
     }
+    .map_err(|e| in_use(e, &[path]))
 }
 
 #[cfg(test)]

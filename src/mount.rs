@@ -293,6 +293,13 @@ pub fn is_mount_point(dir: &Path) -> bool {
     table.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(&unescape(at)) == dir))
 }
 
+/// Says whether anything is mounted at a path or below it, as far as this process sees; also where that cannot be told. The
+/// number of the device would not say it: what is mounted may be another directory of the same file system.
+pub fn is_mounted_in(path: &Path) -> bool {
+    let (Ok(path), Ok(table)) = (fs::canonicalize(path), fs::read_to_string(MOUNTINFO)) else { return true };
+    table.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(&unescape(at)).starts_with(&path)))
+}
+
 /// Source: proc(5), mountinfo: fields 3 (major:minor), 4 (root), 5 (mount point).
 fn find_mount(table: &str, device_number: &str) -> Option<PathBuf> {
     table.lines().find_map(|line| {

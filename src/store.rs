@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 /// Where the kernel lists locks. Never below a `--root`: it is about this kernel.
 const LOCKS: &str = "/proc/locks";
 
+/// What a person can do where the agent's own file cannot be replaced.
+const UNMOUNT: &str = "unmount it: the file is the agent's own";
+
 /// Finds the agent's files.
 pub struct Store {
     state_file: PathBuf,
@@ -72,7 +75,6 @@ impl Store {
     /// Takes the lock, making the directory if need be.
     /// Errors: Busy: another run holds it. State: the data partition can not be written.
     pub fn lock(&self) -> Result<Lock> {
-        let hint = "the data partition may be full, read-only or missing";
         let path = self.dir.join("lock");
         let busy = || {
             Error::new(Kind::Busy, "another run holds it").at("lock", path.display()).hint("wait until that run ends")
@@ -94,7 +96,7 @@ impl Store {
                 _ => Err(e),
             }),
         };
-        let file = file.io(Kind::State, "open", path.display()).map_err(|e| e.hint(hint))?;
+        let file = explain(file, "open", &path, "the data partition may be full, read-only or missing")?;
         if !sys::try_lock(&file).io(Kind::State, "lock", path.display())? {
             return Err(busy());
         }
@@ -194,6 +196,9 @@ impl Store {
                     let kept = legible(aside.display().to_string());
                     format!("{damage}; kept as {kept} and counted as new")
                 }
+                Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                    format!("{damage}; it could not be moved aside: {e} ({UNMOUNT})")
+                }
                 Err(e) => format!("{damage}; it could not be moved aside: {e}"),
             });
         }
@@ -231,9 +236,13 @@ fn load<T: Default>(path: &Path, max_bytes: u64, parse: fn(&[u8]) -> Result<T>) 
 }
 
 fn save(path: &Path, text: &str) -> Result<()> {
-    atomic::replace(path, text.as_bytes())
-        .io(Kind::State, "write", path.display())
-        .map_err(|e| e.hint("the data partition may be full or read-only"))
+    explain(atomic::replace(path, text.as_bytes()), "write", path, "the data partition may be full or read-only")
+}
+
+/// Says what a person can do: for what is mounted there, or else the likely thing.
+fn explain<T>(done: io::Result<T>, op: &str, path: &Path, likely: &str) -> Result<T> {
+    let is_busy = done.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ResourceBusy);
+    done.io(Kind::State, op, path.display()).map_err(|e| e.hint(if is_busy { UNMOUNT } else { likely }))
 }
 
 #[cfg(test)]

@@ -111,6 +111,68 @@ fn whatever_lies_in_the_place_of_what_is_remembered() {
     assert!(machine.disk.bytes(A) == machine.running);
 }
 
+/// What is mounted, and from where: a row more is a case more. `$1`: what lies there, `$2`: the name.
+const MOUNTS: [(&str, &str, &str); 6] = [
+    ("a volume of the same disk", "mkdir -p \"$2\"; mount --bind \"$1\" \"$2\"", "aside"),
+    ("a volume of another disk", "mkdir -p \"$2\"; mount -t tmpfs none \"$2\"; cp -a \"$1\"/. \"$2\"", "aside"),
+    ("a volume below it", "mkdir -p \"$2/pod/vol\"; mount --bind \"$1\" \"$2/pod/vol\"", "aside"),
+    ("a file", ">\"$2\"; mount --bind \"$1/data\" \"$2\"", "aside"),
+    ("a volume in its place", "mkdir -p \"$2\"; mount --bind \"$1\" \"$2\"", "place"),
+    ("a file in its place", ">\"$2\"; mount --bind \"$1/data\" \"$2\"", "place"),
+];
+
+/// What is mounted in the place of a file is not the agent's: it is never emptied, and a person is told which mount it is.
+#[apply(test)]
+fn what_is_mounted_there_is_not_touched() {
+    need_kinds();
+    let machine = Machine::new();
+    let server = Release::new("2.0.0").serve();
+    let (dir, volume) = (machine.root.path(UPDATE), machine.root.path("run/volume"));
+    fs::create_dir_all(&dir).unwrap();
+    // In a mount namespace of its own: nothing is left mounted.
+    let script =
+        "set -e; mkdir -p \"$1/sub\"; echo mine >\"$1/data\"; echo mine >\"$1/sub/x\"; v=$1 p=$3; eval \"$4\"; shift 4
+        set +e; timeout 60 \"$@\"; code=$?
+        for file in $(find \"$p\" -name data -o -name x); do [ \"$(cat \"$file\")\" = mine ] || exit 101; done
+        [ \"$(cat \"$v/data\" \"$v/sub/x\")\" = \"$(printf 'mine\\nmine')\" ] || exit 102
+        [ -f \"$p\" ] || [ -n \"$(find \"$p\" -name x)\" ] || exit 103
+        exit $code";
+    let apply = |name: &str, how: &str| {
+        let mut shell = command("unshare");
+        shell.args(["-m", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&volume).arg(dir.join(name));
+        shell.arg(dir.join(name)).arg(how.replace("$1", "$v").replace("$2", "$p"));
+        Run::from(machine.root.command_under(shell, &["apply", "--server", &server.url("")]).output().unwrap())
+    };
+    for (what, how, place) in MOUNTS {
+        for in_the_way in [false, true] {
+            println!("{what}, a directory in the way: {in_the_way}");
+            for name in ["state.json", "state.json.corrupt"] {
+                clear(&dir.join(name));
+            }
+            let state = dir.join("state.json");
+            let made = if in_the_way { fs::create_dir(state) } else { fs::write(state, "{") };
+            made.unwrap();
+            let name = if place == "aside" {
+                "state.json.corrupt"
+            } else {
+                clear(&dir.join("state.json"));
+                "state.json"
+            };
+            let said = apply(name, how);
+            // What is broken is written over where it lies, a directory is not.
+            let is_replaced = place == "aside" && !in_the_way;
+            assert_eq!(said.code, if is_replaced { 0 } else { 7 }, "{what}: {said:?}");
+            for words in ["something is mounted at", "unmount it: the file is the agent's own"] {
+                assert!(said.stderr.contains(words), "{what}: {said:?}");
+            }
+            assert!(!said.stderr.contains("may be full"), "{what}: {said:?}");
+        }
+    }
+    // With nothing mounted any more, all goes on.
+    agent(&machine, &["apply", "--server", &server.url("")]).expect(0, &["staged"]);
+    assert!(machine.disk.bytes(A) == machine.running);
+}
+
 /// What a person names is not moved out of the way.
 #[apply(test)]
 fn a_state_that_was_named_and_is_no_file_stays_what_it_is() {

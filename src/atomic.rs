@@ -7,6 +7,7 @@
 //! Must never: be used to write on the EFI partition, where GRUB reads without a journal and a rename is not safe (see
 //! grubenv_file.rs); remove anything on what is mounted at a path or below it, whatever it is mounted from.
 
+use crate::error::legible;
 use crate::mount;
 use crate::sys;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -68,6 +69,9 @@ pub fn way_out(error: &io::Error) -> &'static str {
         Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE) => {
             "the machine is short of memory or of open files: try again"
         }
+        Some(libc::ENOTDIR | libc::ELOOP) => {
+            "something else lies in the place of its directory: `apply` moves that aside"
+        }
         Some(libc::EACCES | libc::EPERM) => "run it as root, and look at the permissions",
         _ => "look at the kernel's log, and check the file system with fsck",
     }
@@ -90,11 +94,33 @@ pub fn in_the_way(path: &Path) -> io::Result<Option<&'static str>> {
     })
 }
 
+/// The same for a directory; one that a link leads to is one.
+fn in_the_way_of_directory(path: &Path) -> io::Result<Option<&'static str>> {
+    match in_the_way(path)? {
+        None => Ok(path.try_exists()?.then_some("a file")),
+        Some(_) if path.is_dir() => Ok(None),
+        what => Ok(what),
+    }
+}
+
 /// Moves what is no file out of the way of one. Input: a path of the agent's own.
+/// Returns: what that was.
 /// Errors: WouldBlock: another run is at it.
-pub fn make_way(path: &Path) -> io::Result<()> {
+pub fn make_way(path: &Path) -> io::Result<Option<&'static str>> {
+    make_way_if(path, in_the_way)
+}
+
+/// The same for a directory.
+pub fn make_way_for_directory(path: &Path) -> io::Result<Option<&'static str>> {
+    make_way_if(path, in_the_way_of_directory)
+}
+
+fn make_way_if(
+    path: &Path,
+    in_the_way: fn(&Path) -> io::Result<Option<&'static str>>,
+) -> io::Result<Option<&'static str>> {
     if in_the_way(path)?.is_none() {
-        return Ok(());
+        return Ok(None);
     }
     // Of two that do this at once, the second must not take the first one's file for it.
     let dir = File::open(parent(path)?)?;
@@ -102,8 +128,8 @@ pub fn make_way(path: &Path) -> io::Result<()> {
         return Err(ErrorKind::WouldBlock.into());
     }
     match in_the_way(path)? {
-        Some(_) => set_aside(path).map(drop),
-        None => Ok(()),
+        Some(what) => set_aside(path).map(|_| Some(what)),
+        None => Ok(None),
     }
 }
 
@@ -138,7 +164,7 @@ fn in_use(error: io::Error, paths: &[&Path]) -> io::Error {
         return error;
     }
     let there = paths.iter().find(|path| mount::is_mounted_in(path)).or(paths.first());
-    let there = there.map(|path| path.display().to_string()).unwrap_or_default();
+    let there = there.map(|path| legible(path.display().to_string())).unwrap_or_default();
     io::Error::new(ErrorKind::ResourceBusy, format!("something is mounted at {there}, or in it"))
 }
 
@@ -273,11 +299,32 @@ pub fn take_away(path: &Path) -> io::Result<()> {
         // What is mounted there would be emptied before the directory proves to be busy.
         Err(e) if e.kind() == ErrorKind::IsADirectory => match mount::is_mounted_in(path) {
             true => Err(ErrorKind::ResourceBusy.into()),
-            false => fs::remove_dir_all(path),
+            false => remove_tree(path),
         },
         removed => removed,
     }
     .map_err(|e| in_use(e, &[path]))
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            allow_changes_below(path);
+            fs::remove_dir_all(path)
+        }
+        removed => removed,
+    }
+}
+
+/// Follows no link.
+fn allow_changes_below(path: &Path) {
+    sys::allow_changes(path);
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => allow_changes_below(&entry.path()),
+            _ => sys::allow_changes(&entry.path()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@
 //! can be read the next time, and until then nothing is decided by it, or changed.
 //! Must never: hold a second copy of the state in memory across commands.
 
-use crate::atomic::{self, in_the_way, make_way, read_own};
+use crate::atomic::{self, ASIDE, in_the_way, make_way, make_way_for_directory, read_own};
 use crate::error::{Error, IoContext, Kind, Result, legible};
 use crate::failed::{FAILED_MAX_BYTES, Failures};
+use crate::progress::note;
 use crate::seen::{SEEN_MAX_BYTES, Seen};
 use crate::state::{STATE_MAX_BYTES, State};
 use crate::sys;
@@ -84,6 +85,7 @@ impl Store {
             OpenOptions::new().read(!write).write(write).create(write).truncate(false).custom_flags(flags).open(&path)
         };
         let make = || {
+            self.make_way()?;
             fs::create_dir_all(&self.dir)?;
             make_way(&path)?;
             open(true)
@@ -101,6 +103,19 @@ impl Store {
             return Err(busy());
         }
         Ok(Lock { _file: file })
+    }
+
+    /// Moves aside what lies in the place of the directory; beside a state that a person named, it may be that person's.
+    fn make_way(&self) -> io::Result<()> {
+        if !self.is_named
+            && let Some(what) = make_way_for_directory(&self.dir)?
+        {
+            let dir = legible(self.dir.display().to_string());
+            note(&format!(
+                "{dir}: it is no directory but {what}; kept as {dir}{ASIDE}, and what was remembered counts as new"
+            ));
+        }
+        Ok(())
     }
 
     /// Says whether another run holds the lock, without taking it: that run must not find it taken.
@@ -241,8 +256,14 @@ fn save(path: &Path, text: &str) -> Result<()> {
 
 /// Says what a person can do: for what is mounted there, or else the likely thing.
 fn explain<T>(done: io::Result<T>, op: &str, path: &Path, likely: &str) -> Result<T> {
-    let is_busy = done.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ResourceBusy);
-    done.io(Kind::State, op, path.display()).map_err(|e| e.hint(if is_busy { UNMOUNT } else { likely }))
+    let hint = match done.as_ref().map_err(io::Error::kind) {
+        Err(io::ErrorKind::ResourceBusy) => UNMOUNT,
+        Err(io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) => {
+            "something else lies in the place of its directory: move that away"
+        }
+        _ => likely,
+    };
+    done.io(Kind::State, op, path.display()).map_err(|e| e.hint(hint))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Whatever lies in the place of a file of the agent: no run hangs, writes through it, or ends with 7 for ever.
 
 use crate::support::disk::{A, B, need_disks};
-use crate::support::immutable::Immutable;
 use crate::support::machine::Machine;
 use crate::support::release::{Release, sha256};
 use crate::support::root::Run;
@@ -13,7 +12,7 @@ use kubesolo_update::store::Store;
 use kubesolo_update::sys;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A run that takes longer hangs.
@@ -109,6 +108,51 @@ fn whatever_lies_in_the_place_of_what_is_remembered() {
         clear(&dir.join(format!("{name}.corrupt")));
     }
     assert!(machine.disk.bytes(A) == machine.running);
+}
+
+/// What lies in the place of the directory itself makes way as well, and a person is told what that costs.
+#[apply(test)]
+fn whatever_lies_in_the_place_of_the_directory() {
+    need_kinds();
+    let machine = Machine::new();
+    let server = Release::new("2.0.0").serve();
+    let (dir, somebody) = (machine.root.path(UPDATE), machine.root.path("run/somebody"));
+    let aside = dir.with_file_name("update.corrupt");
+    let elsewhere = machine.root.path("run/elsewhere");
+    fs::create_dir_all(&elsewhere).unwrap();
+    let linked = format!("ln -s '{}' \"$1\"", elsewhere.display());
+    let kinds = KINDS.into_iter().chain([("link to a directory", linked.as_str())]);
+    for (kind, how) in kinds {
+        println!("{kind}");
+        put(how, &dir, &somebody);
+        // A directory is none that is in the way, and one that a person has put elsewhere is left there.
+        let is_directory = dir.is_dir();
+        agent(&machine, &["status", "--json"]).expect(0, &[]);
+        agent(&machine, &["check", "--server", &server.url("")]).expect(0, &["an update is available"]);
+        let named = machine.root.path("run/named.json");
+        let beside = agent(&machine, &["apply", "--state", named.to_str().unwrap(), "--server", &server.url("")]);
+        if !is_directory {
+            // It may be a person's: that one moves it.
+            assert!(beside.code == 7 && beside.stderr.contains("move that away"), "{kind}: {beside:?}");
+            assert!(fs::symlink_metadata(&aside).is_err(), "{kind}");
+        }
+        let said = agent(&machine, &["apply", "--server", &server.url("")]).expect(0, &["2.0.0 is staged"]);
+        assert_eq!(said.stderr.contains("update.corrupt, and what was remembered"), !is_directory, "{kind}: {said:?}");
+        assert_eq!(fs::symlink_metadata(&aside).is_ok(), !is_directory, "{kind}");
+        assert!(dir.join("state.json").is_file(), "{kind}");
+        agent(&machine, &["apply", "--server", &server.url("")]).expect(3, &["is staged in slot B already"]);
+        assert_eq!(fs::read_to_string(&somebody).unwrap(), MINE, "{kind}: it was written through");
+        clear(&dir);
+        clear(&aside);
+        clear(&named);
+    }
+    assert!(elsewhere.join("state.json").is_file(), "it was not found where the link leads");
+    // Of two runs at once, the second does not take the first one's directory for it.
+    fs::write(&dir, "x").unwrap();
+    let first = fs::File::open(dir.parent().unwrap()).unwrap();
+    assert!(sys::try_lock(&first).unwrap());
+    agent(&machine, &["apply", "--server", &server.url("")]).expect(8, &["another run holds it"]);
+    assert!(dir.is_file() && fs::symlink_metadata(&aside).is_err(), "the second moved it");
 }
 
 /// What is mounted, and from where: a row more is a case more. `$1`: what lies there, `$2`: the name.
@@ -247,6 +291,64 @@ fn whatever_lies_in_the_place_of_a_slots_file() {
     assert!(machine.disk.bytes(A) == machine.running);
 }
 
+/// A flag that keeps even root from changing a slot is nobody's wish there. A row more is a case more: run in slot B; `$part` is
+/// a download that an earlier run has left.
+const FLAGS: [(&str, &str); 9] = [
+    ("the root directory may not be changed", "chattr +i ."),
+    ("the root directory only grows", "chattr +a ."),
+    ("both, and it is empty", "rm -rf ./*; chattr +ia ."),
+    ("and its record as well", "chattr +i slot.json .; chattr +a vmlinuz"),
+    ("a directory with a file in it", "rm slot.json; mkdir slot.json; >slot.json/x; chattr +i slot.json/x"),
+    ("a directory itself", "rm slot.json; mkdir slot.json; >slot.json/x; chattr +i slot.json"),
+    ("directories in one another", "rm version; mkdir -p version/a/b; >version/a/b/x; chattr -R +a version"),
+    ("what was downloaded", "head -c 100000 /dev/zero >$part; chattr +i $part"),
+    ("what was downloaded only grows", "head -c 100000 /dev/zero >$part; chattr +a $part ."),
+];
+
+#[apply(test)]
+fn no_flag_keeps_a_slot_from_being_written_over() {
+    need_kinds();
+    let machine = Machine::new();
+    let releases = ["2.0.0", "2.0.1"].map(Release::new);
+    let servers = releases.each_ref().map(Release::serve);
+    for (round, (what, how)) in FLAGS.iter().enumerate() {
+        println!("{what}");
+        let release = &releases[round % 2];
+        assert!(release.ours().kernel.len() > 100_000);
+        let part = format!("{KERNEL}.part-{}", &sha256(&release.ours().kernel)[..16]);
+        in_slot(&machine, &format!("part={part}; {how}"));
+        let said = agent(&machine, &["apply", "--server", &servers[round % 2].url("")]).expect(0, &["is staged"]);
+        assert!(!said.stderr.contains("made anew"), "{what}: {said:?}");
+        assert!(machine.disk.file(B, KERNEL).unwrap() == release.ours().kernel, "{what}");
+        assert_eq!(
+            machine.disk.names(B),
+            ["kubesolo-os.gz", "slot.crc32", "slot.json", "version", "vmlinuz"],
+            "{what}"
+        );
+        agent(&machine, &["verify", "--slot", "B"]).expect(0, &["Slot B  2.0."]);
+    }
+    // The list that GRUB goes by is written anew where only that is gone.
+    in_slot(&machine, "echo x >slot.crc32; chattr +i .");
+    agent(&machine, &["activate"]).expect(0, &["slot B is active"]);
+    assert!(machine.disk.bytes(A) == machine.running);
+}
+
+/// A file that is mounted over: root itself cannot remove that name.
+struct Covered(PathBuf);
+
+impl Covered {
+    fn new(path: &Path) -> Covered {
+        run(command("mount").arg("--bind").args([path, path]));
+        Covered(path.to_owned())
+    }
+}
+
+impl Drop for Covered {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
 #[apply(test)]
 fn a_record_that_can_not_go_stops_everything() {
     need_kinds();
@@ -254,9 +356,10 @@ fn a_record_that_can_not_go_stops_everything() {
     for name in [KERNEL, DIGESTS, RECORD] {
         fs::write(dir.path().join(name), b"old").unwrap();
     }
-    let guard = Immutable::new(dir.path());
+    let guard = Covered::new(&dir.path().join(RECORD));
     assert_eq!(stage::invalidate(dir.path(), &[], &[]).unwrap_err().exit_code(), 7);
     drop(guard);
+    assert!(dir.path().join(RECORD).exists());
     for name in [KERNEL, DIGESTS] {
         assert!(dir.path().join(name).exists(), "{name} may not go before the record is gone");
     }

@@ -1,11 +1,14 @@
 //! Small files as a whole: read up to a limit; replaced by temporary file, fsync, rename, fsync of the directory.
 //!
-//! The one door to the agent's own files, in whose place anything may lie: another program, a damaged file system or a
-//! Kubernetes volume made it. What is no file is never opened (a pipe would be waited for, a device may act on it), never
-//! written through, and makes way. Replacing is for ext4 only (state, slot record).
+//! The one door to the agent's own files, in whose place anything may lie: another program, a damaged file system or the
+//! kubelet (for a hostPath that is not there) made it. What is no file is never opened (a pipe would be waited for, a device
+//! may act on it), never written through, and makes way; what is mounted there stays, and a person is told. Replacing is for
+//! ext4 only (state, slot record).
 //! Must never: be used to write on the EFI partition, where GRUB reads without a journal and a rename is not safe (see
-//! grubenv_file.rs).
+//! grubenv_file.rs); remove anything on what is mounted at a path or below it, whatever it is mounted from.
 
+use crate::error::legible;
+use crate::mount;
 use crate::sys;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -66,6 +69,9 @@ pub fn way_out(error: &io::Error) -> &'static str {
         Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE) => {
             "the machine is short of memory or of open files: try again"
         }
+        Some(libc::ENOTDIR | libc::ELOOP) => {
+            "something else lies in the place of its directory: `apply` moves that aside"
+        }
         Some(libc::EACCES | libc::EPERM) => "run it as root, and look at the permissions",
         _ => "look at the kernel's log, and check the file system with fsck",
     }
@@ -88,11 +94,33 @@ pub fn in_the_way(path: &Path) -> io::Result<Option<&'static str>> {
     })
 }
 
+/// The same for a directory; one that a link leads to is one.
+fn in_the_way_of_directory(path: &Path) -> io::Result<Option<&'static str>> {
+    match in_the_way(path)? {
+        None => Ok(path.try_exists()?.then_some("a file")),
+        Some(_) if path.is_dir() => Ok(None),
+        what => Ok(what),
+    }
+}
+
 /// Moves what is no file out of the way of one. Input: a path of the agent's own.
+/// Returns: what that was.
 /// Errors: WouldBlock: another run is at it.
-pub fn make_way(path: &Path) -> io::Result<()> {
+pub fn make_way(path: &Path) -> io::Result<Option<&'static str>> {
+    make_way_if(path, in_the_way)
+}
+
+/// The same for a directory.
+pub fn make_way_for_directory(path: &Path) -> io::Result<Option<&'static str>> {
+    make_way_if(path, in_the_way_of_directory)
+}
+
+fn make_way_if(
+    path: &Path,
+    in_the_way: fn(&Path) -> io::Result<Option<&'static str>>,
+) -> io::Result<Option<&'static str>> {
     if in_the_way(path)?.is_none() {
-        return Ok(());
+        return Ok(None);
     }
     // Of two that do this at once, the second must not take the first one's file for it.
     let dir = File::open(parent(path)?)?;
@@ -100,23 +128,44 @@ pub fn make_way(path: &Path) -> io::Result<()> {
         return Err(ErrorKind::WouldBlock.into());
     }
     match in_the_way(path)? {
-        Some(_) => set_aside(path).map(drop),
-        None => Ok(()),
+        Some(what) => set_aside(path).map(|_| Some(what)),
+        None => Ok(None),
     }
 }
 
 /// Moves aside what lies at a path of the agent's own, whatever it is; what was moved aside before goes.
 /// Returns: where it is now.
+/// Errors: ResourceBusy: something is mounted there: then nothing was removed, nor where the path cannot be renamed at all.
 pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    use ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, PermissionDenied};
     let aside = with_ending(path, ASIDE)?;
-    if fs::rename(path, &aside).is_err() {
-        // A directory and a file do not replace one another.
-        remove(&aside)?;
-        sys::allow_changes(path);
-        fs::rename(path, &aside)?;
+    let mut renamed = fs::rename(path, &aside);
+    // First what may not be changed, then what is in the way: each needs one more try.
+    for _ in 0..2 {
+        match renamed.as_ref().map_err(io::Error::kind) {
+            Err(PermissionDenied) => [path, &aside].into_iter().for_each(sys::allow_changes),
+            // A directory and a file do not replace one another, nor does anything a directory that is not empty.
+            Err(IsADirectory | NotADirectory | DirectoryNotEmpty | AlreadyExists) => {
+                remove(&aside)?;
+            }
+            _ => break,
+        }
+        renamed = fs::rename(path, &aside);
     }
+    renamed.map_err(|e| in_use(e, &[path, &aside]))?;
     sync_dir(parent(path)?)?;
     Ok(aside)
+}
+
+/// Says what `Device or resource busy` means of a name that cannot be taken away: a file that is open does not keep Linux
+/// from it.
+fn in_use(error: io::Error, paths: &[&Path]) -> io::Error {
+    if error.kind() != ErrorKind::ResourceBusy {
+        return error;
+    }
+    let there = paths.iter().find(|path| mount::is_mounted_in(path)).or(paths.first());
+    let there = there.map(|path| legible(path.display().to_string())).unwrap_or_default();
+    io::Error::new(ErrorKind::ResourceBusy, format!("something is mounted at {there}, or in it"))
 }
 
 /// Writes `bytes` to `path`, wholly or not at all. Several may do so at once: one of them wins.
@@ -148,7 +197,7 @@ fn rename_over(temporary: &Path, path: &Path) -> io::Result<()> {
     match renamed.as_ref().map_err(io::Error::kind) {
         Err(ErrorKind::IsADirectory) => drop(set_aside(path)?),
         Err(ErrorKind::PermissionDenied) => sys::allow_changes(path),
-        _ => return renamed,
+        _ => return renamed.map_err(|e| in_use(e, &[path])),
     }
     fs::rename(temporary, path)
 }
@@ -237,7 +286,7 @@ pub fn remove(path: &Path) -> io::Result<bool> {
 }
 
 /// The same, as durable as the next sync of the directory makes it.
-/// Errors: NotFound: there is nothing.
+/// Errors: NotFound: there is nothing. ResourceBusy: something is mounted there, or below it: then nothing is removed.
 pub fn take_away(path: &Path) -> io::Result<()> {
     let removed = match fs::remove_file(path) {
         Err(e) if e.kind() == ErrorKind::PermissionDenied => {
@@ -247,8 +296,34 @@ pub fn take_away(path: &Path) -> io::Result<()> {
         removed => removed,
     };
     match removed {
-        Err(e) if e.kind() == ErrorKind::IsADirectory => fs::remove_dir_all(path),
+        // What is mounted there would be emptied before the directory proves to be busy.
+        Err(e) if e.kind() == ErrorKind::IsADirectory => match mount::is_mounted_in(path) {
+            true => Err(ErrorKind::ResourceBusy.into()),
+            false => remove_tree(path),
+        },
         removed => removed,
+    }
+    .map_err(|e| in_use(e, &[path]))
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            allow_changes_below(path);
+            fs::remove_dir_all(path)
+        }
+        removed => removed,
+    }
+}
+
+/// Follows no link.
+fn allow_changes_below(path: &Path) {
+    sys::allow_changes(path);
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => allow_changes_below(&entry.path()),
+            _ => sys::allow_changes(&entry.path()),
+        }
     }
 }
 

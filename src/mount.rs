@@ -10,10 +10,10 @@ use crate::progress::note;
 use crate::superblock::FileSystem;
 use crate::sys::{self, Access, FileSystemContext, MountNamespace};
 use std::cell::Cell;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -226,7 +226,8 @@ fn wait_while_busy<T>(limit: Duration, mut attempt: impl FnMut() -> io::Result<T
 }
 
 /// Takes a partition for this run, for reading or for writing.
-/// Errors: Busy: another run is at work on it. Device: there is no such device.
+/// Errors: Busy: another run is at work on it, or so it seems: a lock does not say whose it is. Device: there is no such
+/// device.
 pub fn hold(part: &Partition, access: Access) -> Result<Hold> {
     let what = format!("{} ({})", part.label, part.name);
     let device = File::open(&part.node).io(Kind::Device, "open", &what).map_err(|e| e.hint(BIND_HINT))?;
@@ -236,9 +237,9 @@ pub fn hold(part: &Partition, access: Access) -> Result<Hold> {
     });
     match held {
         Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
-            Err(Error::new(Kind::Busy, "another run is at work on it")
-                .at("lock", what)
-                .hint("wait until that run ends"))
+            let why = "another run is at work on it, or some other program holds a lock on it";
+            let next = format!("wait until that ends; `fuser {}` shows who has it open", part.node.display());
+            Err(Error::new(Kind::Busy, why).at("lock", what).hint(next))
         }
         held => held.io(Kind::Device, "lock", what).map(|()| Hold { _device: device }),
     }
@@ -295,6 +296,16 @@ pub fn is_mount_point(dir: &Path) -> bool {
     let Ok(dir) = fs::canonicalize(dir) else { return false };
     let Ok(table) = fs::read_to_string(MOUNTINFO) else { return false };
     table.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(&unescape(at)) == dir))
+}
+
+/// Says whether anything is mounted at a path or below it, as far as this process sees; also where that cannot be told. The
+/// number of the device would not say it: what is mounted may be another directory of the same file system.
+pub fn is_mounted_in(path: &Path) -> bool {
+    // Not by its name: the way to what is mounted in no directory leads through a descriptor, and has none.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path);
+    let real = opened.and_then(|file| fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())));
+    let (Ok(path), Ok(table)) = (real, fs::read_to_string(MOUNTINFO)) else { return true };
+    table.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(&unescape(at)).starts_with(&path)))
 }
 
 /// Source: proc(5), mountinfo: fields 3 (major:minor), 4 (root), 5 (mount point).

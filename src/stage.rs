@@ -72,6 +72,7 @@ pub fn is_own(name: &str) -> bool {
 /// Power cut: before the record's removal is durable: the old slot, whole. After it: no record, so nothing
 /// activates this slot, whatever files are left; what GRUB holds them against is gone before the first new byte.
 pub fn invalidate(dir: &Path, kept: &[&str], wanted: &[Part<'_>]) -> Result<()> {
+    allow_changes_in(dir);
     let record = dir.join(RECORD);
     atomic::remove(&record).io(Kind::Device, "remove", record.display())?;
     let wanted = wanted.iter().filter(|part| left_over(dir, part) > 0);
@@ -80,13 +81,23 @@ pub fn invalidate(dir: &Path, kept: &[&str], wanted: &[Part<'_>]) -> Result<()> 
         let entry = entry.io(Kind::Device, "list", dir.display())?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if !is_own(&name) || kept.contains(&&*name) || unproven.iter().any(|n| *n == name) {
+        let path = entry.path();
+        if unproven.iter().any(|n| *n == name) {
+            sys::allow_changes(&path);
             continue;
         }
-        let path = entry.path();
+        if !is_own(&name) || kept.contains(&&*name) {
+            continue;
+        }
         atomic::take_away(&path).io(Kind::Device, "remove", path.display())?;
     }
     atomic::sync_dir(dir).io(Kind::Device, "sync", dir.display())
+}
+
+/// Takes the flags off a slot's root directory that would keep its files as they are. Nobody but the agent has set up a slot
+/// that is written over; and `dir` itself may be a link to where it is mounted.
+fn allow_changes_in(dir: &Path) {
+    sys::allow_changes(&dir.join("."));
 }
 
 /// Returns how much of a file an earlier run has left that is worth going on from, in bytes; 0 where nothing is.
@@ -177,6 +188,7 @@ pub fn finish(dir: &Path, record: &Record, crc32s: [u32; 2]) -> Result<()> {
 /// Writes what GRUB holds the files against, alone.
 /// Input, errors: as [`finish`].
 pub fn write_digests(dir: &Path, [kernel, initramfs]: [u32; 2]) -> Result<()> {
+    allow_changes_in(dir);
     write_text(dir, DIGESTS, &digests(kernel, initramfs))
 }
 

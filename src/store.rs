@@ -4,9 +4,10 @@
 //! can be read the next time, and until then nothing is decided by it, or changed.
 //! Must never: hold a second copy of the state in memory across commands.
 
-use crate::atomic::{self, in_the_way, make_way, read_own};
+use crate::atomic::{self, ASIDE, in_the_way, make_way, make_way_for_directory, read_own};
 use crate::error::{Error, IoContext, Kind, Result, legible};
 use crate::failed::{FAILED_MAX_BYTES, Failures};
+use crate::progress::note;
 use crate::seen::{SEEN_MAX_BYTES, Seen};
 use crate::state::{STATE_MAX_BYTES, State};
 use crate::sys;
@@ -18,6 +19,9 @@ use std::path::{Path, PathBuf};
 
 /// Where the kernel lists locks. Never below a `--root`: it is about this kernel.
 const LOCKS: &str = "/proc/locks";
+
+/// What a person can do where the agent's own file cannot be replaced.
+const UNMOUNT: &str = "unmount it: the file is the agent's own";
 
 /// Finds the agent's files.
 pub struct Store {
@@ -72,7 +76,6 @@ impl Store {
     /// Takes the lock, making the directory if need be.
     /// Errors: Busy: another run holds it. State: the data partition can not be written.
     pub fn lock(&self) -> Result<Lock> {
-        let hint = "the data partition may be full, read-only or missing";
         let path = self.dir.join("lock");
         let busy = || {
             Error::new(Kind::Busy, "another run holds it").at("lock", path.display()).hint("wait until that run ends")
@@ -82,6 +85,7 @@ impl Store {
             OpenOptions::new().read(!write).write(write).create(write).truncate(false).custom_flags(flags).open(&path)
         };
         let make = || {
+            self.make_way()?;
             fs::create_dir_all(&self.dir)?;
             make_way(&path)?;
             open(true)
@@ -94,11 +98,24 @@ impl Store {
                 _ => Err(e),
             }),
         };
-        let file = file.io(Kind::State, "open", path.display()).map_err(|e| e.hint(hint))?;
+        let file = explain(file, "open", &path, "the data partition may be full, read-only or missing")?;
         if !sys::try_lock(&file).io(Kind::State, "lock", path.display())? {
             return Err(busy());
         }
         Ok(Lock { _file: file })
+    }
+
+    /// Moves aside what lies in the place of the directory; beside a state that a person named, it may be that person's.
+    fn make_way(&self) -> io::Result<()> {
+        if !self.is_named
+            && let Some(what) = make_way_for_directory(&self.dir)?
+        {
+            let dir = legible(self.dir.display().to_string());
+            note(&format!(
+                "{dir}: it is no directory but {what}; kept as {dir}{ASIDE}, and what was remembered counts as new"
+            ));
+        }
+        Ok(())
     }
 
     /// Says whether another run holds the lock, without taking it: that run must not find it taken.
@@ -194,6 +211,9 @@ impl Store {
                     let kept = legible(aside.display().to_string());
                     format!("{damage}; kept as {kept} and counted as new")
                 }
+                Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                    format!("{damage}; it could not be moved aside: {e} ({UNMOUNT})")
+                }
                 Err(e) => format!("{damage}; it could not be moved aside: {e}"),
             });
         }
@@ -239,9 +259,19 @@ fn load<T: Default>(path: &Path, max_bytes: u64, parse: fn(&[u8]) -> Result<T>) 
 }
 
 fn save(path: &Path, text: &str) -> Result<()> {
-    atomic::replace(path, text.as_bytes())
-        .io(Kind::State, "write", path.display())
-        .map_err(|e| e.hint("the data partition may be full or read-only"))
+    explain(atomic::replace(path, text.as_bytes()), "write", path, "the data partition may be full or read-only")
+}
+
+/// Says what a person can do: for what is mounted there, or else the likely thing.
+fn explain<T>(done: io::Result<T>, op: &str, path: &Path, likely: &str) -> Result<T> {
+    let hint = match done.as_ref().map_err(io::Error::kind) {
+        Err(io::ErrorKind::ResourceBusy) => UNMOUNT,
+        Err(io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) => {
+            "something else lies in the place of its directory: move that away"
+        }
+        _ => likely,
+    };
+    done.io(Kind::State, op, path.display()).map_err(|e| e.hint(hint))
 }
 
 #[cfg(test)]

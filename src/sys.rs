@@ -110,12 +110,12 @@ pub fn claim(device: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(device)
 }
 
-/// Takes the flags off a file that keep even root from changing or removing it: a bit in a damaged inode, or `chattr +i`.
-/// Does nothing where that can not be done, and to what is no file: who then tries learns it.
+/// Takes the flags off a file or directory that keep even root from changing or removing it, or what is in it: a bit in a
+/// damaged inode, or `chattr +i`. Does nothing where that can not be done, and to anything else: who then tries learns it.
 /// Source: ioctl_iflags(2); FS_IMMUTABLE_FL, FS_APPEND_FL.
 pub fn allow_changes(path: &Path) {
     const KEPT: libc::c_int = !(0x10 | 0x20);
-    if !std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file()) {
+    if !std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() || meta.is_dir()) {
         return;
     }
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
@@ -123,7 +123,7 @@ pub fn allow_changes(path: &Path) {
     let mut flags: libc::c_int = 0;
     // SAFETY: an open descriptor; the kernel writes and reads one int, which is ours alone for the length of the calls.
     unsafe {
-        if libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS as _, &raw mut flags) == 0 {
+        if libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS as _, &raw mut flags) == 0 && flags & !KEPT != 0 {
             flags &= KEPT;
             libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS as _, &raw mut flags);
         }

@@ -275,8 +275,8 @@ fn decide_and_stage(
 ) -> std::result::Result<Attempt, Ended> {
     let consult = |source: &mut dyn Source, store| check::consult(source, config, situation, overrides, ring, store);
     let consulted = consult(source, Some(session.store()));
-    let (mut artifact, mut verdict) = consulted.map_err(|e| match e.course() {
-        Course::Nothing => Ended::Refused(e),
+    let (mut artifact, mut verdict) = consulted.map_err(|e| match (e.course(), e.kind()) {
+        (Course::Nothing, _) | (_, Kind::Busy) => Ended::Refused(e),
         _ => Ended::Failed(e),
     })?;
     // What was insisted on is insisted on still where it has to be written anew.

@@ -1,7 +1,6 @@
 //! Whatever lies in the place of a file of the agent: no run hangs, writes through it, or ends with 7 for ever.
 
 use crate::support::disk::{A, B, need_disks};
-use crate::support::immutable::Immutable;
 use crate::support::machine::Machine;
 use crate::support::release::{Release, sha256};
 use crate::support::root::Run;
@@ -13,7 +12,7 @@ use kubesolo_update::store::Store;
 use kubesolo_update::sys;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A run that takes longer hangs.
@@ -111,6 +110,113 @@ fn whatever_lies_in_the_place_of_what_is_remembered() {
     assert!(machine.disk.bytes(A) == machine.running);
 }
 
+/// What lies in the place of the directory itself makes way as well, and a person is told what that costs.
+#[apply(test)]
+fn whatever_lies_in_the_place_of_the_directory() {
+    need_kinds();
+    let machine = Machine::new();
+    let server = Release::new("2.0.0").serve();
+    let (dir, somebody) = (machine.root.path(UPDATE), machine.root.path("run/somebody"));
+    let aside = dir.with_file_name("update.corrupt");
+    let elsewhere = machine.root.path("run/elsewhere");
+    fs::create_dir_all(&elsewhere).unwrap();
+    let linked = format!("ln -s '{}' \"$1\"", elsewhere.display());
+    let kinds = KINDS.into_iter().chain([("link to a directory", linked.as_str())]);
+    for (kind, how) in kinds {
+        println!("{kind}");
+        put(how, &dir, &somebody);
+        // A directory is none that is in the way, and one that a person has put elsewhere is left there.
+        let is_directory = dir.is_dir();
+        agent(&machine, &["status", "--json"]).expect(0, &[]);
+        agent(&machine, &["check", "--server", &server.url("")]).expect(0, &["an update is available"]);
+        let named = machine.root.path("run/named.json");
+        let beside = agent(&machine, &["apply", "--state", named.to_str().unwrap(), "--server", &server.url("")]);
+        if !is_directory {
+            // It may be a person's: that one moves it.
+            assert!(beside.code == 7 && beside.stderr.contains("move that away"), "{kind}: {beside:?}");
+            assert!(fs::symlink_metadata(&aside).is_err(), "{kind}");
+        }
+        let said = agent(&machine, &["apply", "--server", &server.url("")]).expect(0, &["2.0.0 is staged"]);
+        assert_eq!(said.stderr.contains("update.corrupt, and what was remembered"), !is_directory, "{kind}: {said:?}");
+        assert_eq!(fs::symlink_metadata(&aside).is_ok(), !is_directory, "{kind}");
+        assert!(dir.join("state.json").is_file(), "{kind}");
+        agent(&machine, &["apply", "--server", &server.url("")]).expect(3, &["is staged in slot B already"]);
+        assert_eq!(fs::read_to_string(&somebody).unwrap(), MINE, "{kind}: it was written through");
+        clear(&dir);
+        clear(&aside);
+        clear(&named);
+    }
+    assert!(elsewhere.join("state.json").is_file(), "it was not found where the link leads");
+    // Of two runs at once, the second does not take the first one's directory for it.
+    fs::write(&dir, "x").unwrap();
+    let first = fs::File::open(dir.parent().unwrap()).unwrap();
+    assert!(sys::try_lock(&first).unwrap());
+    agent(&machine, &["apply", "--server", &server.url("")]).expect(8, &["another run holds it"]);
+    assert!(dir.is_file() && fs::symlink_metadata(&aside).is_err(), "the second moved it");
+}
+
+/// What is mounted, and from where: a row more is a case more. `$1`: what lies there, `$2`: the name.
+const MOUNTS: [(&str, &str, &str); 6] = [
+    ("a volume of the same disk", "mkdir -p \"$2\"; mount --bind \"$1\" \"$2\"", "aside"),
+    ("a volume of another disk", "mkdir -p \"$2\"; mount -t tmpfs none \"$2\"; cp -a \"$1\"/. \"$2\"", "aside"),
+    ("a volume below it", "mkdir -p \"$2/pod/vol\"; mount --bind \"$1\" \"$2/pod/vol\"", "aside"),
+    ("a file", ">\"$2\"; mount --bind \"$1/data\" \"$2\"", "aside"),
+    ("a volume in its place", "mkdir -p \"$2\"; mount --bind \"$1\" \"$2\"", "place"),
+    ("a file in its place", ">\"$2\"; mount --bind \"$1/data\" \"$2\"", "place"),
+];
+
+/// What is mounted in the place of a file is not the agent's: it is never emptied, and a person is told which mount it is.
+#[apply(test)]
+fn what_is_mounted_there_is_not_touched() {
+    need_kinds();
+    let machine = Machine::new();
+    let server = Release::new("2.0.0").serve();
+    let (dir, volume) = (machine.root.path(UPDATE), machine.root.path("run/volume"));
+    fs::create_dir_all(&dir).unwrap();
+    // In a mount namespace of its own: nothing is left mounted.
+    let script =
+        "set -e; mkdir -p \"$1/sub\"; echo mine >\"$1/data\"; echo mine >\"$1/sub/x\"; v=$1 p=$3; eval \"$4\"; shift 4
+        set +e; timeout 60 \"$@\"; code=$?
+        for file in $(find \"$p\" -name data -o -name x); do [ \"$(cat \"$file\")\" = mine ] || exit 101; done
+        [ \"$(cat \"$v/data\" \"$v/sub/x\")\" = \"$(printf 'mine\\nmine')\" ] || exit 102
+        [ -f \"$p\" ] || [ -n \"$(find \"$p\" -name x)\" ] || exit 103
+        exit $code";
+    let apply = |name: &str, how: &str| {
+        let mut shell = command("unshare");
+        shell.args(["-m", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&volume).arg(dir.join(name));
+        shell.arg(dir.join(name)).arg(how.replace("$1", "$v").replace("$2", "$p"));
+        Run::from(machine.root.command_under(shell, &["apply", "--server", &server.url("")]).output().unwrap())
+    };
+    for (what, how, place) in MOUNTS {
+        for in_the_way in [false, true] {
+            println!("{what}, a directory in the way: {in_the_way}");
+            for name in ["state.json", "state.json.corrupt"] {
+                clear(&dir.join(name));
+            }
+            let state = dir.join("state.json");
+            let made = if in_the_way { fs::create_dir(state) } else { fs::write(state, "{") };
+            made.unwrap();
+            let name = if place == "aside" {
+                "state.json.corrupt"
+            } else {
+                clear(&dir.join("state.json"));
+                "state.json"
+            };
+            let said = apply(name, how);
+            // What is broken is written over where it lies, a directory is not.
+            let is_replaced = place == "aside" && !in_the_way;
+            assert_eq!(said.code, if is_replaced { 0 } else { 7 }, "{what}: {said:?}");
+            for words in ["something is mounted at", "unmount it: the file is the agent's own"] {
+                assert!(said.stderr.contains(words), "{what}: {said:?}");
+            }
+            assert!(!said.stderr.contains("may be full"), "{what}: {said:?}");
+        }
+    }
+    // With nothing mounted any more, all goes on.
+    agent(&machine, &["apply", "--server", &server.url("")]).expect(0, &["staged"]);
+    assert!(machine.disk.bytes(A) == machine.running);
+}
+
 /// What a person names is not moved out of the way.
 #[apply(test)]
 fn a_state_that_was_named_and_is_no_file_stays_what_it_is() {
@@ -185,6 +291,64 @@ fn whatever_lies_in_the_place_of_a_slots_file() {
     assert!(machine.disk.bytes(A) == machine.running);
 }
 
+/// A flag that keeps even root from changing a slot is nobody's wish there. A row more is a case more: run in slot B; `$part` is
+/// a download that an earlier run has left.
+const FLAGS: [(&str, &str); 9] = [
+    ("the root directory may not be changed", "chattr +i ."),
+    ("the root directory only grows", "chattr +a ."),
+    ("both, and it is empty", "rm -rf ./*; chattr +ia ."),
+    ("and its record as well", "chattr +i slot.json .; chattr +a vmlinuz"),
+    ("a directory with a file in it", "rm slot.json; mkdir slot.json; >slot.json/x; chattr +i slot.json/x"),
+    ("a directory itself", "rm slot.json; mkdir slot.json; >slot.json/x; chattr +i slot.json"),
+    ("directories in one another", "rm version; mkdir -p version/a/b; >version/a/b/x; chattr -R +a version"),
+    ("what was downloaded", "head -c 100000 /dev/zero >$part; chattr +i $part"),
+    ("what was downloaded only grows", "head -c 100000 /dev/zero >$part; chattr +a $part ."),
+];
+
+#[apply(test)]
+fn no_flag_keeps_a_slot_from_being_written_over() {
+    need_kinds();
+    let machine = Machine::new();
+    let releases = ["2.0.0", "2.0.1"].map(Release::new);
+    let servers = releases.each_ref().map(Release::serve);
+    for (round, (what, how)) in FLAGS.iter().enumerate() {
+        println!("{what}");
+        let release = &releases[round % 2];
+        assert!(release.ours().kernel.len() > 100_000);
+        let part = format!("{KERNEL}.part-{}", &sha256(&release.ours().kernel)[..16]);
+        in_slot(&machine, &format!("part={part}; {how}"));
+        let said = agent(&machine, &["apply", "--server", &servers[round % 2].url("")]).expect(0, &["is staged"]);
+        assert!(!said.stderr.contains("made anew"), "{what}: {said:?}");
+        assert!(machine.disk.file(B, KERNEL).unwrap() == release.ours().kernel, "{what}");
+        assert_eq!(
+            machine.disk.names(B),
+            ["kubesolo-os.gz", "slot.crc32", "slot.json", "version", "vmlinuz"],
+            "{what}"
+        );
+        agent(&machine, &["verify", "--slot", "B"]).expect(0, &["Slot B  2.0."]);
+    }
+    // The list that GRUB goes by is written anew where only that is gone.
+    in_slot(&machine, "echo x >slot.crc32; chattr +i .");
+    agent(&machine, &["activate"]).expect(0, &["slot B is active"]);
+    assert!(machine.disk.bytes(A) == machine.running);
+}
+
+/// A file that is mounted over: root itself cannot remove that name.
+struct Covered(PathBuf);
+
+impl Covered {
+    fn new(path: &Path) -> Covered {
+        run(command("mount").arg("--bind").args([path, path]));
+        Covered(path.to_owned())
+    }
+}
+
+impl Drop for Covered {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
 #[apply(test)]
 fn a_record_that_can_not_go_stops_everything() {
     need_kinds();
@@ -192,9 +356,10 @@ fn a_record_that_can_not_go_stops_everything() {
     for name in [KERNEL, DIGESTS, RECORD] {
         fs::write(dir.path().join(name), b"old").unwrap();
     }
-    let guard = Immutable::new(dir.path());
+    let guard = Covered::new(&dir.path().join(RECORD));
     assert_eq!(stage::invalidate(dir.path(), &[], &[]).unwrap_err().exit_code(), 7);
     drop(guard);
+    assert!(dir.path().join(RECORD).exists());
     for name in [KERNEL, DIGESTS] {
         assert!(dir.path().join(name).exists(), "{name} may not go before the record is gone");
     }

@@ -338,3 +338,25 @@ fn a_damaged_slot_that_is_mounted_elsewhere_is_left_alone() {
     assert!(machine.disk.bytes(B) == machine.target, "slot B was written");
     machine.apply(&["--server", &server.url("")]).expect(0, &["is staged"]);
 }
+
+/// A lock on the device may be anybody's: nothing has failed, and who looks for the holder is told how.
+#[apply(test)]
+fn a_slot_that_some_other_program_locks_is_no_failure() {
+    need_disks();
+    need("flock");
+    let machine = Machine::new();
+    let server = Release::new("2.0.0").serve();
+    let (node, url) = (machine.disk.node(B), server.url(""));
+    for (flags, code) in [(&["apply"][..], 8), (&["apply", "--ok-if-nothing"], 0)] {
+        let mut flock = command("flock");
+        flock.arg("-n").arg(&node);
+        let args = [flags, &["--server", &url]].concat();
+        let said = Run::from(machine.root.command_under(flock, &args).output().unwrap());
+        let fuser = format!("`fuser {}` shows", machine.root.path("dev").join(machine.disk.name(B)).display());
+        said.expect(code, &["another run is at work on it, or some other program holds a lock on it", &fuser]);
+        let status = machine.root.agent(&["status", "--json"]).expect(0, &[]);
+        assert_eq!(status.jq("[.update.phase, .update.last_error]"), r#"["idle",null]"#, "{}", status.stdout);
+    }
+    assert!(machine.disk.bytes(B) == machine.target, "slot B was written");
+    machine.apply(&["--server", &server.url("")]).expect(0, &["is staged"]);
+}

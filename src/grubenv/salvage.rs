@@ -56,7 +56,7 @@ struct Reading {
 /// running slot is active, for it boots, unless it was left, or the copies and the state say that the other one is on trial;
 /// on trial if that is what the copies say, or the state where they do not; else confirmed. Other lines are those of the copy
 /// in which a trial can be activated, as far as they fit; of one that is not good, only what a person may have written: see
-/// [`is_plain`].
+/// `is_plain`.
 /// Input: both copies as they were read, main first, empty where there is none.
 pub fn mend(copies: [&[u8]; 2], known: Known) -> Mended {
     let readings = copies.map(Reading::of);

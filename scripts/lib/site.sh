@@ -42,7 +42,7 @@ check_keys() {
         case ${key##*/} in
             # Keys may lie in a repository of their own.
             revoked | .git) continue ;;
-            *[Rr][Ee][Vv][Oo][Kk]*) die "$key is called like what is revoked, and only the directory revoked is" ;;
+            *[Rr][Ee][Vv][Oo][Kk]*) die "$key has a name that says that it revokes something, but only files in revoked/ do" ;;
             # An editor's lock.
             .\#*) [ ! -L "$key" ] || continue ;;
             .*) ;;

@@ -237,8 +237,11 @@ fn date_of(artifact: &Artifact, text: &str, field: &str) -> Result<u64> {
 
 /// Names the document and the field that a value is from, as the publisher writes it: in `latest.json`, or as an annotation.
 fn malformed(artifact: &Artifact, field: &str, why: &Error) -> Error {
-    let prefix = if artifact.source.starts_with("http ") { "" } else { "io.kubesolo.os." };
-    Error::new(Kind::Source, format!("'{prefix}{field}': {why}")).at("read", place(&artifact.source))
+    let (prefix, document) = match artifact.source.strip_prefix("http ") {
+        Some(url) => ("", url),
+        None => ("io.kubesolo.os.", artifact.source.as_str()),
+    };
+    Error::new(Kind::Source, format!("'{prefix}{field}': {why}")).at("read", document)
 }
 
 /// Names a source to people, as flag and `update.conf` call it: `server http://…`, where records have `http http://…`.

@@ -63,6 +63,7 @@ impl Client {
             piece_end: None,
             pieces_left: MAX_PIECES.saturating_add(size_bytes / BYTES_PER_PIECE),
             refused: 0,
+            is_last: false,
             round: 0,
             failed: 0,
             since_break: 0,
@@ -93,6 +94,8 @@ struct Transfer {
     pieces_left: u64,
     /// Requests with Range in a row that brought nothing from this place.
     refused: u32,
+    /// A server asked for a longer wait than there is time: it is not asked again and again.
+    is_last: bool,
     /// Places that have failed since all of them had.
     round: usize,
     /// Rounds in a row that brought nothing.
@@ -139,6 +142,7 @@ impl Transfer {
                 note(&format!("{error}; trying {}", next.host()));
                 Ok(())
             }
+            Some(_) if self.is_last => Err(error),
             // Each has failed once more.
             Some(_) => {
                 (self.round, self.failed) = (0, self.failed + 1);
@@ -180,6 +184,7 @@ impl Transfer {
         }
         note(&format!("{} (asked with Range, from byte {}); asking for the whole", failure.error, self.at));
         self.ranges = false;
+        self.is_last |= failure.asked.is_some_and(|asked| asked > self.limit.left());
         Ok(())
     }
 

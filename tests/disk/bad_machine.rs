@@ -1,6 +1,7 @@
 //! Machines that are not what they should be: slots, boot variables, state, lock, configuration, command line.
 
 use crate::support::disk::{A, B, DATA, Disk, need_disks, noise};
+use crate::support::immutable::Immutable;
 use crate::support::machine::{Left, Machine};
 use crate::support::release::{Medium, Release};
 use crate::support::root::{Root, Run, jq};
@@ -367,14 +368,19 @@ fn the_data_partition_is_mounted_where_it_is_not() {
     assert!(!disk.needs_recovery(DATA));
     let status = root.agent(&["status", "--json"]).expect(0, &[]);
     assert_eq!(status.jq(".update.phase"), "staged");
-    // Where it can not be written, that is the error, before anything else happens.
+    // What is in the way makes way; where it can not be written, that is the error, before anything else happens.
     fs::create_dir_all(root.path("var/lib/kubesolo")).unwrap();
-    fs::write(root.path("var/lib/kubesolo/update"), "in the way").unwrap();
+    let update = root.path("var/lib/kubesolo/update");
+    fs::write(&update, "in the way").unwrap();
+    root.agent(&["apply", "--server", &server.url("")]).expect(0, &["kept as", "update.corrupt"]);
+    assert_eq!(fs::read_to_string(root.path("var/lib/kubesolo/update.corrupt")).unwrap(), "in the way");
+    let immutable = Immutable::new(&update);
     let before = disk.bytes(B);
     root.agent(&["apply", "--server", &server.url("")]).expect(7, &["var/lib/kubesolo/update"]);
     assert!(disk.bytes(B) == before);
+    drop(immutable);
     // --state moves the state alone: the lock stays where every other run looks for it.
-    fs::remove_file(root.path("var/lib/kubesolo/update")).unwrap();
+    fs::remove_dir_all(&update).unwrap();
     let state = root.path("elsewhere/state.json");
     fs::create_dir(state.parent().unwrap()).unwrap();
     root.agent(&["apply", "--state", state.to_str().unwrap(), "--server", &server.url("")]).expect(0, &["staged"]);
@@ -419,7 +425,7 @@ fn a_file_that_can_not_be_read_is_not_a_broken_one() {
         ("open,openat:error=ENFILE:when=1+", "os error 23", "open files"),
         ("open,openat:error=ENOMEM:when=1+", "os error 12", "short of memory"),
         ("open,openat:error=EACCES:when=1+", "os error 13", "permissions"),
-        ("open,openat:error=ELOOP:when=1+", "os error 40", "fsck"),
+        ("open,openat:error=ELOOP:when=1+", "os error 40", "`apply` moves that aside"),
         ("statx,lstat,newfstatat,fstat:error=EIO:when=1+", "os error 5", "fsck"),
         ("statx,lstat,newfstatat,fstat:error=EUCLEAN:when=1+", "os error 117", "fsck"),
     ];

@@ -164,7 +164,7 @@ fn slow_rows() -> Vec<Row> {
             0 => r.then(CUT, vec![]),
             _ => Reply::new(503, "").header("Retry-After", "31536000"),
         },
-        |r| r.conf("").network().says(&["503", "left alone"]).leaves(Slot::Part(CUT), 4),
+        |r| r.conf("").network().says(&["503", "asking for the whole", "before the end"]).leaves(Slot::Part(CUT), 5),
     ));
     rows.extend(both(
         "redirect loop",

@@ -80,7 +80,7 @@ fn a_prometheus_scrapes_and_every_query_finds_something() {
     Trial::ready();
     need_disks();
     need_prometheus();
-    // One is back on its old version, one has nothing at all.
+    // One is back on its old version, one has nothing at all but word that this is meant so.
     let mut trial = Trial::booted();
     trial.root.agent(&["rollback"]).expect(0, &[]);
     trial.boot(support::disk::A);
@@ -88,6 +88,8 @@ fn a_prometheus_scrapes_and_every_query_finds_something() {
         fs::write(trial.root.path("proc").join(name), fs::read(format!("/proc/{name}")).unwrap()).unwrap();
     }
     let empty = tempfile::tempdir().unwrap();
+    fs::create_dir_all(empty.path().join("etc/kubesolo")).unwrap();
+    fs::write(empty.path().join("etc/kubesolo/update.conf"), "signature = off\n").unwrap();
     let (machine, nowhere) = (Served::of(&trial.root), Served::nowhere(empty.path()));
     let prometheus = Prometheus::scraping(&[machine.address(), nowhere.address()]);
     assert_eq!(prometheus.query("kubesolo_os_info{version=\"1.0.0\",slot=\"A\"}"), 1);

@@ -697,7 +697,7 @@ fn verify_says_who_signed_and_what_is_known_of_it() {
     };
     let by = format!("signed by {key} (0.pub)");
     verify(&[], 0, &[&by, "when it was staged, not checked again"]);
-    verify(&["--source"], 0, &[&by, "checked now at the source", "Source  2.0.0 from http"]);
+    verify(&["--source"], 0, &[&by, "checked now at the source", "Source  2.0.0 from server http:"]);
     let slot = |args: &[&str], code| {
         let slot = "[.slots[0].signed_by[0], .slots[0].signature_trusted, .slots[0].signature_checked_now]";
         verify(&[args, &["--json"]].concat(), code, &[]).jq(slot)

@@ -21,6 +21,7 @@ use crate::system::System;
 use crate::trust::keyring::Keyring;
 use crate::trust::proven::Proven;
 use crate::version::Version;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What was found.
@@ -84,7 +85,10 @@ impl Report {
 
     fn read(system: &System, config: &Config) -> Report {
         let machine = Machine::look(system);
-        let stopped = stopped(system, config);
+        let site =
+            machine.data(config.state_file.as_deref(), Access::Read).ok().map(|data| (data.store.site_lists(), data));
+        let stopped = stopped(system, config, site.as_ref().map(|(site, _)| site.as_path()));
+        drop(site);
         let mut remarks: Vec<String> = stopped.iter().map(ToString::to_string).collect();
         let mut told = |e: Error| remarks.push(e.to_string());
         let running = machine.running().map_err(&mut told).ok();
@@ -193,10 +197,10 @@ fn way_on(running: Slot, slots: &[View; 2], phase: Phase) -> String {
 }
 
 /// Finds what every `apply` and `activate` would end with, before they ask anybody.
-fn stopped(system: &System, config: &Config) -> Option<Error> {
+fn stopped(system: &System, config: &Config, site: Option<&Path>) -> Option<Error> {
     // Without the file it is not known whether signatures are required.
     config.fault.clone().or_else(|| {
-        let ring = Keyring::load(&system.keys_dir(), config.signature, config.signature_threshold);
+        let ring = Keyring::of_machine(&system.keys_dir(), (config.signature, config.signature_threshold), site);
         ring.and_then(|ring| ring.demands_signatures()).err()
     })
 }

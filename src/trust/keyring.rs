@@ -90,6 +90,19 @@ impl Keyring {
         Ok(ring)
     }
 
+    /// Reads the keys of a machine, and what it revokes: beside them, and in the site's lists on the data partition.
+    /// Input: `site`: where those lie; `None`: there is no data partition.
+    /// Errors: as [`Keyring::load`].
+    pub fn of_machine(
+        dir: &Path,
+        (policy, threshold): (SignaturePolicy, usize),
+        site: Option<&Path>,
+    ) -> Result<Keyring> {
+        let mut ring = Keyring::load(dir, policy, threshold)?;
+        site.map_or(Ok(()), |site| ring.add_lists(site))?;
+        Ok(ring)
+    }
+
     /// Adds what a directory of lists revokes; one that is not there revokes nothing.
     /// Errors: Config: as of `revoked/` in [`Keyring::load`].
     pub fn add_lists(&mut self, dir: &Path) -> Result<()> {

@@ -410,4 +410,5 @@ fn a_list_that_the_hook_has_not_seen_counts() {
     {
         bench.machine.root.agent(args).expect(2, &["revoked/stolen", "its mode is 666"]);
     }
+    bench.machine.root.agent(&["status"]).expect(0, &["no update is taken", "revoked/stolen"]);
 }

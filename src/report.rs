@@ -85,17 +85,16 @@ impl Report {
 
     fn read(system: &System, config: &Config) -> Report {
         let machine = Machine::look(system);
-        let site =
-            machine.data(config.state_file.as_deref(), Access::Read).ok().map(|data| (data.store.site_lists(), data));
-        let stopped = stopped(system, config, site.as_ref().map(|(site, _)| site.as_path()));
-        drop(site);
+        let data = machine.data(config.state_file.as_deref(), Access::Read);
+        let site = data.as_ref().ok().map(|data| data.store.site_lists());
+        let stopped = stopped(system, config, site.as_deref());
         let mut remarks: Vec<String> = stopped.iter().map(ToString::to_string).collect();
         let mut told = |e: Error| remarks.push(e.to_string());
         let running = machine.running().map_err(&mut told).ok();
         let slots = [machine.view(Slot::A), machine.view(Slot::B)];
         let (mut state, mut failures, mut offered) = (State::default(), Failures::default(), None);
         let mut proven = Proven::default();
-        match machine.data(config.state_file.as_deref(), Access::Read) {
+        match data {
             Err(e) => told(e),
             Ok(data) => {
                 let (read_state, read_failures) = (data.store.state(), data.store.failures());

@@ -264,13 +264,27 @@ hint_tls() {
     if grep -qF 'server gave HTTP response to HTTPS client' "$WORK/said"; then say "(a registry without TLS? --plain-http)"; fi
 }
 
-# obtain manifest|blob DIGEST FILE: proven by the digest; fails where it can not be had.
+# fetch manifest|blob NAME OPTION...: false: the registry says that there is none. Whatever else goes wrong may hide what
+# is there, and ends the run.
+fetch() {
+    what=$1 from=$2
+    shift 2
+    if oras "$what" fetch ${PLAIN_HTTP:+--plain-http} "$@" "$from" >/dev/null 2>"$WORK/said"; then return 0; fi
+    # oras 1.3 says it in these words, and only after a 404.
+    if grep -q -e ': not found$' -e NAME_UNKNOWN -e MANIFEST_UNKNOWN "$WORK/said"; then return 1; fi
+    tail -n 5 "$WORK/said" >&2
+    hint_tls
+    die "cannot tell whether $from is there"
+}
+
+# obtain manifest|blob DIGEST FILE: proven by the digest. False: there is none, or its place holds something else.
 obtain() {
     is_digest "$2" || return 1
-    if [ -n "$LAYOUT" ]; then
-        cp -- "$LAYOUT/blobs/sha256/${2#sha256:}" "$3" 2>/dev/null || return 1
+    if [ -z "$LAYOUT" ]; then
+        fetch "$1" "$REPOSITORY@$2" --output "$3" || return 1
     else
-        registry "$1" fetch --output "$3" "$REPOSITORY@$2" >/dev/null || return 1
+        [ -e "$LAYOUT/blobs/sha256/${2#sha256:}" ] || return 1
+        cp -- "$LAYOUT/blobs/sha256/${2#sha256:}" "$3" || die "cannot read $2 of $LAYOUT"
     fi
     hash "$3"
     [ "sha256:$HEX" = "$2" ]
@@ -298,7 +312,7 @@ resolve() {
 # read_release: lists in WORK/digests what is to be signed; checks the dates of all of it.
 read_release() {
     printf '%s\n' "$DIGEST" >"$WORK/digests"
-    obtain manifest "$DIGEST" "$WORK/top" || die "cannot read $DIGEST from ${LAYOUT:-$REPOSITORY}"
+    obtain manifest "$DIGEST" "$WORK/top" || die "${LAYOUT:-$REPOSITORY} does not have $DIGEST"
     look_at "$DIGEST" "$WORK/top"
     : >"$WORK/own"
     jq -r '.manifests[]?.digest' "$WORK/top" | sort -u >"$WORK/entries"
@@ -414,7 +428,7 @@ referrers() {
 }
 
 # attached_bundles DIGEST: fetches them, and lists in WORK/bundles each file, and the digest of the manifest around it. One
-# that can not be read proves nothing.
+# that is gone, or something else, proves nothing.
 attached_bundles() {
     referrers "$1" >"$WORK/referrers"
     : >"$WORK/bundles"
@@ -422,10 +436,10 @@ attached_bundles() {
     while read -r referrer <&4; do
         # By the layer: what lists of referrers say of cosign's signatures differs between registries.
         # Of what a cleaning took, drop_dead speaks.
-        if obtain manifest "$referrer" "$WORK/referrer" 2>/dev/null &&
+        if obtain manifest "$referrer" "$WORK/referrer" &&
             blob=$(jq -er --arg type "$BUNDLE_TYPE" --argjson max "$MAX_BUNDLE_BYTES" \
                 '.layers[0] | select(.mediaType == $type and .size <= $max) | .digest' "$WORK/referrer" 2>/dev/null) &&
-            obtain blob "$blob" "$WORK/bundle.$count" 2>/dev/null; then
+            obtain blob "$blob" "$WORK/bundle.$count"; then
             printf '%s %s\n' "$WORK/bundle.$count" "$referrer" >>"$WORK/bundles"
             count=$((count + 1))
         fi
@@ -447,7 +461,11 @@ own_tag() { printf 'signature-%.16s-%.16s\n' "${1#sha256:}" "${2#sha256:}"; }
 # keep SUBJECT MANIFEST: gives a signature that is there its tag.
 keep() {
     tag=$(own_tag "$1" "$2")
-    if [ -n "$LAYOUT" ] || [ "$(registry resolve "$REPOSITORY:$tag" 2>/dev/null)" = "$2" ]; then return 0; fi
+    [ -z "$LAYOUT" ] || return 0
+    if fetch manifest "$REPOSITORY:$tag" --output "$WORK/tagged"; then
+        hash "$WORK/tagged"
+        if [ "sha256:$HEX" = "$2" ]; then return 0; fi
+    fi
     if [ "$DRY_RUN" = yes ]; then
         say "$1: dry run: its signature $2 would get the tag $tag"
     elif registry tag "$REPOSITORY@$2" "$tag" >/dev/null; then
@@ -457,27 +475,15 @@ keep() {
     fi
 }
 
-# is_gone NAME: the registry says that there is no such manifest. Whatever else goes wrong ends the run.
-is_gone() {
-    # shellcheck disable=SC2086 # an option or nothing
-    if oras manifest fetch ${PLAIN_HTTP:+--plain-http} --descriptor "$1" >/dev/null 2>"$WORK/said"; then return 1; fi
-    # oras 1.3 says it in these words, and only after a 404.
-    if grep -q -e ': not found$' -e NAME_UNKNOWN -e MANIFEST_UNKNOWN "$WORK/said"; then return 0; fi
-    tail -n 5 "$WORK/said" >&2
-    hint_tls
-    die "cannot tell whether $1 is there"
-}
-
 # drop_dead DIGEST: takes out of the list of what refers to it (the tag, in registries without an API) what is no longer
 # there: a registry refuses a list that names it, so that nothing could be added.
 drop_dead() {
     list=$REPOSITORY:sha256-${1#sha256:}
-    if is_gone "$list"; then return 0; fi
-    registry manifest fetch --output "$WORK/list" "$list" >/dev/null || die "cannot read $list"
+    fetch manifest "$list" --output "$WORK/list" || return 0
     jq -r '.manifests[]?.digest' "$WORK/list" | sort -u >"$WORK/listed"
     : >"$WORK/dead"
     while read -r listed <&6; do
-        if is_gone "$REPOSITORY@$listed"; then printf '%s\n' "$listed" >>"$WORK/dead"; fi
+        fetch manifest "$REPOSITORY@$listed" --descriptor || printf '%s\n' "$listed" >>"$WORK/dead"
     done 6<"$WORK/listed"
     [ -s "$WORK/dead" ] || return 0
     jq -cj --rawfile dead "$WORK/dead" '($dead | split("\n")) as $dead
@@ -575,7 +581,7 @@ sign_release() {
         return 0
     fi
     while read -r digest <&5; do
-        obtain manifest "$digest" "$WORK/subject" || die "cannot read $digest from ${LAYOUT:-$REPOSITORY}"
+        obtain manifest "$digest" "$WORK/subject" || die "${LAYOUT:-$REPOSITORY} no longer has $digest"
         attached_bundles "$digest"
         while read -r number kind hex path <&3; do
             if already_signed "$digest" "$kind" "$WORK/$number.pub"; then

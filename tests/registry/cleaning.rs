@@ -294,6 +294,36 @@ fn what_a_registry_says_badly_is_not_taken_for_dead() {
     }
 }
 
+/// A question that gets no answer is no "no": nothing is signed twice, nor called unsigned, for a bad line.
+#[apply(test)]
+fn a_signature_that_cannot_be_asked_for_is_not_made_anew() {
+    ready();
+    let desk = Desk::new();
+    desk.prepare("1.2.0");
+    let registry = Registry::start(desk.dir.path(), None);
+    let first = push(&desk, &registry.host(), &[&desk.key]);
+    let reference = format!("{}/os@{first}", registry.host());
+    let attached = || desk.oras(&["discover", "--plain-http", "--format", "json", "--depth", "1", &reference]);
+    let before = attached();
+    let around = jq(&before, ".referrers[0].digest");
+    let manifest = desk.oras(&["manifest", "fetch", "--plain-http", &format!("{}/os@{around}", registry.host())]);
+    let bundle = jq(&manifest, ".layers[0].digest");
+    for (what, asked) in [("manifest", around.as_str()), ("bundle", &bundle), ("tag", ":signature-")] {
+        let broken = format!(
+            "case \"$*\" in *\" fetch \"*{asked}*) echo 'Error response from registry: 503 Service Unavailable' >&2; exit 1 ;; esac"
+        );
+        let mut signing = sign_command(&[&desk.key], Signed::Registry(&reference));
+        crate::support::publish::before_path(&mut signing, &desk.wrap("oras", &broken));
+        let said = signing.output().unwrap();
+        assert!(!said.status.success() && stderr(&said).contains("cannot tell whether"), "{what}: {}", stderr(&said));
+        assert!(stderr(&said).contains("503"), "{what}: {}", stderr(&said));
+        assert_eq!(attached(), before, "{what}");
+    }
+    let said = sign_command(&[&desk.key], Signed::Registry(&reference)).output().unwrap();
+    assert!(said.status.success() && stderr(&said).contains("already signed by"), "{}", stderr(&said));
+    assert_eq!(attached(), before);
+}
+
 /// docs/registries.md, "Cleaning a registry", line by line: what was copied has no tags but the index's.
 #[apply(test)]
 fn a_copy_gets_its_tags_as_the_document_says() {

@@ -232,11 +232,10 @@ is_signed() {
     return 1
 }
 
-# check_unsigned: no tag would move from what is signed to what is not. Of what is there already, it may be: somebody else
+# check_unsigned, after compose: no tag would move from what is signed to what is not. Of what is there already, it may be: somebody else
 # signs it between two runs.
 check_unsigned() {
     [ "$KEYS" = no ] || return 0
-    compose
     for tag in $VERSION_TAG $TAGS; do
         obtain "$tag" "$WORK/before" || continue
         hash "$WORK/before"
@@ -348,9 +347,10 @@ main() {
     judge
     check_index
     check_manifests
+    # What another run has published is judged before the first tag is moved.
+    compose
     check_unsigned
     if [ "$DRY_RUN" = yes ]; then
-        compose
         say "version $VERSION ($CHANNEL) for$ARCHES: index $DIGEST"
         say "dry run: nothing was written; it would be $REPOSITORY as: $VERSION_TAG$TAGS"
     else

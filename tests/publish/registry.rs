@@ -233,6 +233,9 @@ fn a_signed_index_vouches_for_nobody_else() {
     let out = push(&desk, &repository, "1.2.0", &["amd64"], &[]).output().unwrap();
     refused(&out, &["arm64", "is not signed by the keys given"]);
     assert_eq!(resolve(&desk, &format!("{repository}:stable")), before);
+    let ours = format!("{repository}:1.2.0-amd64");
+    let named = oras(desk.dir.path()).args(["resolve", "--plain-http", &ours]).output().unwrap();
+    assert!(!named.status.success(), "a tag was moved before the other's manifest was looked at");
     let machine = desk.machine(&format!("registry = {repository}:stable\n"));
     machine.root.agent(&["check"]).expect(if architecture() == "arm64" { 5 } else { 4 }, &[]);
     // Hidden in the version's index alone, without a tag of its own.

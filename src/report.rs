@@ -3,6 +3,7 @@
 //! Always there: what can not be read is said among the remarks.
 //! Must never: take the lock, change anything, or fail because something is damaged.
 
+use crate::clock::Now;
 use crate::config::Config;
 use crate::error::{Error, Kind};
 use crate::failed::{Control, Failures};
@@ -151,6 +152,7 @@ impl Report {
         let next = next + &when_open(config, system, running.zip(vars.as_ref()));
         let what_runs = running.and_then(|slot| slots[slot as usize].version());
         remarks.extend(what_runs.and_then(incomparable));
+        remarks.extend(never_open(config, system.now().with_floor(proven.no_earlier_than(0))));
         let remarks = once_each(remarks);
         Report {
             running,
@@ -218,6 +220,11 @@ fn when_open(config: &Config, system: &System, boot: Option<(Slot, &BootVars)>) 
 fn incomparable(version: &str) -> Option<String> {
     let error = Version::parse(version).err()?;
     Some(format!("{error}; only `apply --allow-downgrade` takes an update"))
+}
+
+/// Says that a maintenance window does not open by a clock that is not set.
+fn never_open(config: &Config, now: Now) -> Option<String> {
+    config.window.as_ref().filter(|_| now.moment_secs().is_none()).and_then(|window| gate::outside(window, now))
 }
 
 /// Keeps the first of those that say the same: one fault is met in several places.

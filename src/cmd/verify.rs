@@ -25,7 +25,6 @@ use crate::system::System;
 use crate::text::printable;
 use crate::trust::keyring::Keyring;
 use crate::trust::keys::Key;
-use crate::trust::proven::Proven;
 use miniserde::Serialize;
 use std::io::Write;
 
@@ -102,7 +101,8 @@ fn blame(error: Error, slot: Slot, is_busy: bool) -> Error {
 /// Asks the source what it offers, and who signed that. Downloads no file.
 fn ask(system: &System, config: &Config, machine: &Machine<'_>, ring: Keyring) -> Result<Artifact> {
     let data = machine.data(config.state_file.as_deref(), Access::Read);
-    let proven = data.map_or(Proven::default(), |data| data.store.proven().value);
+    // What certificates and signatures are judged by depends on it.
+    let proven = data.ok().map(|data| data.store.proven().known()).transpose()?.unwrap_or_default();
     check::resolve(check::open(system, config, &proven, ring)?.as_mut())
 }
 

@@ -469,6 +469,13 @@ fn a_file_that_can_not_be_read_is_not_a_broken_one() {
             run.stdout = run.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
             run.expect(code, &words);
         }
+        if name == "proven.json" {
+            // By when certificates and releases end is judged with it.
+            trial.root.configure(&format!("signature = off\nlayout = {}\n", trial.medium.path()));
+            let run = injected(&trial, &path, fault, &["verify", "--source"]);
+            untouched(&run, "verify");
+            run.expect(7, &[name, "os error 5"]);
+        }
     }
 }
 

@@ -22,6 +22,7 @@ fn a_clock_that_is_not_set_opens_no_window_and_stops_nobody() {
         let said = "the clock is not set (1970-01-01T03:0";
         vm.agent(&format!("{} --activate", apply())).expect(4, &[window, said, "--ignore-window"]);
         vm.agent(&format!("check {}", apply().trim_start_matches("apply "))).expect(4, &[said]);
+        vm.agent("status --json | tr -d '\\n' | grep -o 'the maintenance window is[^\"]*'").expect(0, &[window, said]);
     }
     assert_eq!(vm.state("phase"), "idle");
     vm.agent(&format!("{} --ignore-window", apply())).expect(0, &["1.1.0 is staged in slot B"]);

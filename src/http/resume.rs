@@ -53,16 +53,14 @@ impl Client {
         }
         let mut transfer = Transfer {
             client: self.clone(),
-            places: self.places(url),
+            places: self.places(url).into_iter().map(|url| Place { url, ranges: true, refused: 0 }).collect(),
             size_bytes,
             at: from,
             etag: None,
-            ranges: true,
             body: None,
             began_at: from,
             piece_end: None,
             pieces_left: MAX_PIECES.saturating_add(size_bytes / BYTES_PER_PIECE),
-            refused: 0,
             is_last: false,
             round: 0,
             failed: 0,
@@ -75,25 +73,30 @@ impl Client {
     }
 }
 
+/// One server that has the file.
+struct Place {
+    url: Url,
+    /// Whether it is thought to know Range.
+    ranges: bool,
+    /// Requests with Range in a row that brought nothing from it.
+    refused: u32,
+}
+
 struct Transfer {
     client: Client,
     /// The first is the one in use.
-    places: Vec<Url>,
+    places: Vec<Place>,
     size_bytes: u64,
     /// Bytes that are there.
     at: u64,
-    /// Of the first answer, if it is a strong one.
+    /// Of the first answer of the place in use, if it is a strong one.
     etag: Option<String>,
-    /// Whether the server is thought to know Range.
-    ranges: bool,
     body: Option<Reader>,
     /// Where the answer that is being read began.
     began_at: u64,
     /// Where it ends, if it is one to a request with Range.
     piece_end: Option<u64>,
     pieces_left: u64,
-    /// Requests with Range in a row that brought nothing from this place.
-    refused: u32,
     /// A server asked for a longer wait than there is time: it is not asked again and again.
     is_last: bool,
     /// Places that have failed since all of them had.
@@ -127,8 +130,8 @@ impl Transfer {
     fn after(&mut self, failure: Failure) -> Result<()> {
         let Failure { error, is_passing, asked, .. } = failure;
         if !is_passing || self.places.len() > 1 {
-            // What is known of this place does not hold for the next.
-            (self.etag, self.ranges, self.refused) = (None, true, 0);
+            // What this place calls its bytes says nothing of the next one's.
+            self.etag = None;
         }
         if is_passing {
             self.places.rotate_left(1);
@@ -139,7 +142,7 @@ impl Transfer {
         match self.places.first() {
             None => Err(error),
             Some(next) if self.round < self.places.len() => {
-                note(&format!("{error}; trying {}", next.host()));
+                note(&format!("{error}; trying {}", next.url.host()));
                 Ok(())
             }
             Some(_) if self.is_last => Err(error),
@@ -152,11 +155,11 @@ impl Transfer {
     }
 
     fn open_once(&mut self) -> std::result::Result<Reader, Failure> {
-        let url = self.places[0].clone();
-        if self.at > 0 && self.ranges {
+        let url = self.places[0].url.clone();
+        if self.at > 0 && self.places[0].ranges {
             match self.open_rest(&url) {
                 Ok(Some(reader)) => return Ok(reader),
-                Ok(None) => self.ranges = false,
+                Ok(None) => self.places[0].ranges = false,
                 Err(failure) => self.after_refusal(failure)?,
             }
         }
@@ -175,15 +178,17 @@ impl Transfer {
     /// never answer one. Then the file is asked for from its start, once: whether that works has nothing to do with Range.
     /// Errors: the former: the failure.
     fn after_refusal(&mut self, failure: Failure) -> std::result::Result<(), Failure> {
-        self.refused += 1;
+        let place = &mut self.places[0];
+        place.refused += 1;
+        let refused = place.refused;
         // A wait that is longer than the time that is left is not waited out: nor is there another try then.
         let is_last = self.round + 1 >= self.places.len()
             && retry::may_be_last(self.failed + 1, self.client.tries, self.limit.left(), failure.asked);
-        if !is_refusal(&failure, self.refused, is_last) {
+        if !is_refusal(&failure, refused, is_last) {
             return Err(failure);
         }
         note(&format!("{} (asked with Range, from byte {}); asking for the whole", failure.error, self.at));
-        self.ranges = false;
+        self.places[0].ranges = false;
         self.is_last |= failure.asked.is_some_and(|asked| asked > self.limit.left());
         Ok(())
     }
@@ -262,12 +267,12 @@ impl Read for Transfer {
                     continue;
                 }
                 Ok(0) if piece == Some(self.at) => {
-                    format!("{}: the file comes in too many pieces", self.places[0].host())
+                    format!("{}: the file comes in too many pieces", self.places[0].url.host())
                 }
                 Ok(1..) if piece == Some(self.at) => {
-                    format!("{}: more than the part that it announced", self.places[0].host())
+                    format!("{}: more than the part that it announced", self.places[0].url.host())
                 }
-                Ok(0) => format!("{}: connection closed before the end", self.places[0].host()),
+                Ok(0) => format!("{}: connection closed before the end", self.places[0].url.host()),
                 Ok(n) => {
                     self.at += n as u64;
                     self.since_break += n as u64;
@@ -288,7 +293,7 @@ impl Transfer {
     /// Source: RFC 9110, section 15.3.7.
     fn next_piece(&mut self) -> io::Result<()> {
         self.pieces_left -= 1;
-        self.refused = 0;
+        self.places[0].refused = 0;
         self.body = None;
         self.open_again(None).map_err(io::Error::other)
     }
@@ -297,12 +302,12 @@ impl Transfer {
     fn break_off(&mut self, why: String) -> io::Result<()> {
         self.body = None;
         self.since_break = 0;
-        let broken = Failure::passing(Error::new(Kind::Network, why).at("fetch", &self.places[0]));
+        let broken = Failure::passing(Error::new(Kind::Network, why).at("fetch", &self.places[0].url));
         let broken = match self.piece_end.is_some() && self.at == self.began_at {
             // Not one byte: as good as a refusal.
             true => self.after_refusal(broken).err(),
             false => {
-                self.refused = 0;
+                self.places[0].refused = 0;
                 Some(broken)
             }
         };

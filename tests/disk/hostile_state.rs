@@ -340,6 +340,26 @@ fn a_mirror_is_asked_at_once_where_the_first_asks_to_wait() {
     });
 }
 
+/// Which of several places refuses Range is not forgotten while another one is asked.
+#[apply(test)]
+fn a_server_that_refuses_range_is_asked_for_the_whole_although_its_mirror_is_down() {
+    for is_down in [(|a| a.is_get()) as Which, |a| PUBLISHED.is_kernel(a)] {
+        let bench = Bench::new(&format!("{}\nretries = 3", MIRRORED[1]), move |ask| match &ask.range {
+            _ if ask.is_other => {
+                if is_down(ask) {
+                    Reply::new(503, "")
+                } else {
+                    honest(ask)
+                }
+            }
+            Some(_) => Reply::new(503, ""),
+            None if PUBLISHED.is_kernel(ask) && ask.nth == 0 => honest(ask).then(700_000, vec![Step::Reset]),
+            None => honest(ask),
+        });
+        bench.stages();
+    }
+}
+
 /// An index with one entry, the manifest.
 fn one_index() -> Reply {
     let (digest, size) = (&PUBLISHED.manifest_sha, PUBLISHED.manifest.len());

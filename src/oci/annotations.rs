@@ -9,19 +9,9 @@ use miniserde::{Deserialize, make_place};
 
 /// What our annotations begin with.
 pub const PREFIX: &str = "io.kubesolo.os.";
-/// The annotations of a manifest, without the prefix.
-const ANNOTATIONS: [&str; 8] = [
-    "version",
-    "channel",
-    "architecture",
-    "min_compatible_version",
-    "release_notes",
-    "release_date",
-    "expires",
+/// All names: one of manifests alone, those of manifests and of `latest.json`, those of `latest.json` alone.
+const NAMES: [&str; 14] = [
     "initramfs_digest",
-];
-/// The fields of a `latest.json`, in whichever of its objects.
-const FIELDS: [&str; 13] = [
     "version",
     "channel",
     "architecture",
@@ -36,6 +26,10 @@ const FIELDS: [&str; 13] = [
     "sha256",
     "size",
 ];
+/// The annotations of a manifest, without the prefix.
+const ANNOTATIONS: &[&str] = NAMES.split_at(8).0;
+/// The fields of a `latest.json`, in whichever of its objects.
+const FIELDS: &[&str] = NAMES.split_at(1).1;
 /// What people write in their place.
 const SYNONYMS: [(&str, &str); 7] = [
     ("arch", "architecture"),
@@ -83,7 +77,7 @@ fn annotation_remark(name: &str) -> Option<String> {
     }
     // In any spelling; `io.kubesolo.version`, which lacks a part; `com.kubesolo.os.version`; and a slip before a known name.
     let plain = plain(name);
-    let close = |rest: &str| meant(rest, &ANNOTATIONS);
+    let close = |rest: &str| meant(rest, ANNOTATIONS);
     let meant = match plain.strip_prefix("iokubesoloos") {
         Some(rest) => close(rest),
         None => Some(
@@ -112,7 +106,7 @@ fn field_remark(name: &str) -> Option<String> {
         return None;
     }
     let plain = plain(name);
-    let meant = meant(plain.strip_prefix("iokubesoloos").unwrap_or(&plain), &FIELDS)?;
+    let meant = meant(plain.strip_prefix("iokubesoloos").unwrap_or(&plain), FIELDS)?;
     Some(format!("the field '{name}' of latest.json is not known and counts for nothing ('{meant}' is meant?)"))
 }
 

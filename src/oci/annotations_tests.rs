@@ -40,7 +40,7 @@ fn an_annotation_of_ours_that_is_not_known_is_named() {
         let hint = meant.map_or(String::new(), |meant| format!(" (io.kubesolo.os.{meant} is meant?)"));
         assert_eq!(remark, format!("the annotation {name} is not known and counts for nothing{hint}"));
     }
-    let known = ANNOTATIONS.map(|name| format!("{PREFIX}{name}"));
+    let known: Vec<String> = ANNOTATIONS.iter().map(|name| format!("{PREFIX}{name}")).collect();
     let foreign = [
         "org.opencontainers.image.version",
         "version",
@@ -83,7 +83,7 @@ fn a_field_is_named_if_it_is_a_slip_and_else_left_to_its_publisher() {
         let remark = field_remark(name).expect(name);
         assert!(remark.contains(&format!("'{name}'")) && remark.contains(&format!("'{meant}' is meant?")), "{remark}");
     }
-    for name in FIELDS.into_iter().chain([
+    for name in FIELDS.iter().copied().chain([
         "build",
         "commit",
         "$schema",

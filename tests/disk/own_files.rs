@@ -5,7 +5,7 @@ use crate::support::machine::Machine;
 use crate::support::release::{Release, sha256};
 use crate::support::root::Run;
 use crate::support::web::{Answer, Web};
-use crate::support::{command, need_all, run};
+use crate::support::{command, need_all, run, with_own_mounts};
 use kubesolo_update::slot::{DIGESTS, INITRAMFS, KERNEL, RECORD, VERSION};
 use kubesolo_update::stage;
 use kubesolo_update::store::Store;
@@ -174,17 +174,15 @@ fn what_is_mounted_there_is_not_touched() {
     let (dir, volume) = (machine.root.path(UPDATE), machine.root.path("run/volume"));
     fs::create_dir_all(&dir).unwrap();
     // In a mount namespace of its own: nothing is left mounted.
-    let script =
-        "set -e; mkdir -p \"$1/sub\"; echo mine >\"$1/data\"; echo mine >\"$1/sub/x\"; v=$1 p=$3; eval \"$4\"; shift 4
+    let script = "mkdir -p \"$1/sub\"; echo mine >\"$1/data\"; echo mine >\"$1/sub/x\"; v=$1 p=$3; eval \"$4\"; shift 4
         set +e; timeout 60 \"$@\"; code=$?
         for file in $(find \"$p\" -name data -o -name x); do [ \"$(cat \"$file\")\" = mine ] || exit 101; done
         [ \"$(cat \"$v/data\" \"$v/sub/x\")\" = \"$(printf 'mine\\nmine')\" ] || exit 102
         [ -f \"$p\" ] || [ -n \"$(find \"$p\" -name x)\" ] || exit 103
         exit $code";
     let apply = |name: &str, how: &str| {
-        let mut shell = command("unshare");
-        shell.args(["-m", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&volume).arg(dir.join(name));
-        shell.arg(dir.join(name)).arg(how.replace("$1", "$v").replace("$2", "$p"));
+        let mut shell = with_own_mounts(script);
+        shell.arg(&volume).arg(dir.join(name)).arg(dir.join(name)).arg(how.replace("$1", "$v").replace("$2", "$p"));
         Run::from(machine.root.command_under(shell, &["apply", "--server", &server.url("")]).output().unwrap())
     };
     for (what, how, place) in MOUNTS {
@@ -241,16 +239,8 @@ fn a_state_that_was_named_and_is_no_file_stays_what_it_is() {
 /// Runs a script in the root directory of slot B, which nobody else sees mounted.
 fn in_slot(machine: &Machine, script: &str) {
     let dir = machine.root.path("run/slot");
-    let mut shell = command("unshare");
-    shell.args([
-        "-m",
-        "--propagation",
-        "private",
-        "sh",
-        "-c",
-        "set -e; mkdir -p \"$2\"; mount -t ext4 \"$1\" \"$2\"; cd \"$2\"; eval \"$3\"",
-    ]);
-    run(shell.arg("sh").arg(machine.disk.node(B)).arg(dir).arg(script));
+    let mut shell = with_own_mounts("mkdir -p \"$2\"; mount -t ext4 \"$1\" \"$2\"; cd \"$2\"; eval \"$3\"");
+    run(shell.arg(machine.disk.node(B)).arg(dir).arg(script));
     machine.disk.wait_unmounted(B);
 }
 

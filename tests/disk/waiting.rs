@@ -4,7 +4,7 @@ use crate::support::disk::{A, B, Disk, need_disks};
 use crate::support::release::{Medium, Release};
 use crate::support::root::{Root, Run};
 use crate::support::trial::{Trial, spoil};
-use crate::support::{command, need};
+use crate::support::{command, need, with_own_mounts};
 use kubesolo_update::time::rfc3339;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -296,27 +296,9 @@ fn a_medium_that_the_kernel_cannot_read_is_not_nothing() {
         assert_eq!(run.code, code, "{errno}: {run:?}");
     }
     // An empty medium that is mounted is there.
-    let mut shell = command("unshare");
-    shell.args([
-        "-m",
-        "--propagation",
-        "private",
-        "sh",
-        "-euc",
-        "mount -t tmpfs none \"$1\"; shift; exec \"$@\"",
-        "sh",
-    ]);
-    let run = Run::from(
-        root.command_under(
-            {
-                shell.arg(&stick);
-                shell
-            },
-            &["check"],
-        )
-        .output()
-        .unwrap(),
-    );
+    let mut shell = with_own_mounts("mount -t tmpfs none \"$1\"; shift; exec \"$@\"");
+    shell.arg(&stick);
+    let run = Run::from(root.command_under(shell, &["check"]).output().unwrap());
     run.expect(6, &["oci-layout"]);
 }
 
@@ -405,9 +387,8 @@ impl Cron {
         let log = self.bin.path().join("kmsg");
         let hook = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/initramfs/kubesolo-update-apply");
         fs::write(&log, "").unwrap();
-        let mut shell = command("unshare");
-        let bound = "mount --bind \"$1\" /dev/kmsg; shift; exec \"$@\"";
-        shell.args(["-m", "--propagation", "private", "sh", "-euc", bound, "sh"]).arg(&log).arg(&hook);
+        let mut shell = with_own_mounts("mount --bind \"$1\" /dev/kmsg; shift; exec \"$@\"");
+        shell.arg(&log).arg(&hook);
         let path = format!("{}:{}", self.bin.path().display(), std::env::var("PATH").unwrap());
         shell.env("PATH", path).env("KUBESOLO_SPREAD_SECS", "0").env("KUBESOLO_SAID", self.bin.path().join("said"));
         let code = shell.output().unwrap().status.code().unwrap();

@@ -5,6 +5,7 @@ use crate::support::disk::{architecture, need_disks, other_architecture};
 use crate::support::ferro::Ferro;
 use crate::support::publish::{Desk, stderr};
 use crate::support::registry::{Registry, oras};
+use crate::support::release::Release;
 use crate::support::root::jq;
 use crate::support::signed::{MANIFEST_TYPE, blob_path, descriptor, digest, list};
 use crate::support::signing::{KeyPair, Signed, cosign_sign, cosign_verify, sign, sign_command};
@@ -13,9 +14,18 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-fn ready() {
+fn need_tools() {
     need_disks();
     need_all(&["docker-registry", "ferro-oci-server", "oras", "cosign", "jq", "openssl", "tar"]);
+}
+
+/// A desk with release 1.2.0, and an empty registry.
+fn ready() -> (Desk, Release, Registry) {
+    need_tools();
+    let desk = Desk::new();
+    let release = desk.prepare("1.2.0");
+    let registry = Registry::start(desk.dir.path(), None);
+    (desk, release, registry)
 }
 
 const BOTH: [&str; 2] = ["amd64", "arm64"];
@@ -49,7 +59,7 @@ fn own_tags(desk: &Desk, host: &str) -> usize {
 
 #[apply(test)]
 fn what_the_scripts_publish_survives_it() {
-    ready();
+    need_tools();
     let desk = Desk::new();
     let release = desk.prepare("1.2.0");
     let second = KeyPair::ed25519(desk.dir.path(), "second");
@@ -80,10 +90,7 @@ fn what_the_scripts_publish_survives_it() {
 
 #[apply(test)]
 fn a_dead_signature_is_named_and_a_new_one_can_be_made() {
-    ready();
-    let desk = Desk::new();
-    desk.prepare("1.2.0");
-    let registry = Registry::start(desk.dir.path(), None);
+    let (desk, _, registry) = ready();
     let first = push(&desk, &registry.host(), &[]);
     let at = |registry: &Registry| format!("{}/os@{first}", registry.host());
     check(&desk, &registry.host(), 5, &["it is not signed"]);
@@ -121,10 +128,7 @@ fn a_dead_signature_is_named_and_a_new_one_can_be_made() {
 
 #[apply(test)]
 fn what_cosign_signed_gets_its_tag_from_sign_sh() {
-    ready();
-    let desk = Desk::new();
-    desk.prepare("1.2.0");
-    let registry = Registry::start(desk.dir.path(), None);
+    let (desk, _, registry) = ready();
     let first = push(&desk, &registry.host(), &[]);
     let reference = format!("{}/os@{first}", registry.host());
     cosign_sign(desk.dir.path(), &desk.key, &reference);
@@ -154,10 +158,7 @@ fn stored(desk: &Desk, digest: &str) -> PathBuf {
 
 #[apply(test)]
 fn each_part_that_is_gone_is_named() {
-    ready();
-    let desk = Desk::new();
-    let release = desk.prepare("1.2.0");
-    let registry = Registry::start(desk.dir.path(), None);
+    let (desk, release, registry) = ready();
     let first = push(&desk, &registry.host(), &[]);
     sign(&[&desk.key], Signed::Registry(&format!("{}/os@{first}", registry.host())));
     let fetch =
@@ -194,10 +195,7 @@ fn each_part_that_is_gone_is_named() {
 
 #[apply(test)]
 fn an_index_whose_manifests_are_gone_is_no_index_without_them() {
-    ready();
-    let desk = Desk::new();
-    desk.prepare("1.2.0");
-    let registry = Registry::start(desk.dir.path(), None);
+    let (desk, _, registry) = ready();
     let first = push(&desk, &registry.host(), &[&desk.key]);
     // As `oras cp` leaves them: no tags but the index's.
     let mut copy = oras(desk.dir.path());
@@ -216,7 +214,7 @@ fn an_index_whose_manifests_are_gone_is_no_index_without_them() {
 
 #[apply(test)]
 fn a_copy_of_a_layout_that_is_not_whole_is_named() {
-    ready();
+    need_tools();
     let desk = Desk::new();
     let release = desk.prepare("1.2.0");
     let layout = ["--layout", "layout", "--tag", "stable"];
@@ -256,10 +254,7 @@ fn a_copy_of_a_layout_that_is_not_whole_is_named() {
 
 #[apply(test)]
 fn what_a_registry_says_badly_is_not_taken_for_dead() {
-    ready();
-    let desk = Desk::new();
-    desk.prepare("1.2.0");
-    let registry = Registry::start(desk.dir.path(), None);
+    let (desk, _, registry) = ready();
     let first = push(&desk, &registry.host(), &[]);
     let reference = format!("{}/os@{first}", registry.host());
     cosign_sign(desk.dir.path(), &KeyPair::p256(desk.dir.path(), "other"), &reference);
@@ -297,10 +292,7 @@ fn what_a_registry_says_badly_is_not_taken_for_dead() {
 /// A question that gets no answer is no "no": nothing is signed twice, nor called unsigned, for a bad line.
 #[apply(test)]
 fn a_signature_that_cannot_be_asked_for_is_not_made_anew() {
-    ready();
-    let desk = Desk::new();
-    desk.prepare("1.2.0");
-    let registry = Registry::start(desk.dir.path(), None);
+    let (desk, _, registry) = ready();
     let first = push(&desk, &registry.host(), &[&desk.key]);
     let reference = format!("{}/os@{first}", registry.host());
     let attached = || desk.oras(&["discover", "--plain-http", "--format", "json", "--depth", "1", &reference]);
@@ -327,10 +319,7 @@ fn a_signature_that_cannot_be_asked_for_is_not_made_anew() {
 /// docs/registries.md, "Cleaning a registry", line by line: what was copied has no tags but the index's.
 #[apply(test)]
 fn a_copy_gets_its_tags_as_the_document_says() {
-    ready();
-    let desk = Desk::new();
-    desk.prepare("1.2.0");
-    let registry = Registry::start(desk.dir.path(), None);
+    let (desk, _, registry) = ready();
     push(&desk, &registry.host(), &[&desk.key]);
     let mut copy = oras(desk.dir.path());
     copy.args(["cp", "-r", "--from-plain-http", "--to-plain-http", &format!("{}/os:stable", registry.host())]);

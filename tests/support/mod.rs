@@ -115,6 +115,13 @@ pub fn command(program: &str) -> Command {
     Command::new(find(program).unwrap_or_else(|| panic!("{program} is not installed")))
 }
 
+/// Makes a command that runs shell with mounts of its own, which end with it. What is added are its arguments, from `$1`.
+pub fn with_own_mounts(script: &str) -> Command {
+    let mut shell = command("unshare");
+    shell.args(["-m", "--propagation", "private", "sh", "-euc", script, "sh"]);
+    shell
+}
+
 /// Runs a command to its end and returns its stdout. Panics: it fails; says with what.
 pub fn run(command: &mut Command) -> String {
     let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));

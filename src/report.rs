@@ -87,7 +87,7 @@ impl Report {
     fn read(system: &System, config: &Config) -> Report {
         let machine = Machine::look(system);
         let data = machine.data(config.state_file.as_deref(), Access::Read);
-        let site = data.as_ref().ok().map(|data| data.store.site_lists());
+        let site = data.as_ref().ok().map(|data| data.store.site());
         let stopped = stopped(system, config, site.as_deref());
         let mut remarks: Vec<String> = stopped.iter().map(ToString::to_string).collect();
         let mut told = |e: Error| remarks.push(e.to_string());

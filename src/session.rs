@@ -120,7 +120,7 @@ impl<'a> Session<'a> {
     /// Reads the keys, and what is revoked.
     /// Errors: as [`Keyring::load`].
     pub fn keyring(&self) -> Result<Keyring> {
-        Keyring::of_machine(&self.system.keys_dir(), self.signature, Some(&self.data.store.site_lists()))
+        Keyring::of_machine(&self.system.keys_dir(), self.signature, Some(&self.data.store.site()))
     }
 
     /// Remembers that what runs has proven itself, if it has. A run that was cut off before it is made up for by the next one.

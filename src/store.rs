@@ -67,10 +67,9 @@ impl Store {
         Store { state_file, is_named: state_flag.is_some(), dir }
     }
 
-    /// Where the site's lists of what is revoked lie on the data partition (docs/decisions/0010). The boot hook takes them over;
-    /// where it had no data partition yet, they count all the same.
-    pub fn site_lists(&self) -> PathBuf {
-        self.dir.with_file_name("site/update-keys.d/revoked")
+    /// What the site has put on the data partition, for the boot hook (docs/decisions/0010).
+    pub fn site(&self) -> PathBuf {
+        self.dir.with_file_name("site")
     }
 
     /// Takes the lock, making the directory if need be.

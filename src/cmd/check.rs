@@ -144,7 +144,7 @@ pub fn splay(most_secs: Option<u64>) {
 /// Reads the keys, says which of them are no good, and makes sure that something can be decided.
 /// Errors: as [`Keyring::load`] and [`Keyring::demands_signatures`].
 pub fn keyring(system: &System, config: &Config, store: Option<&Store>) -> Result<Keyring> {
-    let (signature, site) = ((config.signature, config.signature_threshold), store.map(Store::site_lists));
+    let (signature, site) = ((config.signature, config.signature_threshold), store.map(Store::site));
     let ring = Keyring::of_machine(&system.keys_dir(), signature, site.as_deref())?;
     ring.faults().iter().for_each(|fault| note(&format!("{fault}; this key does not count")));
     if !ring.demands_signatures()? {

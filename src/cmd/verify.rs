@@ -67,8 +67,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut dyn W
         Ok(loaded) => (env_remarks(&loaded), loaded.way_out()),
         Err(e) => (vec![e.to_string()], REPAIR_HINT),
     };
-    let (signature, site) =
-        ((config.signature, config.signature_threshold), data.as_ref().map(|d| d.store.site_lists()));
+    let (signature, site) = ((config.signature, config.signature_threshold), data.as_ref().map(|d| d.store.site()));
     let ring = Keyring::of_machine(&system.keys_dir(), signature, site.as_deref());
     let offered = args.source.then(|| ring.clone().and_then(|ring| ask(system, config, &machine, ring)));
     let findings = Findings { slots, remarks, way_out, repaired, ring, offered };

@@ -7,6 +7,7 @@
 //! what may be a list of what is revoked.
 
 use super::keys::Key;
+use super::site;
 use crate::atomic::read_bounded;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::digest::Digest;
@@ -23,9 +24,9 @@ const KEY_MAX_BYTES: u64 = 4 << 10;
 /// Longest list of what is revoked, in bytes; a digest has 71.
 const LIST_MAX_BYTES: u64 = 256 << 10;
 /// Directory of what is revoked, beside the keys.
-const REVOKED: &str = "revoked";
+pub(super) const REVOKED: &str = "revoked";
 /// The directory of keys; what lies beside it is the agent's configuration.
-const KEYS_DIR: &str = "update-keys.d";
+pub(super) const KEYS_DIR: &str = "update-keys.d";
 /// Most files in `revoked/`.
 const MAX_LISTS: usize = 64;
 /// Write permission for group and others.
@@ -86,36 +87,23 @@ impl Keyring {
                 }
             }
         }
-        ring.add_lists(&dir.join(REVOKED))?;
+        ring.revoked = revoked_in(&dir.join(REVOKED))?;
         Ok(ring)
     }
 
-    /// Reads the keys of a machine, and what it revokes: beside them, and in the site's lists on the data partition.
-    /// Input: `site`: where those lie; `None`: there is no data partition.
-    /// Errors: as [`Keyring::load`].
+    /// Reads the keys of a machine, and what it revokes: beside them, and on the data partition, in the site's lists.
+    /// Input: `site`: its directory there; `None`: there is no data partition.
+    /// Errors: as [`Keyring::load`]; Config: as well of what lies in the site's directory.
     pub fn of_machine(
         dir: &Path,
         (policy, threshold): (SignaturePolicy, usize),
         site: Option<&Path>,
     ) -> Result<Keyring> {
         let mut ring = Keyring::load(dir, policy, threshold)?;
-        site.map_or(Ok(()), |site| ring.add_lists(site))?;
+        if let Some(site) = site {
+            ring.revoked.extend(site::revoked(site)?);
+        }
         Ok(ring)
-    }
-
-    /// Adds what a directory of lists revokes; one that is not there revokes nothing.
-    /// Errors: Config: as of `revoked/` in [`Keyring::load`].
-    pub fn add_lists(&mut self, dir: &Path) -> Result<()> {
-        let lists = entries(dir, dir.symlink_metadata())?;
-        if lists.len() > MAX_LISTS {
-            let why = format!("{} files, where at most {MAX_LISTS} are read", lists.len());
-            return Err(Error::new(Kind::Config, why).at("read what is revoked in", dir.display()));
-        }
-        // Hidden ones, too: each of them counts, or stops everything.
-        for path in lists {
-            self.revoked.extend(read_revoked(&path)?);
-        }
-        Ok(())
     }
 
     /// Lists what lies beside the keys, and notes what does not count. Returns: the key files.
@@ -131,10 +119,7 @@ impl Keyring {
                     refuse_stray_list(&path)?;
                     self.passed_over.push(path);
                 }
-                Role::Unexpected(why) => {
-                    let hint = "move it into revoked/, or out of this directory; keys are files named *.pub";
-                    return Err(Error::new(Kind::Config, why).at("trust", path.display()).hint(hint));
-                }
+                Role::Unexpected(why) => return Err(why.at(&path)),
             }
         }
         Ok(keys)
@@ -259,7 +244,7 @@ fn is_key(path: &Path) -> bool {
 
 /// What lies in the directory of keys.
 #[derive(Debug, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     /// A key, good or not.
     Key,
     /// The directory of what is revoked, or what was put in its place.
@@ -267,32 +252,48 @@ enum Role {
     /// No key by its name: a README, what an editor left. It does not count.
     PassedOver,
     /// It may be meant to revoke something, or hold what is, and would not be looked at.
-    Unexpected(&'static str),
+    Unexpected(Why),
+}
+
+/// Why something must not lie among the keys.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Why(&'static str);
+
+impl Why {
+    /// The error of it.
+    pub(super) fn at(&self, path: &Path) -> Error {
+        let hint = "move it into revoked/, or out of this directory; keys are files named *.pub";
+        Error::new(Kind::Config, self.0).at("trust", path.display()).hint(hint)
+    }
 }
 
 /// Says what something is by its name and kind. Pure.
-fn role(name: &str, kind: fs::FileType) -> Role {
+pub(super) fn role(name: &str, kind: fs::FileType) -> Role {
     let is_hidden = name.starts_with('.');
     match () {
         _ if name == REVOKED => Role::Revoked,
-        _ if name.to_ascii_lowercase().contains("revok") => {
-            Role::Unexpected("its name says that it revokes something, but only files in the directory revoked/ do")
-        }
+        _ if name.to_ascii_lowercase().contains("revok") => Role::Unexpected(Why(
+            "its name says that it revokes something, but only files in the directory revoked/ do",
+        )),
         _ if !is_hidden && is_key(Path::new(name)) => Role::Key,
-        _ if kind.is_dir() => Role::Unexpected("a directory: of those, only `revoked` is looked into"),
+        _ if kind.is_dir() => Role::Unexpected(Why("a directory: of those, only `revoked` is looked into")),
         _ if kind.is_file() || is_hidden => Role::PassedOver,
-        _ => Role::Unexpected("neither a file nor the directory `revoked`"),
+        _ => Role::Unexpected(Why("neither a file nor the directory `revoked`")),
     }
 }
 
 /// Refuses what was put one directory too high, beside the directory of keys, where it would revoke nothing.
 fn refuse_above(dir: &Path) -> Result<()> {
-    let Some(above) = dir.parent().filter(|_| dir.ends_with(KEYS_DIR)) else { return Ok(()) };
-    let listed = match fs::read_dir(above) {
+    dir.parent().filter(|_| dir.ends_with(KEYS_DIR)).map_or(Ok(()), refuse_named)
+}
+
+/// Refuses what lies in a directory and has a name that says that it revokes. A directory that is not there has none.
+pub(super) fn refuse_named(dir: &Path) -> Result<()> {
+    let listed = match fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         listed => listed.and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()),
     };
-    let paths = listed.io(Kind::Config, "list", above.display())?;
+    let paths = listed.io(Kind::Config, "list", dir.display())?;
     match paths.iter().filter(|path| names_revoking(path)).min() {
         None => Ok(()),
         Some(path) => {
@@ -309,7 +310,7 @@ fn names_revoking(path: &Path) -> bool {
 
 /// Refuses what may be a list of what is revoked and lies among the keys, where it would revoke nothing: any line of it
 /// begins with a digest, whatever stands behind.
-fn refuse_stray_list(path: &Path) -> Result<()> {
+pub(super) fn refuse_stray_list(path: &Path) -> Result<()> {
     if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
         return Ok(());
     }
@@ -334,7 +335,7 @@ fn names_digest(line: &str) -> bool {
 }
 
 /// Refuses what others than its owner may write, and what is no file, or no directory.
-fn check_safe(path: &Path, meta: &fs::Metadata, is_kind: bool, kind: &str) -> Result<()> {
+pub(super) fn check_safe(path: &Path, meta: &fs::Metadata, is_kind: bool, kind: &str) -> Result<()> {
     // The directory of what is revoked, or something in it.
     let is_revoking = path.ends_with(REVOKED) || path.parent().is_some_and(|dir| dir.ends_with(REVOKED));
     let hint = match is_revoking {
@@ -359,7 +360,7 @@ fn check_safe(path: &Path, meta: &fs::Metadata, is_kind: bool, kind: &str) -> Re
 }
 
 /// Lists a directory, in the order of names. Input: `meta`: of what is to be judged, a link or what it leads to.
-fn entries(dir: &Path, meta: io::Result<fs::Metadata>) -> Result<Vec<PathBuf>> {
+pub(super) fn entries(dir: &Path, meta: io::Result<fs::Metadata>) -> Result<Vec<PathBuf>> {
     let context = |result: io::Result<Vec<PathBuf>>| result.io(Kind::Config, "list", dir.display());
     let meta = match meta {
         // A link that leads nowhere is not "nothing": what it leads to may not be mounted.
@@ -384,6 +385,19 @@ fn read_safely(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
 fn read_key(path: &Path) -> Result<Key> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     Key::parse(&read_safely(path, KEY_MAX_BYTES)?, &name)
+}
+
+/// Reads what a directory of lists revokes; one that is not there revokes nothing.
+/// Errors: Config: it, or one of them, can not be read, or others may write it.
+pub(super) fn revoked_in(dir: &Path) -> Result<Vec<Digest>> {
+    let lists = entries(dir, dir.symlink_metadata())?;
+    if lists.len() > MAX_LISTS {
+        let why = format!("{} files, where at most {MAX_LISTS} are read", lists.len());
+        return Err(Error::new(Kind::Config, why).at("read what is revoked in", dir.display()));
+    }
+    // Hidden ones, too: each of them counts, or stops everything.
+    let read: Result<Vec<Vec<Digest>>> = lists.iter().map(|path| read_revoked(path)).collect();
+    Ok(read?.concat())
 }
 
 /// Reads one file of `revoked/`: a public key, or lines of digests, each of a key or of an artifact.

@@ -359,22 +359,6 @@ fn what_does_not_count_is_named_where_no_key_is_installed() {
     assert_eq!(off.passed_over(), [machine.path("release.pem")]);
 }
 
-/// The site's lists count as well where the boot hook has not taken them over.
-#[test]
-fn lists_that_lie_elsewhere_are_added() {
-    let machine = Machine::new();
-    let stolen = Digest::of(b"stolen");
-    let mut ring = machine.load(1).unwrap();
-    let lists = machine.path("site");
-    ring.add_lists(&lists).unwrap();
-    assert!(!ring.is_revoked(stolen));
-    put_there(&machine, "site/stolen", &List, stolen);
-    ring.add_lists(&lists).unwrap();
-    assert!(ring.is_revoked(stolen));
-    put_there(&machine, "site/other", &Pipe, stolen);
-    assert_eq!(ring.add_lists(&lists).unwrap_err().kind(), Kind::Config);
-}
-
 /// One directory too high; a line more is a case more. What else lies there is the agent's, and does not matter.
 #[test]
 fn what_lies_beside_the_directory_of_keys_never_revokes_in_vain() {

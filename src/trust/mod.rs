@@ -6,4 +6,5 @@ pub mod bundle;
 pub mod keyring;
 pub mod keys;
 pub mod proven;
+mod site;
 pub mod verify;

@@ -241,6 +241,33 @@ fn what_a_site_revokes_counts_or_stops_the_agent() {
     assert!(faults.is_empty(), "{} of {}:\n{}", faults.len(), CASES.len(), faults.join("\n"));
 }
 
+/// The same without the hook: what was put there counts, or stops the agent, at once and not only from the next boot on.
+#[apply(test)]
+fn what_a_site_revokes_counts_or_stops_the_agent_before_the_next_boot() {
+    ready();
+    let bench = Bench::new();
+    let mut faults = Vec::new();
+    for (name, script, code, words) in CASES {
+        let booted = bench.booted(script);
+        let site = bench.machine.root.path("var/lib/kubesolo/site");
+        run(Command::new("rm").arg("-rf").arg(&site));
+        // The hook copies it, under a longer name.
+        let code = if *name == "a name too long" { 5 } else { *code };
+        let lies = booted.path("var/lib/kubesolo/site");
+        if lies.symlink_metadata().is_ok() {
+            run(Command::new("cp").arg("-a").arg(lies).arg(&site));
+        }
+        let check = bench.check(&booted);
+        let all = format!("{}{}", check.stdout, check.stderr);
+        let said =
+            if code == 2 { "/site" } else { words.rsplit_once("not ").map_or(*words, |_| "stolen.pub, revoked") };
+        if check.code != code || !all.contains(said) {
+            faults.push(format!("{name}: {} instead of {code}, {said}:\n{all}", check.code));
+        }
+    }
+    assert!(faults.is_empty(), "{} of {}:\n{}", faults.len(), CASES.len(), faults.join("\n"));
+}
+
 #[apply(test)]
 fn what_is_mended_counts_once_the_hook_has_run_again() {
     ready();

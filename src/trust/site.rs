@@ -1,0 +1,61 @@
+//! What the site revokes on its data partition, in `site/update-keys.d/revoked` (docs/decisions/0010).
+//!
+//! The boot hook takes keys and lists over; the lists count here as well, at once, and where the hook had no data partition.
+//! What it would stop the agent for at the next boot stops it now.
+//! Must never: trust a key that lies there, or pass over what may be meant to revoke.
+
+use super::keyring::{KEYS_DIR, REVOKED, Role, check_safe, entries, refuse_named, refuse_stray_list, revoked_in, role};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::oci::digest::Digest;
+use std::io;
+use std::path::Path;
+
+/// Reads what it revokes. Input: `site`: the directory; one that is not there revokes nothing.
+/// Errors: Config: a directory or a list that others than root may write, or that can not be read; or something there may be
+/// meant to revoke, and would not.
+pub fn revoked(site: &Path) -> Result<Vec<Digest>> {
+    let keys = site.join(KEYS_DIR);
+    let meta = match site.symlink_metadata() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        meta => meta.io(Kind::Config, "read", site.display())?,
+    };
+    let is_safe = check_safe(site, &meta, meta.is_dir(), "directory");
+    if is_safe.is_err() && meta.is_dir() && is_absent(&keys) {
+        // Nothing of it is taken over: it revokes nothing, and forbids nothing.
+        return Ok(Vec::new());
+    }
+    is_safe?;
+    for path in entries(&keys, keys.symlink_metadata())? {
+        let kind = path.symlink_metadata().io(Kind::Config, "read", path.display())?.file_type();
+        match role(&path.file_name().unwrap_or_default().to_string_lossy(), kind) {
+            Role::Revoked => {}
+            Role::Key | Role::PassedOver => refuse_stray_list(&path)?,
+            Role::Unexpected(why) => return Err(why.at(&path)),
+        }
+    }
+    refuse_astray(site, &keys)?;
+    revoked_in(&keys.join(REVOKED))
+}
+
+fn is_absent(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+}
+
+/// Refuses what was put one directory too high, or too deep, where it would revoke nothing.
+fn refuse_astray(site: &Path, keys: &Path) -> Result<()> {
+    refuse_named(site)?;
+    for path in entries(site, site.symlink_metadata())? {
+        let is_dir = path.symlink_metadata().io(Kind::Config, "read", path.display())?.is_dir();
+        if !is_dir || path == keys {
+            continue;
+        }
+        refuse_named(&path)?;
+        let too_deep = path.join(KEYS_DIR);
+        if !is_absent(&too_deep) {
+            return Err(Error::new(Kind::Config, "it is not looked into")
+                .at("trust", too_deep.display())
+                .hint(format!("what is revoked lies in {}: move it there, or out of this directory", keys.display())));
+        }
+    }
+    Ok(())
+}

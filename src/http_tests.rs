@@ -205,6 +205,7 @@ fn asks_whether_a_body_is_there() {
         (vec![answer("403 Forbidden", "", ""), answer("200 OK", "", "abc")], "/f", Ok(Some(3))),
         (vec![answer("403 Forbidden", "", ""), answer("403 Forbidden", "", "")], "/f", Err("403 Forbidden")),
         (vec![answer("404 Not Found", "", ""); 2], "/f", Err("404 Not Found (is the path right?)")),
+        (vec![answer("404 Not Found", "", ""); 2], "/os/latest.json/latest.json", Err("leave /latest.json out")),
         (vec![answer("410 Gone", "", ""); 2], "/f", Err("410 Gone")),
         (vec![answer("404 Not Found", "", ""), answer("200 OK", "", "abc")], "/f", Ok(Some(3))),
         (vec![answer("200 OK", stored, "abc")], "/f.gz", Ok(Some(3))),

@@ -123,6 +123,9 @@ impl Answer {
                 "it is listed there: a cleaning of the registry may have removed it; what has a tag of its own is kept",
             ),
             404 if url.path().starts_with("/v2/") => error.hint("does the repository exist, and have this tag?"),
+            404 if url.path().ends_with("/latest.json/latest.json") => {
+                error.hint("`server` is the directory that holds latest.json: leave /latest.json out")
+            }
             404 => error.hint("is the path right?"),
             407 => error.hint("the proxy wants a user and a password: http://user:password@host:port"),
             _ => error,

@@ -16,6 +16,7 @@ use crate::oci::manifest::{self, DOCUMENT_CAP, Descriptor, Document, Entry, chec
 use crate::oci::referrers;
 use crate::trust::keyring::Keyring;
 use crate::trust::verify::Tally;
+use std::cmp::Ordering;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -26,6 +27,9 @@ use std::rc::Rc;
 const MAX_NAMED: usize = 16;
 /// Most manifests that are read to find the signatures of one: those of all releases lie together here.
 const MAX_MANIFESTS: usize = 1024;
+/// What it means that a blob is not there, or shorter than it should be.
+const INCOMPLETE: &str =
+    "the copy of the layout is not complete: copy it again, and unmount the stick before it is pulled out";
 
 /// One layout.
 pub struct Layout {
@@ -157,9 +161,7 @@ impl Medium {
     /// Adds what it means that something is not there, to an error about it.
     fn missed(&self, name: &str, error: Error) -> Error {
         match name.rsplit_once('/').map(|(_, hex)| Digest::parse_hex(hex)) {
-            Some(Ok(digest)) if !self.has(digest) => {
-                error.hint("it is listed there: the copy of the layout is not complete")
-            }
+            Some(Ok(digest)) if !self.has(digest) => error.hint(INCOMPLETE),
             _ => error,
         }
     }
@@ -266,11 +268,16 @@ impl Medium {
     fn open_blob(&self, file: &FileRef, from: u64) -> Result<Box<dyn Read>> {
         let name = blob(file.sha256);
         let (reader, size_bytes) = self.open(&name, from)?;
-        if size_bytes != file.size_bytes {
-            return Err(Error::new(Kind::Digest, format!("{size_bytes} bytes, the manifest says {}", file.size_bytes))
-                .at("open", self.place(&name)));
+        let fail = |kind| {
+            let why = format!("{size_bytes} bytes, the manifest says {}", file.size_bytes);
+            Error::new(kind, why).at("open", self.place(&name))
+        };
+        match size_bytes.cmp(&file.size_bytes) {
+            // No other bytes, but fewer: a medium that was pulled out, a copy that broke off.
+            Ordering::Less => Err(fail(Kind::Source).hint(INCOMPLETE)),
+            Ordering::Greater => Err(fail(Kind::Digest)),
+            Ordering::Equal => Ok(reader),
         }
-        Ok(reader)
     }
 }
 

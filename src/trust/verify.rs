@@ -142,7 +142,7 @@ impl<'a> Tally<'a> {
                 if signers.is_empty() {
                     let keys: Vec<String> = self.ring.keys().iter().map(|key| self.ring.name(key.id)).collect();
                     let why = format!(
-                        "no signature of it is by an installed key: {}; or the signature is of another latest.json (a \
+                        "none is by an installed key: {}; or the signature is of another latest.json (a \
                          cache?)",
                         keys.join(", ")
                     );
@@ -171,7 +171,9 @@ impl<'a> Tally<'a> {
         let hint = match &self.blame {
             _ if !self.by.is_empty() => "",
             None | Some((Blame::Unreadable, _)) => unsigned,
-            Some((Blame::UnknownKey, _)) => "install that key if it is the publisher's: docs/key-rotation.md",
+            Some((Blame::UnknownKey, _)) => {
+                "install the publisher's key, if it is the publisher who signed: docs/key-rotation.md"
+            }
             Some(_) => "",
         };
         let reason = self.blame.map(|(_, why)| why).or(other.map(|other| other.words().to_owned()));

@@ -107,10 +107,13 @@ fn of_what_is_there_the_most_telling_is_named() {
         // What to do fits the reason, or there is nothing of that kind to do.
         let hint = match words {
             _ if words.contains("verify it: it is") => Some("(sign it)"),
-            _ if words.ends_with("signed by sha256:") => Some("(install that key if it is the publisher's"),
+            _ if words.ends_with("signed by sha256:") => Some("(install the publisher's key"),
             _ => None,
         };
-        let said = ["(sign it)", "(install that key"].into_iter().filter(|word| e.contains(word)).collect::<Vec<_>>();
+        let said = ["(sign it)", "(install the publisher's key"]
+            .into_iter()
+            .filter(|word| e.contains(word))
+            .collect::<Vec<_>>();
         assert!(hint.map_or(said.is_empty(), |hint| said.len() == 1 && e.contains(hint)), "{words}: {e}");
     }
     // Beside one of two signatures, an attestation says nothing.
@@ -293,7 +296,7 @@ fn a_detached_signature_is_over_the_exact_bytes_and_every_bit_counts() {
                 }
             }
         }
-        refused(detached_verdict(&ring(1, &[&two], &[]), document, &file), "no signature of it is by an installed key");
+        refused(detached_verdict(&ring(1, &[&two], &[]), document, &file), "none is by an installed key");
         refused(detached_verdict(&ring(1, &[&one, &two], &[&one]), document, &file), "revoked");
         refused(detached_verdict(&ring(2, &[&one, &two], &[]), document, &[&file[..], &file].concat()), "2 keys must");
         let both = [file.clone(), format!("{}\n", base64::encode(&two.sign(document))).into_bytes()].concat();

@@ -396,7 +396,7 @@ fn what_does_not_count_as_a_key_is_named() {
         root.agent(&["verify"]).expect(0, &[name, "it does not count"]);
         // Beside a key it is passed over in silence, and no reason to stop.
         fs::copy(&bench.spare.public, keys.join("spare.pub")).unwrap();
-        let said = silent("signature = off").expect(5, &["no signature of it is by an installed key"]);
+        let said = silent("signature = off").expect(5, &["none is by an installed key"]);
         assert!(!said.stderr.contains("does not count"), "{name}: {said:?}");
     }
 }

@@ -428,7 +428,7 @@ fn a_detached_signature() {
     need("openssl");
     let site = Site::new();
     let fingerprints = site.keys.each_ref().map(KeyPair::fingerprint);
-    let none = "no signature of it is by an installed key";
+    let none = "none is by an installed key";
     site.check(5, &["it is not signed"]);
     site.machine.apply(&[]).expect(5, &["it is not signed"]);
     site.machine.assert_unharmed("unsigned", "failed", "signature", Left::Untouched);
@@ -548,7 +548,7 @@ fn keys_decide_not_the_configuration() {
         }
         // A good one beside it.
         put(&site.machine, "update-keys.d/1.pub", site.keys[1].pem(), 0o644);
-        site.check(5, &["no signature of it is by an installed key", "this key does not count"]);
+        site.check(5, &["none is by an installed key", "this key does not count"]);
         site.configure("signature_threshold = 2");
         site.check(2, &["1 good keys are installed, and signature_threshold is 2"]);
         site.configure("");
@@ -708,7 +708,7 @@ fn verify_says_who_signed_and_what_is_known_of_it() {
     assert_eq!(source, format!("[\"2.0.0\",\"{key}\",null]"));
     // The source has it no more, or another's signature of it.
     site.serve(Some(&site.lines(&[2])));
-    verify(&["--source"], 5, &["not checked again", "no signature of it is by an installed key"]);
+    verify(&["--source"], 5, &["not checked again", "none is by an installed key"]);
     assert_eq!(slot(&["--source"], 5), format!("[\"{key}\",true,false]"));
     // Something else is offered, by the right key.
     site.offer("2.1.0", "2026-02-01T00:00:00Z");

@@ -14,6 +14,8 @@ use crate::text::printable;
 const SHOWN_BYTES: usize = 40;
 /// Most pieces that are named; of the rest it is said how many there are.
 const NAMED: usize = 8;
+/// The copies.
+const FILES: [&str; 2] = ["grubenv", "grubenv.bak"];
 /// What some editors write in front of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -46,6 +48,8 @@ pub struct Known {
 struct Reading {
     /// It is sound, and its values make sense: GRUB acts on it, and nothing of it is guessed.
     is_good: bool,
+    /// It begins as GRUB's file does.
+    is_signed: bool,
     block: Block,
     left_out: Vec<String>,
 }
@@ -55,8 +59,8 @@ struct Reading {
 /// The boot variables are those of the first good copy. Where neither is good, they are what can be read, made safe: the
 /// running slot is active, for it boots, unless it was left, or the copies and the state say that the other one is on trial;
 /// on trial if that is what the copies say, or the state where they do not; else confirmed. Other lines are those of the copy
-/// in which a trial can be activated, as far as they fit; of one that is not good, only what a person may have written: see
-/// `is_plain`.
+/// in which a trial can be activated, as far as they fit; where none is good, of the one that begins as GRUB's file does, and
+/// only what a person may have written: see `is_plain`.
 /// Input: both copies as they were read, main first, empty where there is none.
 pub fn mend(copies: [&[u8]; 2], known: Known) -> Mended {
     let readings = copies.map(Reading::of);
@@ -68,7 +72,8 @@ pub fn mend(copies: [&[u8]; 2], known: Known) -> Mended {
         Some(_) => block.complete(),
         None => left_out = make_safe(&mut block, known),
     }
-    let rank = |reading: &Reading| (reading.is_good, is_whole(reading), reading.block.takes_a_trial());
+    let rank =
+        |reading: &Reading| (reading.is_good, is_whole(reading), reading.is_signed, reading.block.takes_a_trial());
     let [main, backup] = &readings;
     let best = if rank(backup) > rank(main) { backup } else { main };
     left_out.extend_from_slice(&best.left_out);
@@ -82,14 +87,22 @@ pub fn mend(copies: [&[u8]; 2], known: Known) -> Mended {
             kept.push(line.describe());
         }
     }
-    // Of two good copies that differ, the other one has something to lose as well.
-    for line in readings.iter().filter(|reading| reading.is_good).flat_map(|reading| &reading.block.lines) {
-        let what = line.describe();
-        if !line.is_live() && !block.lines.contains(line) && !left_out.contains(&what) {
-            left_out.push(what);
+    // Of two good copies that differ, the other one has something to lose as well; so it has where none is good.
+    for (reading, file) in readings.iter().zip(FILES).filter(|(reading, _)| reading.is_good || !best.is_good) {
+        let lost = reading.block.lines.iter().filter(|line| !line.is_live() && !block.lines.contains(line));
+        let mut lost: Vec<String> = lost.map(Line::describe).chain(reading.left_out.iter().cloned()).collect();
+        lost.retain(|what| !left_out.iter().any(|said| text_of(said) == text_of(what)));
+        match reading.is_signed || std::ptr::eq(reading, best) {
+            false if !lost.is_empty() => left_out.push(format!("all of {file}, which is no environment block")),
+            _ => left_out.extend(lost),
         }
     }
     Mended { block, left_out: first_of(left_out), kept: first_of(kept) }
+}
+
+/// What is the same in both copies, on whichever line, is said once.
+fn text_of(piece: &str) -> &str {
+    piece.split_once(" (").map_or(piece, |(_, text)| text)
 }
 
 /// Says of the rest how many there are.
@@ -166,13 +179,15 @@ fn make_safe(block: &mut Block, known: Known) -> Vec<String> {
 impl Reading {
     fn of(bytes: &[u8]) -> Reading {
         match Block::decode(bytes) {
-            Ok(block) if BootVars::read_whole(&block).is_ok() => Reading { is_good: true, block, left_out: Vec::new() },
+            Ok(block) if BootVars::read_whole(&block).is_ok() => {
+                Reading { is_good: true, is_signed: true, block, left_out: Vec::new() }
+            }
             _ => Reading::salvage(bytes),
         }
     }
 
     fn salvage(bytes: &[u8]) -> Reading {
-        let mut reading = Reading::default();
+        let mut reading = Reading { is_signed: bytes.starts_with(chomped(SIGNATURE)), ..Reading::default() };
         let (mut rest, mut number) = (bytes, 1);
         while !rest.is_empty() {
             let end = line_end(rest);

@@ -244,7 +244,7 @@ fn the_copy_in_which_a_trial_can_be_activated_wins() {
     let full = padded(&format!("{trial}{}", filler("full", 0)));
     assert_eq!(full.last(), Some(&b'\n'));
     type Case<'a> = (&'a str, Vec<u8>, Vec<u8>, [&'a str; 3], &'a [&'a str], &'a [&'a str]);
-    let cases: [Case; 9] = [
+    let cases: [Case; 10] = [
         (
             "main ends in LF",
             [&padded(&format!("{trial}x=1\n"))[..1023], b"\n"].concat(),
@@ -271,7 +271,15 @@ fn the_copy_in_which_a_trial_can_be_activated_wins() {
             before("y=1\nbad\n"),
             ["B", "0", "2"],
             &["y"],
-            &["bad"],
+            &["bad", "full"],
+        ),
+        (
+            "main is something else, backup says no slot",
+            b"\x81\xfex=1\n\x90\x90".repeat(128),
+            padded("y=plant 7\nactive_slot=Q\n"),
+            ["A", "1", "3"],
+            &["y"],
+            &["active_slot=Q", "all of grubenv, which is no environment block"],
         ),
         ("main says nothing", padded("bad\n"), before("y=1\nbad\n"), ["A", "1", "3"], &["y"], &["bad"]),
         (
@@ -280,7 +288,7 @@ fn the_copy_in_which_a_trial_can_be_activated_wins() {
             before("y=1\nbad\n"),
             ["A", "1", "3"],
             &["y"],
-            &["bad"],
+            &["bad", "x"],
         ),
     ];
     for (name, main, backup, values, kept, left_out) in cases {

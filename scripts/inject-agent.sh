@@ -96,17 +96,30 @@ check_places() {
     while IFS= read -r path; do check_place "$path"; done <"$WORK/places"
 }
 
-# check_trust: what lies among the keys already. Machines that boot it would take no update any more, and be healthy.
+# check_trust: what lies among the keys already, and with what is put there. Machines that boot it would take no update any
+# more, and be healthy.
 check_trust() {
-    odd=$(awk -F '\t' -v dir=/etc/kubesolo/update-keys.d/ '
-        index($4, dir) != 1 { next }
-        { name = substr($4, length(dir) + 1); plain = tolower(name) }
-        name == "revoked" && $1 == "d" { next }
+    odd=$(awk -F '\t' -v above=/etc/kubesolo/ -v dir=/etc/kubesolo/update-keys.d '
+        index($4, above) != 1 { next }
+        { beside = tolower(substr($4, length(above) + 1)) }
+        beside !~ "/" && beside ~ "revo[ck]" { print $4; exit }
+        $4 != dir && index($4, dir "/") != 1 { next }
+        { name = substr($4, length(dir) + 2); plain = tolower(name) }
+        # Others than its owner may write it; a key that they may write does not count, and stops nothing.
+        (name == "" || name ~ "^revoked(/|$)") && $1 != "l" && $2 ~ "([2367].|[2367])$" { print $4 ", mode " $2; exit }
+        name == "" || name == "revoked" && $1 == "d" { next }
         name ~ "^revoked/[^/]*$" && $1 == "f" { next }
-        name !~ "/" && plain !~ "revok" && ($1 == "f" || name ~ "^[^.].*\\.pub$" || name ~ "^\\." && $1 != "d") { next }
+        name !~ "/" && plain !~ "revo[ck]" && ($1 == "f" || name ~ "^[^.].*\\.pub$" || name ~ "^\\.#" && $1 != "d") { next }
         { print $4; exit }' "$WORK/listing")
     [ -z "$odd" ] || die "$odd lies in $INITRAMFS: machines that boot it would take no update" \
         "(docs/key-rotation.md, \"What may lie there\")"
+}
+
+# check_count PATTERN MOST: what the initramfs has of a kind and what is put there, together.
+check_count() {
+    { cut -f 4 "$WORK/listing"; (cd "$WORK/tree" && find . -type f | sed 's|^\.||'); } | grep -xe "$1" | sort -u >"$WORK/together"
+    [ "$(wc -l <"$WORK/together")" -le "$2" ] ||
+        die "with those in $INITRAMFS there would be $(wc -l <"$WORK/together") files $1: machines that boot it would take no update ($2 at most)"
 }
 
 check() {
@@ -217,6 +230,8 @@ main() {
     check
     make_tree
     check_places
+    check_count '/etc/kubesolo/update-keys\.d/[^./][^/]*\.pub' "$MAX_KEYS"
+    check_count '/etc/kubesolo/update-keys\.d/revoked/[^/]*' "$MAX_REVOKED"
     make_segment
     join
     say "$(wc -c <"$INITRAMFS") bytes of $INITRAMFS, then $(wc -c <"$WORK/segment") bytes with:"

@@ -134,6 +134,9 @@ check_before() {
     jq -e 'type == "object" and (.version | type == "string")' "$BEFORE" >/dev/null 2>&1 ||
         die "$DIR/latest.json is there, and no latest.json: move it away"
     before=$(jq -r .version "$BEFORE")
+    if [ "$before" != "$VERSION" ] && [ "${before#v}" = "${VERSION#v}" ]; then
+        die "$DIR has this version as $before, and machines take both spellings for one: give --version $before"
+    fi
     if [ "$before" = "$VERSION" ]; then
         same_version
     elif [ "$ALLOW_OLDER" = no ]; then

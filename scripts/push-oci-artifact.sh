@@ -83,8 +83,9 @@ obtain() {
     case $1 in sha256:*) name=$REPOSITORY@$1 ;; *) name=$REPOSITORY:$1 ;; esac
     # shellcheck disable=SC2086 # an option or nothing
     if oras manifest fetch $PLAIN_HTTP "$name" >"$2" 2>"$WORK/said"; then return 0; fi
-    # Whatever else went wrong may hide what is there. oras 1.3 says it in these words, and only after a 404.
-    if grep -q -e ': not found$' -e 'NAME_UNKNOWN' -e 'MANIFEST_UNKNOWN' "$WORK/said"; then return 1; fi
+    # Whatever else went wrong may hide what is there. oras 1.3 says it in these words, with the name, and only after a 404; of
+    # another status it gives the registry's own words, which may end alike.
+    if grep -qF -e ": $name: not found" "$WORK/said"; then return 1; fi
     cat "$WORK/said" >&2
     hint_tls "$WORK/said"
     die "cannot tell whether $name is there"
@@ -133,6 +134,10 @@ refuse_other() {
 
 # check_index: what the version's tag names is ours, and what it lists of our architectures is the same.
 check_index() {
+    case $VERSION_TAG in v*) other=${VERSION_TAG#v} ;; *) other=v$VERSION_TAG ;; esac
+    if obtain "$other" "$WORK/there"; then
+        die "$REPOSITORY has this version as $other, and machines take both spellings for one: give --version $other"
+    fi
     obtain "$VERSION_TAG" "$WORK/there" || { : >"$WORK/there"; return 0; }
     jq -e --arg type "$INDEX_TYPE" --arg artifact "$ARTIFACT_TYPE" '.mediaType == $type and
         (.manifests | type == "array" and all(.platform.os == "linux" and .artifactType == $artifact))' \

@@ -270,8 +270,9 @@ fetch() {
     what=$1 from=$2
     shift 2
     if oras "$what" fetch ${PLAIN_HTTP:+--plain-http} "$@" "$from" >/dev/null 2>"$WORK/said"; then return 0; fi
-    # oras 1.3 says it in these words, and only after a 404.
-    if grep -q -e ': not found$' -e NAME_UNKNOWN -e MANIFEST_UNKNOWN "$WORK/said"; then return 1; fi
+    # oras 1.3 says it in these words, with the name, and only after a 404; of another status it gives the registry's own
+    # words, which may end alike.
+    if grep -qF -e ": $from: not found" "$WORK/said"; then return 1; fi
     tail -n 5 "$WORK/said" >&2
     hint_tls
     die "cannot tell whether $from is there"
@@ -299,7 +300,7 @@ resolve() {
     fi
     # As machines choose.
     DIGEST=$(jq -r --arg tag "$TAG" '[.manifests[] | {tag: .annotations["org.opencontainers.image.ref.name"]?, digest}
-            | select(.tag != null)]
+            | select(.tag != null and (.tag | test("^(signature-[0-9a-f]{16}-[0-9a-f]{16}|sha256-[0-9a-f]{64}([.](sig|att|sbom))?)$") | not))]
         | if $tag != "" then map(select(.tag == $tag))
           elif any(.tag == "latest") then map(select(.tag == "latest")) else . end
         | [.[].digest] | unique | join(" ")' "$LAYOUT/index.json" 2>/dev/null) || die "cannot read $LAYOUT/index.json"

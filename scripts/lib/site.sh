@@ -7,6 +7,10 @@ MAX_KEYS=16
 MAX_REVOKED=64
 # In bytes.
 MAX_LIST=262144
+MAX_KEY=4096
+# What stands before the bytes of a key, in hexadecimal (src/trust/keys.rs).
+ED25519_PREFIX=302a300506032b6570032100
+P256_PREFIX=3059301306072a8648ce3d020106082a8648ce3d03010703420004
 
 # not_writable FILE: by others than its owner, who could let their own key in, or run what they like.
 not_writable() {
@@ -42,7 +46,7 @@ check_keys() {
         case ${key##*/} in
             # Keys may lie in a repository of their own.
             revoked | .git) continue ;;
-            *[Rr][Ee][Vv][Oo][Kk]*) die "$key has a name that says that it revokes something, but only files in revoked/ do" ;;
+            *[Rr][Ee][Vv][Oo][CcKk]*) die "$key has a name that says that it revokes something, but only files in revoked/ do" ;;
             # An editor's lock.
             .\#*) [ ! -L "$key" ] || continue ;;
             .*) ;;
@@ -94,6 +98,19 @@ check_public_key() {
     not_writable "$1"
     if grep -q 'PRIVATE KEY' "$1"; then die "$1 is a PRIVATE key: it must not leave your machine"; fi
     grep -q 'BEGIN PUBLIC KEY' "$1" || die "$1 is no public key in PEM"
+    # As src/trust/keys.rs reads it. In revoked/, what machines do not read stops all updates.
+    body=$(tr -d '\r' <"$1")
+    body=$(printf '%s\n' "$body" | sed -e '1{/^-----BEGIN PUBLIC KEY-----$/d;}' -e '${/^-----END PUBLIC KEY-----$/d;}')
+    der=
+    if ! printf '%s\n' "$body" | grep -qvxE '[A-Za-z0-9+/=]{1,64}'; then
+        der=$(printf '%s\n' "$body" | base64 -d 2>/dev/null | od -An -v -tx1 | tr -d ' \n')
+    fi
+    case ${#der}:$der in
+        "88:$ED25519_PREFIX"* | "182:$P256_PREFIX"*) ;;
+        *) die "$1 is no key that machines read: one Ed25519 or ECDSA P-256 key in PEM, with nothing before or behind it" \
+            "(openssl pkey -pubin -in $1 writes it so)" ;;
+    esac
+    [ "$(wc -c <"$1")" -le "$MAX_KEY" ] || die "$1 is longer than machines read ($MAX_KEY bytes)"
 }
 
 # list_lines FILE: its lines without a byte order mark, comments, blanks and empty lines. A bare CR ends a line, too.

@@ -106,7 +106,7 @@ fn what_others_may_write_is_not_read() {
 
 #[test]
 fn what_belongs_to_another_user_is_not_trusted() {
-    if sys::user() != 0 {
+    if crate::sys::user() != 0 {
         return; // Only root can give a file away.
     }
     let machine = Machine::new();
@@ -296,6 +296,8 @@ fn what_may_be_meant_to_revoke_counts_or_stops_everything() {
         ("revoke", Directory, Stops(only)),
         ("revoked.txt", Text("see revoked/\n"), Stops(only)),
         ("revoked-old.pub", Text("no key"), Stops(only)),
+        ("revocation-old.pub", Text("no key"), Stops(only)),
+        ("Revocations", Directory, Stops(only)),
         ("Revoked", Dangling, Stops(only)),
         // Whatever else may hold it.
         ("update-keys.d", Directory, Stops("a directory: of those")),
@@ -305,6 +307,8 @@ fn what_may_be_meant_to_revoke_counts_or_stops_everything() {
         ("stolen", Dangling, Stops("neither a file nor")),
         ("stolen", Pipe, Stops("neither a file nor")),
         ("stolen", List, Stops("what is revoked counts in revoked/ only")),
+        (".stolen", Link, Stops("neither a file nor")),
+        (".stolen", Pipe, Stops("neither a file nor")),
         (".stolen", List, Stops("what is revoked counts in revoked/ only")),
         ("stolen.pub", List, Stops("what is revoked counts in revoked/ only")),
         ("stolen.txt", Text("@ stolen in Berlin\n"), Stops("if not, out of this directory")),

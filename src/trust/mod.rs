@@ -3,6 +3,7 @@
 //! Must never: let an installed key be ignored.
 
 pub mod bundle;
+mod files;
 pub mod keyring;
 pub mod keys;
 pub mod proven;

@@ -4,7 +4,7 @@
 //! What it would stop the agent for at the next boot stops it now.
 //! Must never: trust a key that lies there, or pass over what may be meant to revoke.
 
-use super::keyring::{KEYS_DIR, REVOKED, Role, check_safe, entries, refuse_named, refuse_stray_list, revoked_in, role};
+use super::files::{KEYS_DIR, REVOKED, Role, check_safe, entries, refuse_named, refuse_stray_list, revoked_in, role};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::digest::Digest;
 use std::io;

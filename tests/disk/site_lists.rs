@@ -202,6 +202,25 @@ const CASES: &[(&str, &str, i32, &str)] = &[
         "stolen: a list of digests",
     ),
     ("among the keys, mode 664", "cd update-keys.d; mv revoked/stolen s; chmod 664 s", 2, "site-s: a list of digests"),
+    ("revocations", "mv update-keys.d/revoked revocations", 2, "site/revocations is not looked into"),
+    (
+        "a key called a revocation",
+        "cd update-keys.d; mv revoked/stolen revocation-a.pub",
+        2,
+        "revocation-a.pub has a name",
+    ),
+    (
+        "among the keys, as one",
+        "cd update-keys.d; mv revoked/stolen stolen.pub",
+        2,
+        "site-stolen.pub: a list of digests",
+    ),
+    (
+        "among the keys, as one that does not count",
+        "cd update-keys.d; mv revoked/stolen stolen.pub; chmod 664 stolen.pub",
+        2,
+        ".site-stolen.pub: a list of digests",
+    ),
     ("another directory", "cd update-keys.d; mv revoked stolen", 2, "/stolen is neither a file nor"),
     (
         "keys in themselves",
@@ -283,12 +302,37 @@ fn what_is_mended_counts_once_the_hook_has_run_again() {
     booted.change("chmod 644 update-keys.d/revoked/stolen", "");
     booted.hook("exec");
     bench.check(&booted).expect(5, &["stolen.pub, revoked"]);
+    // What was copied to where it stops the agent is taken away again.
+    booted.change("mv update-keys.d/revoked/stolen update-keys.d/stolen", "");
+    booted.hook("exec");
+    bench.check(&booted).expect(2, &["site-stolen: a list of digests"]);
+    booted.change("mv update-keys.d/stolen update-keys.d/revoked/stolen.txt", "");
+    booted.hook("exec");
+    bench.check(&booted).expect(5, &["stolen.pub, revoked"]);
     // By hand, one directory too high: beside the keys.
     let above = bench.machine.root.path("etc/kubesolo/revoked.txt");
     fs::write(&above, format!("{}\n", bench.spare.fingerprint())).unwrap();
     bench.check(&booted).expect(2, &["etc/kubesolo/revoked.txt", "update-keys.d/revoked/"]);
     fs::remove_file(&above).unwrap();
     bench.check(&booted).expect(5, &["stolen.pub, revoked"]);
+}
+
+/// An image made of what lies in a machine's /etc has names of the hook's.
+#[apply(test)]
+fn what_an_image_revokes_stays_whatever_it_is_called() {
+    ready();
+    let bench = Bench::new();
+    for name in ["site-stolen", MARK, "site.not-taken.old"] {
+        let booted = bench.booted("echo '# nothing' >update-keys.d/revoked/stolen");
+        let revoked = booted.path("etc/kubesolo/update-keys.d/revoked");
+        fs::create_dir(&revoked).unwrap();
+        fs::write(revoked.join(name), format!("{}\n", bench.stolen.fingerprint())).unwrap();
+        for _ in 0..2 {
+            let said = booted.hook("exec");
+            bench.check(&booted).expect(5, &["stolen.pub, revoked"]);
+            assert_eq!(said, "", "{name}");
+        }
+    }
 }
 
 /// By busybox's own crond, with processes of its own. A reader adds a line: the kernel command line, what is run, and how

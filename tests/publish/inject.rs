@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
-pub const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n";
+pub const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAp6DknZ5r+YfNK59OozTuJk36bTqGSRuuVVIY7w7kz8o=\n-----END PUBLIC KEY-----\n";
 
 /// An initramfs, an agent that is no more than an ELF header, a configuration, a key and a check.
 pub struct Bench {
@@ -27,7 +27,7 @@ impl Bench {
         fs::write(bench.path("agent"), elf(architecture(), false)).unwrap();
         fs::write(bench.path("update.conf"), "signature = off\n").unwrap();
         fs::create_dir(bench.path("keys")).unwrap();
-        fs::write(bench.path("keys/site.pub"), "-----BEGIN PUBLIC KEY-----\n").unwrap();
+        fs::write(bench.path("keys/site.pub"), PUBLIC).unwrap();
         fs::write(bench.path("20-site"), "#!/bin/sh\n").unwrap();
         for (name, mode) in [("update.conf", 0o644), ("keys", 0o755), ("keys/site.pub", 0o644), ("20-site", 0o755)] {
             bench.chmod(name, mode);

@@ -327,6 +327,9 @@ fn what_an_image_revokes_stays_whatever_it_is_called() {
         let revoked = booted.path("etc/kubesolo/update-keys.d/revoked");
         fs::create_dir(&revoked).unwrap();
         fs::write(revoked.join(name), format!("{}\n", bench.stolen.fingerprint())).unwrap();
+        // It was made of a machine's whole /etc.
+        let taken = format!("boot of another\n/etc/kubesolo/update-keys.d/revoked/{name}\n");
+        fs::write(booted.path("etc/kubesolo/site-taken"), taken).unwrap();
         for _ in 0..2 {
             let said = booted.hook("exec");
             bench.check(&booted).expect(5, &["stolen.pub, revoked"]);

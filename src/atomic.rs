@@ -98,8 +98,12 @@ pub fn in_the_way(path: &Path) -> io::Result<Option<&'static str>> {
 fn in_the_way_of_directory(path: &Path) -> io::Result<Option<&'static str>> {
     match in_the_way(path)? {
         None => Ok(path.try_exists()?.then_some("a file")),
-        Some(_) if path.is_dir() => Ok(None),
-        what => Ok(what),
+        // What cannot be looked at is not known to be no directory.
+        Some(what) => match fs::metadata(path) {
+            Ok(meta) => Ok((!meta.is_dir()).then_some(what)),
+            Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ELOOP) => Ok(Some(what)),
+            Err(e) => Err(e),
+        },
     }
 }
 
@@ -196,7 +200,7 @@ fn rename_over(temporary: &Path, path: &Path) -> io::Result<()> {
     let renamed = fs::rename(temporary, path);
     match renamed.as_ref().map_err(io::Error::kind) {
         Err(ErrorKind::IsADirectory) => drop(set_aside(path)?),
-        Err(ErrorKind::PermissionDenied) => sys::allow_changes(path),
+        Err(ErrorKind::PermissionDenied) => [parent(path)?, path].into_iter().for_each(sys::allow_changes),
         _ => return renamed.map_err(|e| in_use(e, &[path])),
     }
     fs::rename(temporary, path)
@@ -207,6 +211,7 @@ fn temporary(path: &Path) -> io::Result<(PathBuf, File)> {
     let prefix = with_ending(path, TEMPORARY)?;
     remove_left_over(&prefix);
     let mut result = Err(ErrorKind::AlreadyExists.into());
+    let is_first = |e: &io::Error| e.kind() == ErrorKind::AlreadyExists;
     for _ in 0..NAME_TRIES {
         let name = with_ending(&prefix, &format!("{:x}-{:x}", process::id(), sys::random_u64()))?;
         // Follows no link, and takes nothing that is there.
@@ -219,6 +224,10 @@ fn temporary(path: &Path) -> io::Result<(PathBuf, File)> {
                 }
             }
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) if e.kind() == ErrorKind::PermissionDenied && result.as_ref().is_err_and(is_first) => {
+                sys::allow_changes(parent(path)?);
+                result = Err(e);
+            }
             Err(e) => {
                 result = Err(e);
                 break;

@@ -21,6 +21,9 @@ const READ_MAX_BYTES: u64 = 4096;
 /// What a person can do about copies of which none is good.
 pub const REPAIR_HINT: &str = "`verify --repair-boot-variables` writes both copies anew";
 
+/// What a person can do where their directory is none.
+const NO_DIRECTORY: &str = "something else lies in the place of its directory: move that away";
+
 /// Names one of the two copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copy {
@@ -277,6 +280,8 @@ fn read_copy(path: &Path) -> std::result::Result<Bytes, Fault> {
     // Once more: a single read that fails is common on cheap flash.
     read().or_else(|_: io::Error| read()).unwrap_or_else(|e| match e.kind() {
         io::ErrorKind::NotFound => Err(Fault::Missing),
+        // Not the agent's own place: nothing moves that aside by itself.
+        io::ErrorKind::NotADirectory => Err(Fault::Unreadable { why: e.to_string(), way_out: NO_DIRECTORY }),
         _ => Err(Fault::Unreadable { why: e.to_string(), way_out: way_out(&e) }),
     })
 }
@@ -286,7 +291,9 @@ fn demand_read<T>(path: &Path, read: &std::result::Result<T, Fault>) -> Result<(
     match read {
         Err(Fault::Unreadable { why, way_out }) => {
             let why = format!("{why}; it may be sound, and is not written over");
-            Err(Error::new(Kind::Device, why).at("read", path.display()).hint(*way_out))
+            Err(Error::new(Kind::Device, why)
+                .at("read", path.display())
+                .hint(format!("{way_out}; if it stays so, move that file away first")))
         }
         _ => Ok(()),
     }

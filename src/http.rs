@@ -328,7 +328,11 @@ impl Client {
                 if let Some(next) = places.get(at) {
                     note(&format!("{error}; trying {}", next.host()));
                 }
-                first.get_or_insert((error, is_passing));
+                // What is wrong with what a place sends counts for more than the trouble of the moment before it.
+                let is_worse = !is_passing && error.kind() != Kind::Network;
+                if first.as_ref().is_none_or(|(_, was_passing)| *was_passing && is_worse) {
+                    first = Some((error, is_passing));
+                }
             }
             failed += 1;
             let Some((error, asked)) = waits else {

@@ -167,7 +167,7 @@ fn read_version(dir: &Path) -> Option<String> {
 fn room(dir: &Path) -> Option<u64> {
     let space = sys::space(dir).ok()?;
     let own = fs::read_dir(dir).ok()?.flatten().filter(|entry| stage::is_own(&entry.file_name().to_string_lossy()));
-    let files = own.filter_map(|entry| entry.metadata().ok()).filter(fs::Metadata::is_file);
+    let files = own.filter_map(|entry| entry.metadata().ok()).filter(|meta| meta.is_file() && meta.nlink() == 1);
     let reclaimed: u64 = files.map(|m| m.blocks().saturating_mul(512)).sum();
     Some(space.free_bytes.saturating_add(reclaimed).saturating_sub(RESERVE_BYTES))
 }

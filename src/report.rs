@@ -9,7 +9,7 @@ use crate::error::{Error, Kind};
 use crate::failed::{Control, Failures};
 use crate::gate;
 use crate::grubenv::BootVars;
-use crate::grubenv_file::Copy;
+use crate::grubenv_file::{Copy, REPAIR_HINT};
 use crate::inspect::View;
 use crate::machine::Machine;
 use crate::reconcile::{self, Blame, Finding, Seen};
@@ -120,6 +120,11 @@ impl Report {
                 let loaded = env.files.load();
                 env_source = loaded.block.as_ref().map(|_| loaded.which);
                 vars = loaded.usable().map(|(_, vars)| vars).ok();
+                if vars.is_none() && loaded.way_out() != REPAIR_HINT {
+                    in_use = Some(
+                        "do what the NOTE says: what cannot be read is not written over; if it stays so, move that file away, then `verify --repair-boot-variables`",
+                    );
+                }
                 remarks.extend(env_remarks(&loaded));
             }
         }
@@ -193,7 +198,12 @@ fn way_on(running: Slot, slots: &[View; 2], phase: Phase) -> String {
         (true, false) => {
             format!("`rollback`, then restart: slot {other} is valid, and `apply` needs a slot that can be read")
         }
-        (false, false) => "do not restart: neither slot can be read; write the disk anew (`usb-provision.sh`)".into(),
+        (false, false) if [here, &slots[other as usize]].into_iter().all(is_lost) => {
+            "do not restart: neither slot can be read; write the disk anew (`usb-provision.sh`)".into()
+        }
+        (false, false) => {
+            "do not restart before a slot can be read: do what is said of it above, then `status` again".into()
+        }
     }
 }
 
@@ -298,6 +308,10 @@ fn next_step(
     }
     match state.phase {
         _ if is_stopped => "mend what the NOTE says; until then no update is taken".into(),
+        _ if slots[running as usize].record.as_ref().is_err_and(|e| e.is_in_use()) => {
+            "do what is said of the running slot above, then `status` again: nothing is known of it while it is in use"
+                .into()
+        }
         _ if slots[running as usize].record.is_err() => way_on(running, slots, state.phase),
         Phase::Staged if is_lost(&slots[running.other() as usize]) => "`apply` writes it anew".into(),
         Phase::Staged if !vars.boot_canary => {

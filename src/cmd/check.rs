@@ -320,6 +320,8 @@ pub fn resolve(source: &mut dyn Source) -> Result<Artifact> {
 /// Errors: Slot: it cannot be mounted.
 pub fn demand_known(running: &View) -> Result<()> {
     match (running.version(), running.room_bytes, &running.record) {
+        // Nothing is known of it, and it has its own way out.
+        (None, None, Err(e)) if e.is_in_use() => Err(e.clone()),
         (None, None, Err(e)) => Err(Error::new(Kind::Slot, e.to_string())
             .at("find the version of", format!("the running slot {}", running.slot))
             .hint("`activate`, where an update is staged, else `rollback` puts the other slot on trial: restart, and from there `apply` writes this one anew")),

@@ -140,7 +140,8 @@ fn make_safe(block: &mut Block, known: Known) -> Vec<String> {
         let other = running.other();
         is_left = said != Some(running) && (mark == Some(running) || known.left == Some(running));
         // Two that say the same are no guess: that one waits for its first boot, or for its next.
-        let waits = said == Some(other) && is_trial && known.on_trial == Some(other);
+        // (Of which slot it is may be just what cannot be read.)
+        let waits = said != Some(running) && is_trial && mark.is_none() && known.on_trial == Some(other);
         if is_left || waits { other } else { running }
     });
     let active = running.or(said).unwrap_or(known.proven);
@@ -157,6 +158,9 @@ fn make_safe(block: &mut Block, known: Known) -> Vec<String> {
             true => format!("the trial of slot {other}"),
             false => format!("`{ACTIVE_SLOT}={other}`"),
         });
+    }
+    if said.is_none() && mark.is_none() && known.on_trial == Some(other) {
+        left_out.push(format!("the trial of slot {other}, of which the state tells"));
     }
     // Who went back is for the next run to record.
     if let Some(gave_up) = mark.filter(|mark| *mark == active || said == Some(other)) {

@@ -277,7 +277,7 @@ impl Read for Transfer {
                     self.at += n as u64;
                     self.since_break += n as u64;
                     if self.since_break >= PROGRESS_BYTES {
-                        (self.failed, self.round) = (0, 0);
+                        (self.failed, self.round, self.is_last) = (0, 0, false);
                     }
                     return Ok(n);
                 }

@@ -94,6 +94,48 @@ fn a_signature_of_another_age_is_asked_for_once_more() {
     }
 }
 
+/// A server that is overloaded for a moment does not make what it then sends a matter of the network: what is wrong with
+/// that is told, and decides the exit code. A line more is a case more.
+#[apply(test)]
+fn trouble_that_passes_hides_nothing() {
+    let site = Site::new();
+    let [document, signature] = site.signed("2.0.0");
+    let forged = base64(&KeyPair::p256(site.dir.path(), "stranger").sign(document.as_bytes()));
+    let nothing = "{}".to_owned();
+    let unsigned = base64(&site.key.sign(nothing.as_bytes()));
+    // What is sent; how many 503 come before it, None: nothing else ever, and a mirror sends it.
+    for (document, signature, before, code, words) in [
+        (&document, &signature, Some(1), 0, "2.0.0"),
+        (&document, &forged, Some(0), 5, "none is by an installed key"),
+        (&document, &forged, Some(1), 5, "none is by an installed key"),
+        (&document, &forged, Some(2), 5, "none is by an installed key"),
+        (&document, &forged, None, 5, "none is by an installed key"),
+        (&nothing, &unsigned, Some(1), 6, "is missing"),
+        (&nothing, &unsigned, None, 6, "is missing"),
+    ] {
+        let sent = AtomicUsize::new(0);
+        let honest = [document.clone(), signature.clone()];
+        let answer = move |request: &Request| match path(request) {
+            "/latest.json" => Answer::ok(honest[0].as_str()),
+            "/latest.json.sig" => Answer::ok(honest[1].as_str()),
+            _ => Answer::status(404),
+        };
+        let mirror = Listener::start("127.0.0.1", None, answer.clone());
+        let first = Listener::start("127.0.0.1", None, move |request| {
+            match before.is_some_and(|before| sent.fetch_add(1, Ordering::SeqCst) >= before) {
+                true => answer(request),
+                false => Answer::status(503),
+            }
+        });
+        let more = if before.is_none() { format!("mirror = http://{}/\n", mirror.host()) } else { String::new() };
+        site.machine.root.configure(&format!("server = http://{}/\n{more}retries = 2\n", first.host()));
+        let run = site.machine.root.agent(&["check"]);
+        // The last line is the reason; what passed is said before it.
+        let last = if code == 0 { &run.stdout } else { run.stderr.lines().last().unwrap() };
+        assert!(run.code == code && last.contains(words), "{before:?}, {words}: {run:?}");
+    }
+}
+
 /// Caches that do not ask the server because a client says so, as RFC 9111 lets them, and that say how old their copy is.
 #[apply(test)]
 fn a_cache_that_keeps_what_is_old_is_asked_by_another_name() {

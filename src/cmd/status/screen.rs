@@ -46,6 +46,9 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
         return ("boot_unreadable", "\u{5}the boot variables can NOT be read");
     };
     let is_invalid = |slot: Slot| report.slots[slot as usize].record.is_err();
+    if report.slots[running as usize].record.as_ref().is_err_and(|e| e.is_in_use()) {
+        return ("running_slot_busy", "\u{4}the running slot is in use, and was not read");
+    }
     if is_invalid(running) {
         return ("running_slot_invalid", "\u{5}the running slot is NOT valid");
     }

@@ -524,9 +524,9 @@ fn boot_variables_that_can_not_be_read_are_not_written_over() {
             let run = injected_in(&trial, which, fault, &repair);
             assert!(trial.root.blocks() == blocks, "{fault} {which:?}: {run:?}");
             match which {
-                _ if !fault.ends_with("..4") => {
-                    drop(run.expect(7, &["read", "grubenv", says, "not written over", hint]))
-                }
+                _ if !fault.ends_with("..4") => drop(
+                    run.expect(7, &["read", "grubenv", says, "not written over", hint, "move that file away first"]),
+                ),
                 // A copy that can be read by then is sound.
                 _ => assert!([0, 7].contains(&run.code) && !run.stdout.contains("on trial"), "{fault}: {run:?}"),
             }
@@ -537,6 +537,10 @@ fn boot_variables_that_can_not_be_read_are_not_written_over() {
             assert!(!run.stderr.contains("--repair"), "{run:?}");
             let status = injected_in(&trial, &paths[..1], fault, &["status", "--json"]).expect(0, &[]);
             assert_eq!(status.jq("[.boot.readable, .boot.active_slot]"), "[false,null]", "{fault}");
+            assert!(
+                status.jq(".next").starts_with("do what the NOTE says: what cannot be read"),
+                "{fault}: {status:?}"
+            );
         }
     }
     // Once is no fault.

@@ -74,6 +74,7 @@ fn refusal_rows() -> Vec<Row> {
         in_doubt("500", |_, _| Reply::new(500, "")),
         in_doubt("503", |_, _| Reply::new(503, "")),
         in_doubt("429", |_, _| Reply::new(429, "")),
+        waits_for_range().works(8).ranges(&[0, CUT, 0, 0, 0]),
         // Longer than a download may take: there will be no second try.
         at_once("429, two hours", |_, _| Reply::new(429, "").header("Retry-After", "7200")),
         at_once("503, two hours", |_, _| Reply::new(503, "").header("Retry-After", "7200")),
@@ -117,6 +118,22 @@ fn in_pieces(name: &str, answer: Refuse) -> Row {
     };
     // One try after the break: a piece that counted as another one would be the end.
     row(format!("in pieces: {name}"), script).conf("retries = 1\nstall_timeout = 5").says(&["staged"])
+}
+
+/// It asks for a wait that is longer than there is time whenever it sees Range, and breaks off three times.
+fn waits_for_range() -> Row {
+    let script = |p: &Published, a: &Ask| match (p.is_kernel(a) && a.is_get(), a.nth, &a.range) {
+        (true, _, Some(_)) => Reply::new(429, "").header("Retry-After", "7200"),
+        (true, 0, None) => p.honest(a).then(CUT, vec![Step::Reset]),
+        (true, 2, None) => p.honest(a).then(CUT + 300_000, vec![Step::Reset]),
+        (true, 3, None) => p.honest(a).then(CUT + 600_000, vec![Step::Reset]),
+        _ => p.honest(a),
+    };
+    row("Range refused: 429 and a long wait, and it breaks off again", script).conf(TRIES).says(&[
+        "Range",
+        "asking for the whole",
+        "staged",
+    ])
 }
 
 fn piece_rows() -> Vec<Row> {

@@ -236,14 +236,6 @@ fn a_state_that_was_named_and_is_no_file_stays_what_it_is() {
     assert!(machine.disk.bytes(B) == machine.target);
 }
 
-/// Runs a script in the root directory of slot B, which nobody else sees mounted.
-fn in_slot(machine: &Machine, script: &str) {
-    let dir = machine.root.path("run/slot");
-    let mut shell = with_own_mounts("mkdir -p \"$2\"; mount -t ext4 \"$1\" \"$2\"; cd \"$2\"; eval \"$3\"");
-    run(shell.arg(machine.disk.node(B)).arg(dir).arg(script));
-    machine.disk.wait_unmounted(B);
-}
-
 #[apply(test)]
 fn whatever_lies_in_the_place_of_a_slots_file() {
     need_kinds();
@@ -265,7 +257,7 @@ fn whatever_lies_in_the_place_of_a_slots_file() {
         let what = format!("{names:?}: {kind}");
         println!("{what}");
         let put: Vec<String> = names.iter().map(|name| format!("set -- {name} other; rm -rf \"$1\"; {how}")).collect();
-        in_slot(&machine, &format!("printf 'mine\\n' >other; {}", put.join("; ")));
+        machine.in_slot(B, &format!("printf 'mine\\n' >other; {}", put.join("; ")));
         agent(&machine, &["status", "--json"]).expect(0, &[]);
         let verified = agent(&machine, &["verify", "--slot", "B"]);
         assert!([0, 7].contains(&verified.code), "{what}: {verified:?}");
@@ -306,7 +298,7 @@ fn no_flag_keeps_a_slot_from_being_written_over() {
         let release = &releases[round % 2];
         assert!(release.ours().kernel.len() > 100_000);
         let part = format!("{KERNEL}.part-{}", &sha256(&release.ours().kernel)[..16]);
-        in_slot(&machine, &format!("part={part}; {how}"));
+        machine.in_slot(B, &format!("part={part}; {how}"));
         let said = agent(&machine, &["apply", "--server", &servers[round % 2].url("")]).expect(0, &["is staged"]);
         assert!(!said.stderr.contains("made anew"), "{what}: {said:?}");
         assert!(machine.disk.file(B, KERNEL).unwrap() == release.ours().kernel, "{what}");
@@ -318,9 +310,30 @@ fn no_flag_keeps_a_slot_from_being_written_over() {
         agent(&machine, &["verify", "--slot", "B"]).expect(0, &["Slot B  2.0."]);
     }
     // The list that GRUB goes by is written anew where only that is gone.
-    in_slot(&machine, "echo x >slot.crc32; chattr +i .");
+    machine.in_slot(B, "echo x >slot.crc32; chattr +i .");
     agent(&machine, &["activate"]).expect(0, &["slot B is active"]);
     assert!(machine.disk.bytes(A) == machine.running);
+}
+
+/// Nor does one of the directory keep the state from it; nothing is left beside it.
+#[apply(test)]
+fn no_flag_keeps_what_is_remembered_from_being_written() {
+    need_kinds();
+    let machine = Machine::new();
+    let (release, dir) = (Release::new("2.0.0"), machine.root.path(UPDATE));
+    let server = release.serve();
+    agent(&machine, &["apply", "--server", &server.url("")]).expect(0, &["is staged"]);
+    for flag in ["i", "a"] {
+        run(command("chattr").arg(format!("+{flag}")).arg(&dir));
+        let said = agent(&machine, &["apply", "--server", &server.url("")]).expect(3, &["staged in slot B already"]);
+        assert!(!said.stderr.contains("could not"), "{said:?}");
+        agent(&machine, &["rollback"]).expect(0, &[]);
+        assert_eq!(machine.root.state_field("phase"), "idle", "{flag}");
+        let names: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(!names.iter().any(|name| name.to_string_lossy().contains("tmp")), "{flag}: {names:?}");
+        run(command("chattr").arg("-ia").arg(&dir));
+        agent(&machine, &["apply", "--retry-failed", "--server", &server.url("")]).expect(0, &["is staged"]);
+    }
 }
 
 /// A file that is mounted over: root itself cannot remove that name.

@@ -339,6 +339,51 @@ fn a_damaged_slot_that_is_mounted_elsewhere_is_left_alone() {
 
 /// A lock on the device may be anybody's: nothing has failed, and who looks for the holder is told how.
 #[apply(test)]
+fn a_slot_that_is_in_use_is_not_called_lost() {
+    need_disks();
+    need("flock");
+    let mut machine = Machine::new();
+    let server = Release::new("2.0.0").serve();
+    let under_lock = |machine: &Machine, number: u32, args: &[&str]| {
+        let mut flock = command("flock");
+        flock.arg("-n").arg(machine.disk.node(number));
+        Run::from(machine.root.command_under(flock, args).output().unwrap())
+    };
+    let status = under_lock(&machine, A, &["status", "--json"]).expect(0, &[]);
+    assert_eq!(status.jq(".condition"), "running_slot_busy");
+    assert!(status.jq(".next").contains("nothing is known of it while it is in use"), "{status:?}");
+    let screen = under_lock(&machine, A, &["status"]).expect(0, &["slot A: the running slot is in use"]);
+    assert!(!screen.stdout.contains("NOT valid") && !screen.stdout.contains("rollback"), "{screen:?}");
+    under_lock(&machine, A, &["check", "--server", &server.url("")])
+        .expect(8, &["some other program holds a lock on it"]);
+    under_lock(&machine, A, &["apply", "--ok-if-nothing", "--server", &server.url("")]).expect(0, &[]);
+    // The other one is in use, and the one that runs is lost: nobody knows yet that the disk is.
+    machine.disk.detach();
+    machine.disk.overwrite(A, 0, &[0; 2 << 20]);
+    machine.disk.attach();
+    let status = under_lock(&machine, B, &["status", "--json"]).expect(0, &[]);
+    assert_eq!(status.jq(".condition"), "running_slot_invalid");
+    assert!(!status.jq(".next").contains("write the disk anew"), "{status:?}");
+}
+
+/// A second name that somebody gave to a file of a slot keeps its bytes: they are no room.
+#[apply(test)]
+fn a_file_with_another_name_in_a_slot_is_no_room() {
+    need_disks();
+    let machine = Machine::new();
+    let server = Release::new("2.0.0").serve();
+    machine.in_slot(
+        B,
+        "ln vmlinuz known-good; ln kubesolo-os.gz known-good.gz; dd if=/dev/zero of=full bs=64k || :; \
+        truncate -s -65536 full",
+    );
+    let said = machine.root.agent(&["apply", "--server", &server.url("")]).expect(4, &["the target slot has room for"]);
+    assert!(!said.stderr.contains("made anew"), "{said:?}");
+    let names = machine.disk.names(B);
+    assert!(["known-good", "known-good.gz", "vmlinuz"].iter().all(|name| names.contains(&(*name).into())), "{names:?}");
+}
+
+#[apply(test)]
 fn a_slot_that_some_other_program_locks_is_no_failure() {
     need_disks();
     need("flock");

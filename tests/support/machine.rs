@@ -3,6 +3,7 @@
 use super::disk::{A, B, Disk};
 use super::release::Release;
 use super::root::{Root, Run};
+use super::{run, with_own_mounts};
 
 /// What an attempt may leave in slot B.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,14 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Runs a script in the root directory of a slot, which nobody else sees mounted.
+    pub fn in_slot(&self, number: u32, script: &str) {
+        let dir = self.root.path("run/slot");
+        let mut shell = with_own_mounts("mkdir -p \"$2\"; mount -t ext4 \"$1\" \"$2\"; cd \"$2\"; eval \"$3\"");
+        run(shell.arg(self.disk.node(number)).arg(dir).arg(script));
+        self.disk.wait_unmounted(number);
+    }
+
     pub fn new() -> Machine {
         let disk = Disk::new(24, 16);
         let root = Root::new(&disk);

@@ -371,11 +371,12 @@ fn a_slot_that_is_in_use_is_not_called_lost() {
 fn a_file_with_another_name_in_a_slot_is_no_room() {
     need_disks();
     let machine = Machine::new();
-    let server = Release::new("2.0.0").serve();
+    machine.apply(&["--server", &Release::new("2.0.0").serve().url("")]).expect(0, &["is staged"]);
+    let server = Release::new("2.0.1").serve();
     machine.in_slot(
         B,
         "ln vmlinuz known-good; ln kubesolo-os.gz known-good.gz; dd if=/dev/zero of=full bs=64k || :; \
-        truncate -s -65536 full",
+        truncate -s -1179648 full",
     );
     let said = machine.root.agent(&["apply", "--server", &server.url("")]).expect(4, &["the target slot has room for"]);
     assert!(!said.stderr.contains("made anew"), "{said:?}");

@@ -4,8 +4,9 @@ use super::registry::{SCRIPT, push, ready, resolve, writes};
 use crate::support::publish::{Desk, refused, stderr};
 use crate::support::registry::Registry;
 use crate::support::run;
-use crate::support::signing::{KeyPair, cosign_sign};
+use crate::support::signing::{KeyPair, cosign, cosign_sign};
 use std::fs;
+use std::path::Path;
 
 /// Machines that took what a tag named would refuse what is not signed.
 #[apply(test)]
@@ -58,6 +59,17 @@ fn no_tag_moves_from_what_is_signed_to_what_is_not() {
 fn warnings(out: &std::process::Output) -> Vec<String> {
     assert!(out.status.success(), "{}", stderr(out));
     stderr(out).lines().filter(|line| line.contains("warning: ")).map(str::to_owned).collect()
+}
+
+/// Attests something of what `reference` names, with a real cosign.
+fn cosign_attest(dir: &Path, key: &KeyPair, reference: &str) {
+    let own = tempfile::tempdir_in(dir).unwrap();
+    run(cosign(own.path()).args(["import-key-pair", "--yes", "--output-key-prefix", "k", "--key"]).arg(&key.private));
+    run(cosign(own.path()).args(["signing-config", "create", "--out", "config.json"]));
+    fs::write(own.path().join("predicate"), "{}").unwrap();
+    let mut attest = cosign(own.path());
+    attest.args(["attest", "--yes", "--key", "k.key", "--signing-config", "config.json", "--predicate", "predicate"]);
+    run(attest.args(["--type", "https://example.com/scan/v1", "--allow-http-registry", reference]));
 }
 
 /// Rotation needs it; a slip looks the same.

@@ -109,6 +109,12 @@ check_trust() {
         "(docs/key-rotation.md, \"What may lie there\")"
 }
 
+# has_other_key: a key lies in the initramfs already that none of ours takes the place of.
+has_other_key() {
+    awk -F '\t' -v dir=/etc/kubesolo/update-keys.d/ 'index($4, dir) == 1 { print substr($4, length(dir) + 1) }' "$WORK/listing" |
+        grep -x '[^./][^/]*\.pub' | while IFS= read -r name; do [ -e "$KEYS/$name" ] || echo "$name"; done | grep -q .
+}
+
 check() {
     for tool in cpio gzip readelf find touch; do
         command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh image brings it"
@@ -130,7 +136,12 @@ check() {
         not_writable "$CONF"
         judge_conf "$KUBESOLO_UPDATE" "$CONF"
     fi
-    if [ -n "$KEYS" ]; then check_keys "$KEYS"; fi
+    if [ -n "$KEYS" ]; then
+        check_keys "$KEYS"
+        [ "$GOOD" -gt 0 ] || has_other_key ||
+            die "none of the keys in $KEYS is good and not revoked: a machine of this image would never take an update" \
+                "(put another *.pub there, or take what is wrong out of $KEYS/revoked)"
+    fi
     while IFS= read -r file; do
         if [ ! -f "$file" ] || [ ! -x "$file" ]; then die "--health-check $file is no executable file"; fi
         not_writable "$file"

@@ -92,6 +92,9 @@ sign() {
         >"$WORK/signed" 2>"$WORK/said" || { sed -e "s|$WORK/next/||g" -e "s|$WORK/before/||g" "$WORK/said" >&2; return 1; }
 }
 
+# relay BEGINNING: what sign.sh said that begins so, of a file by the name that it will have.
+relay() { sed -n -e "s|$WORK/next/||g" -e "s|^sign: $1|publish-http: $1|p" "$WORK/said" >&2; }
+
 # describe_file NAME URL FILE: sets ENTRY to what latest.json says of it.
 describe_file() {
     hash "$3"
@@ -204,6 +207,7 @@ plan() {
     check_stored
     if [ "$KEYS" = yes ]; then
         sign --dry-run --latest "$WORK/next/latest.json" || die "latest.json would not be signed: nothing was written"
+        if [ "$DRY_RUN" = yes ]; then relay 'warning: '; fi
     fi
     say "version $VERSION ($CHANNEL) for$ARCHES: latest.json sha256:$DIGEST"
 }
@@ -232,7 +236,7 @@ store() {
         # The lines that were there stay behind the new ones: whoever has read the old document finds its signature.
         if [ -e "$DIR/latest.json.sig" ]; then cp -- "$DIR/latest.json.sig" "$WORK/next/latest.json.sig"; fi
         sign --latest "$WORK/next/latest.json" || die "latest.json was not signed: nothing of it is published"
-        sed -e "s|$WORK/next/||g" -e 's|^sign: |publish-http: |' "$WORK/said" >&2
+        relay ''
         if ! cmp -s "$WORK/next/latest.json.sig" "$DIR/latest.json.sig"; then
             replace "$WORK/next/latest.json.sig" "$DIR/latest.json.sig"
             sync -f -- "$DIR"

@@ -120,6 +120,7 @@ judge() {
     hash "$WORK/index"
     cp -- "$WORK/index" "$WORK/judged/blobs/sha256/$HEX"
     sign --dry-run --layout "$WORK/judged@sha256:$HEX" || die "it would not be signed: nothing was written"
+    if [ "$DRY_RUN" = yes ]; then sed -n 's/^sign: warning: /push-oci-artifact: warning: /p' "$WORK/said" | sort -u >&2; fi
     sed -n 's/^.*: dry run: not signed; it would be by \(sha256:[0-9a-f]*\) .*/\1/p' "$WORK/said" >"$WORK/own-keys"
 }
 

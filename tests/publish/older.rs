@@ -117,7 +117,7 @@ fn no_latest_json_goes_back() {
 fn what_a_tag_names_is_judged_whatever_it_is() {
     ready(&[]);
     let desk = Desk::new();
-    for version in ["1.2.0", "1.3.0"] {
+    for version in ["1.2.0", "1.3.0", "1.4.0"] {
         desk.prepare(version);
     }
     let registry = Registry::start(desk.dir.path(), None);
@@ -149,10 +149,10 @@ fn what_a_tag_names_is_judged_whatever_it_is() {
         assert!(out.status.success(), "{}", stderr(&out));
     }
     // The other architecture of the same version may have been released later.
-    let out = publish("1.2.0", "arm64", "dev", &["--release-date", LATER]);
-    assert!(out.status.success(), "{}", stderr(&out));
-    let out = publish("1.2.0", "amd64", "dev", &[]);
-    assert!(out.status.success(), "{}", stderr(&out));
+    for (arch, date) in [("arm64", LATER), ("amd64", DATE)] {
+        let out = publish("1.4.0", arch, "dev", &["--release-date", date]);
+        assert!(out.status.success(), "{}", stderr(&out));
+    }
 }
 
 /// One waits before it moves `stable`, and a newer release is published meanwhile; or it has moved it, and looks once more.

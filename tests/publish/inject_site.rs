@@ -175,6 +175,19 @@ fn keys_that_their_own_lists_revoke_are_told() {
         let quiet = refused.is_none() && words.is_empty();
         assert_eq!(said(&out).contains("warning: "), !quiet, "{script}: {}", said(&out));
     }
+    // More keys are wanted than there are.
+    let short = "signature_threshold = 2, and good keys in keys are 1: machines of this image take no update";
+    for (threshold, count, is_short) in [(1, 1, false), (2, 1, true), (2, 2, false)] {
+        fs::remove_dir_all(bench.path("keys")).unwrap();
+        fs::create_dir(bench.path("keys")).unwrap();
+        for key in &keys[..count] {
+            fs::copy(&key.public, bench.path("keys").join(key.public.file_name().unwrap())).unwrap();
+        }
+        fs::write(bench.path("update.conf"), format!("layout = /os\nsignature_threshold = {threshold}\n")).unwrap();
+        run(Command::new("chmod").args(["-R", "go-w"]).arg(bench.path("keys")));
+        let out = bench.command("out", &["--keys", "keys", "--conf", "update.conf", "--dry-run"]).output().unwrap();
+        assert!(out.status.success() && said(&out).contains(short) == is_short, "{threshold}: {}", said(&out));
+    }
     // A key that lies in the initramfs already, and stays.
     fs::remove_dir_all(bench.path("keys")).unwrap();
     fs::create_dir_all(bench.path("keys/revoked")).unwrap();

@@ -20,6 +20,7 @@ KEYS=no
 DRY_RUN=no
 # An architecture of this version that another run has published, and that is gone.
 GONE=
+JUDGED=no
 WORK=
 
 usage() {
@@ -140,7 +141,7 @@ refuse_other() {
     # Whoever forgot --key starts again to give it.
     if [ "$KEYS" = yes ] && obtain "$VERSION_TAG" "$WORK/before"; then
         hash "$WORK/before"
-        is_signed "sha256:$HEX" || unsigned="; or, as it is whole and only not signed:
+        is_signed "sha256:$HEX" || unsigned="; or, if all of it is yours and only not signed:
   scripts/sign.sh --recursive --key KEY${PLAIN_HTTP:+ $PLAIN_HTTP} $REPOSITORY:$VERSION_TAG"
     fi
     refuse_changed " for $1 with other content, $2" "Take another --version, or remove its tags from $REPOSITORY" "$unsigned"
@@ -253,8 +254,9 @@ is_signed() {
     return 1
 }
 
-# signers DIGEST: lists the keys that it is signed by, as its signatures say: enough for a warning.
+# signers DIGEST: lists in WORK/signers the keys that it is signed by, as its signatures say: enough for a warning.
 signers() {
+    : >"$WORK/signers"
     is_signed "$1" || return 0
     while read -r bundle <&3; do
         # shellcheck disable=SC2086 # an option or nothing
@@ -264,18 +266,20 @@ signers() {
             'select(.dsseEnvelope.payload | @base64d | fromjson | .predicateType == $predicate)
             | .verificationMaterial.publicKey.hint | strings' "$WORK/bundle" 2>/dev/null | base64 -d 2>/dev/null |
             od -An -v -tx1 | tr -d ' \n' | sed 's/.*/sha256:&\n/' | grep -xE 'sha256:[0-9a-f]{64}' || :
-    done 3<"$WORK/bundles" | sort -u
+    done 3<"$WORK/bundles" >"$WORK/hints"
+    sort -u "$WORK/hints" >"$WORK/signers"
 }
 
 # warn_other_keys, after compose: a tag moves away from a key that machines may have alone.
 warn_other_keys() {
     [ "$KEYS" = yes ] || return 0
-    signers "$DIGEST" >>"$WORK/own-keys"
+    signers "$DIGEST"
+    cat "$WORK/signers" >>"$WORK/own-keys"
     for tag in $VERSION_TAG $TAGS; do
         obtain "$tag" "$WORK/before" || continue
         hash "$WORK/before"
         [ "sha256:$HEX" != "$DIGEST" ] || continue
-        signers "sha256:$HEX" >"$WORK/signers"
+        signers "sha256:$HEX"
         while read -r signer; do
             grep -qxF -- "$signer" "$WORK/own-keys" ||
                 say "warning: $REPOSITORY:$tag is signed by $signer, and $VERSION will not be: machines that have that key alone" \
@@ -304,6 +308,14 @@ check_unsigned() {
         die "$REPOSITORY:$tag is signed: what is not would be refused by the machines that took it. Give --key; or publish it" \
             "under no tag that is signed, sign that, and start this again"
     done
+}
+
+# judge_tags, after compose: what the tags name may make room for it.
+judge_tags() {
+    check_unsigned
+    check_older
+    warn_other_keys
+    JUDGED=yes
 }
 
 # --- publishing
@@ -373,6 +385,7 @@ publish() {
         compose
         [ -z "$GONE" ] || die "$GONE.$ARCHES is there again, no other tag was moved: publish the other architecture again as well," \
             "exactly as it was (the same files, dates, --notes, --min-compatible and --channel)"
+        if [ "$JUDGED" = no ]; then judge_tags; fi
         MOVED=no
         push_document "$INDEX_TYPE" "$WORK/index"
         for tag in $VERSION_TAG $TAGS; do move "$tag" "$DIGEST"; done
@@ -426,9 +439,7 @@ main() {
     # What another run has published is judged before the first tag is moved.
     compose
     if [ -z "$GONE" ]; then
-        check_unsigned
-        check_older
-        warn_other_keys
+        judge_tags
     elif [ "$DRY_RUN" = yes ]; then
         die "$GONE. Publish that again as well"
     fi

@@ -271,7 +271,7 @@ fn a_forgotten_key_is_mended_by_the_line_that_is_named() {
         };
         first(&[]);
         let out = hour_later(&desk, &repository, &[]).output().unwrap();
-        refused(&out, &["other content", "; or, as it is whole and only not signed:"]);
+        refused(&out, &["other content", "; or, if all of it is yours and only not signed:"]);
         let said = stderr(&out);
         let named = named_behind(&said, DATES);
         assert_eq!(named, ["--release-date", DATE, "without", "--expires"]);

@@ -122,6 +122,21 @@ check_count() {
         die "with those in $INITRAMFS there would be $(wc -l <"$WORK/together") files $1: machines that boot it would take no update ($2 at most)"
 }
 
+# has_other_key: a key lies in the initramfs already that none of ours takes the place of.
+has_other_key() {
+    awk -F '\t' -v dir=/etc/kubesolo/update-keys.d/ 'index($4, dir) == 1 { print substr($4, length(dir) + 1) }' "$WORK/listing" |
+        grep -x '[^./][^/]*\.pub' | while IFS= read -r name; do [ -e "$KEYS/$name" ] || echo "$name"; done | grep -q .
+}
+
+# check_threshold: what the configuration wants, these keys can do. Others may lie there, or come with the site: a warning.
+check_threshold() {
+    [ -n "$CONF" ] || return 0
+    wanted=$(sed -n 's/^[[:space:]]*signature_threshold[[:space:]]*=[[:space:]]*\([0-9]\{1,3\}\)[[:space:]]*$/\1/p' "$CONF" | tail -n 1)
+    [ "${wanted:-1}" -le "$GOOD" ] || has_other_key ||
+        say "warning: $CONF has signature_threshold = $wanted, and good keys in $KEYS are $GOOD: machines of this image take no" \
+            "update until more are there"
+}
+
 check() {
     for tool in cpio gzip readelf find touch; do
         command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh image brings it"
@@ -143,7 +158,13 @@ check() {
         not_writable "$CONF"
         judge_conf "$KUBESOLO_UPDATE" "$CONF"
     fi
-    if [ -n "$KEYS" ]; then check_keys "$KEYS"; fi
+    if [ -n "$KEYS" ]; then
+        check_keys "$KEYS"
+        [ "$GOOD" -gt 0 ] || has_other_key ||
+            die "none of the keys in $KEYS is good and not revoked: a machine of this image would never take an update" \
+                "(put another *.pub there, or take what is wrong out of $KEYS/revoked)"
+        check_threshold
+    fi
     while IFS= read -r file; do
         if [ ! -f "$file" ] || [ ! -x "$file" ]; then die "--health-check $file is no executable file"; fi
         not_writable "$file"

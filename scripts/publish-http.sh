@@ -10,7 +10,6 @@ REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 DIR=
 PASSPHRASE=
 KEYS=no
-ALLOW_OLDER=no
 DRY_RUN=no
 BEFORE=
 WORK=
@@ -35,8 +34,8 @@ is in its place takes away the files that it wrote.
   --key KEY              signs latest.json (scripts/sign.sh); may be given several times. Without it
                          machines that have keys take nothing of it
   --passphrase-file FILE its first line opens the keys
-  --allow-older          replace a newer version by this one. Machines that ran the newer one do not take it
 USAGE
+    older_usage
     release_usage
     cat <<USAGE
   --dry-run              check everything, say what would be published, write nothing
@@ -63,6 +62,8 @@ withdraw() {
 
 # shellcheck source=scripts/lib/release.sh
 . "$REPO/scripts/lib/release.sh"
+# shellcheck source=scripts/lib/published.sh
+. "$REPO/scripts/lib/published.sh"
 
 check() {
     [ -n "$DIR" ] || die "--dir is missing"
@@ -90,6 +91,9 @@ sign() {
     "$REPO/scripts/sign.sh" ${PASSPHRASE:+--passphrase-file "$PASSPHRASE"} "$@" \
         >"$WORK/signed" 2>"$WORK/said" || { sed -e "s|$WORK/next/||g" -e "s|$WORK/before/||g" "$WORK/said" >&2; return 1; }
 }
+
+# relay BEGINNING: what sign.sh said that begins so, of a file by the name that it will have.
+relay() { sed -n -e "s|$WORK/next/||g" -e "s|^sign: $1|publish-http: $1|p" "$WORK/said" >&2; }
 
 # describe_file NAME URL FILE: sets ENTRY to what latest.json says of it.
 describe_file() {
@@ -119,9 +123,6 @@ head_of() {
           release_date: $date, expires: $expires} | with_entries(select(.value != ""))'
 }
 
-# rank VERSION: something that sort -V puts in its place: a pre-release comes before its release, a build counts nothing.
-rank() { printf '%s\n' "${1%%+*}" | sed -e 's/^v//' -e 's/-/~/'; }
-
 # check_before: what is published already, and may not be lost.
 check_before() {
     : >"$WORK/kept"
@@ -139,23 +140,19 @@ check_before() {
     fi
     if [ "$before" = "$VERSION" ]; then
         same_version
-    elif [ "$ALLOW_OLDER" = no ]; then
-        newer "$before"
+    else
+        refuse_older "$DIR" "$before" "$(jq -r '.release_date // ""' "$BEFORE")"
+        warn_other_keys
     fi
 }
 
-# newer VERSION: what is published is not newer than what is to be.
-newer() {
-    last=$({ rank "$1"; rank "$VERSION"; } | sort -V | tail -n 1)
-    if [ "$last" = "$(rank "$1")" ] && [ "$last" != "$(rank "$VERSION")" ]; then
-        die "$DIR has $1, which is newer than $VERSION (--allow-older replaces it)"
-    fi
-    date=$(jq -r '.release_date // ""' "$BEFORE")
-    [ -n "$date" ] && [ -n "$RELEASE_DATE" ] || return 0
-    if [ "$(date -d "$date" +%s)" -gt "$(date -d "$RELEASE_DATE" +%s)" ]; then
-        die "$DIR has $1 of $date, which is later than --release-date $RELEASE_DATE: machines that ran it would not take" \
-            "$VERSION (--allow-older goes on)"
-    fi
+# warn_other_keys: a .sig does not say whose lines it has. Of one that sign.sh would not sign any more, nothing is known.
+warn_other_keys() {
+    if [ "$KEYS" = no ] || [ ! -e "$BEFORE.sig" ]; then return 0; fi
+    sign --dry-run --latest "$BEFORE" 2>/dev/null || return 0
+    grep -q ': already signed by ' "$WORK/said" ||
+        say "warning: $DIR/latest.json is signed by none of the keys given: machines that have none of these keys, but the one that" \
+            "signed it, take nothing of $VERSION"
 }
 
 # same_version: nothing that is said of this version may change; other architectures stay in it.
@@ -171,9 +168,7 @@ same_version() {
         jq -S . "$WORK/entry-$arch" >>"$WORK/ours"
     done
     cmp -s "$WORK/theirs" "$WORK/ours" && return 0
-    say "error: version $VERSION is there with other content:"
-    diff -U 0 "$WORK/theirs" "$WORK/ours" | sed -n -e '1,2d' -e '/^@@/d' -e 's/^-/  there: /p' -e 's/^+/  here:  /p' >&2 || :
-    die "a version is published once; nothing was written. Take another --version"
+    refuse_changed " with other content" "Take another --version"
 }
 
 # vouched: whoever can write to the directory could have put another architecture's files there.
@@ -215,6 +210,7 @@ plan() {
     check_stored
     if [ "$KEYS" = yes ]; then
         sign --dry-run --latest "$WORK/next/latest.json" || die "latest.json would not be signed: nothing was written"
+        if [ "$DRY_RUN" = yes ]; then relay 'warning: '; fi
     fi
     say "version $VERSION ($CHANNEL) for$ARCHES: latest.json sha256:$DIGEST"
 }
@@ -243,7 +239,7 @@ store() {
         # The lines that were there stay behind the new ones: whoever has read the old document finds its signature.
         if [ -e "$DIR/latest.json.sig" ]; then cp -- "$DIR/latest.json.sig" "$WORK/next/latest.json.sig"; fi
         sign --latest "$WORK/next/latest.json" || die "latest.json was not signed: nothing of it is published"
-        sed "s|^sign: $WORK/next/|publish-http: |" "$WORK/said" >&2
+        relay ''
         if ! cmp -s "$WORK/next/latest.json.sig" "$DIR/latest.json.sig"; then
             replace "$WORK/next/latest.json.sig" "$DIR/latest.json.sig"
             sync -f -- "$DIR"

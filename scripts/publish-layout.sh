@@ -22,8 +22,10 @@ Publishes version V into the OCI image layout DIR, which is made where it is mis
 named before stays in DIR, without a name; other tags stay as they are. The last step is one rename:
 a reader sees the old content or the new one. Prints the digest of the image index.
 
-  --tag TAG              may be given several times (--tag 1.2.0 --tag latest)
+  --tag TAG              may be given several times (--tag 1.2.0 --tag latest). Not moved to a version older than the one
+                         it names, nor to one released before it
 USAGE
+    older_usage
     release_usage
     cat <<USAGE
   --dry-run              check everything, say what would be published, write nothing
@@ -43,6 +45,8 @@ cleanup() {
 
 # shellcheck source=scripts/lib/release.sh
 . "$REPO/scripts/lib/release.sh"
+# shellcheck source=scripts/lib/published.sh
+. "$REPO/scripts/lib/published.sh"
 
 check() {
     [ -n "$LAYOUT" ] || die "--layout is missing"
@@ -64,7 +68,26 @@ plan() {
     describe "$INDEX_TYPE" "$WORK/index"
     DIGEST=sha256:$HEX
     say "version $VERSION ($CHANNEL) for$ARCHES: index $DIGEST"
+    check_older
     warn_twice
+}
+
+# obtain DIGEST FILE: a document of the layout. False: there is none.
+obtain() {
+    [ -f "$LAYOUT/blobs/sha256/${1#sha256:}" ] || return 1
+    cp -- "$LAYOUT/blobs/sha256/${1#sha256:}" "$2" || die "cannot read $1 of $LAYOUT"
+}
+
+# check_older: what the tags name.
+check_older() {
+    [ -e "$LAYOUT/index.json" ] || return 0
+    for tag in $TAGS; do
+        jq -r --arg tag "$tag" '.manifests[] | select(.annotations["org.opencontainers.image.ref.name"]? == $tag) | .digest
+            | strings | select(test("^sha256:[0-9a-f]{64}$"))' "$LAYOUT/index.json" >"$WORK/named"
+        while read -r named; do
+            [ "$named" = "$DIGEST" ] || refuse_older_below "$LAYOUT:$tag" "$named"
+        done <"$WORK/named"
+    done
 }
 
 # files_of DOCUMENT...: a line a manifest, of its version, channel, architecture and layers; indexes are followed within the layout.
@@ -127,6 +150,8 @@ store() {
     # Two at once would each write an index.json without the other's tag.
     exec 9<"$LAYOUT"
     flock -n 9 || die "another run publishes into $LAYOUT"
+    # Another run may have ended since.
+    check_older
     rm -f -- "$LAYOUT"/.publish.* "$LAYOUT"/blobs/sha256/.publish.*
     if [ ! -e "$LAYOUT/oci-layout" ]; then
         printf '{"imageLayoutVersion":"1.0.0"}' >"$WORK/oci-layout"
@@ -159,6 +184,7 @@ main() {
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
+            --allow-older) ALLOW_OLDER=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             *)
                 if [ "$1" != --layout ] && [ "$1" != --tag ] && ! is_release_option "$1"; then

@@ -11,12 +11,16 @@ REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 # Most times that the index is made anew because another run publishes the other architecture meanwhile.
 MAX_ROUNDS=8
 BUNDLE_TYPE=application/vnd.dev.sigstore.bundle.v0.3+json
+PREDICATE_TYPE=https://sigstore.dev/cosign/sign/v1
 
 REPOSITORY=
 PLAIN_HTTP=
 PASSPHRASE=
 KEYS=no
 DRY_RUN=no
+# An architecture of this version that another run has published, and that is gone.
+GONE=
+JUDGED=no
 WORK=
 
 usage() {
@@ -27,20 +31,23 @@ Usage: scripts/push-oci-artifact.sh --repository HOST/REPO --version V [OPTION].
 Publishes version V into a registry, with oras and the credentials of \`oras login\`, and prints the digest
 of the image index. The tags, in this order: V-amd64 and V-arm64 name the manifests, V names the index of those
 that are there (a '+' in V becomes '_'), then each --tag. A tag is moved when all that it leads to is there,
-and, with --key, signed. So amd64 and arm64 can be published by two runs, also at the same time; give both the
-same --tag. Once interrupted, start it again: it goes on.
+and, with --key, signed. So amd64 and arm64 can be published by two runs, also at the same time. Once
+interrupted, start it again with the same dates (type them, no \$(date)): it goes on.
 
 The same again changes nothing. A version that is there with other content is refused: a version is published
 once. With --key the index is signed, and so vouches for what the other run published: only if that is
 signed by the same keys. Without it no tag is moved from what is signed to what is not.
 
   --repository HOST/REPO where to, registry.example.com/os/kubesolo for example
-  --tag TAG              moved last, stable for example; may be given several times
+  --tag TAG              moved last, stable for example; may be given several times. Not moved to a version older than the
+                         one it names, nor to one released before it. Where each architecture has a run of its own, best
+                         given to the last run only: until then an index is not whole
   --key KEY              signs manifests and index (scripts/sign.sh); may be given several times. Without it
                          nothing is signed, and machines that have keys take nothing of it
   --passphrase-file FILE its first line opens the keys
   --plain-http           the registry speaks no TLS
 USAGE
+    older_usage
     release_usage
     cat <<USAGE
   --dry-run              check everything, ask the registry, say what would be published, write nothing
@@ -57,6 +64,8 @@ cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 # shellcheck source=scripts/lib/release.sh
 . "$REPO/scripts/lib/release.sh"
+# shellcheck source=scripts/lib/published.sh
+. "$REPO/scripts/lib/published.sh"
 
 check() {
     [ -n "$REPOSITORY" ] || die "--repository is missing"
@@ -113,6 +122,8 @@ judge() {
     hash "$WORK/index"
     cp -- "$WORK/index" "$WORK/judged/blobs/sha256/$HEX"
     sign --dry-run --layout "$WORK/judged@sha256:$HEX" || die "it would not be signed: nothing was written"
+    if [ "$DRY_RUN" = yes ]; then sed -n 's/^sign: warning: /push-oci-artifact: warning: /p' "$WORK/said" | sort -u >&2; fi
+    sed -n 's/^.*: dry run: not signed; it would be by \(sha256:[0-9a-f]*\) .*/\1/p' "$WORK/said" >"$WORK/own-keys"
 }
 
 # --- what is there
@@ -125,11 +136,16 @@ metadata() {
 
 # refuse_other ARCH DIGEST FILE: what is published for an architecture is not what is to be.
 refuse_other() {
-    say "error: version $VERSION is there for $1 with other content, $2:"
     metadata "$3" >"$WORK/theirs" || : >"$WORK/theirs"
     metadata "$WORK/manifest-$1" >"$WORK/ours"
-    diff -U 0 "$WORK/theirs" "$WORK/ours" | sed -n -e '1,2d' -e '/^@@/d' -e 's/^-/  there: /p' -e 's/^+/  here:  /p' >&2 || :
-    die "a version is published once; nothing was written. Take another --version, or remove its tags from $REPOSITORY"
+    unsigned=
+    # Whoever forgot --key starts again to give it.
+    if [ "$KEYS" = yes ] && obtain "$VERSION_TAG" "$WORK/before"; then
+        hash "$WORK/before"
+        is_signed "sha256:$HEX" || unsigned="; or, if all of it is yours and only not signed:
+  scripts/sign.sh --recursive --key KEY${PLAIN_HTTP:+ $PLAIN_HTTP} $REPOSITORY:$VERSION_TAG"
+    fi
+    refuse_changed " for $1 with other content, $2" "Take another --version, or remove its tags from $REPOSITORY" "$unsigned"
 }
 
 # check_index: what the version's tag names is ours, and what it lists of our architectures is the same.
@@ -156,7 +172,8 @@ hold_same() {
     [ "$2" = "sha256:$HEX" ] && return 0
     obtain "$2" "$WORK/other" ||
         die "$REPOSITORY:$VERSION_TAG lists $2 for $1, and does not have it: a cleaning removed it. Publish exactly that again," \
-            "or delete the tag $VERSION_TAG"
+            "or delete the tag $VERSION_TAG. This is something else: the same takes the same files, --release-date, --expires," \
+            "--notes, --min-compatible and --channel, and what is gone cannot be asked for them"
     refuse_other "$1" "$2" "$WORK/other"
 }
 
@@ -176,7 +193,10 @@ sibling() {
         digest=sha256:$HEX
     elif [ -s "$WORK/there" ]; then
         digest=$(jq -r --arg arch "$1" '[.manifests[] | select(.platform.architecture == $arch)][0].digest // ""' "$WORK/there")
-        [ -z "$digest" ] || obtain "$digest" "$WORK/sibling" || die "$REPOSITORY lists $digest, and does not have it"
+        if [ -n "$digest" ] && ! obtain "$digest" "$WORK/sibling"; then
+            GONE="$REPOSITORY:$VERSION_TAG lists $digest for $1, and does not have it: a cleaning removed it"
+            return 0
+        fi
     fi
     [ -n "$digest" ] || return 0
     jq -e --arg artifact "$ARTIFACT_TYPE" --arg version "$VERSION" --arg channel "$CHANNEL" --arg arch "$1" \
@@ -201,8 +221,9 @@ vouched() {
     fi
 }
 
-# compose: makes WORK/index of what this run publishes and of what is there. Sets DIGEST.
+# compose: makes WORK/index of what this run publishes and of what is there. Sets DIGEST; or GONE, where that is not to be had.
 compose() {
+    GONE=
     obtain "$VERSION_TAG" "$WORK/there" || : >"$WORK/there"
     : >"$WORK/entries"
     for arch in amd64 arm64; do
@@ -220,21 +241,65 @@ compose() {
 }
 
 # is_signed DIGEST: something is attached to it that has the shape of a signature, or to a manifest that it lists. By the
-# layer, as sign.sh says.
+# layer, as sign.sh says. Lists it in WORK/bundles: what is attached to the first of them that has something.
 is_signed() {
+    : >"$WORK/bundles"
     obtain "$1" "$WORK/signed-top" || return 1
     for subject in "$1" $(jq -r '.manifests[]?.digest | strings' "$WORK/signed-top"); do
         obtain "$subject" "$WORK/other" || continue
         registry discover --format json --depth 1 "$REPOSITORY@$subject" >"$WORK/found" ||
             die "cannot list what is attached to $REPOSITORY@$subject"
         for referrer in $(jq -r '.referrers[]?.digest' "$WORK/found"); do
-            if obtain "$referrer" "$WORK/other" &&
-                jq -e --arg type "$BUNDLE_TYPE" 'any(.layers[]?; .mediaType == $type)' "$WORK/other" >/dev/null 2>&1; then
-                return 0
-            fi
+            obtain "$referrer" "$WORK/other" || continue
+            jq -r --arg type "$BUNDLE_TYPE" '.layers[]? | select(.mediaType == $type) | .digest' \
+                "$WORK/other" >>"$WORK/bundles" 2>/dev/null || :
         done
+        if [ -s "$WORK/bundles" ]; then return 0; fi
     done
     return 1
+}
+
+# signers DIGEST: lists in WORK/signers the keys that it is signed by, as its signatures say: enough for a warning.
+signers() {
+    : >"$WORK/signers"
+    is_signed "$1" || return 0
+    while read -r bundle <&3; do
+        # shellcheck disable=SC2086 # an option or nothing
+        oras blob fetch $PLAIN_HTTP --output "$WORK/bundle" "$REPOSITORY@$bundle" >/dev/null 2>&1 || continue
+        # Not an attestation, which others may sign.
+        jq -j --arg predicate "$PREDICATE_TYPE" \
+            'select(.dsseEnvelope.payload | @base64d | fromjson | .predicateType == $predicate)
+            | .verificationMaterial.publicKey.hint | strings' "$WORK/bundle" 2>/dev/null | base64 -d 2>/dev/null |
+            od -An -v -tx1 | tr -d ' \n' | sed 's/.*/sha256:&\n/' | grep -xE 'sha256:[0-9a-f]{64}' || :
+    done 3<"$WORK/bundles" >"$WORK/hints"
+    sort -u "$WORK/hints" >"$WORK/signers"
+}
+
+# warn_other_keys, after compose: a tag moves away from a key that machines may have alone.
+warn_other_keys() {
+    [ "$KEYS" = yes ] || return 0
+    signers "$DIGEST"
+    cat "$WORK/signers" >>"$WORK/own-keys"
+    for tag in $VERSION_TAG $TAGS; do
+        obtain "$tag" "$WORK/before" || continue
+        hash "$WORK/before"
+        [ "sha256:$HEX" != "$DIGEST" ] || continue
+        signers "sha256:$HEX"
+        while read -r signer; do
+            grep -qxF -- "$signer" "$WORK/own-keys" ||
+                say "warning: $REPOSITORY:$tag is signed by $signer, and $VERSION will not be: machines that have that key alone" \
+                    "take nothing of it"
+        done <"$WORK/signers"
+    done
+}
+
+# check_older, after compose: what the tags name.
+check_older() {
+    for tag in $TAGS; do
+        obtain "$tag" "$WORK/before" || continue
+        hash "$WORK/before"
+        [ "sha256:$HEX" = "$DIGEST" ] || refuse_older_below "$REPOSITORY:$tag" "sha256:$HEX"
+    done
 }
 
 # check_unsigned, after compose: no tag would move from what is signed to what is not. Of what is there already, it may be: somebody else
@@ -248,6 +313,14 @@ check_unsigned() {
         die "$REPOSITORY:$tag is signed: what is not would be refused by the machines that took it. Give --key; or publish it" \
             "under no tag that is signed, sign that, and start this again"
     done
+}
+
+# judge_tags, after compose: what the tags name may make room for it.
+judge_tags() {
+    check_unsigned
+    check_older
+    warn_other_keys
+    JUDGED=yes
 }
 
 # --- publishing
@@ -280,11 +353,23 @@ push_document() {
     if [ "$1" = "$MANIFEST_TYPE" ]; then cat "$WORK/warnings" >&2; fi
 }
 
+# moved_on TAG DIGEST: what it names now is newer, or later. In a subshell, since what cannot be told ends the run still.
+moved_on() {
+    (refuse_older_below "$REPOSITORY:$1" "$2") 2>"$WORK/judged-older" && return 1
+    grep -q -e '(--allow-older ' "$WORK/judged-older" || { cat "$WORK/judged-older" >&2; exit 1; }
+    say "$REPOSITORY:$1 was moved on by another run, to $2"
+}
+
 # move TAG DIGEST
 move() {
     if obtain "$1" "$WORK/other"; then
         hash "$WORK/other"
         if [ "sha256:$HEX" = "$2" ]; then return 0; fi
+        # Another run may have moved it since this one looked, or on from where this one moved it to.
+        case "$round$TAGS " in
+            0*" $1 "*) refuse_older_below "$REPOSITORY:$1" "sha256:$HEX" ;;
+            *" $1 "*) if moved_on "$1" "sha256:$HEX"; then return 0; fi ;;
+        esac
     fi
     registry tag "$REPOSITORY@$2" "$1" >/dev/null || die "cannot move tag $1 of $REPOSITORY to $2"
     say "$REPOSITORY:$1 is $2 now"
@@ -294,15 +379,18 @@ move() {
 # Each run first names its own manifests and then looks for the other's: whichever names them last sees both, and
 # makes the index of both; whoever writes the tag last has looked again after writing.
 publish() {
+    round=0
     push_blobs
     for arch in $ARCHES; do
         push_document "$MANIFEST_TYPE" "$WORK/manifest-$arch"
         hash "$WORK/manifest-$arch"
         move "$VERSION_TAG-$arch" "sha256:$HEX"
     done
-    round=0
     while :; do
         compose
+        [ -z "$GONE" ] || die "$GONE.$ARCHES is there again, no other tag was moved: publish the other architecture again as well," \
+            "exactly as it was (the same files, dates, --notes, --min-compatible and --channel)"
+        if [ "$JUDGED" = no ]; then judge_tags; fi
         MOVED=no
         push_document "$INDEX_TYPE" "$WORK/index"
         for tag in $VERSION_TAG $TAGS; do move "$tag" "$DIGEST"; done
@@ -325,6 +413,7 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --plain-http) PLAIN_HTTP=$1; shift; continue ;;
+            --allow-older) ALLOW_OLDER=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --repository | --tag | --key | --passphrase-file) ;;
             *) is_release_option "$1" || { usage >&2; die "unknown option: $1"; } ;;
@@ -354,7 +443,11 @@ main() {
     check_manifests
     # What another run has published is judged before the first tag is moved.
     compose
-    check_unsigned
+    if [ -z "$GONE" ]; then
+        judge_tags
+    elif [ "$DRY_RUN" = yes ]; then
+        die "$GONE. Publish that again as well"
+    fi
     if [ "$DRY_RUN" = yes ]; then
         say "version $VERSION ($CHANNEL) for$ARCHES: index $DIGEST"
         say "dry run: nothing was written; it would be $REPOSITORY as: $VERSION_TAG$TAGS"

@@ -70,6 +70,31 @@ check_keys() {
     [ "$found" -gt 0 ] || die "there is no *.pub in $1"
     [ "$found" -le "$MAX_KEYS" ] || die "$1 has $found keys, and machines look at $MAX_KEYS at most"
     if there "$1/revoked"; then check_lists "$1/revoked"; fi
+    count_good "$1"
+}
+
+# key_digest FILE: of a public key in PEM, as lists have it.
+key_digest() {
+    hex=$(tr -d '\r' <"$1" | sed -n '/^-----BEGIN PUBLIC KEY-----/,/^-----END/p' | grep -v '^-----' | base64 -d 2>/dev/null | sha256sum)
+    printf 'sha256:%s\n' "${hex%% *}"
+}
+
+# count_good DIR: sets GOOD, the number of keys that its own revoked/ does not revoke.
+count_good() {
+    GOOD=0
+    : >"$WORK/revoked"
+    for list in "$1"/revoked/*; do
+        [ -f "$list" ] || continue
+        case $list in *.pub) key_digest "$list" ;; *) list_lines "$list" ;; esac >>"$WORK/revoked"
+    done
+    for key in "$1"/*.pub; do
+        digest=$(key_digest "$key")
+        if grep -qxF -- "$digest" "$WORK/revoked"; then
+            say "warning: $key ($digest) is revoked by $1/revoked: no machine counts its signatures"
+        else
+            GOOD=$((GOOD + 1))
+        fi
+    done
 }
 
 # check_lists DIR: what is revoked, all of it.
@@ -130,6 +155,7 @@ check_revoked() {
     not_writable "$1"
     [ "$(wc -c <"$1")" -le "$MAX_LIST" ] || die "$1 is longer than machines read ($MAX_LIST bytes)"
     if grep -q 'PRIVATE KEY' "$1"; then die "$1 is a PRIVATE key: it must not leave your machine"; fi
+    list_lines "$1" | grep -q . || say "warning: $1 revokes nothing: there is no digest in it"
     if [ "$(LC_ALL=C tr -dc '\000-\010\013\014\016-\037\177' <"$1" | wc -c)" -ne 0 ] || list_lines "$1" | not_digests >/dev/null; then
         die "$1 is no list of what is revoked: each line is sha256: and 64 hex digits (scripts/keygen.sh --fingerprint)"
     fi

@@ -167,6 +167,26 @@ fn what_is_published_stays_what_it_was() {
     assert_eq!(jq(&fs::read_to_string(desk.path("www/latest.json")).unwrap(), ".version"), "1.2.1");
 }
 
+/// What is said has names that a person knows.
+#[apply(test)]
+fn a_warning_names_latest_json_and_no_temporary_file() {
+    ready();
+    let desk = desk();
+    desk.prepare("1.2.0");
+    for more in [&["--dry-run"][..], &[]] {
+        let mut undated = script(desk.dir.path(), SCRIPT);
+        undated.args(["--dir", "www", "--key", "release.key", "--version", "1.2.0", "--arch", "amd64"]).args(more);
+        undated.args(["--kernel", "vmlinuz-1.2.0-amd64", "--initramfs", "os-1.2.0-amd64"]);
+        let out = undated.env("TMPDIR", desk.dir.path()).output().unwrap();
+        assert!(out.status.success(), "{}", stderr(&out));
+        for line in ["has no release_date", "has no expires"] {
+            let line = format!("publish-http: warning: latest.json {line}");
+            assert!(stderr(&out).lines().any(|said| said.starts_with(&line)), "no '{line}': {}", stderr(&out));
+        }
+        assert!(!stderr(&out).contains(desk.dir.path().to_str().unwrap()), "{}", stderr(&out));
+    }
+}
+
 /// More options, and why the release is refused.
 const REFUSED: &[(&[&str], &str)] = &[
     (&["--expires", "2020-01-01T00:00:00Z"], "is past"),

@@ -1,7 +1,8 @@
 //! `scripts/inject-agent.sh`: what it makes of keys, lists of what is revoked, and a configuration.
 
 use super::inject::{Bench, PUBLIC, need_tools, said};
-use crate::support::run;
+use crate::support::signing::KeyPair;
+use crate::support::{need, run};
 use std::fs;
 use std::process::Command;
 
@@ -116,6 +117,88 @@ fn what_may_be_meant_to_revoke_is_taken_or_refused() {
             }
         }
     }
+}
+
+/// What lies in `keys/`, made by a script with real keys beside it (`a.pub` and `b.pub`, whose digests are `$1` and `$2`); words of
+/// a refusal, if it is refused; and of what is said.
+const OWN_LISTS: &[(&str, Option<&str>, &[&str])] = &[
+    (
+        "cp ../a.pub .; echo $1 >revoked/old",
+        Some("none of the keys in keys is good and not revoked"),
+        &["keys/a.pub (sha256:"],
+    ),
+    ("cp ../a.pub .; cp ../a.pub revoked/", Some("would never take an update"), &["keys/a.pub (sha256:"]),
+    (
+        "cp ../a.pub ../b.pub .; cp ../a.pub revoked/; echo $2 >revoked/b",
+        Some("none of the keys"),
+        &["keys/b.pub (sha256:"],
+    ),
+    (
+        r"sed 's/$/\r/' ../a.pub >a.pub; printf '\357\273\277# x\r\n%s # stolen\r\n' $1 >revoked/x",
+        Some("none of the keys"),
+        &[],
+    ),
+    (
+        "cp ../a.pub ../b.pub .; echo $1 >revoked/old",
+        None,
+        &["warning: keys/a.pub (sha256:", ") is revoked by keys/revoked: no machine"],
+    ),
+    ("cp ../a.pub .; echo $2 >revoked/old", None, &[]),
+    ("cp ../a.pub .; cp ../b.pub revoked/", None, &[]),
+    (
+        "cp ../a.pub .; : >revoked/stolen",
+        None,
+        &["warning: keys/revoked/stolen revokes nothing: there is no digest in it"],
+    ),
+    (r"cp ../a.pub .; printf '\n \r\n# %s\n' $1 >revoked/x", None, &["warning: keys/revoked/x revokes nothing"]),
+    ("cp ../a.pub .; : >revoked/.gitkeep", None, &[]),
+];
+
+#[apply(test)]
+fn keys_that_their_own_lists_revoke_are_told() {
+    need_tools();
+    need("openssl");
+    let bench = Bench::new();
+    let keys = ["a", "b"].map(|name| KeyPair::p256(bench.dir.path(), name));
+    for (script, refused, words) in OWN_LISTS {
+        fs::remove_dir_all(bench.path("keys")).unwrap();
+        fs::create_dir_all(bench.path("keys/revoked")).unwrap();
+        let script = format!("umask 022; {script}; chmod -R go-w .");
+        let mut sh = Command::new("sh");
+        sh.current_dir(bench.path("keys")).args(["-euc", &script, "sh"]);
+        run(sh.args(keys.iter().map(KeyPair::fingerprint)));
+        let out = bench.command("out", &["--keys", "keys", "--dry-run"]).output().unwrap();
+        assert_eq!(out.status.success(), refused.is_none(), "{script}: {}", said(&out));
+        for words in refused.iter().chain(*words) {
+            assert!(said(&out).contains(words), "{script}: no '{words}': {}", said(&out));
+        }
+        let quiet = refused.is_none() && words.is_empty();
+        assert_eq!(said(&out).contains("warning: "), !quiet, "{script}: {}", said(&out));
+    }
+    // More keys are wanted than there are.
+    let short = "signature_threshold = 2, and good keys in keys are 1: machines of this image take no update";
+    for (threshold, count, is_short) in [(1, 1, false), (2, 1, true), (2, 2, false)] {
+        fs::remove_dir_all(bench.path("keys")).unwrap();
+        fs::create_dir(bench.path("keys")).unwrap();
+        for key in &keys[..count] {
+            fs::copy(&key.public, bench.path("keys").join(key.public.file_name().unwrap())).unwrap();
+        }
+        fs::write(bench.path("update.conf"), format!("layout = /os\nsignature_threshold = {threshold}\n")).unwrap();
+        run(Command::new("chmod").args(["-R", "go-w"]).arg(bench.path("keys")));
+        let out = bench.command("out", &["--keys", "keys", "--conf", "update.conf", "--dry-run"]).output().unwrap();
+        assert!(out.status.success() && said(&out).contains(short) == is_short, "{threshold}: {}", said(&out));
+    }
+    // A key that lies in the initramfs already, and stays.
+    fs::remove_dir_all(bench.path("keys")).unwrap();
+    fs::create_dir_all(bench.path("keys/revoked")).unwrap();
+    run(Command::new("sh").current_dir(bench.dir.path()).args(["-euc", "cp b.pub keys/site.pub; chmod -R go-w keys"]));
+    run(&mut bench.command("with-key", &["--keys", "keys"]));
+    fs::rename(bench.path("with-key"), bench.path("initramfs")).unwrap();
+    let again = "mv keys/site.pub keys/new.pub; cp keys/new.pub keys/revoked/";
+    run(Command::new("sh").current_dir(bench.dir.path()).args(["-euc", again]));
+    run(&mut bench.command("out", &["--keys", "keys", "--dry-run"]));
+    run(Command::new("mv").current_dir(bench.dir.path()).args(["keys/new.pub", "keys/site.pub"]));
+    bench.refuses("none of the keys in keys is good", &["--keys", "keys"]);
 }
 
 /// A configuration, and why it is refused; nothing: it is taken. What it names may lie in the initramfs, or come later.

@@ -13,6 +13,7 @@ mod inject_site;
 mod layout;
 mod lint;
 mod oci_images;
+mod older;
 mod registry;
 mod signed_tags;
 mod target_arch;

@@ -212,6 +212,51 @@ fn an_index_whose_manifests_are_gone_is_no_index_without_them() {
     assert_eq!(push(&desk, &registry.host(), &[&desk.key]), first);
 }
 
+/// A run for each architecture, as two machines that build have them: the first says what is missing, the second ends it.
+#[apply(test)]
+fn architectures_that_are_gone_are_published_again_one_by_one() {
+    let (desk, _, registry) = ready();
+    let first = push(&desk, &registry.host(), &[&desk.key]);
+    let mut copy = oras(desk.dir.path());
+    copy.args(["cp", "-r", "--from-plain-http", "--to-plain-http", &format!("{}/os:1.2.0", registry.host())]);
+    run(copy.arg(format!("{}/copy:1.2.0", registry.host())));
+    let registry = registry.clean(desk.dir.path());
+    let repository = format!("{}/copy", registry.host());
+    let again = |arch: &str, more: &[&str]| {
+        let key = desk.key.private.to_str().unwrap();
+        let options = ["--repository", &repository, "--plain-http", "--tag", "stable", "--key", key];
+        desk.script("push-oci-artifact.sh", "1.2.0", &[arch], &[&options, more].concat()).output().unwrap()
+    };
+    let refused = |out: &std::process::Output, words: &[&str]| {
+        assert!(!out.status.success() && out.stdout.is_empty(), "{}", stderr(out));
+        for words in words {
+            assert!(stderr(out).contains(words), "no '{words}': {}", stderr(out));
+        }
+    };
+    let gone = |arch: &str| format!("for {arch}, and does not have it: a cleaning removed it");
+    let tags = || desk.oras(&["repo", "tags", "--plain-http", "--exclude-digest-tags", &repository]);
+    let before = tags();
+    // Another date makes another manifest, and what is gone cannot be asked.
+    let other = again("amd64", &["--release-date", "2026-02-01T00:00:00Z"]);
+    refused(&other, &[&gone("amd64"), "the same takes the same files, --release-date, --expires,"]);
+    refused(&again("amd64", &["--dry-run"]), &[&gone("arm64"), "Publish that again as well"]);
+    assert_eq!(tags(), before);
+    refused(
+        &again("amd64", &[]),
+        &[&gone("arm64"), ". amd64 is there again", "publish the other architecture again as well"],
+    );
+    assert!(tags().lines().any(|tag| tag == "1.2.0-amd64") && !tags().lines().any(|tag| tag == "stable"), "{}", tags());
+    let second = again("arm64", &[]);
+    assert!(second.status.success(), "{}", stderr(&second));
+    assert_eq!(String::from_utf8_lossy(&second.stdout).trim(), first);
+    let machine = desk.machine(&format!("registry = {repository}:stable\nretries = 0\n"));
+    machine.apply(&[]).expect(0, &["1.2.0 is staged"]);
+    let registry = registry.clean(desk.dir.path());
+    check(&desk, &registry.host(), 0, &[]);
+    let machine = desk.machine(&format!("registry = {}/copy:stable\nretries = 0\n", registry.host()));
+    machine.apply(&[]).expect(0, &["1.2.0 is staged"]);
+}
+
 #[apply(test)]
 fn a_copy_of_a_layout_that_is_not_whole_is_named() {
     need_tools();

@@ -10,6 +10,8 @@ MAX_LIST=262144
 MAX_KEY=4096
 # What stands before the bytes of a key, in hexadecimal (src/trust/keys.rs).
 ED25519_PREFIX=302a300506032b6570032100
+PEM_ENDS='-----BEGIN PUBLIC KEY-----
+-----END PUBLIC KEY-----'
 P256_PREFIX=3059301306072a8648ce3d020106082a8648ce3d03010703420004
 
 # not_writable FILE: by others than its owner, who could let their own key in, or run what they like.
@@ -125,9 +127,10 @@ check_public_key() {
     grep -q 'BEGIN PUBLIC KEY' "$1" || die "$1 is no public key in PEM"
     # As src/trust/keys.rs reads it. In revoked/, what machines do not read stops all updates.
     body=$(tr -d '\r' <"$1")
-    body=$(printf '%s\n' "$body" | sed -e '1{/^-----BEGIN PUBLIC KEY-----$/d;}' -e '${/^-----END PUBLIC KEY-----$/d;}')
+    ends=$(printf '%s\n' "$body" | sed -n -e 1p -e '$p')
+    body=$(printf '%s\n' "$body" | sed -e 1d -e '$d')
     der=
-    if ! printf '%s\n' "$body" | grep -qvxE '[A-Za-z0-9+/=]{1,64}'; then
+    if [ "$ends" = "$PEM_ENDS" ] && ! printf '%s\n' "$body" | grep -qvxE '[A-Za-z0-9+/=]{1,64}'; then
         der=$(printf '%s\n' "$body" | base64 -d 2>/dev/null | od -An -v -tx1 | tr -d ' \n')
     fi
     case ${#der}:$der in

@@ -3,6 +3,7 @@
 use super::inject::{Bench, PUBLIC, need_tools, said};
 use crate::support::signing::KeyPair;
 use crate::support::{need, run};
+use kubesolo_update::trust::keys::Key;
 use std::fs;
 use std::process::Command;
 
@@ -75,6 +76,8 @@ const BESIDE: &[(&str, Option<&str>)] = &[
     ("mkdir Revoked", Some("Revoked has a name that says that it revokes")),
     ("mkdir .revoked", Some(".revoked has a name that says")),
     ("cp site.pub revoked-site.pub", Some("revoked-site.pub has a name that says")),
+    ("cp site.pub Revocation.pub", Some("Revocation.pub has a name that says")),
+    ("mkdir revocations", Some("revocations has a name that says")),
     ("echo $1 >revoked.txt", Some("revoked.txt has a name that says")),
     ("mkdir old", Some("old is neither a file nor")),
     ("mkdir .old", Some(".old is neither a file nor")),
@@ -228,6 +231,58 @@ fn the_agent_is_asked_whether_it_takes_the_configuration() {
         bench.refuses("the agent does not take update.conf", &["--conf", "update.conf"]);
         bench.refuses(words, &["--conf", "update.conf"]);
     }
+}
+
+/// Scripts that make a key `k.pub` of a private one, `$1`, and another, `$2`. A line more is a case more.
+const SHAPES: &[&str] = &[
+    "openssl pkey -in $1 -pubout -out k.pub",
+    "openssl pkey -in $1 -pubout | sed 's/$/\\r/' >k.pub",
+    "openssl pkey -in $1 -pubout | head -c -1 >k.pub",
+    "{ openssl pkey -in $1 -pubout; echo; } >k.pub",
+    "{ echo the pumps:; openssl pkey -in $1 -pubout; } >k.pub",
+    "{ openssl pkey -in $1 -pubout; echo the pumps; } >k.pub",
+    "openssl pkey -in $1 -pubout -text -out k.pub",
+    "{ printf '\\357\\273\\277'; openssl pkey -in $1 -pubout; } >k.pub",
+    "{ openssl pkey -in $1 -pubout; openssl pkey -in $2 -pubout; } >k.pub",
+    "{ openssl pkey -in $1 -pubout; head -c 5000 /dev/zero | tr '\\0' '\\n'; } >k.pub",
+    "openssl pkey -in $1 -pubout | tr -d '\\n' >k.pub",
+    "openssl pkey -in $1 -pubout | sed 's/ PUBLIC / RSA PUBLIC /' >k.pub",
+    "openssl pkey -in $1 -pubout | sed '2s/^M/X/' >k.pub",
+    "openssl pkey -in $1 -pubout | sed '$d' >k.pub",
+    "openssl pkey -in $1 -pubout -outform DER -out k.pub",
+    "openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:2048 | openssl pkey -pubout -out k.pub",
+    "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 | openssl pkey -pubout -out k.pub",
+    "openssl genpkey -algorithm X25519 | openssl pkey -pubout -out k.pub",
+    "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 | openssl ec -pubout -conv_form compressed -out k.pub",
+];
+
+/// The script is held to the reader of machines, with the same bytes, as a key and as a key that is revoked.
+#[apply(test)]
+fn a_key_is_taken_if_machines_read_it() {
+    need_tools();
+    need("openssl");
+    let bench = Bench::new();
+    let made = "openssl genpkey -algorithm ed25519 -out ed; openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out p256";
+    run(Command::new("sh").current_dir(bench.dir.path()).args(["-euc", made]));
+    let (mut taken, mut refused) = (0, 0);
+    for shape in SHAPES {
+        for [key, other] in [["ed", "p256"], ["p256", "ed"]] {
+            run(Command::new("sh").current_dir(bench.dir.path()).args(["-euc", shape, "sh", key, other]));
+            let bytes = fs::read(bench.path("k.pub")).unwrap();
+            let is_read = bytes.len() <= 4096 && Key::parse(&bytes, "k.pub").is_ok();
+            for place in ["keys/k.pub", "keys/revoked/k.pub"] {
+                let _ = fs::remove_dir_all(bench.path("keys"));
+                fs::create_dir_all(bench.path("keys/revoked")).unwrap();
+                fs::write(bench.path("keys/site.pub"), PUBLIC).unwrap();
+                fs::copy(bench.path("k.pub"), bench.path(place)).unwrap();
+                run(Command::new("chmod").args(["-R", "go-w"]).arg(bench.path("keys")));
+                let out = bench.command("out", &["--keys", "keys", "--dry-run"]).output().unwrap();
+                assert_eq!(out.status.success(), is_read, "{shape}, {key}, {place}: {}", said(&out));
+            }
+            if is_read { taken += 1 } else { refused += 1 }
+        }
+    }
+    assert!(taken >= 6 && refused >= 20, "{taken} {refused}");
 }
 
 /// What is passed over beside the keys is named, by the script that does it.

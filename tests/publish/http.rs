@@ -143,6 +143,9 @@ fn what_is_published_stays_what_it_was() {
     fs::copy(desk.path("os-1.2.0-arm64"), desk.path("os-1.2.0-amd64")).unwrap();
     other("1.2.0", "amd64", &[], &["other content", "there:", "sha256"]);
     fs::rename(desk.path("kept"), desk.path("os-1.2.0-amd64")).unwrap();
+    // Machines take both spellings for one version.
+    desk.prepare("v1.2.0");
+    other("v1.2.0", "arm64", &[], &["has this version as 1.2.0", "give --version 1.2.0"]);
     // A file of a version that nobody has announced.
     fs::create_dir_all(desk.path("www/2.0.0/amd64")).unwrap();
     fs::write(desk.path("www/2.0.0/amd64/vmlinuz"), "something").unwrap();

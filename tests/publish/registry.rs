@@ -154,6 +154,10 @@ fn a_version_is_published_once() {
     let out = push(&desk, &repository, "1.2.0", &["arm64"], &["--channel", "beta"]).output().unwrap();
     refused(&out, &["is not version 1.2.0 of channel beta"]);
     assert_eq!(resolve(&desk, &format!("{repository}:stable")), digest.trim());
+    // Machines take both spellings for one version.
+    desk.prepare("v1.2.0");
+    let out = push(&desk, &repository, "v1.2.0", &["arm64"], &[]).output().unwrap();
+    refused(&out, &["has this version as 1.2.0", "give --version 1.2.0"]);
     // Something else under that name.
     desk.oras(&["push", "--plain-http", &format!("{repository}:3.0.0"), "kept"]);
     desk.prepare("3.0.0");
@@ -355,6 +359,19 @@ fn a_registry_that_does_not_answer_is_not_an_empty_one() {
         let out = push(&desk, &format!("127.0.0.1:{}/os", web.port), "1.2.0", &["amd64"], &[]).output().unwrap();
         refused(&out, &["cannot tell whether"]);
         assert!(!web.seen().is_empty());
+    }
+    // Words of a registry's own that end like those of a 404, or name its codes.
+    for (status, code, words) in [
+        (401, "UNAUTHORIZED", "user: not found"),
+        (403, "NAME_UNKNOWN", "no such project for you"),
+        (500, "UNKNOWN", "disk: not found"),
+    ] {
+        let body = format!("{{\"errors\":[{{\"code\":\"{code}\",\"message\":\"{words}\"}}]}}");
+        let web = Web::start(move |_| {
+            Answer { status, ..Answer::ok(body.as_str()) }.header("Content-Type", "application/json")
+        });
+        let repository = format!("127.0.0.1:{}/os", web.port);
+        refused(&push(&desk, &repository, "1.2.0", &["amd64"], &[]).output().unwrap(), &["cannot tell whether"]);
     }
     // One without TLS, asked with TLS: the option is named.
     let registry = Registry::start(desk.dir.path(), None);

@@ -221,6 +221,14 @@ fn a_layout_carries_signatures_wherever_it_is_copied() {
     run(oras(home).args(["cp", "-r", "--from-plain-http", "--to-oci-layout", &name, "copy:latest"]));
     let again = sign_command(&[&ed25519, &p256], Signed::Layout("copy")).output().unwrap();
     assert_eq!(stderr(&again).matches("already signed by").count(), 2);
+    // Copied with the tags that signatures have in registries: there is one release in it, as machines see it.
+    run(oras(home).args(["cp", "-r", "--from-plain-http", "--to-oci-layout", &name, "tagged:2.0.0"]));
+    let (signature, _) = &attached(home, Target::Layout, &format!("tagged@{digest}"))[0];
+    let signature = crate::support::signed::digest(signature.as_bytes());
+    let own = format!("signature-{}-{}", &digest[7..23], &signature[7..23]);
+    run(oras(home).args(["tag", "--oci-layout", &format!("tagged@{signature}"), &own]));
+    let again = sign_command(&[&ed25519, &p256], Signed::Layout("tagged")).output().unwrap();
+    assert_eq!(stderr(&again).matches("already signed by").count(), 2);
     // Signatures of one manifest are none of another, and one that hangs on another is found by nobody.
     let top = run(oras(home).args(["manifest", "fetch", "--oci-layout", "copy:latest"]));
     let amd64 = jq(&top, ".manifests[0].digest");

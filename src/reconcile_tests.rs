@@ -408,7 +408,7 @@ impl Hopeless {
                 Finding::Skipped { slot } if self.damaged => return self.unjudged(&seen, slot, "rotten", after_rot),
                 Finding::Skipped { slot } => self.left(&seen, slot, "not loaded"),
                 Finding::CalledOff => {
-                    self.state.call_off(0).unwrap();
+                    self.state.call_off(None, 0).unwrap();
                     self.state.switched_boot_id = seen.boot_id.map(str::to_string);
                 }
                 Finding::RolledBack { gave_up, reason, .. } => self.left(&seen, gave_up, &reason),

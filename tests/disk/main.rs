@@ -40,6 +40,7 @@ mod site_lists;
 mod slot_digests;
 mod status;
 mod waiting;
+mod way_on;
 mod window;
 
 fn main() -> std::process::ExitCode {

@@ -141,7 +141,9 @@ impl Report {
         let memory = Memory { refusals: &refusals, proven: &proven, ring: &ring };
         let other =
             running.map_or(Other::Lost, |running| other_slot(&slots[running.other() as usize], &state, &memory));
-        remarks.extend(running.and_then(|running| not_accepted(&slots, running, &state, &memory)));
+        // What stops everything says it already.
+        let judged = running.filter(|_| stopped.is_none());
+        remarks.extend(judged.and_then(|running| not_accepted(&slots, running, &state, &memory)));
         let next = match in_use.filter(|_| running.is_some()) {
             Some(next) => next.into(),
             None => next_step::next_step(&Facts {

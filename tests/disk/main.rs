@@ -36,6 +36,7 @@ mod patience;
 mod prometheus;
 mod remake;
 mod rollback;
+mod rollback_count;
 mod site_lists;
 mod slot_digests;
 mod status;

@@ -83,7 +83,7 @@ pub fn way_on(running: Slot, is_unknown: bool, other: Other, has_proof: bool) ->
     match (other, is_unknown) {
         (Other::Staged, _) => format!("`activate{proof}`, then restart: slot {slot} is staged, and valid"),
         (Other::Lost, true) => {
-            "do not restart: neither slot can be read; write the disk anew (`usb-provision.sh`)".into()
+            "do not restart: neither slot can be read; write the disk anew with `usb-provision.sh`".into()
         }
         (_, false) => "`verify` looks closer; `apply` writes an update into the other slot".into(),
         (Other::Good, true) => {
@@ -95,7 +95,7 @@ pub fn way_on(running: Slot, is_unknown: bool, other: Other, has_proof: bool) ->
         ),
         (Other::Untrusted, true) => format!(
             "mend the keys: once they accept what slot {slot} holds, `rollback{proof}`, then restart; else write the disk anew \
-             (`usb-provision.sh`)"
+             with `usb-provision.sh`"
         ),
     }
 }

@@ -113,11 +113,22 @@ struct Answer {
 
 /// Reads the whole slot, and refuses it as [`refuse_unloadable`] does, unless the reason for that is mended now.
 fn prove(session: &Session<'_>, slot: Slot) -> Result<Record> {
-    let (record, was_mended) = scrub(session, slot)?;
+    let (record, was_mended) = scrub(session, slot).map_err(|e| match is_rotten(&e) {
+        // Not while the running slot is on trial.
+        true => e.hint_instead(
+            "`healthcheck` confirms the slot that runs; then `apply` of another release than that one writes this one anew",
+        ),
+        false => e,
+    })?;
     if !was_mended {
         refuse_unloadable(session, slot)?;
     }
     Ok(record)
+}
+
+/// Says whether a slot is not what its record says, or its file system is damaged: not that it could not be looked at.
+fn is_rotten(error: &Error) -> bool {
+    !error.is_in_use() && (error.kind() == Kind::Slot || error.course() == Course::Damaged)
 }
 
 /// Refuses what GRUB could not load in this very boot, however whole it looks from here: the way back would end here.
@@ -168,7 +179,6 @@ fn choose(session: &Session<'_>) -> (Back, bool) {
         Back::Discard if is_lost => (Back::OnTrial, true),
         // A file that has rotted is not seen in the record.
         Back::OnTrial if session.holds_called_off(other) && !is_lost => {
-            let is_rotten = |e: &Error| e.kind() == Kind::Slot || e.course() == Course::Damaged;
             match read_as_it_is(session, running).is_err_and(|e| is_rotten(&e)) {
                 true => (Back::OnTrial, true),
                 false => (Back::Nowhere, false),

@@ -30,6 +30,7 @@ mod lifecycle;
 mod memory;
 mod metrics;
 mod metrics_server;
+mod no_way_back;
 mod own_files;
 mod partitions;
 mod patience;

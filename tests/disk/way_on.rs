@@ -175,7 +175,7 @@ fn holds(trial: &Trial, here: Here, other: Other, begun: &str, end: End) {
         if end == Provision {
             assert!(
                 words[0] == "activate"
-                    || text.contains("write the disk anew (`usb-provision.sh`)")
+                    || text.contains("write the disk anew with `usb-provision.sh`")
                     || words[0] == "rollback",
                 "{what}:\n{told}"
             );

@@ -211,3 +211,31 @@ fn settled(running: Slot, slots: &[View; 2], vars: &BootVars, facts: &Facts<'_>)
         _ => "`check` asks for an update".into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_way_on_is_one_that_refuses() {
+        let other = [Other::Lost, Other::Staged, Other::KnownBad, Other::Untrusted, Other::Good];
+        let begins = [
+            "do not restart",
+            "`activate`, then restart: slot B",
+            "`rollback --retry-failed`, then restart: slot B",
+            "mend the keys: once they accept what slot B holds, `rollback`",
+            "`rollback`, then restart: slot B",
+        ];
+        for (other, begin) in other.into_iter().zip(begins) {
+            let said = way_on(Slot::A, true, other, true);
+            assert!(said.starts_with(begin), "{other:?}: {said}");
+            // It stands in brackets, behind the error of `apply`.
+            assert!(!said.contains('('), "{said}");
+            // GRUB has not shown that it can write: what tries a slot says that it goes on all the same.
+            let unproven = way_on(Slot::A, true, other, false);
+            assert_eq!(unproven.contains("--allow-unproven-bootloader"), other != Other::Lost, "{unproven}");
+        }
+        // Its version is known, so that `apply` decides.
+        assert!(way_on(Slot::A, false, Other::Good, true).contains("`apply` writes an update into the other slot"));
+    }
+}

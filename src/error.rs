@@ -167,6 +167,14 @@ impl Error {
         self
     }
 
+    /// Says what the operator can do about it here, where what was said before does not work.
+    #[cold]
+    #[inline(never)]
+    pub fn hint_instead(mut self, next: &str) -> Self {
+        self.0.hint = next.into();
+        self
+    }
+
     /// Says that it is no fault.
     pub fn taking(mut self, course: Course) -> Self {
         self.0.course = course;

@@ -185,6 +185,11 @@ impl Failures {
         Some(if failure.refusal(boot_id).is_none() { Control::Recovered } else { doubt.control })
     }
 
+    /// Says whether an artifact is remembered, to blame or not.
+    pub fn holds(&self, digest: Digest) -> bool {
+        self.0.iter().any(|f| f.digest == digest)
+    }
+
     /// Says whether a check of the running slot decides anything.
     pub fn has_undecided(&self) -> bool {
         self.0.iter().any(|f| f.doubt.is_some())

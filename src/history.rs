@@ -22,6 +22,8 @@ pub const VERSION_MAX_BYTES: usize = 128;
 const ERROR_MAX_BYTES: usize = 200;
 /// What is said of an attempt that was taken back before its first boot.
 const CALLED_OFF: &str = "called off before its first boot";
+/// The same of a rollback.
+const ROLLBACK_CALLED_OFF: &str = "rollback: called off before its first boot";
 /// The kind of an attempt that rolled back.
 pub const ROLLBACK: &str = "rollback";
 
@@ -127,6 +129,21 @@ impl History {
         let last = self.0.iter_mut().rfind(|attempt| attempt.text(Part::Slot).is_some());
         if let Some(last) = last {
             last.set(Part::Error, Some(CALLED_OFF));
+            last.set(Part::EndedAt, at);
+        }
+    }
+
+    /// Makes of the newest attempt, a rollback that was called off before its first boot, what it came to: the slot that it was
+    /// to was activated, and nothing was left. Input: `from`: version that runs; `to`: version in that slot; `at`: when.
+    pub fn call_off_rollback(&mut self, from: Option<&str>, to: Option<&str>, slot: Slot, at: Option<&str>) {
+        let last = self.0.iter_mut().rfind(|attempt| attempt.text(Part::Slot).is_some());
+        if let Some(last) = last.filter(|last| last.has_come_to(Phase::RolledBack)) {
+            last.set(Part::FromVersion, from);
+            last.set(Part::ToVersion, to);
+            last.set(Part::Slot, Some(slot.name()));
+            last.set(Part::Result, Some(Phase::Activated.name()));
+            last.set(Part::ErrorKind, None);
+            last.set(Part::Error, Some(ROLLBACK_CALLED_OFF));
             last.set(Part::EndedAt, at);
         }
     }

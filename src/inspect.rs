@@ -122,8 +122,9 @@ pub fn scrub(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64)) -> Res
         Ok(Proof { record, crc32s, list_fault: list_fault.map(|e| e.at("read", format!("slot {slot}"))) })
     };
     let proof = check().map_err(|e: Error| {
-        e.at("read", format!("slot {slot}"))
-            .hint("it must not be booted; `apply` writes the next release over it, while the other slot runs")
+        e.at("read", format!("slot {slot}")).hint(
+            "it must not be booted; while the other slot runs, `apply` of another release than that one writes it anew",
+        )
     })?;
     mounted.unmount()?;
     Ok(proof)

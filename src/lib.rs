@@ -28,6 +28,7 @@ pub mod json;
 pub mod machine;
 pub mod metrics;
 pub mod mount;
+pub mod next_step;
 pub mod oci;
 pub mod partition;
 pub mod progress;

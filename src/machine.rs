@@ -152,7 +152,7 @@ impl<'a> Machine<'a> {
     /// Adds to the error of a target slot that `apply` mends it.
     fn remade(&self, error: Error, part: &Partition) -> Error {
         match error.course() == Course::Damaged && remake::room(part).is_some() {
-            true => error.hint("`apply` makes its file system anew"),
+            true => error.hint("`apply` of another release than the one that runs makes its file system anew"),
             false => error,
         }
     }

@@ -47,7 +47,8 @@ impl Partition {
 
     /// Says what makes a device writable.
     pub fn read_only_hint(&self) -> String {
-        format!("the device is read-only (a write-protect switch?): `blockdev --setrw {}`", self.node.display())
+        let node = self.node.display();
+        format!("the device is read-only: `blockdev --setrw {node}`, and look for a write-protect switch on the medium")
     }
 }
 

@@ -72,7 +72,8 @@ pub enum Finding {
         /// That slot.
         slot: Slot,
     },
-    /// The trial of a slot was called off before its first boot: by `rollback`, which was cut off, or by hand.
+    /// The trial of a slot, of an update or of a rollback, was called off before its first boot: by `rollback`, which was cut
+    /// off, or by hand.
     CalledOff,
     /// GRUB gave a slot up that no attempt of ours knows; the mark has to be cleared.
     StaleMark,
@@ -90,6 +91,8 @@ pub enum Blame {
     Decided,
     /// It was not confirmed in time: whether by its own fault, the slot that runs now must tell.
     Undecided,
+    /// It is not: the slot that held it is damaged. It may be installed again.
+    Slot,
 }
 
 /// Says whether the running slot is the one that was confirmed.
@@ -171,6 +174,12 @@ pub fn find(state: &State, seen: &Seen<'_>) -> Finding {
     }
     match (state.phase, state.target_slot) {
         (Phase::Activated, Some(target)) if target != active && !on_trial && counted(seen) == 0 => Finding::CalledOff,
+        // A rollback that was not booted, and its slot is not on trial any more.
+        (Phase::RolledBack, Some(left))
+            if state.is_under_way && left == seen.running && active == left && !on_trial && counted(seen) == 0 =>
+        {
+            Finding::CalledOff
+        }
         (Phase::Activated | Phase::Verifying, Some(target)) => trial(target, active, on_trial, seen),
         (Phase::Staged, Some(target)) if target == active && (on_trial || target == seen.running) => {
             Finding::WasActivated

@@ -155,6 +155,18 @@ fn what_was_called_off_before_its_first_boot_is_forgotten() {
         assert_eq!(find(&state(Phase::Activated), &Seen { boot_id: id, ..called_off }), Finding::CalledOff);
     }
     assert_eq!(find(&state(Phase::Idle), &called_off), Finding::Nothing);
+    // The same of a rollback: slot B, which was to be left, is the confirmed one again.
+    let stays = seen(Slot::B, vars(Slot::B, true, 3));
+    let rollback = State { is_under_way: true, ..state(Phase::RolledBack) };
+    assert_eq!(find(&rollback, &stays), Finding::CalledOff);
+    for (state, seen) in [
+        (state(Phase::RolledBack), stays),
+        (rollback.clone(), seen(Slot::B, vars(Slot::A, false, 3))),
+        (rollback.clone(), seen(Slot::B, vars(Slot::B, true, 2))),
+        (rollback.clone(), seen(Slot::A, vars(Slot::A, true, 3))),
+    ] {
+        assert_ne!(find(&state, &seen), Finding::CalledOff, "{seen:?}");
+    }
 }
 
 /// The reason of the trial's last check survives what follows.
@@ -408,7 +420,7 @@ impl Hopeless {
                 Finding::Skipped { slot } if self.damaged => return self.unjudged(&seen, slot, "rotten", after_rot),
                 Finding::Skipped { slot } => self.left(&seen, slot, "not loaded"),
                 Finding::CalledOff => {
-                    self.state.call_off(0).unwrap();
+                    self.state.call_off(None, 0).unwrap();
                     self.state.switched_boot_id = seen.boot_id.map(str::to_string);
                 }
                 Finding::RolledBack { gave_up, reason, .. } => self.left(&seen, gave_up, &reason),

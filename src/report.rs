@@ -5,14 +5,15 @@
 
 use crate::clock::Now;
 use crate::config::Config;
-use crate::error::{Error, Kind};
-use crate::failed::{Control, Failures};
+use crate::error::{Error, Kind, Result};
+use crate::failed::Failures;
 use crate::gate;
 use crate::grubenv::BootVars;
 use crate::grubenv_file::{Copy, REPAIR_HINT};
 use crate::inspect::View;
 use crate::machine::Machine;
-use crate::reconcile::{self, Blame, Finding, Seen};
+use crate::next_step::{self, Facts, Memory, Other};
+use crate::reconcile::{self, Finding, Seen};
 use crate::session::{env_remarks, remember};
 use crate::slot::Slot;
 use crate::source::Artifact;
@@ -22,7 +23,6 @@ use crate::system::System;
 use crate::trust::keyring::Keyring;
 use crate::trust::proven::Proven;
 use crate::version::Version;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What was found.
@@ -88,7 +88,9 @@ impl Report {
         let machine = Machine::look(system);
         let data = machine.data(config.state_file.as_deref(), Access::Read);
         let site = data.as_ref().ok().map(|data| data.store.site());
-        let stopped = stopped(system, config, site.as_deref());
+        let ring =
+            Keyring::of_machine(&system.keys_dir(), (config.signature, config.signature_threshold), site.as_deref());
+        let stopped = stopped(config, &ring);
         let mut remarks: Vec<String> = stopped.iter().map(ToString::to_string).collect();
         let mut told = |e: Error| remarks.push(e.to_string());
         let running = machine.running().map_err(&mut told).ok();
@@ -141,18 +143,25 @@ impl Report {
         let doubt = state.manifest_digest.and_then(|digest| failures.doubt_of(digest, boot_id.as_deref()));
         let refusals = failures.refusals(boot_id.as_deref());
         let is_refused = !state.insisted && refusals.iter().any(|(digest, _)| state.manifest_digest == Some(*digest));
-        let is_lost_beside = running.is_some_and(|slot| is_lost(&slots[slot.other() as usize]));
-        let next = match (state.phase, is_refused) {
-            (Phase::Staged, true) if !is_lost_beside && stopped.is_none() => {
-                "what is staged failed here; `apply --retry-failed` insists on it, a newer one replaces it".into()
-            }
-            _ => match in_use.filter(|_| running.is_some()) {
-                Some(next) => next.into(),
-                None => {
-                    let running = running.map(|slot| (slot, &slots));
-                    next_step(running, vars.as_ref(), &state, &finding, doubt, stopped.is_some())
-                }
-            },
+        let memory = Memory { refusals: &refusals, proven: &proven, ring: &ring };
+        let other =
+            running.map_or(Other::Lost, |running| other_slot(&slots[running.other() as usize], &state, &memory));
+        // What stops everything says it already.
+        let judged = running.filter(|_| stopped.is_none());
+        remarks.extend(judged.and_then(|running| not_accepted(&slots, running, &state, &memory)));
+        let next = match in_use.filter(|_| running.is_some()) {
+            Some(next) => next.into(),
+            None => next_step::next_step(&Facts {
+                running: running.map(|slot| (slot, &slots)),
+                vars: vars.as_ref(),
+                state: &state,
+                finding: &finding,
+                doubt,
+                is_refused,
+                is_stopped: stopped.is_some(),
+                other,
+                is_skipped: running.is_some() && machine.skipped() == running.map(Slot::other),
+            }),
         };
         let next = next + &when_open(config, system, running.zip(vars.as_ref()));
         let what_runs = running.and_then(|slot| slots[slot as usize].version());
@@ -177,42 +186,39 @@ impl Report {
         }
     }
 
+    /// Says whether what was left last is remembered as failed: else its slot was to blame, or nobody.
+    pub fn is_blamed(&self) -> bool {
+        self.state.manifest_digest.is_some_and(|digest| self.failures.holds(digest))
+    }
+
     /// Returns what is in the running slot, where that is known.
     pub fn running_view(&self) -> Option<&View> {
         self.slots.iter().find(|view| Some(view.slot) == self.running)
     }
 }
 
-/// Says whether what a slot held is lost. What could not be looked at, since it is in use, is not.
-pub fn is_lost(view: &View) -> bool {
-    view.record.as_ref().is_err_and(|e| !e.is_in_use())
+/// Judges the slot that does not run.
+fn other_slot(view: &View, state: &State, memory: &Memory<'_>) -> Other {
+    let digest = view.record.as_ref().ok().and_then(|record| record.manifest_digest);
+    let is_meant = state.phase == Phase::Staged && state.target_slot == Some(view.slot);
+    Other::of(view, (is_meant && state.manifest_digest == digest, state.insisted), memory)
 }
 
-/// Names the way on from a running slot that is not valid. Pure.
-fn way_on(running: Slot, slots: &[View; 2], phase: Phase) -> String {
-    let (here, other) = (&slots[running as usize], running.other());
-    let is_known = here.version().is_some() || here.room_bytes.is_some();
-    match (slots[other as usize].record.is_ok(), is_known) {
-        (true, _) if phase == Phase::Staged => format!("`activate`, then restart: slot {other} is staged, and valid"),
-        (_, true) => "`verify` looks closer; `apply` writes an update into the other slot".into(),
-        (true, false) => {
-            format!("`rollback`, then restart: slot {other} is valid, and `apply` needs a slot that can be read")
-        }
-        (false, false) if [here, &slots[other as usize]].into_iter().all(is_lost) => {
-            "do not restart: neither slot can be read; write the disk anew (`usb-provision.sh`)".into()
-        }
-        (false, false) => {
-            "do not restart before a slot can be read: do what is said of it above, then `status` again".into()
-        }
-    }
+/// Says why the other slot's content is not accepted, where that stands in the way: it is staged, or the only valid one.
+fn not_accepted(slots: &[View; 2], running: Slot, state: &State, memory: &Memory<'_>) -> Option<String> {
+    let other = &slots[running.other() as usize];
+    let matters = state.phase == Phase::Staged || next_step::is_lost(&slots[running as usize]);
+    let record = other.record.as_ref().ok().filter(|_| matters)?;
+    let error = next_step::trust(memory.proven, memory.ring, record).err()?;
+    Some(error.at("accept", format!("slot {}", other.slot)).to_string())
 }
 
 /// Finds what every `apply` and `activate` would end with, before they ask anybody.
-fn stopped(system: &System, config: &Config, site: Option<&Path>) -> Option<Error> {
+fn stopped(config: &Config, ring: &Result<Keyring>) -> Option<Error> {
     // Without the file it is not known whether signatures are required.
-    config.fault.clone().or_else(|| {
-        let ring = Keyring::of_machine(&system.keys_dir(), (config.signature, config.signature_threshold), site);
-        ring.and_then(|ring| ring.demands_signatures()).err()
+    config.fault.clone().or_else(|| match ring {
+        Ok(ring) => ring.demands_signatures().err(),
+        Err(e) => Some(e.clone()),
     })
 }
 
@@ -265,73 +271,5 @@ fn not_recorded_yet(finding: &Finding) -> Option<String> {
                 .into(),
         ),
         Finding::NotTheActiveSlot => Some("GRUB did not boot the active slot, but the other one".into()),
-    }
-}
-
-/// Names the next step of whoever reads this. Pure. Input: `running`: the slot, and what both hold; `doubt`: where it is
-/// undecided whether what rolled back is to blame; `is_stopped`: nothing is taken, and a remark says why.
-fn next_step(
-    running: Option<(Slot, &[View; 2])>,
-    vars: Option<&BootVars>,
-    state: &State,
-    finding: &Finding,
-    doubt: Option<Control>,
-    is_stopped: bool,
-) -> String {
-    let Some((running, slots)) = running else { return "boot a slot; only then can this machine be updated".into() };
-    let Some(vars) = vars else {
-        return "`verify --repair-boot-variables` mends the boot variables; until then nothing can be activated".into();
-    };
-    if matches!(finding, Finding::RolledBack { blame: Blame::Undecided, .. }) {
-        return "`healthcheck` of this slot decides whether that version is to blame".into();
-    }
-    if matches!(finding, Finding::RolledBack { .. } | Finding::Unjudged { .. } | Finding::Skipped { .. }) {
-        return "look at the reason above; `apply` takes the next version".into();
-    }
-    if *finding == Finding::Unloadable {
-        let other = running.other();
-        return format!(
-            "`healthcheck`: it makes slot {running} active, unless only slot.crc32 of slot {other} is wrong, which it writes anew"
-        );
-    }
-    if vars.boot_success == Some(false) {
-        return match vars.active_slot == Some(running) {
-            true if state.phase == Phase::Failed => {
-                "`healthcheck` looks again, a restart is the next try, `rollback` goes back".into()
-            }
-            true => "this boot is on trial: `healthcheck` confirms it, `rollback` goes back".into(),
-            false => format!("restart to try slot {}; `rollback` calls it off", running.other()),
-        };
-    }
-    if vars.active_slot.is_some_and(|active| active != running) {
-        return format!("restart: slot {} is the active one", running.other());
-    }
-    match state.phase {
-        _ if is_stopped => "mend what the NOTE says; until then no update is taken".into(),
-        _ if slots[running as usize].record.as_ref().is_err_and(|e| e.is_in_use()) => {
-            "do what is said of the running slot above, then `status` again: nothing is known of it while it is in use"
-                .into()
-        }
-        _ if slots[running as usize].record.is_err() => way_on(running, slots, state.phase),
-        Phase::Staged if is_lost(&slots[running.other() as usize]) => "`apply` writes it anew".into(),
-        Phase::Staged if !vars.boot_canary => {
-            "restart once, for GRUB to show that it writes; `activate`, then restart".into()
-        }
-        Phase::Idle | Phase::Success | Phase::RolledBack | Phase::Activated | Phase::Verifying if !vars.boot_canary => {
-            "restart once, so that GRUB can show that it can write".into()
-        }
-        Phase::Staged => "`activate`, then restart".into(),
-        Phase::RolledBack => match doubt {
-            None => "`check` asks for the next version; this one is not tried again by itself",
-            Some(Control::Unchecked) => "`healthcheck` of this slot decides whether that version is to blame",
-            Some(Control::Unhealthy) => "mend what `healthcheck` names; then `apply` tries that version again",
-            Some(Control::Recovered) => "`apply` tries that version again",
-        }
-        .into(),
-        Phase::Checking | Phase::Downloading => {
-            "an `apply` is at work, or was cut off; run it again to find out".into()
-        }
-        Phase::Failed => "look at the error above, then run `apply` again".into(),
-        _ => "`check` asks for an update".into(),
     }
 }

@@ -10,6 +10,7 @@ use crate::gate::{self, Gate, Refusal};
 use crate::grubenv::{Block, BootVars};
 use crate::grubenv_file::Loaded;
 use crate::machine::{BootEnv, Data, Machine};
+use crate::next_step;
 use crate::oci::digest::Digest;
 use crate::progress::{drain, note};
 use crate::reconcile::{self, Blame, Finding, Seen};
@@ -251,14 +252,18 @@ impl<'a> Session<'a> {
     pub fn leave(&mut self, gave_up: Slot, reason: &str, blame: Blame) -> Result<()> {
         let artifact = artifact_in(&self.state, &self.machine, gave_up);
         self.state.roll_back(gave_up, artifact.clone(), reason, self.now())?;
+        // The slot that is left runs on until the restart, and that may be called off.
+        if gave_up == self.running && self.vars.rollback_from != Some(gave_up) {
+            self.state.await_restart();
+        }
         let (boot_id, activated_in) = (self.machine.boot_id(), self.state.switched_boot_id.take());
         self.state.switched_boot_id.clone_from(&boot_id);
-        if let Some((digest, version)) = artifact {
+        if let Some((digest, version)) = artifact.filter(|_| blame != Blame::Slot) {
             let at = rfc3339(self.now());
             let failure = Failure { digest, version, reason: reason.into(), at, doubt: None };
             match blame {
-                Blame::Decided => self.failures.remember(failure),
                 Blame::Undecided => self.failures.remember_undecided(failure, boot_id, activated_in),
+                Blame::Decided | Blame::Slot => self.failures.remember(failure),
             }
             self.recorded(self.data.store.save_failures(&self.failures))?;
         }
@@ -270,7 +275,8 @@ impl<'a> Session<'a> {
     /// Errors: State: the table does not allow it, or the data partition can not be written.
     pub fn call_off(&mut self) -> Result<()> {
         let was_rollback = self.state.phase == Phase::RolledBack;
-        self.state.call_off(self.now())?;
+        let back_to = self.machine.view(self.target()).version().map(str::to_owned);
+        self.state.call_off(back_to.as_deref(), self.now())?;
         self.state.switched_boot_id = self.machine.boot_id();
         if was_rollback {
             self.forget_failure()?;
@@ -320,6 +326,10 @@ impl<'a> Session<'a> {
     fn record_the_past(&mut self) -> Result<()> {
         if self.state.phase.is_unfinished() {
             self.state.cut_off(self.now())?;
+            self.recorded(self.save_state())?;
+        }
+        if self.state.is_under_way && self.state.target_slot != Some(self.running) {
+            self.state.arrive();
             self.recorded(self.save_state())?;
         }
         // Activated, confirmed, done: three findings at most follow from one another.
@@ -449,6 +459,9 @@ impl<'a> Session<'a> {
     fn record_rollback(&mut self, gave_up: Slot, reason: &str, blame: Blame) -> Result<()> {
         note(&format!("rolled back: {reason}"));
         let seen = self.seen(None);
+        // A `rollback` that was cut off had seen it.
+        let is_rot = reason == reconcile::MANUAL && next_step::is_lost(&self.machine.view(gave_up));
+        let blame = if is_rot { Blame::Slot } else { blame };
         self.leave(gave_up, reason, blame)?;
         self.save_boot(|block| reconcile::after_rollback(&seen, gave_up, block))
     }
@@ -486,6 +499,7 @@ pub fn remember(failures: &mut Failures, finding: &Finding, state: &State, machi
     let Some((digest, version)) = artifact_in(state, machine, *gave_up) else { return };
     let failure = Failure { digest, version, reason: reason.clone(), at: String::new(), doubt: None };
     match blame {
+        Blame::Slot => {}
         Blame::Decided => failures.remember(failure),
         Blame::Undecided => failures.remember_undecided(failure, machine.boot_id(), state.switched_boot_id.clone()),
     }

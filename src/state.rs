@@ -42,6 +42,8 @@ pub struct State {
     pub attempts_total: u64,
     /// Rollbacks ever.
     pub rollbacks_total: u64,
+    /// Whether the machine has still to restart for the rollback that is recorded: until then it is not counted.
+    pub is_under_way: bool,
     /// Why the last attempt failed or was rolled back.
     pub last_error: Option<String>,
     /// [`Kind::label`] of that, or `rollback`.
@@ -270,9 +272,9 @@ impl State {
     }
 
     /// Forgets what was staged or activated, and never booted: nothing is known against it. Of a trial that the state does not
-    /// know (the file was lost) there is nothing to forget.
+    /// know (the file was lost) there is nothing to forget. Input: `back_to`: version of the slot that a rollback was to.
     /// Errors: none; the result makes it fit in a chain.
-    pub fn call_off(&mut self, now_secs: u64) -> Result<()> {
+    pub fn call_off(&mut self, back_to: Option<&str>, now_secs: u64) -> Result<()> {
         let before = self.phase;
         if !before.may_become(Phase::Idle) {
             return Ok(());
@@ -282,10 +284,18 @@ impl State {
         self.last_error = None;
         self.last_error_kind = None;
         // Of a rollback that is called off, the slot that was to be left runs on.
-        if before != Phase::RolledBack {
-            self.called_off = self.manifest_digest;
-            self.history.call_off(self.updated_at.as_deref());
+        match (before, self.target_slot) {
+            (Phase::RolledBack, Some(left)) if self.is_under_way => {
+                let at = self.updated_at.as_deref();
+                self.history.call_off_rollback(self.to_version.as_deref(), back_to, left.other(), at);
+            }
+            (Phase::RolledBack, _) => {}
+            _ => {
+                self.called_off = self.manifest_digest;
+                self.history.call_off(self.updated_at.as_deref());
+            }
         }
+        self.is_under_way = false;
         Ok(())
     }
 
@@ -318,11 +328,24 @@ impl State {
             self.started_at = Some(rfc3339(now_secs));
         }
         self.target_slot = Some(gave_up);
+        self.arrive();
         self.rollbacks_total = self.rollbacks_total.saturating_add(1);
         self.last_error = Some(cut(reason, TEXT_MAX_BYTES));
         self.last_error_kind = Some(ROLLBACK.into());
         self.record(before);
         Ok(())
+    }
+
+    /// Takes the rollback that was just recorded out of the count, until [`State::arrive`].
+    pub fn await_restart(&mut self) {
+        self.rollbacks_total = self.rollbacks_total.saturating_sub(1);
+        self.is_under_way = true;
+    }
+
+    /// Counts a rollback that waited for the restart.
+    pub fn arrive(&mut self) {
+        self.rollbacks_total = self.rollbacks_total.saturating_add(u64::from(self.is_under_way));
+        self.is_under_way = false;
     }
 
     /// Records that the trial boot passed.

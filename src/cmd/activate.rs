@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::error::{Course, Error, Kind, Result};
 use crate::gate::{self, Gate, Refusal};
 use crate::machine::ARCHITECTURE;
+use crate::next_step::{self, Memory, Other};
 use crate::progress::Progress;
 use crate::session::{Session, reboot as reboot_machine};
 use crate::slot::{Record, Slot};
@@ -102,7 +103,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut dyn
         match &activation {
             Activation::Done => say_activated(out, slot, matches!(restart, Some(Ok(()))))?,
             Activation::Before => say(out, &format!("slot {slot} is active already; restart to boot it"))?,
-            Activation::Nothing => say(out, "nothing is staged; `kubesolo-update apply` stages an update")?,
+            Activation::Nothing => say(out, &format!("nothing is staged; {}", way_on(&session)))?,
             Activation::Shut(_) => say(out, &format!("what is staged in slot {slot} stays staged"))?,
         }
     }
@@ -112,6 +113,19 @@ pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut dyn
         (None, None, Activation::Done) => Ok(Outcome::Done),
         (None, None, _) => Ok(Outcome::Nothing),
     }
+}
+
+/// Names what brings a machine on where nothing is staged.
+fn way_on(session: &Session<'_>) -> String {
+    let view = session.machine.view(session.running);
+    if !next_step::is_lost(&view) || session.pending_trial().is_some() {
+        return "`kubesolo-update apply` stages an update".into();
+    }
+    let (refusals, ring) = (session.refusals(), session.keyring());
+    let memory = Memory { refusals: &refusals, proven: &session.proven, ring: &ring };
+    let other = Other::of(&session.machine.view(session.target()), (false, false), &memory);
+    let is_unknown = next_step::is_unknown(&view);
+    next_step::way_on(session.running, is_unknown, other, session.vars.boot_canary)
 }
 
 #[derive(Serialize)]
@@ -220,11 +234,21 @@ pub fn demand_proven_bootloader(session: &Session<'_>, allow_unproven: bool) -> 
         .hint("restart once so that GRUB can show it; --allow-unproven-bootloader goes on without a way back"))
 }
 
+/// Reads a whole slot and changes nothing. Returns, errors: as [`crate::machine::Machine::scrub_as_it_is`].
+pub fn read_as_it_is(session: &Session<'_>, slot: Slot) -> Result<Record> {
+    let mut progress = progress_of(session, slot);
+    session.machine.scrub_as_it_is(slot, &mut |n| progress.add(n))
+}
+
+fn progress_of(session: &Session<'_>, slot: Slot) -> Progress {
+    let total = session.machine.view(slot).record.map_or(0, |r| r.kernel.size_bytes + r.initramfs.size_bytes);
+    Progress::new(&format!("read slot {slot}"), total)
+}
+
 /// Reads a whole slot and checks that it is for this machine.
 /// Returns, errors: as [`crate::machine::Machine::scrub`]; Slot: it is for another architecture.
 pub fn scrub(session: &Session<'_>, slot: Slot) -> Result<(Record, bool)> {
-    let total = session.machine.view(slot).record.map_or(0, |r| r.kernel.size_bytes + r.initramfs.size_bytes);
-    let mut progress = Progress::new(&format!("read slot {slot}"), total);
+    let mut progress = progress_of(session, slot);
     let (record, was_mended) = session.machine.scrub(slot, &mut |n| progress.add(n))?;
     if record.architecture != ARCHITECTURE {
         let why = format!("it holds a system for {}, this machine is {ARCHITECTURE}", printable(&record.architecture));

@@ -10,9 +10,10 @@ use crate::config::Config;
 use crate::error::{Course, Error, Kind, Result};
 use crate::gate::{self, DEFAULT_CHANNEL, Gate, Refusal, Verdict};
 use crate::http::Body;
-use crate::inspect;
+use crate::inspect::{self, View};
 use crate::machine::ARCHITECTURE;
 use crate::mount::Hold;
+use crate::next_step::is_lost;
 use crate::oci::digest::Digest;
 use crate::progress::{Progress, note, on_interrupt};
 use crate::readback;
@@ -129,7 +130,7 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wri
     match args.json {
         true => say_json(out, &Answer { refused, ..answer(&attempt, slot, activated) })?,
         false if is_quiet => {}
-        false => describe(out, &attempt, slot, (activated, restarts), &ring)?,
+        false => describe(out, &attempt, &session.machine.view(slot), (activated, restarts), &ring)?,
     }
     match (shut, restart) {
         // What was done stays done: what is staged is activated in the next window; what is active boots whenever the machine
@@ -148,15 +149,19 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wri
 fn describe(
     out: &mut dyn Write,
     attempt: &Attempt,
-    slot: Slot,
+    target: &View,
     (activated, reboot): (bool, bool),
     ring: &Keyring,
 ) -> Result<()> {
+    let slot = target.slot;
     let version = printable(&attempt.artifact().version);
     say(
         out,
         &match attempt {
-            Attempt::UpToDate(_) => return say(out, &format!("{version} is running already: nothing to do")),
+            Attempt::UpToDate(_) => {
+                let more = if is_lost(target) { no_way_back(slot) } else { String::new() };
+                return say(out, &format!("{version} is running already: nothing to do{more}"));
+            }
             Attempt::StagedBefore(_) => format!("{version} is staged in slot {slot} already"),
             Attempt::Staged(a) => {
                 let size = a.kernel.size_bytes.saturating_add(a.initramfs.size_bytes);
@@ -172,6 +177,11 @@ fn describe(
         true => activate::say_activated(out, slot, reboot),
         false => say(out, "Next: `kubesolo-update activate`, then restart"),
     }
+}
+
+/// Says of a machine that has what is offered that its other slot cannot be had of that.
+fn no_way_back(slot: Slot) -> String {
+    format!(" (slot {slot} is not valid: there is no way back until another release is offered)")
 }
 
 fn answer(attempt: &Attempt, slot: Slot, activated: bool) -> Answer {
@@ -233,7 +243,7 @@ fn attempt(
         proven: session.proven.clone(),
     };
     situation.staged_digest = check::staged_digest(&session.state, &situation.target);
-    check::demand_known(&situation.running)?;
+    check::demand_known(&situation, ring)?;
     session.state.begin(session.now())?;
     session.save_state()?;
     let ended = decide_and_stage(session, config, source, &situation, overrides, ring);

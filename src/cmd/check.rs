@@ -13,6 +13,7 @@ use crate::gate::{self, Facts, Verdict};
 use crate::http::{Client, HttpOptions, ProxyEnv};
 use crate::inspect::View;
 use crate::machine::{ARCHITECTURE, Machine};
+use crate::next_step::{self, Memory, Other};
 use crate::oci::digest::Digest;
 use crate::progress::{self, is_watched, note};
 use crate::reconcile::{self, pending_trial};
@@ -191,7 +192,7 @@ pub fn consult(
     ring: &Keyring,
     store: Option<&Store>,
 ) -> Result<(Artifact, Verdict)> {
-    demand_known(&situation.running)?;
+    demand_known(situation, ring)?;
     let artifact = ask(source, ring, store)?;
     let standing = Standing {
         trial_pending: situation.trial_pending.as_deref(),
@@ -318,15 +319,19 @@ pub fn resolve(source: &mut dyn Source) -> Result<Artifact> {
 
 /// Refuses to decide anything while the running slot cannot be looked into: perhaps the other one is the only one that boots.
 /// Errors: Slot: it cannot be mounted.
-pub fn demand_known(running: &View) -> Result<()> {
-    match (running.version(), running.room_bytes, &running.record) {
+pub fn demand_known(situation: &Situation, ring: &Keyring) -> Result<()> {
+    let running = &situation.running;
+    let (true, Err(e)) = (next_step::is_unknown(running), &running.record) else { return Ok(()) };
+    if e.is_in_use() {
         // Nothing is known of it, and it has its own way out.
-        (None, None, Err(e)) if e.is_in_use() => Err(e.clone()),
-        (None, None, Err(e)) => Err(Error::new(Kind::Slot, e.to_string())
-            .at("find the version of", format!("the running slot {}", running.slot))
-            .hint("`activate`, where an update is staged, else `rollback` puts the other slot on trial: restart, and from there `apply` writes this one anew")),
-        _ => Ok(()),
+        return Err(e.clone());
     }
+    let memory = Memory { refusals: &situation.failed, proven: &situation.proven, ring: &Ok(ring.clone()) };
+    let staged = (situation.staged_digest.is_some(), situation.staged_insisted);
+    let other = Other::of(&situation.target, staged, &memory);
+    Err(Error::new(Kind::Slot, e.to_string())
+        .at("find the version of", format!("the running slot {}", running.slot))
+        .hint(next_step::way_on(running.slot, true, other, true)))
 }
 
 /// Reads what the gates need, without the lock and without recording anything.

@@ -1,15 +1,17 @@
 //! `rollback`: back to the other slot at the next boot.
 //!
 //! From a confirmed slot the other one goes on trial, so that GRUB comes back if it fails; from an
-//! unconfirmed trial it is straight back to the slot that was confirmed. What was staged is never tried by it.
+//! unconfirmed trial it is straight back to the slot that was confirmed. What was staged, or called off, is tried by it only
+//! where the running slot is not valid: there GRUB would boot it anyway.
 //! Must never: make a slot active that it has not just read whole, unless that slot is the running one.
 
 use crate::cli;
-use crate::cmd::activate::{demand_proven_bootloader, refuse_reboot_below_root, scrub};
+use crate::cmd::activate::{demand_proven_bootloader, read_as_it_is, refuse_reboot_below_root, scrub};
 use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Course, Error, Kind, Result};
 use crate::grubenv::BootVars;
+use crate::next_step::{self, is_lost};
 use crate::progress::note;
 use crate::reconcile::{self, Blame, MANUAL};
 use crate::session::{Session, reboot as reboot_machine};
@@ -28,10 +30,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
     refuse_reboot_below_root(system, args.reboot)?;
     let mut session = Session::open_to_recover(system, config)?;
     let (running, other) = (session.running, session.running.other());
-    let back = match plan(running, &session.vars, session.state.phase) {
-        Back::OnTrial if session.holds_called_off(other) => Back::Nowhere,
-        back => back,
-    };
+    let (back, is_damaged) = choose(&session);
     match back {
         Back::Before | Back::Nowhere => {}
         Back::Discard => {
@@ -52,13 +51,18 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
         Back::OnTrial => {
             session.demand_memory()?;
             demand_proven_bootloader(&session, args.allow_unproven_bootloader)?;
-            if !args.retry_failed {
+            let is_insisted = session.state.phase == Phase::Staged && session.state.insisted;
+            if !args.retry_failed && !is_insisted {
                 session.refuse_known_bad(other, ("go back to", "--retry-failed goes back all the same"))?;
             }
             let (record, _) = scrub(&session, other)?;
             refuse_untrusted(&session, &record, other)?;
             session.save_boot(|block| block.activate(other))?;
-            Session::note_unrecorded(session.leave(running, MANUAL, Blame::Decided));
+            let left = match is_damaged {
+                true => session.leave(running, &format!("{MANUAL}: slot {running} is not valid"), Blame::Slot),
+                false => session.leave(running, MANUAL, Blame::Decided),
+            };
+            Session::note_unrecorded(left);
         }
     }
     let stays = matches!(back, Back::Cancel | Back::Discard | Back::Nowhere);
@@ -81,7 +85,11 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
                         "slot {other} holds an update that was called off before it ever ran: there is nothing to go back to"
                     )
                 }
-                Back::Discard => format!("what was staged in slot {other} will not be tried; slot {slot} stays active"),
+                Back::Discard => {
+                    format!(
+                        "what was staged in slot {other} will not be tried, unless slot {slot} does not load; slot {slot} stays active"
+                    )
+                }
                 Back::Cancel => format!("the trial of slot {other} is called off; slot {slot} stays active"),
                 Back::ToConfirmed => {
                     format!("slot {slot}, which was confirmed before, is active again; restart to go back")
@@ -105,11 +113,22 @@ struct Answer {
 
 /// Reads the whole slot, and refuses it as [`refuse_unloadable`] does, unless the reason for that is mended now.
 fn prove(session: &Session<'_>, slot: Slot) -> Result<Record> {
-    let (record, was_mended) = scrub(session, slot)?;
+    let (record, was_mended) = scrub(session, slot).map_err(|e| match is_rotten(&e) {
+        // Not while the running slot is on trial.
+        true => e.hint_instead(
+            "`healthcheck` confirms the slot that runs; then `apply` of another release than that one writes this one anew",
+        ),
+        false => e,
+    })?;
     if !was_mended {
         refuse_unloadable(session, slot)?;
     }
     Ok(record)
+}
+
+/// Says whether a slot is not what its record says, or its file system is damaged: not that it could not be looked at.
+fn is_rotten(error: &Error) -> bool {
+    !error.is_in_use() && (error.kind() == Kind::Slot || error.course() == Course::Damaged)
 }
 
 /// Refuses what GRUB could not load in this very boot, however whole it looks from here: the way back would end here.
@@ -124,21 +143,14 @@ fn refuse_unloadable(session: &Session<'_>, slot: Slot) -> Result<()> {
     }
 }
 
-/// Refuses to try what the publisher has taken back, and what never proved itself here and is not trusted (any more). What was
-/// confirmed once needs no key that is still trusted: keys change, and this is a recovery. So keys that can not be read hold
-/// that back neither, and everything else.
+/// Refuses what [`next_step::trust`] does.
 fn refuse_untrusted(session: &Session<'_>, record: &Record, slot: Slot) -> Result<()> {
-    let is_proven = record.manifest_digest.is_none_or(|digest| session.proven.holds(digest));
-    let trusted = match session.keyring() {
-        Err(e) if is_proven => {
-            note(&format!("{e}; whether slot {slot} is revoked is not known"));
-            Ok(())
-        }
-        Err(e) => Err(e),
-        Ok(ring) if is_proven => ring.refuse_revoked(&record.digests()),
-        Ok(ring) => ring.still_accepts(&record.signed_by, &record.digests()),
-    };
-    trusted.map_err(|e| e.at("go back to", format!("slot {slot}")))
+    let ring = session.keyring();
+    next_step::trust(&session.proven, &ring, record).map_err(|e| e.at("go back to", format!("slot {slot}")))?;
+    if let Err(e) = ring {
+        note(&format!("{e}; whether slot {slot} is revoked is not known"));
+    }
+    Ok(())
 }
 
 /// Which way back.
@@ -156,6 +168,24 @@ enum Back {
     OnTrial,
     /// The running slot is confirmed, and what the other one holds was called off before it ever ran.
     Nowhere,
+}
+
+/// Chooses the way back. Returns: as well whether the running slot is not valid: then what the other one holds boots next
+/// whatever was said of it, and the only question is whether on trial, and on record.
+fn choose(session: &Session<'_>) -> (Back, bool) {
+    let (running, other) = (session.running, session.running.other());
+    let is_lost = is_lost(&session.machine.view(running));
+    match plan(running, &session.vars, session.state.phase) {
+        Back::Discard if is_lost => (Back::OnTrial, true),
+        // A file that has rotted is not seen in the record.
+        Back::OnTrial if session.holds_called_off(other) && !is_lost => {
+            match read_as_it_is(session, running).is_err_and(|e| is_rotten(&e)) {
+                true => (Back::OnTrial, true),
+                false => (Back::Nowhere, false),
+            }
+        }
+        back => (back, is_lost),
+    }
 }
 
 /// Pure.

@@ -38,7 +38,7 @@ const AFTER: &str = "after operation ";
 const TOUR: &str = include_str!("lifecycle/tour.txt");
 
 /// Lives that went wrong once.
-const MENDED: [&str; 6] = [
+const MENDED: [&str; 8] = [
     // attempt_count was that of the version that failed, beside the name of the one that was left.
     "restart; apply activate; restart; health-pass; apply which=4; rollback",
     // Confirmed, and remembered as failed for good.
@@ -51,6 +51,10 @@ const MENDED: [&str; 6] = [
     "restart; apply activate; restart; restart; apply activate; restart; restart-uncounted which=1; apply",
     // `status` repeats why a slot was made active, which is not doing it.
     "restart; rollback; restart; restart; restart; restart-uncounted which=1; health-fail; restart; status",
+    // A rollback called off, and cut off before the state: the next run has to find it, and not count it.
+    "restart; rollback; rollback kill=rename:1; apply",
+    // The same where it could not be recorded.
+    "restart; apply activate; restart; health-pass; rollback; rollback unwritable; apply activate",
 ];
 
 fn release(dir: &std::path::Path, version: &str) -> Release {

@@ -30,16 +30,19 @@ mod lifecycle;
 mod memory;
 mod metrics;
 mod metrics_server;
+mod no_way_back;
 mod own_files;
 mod partitions;
 mod patience;
 mod prometheus;
 mod remake;
 mod rollback;
+mod rollback_count;
 mod site_lists;
 mod slot_digests;
 mod status;
 mod waiting;
+mod way_on;
 mod window;
 
 fn main() -> std::process::ExitCode {

@@ -121,11 +121,15 @@ fn an_update_from_beginning_to_end() {
         &trial.root,
         &[
             ("kubesolo_update_phase{phase=\"rolled_back\"}", 1),
-            ("kubesolo_update_rollbacks_total", 1),
+            // Not before the machine has restarted, and the agent runs.
+            ("kubesolo_update_rollbacks_total", 0),
             ("kubesolo_update_last_error{kind=\"rollback\"}", 1),
             ("kubesolo_boot_success", 1),
         ],
     );
+    trial.boot(A);
+    trial.root.agent(&["activate"]).expect(3, &[]);
+    once(&trial.root, &[("kubesolo_update_phase{phase=\"rolled_back\"}", 1), ("kubesolo_update_rollbacks_total", 1)]);
 }
 
 #[apply(test)]

@@ -209,6 +209,9 @@ fn a_device_that_takes_no_write_is_said_to_be_read_only() {
         run(command("blockdev").arg("--setro").arg(&device));
         let said = machine.apply(&["--server", &server.url("")]).expect(7, &["read-only", "`blockdev --setrw /"]);
         assert!(!format!("{}{}", said.stdout, said.stderr).contains("mke2fs"), "{what}: {said:?}");
+        // No brackets in brackets.
+        let next = said.stderr.rsplit_once("(the device is read-only").expect("it is said last").1;
+        assert!(!next.contains('(') && next.matches(')').count() == 1, "{what}: {said:?}");
         assert!(machine.disk.bytes(B) == before, "{what}");
         // Word by word.
         let hint = said.stderr.split('`').nth(1).unwrap();

@@ -328,14 +328,20 @@ fn what_is_advised_on_a_damaged_machine_works() {
     let mut trial = Trial::staged();
     wipe(&mut trial, B);
     says(&trial.root, "staged_invalid", "what was staged is DAMAGED", "`apply` writes it anew");
-    trial.root.agent(&["activate"]).expect(7, &["(`apply` makes its file system anew)"]);
-    trial.root.agent(&["verify"]).expect(7, &["Slot B  INVALID", "(`apply` makes its file system anew)"]);
+    trial
+        .root
+        .agent(&["activate"])
+        .expect(7, &["(`apply` of another release than the one that runs makes its file system anew)"]);
+    trial.root.agent(&["verify"]).expect(
+        7,
+        &["Slot B  INVALID", "(`apply` of another release than the one that runs makes its file system anew)"],
+    );
     trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(0, &["is staged in slot B"]);
     assert_eq!(trial.root.agent(&["status", "--json"]).jq(".condition"), "staged");
     // The running slot is: another one is staged.
     wipe(&mut trial, A);
     says(&trial.root, "running_slot_invalid", "NOT valid", "`activate`, then restart: slot B is staged, and valid");
-    let way_on = ["the running slot A", "(`activate`, where an update is staged, else `rollback`"];
+    let way_on = ["the running slot A", "(`activate`, then restart: slot B is staged, and valid)"];
     trial.root.agent(&["apply", "--layout", trial.medium.path()]).expect(7, &way_on);
     trial.root.agent(&["activate"]).expect(0, &["slot B is active"]);
     // The other one ran before.

@@ -5,8 +5,9 @@
 use crate::history::{Attempt, Part};
 use crate::inspect::View;
 use crate::machine::ARCHITECTURE;
+use crate::next_step::is_lost;
 use crate::reconcile::Finding;
-use crate::report::{Report, is_lost};
+use crate::report::Report;
 use crate::slot::Slot;
 use crate::state::Phase;
 use crate::text::printable;
@@ -52,13 +53,24 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
     if is_invalid(running) {
         return ("running_slot_invalid", "\u{5}the running slot is NOT valid");
     }
-    let went_back = ("rolled_back", "\u{4}it went back; the last update was ROLLED BACK");
+    let is_lost_beside = is_lost(&report.slots[running.other() as usize]);
+    let went_back = match is_lost_beside {
+        true => ("rolled_back", "\u{4}it went back; the last update was ROLLED BACK; there is NO way back"),
+        false => ("rolled_back", "\u{4}it went back; the last update was ROLLED BACK"),
+    };
     if matches!(report.finding, Finding::RolledBack { .. }) {
         return went_back;
+    }
+    if report.finding == Finding::Unloadable {
+        return match running {
+            Slot::A => ("restart_needed", "\u{4}slot B did NOT load; slot A runs in its place"),
+            Slot::B => ("restart_needed", "\u{4}slot A did NOT load; slot B runs in its place"),
+        };
     }
     let phase = report.state.phase;
     match (vars.boot_success == Some(false), vars.active_slot.is_none_or(|active| active == running)) {
         (true, true) if phase == Phase::Failed => ("unhealthy", "\u{5}ON TRIAL, and NOT healthy"),
+        (true, true) if is_lost_beside => ("trial", "\u{4}ON TRIAL, not confirmed yet; there is NO way back"),
         (true, true) => ("trial", "\u{4}ON TRIAL, not confirmed yet"),
         (true, false) => ("activated", "\u{4}well; the next boot TRIES the other slot"),
         (false, false) => ("restart_needed", "\u{4}the next boot goes to the OTHER slot"),
@@ -66,10 +78,13 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
             Phase::Checking | Phase::Downloading => ("working", "\u{4}an update is at work, or was cut off"),
             _ if report.stopped.is_some() => ("stopped", "\u{5}no update is taken: see the NOTES below"),
             Phase::Failed => ("failed", "\u{5}the last attempt FAILED"),
+            // The slot was left, and not what it held.
+            Phase::RolledBack if is_lost_beside && !report.is_blamed() => match running {
+                Slot::A => ("no_fallback", "\u{4}slot B is DAMAGED, slot A runs in its place; there is NO way back"),
+                Slot::B => ("no_fallback", "\u{4}slot A is DAMAGED, slot B runs in its place; there is NO way back"),
+            },
             Phase::RolledBack => went_back,
-            Phase::Staged if is_lost(&report.slots[running.other() as usize]) => {
-                ("staged_invalid", "\u{4}well; what was staged is DAMAGED")
-            }
+            Phase::Staged if is_lost_beside => ("staged_invalid", "\u{4}well; what was staged is DAMAGED"),
             Phase::Staged => ("staged", "\u{3}well; an update is staged"),
             _ if !vars.boot_canary => ("bootloader_unproven", "\u{4}well, but no update can be TRIED yet"),
             _ if is_invalid(running.other()) => ("no_fallback", "\u{4}well, but there is NO way back"),

@@ -95,6 +95,13 @@ fn command(world: &mut World, op: Op) -> Result<(), String> {
         End::Killed(said) => said.clone(),
         End::Exit(run) => format!("{}{}", run.stdout, run.stderr),
     };
+    // By a run that could not record it, or by one that was cut off: this one has found it.
+    if was_called_off(world, &before.state_or_idle(), &world.now.state_or_idle())
+        && let Some(digest) = world.now.of(running).digest.clone().filter(|d| !world.now.failed().contains(d))
+    {
+        world.must_refuse.remove(&digest);
+        world.blamed.remove(&digest);
+    }
     boot_moves(world, op, &before, &said)?;
     state_moves(world, op, &before)?;
     let (old, new) = (before.state_or_idle(), world.now.state_or_idle());
@@ -138,6 +145,11 @@ fn command(world: &mut World, op: Op) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Says whether a rollback was taken out without being counted: the slot runs that was to be left.
+fn was_called_off(world: &World, old: &State, new: &State) -> bool {
+    old.under_way && !new.under_way && old.target == Some(world.running) && new.counted == old.counted
 }
 
 /// The agent's files. A repair takes the lock, and may have made it.
@@ -346,7 +358,10 @@ fn state_moves(world: &mut World, op: Op, before: &Seen) -> Result<(), String> {
         }
         total => return Err(format!("attempts_total went from {} by {total:?}", old.total)),
     }
-    ensure!(new.rollbacks >= old.rollbacks && new.rollbacks <= old.rollbacks + 2, "rollbacks_total");
+    // Called off before it was booted, a rollback is none.
+    let recorded = new.rollbacks + u64::from(was_called_off(world, &old, new));
+    ensure!(recorded >= old.rollbacks && recorded <= old.rollbacks + 2, "rollbacks_total, and what waits for it");
+    ensure!(new.counted >= old.counted, "rollbacks_total went back from {} to {}", old.counted, new.counted);
     Ok(())
 }
 

@@ -72,7 +72,10 @@ pub struct State {
     pub to_version: Option<String>,
     pub count: u64,
     pub total: u64,
+    /// Those that are counted, and the one that waits for its restart.
     pub rollbacks: u64,
+    pub counted: u64,
+    pub under_way: bool,
     pub error: Option<String>,
     pub error_kind: Option<String>,
     pub target: Option<Slot>,
@@ -109,7 +112,9 @@ impl State {
             to_version: text(&value, "to_version"),
             count: number(&value, "attempt_count"),
             total: number(&value, "attempts_total"),
-            rollbacks: number(&value, "rollbacks_total"),
+            rollbacks: number(&value, "rollbacks_total") + u64::from(under_way(&value)),
+            counted: number(&value, "rollbacks_total"),
+            under_way: under_way(&value),
             error: text(&value, "last_error"),
             error_kind: text(&value, "last_error_kind"),
             target: text(&value, "target_slot").and_then(|slot| Slot::parse(&slot)),
@@ -119,6 +124,11 @@ impl State {
             history,
         })
     }
+}
+
+/// A rollback that waits for the restart is not counted yet.
+fn under_way(value: &Value) -> bool {
+    matches!(field(value, "under_way"), Some(Value::Bool(true)))
 }
 
 /// How often what is undecided is tried again.
@@ -144,7 +154,9 @@ fn answered(phase: &str, value: &Value) -> String {
         return phase.into();
     }
     let placed = entries.iter().rev().find(|entry| text(entry, "slot").is_some());
-    placed.and_then(|entry| text(entry, "result")).unwrap_or("idle".into())
+    let result = placed.and_then(|entry| text(entry, "result"));
+    // What was called off is over, and came to nothing.
+    result.filter(|result| ["success", "failed", "rolled_back"].contains(&result.as_str())).unwrap_or("idle".into())
 }
 
 /// What a slot holds.

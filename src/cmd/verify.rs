@@ -140,6 +140,10 @@ fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
     // Where a copy is good, that one says it.
     let state = match &data {
         Ok(data) if loaded.block.is_none() => data.store.state().known()?,
+        Err(e) if loaded.block.is_none() => {
+            note(&format!("{e}; whether a slot is on trial can only be read in the boot variables themselves"));
+            State::default()
+        }
         _ => State::default(),
     };
     let running = machine.running().ok();

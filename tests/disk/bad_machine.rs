@@ -1,7 +1,7 @@
 //! Machines that are not what they should be: slots, boot variables, state, lock, configuration, command line.
 
 use crate::support::disk::{A, B, DATA, Disk, need_disks, noise};
-use crate::support::immutable::Immutable;
+use crate::support::immutable::ReadOnly;
 use crate::support::machine::{Left, Machine};
 use crate::support::release::{Medium, Release};
 use crate::support::root::{Root, Run, jq};
@@ -380,11 +380,11 @@ fn the_data_partition_is_mounted_where_it_is_not() {
     fs::write(&update, "in the way").unwrap();
     root.agent(&["apply", "--server", &server.url("")]).expect(0, &["kept as", "update.corrupt"]);
     assert_eq!(fs::read_to_string(root.path("var/lib/kubesolo/update.corrupt")).unwrap(), "in the way");
-    let immutable = Immutable::new(&update);
+    let read_only = ReadOnly::new(&update);
     let before = disk.bytes(B);
     root.agent(&["apply", "--server", &server.url("")]).expect(7, &["var/lib/kubesolo/update"]);
     assert!(disk.bytes(B) == before);
-    drop(immutable);
+    drop(read_only);
     // --state moves the state alone: the lock stays where every other run looks for it.
     fs::remove_dir_all(&update).unwrap();
     let state = root.path("elsewhere/state.json");
@@ -615,6 +615,16 @@ fn a_repair_ends_no_trial_and_forgets_no_rollback() {
     trial.root.agent(&["apply", "--layout", trial.medium.path()]);
     assert_eq!(trial.root.state_field("phase"), "activated");
     assert!(!proven(&trial), "nothing has checked it");
+    // The same, and the state is gone with its disk: who repairs hears that nobody knows.
+    let mut trial = Trial::booted();
+    edit(&trial, "boot_success", "boot_sXccess");
+    let data = trial.root.path("var/lib/kubesolo");
+    fs::remove_dir_all(&data).and_then(|()| fs::write(&data, "no directory")).unwrap();
+    trial.disk.detach();
+    trial.disk.overwrite(DATA, 0, &[0; 4096]);
+    trial.disk.attach();
+    let run = trial.root.agent(&repair).expect(0, &["written anew"]);
+    assert!(run.stderr.contains("whether a slot is on trial can only be read in the boot variables"), "{run:?}");
     // GRUB went back: that is recorded by the next run, with its reason, and what runs may acquit the release.
     let mut trial = Trial::booted();
     trial.root.set_boot_variables(&["active_slot=A", "boot_success=1", "boot_counter=0", "rollback_from=B"]);

@@ -2,7 +2,7 @@
 
 use crate::support;
 use crate::support::disk::{A, B, need_disks};
-use crate::support::immutable::Immutable;
+use crate::support::immutable::ReadOnly;
 use crate::support::need;
 use crate::support::release::{Medium, Release};
 use crate::support::root::Root;
@@ -132,7 +132,7 @@ fn a_full_or_lost_data_partition_keeps_nobody_from_confirming_or_going_back() {
                     trial.disk.attach();
                 }
                 // Nothing can be created or renamed there any more, but the lock file is there.
-                false => guard = Some(Immutable::new(&data.join("update"))),
+                false => guard = Some(ReadOnly::new(&data.join("update"))),
             }
             let run = trial.root.agent(&[command]).expect(0, &[]);
             let said = if lost { "nothing of this run will be remembered" } else { "recorded" };

@@ -25,3 +25,23 @@ impl Drop for Immutable {
 fn chattr(flag: &str, path: &Path) -> bool {
     Command::new("chattr").arg(flag).arg(path).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
+
+/// A directory below which nothing can be written, as on a file system that was remounted read-only: no flag that somebody
+/// could take off.
+pub struct ReadOnly(PathBuf);
+
+impl ReadOnly {
+    pub fn new(path: &Path) -> ReadOnly {
+        let mount = |args: &[&str]| super::run(super::command("mount").args(args).arg(path));
+        super::run(super::command("mount").arg("--bind").args([path, path]));
+        let guard = ReadOnly(path.to_path_buf());
+        mount(&["-o", "remount,bind,ro"]);
+        guard
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}

@@ -5,7 +5,7 @@ use super::view::{self, Born, Content, Offer, State, Vars, content};
 use crate::support::boot_cases::Model;
 use crate::support::command;
 use crate::support::disk::{A, B, Disk};
-use crate::support::immutable::Immutable;
+use crate::support::immutable::ReadOnly;
 use crate::support::root::{Root, Run};
 use kubesolo_update::boot::Why;
 use kubesolo_update::slot::Slot;
@@ -240,12 +240,12 @@ impl<'a> World<'a> {
     }
 
     /// Lets nothing be replaced any more, as long as it lives. Root is not stopped by modes.
-    fn block_data(&self) -> Immutable {
+    fn block_data(&self) -> ReadOnly {
         let dir = self.root.path(UPDATE);
         fs::create_dir_all(&dir).unwrap();
         // What is there can be locked.
         fs::File::options().create(true).append(true).open(dir.join("lock")).unwrap();
-        Immutable::new(&dir)
+        ReadOnly::new(&dir)
     }
 
     /// GRUB boots until a system comes up; what is out of order is so in the first boot alone. Errors: none comes up.

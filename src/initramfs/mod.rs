@@ -1,6 +1,6 @@
 //! The one judge of what an initramfs may be: what the kernel's unpacker takes whole. Pure, a stream in pieces, little memory.
 //!
-//! Source: Linux init/initramfs.c and lib/decompress_inflate.c, 6.1, 6.12 and of 2026; tests/vm/initramfs.rs holds it
+//! Source: Linux init/initramfs.c and lib/decompress_inflate.c, 6.1, 6.12 and 7.3; tests/vm/initramfs.rs holds it
 //! against real kernels. The same code judges while an update is downloaded, and for the scripts that publish (`lint`).
 //! Stricter than the kernel where that unpacks a part and says nothing, and in gzip's checksum, which it does not look at.
 //! Must never: hold more than a window of the output and one name, or take what one of these kernels would not unpack whole.

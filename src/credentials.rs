@@ -180,7 +180,7 @@ impl Credentials {
         };
         Err(Error::new(Kind::Config, format!("they are held by the program docker-credential-{program}, which is not run here"))
             .at("find credentials for", host)
-            .hint("put an `auth` entry for this host into the file (on a machine without credential helper: `docker login`, or `oras login --registry-config FILE`)"))
+            .hint("put an `auth` entry for this host into the file; on a machine without credential helper, `docker login` or `oras login --registry-config FILE` writes one"))
     }
 }
 

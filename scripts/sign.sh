@@ -278,8 +278,9 @@ fetch() {
     die "cannot tell whether $from is there"
 }
 
-# obtain manifest|blob DIGEST FILE: proven by the digest. False: there is none, or its place holds something else.
+# obtain manifest|blob DIGEST FILE: proven by the digest. False: there is none, or, as HELD says, something else in its place.
 obtain() {
+    HELD=nothing
     is_digest "$2" || return 1
     if [ -z "$LAYOUT" ]; then
         fetch "$1" "$REPOSITORY@$2" --output "$3" || return 1
@@ -288,7 +289,16 @@ obtain() {
         cp -- "$LAYOUT/blobs/sha256/${2#sha256:}" "$3" || die "cannot read $2 of $LAYOUT"
     fi
     hash "$3"
-    [ "sha256:$HEX" = "$2" ]
+    HELD="sha256:$HEX"
+    [ "$HELD" = "$2" ]
+}
+
+# demand DIGEST FILE: the manifest, or the end.
+demand() {
+    obtain manifest "$1" "$2" || case $HELD in
+        nothing) die "${LAYOUT:-$REPOSITORY} does not have $1" ;;
+        *) die "${LAYOUT:-$REPOSITORY} has something else ($HELD) in the place of $1: it is damaged" ;;
+    esac
 }
 
 # resolve: sets DIGEST.
@@ -313,7 +323,7 @@ resolve() {
 # read_release: lists in WORK/digests what is to be signed; checks the dates of all of it.
 read_release() {
     printf '%s\n' "$DIGEST" >"$WORK/digests"
-    obtain manifest "$DIGEST" "$WORK/top" || die "${LAYOUT:-$REPOSITORY} does not have $DIGEST"
+    demand "$DIGEST" "$WORK/top"
     look_at "$DIGEST" "$WORK/top"
     : >"$WORK/own"
     jq -r '.manifests[]?.digest' "$WORK/top" | sort -u >"$WORK/entries"
@@ -582,7 +592,7 @@ sign_release() {
         return 0
     fi
     while read -r digest <&5; do
-        obtain manifest "$digest" "$WORK/subject" || die "${LAYOUT:-$REPOSITORY} no longer has $digest"
+        demand "$digest" "$WORK/subject"
         attached_bundles "$digest"
         while read -r number kind hex path <&3; do
             if already_signed "$digest" "$kind" "$WORK/$number.pub"; then

@@ -96,9 +96,11 @@ check_places() {
     while IFS= read -r path; do check_place "$path"; done <"$WORK/places"
 }
 
-# check_trust: what lies among the keys already, and with what is put there. Machines that boot it would take no update any
-# more, and be healthy.
+# check_trust: what machines of this image will have among their keys, whoever put it there: they would take no update any more,
+# and be healthy. By names, kinds and modes; what stands in a file that was there already, and whose it is, is not looked at.
 check_trust() {
+    "$KUBESOLO_UPDATE" lint --list --initramfs "$WORK/joined" >"$WORK/together" 2>/dev/null ||
+        die "cannot list what lies in $INITRAMFS and what comes behind it"
     odd=$(awk -F '\t' -v above=/etc/kubesolo/ -v dir=/etc/kubesolo/update-keys.d '
         index($4, above) != 1 { next }
         { beside = tolower(substr($4, length(above) + 1)) }
@@ -110,16 +112,18 @@ check_trust() {
         name == "" || name == "revoked" && $1 == "d" { next }
         name ~ "^revoked/[^/]*$" && $1 == "f" { next }
         name !~ "/" && plain !~ "revo[ck]" && ($1 == "f" || name ~ "^[^.].*\\.pub$" || name ~ "^\\.#" && $1 != "d") { next }
-        { print $4; exit }' "$WORK/listing")
+        { print $4; exit }' "$WORK/together")
     [ -z "$odd" ] || die "$odd lies in $INITRAMFS: machines that boot it would take no update" \
         "(docs/key-rotation.md, \"What may lie there\")"
+    check_count '/etc/kubesolo/update-keys\.d/[^./][^/]*\.pub' "$MAX_KEYS"
+    check_count '/etc/kubesolo/update-keys\.d/revoked/[^/]*' "$MAX_REVOKED"
 }
 
-# check_count PATTERN MOST: what the initramfs has of a kind and what is put there, together.
+# check_count PATTERN MOST: those that were there and those that are put there, together.
 check_count() {
-    { cut -f 4 "$WORK/listing"; (cd "$WORK/tree" && find . -type f | sed 's|^\.||'); } | grep -xe "$1" | sort -u >"$WORK/together"
-    [ "$(wc -l <"$WORK/together")" -le "$2" ] ||
-        die "with those in $INITRAMFS there would be $(wc -l <"$WORK/together") files $1: machines that boot it would take no update ($2 at most)"
+    count=$(cut -f 4 "$WORK/together" | grep -cxe "$1" || :)
+    [ "$count" -le "$2" ] ||
+        die "with those in $INITRAMFS there would be $count files $1: machines that boot it would take no update ($2 at most)"
 }
 
 # has_other_key: a key lies in the initramfs already that none of ours takes the place of.
@@ -152,7 +156,6 @@ check() {
     # Every archive in it, as kernels unpack them one over the other.
     "$KUBESOLO_UPDATE" lint --list --initramfs "$INITRAMFS" >"$WORK/listing" 2>/dev/null ||
         die "cannot list what lies in $INITRAMFS"
-    check_trust
     check_agent
     if [ -n "$CONF" ]; then
         not_writable "$CONF"
@@ -251,10 +254,9 @@ main() {
     check
     make_tree
     check_places
-    check_count '/etc/kubesolo/update-keys\.d/[^./][^/]*\.pub' "$MAX_KEYS"
-    check_count '/etc/kubesolo/update-keys\.d/revoked/[^/]*' "$MAX_REVOKED"
     make_segment
     join
+    check_trust
     say "$(wc -c <"$INITRAMFS") bytes of $INITRAMFS, then $(wc -c <"$WORK/segment") bytes with:"
     (cd "$WORK/tree" && find . -type f | LC_ALL=C sort | sed 's|^\.|  |') >&2
     if [ "$DRY_RUN" = yes ]; then say "dry run: nothing was written"; exit 0; fi

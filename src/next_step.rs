@@ -60,7 +60,7 @@ impl Other {
 
 /// Refuses to try what the publisher has taken back, and what never proved itself here and is not trusted (any more). What was
 /// confirmed once needs no key that is still trusted: keys change, and this is a recovery. So keys that can not be read hold
-/// that back neither, and everything else.
+/// that back neither, and everything else. A record without a digest of a manifest is an image's own slot, which nobody signed.
 /// Errors: Signature: it is not accepted. Others: the keys cannot be read.
 pub fn trust(proven: &Proven, ring: &Result<Keyring>, record: &Record) -> Result<()> {
     let is_proven = record.manifest_digest.is_none_or(|digest| proven.holds(digest));
@@ -80,6 +80,12 @@ pub fn is_lost(view: &View) -> bool {
 /// Says whether nothing of a slot can be read, not even its version: `apply` decides nothing then.
 pub fn is_unknown(view: &View) -> bool {
     view.version().is_none() && view.room_bytes.is_none()
+}
+
+/// Says whether GRUB would not boot a slot again, as far as that is seen without reading its files: nothing of it can be read.
+/// A record that is lost alone is nothing to GRUB.
+pub fn is_unbootable(view: &View) -> bool {
+    is_lost(view) && is_unknown(view)
 }
 
 /// Names the way on from a running slot that is not valid. Input: `is_unknown`: nothing of it can be read; `has_proof`: GRUB

@@ -275,8 +275,13 @@ impl<'a> Session<'a> {
     /// Errors: State: the table does not allow it, or the data partition can not be written.
     pub fn call_off(&mut self) -> Result<()> {
         let was_rollback = self.state.phase == Phase::RolledBack;
-        let back_to = self.machine.view(self.target()).version().map(str::to_owned);
-        self.state.call_off(back_to.as_deref(), self.now())?;
+        let target = self.machine.view(self.target());
+        self.state.call_off(target.version(), self.now())?;
+        if was_rollback {
+            // A rollback was to what never ran here: that is still called off.
+            let digest = target.record.ok().and_then(|record| record.manifest_digest);
+            self.state.called_off = digest.filter(|digest| !self.proven.holds(*digest));
+        }
         self.state.switched_boot_id = self.machine.boot_id();
         if was_rollback {
             self.forget_failure()?;
@@ -460,7 +465,7 @@ impl<'a> Session<'a> {
         note(&format!("rolled back: {reason}"));
         let seen = self.seen(None);
         // A `rollback` that was cut off had seen it.
-        let is_rot = reason == reconcile::MANUAL && next_step::is_lost(&self.machine.view(gave_up));
+        let is_rot = reason == reconcile::MANUAL && next_step::is_unbootable(&self.machine.view(gave_up));
         let blame = if is_rot { Blame::Slot } else { blame };
         self.leave(gave_up, reason, blame)?;
         self.save_boot(|block| reconcile::after_rollback(&seen, gave_up, block))

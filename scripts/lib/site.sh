@@ -10,6 +10,7 @@ MAX_LIST=262144
 MAX_KEY=4096
 # What stands before the bytes of a key, in hexadecimal (src/trust/keys.rs).
 ED25519_PREFIX=302a300506032b6570032100
+CR=$(printf '\r')
 PEM_ENDS='-----BEGIN PUBLIC KEY-----
 -----END PUBLIC KEY-----'
 P256_PREFIX=3059301306072a8648ce3d020106082a8648ce3d03010703420004
@@ -126,12 +127,14 @@ check_public_key() {
     if grep -q 'PRIVATE KEY' "$1"; then die "$1 is a PRIVATE key: it must not leave your machine"; fi
     grep -q 'BEGIN PUBLIC KEY' "$1" || die "$1 is no public key in PEM"
     # As src/trust/keys.rs reads it. In revoked/, what machines do not read stops all updates.
-    body=$(tr -d '\r' <"$1")
+    body=$(sed "s/$CR\$//" <"$1")
     ends=$(printf '%s\n' "$body" | sed -n -e 1p -e '$p')
-    body=$(printf '%s\n' "$body" | sed -e 1d -e '$d')
+    # The dot keeps empty lines.
+    body=$(printf '%s\n' "$body" | sed -e 1d -e '$d'; echo .)
+    body=${body%.}
     der=
-    if [ "$ends" = "$PEM_ENDS" ] && ! printf '%s\n' "$body" | grep -qvxE '[A-Za-z0-9+/=]{1,64}'; then
-        der=$(printf '%s\n' "$body" | base64 -d 2>/dev/null | od -An -v -tx1 | tr -d ' \n')
+    if [ "$ends" = "$PEM_ENDS" ] && [ "$(printf '%s' "$body" | base64 -d 2>/dev/null | base64 -w 64; echo .)" = "$body." ]; then
+        der=$(printf '%s' "$body" | base64 -d 2>/dev/null | od -An -v -tx1 | tr -d ' \n')
     fi
     case ${#der}:$der in
         "88:$ED25519_PREFIX"* | "182:$P256_PREFIX"*) ;;

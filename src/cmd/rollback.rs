@@ -2,7 +2,7 @@
 //!
 //! From a confirmed slot the other one goes on trial, so that GRUB comes back if it fails; from an
 //! unconfirmed trial it is straight back to the slot that was confirmed. What was staged, or called off, is tried by it only
-//! where the running slot is not valid: there GRUB would boot it anyway.
+//! where GRUB could not boot the running slot again: there it would boot the other one anyway.
 //! Must never: make a slot active that it has not just read whole, unless that slot is the running one.
 
 use crate::cli;
@@ -11,7 +11,7 @@ use crate::cmd::{Outcome, say, say_json};
 use crate::config::Config;
 use crate::error::{Course, Error, Kind, Result};
 use crate::grubenv::BootVars;
-use crate::next_step::{self, is_lost};
+use crate::next_step::{self, is_unbootable};
 use crate::progress::note;
 use crate::reconcile::{self, Blame, MANUAL};
 use crate::session::{Session, reboot as reboot_machine};
@@ -170,16 +170,17 @@ enum Back {
     Nowhere,
 }
 
-/// Chooses the way back. Returns: as well whether the running slot is not valid: then what the other one holds boots next
-/// whatever was said of it, and the only question is whether on trial, and on record.
+/// Chooses the way back. Returns: as well whether GRUB could not boot the running slot again: then what the other one holds
+/// boots next whatever was said of it, and the only question is whether on trial, and on record.
 fn choose(session: &Session<'_>) -> (Back, bool) {
     let (running, other) = (session.running, session.running.other());
-    let is_lost = is_lost(&session.machine.view(running));
+    let view = session.machine.view(running);
+    let is_lost = is_unbootable(&view);
     match plan(running, &session.vars, session.state.phase) {
         Back::Discard if is_lost => (Back::OnTrial, true),
-        // A file that has rotted is not seen in the record.
+        // A file that has rotted is not seen in the record; without that, nothing is known against it.
         Back::OnTrial if session.holds_called_off(other) && !is_lost => {
-            match read_as_it_is(session, running).is_err_and(|e| is_rotten(&e)) {
+            match view.record.is_ok() && read_as_it_is(session, running).is_err_and(|e| is_rotten(&e)) {
                 true => (Back::OnTrial, true),
                 false => (Back::Nowhere, false),
             }

@@ -21,8 +21,8 @@ pub fn revoked(site: &Path) -> Result<Vec<Digest>> {
     };
     let is_safe = check_safe(site, &meta, meta.is_dir(), "directory");
     if is_safe.is_err() && meta.is_dir() && is_absent(&keys) {
-        // Nothing of it is taken over: it revokes nothing, and forbids nothing.
-        return Ok(Vec::new());
+        // Nothing of it is taken over. What says that it revokes is not passed over for that.
+        return refuse_named(site).map(|()| Vec::new());
     }
     is_safe?;
     for path in entries(&keys, keys.symlink_metadata())? {

@@ -231,6 +231,14 @@ const CASES: &[(&str, &str, i32, &str)] = &[
     ("above the keys", "mv update-keys.d/revoked .", 2, "site/revoked is not looked into"),
     ("beside the keys", "mv update-keys.d keys", 2, "keys/revoked is not looked into"),
     ("site in itself", "mkdir site; mv update-keys.d site", 2, "site/site/update-keys.d is not looked into"),
+    (
+        "above the keys, mode 775",
+        "mv update-keys.d/revoked .; rm -r update-keys.d; chmod 775 .",
+        2,
+        "site/revoked is not",
+    ),
+    ("a newline", "cd update-keys.d/revoked; mv stolen \"a\nb\"", 2, "has a newline in its name"),
+    ("a newline, a key", "cd update-keys.d; mv revoked/stolen \"a\nb.pub\"", 2, "has a newline in its name"),
     // What forbids nothing is passed over.
     ("a README", "cd update-keys.d; rm -r revoked; echo keys >README; chmod 666 README", 0, "2.0.0"),
     ("an editor's lock", "cd update-keys.d; rm -r revoked; ln -s me@here.1 '.#spare.pub'", 0, "2.0.0"),
@@ -270,18 +278,20 @@ fn what_a_site_revokes_counts_or_stops_the_agent_before_the_next_boot() {
         let booted = bench.booted(script);
         let site = bench.machine.root.path("var/lib/kubesolo/site");
         run(Command::new("rm").arg("-rf").arg(&site));
-        // The hook copies it, under a longer name.
-        let code = if *name == "a name too long" { 5 } else { *code };
+        let (code, words) = match (*name, *code) {
+            // The hook copies it, under a longer name; or lists what it has copied.
+            ("a name too long" | "a newline", _) => (5, "stolen.pub, revoked"),
+            (_, 2) => (2, "/site"),
+            (_, code) => (code, *words),
+        };
         let lies = booted.path("var/lib/kubesolo/site");
         if lies.symlink_metadata().is_ok() {
             run(Command::new("cp").arg("-a").arg(lies).arg(&site));
         }
         let check = bench.check(&booted);
         let all = format!("{}{}", check.stdout, check.stderr);
-        let said =
-            if code == 2 { "/site" } else { words.rsplit_once("not ").map_or(*words, |_| "stolen.pub, revoked") };
-        if check.code != code || !all.contains(said) {
-            faults.push(format!("{name}: {} instead of {code}, {said}:\n{all}", check.code));
+        if check.code != code || !all.contains(words) {
+            faults.push(format!("{name}: {} instead of {code}, {words}:\n{all}", check.code));
         }
     }
     assert!(faults.is_empty(), "{} of {}:\n{}", faults.len(), CASES.len(), faults.join("\n"));

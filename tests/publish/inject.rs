@@ -229,11 +229,12 @@ const PLACES: &[(&str, &str)] = &[
     ("{ newc usr 040755 ''; newc usr/bin 040755 ''; newc usr/bin/kubesolo-update 040755 ''; } | gzip -n", "/usr/bin/kubesolo-update is a directory"),
     ("{ newc usr 040755 ''; newc usr/bin 040755 ''; links usr/bin/sh 5; links usr/bin/kubesolo-update-boot 5; } | gzip -n", "/usr/bin/kubesolo-update-boot has other names"),
     ("{ newc usr 040755 ''; newc usr/bin 040755 ''; newc usr/bin/kubesolo-update 0120777 x; newc usr/bin/kubesolo-update-boot 0100644 x; } | gzip -n", ""),
+    // What is put there takes its place, and its mode.
+    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040775 ''; } | gzip -n", ""),
     // What machines that boot it would stop at, and be healthy.
     ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/revocations 040755 ''; } | gzip -n", "/etc/kubesolo/revocations lies in"),
     ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/how-to-Revoke.txt 0100644 x; } | gzip -n", "/etc/kubesolo/how-to-Revoke.txt lies in"),
     ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; newc etc/kubesolo/update-keys.d/revocation-a.pub 0100644 x; } | gzip -n", "revocation-a.pub lies in"),
-    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040775 ''; } | gzip -n", "/etc/kubesolo/update-keys.d, mode 775 lies in"),
     ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; newc etc/kubesolo/update-keys.d/revoked 040757 ''; } | gzip -n", "revoked, mode 757 lies in"),
     ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; newc etc/kubesolo/update-keys.d/revoked 040755 ''; newc etc/kubesolo/update-keys.d/revoked/old 0100666 ''; } | gzip -n", "revoked/old, mode 666 lies in"),
     ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; newc etc/kubesolo/update-keys.d/.stolen 0120777 x; } | gzip -n", ".stolen lies in"),

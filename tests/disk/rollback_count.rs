@@ -2,6 +2,7 @@
 
 use crate::support::disk::{A, B};
 use crate::support::trial::Trial;
+use crate::support::{command, run};
 use std::fs;
 
 /// Slot B confirmed, with slot A beside it.
@@ -91,4 +92,48 @@ fn a_rollback_that_grub_ends_is_counted_as_both() {
     trial.boot(B);
     trial.root.agent(&["healthcheck"]).expect(0, &["rolled back: slot A was not confirmed in three boots"]);
     assert_counted(&trial, 2, "there and back");
+}
+
+/// Removes the record of a slot, and nothing else.
+fn lose_record(trial: &mut Trial, number: u32) {
+    trial.disk.detach();
+    let target = format!("{}?offset={}", trial.disk.image.display(), trial.disk.extent(number).0);
+    run(command("debugfs").args(["-w", "-R", "rm slot.json"]).arg(target));
+    trial.disk.attach();
+}
+
+/// GRUB boots a slot without its record: that one is lost gives what is staged no boot, and no release back its good name.
+#[apply(test)]
+fn a_record_that_is_lost_alone_changes_nothing() {
+    Trial::ready();
+    let mut trial = Trial::staged();
+    lose_record(&mut trial, A);
+    trial.root.agent(&["rollback"]).expect(0, &["what was staged in slot B will not be tried"]);
+    trial.assert_boot("A", "1", "3", "");
+    trial.root.agent(&["rollback"]).expect(3, &["called off before it ever ran: there is nothing to go back to"]);
+    trial.root.agent(&["activate"]).expect(3, &["nothing is staged"]);
+    trial.assert_boot("A", "1", "3", "");
+    // Left by hand, it is not taken again by itself.
+    let mut trial = confirmed();
+    lose_record(&mut trial, B);
+    trial.root.agent(&["rollback"]).expect(0, &["slot A is active, on trial"]);
+    trial.boot(A);
+    trial.root.install_check("10-ok", "exit 0");
+    trial.root.agent(&["healthcheck"]).expect(0, &["confirmed"]);
+    trial.root.agent(&["apply", "--activate", "--layout", trial.medium.path()]).expect(4, &["failed here before"]);
+    trial.assert_boot("A", "1", "3", "");
+}
+
+/// A rollback to what never ran, from a slot that nothing can be read of, and called off: so is what it was to.
+#[apply(test)]
+fn what_a_rollback_was_called_off_to_stays_called_off() {
+    Trial::ready();
+    let mut trial = Trial::staged();
+    trial.disk.detach();
+    trial.disk.overwrite(A, 0, &[0; 2 << 20]);
+    trial.disk.attach();
+    trial.root.agent(&["rollback"]).expect(0, &["slot B is active, on trial"]);
+    trial.root.agent(&["rollback"]).expect(0, &["the trial of slot B is called off"]);
+    trial.root.agent(&["activate"]).expect(3, &["nothing is staged"]);
+    trial.assert_boot("A", "1", "3", "");
 }

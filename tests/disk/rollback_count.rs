@@ -124,16 +124,21 @@ fn a_record_that_is_lost_alone_changes_nothing() {
     trial.assert_boot("A", "1", "3", "");
 }
 
-/// A rollback to what never ran, from a slot that nothing can be read of, and called off: so is what it was to.
+/// A rollback to what never ran, from a slot of which nothing can be read for a while, and called off: so is what it was to.
 #[apply(test)]
 fn what_a_rollback_was_called_off_to_stays_called_off() {
     Trial::ready();
     let mut trial = Trial::staged();
-    trial.disk.detach();
-    trial.disk.overwrite(A, 0, &[0; 2 << 20]);
-    trial.disk.attach();
+    let whole = trial.disk.bytes(A);
+    let write = |trial: &mut Trial, bytes: &[u8]| {
+        trial.disk.detach();
+        trial.disk.overwrite(A, 0, bytes);
+        trial.disk.attach();
+    };
+    write(&mut trial, &[0; 2 << 20]);
     trial.root.agent(&["rollback"]).expect(0, &["slot B is active, on trial"]);
     trial.root.agent(&["rollback"]).expect(0, &["the trial of slot B is called off"]);
+    write(&mut trial, &whole);
     trial.root.agent(&["activate"]).expect(3, &["nothing is staged"]);
     trial.assert_boot("A", "1", "3", "");
 }

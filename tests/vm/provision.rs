@@ -70,7 +70,7 @@ fn provisioned_and_updated(firmware: Firmware) {
     vm.agent("activate").expect(0, &["slot B is active"]);
     vm.send("sync; reboot -f");
     vm.expect_hello("manual", "2.0.0", 'B');
-    vm.wait_said("is not taken: it must be a file of root's");
+    vm.wait_said("loose.pub is no key: it must be a file of root's");
     assert_site_in_force(&mut vm, &site);
     vm.agent("healthcheck").expect(0, &[]);
     vm.agent("status --json").expect(0, &["\"active_slot\":\"B\",\"boot_success\":true"]);

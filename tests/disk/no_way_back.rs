@@ -2,15 +2,8 @@
 
 use crate::support::disk::{A, B};
 use crate::support::release::{Medium, Release};
-use crate::support::trial::{Trial, spoil};
+use crate::support::trial::{Trial, spoil, wipe};
 use std::fs;
-
-/// Zeros over the beginning of a slot, past every cache.
-fn wipe(trial: &mut Trial, number: u32) {
-    trial.disk.detach();
-    trial.disk.overwrite(number, 0, &[0; 2 << 20]);
-    trial.disk.attach();
-}
 
 /// Holds headline, condition and advice.
 #[track_caller]

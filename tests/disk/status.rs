@@ -6,7 +6,7 @@ use crate::support::disk::{A, B, Disk, EFI, architecture, need_disks, wait_for};
 use crate::support::release::{Medium, Release};
 use crate::support::root::{Root, Run, jq, schema_faults};
 use crate::support::signing::KeyPair;
-use crate::support::trial::Trial;
+use crate::support::trial::{Trial, wipe};
 use crate::support::web::{Answer, Web};
 use crate::support::{PYTHON, command, need, need_all, need_python, run};
 use kubesolo_update::sys::{self, Access};
@@ -301,13 +301,6 @@ fn what_stops_every_update_is_the_headline() {
     assert_eq!(root.state_field("phase"), "activated");
     let status = root.agent(&["status", "--json"]);
     assert_eq!(status.jq("[.condition, (.remarks | length)]"), r#"["activated",1]"#);
-}
-
-/// Zeros over the beginning of a slot, past every cache.
-fn wipe(trial: &mut Trial, number: u32) {
-    trial.disk.detach();
-    trial.disk.overwrite(number, 0, &[0; 2 << 20]);
-    trial.disk.attach();
 }
 
 /// Holds condition, headline and advice; no screen in tests/golden, since the names of loop devices differ.

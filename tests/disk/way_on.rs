@@ -6,7 +6,7 @@ use crate::support::need;
 use crate::support::release::{Medium, Release};
 use crate::support::root::Run;
 use crate::support::signing::KeyPair;
-use crate::support::trial::{Trial, spoil};
+use crate::support::trial::{Trial, spoil, wipe};
 use std::fs;
 use std::path::PathBuf;
 
@@ -89,12 +89,6 @@ const WAYS: &[(Here, Other, &str, End)] = &[
     (Here::Rotten, Other::Old, "`check` asks for an update", Done),
     (Here::Rotten, Other::CalledOff, "`check` asks for an update", Done),
 ];
-
-fn wipe(trial: &mut Trial, number: u32) {
-    trial.disk.detach();
-    trial.disk.overwrite(number, 0, &[0; 2 << 20]);
-    trial.disk.attach();
-}
 
 fn ready(trial: &Trial) {
     trial.root.install_check("10-ok", "exit 0");

@@ -83,6 +83,13 @@ impl Trial {
     }
 }
 
+/// Zeros over the beginning of a slot, past every cache.
+pub fn wipe(trial: &mut Trial, number: u32) {
+    trial.disk.detach();
+    trial.disk.overwrite(number, 0, &[0; 2 << 20]);
+    trial.disk.attach();
+}
+
 /// Flips a bit in the middle of a file of a slot, past every cache.
 pub fn spoil(disk: &mut Disk, number: u32, name: &str) {
     let file = disk.file(number, name).unwrap();

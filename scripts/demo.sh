@@ -67,8 +67,16 @@ refused() {
 # quietly COMMAND...: what makes the stage; heard only when it fails.
 quietly() { "$@" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "failed: $*"; }; }
 
+# in_user_namespace: whether the ids in here are others outside.
+in_user_namespace() {
+    map=$(awk '{ print $1, $2, $3 }' /proc/self/uid_map 2>/dev/null) && [ -n "$map" ] && [ "$map" != '0 0 4294967295' ]
+}
+
 # check_machine: what no installation mends.
 check_machine() {
+    if [ "$(uname -s)" != Linux ]; then
+        die "this is $(uname -s), and the disk of the demonstration needs Linux: docs/platforms.md has the line that starts a container"
+    fi
     case $(uname -m) in
         x86_64) ARCH=amd64 ELF_MACHINE=3e00 ;;
         aarch64) ARCH=arm64 ELF_MACHINE=b700 ;;
@@ -76,6 +84,9 @@ check_machine() {
     esac
     [ -e /dev/loop-control ] ||
         die "no /dev/loop-control: this kernel or container has no loop devices (modprobe loop; a privileged container)"
+    if [ "$(id -u)" -eq 0 ] && in_user_namespace; then
+        die "root in here is not root of the machine, to whom loop devices belong (a rootless container): docs/platforms.md has the line that works"
+    fi
     if [ "$CHECK" = yes ] && [ "$(id -u)" -ne 0 ]; then
         printf 'demo: not root: what is missing, and the last step, will need sudo; the command to type is said then\n'
     fi

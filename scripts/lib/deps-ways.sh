@@ -131,7 +131,7 @@ apt_failed() { if [ "$how" = apt ] && ! found; then failed "$(why)"; fi; }
 # shellcheck disable=SC2086 # a list of words
 install_packages() {
     grep -q "${TAB}apt$TAB" "$WORK/missing" || return 0
-    have apt-get || die "no apt-get here: install by hand what scripts/deps.tsv lists for$WANTED"
+    have apt-get || die "no apt-get here, so this is neither Debian nor Ubuntu: docs/platforms.md has the line that starts a Debian container; or install by hand what scripts/deps.tsv lists for$WANTED"
     each "$WORK/missing" collect guess
     if [ "$DRY_RUN" = yes ]; then
         if [ -n "$PACKAGES" ]; then say "would run: apt-get install --no-install-recommends$PACKAGES"; fi

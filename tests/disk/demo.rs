@@ -2,8 +2,9 @@
 
 use crate::support::disk::{need_disks, wait_for};
 use crate::support::root::Root;
-use crate::support::{command, need, run};
+use crate::support::{command, need, require, run};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -78,4 +79,34 @@ fn mistakes_are_named() {
         assert!(out.status.code() == Some(1) && said.contains(word), "wanted '{word}': {said}");
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// What a newcomer on another system types first, and what is said there (docs/platforms.md).
+#[apply(test)]
+fn another_system_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let uname = dir.path().join("uname");
+    for (system, machine, word) in [
+        ("Darwin", "arm64", "this is Darwin"),
+        ("FreeBSD", "amd64", "this is FreeBSD"),
+        ("Linux", "riscv64", "riscv64"),
+    ] {
+        let script = format!("#!/bin/sh\ncase $1 in -s) echo {system} ;; *) echo {machine} ;; esac\n");
+        fs::write(&uname, script).unwrap();
+        fs::set_permissions(&uname, fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+        let out = demo(&dir).arg("--check").env("PATH", path).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.code() == Some(1) && said.contains(word), "wanted '{word}': {said}");
+        assert_eq!(said.contains("docs/platforms.md"), system != "Linux", "{said}");
+    }
+    let out = Command::new("unshare")
+        .args(["-U", "-r"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/demo.sh"))
+        .arg("--check")
+        .output();
+    let out = out.unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    require(!said.contains("unshare failed"), "a user namespace (none in a chroot)");
+    assert!(out.status.code() == Some(1) && said.contains("rootless container"), "{said}");
 }

@@ -440,6 +440,30 @@ fn not_root_and_not_quite_root() {
 }
 
 #[apply(test)]
+fn without_apt_a_container_is_named() {
+    let site = Site::new(&[APT]);
+    let tools = site.path(".tools");
+    fs::create_dir(&tools).unwrap();
+    // All that the installer calls, and no apt-get.
+    let path: Vec<String> =
+        ["sh", "awk", "sed", "grep", "cut", "tr", "sort", "cat", "mktemp", "rm", "mkdir", "dirname", "id", "env"]
+            .map(|name| format!("ln -s \"$(command -v {name})\" {}/{name}", tools.display()))
+            .into();
+    run(Command::new("sh").args(["-c", &path.join(" && ")]));
+    // The script adds directories of its own to PATH: a root without them has none of the machine's.
+    let script = site.path("scripts/install-deps.sh");
+    let text = fs::read_to_string(&script).unwrap().replace(":/usr/local/sbin:/usr/sbin:/sbin", "");
+    fs::write(&script, text).unwrap();
+    let mut command = site.command(&["sh"], &["test"]);
+    command.env("PATH", &tools);
+    let (code, said) = site.run(&mut command);
+    assert_eq!(code, 1, "{said}");
+    for word in ["no apt-get here", "docs/platforms.md", "scripts/deps.tsv lists for test"] {
+        assert!(said.contains(word), "wanted '{word}': {said}");
+    }
+}
+
+#[apply(test)]
 fn a_full_disk() {
     able();
     let site = Site::new(&["test|.tools/hat/versions =|pip|hat|1.0|300/1|a hat"]);

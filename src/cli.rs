@@ -14,6 +14,12 @@ pub struct Cli {
     /// print the version and exit
     #[argh(switch, short = 'V')]
     pub version: bool,
+    /// answer with one JSON document
+    #[argh(switch)]
+    pub json: bool,
+    /// answer with variables that a shell can eval
+    #[argh(switch)]
+    pub shell: bool,
     /// what to do
     #[argh(subcommand)]
     pub command: Option<Command>,
@@ -38,6 +44,10 @@ pub struct Common {
     pub layout: Option<PathBuf>,
     /// `--retries`, of those commands that have it
     pub retries: Option<u32>,
+    /// `--json`
+    pub json: bool,
+    /// `--shell`
+    pub shell: bool,
 }
 
 /// argh can not flatten a struct into another, so the common flags are written into each command here.
@@ -70,6 +80,12 @@ macro_rules! command {
             /// OCI image layout: a directory, or a tar or tar.gz file
             #[argh(option)]
             pub layout: Option<PathBuf>,
+            /// answer with one JSON document
+            #[argh(switch)]
+            pub json: bool,
+            /// answer with variables that a shell can eval
+            #[argh(switch)]
+            pub shell: bool,
             $($(#[$field_meta])* pub $field: $kind $(<$inner>)?,)*
         }
 
@@ -85,6 +101,8 @@ macro_rules! command {
                     tag: self.tag.clone(),
                     layout: self.layout.clone(),
                     retries: None,
+                    json: self.json,
+                    shell: self.shell,
                 }
             }
         }
@@ -94,9 +112,6 @@ macro_rules! command {
 command! {
     /// Ask the source for an update and run the gates; changes nothing.
     Check, "check" {
-        /// print one JSON document
-        #[argh(switch)]
-        json: bool,
         /// wait a random time up to so many seconds first, so that a fleet does not ask all at once
         #[argh(option)]
         splay: Option<u64>,
@@ -118,9 +133,6 @@ command! {
 command! {
     /// Download an update into the slot that is not running, and prove it.
     Apply, "apply" {
-        /// print one JSON document
-        #[argh(switch)]
-        json: bool,
         /// wait a random time up to so many seconds first, so that a fleet does not ask all at once
         #[argh(option)]
         splay: Option<u64>,
@@ -158,9 +170,6 @@ command! {
 command! {
     /// Let GRUB try the staged slot at the next boot.
     Activate, "activate" {
-        /// print one JSON document
-        #[argh(switch)]
-        json: bool,
         /// restart the machine afterwards
         #[argh(switch)]
         reboot: bool,
@@ -176,9 +185,6 @@ command! {
 command! {
     /// Go back to the other slot at the next boot.
     Rollback, "rollback" {
-        /// print one JSON document
-        #[argh(switch)]
-        json: bool,
         /// go back even to what failed here before
         #[argh(switch)]
         retry_failed: bool,
@@ -194,9 +200,6 @@ command! {
 command! {
     /// Wait until containerd, the API server, the node and the site's checks are healthy; confirms a trial boot.
     Healthcheck, "healthcheck" {
-        /// print one JSON document
-        #[argh(switch)]
-        json: bool,
         /// seconds until the node counts as unhealthy (default 900)
         #[argh(option)]
         timeout: Option<u64>,
@@ -218,9 +221,6 @@ command! {
 command! {
     /// Show slots, boot variables and the state of the update.
     Status, "status" {
-        /// print one JSON document
-        #[argh(switch)]
-        json: bool,
     }
 }
 
@@ -242,9 +242,6 @@ command! {
 command! {
     /// Read both slots and the boot variables, and hold them against what they should be.
     Verify, "verify" {
-        /// print one JSON document
-        #[argh(switch)]
-        json: bool,
         /// read this slot only: A or B
         #[argh(option)]
         slot: Option<String>,
@@ -262,6 +259,12 @@ command! {
 #[argh(subcommand, name = "lint")]
 #[argh(help_triggers("-h", "--help", "help"))]
 pub struct Lint {
+    /// answer with one JSON document
+    #[argh(switch)]
+    pub json: bool,
+    /// answer with variables that a shell can eval
+    #[argh(switch)]
+    pub shell: bool,
     /// a file that kernels must unpack whole; given several times, the parts of one
     #[argh(option)]
     pub initramfs: Vec<PathBuf>,
@@ -302,20 +305,6 @@ pub enum Command {
 }
 
 impl Command {
-    /// Says whether the answer is to be one JSON document.
-    pub fn json(&self) -> bool {
-        match self {
-            Command::Check(c) => c.json,
-            Command::Apply(c) => c.json,
-            Command::Activate(c) => c.json,
-            Command::Rollback(c) => c.json,
-            Command::Healthcheck(c) => c.json,
-            Command::Status(c) => c.json,
-            Command::Metrics(_) | Command::Lint(_) => false,
-            Command::Verify(c) => c.json,
-        }
-    }
-
     /// Returns the flags that every command on a machine takes.
     pub fn common(&self) -> Common {
         match self {
@@ -327,7 +316,7 @@ impl Command {
             Command::Status(c) => c.common(),
             Command::Metrics(c) => c.common(),
             Command::Verify(c) => c.common(),
-            Command::Lint(_) => Common::default(),
+            Command::Lint(c) => Common { json: c.json, shell: c.shell, ..Common::default() },
         }
     }
 }

@@ -4,6 +4,7 @@
 //! exit code (documented in README) and one stable label (state file, metrics).
 //! Must never: carry a secret, or let control characters from a network reach the terminal.
 
+use crate::gate::Refusal;
 use crate::text::printable;
 use std::fmt;
 use std::sync::Mutex;
@@ -125,6 +126,7 @@ struct Detail {
     op: String,
     why: String,
     hint: String,
+    refusals: Vec<Refusal>,
 }
 
 /// The result of everything that can fail here.
@@ -140,7 +142,8 @@ impl Error {
     #[cold]
     #[inline(never)]
     fn build(kind: Kind, why: String) -> Self {
-        Error(Box::new(Detail { kind, course: Course::Fault, op: String::new(), why, hint: String::new() }))
+        let (op, hint) = (String::new(), String::new());
+        Error(Box::new(Detail { kind, course: Course::Fault, op, why, hint, refusals: Vec::new() }))
     }
 
     /// Says what was attempted, and on what. The innermost call wins; later ones are ignored.
@@ -173,6 +176,17 @@ impl Error {
     pub fn hint_instead(mut self, next: &str) -> Self {
         self.0.hint = next.into();
         self
+    }
+
+    /// Keeps the gates that refused, for programs: the sentence names them already.
+    pub fn refusing(mut self, refusals: Vec<Refusal>) -> Self {
+        self.0.refusals = refusals;
+        self
+    }
+
+    /// Returns the gates that refused.
+    pub fn refusals(&self) -> &[Refusal] {
+        &self.0.refusals
     }
 
     /// Says that it is no fault.

@@ -13,6 +13,7 @@ use crate::time::parse_rfc3339;
 use crate::version::Version;
 use crate::window::Window;
 use std::cmp::Ordering;
+use std::fmt;
 
 /// Channel of an artifact whose publisher named none.
 pub const DEFAULT_CHANNEL: &str = "stable";
@@ -104,6 +105,16 @@ impl Gate {
         )
     }
 
+    /// Names the option that takes it all the same; empty: none does.
+    fn hint(self) -> &'static str {
+        match self {
+            Gate::Version | Gate::RunningVersion | Gate::Replayed => "--allow-downgrade takes it",
+            Gate::FailedBefore => "--retry-failed takes it",
+            Gate::Window | Gate::Clock => "--ignore-window goes on",
+            _ => "",
+        }
+    }
+
     /// Says whether nobody has to do anything about the refusal: the window opens, the trial ends, or another version
     /// comes. A source that offers an older version, or another build of what runs, is not that: its publisher is asked.
     /// Nor is a clock that is not set: the window never opens by it.
@@ -119,6 +130,15 @@ pub struct Refusal {
     pub gate: Gate,
     /// Both values, for people.
     pub why: String,
+    /// What takes it all the same; empty: nothing on this machine.
+    pub hint: &'static str,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)?;
+        if self.hint.is_empty() { Ok(()) } else { write!(f, " ({})", self.hint) }
+    }
 }
 
 /// What the gates say of an artifact.
@@ -138,7 +158,7 @@ pub enum Verdict {
 /// Errors: Source: the artifact's own versions or dates are malformed.
 pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
     let mut refusals = Vec::new();
-    let mut refuse = |gate: Gate, why: String| refusals.push(Refusal { gate, why });
+    let mut refuse = |gate: Gate, why: String| refusals.push(Refusal { gate, why, hint: gate.hint() });
     // What is none is in no order: builders of images write `2024.01`.
     let running = facts.running_version.and_then(|text| Version::parse(text).ok());
     let offered = Version::parse(&artifact.version).map_err(|e| malformed(artifact, "version", &e))?;
@@ -163,10 +183,7 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
         None if !takes_any => refuse(Gate::RunningVersion, incomparable(&offered, facts)),
         Some((Ordering::Equal, running)) if !takes_any => refuse(Gate::Version, another_build(artifact, running)),
         Some((Ordering::Less, running)) if !takes_any => {
-            refuse(
-                Gate::Version,
-                format!("{offered} is older than the running {running} (--allow-downgrade takes it)"),
-            );
+            refuse(Gate::Version, format!("{offered} is older than the running {running}"));
         }
         _ => {}
     }
@@ -193,10 +210,7 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
         {
             let newest = crate::time::rfc3339(newest);
             let date = artifact.release_date.as_deref().map_or("a time that it does not say".to_string(), printable);
-            refuse(
-                Gate::Replayed,
-                format!("it was released at {date}, one of {newest} has run (--allow-downgrade takes it)"),
-            );
+            refuse(Gate::Replayed, format!("it was released at {date}, one of {newest} has run"));
         }
     }
     let known_bad = facts.failed.iter().find(|(digest, _)| *digest == artifact.digest);
@@ -204,7 +218,7 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
         && !facts.retry_failed
         && !(is_staged && facts.staged_insisted)
     {
-        refuse(Gate::FailedBefore, format!("{} {} (--retry-failed takes it)", digest.short(), printable(reason)));
+        refuse(Gate::FailedBefore, format!("{} {}", digest.short(), printable(reason)));
     }
     if !is_staged {
         judge_place_and_time(artifact, facts, &mut refuse);
@@ -272,24 +286,20 @@ fn judge_place_and_time(artifact: &Artifact, facts: &Facts<'_>, refuse: &mut dyn
     }
     let window = facts.window.filter(|_| !facts.ignore_window);
     if let Some(why) = window.and_then(|window| outside(window, facts.now)) {
-        refuse(shut(facts.now), why);
+        refuse(why.gate, why.why);
     }
 }
 
 /// Says why nothing may be changed now; `None`: the window is open.
 ///
 /// Asked at the beginning, and again before a slot is activated and before the machine is restarted: between them may be hours.
-pub fn outside(window: &Window, now: Now) -> Option<String> {
+pub fn outside(window: &Window, now: Now) -> Option<Refusal> {
     let is_open = now.moment_secs().is_some_and(|moment| window.is_open(moment));
     (!is_open).then(|| {
+        let gate = if now.moment_secs().is_some() { Gate::Window } else { Gate::Clock };
         let next = opens_next(window, now).map_or(String::new(), |next| format!(", it opens next at {next}"));
-        format!("the maintenance window is {window}, {now}{next} (--ignore-window goes on)")
+        Refusal { gate, why: format!("the maintenance window is {window}, {now}{next}"), hint: gate.hint() }
     })
-}
-
-/// Returns the gate that a window which is not open stands for.
-pub fn shut(now: Now) -> Gate {
-    if now.moment_secs().is_some() { Gate::Window } else { Gate::Clock }
 }
 
 /// Says when a window opens that is shut; `None`: it is open, or the clock is not set.
@@ -313,7 +323,7 @@ fn incomparable(offered: &Version, facts: &Facts<'_>) -> String {
         Some(text) => format!("what runs says that it is '{}', which is not a semantic version", printable(text)),
         None => "what runs does not say which version it is".to_owned(),
     };
-    format!("{runs}: whether {offered} is newer cannot be told (--allow-downgrade takes it)")
+    format!("{runs}: whether {offered} is newer cannot be told")
 }
 
 /// Says whether the artifact is what runs: equal versions alone do not say it.
@@ -333,9 +343,12 @@ fn another_build(artifact: &Artifact, running: &Version) -> String {
         true => "was it published twice?".to_owned(),
         false => "Semantic Versioning does not order the two".to_owned(),
     };
-    format!(
-        "{offered} has other files than {running}, which runs, but is not newer: another build of it; {why} (--allow-downgrade takes it)"
-    )
+    format!("{offered} has other files than {running}, which runs, but is not newer: another build of it; {why}")
+}
+
+/// Puts refusals into one sentence.
+pub fn reasons(refusals: &[Refusal]) -> String {
+    refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Turns refusals into the error that a command ends with. Input: `version`: "version 1.2.0", for example.
@@ -345,8 +358,8 @@ pub fn refused(version: &str, refusals: &[Refusal]) -> Error {
 
 /// The same for what else is done with a version. Input: `op`: "take", for example.
 pub fn refused_to(op: &str, version: &str, refusals: &[Refusal]) -> Error {
-    let reasons: Vec<&str> = refusals.iter().map(|r| r.why.as_str()).collect();
-    let error = Error::new(Kind::Gate, format!("refused: {}", reasons.join("; "))).at(op, version);
+    let error = Error::new(Kind::Gate, format!("refused: {}", reasons(refusals))).at(op, version);
+    let error = error.refusing(refusals.to_vec());
     match refusals.iter().all(|refusal| refusal.gate.waits()) {
         true => error.taking(Course::Waits),
         false => error,

@@ -195,7 +195,7 @@ fn what_is_staged_is_refused_by_what_has_changed_since() {
 /// What cron may pass over, and what a person has to mend.
 #[test]
 fn waiting_is_told_apart_from_what_a_person_must_mend() {
-    let refusal = |gate| Refusal { gate, why: "x".into() };
+    let refusal = |gate| Refusal { gate, why: "x".into(), hint: "" };
     for (gates, course) in [
         (&[Gate::TrialPending][..], Course::Waits),
         (&[Gate::Window], Course::Waits),
@@ -258,7 +258,7 @@ fn equal_in_order_is_not_the_same() {
         let f = Facts { running_version: Some(running), ..facts() };
         let Verdict::Refused(refusals) = judge(&a, &f).unwrap() else { panic!("{running} {offered}") };
         assert_eq!(refusals[0].gate.label(), "newer");
-        let why = &refusals[0].why;
+        let why = refusals[0].to_string();
         assert!(
             [running, offered, "another build", words, "--allow-downgrade"].iter().all(|w| why.contains(w)),
             "{why}"

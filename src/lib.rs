@@ -51,6 +51,7 @@ pub mod time;
 pub mod tls;
 pub mod trust;
 pub mod url;
+pub mod usage;
 pub mod version;
 pub mod watchdog;
 pub mod window;

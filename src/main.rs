@@ -2,35 +2,54 @@
 
 use argh::FromArgs;
 use kubesolo_update::cli::{Cli, Command};
+use kubesolo_update::cmd::answer::{Form, Reply};
 use kubesolo_update::cmd::{
     self, Outcome, activate, apply, check, healthcheck, lint, metrics, rollback, status, verify,
 };
 use kubesolo_update::error::{Error, Kind};
+use kubesolo_update::usage::Typed;
 use kubesolo_update::{config, system::System};
-use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let typed: Vec<_> = std::env::args_os().skip(1).collect();
-    let Some(words) = typed.iter().map(|w| w.to_str()).collect::<Option<Vec<&str>>>() else {
-        return cmd::finish(Err(Error::new(Kind::Usage, "an argument is not UTF-8")), false);
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let words: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let typed = Typed::read(&words);
+    // Until it is parsed, what stands there is taken at its word: an error is a document as well.
+    let mut reply = Reply::new(typed.form(), typed.command);
+    if arguments.iter().any(|word| word.to_str().is_none()) {
+        return cmd::finish(Err(Error::new(Kind::Usage, "an argument is not UTF-8")), reply);
+    }
+    let ended = match Cli::from_args(&["kubesolo-update"], &typed.words) {
+        Ok(cli) => answer(&cli, &typed, &mut reply),
+        Err(early) if early.status.is_ok() => print(early.output.trim_end(), Form::Text, &mut reply),
+        Err(early) => Err(typed.wrong(early.output.trim_end())),
     };
-    let mut json = false;
-    let ended = match Cli::from_args(&["kubesolo-update"], &words) {
-        Ok(Cli { version: true, .. }) => print(concat!("kubesolo-update ", env!("CARGO_PKG_VERSION"))),
-        Ok(Cli { command: Some(command), .. }) => {
-            json = command.json();
-            run(&command)
-        }
-        Ok(Cli { command: None, .. }) => Err(Error::new(Kind::Usage, "no command").hint("--help lists them")),
-        Err(early) if early.status.is_ok() => print(early.output.trim_end()),
-        Err(early) => Err(Error::new(Kind::Usage, early.output.trim_end()).hint("--help lists commands and flags")),
-    };
-    cmd::finish(ended, json)
+    cmd::finish(ended, reply)
 }
 
-fn run(command: &Command) -> Result<Outcome, Error> {
-    let out = &mut stdout().lock();
+fn answer(cli: &Cli, typed: &Typed<'_>, reply: &mut Reply) -> Result<Outcome, Error> {
+    let common = cli.command.as_ref().map(Command::common).unwrap_or_default();
+    let form = match (cli.json || common.json, cli.shell || common.shell) {
+        (true, true) => return Err(Error::new(Kind::Usage, "--json and --shell exclude each other")),
+        (true, false) => Form::Json,
+        (false, true) => Form::Shell,
+        (false, false) => Form::Text,
+    };
+    *reply = Reply::new(form, typed.command);
+    match &cli.command {
+        _ if cli.version => {
+            reply.result("version");
+            reply.members.field("agent_version", &env!("CARGO_PKG_VERSION"));
+            print(concat!("kubesolo-update ", env!("CARGO_PKG_VERSION")), form, reply)
+        }
+        Some(command) => run(command, reply),
+        None => Err(Error::new(Kind::Usage, "no command").hint("--help lists them")),
+    }
+}
+
+fn run(command: &Command, out: &mut Reply) -> Result<Outcome, Error> {
     if let Command::Lint(args) = command {
         return lint::run(args, out);
     }
@@ -49,7 +68,7 @@ fn run(command: &Command) -> Result<Outcome, Error> {
         Command::Apply(args) => apply::run(&system, &config, args, out),
         Command::Activate(args) => activate::run(&system, &config, args, out),
         Command::Rollback(args) => rollback::run(&system, &config, args, out),
-        Command::Status(args) => status::run(&system, &config, args, out),
+        Command::Status(_) => status::run(&system, &config, out),
         Command::Healthcheck(args) => healthcheck::run(&system, &config, args, out),
         Command::Metrics(args) => metrics::run(&system, &config, args, out),
         Command::Verify(args) => verify::run(&system, &config, args, out),
@@ -57,8 +76,11 @@ fn run(command: &Command) -> Result<Outcome, Error> {
     }
 }
 
-fn print(text: &str) -> Result<Outcome, Error> {
-    // Nobody reads it: nothing is lost.
-    let _ = writeln!(stdout(), "{text}");
+/// Help is for a person, whatever else was typed.
+fn print(text: &str, form: Form, reply: &mut Reply) -> Result<Outcome, Error> {
+    if form == Form::Text {
+        *reply = Reply::new(form, None);
+    }
+    cmd::say(reply, text)?;
     Ok(Outcome::Done)
 }

@@ -240,7 +240,12 @@ fn incomparable(version: &str) -> Option<String> {
 
 /// Says that a maintenance window does not open by a clock that is not set.
 fn never_open(config: &Config, now: Now) -> Option<String> {
-    config.window.as_ref().filter(|_| now.moment_secs().is_none()).and_then(|window| gate::outside(window, now))
+    config
+        .window
+        .as_ref()
+        .filter(|_| now.moment_secs().is_none())
+        .and_then(|window| gate::outside(window, now))
+        .map(|r| r.to_string())
 }
 
 /// Keeps the first of those that say the same: one fault is met in several places.

@@ -156,12 +156,12 @@ impl<'a> Session<'a> {
 
     /// Refuses to try what failed here. Input: what is done with it, and what does that all the same.
     /// Errors: Gate: it may not be tried by itself.
-    pub fn refuse_known_bad(&self, slot: Slot, (op, way_out): (&str, &str)) -> Result<()> {
+    pub fn refuse_known_bad(&self, slot: Slot, (op, way_out): (&str, &'static str)) -> Result<()> {
         let Some((digest, version)) = self.artifact_in(slot) else { return Ok(()) };
         match self.refusals().into_iter().find(|(failed, _)| *failed == digest) {
             Some((_, reason)) => {
-                let why = format!("it {} ({way_out})", printable(&reason));
-                let refusals = [Refusal { gate: Gate::FailedBefore, why }];
+                let why = format!("it {}", printable(&reason));
+                let refusals = [Refusal { gate: Gate::FailedBefore, why, hint: way_out }];
                 Err(gate::refused_to(op, &format!("version {version}"), &refusals))
             }
             None => Ok(()),

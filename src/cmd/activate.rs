@@ -3,14 +3,15 @@
 //! Must never: activate what it has not just read whole, or while GRUB could not count the trial's boots.
 
 use crate::cli;
-use crate::cmd::{Outcome, say, say_json};
+use crate::cmd::answer::Reply;
+use crate::cmd::{Outcome, restart as restart_machine, say};
 use crate::config::Config;
-use crate::error::{Course, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::gate::{self, Gate, Refusal};
 use crate::machine::ARCHITECTURE;
 use crate::next_step::{self, Memory, Other};
 use crate::progress::Progress;
-use crate::session::{Session, reboot as reboot_machine};
+use crate::session::Session;
 use crate::slot::{Record, Slot};
 use crate::state::Phase;
 use crate::system::System;
@@ -18,7 +19,6 @@ use crate::text::printable;
 use crate::trust::keyring::Keyring;
 use crate::version::Version;
 use crate::window::Window;
-use miniserde::Serialize;
 use std::io::Write;
 
 /// What a person or the configuration says of an activation.
@@ -41,10 +41,7 @@ impl<'a> Terms<'a> {
     pub fn demand_window(&self, session: &Session<'_>, op: &str, subject: &str) -> Result<()> {
         match self.window.and_then(|window| gate::outside(window, session.time())) {
             None => Ok(()),
-            Some(why) => {
-                let course = if gate::shut(session.time()).waits() { Course::Waits } else { Course::Fault };
-                Err(Error::new(Kind::Gate, format!("refused: {why}")).at(op, subject).taking(course))
-            }
+            Some(refusal) => Err(gate::refused_to(op, subject, &[refusal])),
         }
     }
 }
@@ -81,7 +78,7 @@ pub enum Activation {
 
 /// Runs the command.
 /// Errors: as [`activate`]; Usage: `--reboot` below a `--root`.
-pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut dyn Write) -> Result<Outcome> {
+pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut Reply) -> Result<Outcome> {
     refuse_reboot_below_root(system, args.reboot)?;
     let mut session = Session::open(system, config)?;
     let slot = session.target();
@@ -89,27 +86,25 @@ pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut dyn
     let activation = activate(&mut session, terms)?;
     let restart = terms.restart(&session, args.reboot, &activation);
     let shut = shut(&activation, restart.as_ref());
-    if args.json {
-        let result = match &activation {
-            Activation::Done => "activated",
-            Activation::Before => "activated_before",
-            Activation::Nothing => "nothing_staged",
-            Activation::Shut(_) => "refused",
-        };
-        let version = session.state.to_version.as_deref().map(printable);
-        let refused = shut.as_ref().map(Error::to_string);
-        say_json(out, &Answer { result, slot: slot.to_string(), version, refused })?;
-    } else {
-        match &activation {
-            Activation::Done => say_activated(out, slot, matches!(restart, Some(Ok(()))))?,
-            Activation::Before => say(out, &format!("slot {slot} is active already; restart to boot it"))?,
-            Activation::Nothing => say(out, &format!("nothing is staged; {}", way_on(&session)))?,
-            Activation::Shut(_) => say(out, &format!("what is staged in slot {slot} stays staged"))?,
-        }
+    let restarts = matches!(restart, Some(Ok(())));
+    out.result(match &activation {
+        Activation::Done => "activated",
+        Activation::Before => "activated_before",
+        Activation::Nothing => "nothing_staged",
+        Activation::Shut(_) => "refused",
+    });
+    out.members.field("slot", &slot.name());
+    out.members.field("version", &session.state.to_version.as_deref().map(printable));
+    out.members.field("restarts", &restarts);
+    match &activation {
+        Activation::Done => say_activated(out, slot, restarts)?,
+        Activation::Before => out.message(&format!("slot {slot} is active already; restart to boot it")),
+        Activation::Nothing => out.message(&format!("nothing is staged; {}", way_on(&session))),
+        Activation::Shut(_) => say(out, &format!("what is staged in slot {slot} stays staged"))?,
     }
     match (shut, restart, activation) {
         (Some(error), ..) => Ok(Outcome::Refused(error)),
-        (None, Some(_), _) => Err(reboot_machine()),
+        (None, Some(_), _) => Err(restart_machine(out, None)),
         (None, None, Activation::Done) => Ok(Outcome::Done),
         (None, None, _) => Ok(Outcome::Nothing),
     }
@@ -126,15 +121,6 @@ fn way_on(session: &Session<'_>) -> String {
     let other = Other::of(&session.machine.view(session.target()), (false, false), &memory);
     let is_unknown = next_step::is_unknown(&view);
     next_step::way_on(session.running, is_unknown, other, session.vars.boot_canary)
-}
-
-#[derive(Serialize)]
-struct Answer {
-    result: &'static str,
-    slot: String,
-    version: Option<String>,
-    /// Why it was not activated, or the machine not restarted.
-    refused: Option<String>,
 }
 
 /// Says that a slot is on trial from the next boot on.
@@ -169,7 +155,7 @@ pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activatio
             }
             return Ok(Activation::Before);
         }
-        return Err(gate::refused("another slot", &[Refusal { gate: Gate::TrialPending, why }]));
+        return Err(gate::refused("another slot", &[Refusal { gate: Gate::TrialPending, why, hint: "" }]));
     }
     match session.state.phase {
         Phase::Staged if session.state.insisted => {}

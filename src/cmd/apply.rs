@@ -4,8 +4,9 @@
 
 use crate::cli;
 use crate::cmd::activate::{self, Activation, Terms};
+use crate::cmd::answer::Reply;
 use crate::cmd::check::{self, Overrides, Situation};
-use crate::cmd::{Outcome, say, say_json};
+use crate::cmd::{Outcome, restart as restart_machine, say};
 use crate::config::Config;
 use crate::error::{Course, Error, Kind, Result};
 use crate::gate::{self, DEFAULT_CHANNEL, Gate, Refusal, Verdict};
@@ -18,7 +19,7 @@ use crate::oci::digest::Digest;
 use crate::progress::{Progress, note, on_interrupt};
 use crate::readback;
 use crate::remake;
-use crate::session::{Session, reboot as reboot_machine};
+use crate::session::Session;
 use crate::slot::{FileRecord, INITRAMFS, KERNEL, Record, Slot};
 use crate::source::{Artifact, FileRef, Source};
 use crate::stage::{self, Part, Step};
@@ -26,7 +27,6 @@ use crate::state::{Phase, Taken};
 use crate::system::System;
 use crate::text::{human_size, printable};
 use crate::trust::keyring::Keyring;
-use miniserde::Serialize;
 use std::io::Write;
 use std::path::Path;
 
@@ -56,37 +56,25 @@ impl Attempt {
 /// Runs the command.
 /// Errors: Signature: unsigned updates are not allowed. Gate: a gate refuses. Others: what went wrong, and the
 /// state says `failed`.
-pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Write) -> Result<Outcome> {
+pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut Reply) -> Result<Outcome> {
     let ended = update(system, config, args, out);
     if !args.ok_if_nothing {
         return ended;
     }
     match ended {
         Ok(Outcome::Nothing) => Ok(Outcome::Done),
-        Ok(Outcome::Refused(e)) if e.course() == Course::Waits && args.json => Ok(Outcome::Done),
-        Ok(Outcome::Refused(e)) | Err(e) if e.course() == Course::Waits => waits(&e, args, out),
+        Ok(Outcome::Refused(e)) | Err(e) if e.course() == Course::Waits => {
+            if !args.quiet {
+                say(out, &format!("nothing is to be done now: {e}"))?;
+            }
+            Ok(Outcome::Waits(e))
+        }
         Err(e) if e.kind() == Kind::Busy => Ok(Outcome::Excused(e)),
         ended => ended,
     }
 }
 
-/// Answers that an update waits for what comes by itself: not on stderr, where a job's faults are looked for.
-fn waits(why: &Error, args: &cli::Apply, out: &mut dyn Write) -> Result<Outcome> {
-    match args.json {
-        true => say_json(out, &Waits { result: "waits", message: why.to_string() })?,
-        false if args.quiet => {}
-        false => say(out, &format!("nothing is to be done now: {why}"))?,
-    }
-    Ok(Outcome::Done)
-}
-
-#[derive(Serialize)]
-struct Waits {
-    result: &'static str,
-    message: String,
-}
-
-fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Write) -> Result<Outcome> {
+fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut Reply) -> Result<Outcome> {
     let reboot = args.reboot;
     on_interrupt(&INTERRUPTED);
     activate::refuse_reboot_below_root(system, reboot)?;
@@ -98,7 +86,7 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wri
     let (mut source, ring) = ready.inspect_err(|error| record_stop(&mut session, config, error))?;
     if let Some(why) = session.pending_trial() {
         // Before anything else, and without a mark in the state: that belongs to the trial.
-        return Err(gate::refused("a new version", &[Refusal { gate: Gate::TrialPending, why }]));
+        return Err(gate::refused("a new version", &[Refusal { gate: Gate::TrialPending, why, hint: "" }]));
     }
     let overrides = Overrides {
         allow_downgrade: args.allow_downgrade,
@@ -106,8 +94,8 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wri
         ignore_window: args.ignore_window,
     };
     let attempt = match attempt(&mut session, config, source.as_mut(), overrides, &ring) {
-        Err(e) if e.course() == Course::Nothing && args.quiet && !args.json => return Ok(Outcome::Nothing),
-        Err(e) if e.course() == Course::Nothing => return check::nothing_there(&e, args.json, out),
+        Err(e) if e.course() == Course::Nothing && args.quiet && out.is_text() => return Ok(Outcome::Nothing),
+        Err(e) if e.course() == Course::Nothing => return Ok(check::nothing_there(&e, out)),
         ended => ended?,
     };
     let goes_on = args.activate || reboot;
@@ -125,18 +113,17 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut dyn Wri
     let restarts = matches!(restart, Some(Ok(())));
     let slot = session.target();
     let shut = activate::shut(&activation, restart.as_ref());
-    let refused = shut.as_ref().map(Error::to_string);
     let is_quiet = args.quiet && !activated && !matches!(attempt, Attempt::Staged(_));
-    match args.json {
-        true => say_json(out, &Answer { refused, ..answer(&attempt, slot, activated) })?,
-        false if is_quiet => {}
-        false => describe(out, &attempt, &session.machine.view(slot), (activated, restarts), &ring)?,
+    match out.is_text() {
+        false => answer(out, &attempt, session.running, (activated, restarts)),
+        true if is_quiet => {}
+        true => describe(out, &attempt, &session.machine.view(slot), (activated, restarts), &ring)?,
     }
     match (shut, restart) {
         // What was done stays done: what is staged is activated in the next window; what is active boots whenever the machine
         // restarts, and `activate --reboot` restarts it.
         (Some(error), _) => return Ok(Outcome::Refused(error)),
-        (None, Some(_)) => return Err(reboot_machine()),
+        (None, Some(_)) => return Err(restart_machine(out, None)),
         (None, None) => {}
     }
     Ok(match attempt {
@@ -184,28 +171,21 @@ fn no_way_back(slot: Slot) -> String {
     format!(" (slot {slot} is not valid: there is no way back until another release is offered)")
 }
 
-fn answer(attempt: &Attempt, slot: Slot, activated: bool) -> Answer {
-    let result = match attempt {
-        Attempt::UpToDate(_) => "up_to_date",
-        Attempt::StagedBefore(_) => "staged_before",
-        Attempt::Staged(_) => "staged",
+/// Input: what was activated, and whether the machine restarts now.
+fn answer(out: &mut Reply, attempt: &Attempt, running: Slot, (activated, restarts): (bool, bool)) {
+    let (result, slot) = match attempt {
+        Attempt::UpToDate(_) => ("up_to_date", running),
+        Attempt::StagedBefore(_) => ("staged_before", running.other()),
+        Attempt::Staged(_) => ("staged", running.other()),
     };
-    let artifact = attempt.artifact();
-    let (version, manifest_digest) = (printable(&artifact.version), artifact.digest.to_string());
-    let signed_by = Digest::texts(&artifact.signed_by);
-    Answer { result, version, manifest_digest, signed_by, slot: slot.to_string(), activated, refused: None }
-}
-
-#[derive(Serialize)]
-struct Answer {
-    result: &'static str,
-    version: String,
-    manifest_digest: String,
-    signed_by: Vec<String>,
-    slot: String,
-    activated: bool,
-    /// Why it was not activated, or the machine not restarted.
-    refused: Option<String>,
+    out.result(result);
+    let (artifact, members) = (attempt.artifact(), &mut out.members);
+    members.field("version", &printable(&artifact.version));
+    members.field("manifest_digest", &artifact.digest.to_string());
+    members.field("signed_by", &Digest::texts(&artifact.signed_by));
+    members.field("slot", &slot.name());
+    members.field("activated", &activated);
+    members.field("restarts", &restarts);
 }
 
 /// Records that nobody could be asked: whoever watches the state sees that no update is taken. Not of a trial, to which the state

@@ -4,7 +4,8 @@
 
 use crate::cli;
 use crate::clock::Now;
-use crate::cmd::{Outcome, say, say_json};
+use crate::cmd::answer::{Members, Reply};
+use crate::cmd::{Outcome, say};
 use crate::config::Config;
 use crate::credentials;
 use crate::error::{Course, Error, Kind, Result};
@@ -30,7 +31,6 @@ use crate::text::{human_size, printable};
 use crate::tls::Pem;
 use crate::trust::keyring::Keyring;
 use crate::trust::proven::Proven;
-use miniserde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -86,7 +86,7 @@ impl Overrides {
 
 /// Runs the command.
 /// Errors: as [`consult`]; Config: no source is named.
-pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Write) -> Result<Outcome> {
+pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut Reply) -> Result<Outcome> {
     progress::on_interrupt(&INTERRUPTED);
     let config = &Config { retries: config.retries.or(is_watched().then_some(WATCHED_RETRIES)), ..config.clone() };
     splay(args.splay);
@@ -102,13 +102,12 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Wr
         ignore_window: args.ignore_window,
     };
     let (artifact, verdict) = match consult(source.as_mut(), config, &situation, overrides, &ring, store) {
-        Err(e) if e.course() == Course::Nothing => return nothing_there(&e, args.json, out),
+        Err(e) if e.course() == Course::Nothing => return Ok(nothing_there(&e, out)),
         consulted => consulted?,
     };
-    if args.json {
-        say_json(out, &answer(&artifact, &verdict, &situation))?;
-    } else {
-        describe(out, &artifact, &verdict, &situation, &ring, overrides)?;
+    match out.is_text() {
+        true => describe(out, &artifact, &verdict, &situation, &ring, overrides)?,
+        false => answer(out, &artifact, &verdict, &situation),
     }
     Ok(match verdict {
         Verdict::Take => Outcome::Done,
@@ -119,20 +118,11 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut dyn Wr
     })
 }
 
-#[derive(Serialize)]
-struct NothingThere {
-    result: &'static str,
-    message: String,
-}
-
 /// Answers that no medium is plugged in.
-/// Errors: none; the result makes it fit in a chain.
-pub fn nothing_there(why: &Error, json: bool, out: &mut dyn Write) -> Result<Outcome> {
-    match json {
-        true => say_json(out, &NothingThere { result: "no_medium", message: why.to_string() })?,
-        false => say(out, &why.to_string())?,
-    }
-    Ok(Outcome::Nothing)
+pub fn nothing_there(why: &Error, out: &mut Reply) -> Outcome {
+    out.result("no_medium");
+    out.message(&why.to_string());
+    Outcome::Nothing
 }
 
 /// Waits a random time, in the whole range alike. Input: at most so many seconds.
@@ -410,8 +400,7 @@ fn describe(
             format!("staged in slot {}; `kubesolo-update activate` lets GRUB try it", situation.target.slot)
         }
         Verdict::Refused(refusals) => {
-            let reasons: Vec<&str> = refusals.iter().map(|r| r.why.as_str()).collect();
-            format!("refused: {}", reasons.join("; "))
+            format!("refused: {}", gate::reasons(refusals))
         }
     };
     say(out, &format!("Result    {}", printable(&result)))
@@ -426,68 +415,36 @@ pub fn signers(signed_by: &[Digest], ring: &Keyring) -> String {
     }
 }
 
-#[derive(Serialize)]
-struct Answer {
-    result: &'static str,
-    update_available: bool,
-    running_version: Option<String>,
-    running_slot: String,
-    offered: Offered,
-    refusals: Vec<Refused>,
+fn answer(out: &mut Reply, artifact: &Artifact, verdict: &Verdict, situation: &Situation) {
+    out.result(match verdict {
+        Verdict::Take => "available",
+        Verdict::UpToDate => "up_to_date",
+        Verdict::Staged => "staged",
+        Verdict::Refused(_) => "refused",
+    });
+    let members = &mut out.members;
+    members.field("update_available", &(*verdict == Verdict::Take));
+    members.field("running_version", &situation.running.version().map(printable));
+    members.field("running_slot", &situation.running.slot.name());
+    offered(members, artifact);
 }
 
-#[derive(Serialize)]
-struct Offered {
-    version: String,
-    channel: Option<String>,
-    architecture: Option<String>,
-    manifest_digest: String,
-    index_digest: Option<String>,
-    signed_by: Vec<String>,
-    source: String,
-    size_bytes: u64,
-    min_compatible_version: Option<String>,
-    release_date: Option<String>,
-    release_notes: Option<String>,
-    expires: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Refused {
-    gate: &'static str,
-    reason: String,
-}
-
-fn answer(artifact: &Artifact, verdict: &Verdict, situation: &Situation) -> Answer {
+/// Adds what a source offers, as `offered`.
+pub fn offered(members: &mut Members, artifact: &Artifact) {
     let text = |value: &Option<String>| value.as_deref().map(printable);
-    let (result, refusals) = match verdict {
-        Verdict::Take => ("available", Vec::new()),
-        Verdict::UpToDate => ("up_to_date", Vec::new()),
-        Verdict::Staged => ("staged", Vec::new()),
-        Verdict::Refused(refusals) => {
-            let listed = refusals.iter().map(|r| Refused { gate: r.gate.label(), reason: printable(&r.why) });
-            ("refused", listed.collect())
-        }
-    };
-    Answer {
-        result,
-        update_available: *verdict == Verdict::Take,
-        running_version: situation.running.version().map(printable),
-        running_slot: situation.running.slot.to_string(),
-        offered: Offered {
-            version: printable(&artifact.version),
-            channel: text(&artifact.channel),
-            architecture: text(&artifact.architecture),
-            manifest_digest: artifact.digest.to_string(),
-            index_digest: artifact.index_digest.map(|d| d.to_string()),
-            signed_by: Digest::texts(&artifact.signed_by),
-            source: printable(&artifact.source),
-            size_bytes: artifact.kernel.size_bytes.saturating_add(artifact.initramfs.size_bytes),
-            min_compatible_version: text(&artifact.min_compatible_version),
-            release_date: text(&artifact.release_date),
-            release_notes: text(&artifact.release_notes),
-            expires: text(&artifact.expires),
-        },
-        refusals,
-    }
+    let size = artifact.kernel.size_bytes.saturating_add(artifact.initramfs.size_bytes);
+    members.open("offered", '{');
+    members.field("version", &printable(&artifact.version));
+    members.field("channel", &text(&artifact.channel));
+    members.field("architecture", &text(&artifact.architecture));
+    members.field("manifest_digest", &artifact.digest.to_string());
+    members.field("index_digest", &artifact.index_digest.map(|d| d.to_string()));
+    members.field("signed_by", &Digest::texts(&artifact.signed_by));
+    members.field("source", &printable(&artifact.source));
+    members.field("size_bytes", &size);
+    members.field("min_compatible_version", &text(&artifact.min_compatible_version));
+    members.field("release_date", &text(&artifact.release_date));
+    members.field("release_notes", &text(&artifact.release_notes));
+    members.field("expires", &text(&artifact.expires));
+    members.close('}');
 }

@@ -5,7 +5,8 @@
 
 use crate::cli;
 use crate::cmd::activate::refuse_reboot_below_root;
-use crate::cmd::{Outcome, say, say_json};
+use crate::cmd::answer::Reply;
+use crate::cmd::{Outcome, restart, say};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::grubenv::Block;
@@ -17,7 +18,6 @@ use crate::state::Phase;
 use crate::system::System;
 use crate::text::printable;
 use crate::watchdog::{self, Watchdog};
-use miniserde::Serialize;
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::time::Duration;
@@ -29,7 +29,7 @@ const CHECK_TIMEOUT_SECS: u64 = 30;
 /// Runs the command.
 /// Errors: Usage: it can not be stable so long within the timeout. Unhealthy: a check failed to the end, or could not be made.
 /// Boot, Device, State: the result could not be recorded.
-pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut dyn Write) -> Result<Outcome> {
+pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut Reply) -> Result<Outcome> {
     refuse_reboot_below_root(system, args.reboot_on_failure)?;
     let pace = Pace {
         timeout: Duration::from_secs(args.timeout.unwrap_or(TIMEOUT_SECS)),
@@ -66,16 +66,15 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
         }
     };
     let confirmed = trial == Trial::Confirmed;
-    if args.json {
-        say_json(out, &answer(&watched, on_trial, confirmed))?;
-    } else {
-        describe(out, &watched, on_trial, confirmed)?;
+    match out.is_text() {
+        true => describe(out, &watched, on_trial, confirmed)?,
+        false => answer(out, &watched, on_trial, confirmed),
     }
     let Some(error) = unhealthy else { return Ok(Outcome::Done) };
     let what_for = if args.reboot_on_failure { worth_a_restart(system, config, trial) } else { None };
     let Some(what_for) = what_for else {
         // On one screen, the reason stands right above.
-        let is_seen = !args.json && stdout().is_terminal() && stderr().is_terminal();
+        let is_seen = out.is_text() && stdout().is_terminal() && stderr().is_terminal();
         return Ok(Outcome::Refused(if is_seen {
             Error::new(Kind::Unhealthy, "not healthy, see above")
         } else {
@@ -85,7 +84,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
     // Should the restart hang, the watchdog sees to it: nobody feeds or stops this one.
     let _dog = start_watchdog(args);
     note_last(&format!("{error}; restarting, {what_for}"), &system.kernel_log());
-    Err(crate::session::reboot())
+    Err(restart(out, Some(&error)))
 }
 
 /// Says what a restart of an unhealthy machine is good for, if it is.
@@ -227,52 +226,32 @@ fn result(check: &Checked) -> (&'static str, &str) {
     }
 }
 
-#[derive(Serialize)]
-struct Answer {
-    healthy: bool,
-    on_trial: bool,
-    confirmed: bool,
-    reason: Option<String>,
-    rounds: u64,
-    waited_secs: u64,
-    checks: Vec<CheckAnswer>,
-}
-
-#[derive(Serialize)]
-struct CheckAnswer {
-    name: String,
-    required: bool,
-    result: &'static str,
-    detail: Option<String>,
-    last_failure: Option<String>,
-    duration_millis: u64,
-}
-
-fn answer(watched: &Watched, on_trial: bool, confirmed: bool) -> Answer {
-    let checks = watched.last.0.iter().map(|c| {
-        let (result, detail) = match &c.ending {
+fn answer(out: &mut Reply, watched: &Watched, on_trial: bool, confirmed: bool) {
+    out.result(if watched.healthy { "healthy" } else { "unhealthy" });
+    let members = &mut out.members;
+    members.field("healthy", &watched.healthy);
+    members.field("on_trial", &on_trial);
+    members.field("confirmed", &confirmed);
+    members.field("reason", &text(&watched.reason));
+    members.field("rounds", &watched.rounds);
+    members.field("waited_secs", &watched.waited.as_secs());
+    members.open("checks", '[');
+    for check in &watched.last.0 {
+        let (result, detail) = match &check.ending {
             Ending::Passed(said) => ("passed", said.as_str()),
             Ending::Failed(why) => ("failed", why.as_str()),
             Ending::NotRun => ("not_run", ""),
         };
-        CheckAnswer {
-            name: c.name.clone(),
-            required: c.is_required,
-            result,
-            detail: text(detail),
-            last_failure: c.last_failure.as_deref().and_then(text),
-            duration_millis: c.duration_millis,
-        }
-    });
-    Answer {
-        healthy: watched.healthy,
-        on_trial,
-        confirmed,
-        reason: text(&watched.reason),
-        rounds: watched.rounds,
-        waited_secs: watched.waited.as_secs(),
-        checks: checks.collect(),
+        members.open("", '{');
+        members.field("name", &printable(&check.name));
+        members.field("required", &check.is_required);
+        members.field("result", &result);
+        members.field("detail", &text(detail));
+        members.field("last_failure", &check.last_failure.as_deref().and_then(text));
+        members.field("duration_millis", &check.duration_millis);
+        members.close('}');
     }
+    members.close(']');
 }
 
 fn text(said: &str) -> Option<String> {

@@ -2,6 +2,7 @@
 //!
 //! For publishers and the scripts of this repository. Must never: read a machine's files, or refuse what a machine may take.
 
+use super::answer::Reply;
 use super::{Outcome, say};
 use crate::cli::Lint;
 use crate::config;
@@ -12,7 +13,7 @@ use crate::system::System;
 use crate::time::{parse_rfc3339, rfc3339};
 use crate::version::Version;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::PathBuf;
 
 /// Read at once, in bytes.
@@ -24,10 +25,15 @@ const AHEAD_SECS: u64 = 24 * 3600;
 
 /// Runs the command.
 /// Errors: Usage: nothing to look at, or a file that cannot be read. Source: machines would refuse it.
-pub fn run(args: &Lint, out: &mut dyn Write) -> Result<Outcome> {
+pub fn run(args: &Lint, out: &mut Reply) -> Result<Outcome> {
     let fields = [&args.version, &args.channel, &args.min_compatible, &args.release_date, &args.expires];
     if args.initramfs.is_empty() && (args.list || fields.iter().all(|field| field.is_none())) {
         return Err(Error::new(Kind::Usage, "nothing to look at").hint("lint --help lists what it looks at"));
+    }
+    if args.list && !out.is_text() {
+        return Err(
+            Error::new(Kind::Usage, "--list leaves no room for --json or --shell").hint("leave one of them out")
+        );
     }
     if let Some(channel) = &args.channel
         && !config::is_channel(channel)

@@ -4,6 +4,7 @@
 
 use crate::atomic::{self, read_bounded};
 use crate::cli;
+use crate::cmd::answer::Reply;
 use crate::cmd::{Outcome, check, say};
 use crate::config::{self, Config};
 use crate::error::{Error, IoContext, Kind, Result};
@@ -12,7 +13,6 @@ use crate::progress::note;
 use crate::report::Report;
 use crate::system::System;
 use std::fs;
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
@@ -29,10 +29,15 @@ const STANDARD_OUTPUT: &str = "-";
 /// Runs the command.
 /// Errors: Usage: more than one way, or an address or a file that makes no sense. Network: the address can not be
 /// listened on. State: the file can not be written.
-pub fn run(system: &System, config: &Config, args: &cli::Metrics, out: &mut dyn Write) -> Result<Outcome> {
+pub fn run(system: &System, config: &Config, args: &cli::Metrics, out: &mut Reply) -> Result<Outcome> {
     let ways = [args.listen.is_some(), args.once, args.textfile.is_some()];
     if ways.iter().filter(|way| **way).count() > 1 {
         return Err(Error::new(Kind::Usage, "--listen, --once and --textfile exclude each other"));
+    }
+    let is_printed = args.once || args.textfile.as_deref() == Some(Path::new(STANDARD_OUTPUT));
+    if is_printed && !out.is_text() {
+        return Err(Error::new(Kind::Usage, "metrics on standard output leave no room for --json or --shell")
+            .hint("--textfile FILE.prom writes them into a file"));
     }
     match &args.textfile {
         path if args.once || path.as_deref() == Some(Path::new(STANDARD_OUTPUT)) => {

@@ -1,6 +1,7 @@
 //! The commands: each reads, lets pure code decide, acts, and reports. One file a command.
 
 pub mod activate;
+pub mod answer;
 pub mod apply;
 pub mod check;
 pub mod healthcheck;
@@ -12,9 +13,13 @@ pub mod verify;
 
 use crate::error::{Error, Result};
 use crate::progress::note;
-use miniserde::{Serialize, json};
-use std::io::{Write, stdout};
+use crate::session;
+use answer::Reply;
+use std::io::Write;
 use std::process::ExitCode;
+
+/// Exit code of a run that had nothing to do.
+const NOTHING: u8 = 3;
 
 /// How a command ended that has given its answer.
 #[derive(Debug)]
@@ -27,48 +32,49 @@ pub enum Outcome {
     Refused(Error),
     /// Something stood in the way, and whoever called it said that this is well. Exit code 0.
     Excused(Error),
+    /// The same of what comes by itself: not on stderr, where a job's faults are looked for.
+    Waits(Error),
 }
 
-/// Writes a line of the answer. What was done is done: where nobody can read it, that is said on stderr, and no more.
+/// Writes a line of the answer for a person. What was done is done: what could not be written is known to the [`Reply`].
 /// Errors: none; the result makes it fit in a chain.
 pub fn say(out: &mut dyn Write, line: &str) -> Result<()> {
-    match writeln!(out, "{line}") {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => note(&format!("the answer could not be written: {e}")),
-        _ => {}
-    }
+    let _ = writeln!(out, "{line}");
     Ok(())
 }
 
-/// Writes the answer as one JSON document.
-/// Errors: Internal: stdout is gone.
-pub fn say_json<T: Serialize>(out: &mut dyn Write, answer: &T) -> Result<()> {
-    say(out, &json::to_string(answer))
+/// Restarts the machine; the answer is given before. Input: `error`: what the run would end with.
+/// Returns: why it was not restarted.
+pub fn restart(out: &mut Reply, error: Option<&Error>) -> Error {
+    out.give(error.map_or(0, Error::exit_code), error);
+    session::reboot()
 }
 
-#[derive(Serialize)]
-struct Failure {
-    result: &'static str,
-    kind: &'static str,
-    exit_code: u8,
-    message: String,
-}
-
-/// Ends the program: says the error on stderr, and with `--json` as a document where no answer was given.
-pub fn finish(ended: Result<Outcome>, json: bool) -> ExitCode {
-    let (error, answered, exit_code) = match ended {
-        Ok(Outcome::Done) => return ExitCode::SUCCESS,
-        Ok(Outcome::Nothing) => return ExitCode::from(3),
-        Ok(Outcome::Excused(error)) => (error, false, Some(0)),
-        Ok(Outcome::Refused(error)) => (error, true, None),
-        Err(error) => (error, false, None),
+/// Ends the program: says the error on stderr, and gives the answer.
+pub fn finish(ended: Result<Outcome>, mut reply: Reply) -> ExitCode {
+    let (error, exit_code) = match ended {
+        Ok(Outcome::Done) => (None, 0),
+        Ok(Outcome::Nothing) => (None, NOTHING),
+        Ok(Outcome::Waits(error)) => {
+            reply.result_or("waits");
+            return ExitCode::from(reply.give(0, Some(&error)));
+        }
+        Ok(Outcome::Excused(error)) => {
+            reply.result("busy");
+            (Some(error), 0)
+        }
+        Ok(Outcome::Refused(error)) => {
+            let exit_code = error.exit_code();
+            (Some(error), exit_code)
+        }
+        Err(error) => {
+            reply.result("");
+            let exit_code = error.exit_code();
+            (Some(error), exit_code)
+        }
     };
-    let exit_code = exit_code.unwrap_or_else(|| error.exit_code());
-    let message = error.to_string();
-    note(&message);
-    let kind = error.kind().label();
-    if json && !answered {
-        // Nothing is left to report a failure of this to.
-        let _ = say_json(&mut stdout(), &Failure { result: "error", kind, exit_code, message });
+    if let Some(error) = &error {
+        note(&error.to_string());
     }
-    ExitCode::from(exit_code)
+    ExitCode::from(reply.give(exit_code, error.as_ref()))
 }

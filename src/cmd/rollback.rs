@@ -7,26 +7,25 @@
 
 use crate::cli;
 use crate::cmd::activate::{demand_proven_bootloader, read_as_it_is, refuse_reboot_below_root, scrub};
-use crate::cmd::{Outcome, say, say_json};
+use crate::cmd::answer::Reply;
+use crate::cmd::{Outcome, restart as restart_machine};
 use crate::config::Config;
 use crate::error::{Course, Error, Kind, Result};
 use crate::grubenv::BootVars;
 use crate::next_step::{self, is_unbootable};
 use crate::progress::note;
 use crate::reconcile::{self, Blame, MANUAL};
-use crate::session::{Session, reboot as reboot_machine};
+use crate::session::Session;
 use crate::slot::{Record, Slot};
 use crate::state::Phase;
 use crate::system::System;
-use miniserde::Serialize;
-use std::io::Write;
 
 /// Runs the command.
 /// Errors: Slot: the other slot is not whole. Signature: what it holds is revoked, or was never confirmed here and is not trusted. Gate: what it holds failed here before. Boot: GRUB is not proven.
 /// Usage: `--reboot` below a `--root`.
 /// Power cut: before the boot variables are written: as before. After it: the next boot goes to the other
 /// slot, and the next run finds the state behind and follows.
-pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn Write) -> Result<Outcome> {
+pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut Reply) -> Result<Outcome> {
     refuse_reboot_below_root(system, args.reboot)?;
     let mut session = Session::open_to_recover(system, config)?;
     let (running, other) = (session.running, session.running.other());
@@ -67,17 +66,17 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
     }
     let stays = matches!(back, Back::Cancel | Back::Discard | Back::Nowhere);
     let slot = if stays { running } else { other };
-    if args.json {
-        let result = match back {
-            Back::Before => "rolled_back_before",
-            Back::Nowhere => "nothing_to_roll_back_to",
-            Back::Cancel | Back::Discard => "called_off",
-            Back::ToConfirmed | Back::OnTrial => "rolled_back",
-        };
-        say_json(out, &Answer { result, slot: slot.to_string(), on_trial: back == Back::OnTrial })?;
-    } else {
-        say(
-            out,
+    let restarts = args.reboot && !stays;
+    out.result(match back {
+        Back::Before => "rolled_back_before",
+        Back::Nowhere => "nothing_to_roll_back_to",
+        Back::Cancel | Back::Discard => "called_off",
+        Back::ToConfirmed | Back::OnTrial => "rolled_back",
+    });
+    out.members.field("slot", &slot.name());
+    out.members.field("on_trial", &(back == Back::OnTrial));
+    out.members.field("restarts", &restarts);
+    out.message(
             &match back {
                 Back::Before => format!("slot {slot} is active already; restart to go back"),
                 Back::Nowhere => {
@@ -96,19 +95,11 @@ pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut dyn
                 }
                 Back::OnTrial => format!("slot {slot} is active, on trial for three boots; restart to go back"),
             },
-        )?;
-    }
-    if args.reboot && !stays {
-        return Err(reboot_machine());
+        );
+    if restarts {
+        return Err(restart_machine(out, None));
     }
     Ok(if matches!(back, Back::Before | Back::Nowhere) { Outcome::Nothing } else { Outcome::Done })
-}
-
-#[derive(Serialize)]
-struct Answer {
-    result: &'static str,
-    slot: String,
-    on_trial: bool,
 }
 
 /// Reads the whole slot, and refuses it as [`refuse_unloadable`] does, unless the reason for that is mended now.

@@ -6,8 +6,9 @@
 //! Must never: repair anything that was not asked for, or write to a slot.
 
 use crate::cli;
+use crate::cmd::answer::{Members, Reply};
 use crate::cmd::check::{self, signers};
-use crate::cmd::{Outcome, say, say_json};
+use crate::cmd::{Outcome, say};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::gate;
@@ -24,8 +25,6 @@ use crate::sys::Access;
 use crate::system::System;
 use crate::text::printable;
 use crate::trust::keyring::Keyring;
-use crate::trust::keys::Key;
-use miniserde::Serialize;
 use std::io::Write;
 
 /// What was found.
@@ -43,7 +42,7 @@ struct Findings {
 /// Runs the command.
 /// Errors: Usage: no such slot. Slot, Boot, Device: what was read is not what it should be, or could not be read. With
 /// `--source`, what asking it ends with; Signature: what it offers is not signed by those who must.
-pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut dyn Write) -> Result<Outcome> {
+pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut Reply) -> Result<Outcome> {
     let wanted = match args.slot.as_deref() {
         None => vec![Slot::A, Slot::B],
         Some(name) => vec![
@@ -71,11 +70,20 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut dyn W
     let ring = Keyring::of_machine(&system.keys_dir(), signature, site.as_deref());
     let offered = args.source.then(|| ring.clone().and_then(|ring| ask(system, config, &machine, ring)));
     let findings = Findings { slots, remarks, way_out, repaired, ring, offered };
-    match args.json {
-        true => say_json(out, &answer(&findings))?,
-        false => describe(out, &findings)?,
+    let fault = judge(&findings);
+    match out.is_text() {
+        true => describe(out, &findings)?,
+        false => {
+            out.result(match &fault {
+                None => "sound",
+                // Nothing is known of it.
+                Some(error) if error.is_in_use() => "busy",
+                Some(_) => "faulty",
+            });
+            answer(&mut out.members, &findings);
+        }
     }
-    Ok(match judge(&findings) {
+    Ok(match fault {
         None => Outcome::Done,
         Some(error) => Outcome::Refused(error),
     })
@@ -261,79 +269,57 @@ fn describe_source(out: &mut dyn Write, findings: &Findings) -> Result<()> {
     say(out, "        its files were not downloaded: what is signed names their digests, which `apply` checks")
 }
 
-#[derive(Serialize)]
-struct Answer {
-    slots: Vec<SlotAnswer>,
-    boot_variables_sound: bool,
-    boot_variables_repaired: bool,
-    keys: Vec<KeyAnswer>,
-    source: Option<SourceAnswer>,
-    remarks: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct SlotAnswer {
-    slot: String,
-    valid: bool,
-    version: Option<String>,
-    manifest_digest: Option<String>,
-    signed_by: Vec<String>,
-    signature_trusted: bool,
-    signature_checked_now: bool,
-    error: Option<String>,
-}
-
-#[derive(Serialize)]
-struct KeyAnswer {
-    id: String,
-    file: String,
-    algorithm: &'static str,
-    revoked: bool,
-}
-
-#[derive(Serialize)]
-struct SourceAnswer {
-    version: Option<String>,
-    manifest_digest: Option<String>,
-    index_digest: Option<String>,
-    signed_by: Vec<String>,
-    error: Option<String>,
-}
-
-fn key_answer(key: &Key, ring: &Keyring) -> KeyAnswer {
-    let (id, file, algorithm) = (key.id.to_string(), printable(&key.name), key.algorithm.label());
-    KeyAnswer { id, file, algorithm, revoked: ring.is_revoked(key.id) }
-}
-
-fn answer(findings: &Findings) -> Answer {
+fn answer(members: &mut Members, findings: &Findings) {
     let offered = findings.offered.as_ref().and_then(|offered| offered.as_ref().ok());
-    let checked_now = |record: &Record| offered.is_some_and(|a| is_same(record, a) && !a.signed_by.is_empty());
-    let trusted = |record: &Record| {
+    members.open("slots", '[');
+    for (slot, read) in &findings.slots {
+        members.open("", '{');
+        members.field("slot", &slot.name());
+        answer_slot(members, read, offered, findings);
+        members.close('}');
+    }
+    members.close(']');
+    members.field("boot_variables_sound", &findings.remarks.is_empty());
+    members.field("boot_variables_repaired", &findings.repaired);
+    members.open("keys", '[');
+    for (ring, key) in findings.ring.iter().flat_map(|ring| ring.keys().iter().map(move |key| (ring, key))) {
+        members.open("", '{');
+        members.field("id", &key.id.to_string());
+        members.field("file", &printable(&key.name));
+        members.field("algorithm", &key.algorithm.label());
+        members.field("revoked", &ring.is_revoked(key.id));
+        members.close('}');
+    }
+    members.close(']');
+    match &findings.offered {
+        None => members.field("source", &None::<u64>),
+        Some(asked) => {
+            members.open("source", '{');
+            members.field("version", &offered.map(|a| printable(&a.version)));
+            members.field("manifest_digest", &offered.map(|a| a.digest.to_string()));
+            members.field("index_digest", &offered.and_then(|a| a.index_digest).map(|d| d.to_string()));
+            members.field("signed_by", &offered.map_or_else(Vec::new, |a| Digest::texts(&a.signed_by)));
+            members.field("error", &asked.as_ref().err().map(ToString::to_string));
+            members.close('}');
+        }
+    }
+    let remarks: Vec<String> = findings.remarks.iter().map(|r| printable(r)).collect();
+    members.field("remarks", &remarks);
+}
+
+/// Adds what was read of a slot.
+fn answer_slot(members: &mut Members, read: &Result<Record>, offered: Option<&Artifact>, findings: &Findings) {
+    let record = read.as_ref().ok();
+    let accepts = |record: &&Record| {
         let accepts = |ring: &Keyring| ring.still_accepts(&record.signed_by, &record.digests()).is_ok();
         !record.signed_by.is_empty() && findings.ring.as_ref().is_ok_and(accepts)
     };
-    let slots = findings.slots.iter().map(|(slot, read)| SlotAnswer {
-        slot: slot.to_string(),
-        valid: read.is_ok(),
-        version: read.as_ref().ok().map(|r| printable(&r.version)),
-        manifest_digest: read.as_ref().ok().and_then(|r| r.manifest_digest).map(|d| d.to_string()),
-        signed_by: read.as_ref().map_or_else(|_| Vec::new(), |r| Digest::texts(&r.signed_by)),
-        signature_trusted: read.as_ref().is_ok_and(trusted),
-        signature_checked_now: read.as_ref().is_ok_and(checked_now),
-        error: read.as_ref().err().map(ToString::to_string),
-    });
-    Answer {
-        slots: slots.collect(),
-        boot_variables_sound: findings.remarks.is_empty(),
-        boot_variables_repaired: findings.repaired,
-        keys: findings.ring.iter().flat_map(|ring| ring.keys().iter().map(|key| key_answer(key, ring))).collect(),
-        source: findings.offered.as_ref().map(|offered| SourceAnswer {
-            version: offered.as_ref().ok().map(|a| printable(&a.version)),
-            manifest_digest: offered.as_ref().ok().map(|a| a.digest.to_string()),
-            index_digest: offered.as_ref().ok().and_then(|a| a.index_digest).map(|d| d.to_string()),
-            signed_by: offered.as_ref().map_or_else(|_| Vec::new(), |a| Digest::texts(&a.signed_by)),
-            error: offered.as_ref().err().map(ToString::to_string),
-        }),
-        remarks: findings.remarks.iter().map(|r| printable(r)).collect(),
-    }
+    let checked_now = |record: &&Record| offered.is_some_and(|a| is_same(record, a) && !a.signed_by.is_empty());
+    members.field("valid", &record.is_some());
+    members.field("version", &record.map(|r| printable(&r.version)));
+    members.field("manifest_digest", &record.and_then(|r| r.manifest_digest).map(|d| d.to_string()));
+    members.field("signed_by", &record.map_or_else(Vec::new, |r| Digest::texts(&r.signed_by)));
+    members.field("signature_trusted", &record.filter(accepts).is_some());
+    members.field("signature_checked_now", &record.filter(checked_now).is_some());
+    members.field("error", &read.as_ref().err().map(ToString::to_string));
 }

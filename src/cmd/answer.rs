@@ -1,0 +1,271 @@
+//! The answer of a command: words for a person, or one document for a program (`--json`, `--shell`). The document is written
+//! here and nowhere else, when the exit code is known.
+//!
+//! Must never: write two documents, or take an answer that could not be written for one that was.
+
+use crate::error::Error;
+use crate::progress::note;
+use crate::text::printable;
+use miniserde::ser::Fragment;
+use miniserde::{Serialize, json};
+use std::io::{self, ErrorKind, Write, stdout};
+
+/// Version of the documents' shape; docs/json-schema.json says when it changes.
+const SCHEMA_VERSION: u64 = 2;
+/// What the names of `--shell` begin with.
+const PREFIX: &str = "KUBESOLO";
+/// Exit code of an answer that was not written.
+const UNWRITTEN: u8 = 1;
+
+/// What an answer is written as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Lines for a person.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+    /// Lines that a shell can `eval`.
+    Shell,
+}
+
+/// The answer in the making. As a [`Write`] it takes the lines for a person, and drops them where a program asked.
+pub struct Reply {
+    form: Form,
+    command: Option<&'static str>,
+    result: &'static str,
+    message: String,
+    /// What the command adds to the envelope.
+    pub members: Members,
+    failure: Option<io::Error>,
+    is_given: bool,
+}
+
+impl Reply {
+    /// Begins one. Input: `command`: `None`: none was recognised.
+    pub fn new(form: Form, command: Option<&'static str>) -> Reply {
+        let (result, message, members) = ("", String::new(), Members::new(form));
+        Reply { form, command, result, message, members, failure: None, is_given: false }
+    }
+
+    /// Says whether a person is answered.
+    pub fn is_text(&self) -> bool {
+        self.form == Form::Text
+    }
+
+    /// Says what came of it, in a word of the schema. Input: empty: it failed.
+    pub fn result(&mut self, word: &'static str) {
+        self.result = word;
+    }
+
+    /// Says what came of it unless that is said already.
+    pub fn result_or(&mut self, word: &'static str) {
+        if self.result.is_empty() {
+            self.result = word;
+        }
+    }
+
+    /// Says a sentence: a line for a person, the document's `message` for a program.
+    pub fn message(&mut self, text: &str) {
+        self.line(text);
+        self.message = printable(text);
+    }
+
+    fn line(&mut self, text: &str) {
+        // A failure is kept.
+        let _ = writeln!(self, "{text}");
+    }
+
+    /// Writes the document, once; a person's lines are out already.
+    /// Returns: the exit code, or 1 where anything could not be written.
+    pub fn give(&mut self, exit_code: u8, error: Option<&Error>) -> u8 {
+        if !self.is_text() && !self.is_given {
+            let document = self.document(exit_code, error);
+            self.put(document.as_bytes());
+        }
+        self.is_given = true;
+        if let Err(e) = stdout().flush() {
+            self.keep(e);
+        }
+        match &self.failure {
+            None => exit_code,
+            Some(e) => {
+                note(&format!("the answer could not be written: {e}"));
+                UNWRITTEN
+            }
+        }
+    }
+
+    fn document(&self, exit_code: u8, error: Option<&Error>) -> String {
+        let refusals = error.map_or(&[][..], Error::refusals);
+        let result = match (self.result, error) {
+            ("", None) => "done",
+            ("", Some(_)) if refusals.is_empty() => "error",
+            ("", Some(_)) => "refused",
+            (word, _) => word,
+        };
+        let mut head = Members::new(self.form);
+        head.field("schema_version", &SCHEMA_VERSION);
+        head.field("command", &self.command);
+        head.field("result", &result);
+        head.field("exit_code", &u64::from(exit_code));
+        if let Some(error) = error {
+            head.field("kind", &error.kind().label());
+        }
+        let message = error.map_or_else(|| self.message.clone(), Error::to_string);
+        if !message.is_empty() {
+            head.field("message", &message);
+        }
+        head.open("refusals", '[');
+        for refusal in refusals {
+            head.open("", '{');
+            head.field("gate", &refusal.gate.label());
+            head.field("reason", &printable(&refusal.why));
+            head.field("hint", &Some(refusal.hint).filter(|hint| !hint.is_empty()));
+            head.close('}');
+        }
+        head.close(']');
+        head.join(&self.members)
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        if let Err(e) = stdout().write_all(bytes) {
+            self.keep(e);
+        }
+    }
+
+    /// Who closes a pipe has read enough.
+    fn keep(&mut self, error: io::Error) {
+        if error.kind() != ErrorKind::BrokenPipe {
+            self.failure.get_or_insert(error);
+        }
+    }
+}
+
+impl Write for Reply {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_text() {
+            self.put(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Members of a document, as they are told. A struct for each object took 3 KB more (size-budget.md).
+pub struct Members {
+    is_shell: bool,
+    text: String,
+    /// Name of the variable, of `--shell`.
+    path: String,
+    /// Of what is open: how long the path was before it, and how many members it has.
+    open: Vec<(usize, u32)>,
+}
+
+impl Members {
+    /// Begins with none.
+    pub fn new(form: Form) -> Members {
+        Members { is_shell: form == Form::Shell, text: String::new(), path: PREFIX.into(), open: Vec::new() }
+    }
+
+    /// Begins an object or an array. Input: `name`: empty in an array.
+    pub fn open(&mut self, name: &str, bracket: char) {
+        let before = self.enter(name);
+        self.open.push((before, 0));
+        if !self.is_shell {
+            self.text.push(bracket);
+        }
+    }
+
+    /// Ends it.
+    pub fn close(&mut self, bracket: char) {
+        let (before, count) = self.open.pop().unwrap_or((PREFIX.len(), 0));
+        match (self.is_shell, bracket) {
+            (false, _) => self.text.push(bracket),
+            (true, ']') => {
+                self.path.push_str("_COUNT");
+                self.assign(&count.to_string());
+            }
+            (true, _) => {}
+        }
+        self.path.truncate(before);
+    }
+
+    /// Adds a member.
+    #[inline(never)]
+    pub fn field(&mut self, name: &str, value: &dyn Serialize) {
+        let before = self.enter(name);
+        match self.is_shell {
+            false => self.text.push_str(&json::to_string(value)),
+            true => self.flatten(value),
+        }
+        self.path.truncate(before);
+    }
+
+    /// Goes down to a member. Returns: how long the path was.
+    fn enter(&mut self, name: &str) -> usize {
+        let before = self.path.len();
+        let index = self.open.last_mut().map_or(0, |(_, count)| {
+            *count += 1;
+            *count - 1
+        });
+        if self.is_shell {
+            let index = if name.is_empty() { index.to_string() } else { String::new() };
+            self.path.push('_');
+            let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+            self.path.extend([name, &index].concat().chars().map(plain));
+            return before;
+        }
+        if !self.text.is_empty() && !self.text.ends_with(['{', '[']) {
+            self.text.push(',');
+        }
+        if !name.is_empty() {
+            self.text.push_str(&["\"", name, "\":"].concat());
+        }
+        before
+    }
+
+    /// Makes variables of a value: an array has a number of each item, and a count.
+    fn flatten(&mut self, value: &dyn Serialize) {
+        match value.begin() {
+            Fragment::Null => self.assign(""),
+            Fragment::Str(text) => self.assign(&text),
+            Fragment::Seq(mut items) => {
+                self.open.push((self.path.len(), 0));
+                while let Some(item) = items.next() {
+                    self.field("", item);
+                }
+                self.close(']');
+            }
+            Fragment::Map(mut members) => {
+                while let Some((name, member)) = members.next() {
+                    self.field(&name, member);
+                }
+            }
+            _ => self.assign(&json::to_string(value)),
+        }
+    }
+
+    /// Writes a variable. Within single quotes a shell reads nothing but the quote itself (POSIX, 2.2.2); no variable can hold
+    /// a NUL.
+    fn assign(&mut self, value: &str) {
+        let value = value.replace('\0', "").replace('\'', r"'\''");
+        self.text.push_str(&[&self.path, "='", &value, "'\n"].concat());
+    }
+
+    /// Makes the document: these first, then those.
+    fn join(self, rest: &Members) -> String {
+        if self.is_shell {
+            return self.text + &rest.text;
+        }
+        let comma = if rest.text.is_empty() { "" } else { "," };
+        ["{", &self.text, comma, &rest.text, "}\n"].concat()
+    }
+}
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+mod tests;

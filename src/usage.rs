@@ -1,0 +1,120 @@
+//! What was typed, before and after it is parsed: where help is asked for, which command is meant, and what is likely meant
+//! by what there is not. Pure.
+//!
+//! Must never: run what was not typed.
+
+use crate::cli::{Cli, Command};
+use crate::cmd::answer::Form;
+use crate::error::{Error, Kind};
+use argh::{FromArgs, SubCommands};
+
+/// What there is to ask for help with; the bare word only where a command, or nothing more, is expected.
+const HELP: [&str; 3] = ["--help", "-h", "help"];
+/// How argh begins what it says of a word that it does not know.
+const UNRECOGNIZED: &str = "Unrecognized argument: ";
+
+/// The words of a command line.
+pub struct Typed<'a> {
+    /// What is parsed: of a line that asks for help, only that.
+    pub words: Vec<&'a str>,
+    /// The command, where there is such a one.
+    pub command: Option<&'static str>,
+    /// What stands in its place.
+    name: Option<&'a str>,
+    json: bool,
+    shell: bool,
+}
+
+impl<'a> Typed<'a> {
+    /// Reads what can be read of any line. Input: without the program's name.
+    pub fn read(words: &[&'a str]) -> Typed<'a> {
+        let options: Vec<&str> = words.iter().copied().take_while(|word| *word != "--").collect();
+        let has = |word| options.contains(&word);
+        let mut bare = options.iter().enumerate().filter(|(_, word)| !word.starts_with('-') && **word != HELP[2]);
+        let first = bare.next();
+        let name = first.map(|(_, word)| *word);
+        // Else it may be a value: a channel may have that name.
+        let is_asked = |at| options.get(at) == Some(&HELP[2]);
+        let is_help = has(HELP[0]) || has(HELP[1]) || is_asked(0) || first.is_some_and(|(at, _)| is_asked(at + 1));
+        let words = if is_help { name.into_iter().chain([HELP[0]]).collect() } else { words.to_vec() };
+        let command = commands().find(|known| name == Some(known));
+        Typed { words, command, name, json: has("--json"), shell: has("--shell") }
+    }
+
+    /// Returns what the answer is to be written as.
+    pub fn form(&self) -> Form {
+        match (self.json, self.shell) {
+            (true, _) => Form::Json,
+            (false, true) => Form::Shell,
+            (false, false) => Form::Text,
+        }
+    }
+
+    /// Makes the error of a line that could not be parsed. Input: `said`: by argh.
+    pub fn wrong(&self, said: &str) -> Error {
+        let error = |why: String, hint: String| Error::new(Kind::Usage, why).hint(hint);
+        if let (Some(name), None) = (self.name, self.command) {
+            let hint = match nearest(name, commands()) {
+                Some(known) => format!("did you mean `{known}`? --help lists the commands"),
+                None => format!("commands: {}", commands().collect::<Vec<_>>().join(", ")),
+            };
+            return error(format!("unknown command `{name}`"), hint);
+        }
+        let all = [self.command.unwrap_or_default(), " --help"].concat();
+        let all = all.trim_start();
+        let Some(option) = said.strip_prefix(UNRECOGNIZED).filter(|word| word.starts_with('-')) else {
+            return error(said.to_string(), format!("{all} lists the options"));
+        };
+        let help = self.help();
+        let known =
+            || help.split_whitespace().map(|word| word.trim_matches([',', '[', ']'])).filter(|w| w.starts_with("--"));
+        let (start, value) = option.split_once('=').unwrap_or((option, ""));
+        let hint = match nearest(start, known()) {
+            Some(near) if near == start => format!("the value is the next word: {start} {value}"),
+            Some(near) => format!("did you mean {near}? {all} lists the options"),
+            None => format!("{all} lists the options"),
+        };
+        error(format!("unknown option `{option}`"), hint)
+    }
+
+    /// Returns what `--help` says, as argh has it.
+    fn help(&self) -> String {
+        let words: Vec<&str> = self.command.into_iter().chain([HELP[0]]).collect();
+        Cli::from_args(&[""], &words).err().map_or_else(String::new, |early| early.output)
+    }
+}
+
+fn commands() -> impl Iterator<Item = &'static str> {
+    Command::COMMANDS.iter().map(|command| command.name)
+}
+
+/// Returns the word that is most like another, if it is like it: a third of its letters may differ.
+fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let most = word.trim_start_matches('-').len() / 3;
+    let all = known.map(|known| (distance(word.as_bytes(), known.as_bytes()), known));
+    all.min_by_key(|(far, _)| *far).filter(|(far, _)| *far <= most.max(1)).map(|(_, known)| known)
+}
+
+/// Counts the letters to change, add, leave out or swap with the next that make one word of another.
+fn distance(a: &[u8], b: &[u8]) -> usize {
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let other = usize::from(a[i - 1] != b[j - 1]);
+                let least = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + other);
+                match i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    true => least.min(rows[i - 2][j - 2] + 1),
+                    false => least,
+                }
+            };
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+#[path = "usage_tests.rs"]
+mod tests;

@@ -1,0 +1,75 @@
+//! Lines as people type them.
+
+use super::*;
+
+fn read<'a>(line: &'a [&'a str]) -> Typed<'a> {
+    Typed::read(line)
+}
+
+#[test]
+fn help_wins_wherever_it_stands() {
+    for (line, words) in [
+        (&["rollback", "--help", "--root", "m"][..], &["rollback", "--help"][..]),
+        (&["rollback", "--root", "m", "-h"], &["rollback", "--help"]),
+        (&["rollback", "-h", "--frob"], &["rollback", "--help"]),
+        (&["rollback", "help"], &["rollback", "--help"]),
+        (&["help", "rollback"], &["rollback", "--help"]),
+        (&["--help", "rollback"], &["rollback", "--help"]),
+        (&["--json", "-h", "status"], &["status", "--help"]),
+        (&["help"], &["--help"]),
+        (&["-h", "--frob"], &["--help"]),
+        // What is a value, or stands behind the options, asks for nothing.
+        (&["lint", "--channel", "help"], &["lint", "--channel", "help"]),
+        (&["check", "--", "--help"], &["check", "--", "--help"]),
+        (&["check", "--tag", "1"], &["check", "--tag", "1"]),
+        (&[], &[]),
+    ] {
+        assert_eq!(read(line).words, words, "{line:?}");
+    }
+}
+
+#[test]
+fn the_form_is_known_before_the_line_is_parsed() {
+    for (line, form, command) in [
+        (&["check", "--json", "--frob"][..], Form::Json, Some("check")),
+        (&["--json"], Form::Json, None),
+        (&["frob", "--shell"], Form::Shell, None),
+        (&["--shell", "status"], Form::Shell, Some("status")),
+        (&["status", "--shell", "--json"], Form::Json, Some("status")),
+        (&["check", "--", "--json"], Form::Text, Some("check")),
+        (&[], Form::Text, None),
+    ] {
+        let typed = read(line);
+        assert_eq!((typed.form(), typed.command), (form, command), "{line:?}");
+    }
+}
+
+#[test]
+fn what_there_is_not_is_told_from_what_is_meant() {
+    for (line, words) in [
+        (&["healtcheck"][..], &["unknown command `healtcheck`", "did you mean `healthcheck`?"][..]),
+        (&["chekc", "--json"], &["unknown command `chekc`", "`check`"]),
+        (&["Status"], &["`status`"]),
+        (&["roll-back", "--reboot"], &["`rollback`"]),
+        (&["update"], &["unknown command `update`", "commands: check, apply"]),
+        (&["check", "--jsn"], &["unknown option `--jsn`", "did you mean --json?", "check --help"]),
+        (&["check", "--server=http://x"], &["unknown option", "the value is the next word: --server http://x"]),
+        (&["apply", "--ok-if-nothig"], &["--ok-if-nothing"]),
+        (&["check", "--frobnicate"], &["unknown option `--frobnicate`", "(check --help lists the options)"]),
+        (&["--vresion"], &["did you mean --version?"]),
+        (&["check", "--root"], &["--root", "check --help"]),
+    ] {
+        let typed = read(line);
+        let early = Cli::from_args(&["kubesolo-update"], &typed.words).unwrap_err();
+        let said = typed.wrong(early.output.trim_end()).to_string();
+        assert!(words.iter().all(|word| said.contains(word)), "{line:?}: {said}");
+    }
+}
+
+#[test]
+fn distances() {
+    for (a, b, far) in [("", "", 0), ("", "ab", 2), ("check", "chekc", 1), ("abc", "axc", 1), ("kitten", "sitting", 3)]
+    {
+        assert_eq!((distance(a.as_bytes(), b.as_bytes()), distance(b.as_bytes(), a.as_bytes())), (far, far), "{a} {b}");
+    }
+}

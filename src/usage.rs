@@ -56,7 +56,7 @@ impl<'a> Typed<'a> {
         if let (Some(name), None) = (self.name, self.command) {
             let hint = match nearest(name, commands()) {
                 Some(known) => format!("did you mean `{known}`? --help lists the commands"),
-                None => format!("commands: {}", commands().collect::<Vec<_>>().join(", ")),
+                None => format!("--help lists the commands: {}", commands().collect::<Vec<_>>().join(", ")),
             };
             return error(format!("unknown command `{name}`"), hint);
         }

@@ -51,7 +51,7 @@ fn what_there_is_not_is_told_from_what_is_meant() {
         (&["chekc", "--json"], &["unknown command `chekc`", "`check`"]),
         (&["Status"], &["`status`"]),
         (&["roll-back", "--reboot"], &["`rollback`"]),
-        (&["update"], &["unknown command `update`", "commands: check, apply"]),
+        (&["update"], &["unknown command `update`", "--help lists the commands: check, apply"]),
         (&["check", "--jsn"], &["unknown option `--jsn`", "did you mean --json?", "check --help"]),
         (&["check", "--server=http://x"], &["unknown option", "the value is the next word: --server http://x"]),
         (&["apply", "--ok-if-nothig"], &["--ok-if-nothing"]),

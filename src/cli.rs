@@ -254,6 +254,37 @@ command! {
     }
 }
 
+/// Say what a machine would make of an update, who signed it and what would be fetched; touches no machine.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "inspect")]
+#[argh(help_triggers("-h", "--help", "help"))]
+pub struct Inspect {
+    /// OCI reference, HTTP(S) URL of a server, or OCI image layout (a directory, or a tar or tar.gz file)
+    #[argh(positional)]
+    pub source: String,
+    /// answer with one JSON document
+    #[argh(switch)]
+    pub json: bool,
+    /// answer with variables that a shell can eval
+    #[argh(switch)]
+    pub shell: bool,
+    /// public key of the publisher, or a directory of keys as machines have it; may be given several times
+    #[argh(option)]
+    pub key: Vec<PathBuf>,
+    /// machine to judge it for: VERSION/ARCH, or VERSION/ARCH/CHANNEL
+    #[argh(option, long = "as")]
+    pub machine: Option<String>,
+    /// tag to use in place of the reference's, or of an entry of the layout
+    #[argh(option)]
+    pub tag: Option<String>,
+    /// credentials for the source: a Docker config.json
+    #[argh(option)]
+    pub authfile: Option<PathBuf>,
+    /// update.conf of the machines: their channel, signatures, and how they ask; its source does not count
+    #[argh(option)]
+    pub config: Option<PathBuf>,
+}
+
 /// Hold what is about to be published against the rules that machines have; touches no machine.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "lint")]
@@ -301,6 +332,7 @@ pub enum Command {
     Status(Status),
     Metrics(Metrics),
     Verify(Verify),
+    Inspect(Inspect),
     Lint(Lint),
 }
 
@@ -316,6 +348,7 @@ impl Command {
             Command::Status(c) => c.common(),
             Command::Metrics(c) => c.common(),
             Command::Verify(c) => c.common(),
+            Command::Inspect(c) => Common { json: c.json, shell: c.shell, ..Common::default() },
             Command::Lint(c) => Common { json: c.json, shell: c.shell, ..Common::default() },
         }
     }

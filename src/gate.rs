@@ -1,6 +1,7 @@
 //! The gates: every policy that refuses an artifact before a byte of it is downloaded. Pure.
 //!
-//! Called from one place (cmd/check.rs) with the same facts for every source.
+//! Called from one place for machines (cmd/check.rs), with the same facts for every source, and from cmd/inspect.rs for a
+//! machine that is only spoken of.
 //! Must never: fetch, read or write anything, or stop at the first refusal.
 
 use crate::clock::Now;

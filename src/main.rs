@@ -4,7 +4,7 @@ use argh::FromArgs;
 use kubesolo_update::cli::{Cli, Command};
 use kubesolo_update::cmd::answer::{Form, Reply};
 use kubesolo_update::cmd::{
-    self, Outcome, activate, apply, check, healthcheck, lint, metrics, rollback, status, verify,
+    self, Outcome, activate, apply, check, healthcheck, inspect, lint, metrics, rollback, status, verify,
 };
 use kubesolo_update::error::{Error, Kind};
 use kubesolo_update::usage::Typed;
@@ -50,8 +50,10 @@ fn answer(cli: &Cli, typed: &Typed<'_>, reply: &mut Reply) -> Result<Outcome, Er
 }
 
 fn run(command: &Command, out: &mut Reply) -> Result<Outcome, Error> {
-    if let Command::Lint(args) = command {
-        return lint::run(args, out);
+    match command {
+        Command::Lint(args) => return lint::run(args, out),
+        Command::Inspect(args) => return inspect::run(args, out),
+        _ => {}
     }
     let common = command.common();
     let system = System::new(common.root.clone().unwrap_or_else(|| "/".into()));
@@ -72,6 +74,7 @@ fn run(command: &Command, out: &mut Reply) -> Result<Outcome, Error> {
         Command::Healthcheck(args) => healthcheck::run(&system, &config, args, out),
         Command::Metrics(args) => metrics::run(&system, &config, args, out),
         Command::Verify(args) => verify::run(&system, &config, args, out),
+        Command::Inspect(args) => inspect::run(args, out),
         Command::Lint(args) => lint::run(args, out),
     }
 }

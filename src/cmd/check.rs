@@ -57,9 +57,10 @@ pub struct Situation {
 
 /// Tries after the first where somebody waits for them and has said nothing else: three seconds at most for a server that
 /// is not there.
-const WATCHED_RETRIES: u32 = 2;
+pub const WATCHED_RETRIES: u32 = 2;
 
-const INTERRUPTED: &str = "\nkubesolo-update: interrupted; nothing was changed\n";
+/// Said when a person interrupts a command that only looks.
+pub const INTERRUPTED: &str = "\nkubesolo-update: interrupted; nothing was changed\n";
 
 /// What the person allows.
 #[derive(Clone, Copy)]
@@ -136,7 +137,12 @@ pub fn splay(most_secs: Option<u64>) {
 /// Errors: as [`Keyring::load`] and [`Keyring::demands_signatures`].
 pub fn keyring(system: &System, config: &Config, store: Option<&Store>) -> Result<Keyring> {
     let (signature, site) = ((config.signature, config.signature_threshold), store.map(Store::site));
-    let ring = Keyring::of_machine(&system.keys_dir(), signature, site.as_deref())?;
+    noted(Keyring::of_machine(&system.keys_dir(), signature, site.as_deref())?)
+}
+
+/// Says which keys are no good, and makes sure that something can be decided.
+/// Errors: as [`Keyring::demands_signatures`].
+pub fn noted(ring: Keyring) -> Result<Keyring> {
     ring.faults().iter().for_each(|fault| note(&format!("{fault}; this key does not count")));
     if !ring.demands_signatures()? {
         // It may have been meant for one, and everything is taken unsigned.
@@ -284,7 +290,7 @@ fn ask(source: &mut dyn Source, ring: &Keyring, store: Option<&Store>) -> Result
     {
         return Ok(seen.artifact);
     }
-    let artifact = resolve(source)?;
+    let artifact = resolve(source, ARCHITECTURE)?;
     if let (Some(store), Some(validator)) = (store, source.validator()) {
         store.remember_seen(&Seen { validator, keyring: ring.fingerprint(), artifact: artifact.clone() });
     }
@@ -293,10 +299,10 @@ fn ask(source: &mut dyn Source, ring: &Keyring, store: Option<&Store>) -> Result
 
 /// Asks what is offered, and who signed it: a mirror, where the first place lacks the signature or keeps it back.
 /// Errors: as [`Source::resolve`]; the first place's, if no other had better.
-pub fn resolve(source: &mut dyn Source) -> Result<Artifact> {
+pub fn resolve(source: &mut dyn Source, architecture: &str) -> Result<Artifact> {
     let mut first = None;
     loop {
-        match source.resolve(ARCHITECTURE) {
+        match source.resolve(architecture) {
             Ok(artifact) => return Ok(artifact),
             Err(e) if e.kind() == Kind::Signature && source.doubt() => {
                 note(&format!("{e}; asking the next place"));
@@ -431,9 +437,15 @@ fn answer(out: &mut Reply, artifact: &Artifact, verdict: &Verdict, situation: &S
 
 /// Adds what a source offers, as `offered`.
 pub fn offered(members: &mut Members, artifact: &Artifact) {
+    members.open("offered", '{');
+    facts(members, artifact);
+    members.close('}');
+}
+
+/// Adds what is said of an artifact.
+pub fn facts(members: &mut Members, artifact: &Artifact) {
     let text = |value: &Option<String>| value.as_deref().map(printable);
     let size = artifact.kernel.size_bytes.saturating_add(artifact.initramfs.size_bytes);
-    members.open("offered", '{');
     members.field("version", &printable(&artifact.version));
     members.field("channel", &text(&artifact.channel));
     members.field("architecture", &text(&artifact.architecture));
@@ -446,5 +458,4 @@ pub fn offered(members: &mut Members, artifact: &Artifact) {
     members.field("release_date", &text(&artifact.release_date));
     members.field("release_notes", &text(&artifact.release_notes));
     members.field("expires", &text(&artifact.expires));
-    members.close('}');
 }

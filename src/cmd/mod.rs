@@ -5,6 +5,7 @@ pub mod answer;
 pub mod apply;
 pub mod check;
 pub mod healthcheck;
+pub mod inspect;
 pub mod lint;
 pub mod metrics;
 pub mod rollback;

@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gate;
 use crate::grubenv::Known;
 use crate::grubenv_file::REPAIR_HINT;
-use crate::machine::Machine;
+use crate::machine::{ARCHITECTURE, Machine};
 use crate::oci::digest::Digest;
 use crate::progress::{Progress, note};
 use crate::session::env_remarks;
@@ -110,7 +110,7 @@ fn ask(system: &System, config: &Config, machine: &Machine<'_>, ring: Keyring) -
     let data = machine.data(config.state_file.as_deref(), Access::Read);
     // What certificates and signatures are judged by depends on it.
     let proven = data.ok().map(|data| data.store.proven().known()).transpose()?.unwrap_or_default();
-    check::resolve(check::open(system, config, &proven, ring)?.as_mut())
+    check::resolve(check::open(system, config, &proven, ring)?.as_mut(), ARCHITECTURE)
 }
 
 /// Says whether a slot holds exactly what a source offers.

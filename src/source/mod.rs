@@ -43,7 +43,7 @@ pub struct FileRef {
 
 impl FileRef {
     /// Lists the blobs that it consists of.
-    fn blobs(&self) -> Vec<FileRef> {
+    pub fn blobs(&self) -> Vec<FileRef> {
         match &self.place {
             Place::Blobs(layers) => {
                 let blob = |d: &Descriptor| FileRef { size_bytes: d.size_bytes, sha256: d.digest, place: Place::Blob };

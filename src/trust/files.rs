@@ -4,7 +4,7 @@
 //! Must never: read what others may write, follow a link, or pass over what may be meant to revoke.
 
 use super::keys::Key;
-use crate::atomic::read_bounded;
+use crate::atomic::{read_bounded, read_required};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::digest::Digest;
 use crate::sys;
@@ -190,6 +190,14 @@ fn read_safely(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
 pub(super) fn read_key(path: &Path) -> Result<Key> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     Key::parse(&read_safely(path, KEY_MAX_BYTES)?, &name)
+}
+
+/// Reads a key that a person names.
+pub(super) fn read_named(path: &Path) -> Result<Key> {
+    Key::parse(
+        &read_required(path, KEY_MAX_BYTES).io(Kind::Config, "read", path.display())?,
+        &path.display().to_string(),
+    )
 }
 
 /// Reads what a directory of lists revokes; one that is not there revokes nothing.

@@ -6,7 +6,7 @@
 //! Must never: trust a file that others may write, take the absence of good keys for the absence of keys, or pass over
 //! what may be a list of what is revoked.
 
-use super::files::{REVOKED, Role, entries, read_key, refuse_above, refuse_stray_list, revoked_in, role};
+use super::files::{REVOKED, Role, entries, read_key, read_named, refuse_above, refuse_stray_list, revoked_in, role};
 use super::keys::Key;
 use super::site;
 use crate::error::{Error, IoContext, Kind, Result};
@@ -46,22 +46,11 @@ impl Keyring {
     /// Errors: Config: the directory, `revoked/` or a file in that can not be read, or others may write it; more than 16
     /// keys; something lies there, or beside `update-keys.d`, that is neither, and may be meant to revoke.
     pub fn load(dir: &Path, policy: SignaturePolicy, threshold: usize) -> Result<Keyring> {
-        let mut ring = Keyring {
-            policy,
-            threshold,
-            installed: 0,
-            keys: Vec::new(),
-            revoked: Vec::new(),
-            faults: vec![],
-            passed_over: vec![],
-        };
+        let mut ring = Keyring::empty(policy, threshold);
         refuse_above(dir)?;
         let keys = ring.sort_out(dir)?;
         ring.installed = keys.len();
-        if keys.len() > MAX_KEYS {
-            let why = format!("{} key files, where at most {MAX_KEYS} are looked at", keys.len());
-            return Err(Error::new(Kind::Config, why).at("read keys in", dir.display()));
-        }
+        ring.demand_few().map_err(|e| e.at("read keys in", dir.display()))?;
         for path in &keys {
             match read_key(path) {
                 Ok(key) if ring.keys.iter().any(|known| known.id == key.id) => {}
@@ -89,6 +78,50 @@ impl Keyring {
             ring.revoked.extend(site::revoked(site)?);
         }
         Ok(ring)
+    }
+
+    /// Reads keys that a person names, off the machine: each a key file, or a directory as a machine has it, with what it
+    /// revokes. Whoever names a file says that it counts, so it may be a link, and others may write it; and it is a key.
+    /// Without any nothing has to be signed, see [`Keyring::is_empty`].
+    /// Errors: Config: as [`Keyring::load`]; a file is no good key; more than 16 keys.
+    pub fn named(paths: &[PathBuf], threshold: usize) -> Result<Keyring> {
+        let mut ring = Keyring::empty(SignaturePolicy::Off, threshold);
+        for path in paths {
+            let more = match path.is_dir() {
+                true => Keyring::load(path, ring.policy, threshold)?,
+                false => {
+                    Keyring { installed: 1, keys: vec![read_named(path)?], ..Keyring::empty(ring.policy, threshold) }
+                }
+            };
+            ring.installed += more.installed;
+            for key in more.keys {
+                if ring.keys.iter().all(|known| known.id != key.id) {
+                    ring.keys.push(key);
+                }
+            }
+            ring.revoked.extend(more.revoked);
+            ring.faults.extend(more.faults);
+            ring.passed_over.extend(more.passed_over);
+        }
+        ring.demand_few().map_err(|e| e.at("read the keys of", "--key"))?;
+        Ok(ring)
+    }
+
+    fn empty(policy: SignaturePolicy, threshold: usize) -> Keyring {
+        let (keys, revoked, faults, passed_over) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Keyring { policy, threshold, installed: 0, keys, revoked, faults, passed_over }
+    }
+
+    fn demand_few(&self) -> Result<()> {
+        match self.installed {
+            0..=MAX_KEYS => Ok(()),
+            n => Err(Error::new(Kind::Config, format!("{n} key files, where at most {MAX_KEYS} are looked at"))),
+        }
+    }
+
+    /// Says whether there is no key at all, good or not.
+    pub fn is_empty(&self) -> bool {
+        self.installed == 0
     }
 
     /// Lists what lies beside the keys, and notes what does not count. Returns: the key files.

@@ -79,9 +79,9 @@ fn options_of_the_page(source: &str) -> BTreeMap<String, Words> {
         match first.strip_prefix(".Cm ") {
             None => found.entry(String::new()).or_default().extend(marked(call)),
             Some(name) => {
-                // It touches no machine, so nothing says where that is.
+                // Those touch no machine, so nothing says where that is.
                 let is_common = rest.contains(".Op Ar common options");
-                assert_eq!(is_common, name != "lint", "{name}");
+                assert_eq!(is_common, !["inspect", "lint"].contains(&name), "{name}");
                 let mut options = marked(rest);
                 options.extend(common.iter().filter(|_| is_common).cloned());
                 options.extend(["-h", "--help"].map(str::to_string));

@@ -5,7 +5,7 @@
 
 use crate::clock::Now;
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Course, Error, Kind, Result};
 use crate::failed::Failures;
 use crate::gate;
 use crate::grubenv::BootVars;
@@ -13,6 +13,7 @@ use crate::grubenv_file::{Copy, REPAIR_HINT};
 use crate::inspect::View;
 use crate::machine::Machine;
 use crate::next_step::{self, Facts, Memory, Other};
+use crate::onlooker::Work;
 use crate::reconcile::{self, Finding, Seen};
 use crate::session::{env_remarks, remember};
 use crate::slot::Slot;
@@ -37,6 +38,10 @@ pub struct Report {
     pub is_boot_busy: bool,
     /// Which copy of them counts.
     pub env_source: Option<Copy>,
+    /// The run that is at work, or was cut off.
+    pub work: Option<Work>,
+    /// Why nothing could be looked at: whoever asks is not root.
+    pub denied: Option<Error>,
     /// The update attempt.
     pub state: State,
     /// Artifacts that rolled back here, recorded or not.
@@ -96,12 +101,13 @@ impl Report {
         let running = machine.running().map_err(&mut told).ok();
         let slots = [machine.view(Slot::A), machine.view(Slot::B)];
         let (mut state, mut failures, mut offered) = (State::default(), Failures::default(), None);
-        let mut proven = Proven::default();
+        let (mut proven, mut work) = (Proven::default(), None);
         match data {
             Err(e) => told(e),
             Ok(data) => {
                 let (read_state, read_failures) = (data.store.state(), data.store.failures());
                 (state, failures) = (read_state.value, read_failures.value);
+                work = data.store.work();
                 let read_proven = data.store.proven();
                 proven = read_proven.value;
                 offered = data.store.seen().map(|seen| seen.artifact);
@@ -149,7 +155,10 @@ impl Report {
         // What stops everything says it already.
         let judged = running.filter(|_| stopped.is_none());
         remarks.extend(judged.and_then(|running| not_accepted(&slots, running, &state, &memory)));
+        let denied = slots.iter().filter_map(|view| view.record.as_ref().err());
+        let denied = denied.filter(|e| e.course() == Course::Denied).next().cloned();
         let next = match in_use.filter(|_| running.is_some()) {
+            _ if denied.is_some() => "ask as root".into(),
             Some(next) => next.into(),
             None => next_step::next_step(&Facts {
                 running: running.map(|slot| (slot, &slots)),
@@ -174,6 +183,8 @@ impl Report {
             vars,
             is_boot_busy,
             env_source,
+            work,
+            denied,
             state,
             failures,
             offered,

@@ -9,12 +9,9 @@ use crate::time::rfc3339;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 /// Longest line that is written and read, in bytes.
 pub const LINE_MAX_BYTES: u64 = 256;
-/// How often a number that goes up is written: data partitions are cheap flash.
-const STEP: Duration = Duration::from_secs(1);
 /// In place of a percentage that is not known.
 const UNKNOWN: &str = "-";
 
@@ -27,7 +24,6 @@ struct Line {
     head: String,
     phase: String,
     percent: Option<u8>,
-    written_at: Instant,
 }
 
 /// A run that is at work, or was cut off.
@@ -51,7 +47,7 @@ pub struct Work {
 pub fn begin(file: &File, command: &str, now_secs: u64) {
     let Ok(file) = file.try_clone() else { return };
     let head = format!("{command} {} {now_secs}", std::process::id());
-    let line = Line { file, head, phase: String::new(), percent: None, written_at: Instant::now() };
+    let line = Line { file, head, phase: String::new(), percent: None };
     line.write();
     put(Some(line));
 }
@@ -67,15 +63,15 @@ fn put(line: Option<Line>) {
     }
 }
 
-/// Tells how far it is. Called often. Input: `phase`: what is done now.
+/// Tells how far it is. Called often, and written a hundred times at most: data partitions are cheap flash, and what is not
+/// synced is written out every few seconds, whatever has changed.
+/// Input: `phase`: what is done now.
 pub fn tell(phase: &str, percent: u8) {
     let Ok(mut held) = LINE.lock() else { return };
     let Some(line) = held.as_mut() else { return };
-    let is_news = line.phase != phase;
-    if is_news || (line.percent != Some(percent) && line.written_at.elapsed() >= STEP) {
+    if line.phase != phase || line.percent != Some(percent) {
         line.phase = phase.into();
         line.percent = Some(percent);
-        line.written_at = Instant::now();
         line.write();
     }
 }
@@ -159,7 +155,6 @@ mod tests {
             head: "apply 7 1795377600".into(),
             phase: "€".repeat(500),
             percent: Some(5),
-            written_at: Instant::now(),
         };
         line.write();
         let bytes = std::fs::read(&path).unwrap();

@@ -85,9 +85,10 @@ fn serve(system: &System, config: &Config, args: &cli::Metrics) -> Result<()> {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     aside(&format!("metrics at http://{host}:{port}/metrics"));
     let flags = args.common();
-    server::serve(&listener, &mut || {
+    let mut gather = || {
         // What is set now, not what was set when this began; while the file is broken, that.
         let now = config::load(system, &flags);
         Ok(gather(system, now.as_ref().unwrap_or(config)))
-    })
+    };
+    server::serve(&listener, &mut gather, &|| system.now().moment_secs())
 }

@@ -334,7 +334,7 @@ fn the_largest_state_fits_into_the_file() {
 
 #[test]
 fn every_kind_is_known_and_in_the_schema() {
-    let schema = include_str!("../docs/status-schema.json");
+    let schema = include_str!("../docs/json-schema.json");
     for kind in Kind::ALL {
         // Whoever adds a kind finds the list here.
         match kind {

@@ -129,11 +129,12 @@ impl Reply {
         head.field("command", &self.command);
         head.field("result", &result);
         head.field("exit_code", &u64::from(exit_code));
-        if let Some(error) = error {
-            head.field("kind", &error.kind().label());
+        // A variable of an earlier answer must not be left.
+        if error.is_some() || head.is_shell {
+            head.field("kind", &error.map(|error| error.kind().label()));
         }
         let message = error.map_or_else(|| self.message.clone(), Error::to_string);
-        if !message.is_empty() {
+        if !message.is_empty() || head.is_shell {
             head.field("message", &message);
         }
         head.open("refusals", '[');

@@ -155,10 +155,11 @@ impl Report {
         // What stops everything says it already.
         let judged = running.filter(|_| stopped.is_none());
         remarks.extend(judged.and_then(|running| not_accepted(&slots, running, &state, &memory)));
-        let denied = slots.iter().filter_map(|view| view.record.as_ref().err());
-        let denied = denied.filter(|e| e.course() == Course::Denied).next().cloned();
+        let mut denied = slots.iter().filter_map(|view| view.record.as_ref().err());
+        let denied = denied.find(|e| e.course() == Course::Denied).cloned();
         let next = match in_use.filter(|_| running.is_some()) {
             _ if denied.is_some() => "ask as root".into(),
+            _ if state.phase.is_unfinished() && is_at_work(work.as_ref(), &slots) => "wait until that run ends".into(),
             Some(next) => next.into(),
             None => next_step::next_step(&Facts {
                 running: running.map(|slot| (slot, &slots)),
@@ -202,10 +203,20 @@ impl Report {
         self.state.manifest_digest.is_some_and(|digest| self.failures.holds(digest))
     }
 
+    /// Says whether a run is at work: its lock says so, or the slot that it writes.
+    pub fn is_at_work(&self) -> bool {
+        is_at_work(self.work.as_ref(), &self.slots)
+    }
+
     /// Returns what is in the running slot, where that is known.
     pub fn running_view(&self) -> Option<&View> {
         self.slots.iter().find(|view| Some(view.slot) == self.running)
     }
+}
+
+fn is_at_work(work: Option<&Work>, slots: &[View; 2]) -> bool {
+    work.is_some_and(|work| work.is_alive)
+        || slots.iter().any(|view| view.record.as_ref().is_err_and(|e| e.kind() == Kind::Busy))
 }
 
 /// Judges the slot that does not run.

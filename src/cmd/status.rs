@@ -76,7 +76,7 @@ fn answer(doc: &mut Members, report: &Report) {
     digest(doc, state.manifest_digest);
     doc.close('}');
     run_at_work(doc, report.work.as_ref());
-    doc.field("history", state.history.attempts());
+    doc.field("history", &state.history.by_end());
     match &report.offered {
         None => doc.field("offered", &None::<u64>),
         Some(artifact) => {

@@ -2,7 +2,6 @@
 //!
 //! Must never: be wider than 80 columns, or let a text from outside colour it.
 
-use crate::error::Error;
 use crate::history::{Attempt, Part};
 use crate::inspect::View;
 use crate::machine::ARCHITECTURE;
@@ -80,7 +79,7 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
         (true, false) => ("activated", "\u{4}well; the next boot TRIES the other slot"),
         (false, false) => ("restart_needed", "\u{4}the next boot goes to the OTHER slot"),
         (false, true) => match phase {
-            Phase::Checking | Phase::Downloading if is_at_work(report) => ("working", "\u{4}an update is at work"),
+            Phase::Checking | Phase::Downloading if report.is_at_work() => ("working", "\u{4}an update is at work"),
             Phase::Checking | Phase::Downloading => ("cut_off", "\u{4}an update was CUT OFF; `apply` goes on"),
             _ if report.stopped.is_some() => ("stopped", "\u{5}no update is taken: see the NOTES below"),
             Phase::Failed => ("failed", "\u{5}the last attempt FAILED"),
@@ -104,12 +103,6 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
 pub fn needs_nobody(report: &Report) -> bool {
     const ORDINARY: [&str; 7] = ["well", "staged", "activated", "working", "boot_busy", "running_slot_busy", "trial"];
     ORDINARY.contains(&condition(report).0) && report.remarks.is_empty()
-}
-
-/// Says whether a run is at work: its lock says so, or the slot that it writes.
-fn is_at_work(report: &Report) -> bool {
-    let is_alive = report.work.as_ref().is_some_and(|work| work.is_alive);
-    is_alive || report.slots.iter().any(|view| view.record.as_ref().is_err_and(Error::is_in_use))
 }
 
 /// Makes `process 1234, 43 %` of what is known of a run.
@@ -144,7 +137,7 @@ pub fn draw(report: &Report, coloured: bool) -> String {
     page.work(report);
     page.update(report);
     let present = present(report);
-    let past = report.state.history.attempts().iter().rev();
+    let past = report.state.history.by_end().into_iter().rev();
     let mut label = "Past";
     for attempt in past.filter(|attempt| !present.is_some_and(|present| std::ptr::eq(present, *attempt))).take(SHOWN) {
         page.attempt(label, attempt);

@@ -38,10 +38,10 @@ pub struct Facts<'a> {
 pub fn text(facts: &Facts<'_>) -> String {
     let mut page = Page(String::with_capacity(8192));
     let is_readable = facts.report.denied.is_none();
-    page.build(is_readable);
     if is_readable {
         page.machine(facts);
     }
+    page.build(is_readable);
     page.numbers(&[
         ("kubesolo_boot_time_seconds", number(facts.stat, "btime "), "When this machine booted."),
         ("kubesolo_memory_total_bytes", kib(facts, "MemTotal:"), "Memory of this machine."),

@@ -35,12 +35,23 @@ pub struct Store {
 /// Held by the one run that may change anything; ends with the process.
 pub struct Lock {
     file: File,
+    /// Whether the file may be written: it has no second name, of something of somebody else's.
+    is_ours: bool,
 }
 
 impl Lock {
     /// Tells those who look on what this run is. Input: `command`: the word that was typed; `now_secs`: since 1970.
     pub fn tell(&self, command: &str, now_secs: u64) {
-        onlooker::begin(&self.file, command, now_secs);
+        if self.is_ours {
+            onlooker::begin(&self.file, command, now_secs);
+        }
+    }
+
+    /// A file that cannot be written tells nothing.
+    fn clear(&self) {
+        if self.is_ours {
+            let _ = self.file.set_len(0);
+        }
     }
 }
 
@@ -48,7 +59,7 @@ impl Drop for Lock {
     /// Nothing was cut off.
     fn drop(&mut self) {
         onlooker::end();
-        let _ = self.file.set_len(0);
+        self.clear();
     }
 }
 
@@ -117,10 +128,12 @@ impl Store {
         if !sys::try_lock(&file).io(Kind::State, "lock", path.display())? {
             return Err(busy());
         }
-        // What a run that was cut off has left is not about this one. (A file that cannot be written tells nothing.)
-        let _ = file.set_len(0);
-        let _ = sys::mark(&file);
-        Ok(Lock { file })
+        let is_ours = file.metadata().is_ok_and(|meta| meta.nlink() == 1);
+        let lock = Lock { file, is_ours };
+        // What a run that was cut off has left is not about this one.
+        lock.clear();
+        let _ = sys::mark(&lock.file);
+        Ok(lock)
     }
 
     /// Moves aside what lies in the place of the directory; beside a state that a person named, it may be that person's.

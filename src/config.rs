@@ -91,6 +91,8 @@ pub struct Config {
     pub workloads: Vec<Workload>,
     /// `--state`.
     pub state_file: Option<PathBuf>,
+    /// The command, as it was typed.
+    pub command: &'static str,
     /// Why the file does not count, for a command that goes on without it.
     pub fault: Option<Error>,
 }
@@ -272,6 +274,7 @@ pub fn validate(raw: &Raw, flags: &Common, rooted: &dyn Fn(&str) -> PathBuf) -> 
         kubeconfig: place(raw, "kubeconfig", rooted),
         workloads: workloads(raw)?,
         state_file: flags.state.clone(),
+        command: flags.command,
         fault: None,
     })
 }

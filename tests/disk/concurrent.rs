@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const WAIT: Duration = Duration::from_secs(120);
 
 /// A server whose kernel stops in the middle until the client goes.
-fn holding(release: Release) -> Raw {
+pub fn holding(release: Release) -> Raw {
     let document = release.latest_json();
     Raw::start(move |path| {
         let body = if path == "/latest.json" { document.clone().into_bytes() } else { release.file(path).unwrap() };

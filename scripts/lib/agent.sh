@@ -23,8 +23,8 @@ find_agent() {
 check_agent_knows() {
     [ "$KNOWS_LINT" = no ] || return 0
     # By what it says: an exit status of 0 is anybody's, and would take everything.
-    "$KUBESOLO_UPDATE" lint --help 2>/dev/null | grep -q -e --initramfs ||
-        die "$KUBESOLO_UPDATE does not run here, or is older than these scripts: it has no lint command" \
+    "$KUBESOLO_UPDATE" lint --help 2>/dev/null | grep -q -e --site-dir ||
+        die "$KUBESOLO_UPDATE does not run here, or is older than these scripts: its lint command is missing, or lacks options" \
             "(build it anew with scripts/build.sh, or name another in the variable KUBESOLO_UPDATE, by its path: ./NAME)"
     KNOWS_LINT=yes
 }
@@ -32,9 +32,12 @@ check_agent_knows() {
 # lint ARGUMENT...: ends the run where machines would refuse it, with the agent's own words.
 lint() {
     find_agent
-    if words=$("$KUBESOLO_UPDATE" lint "$@" 2>&1); then
-        [ -z "$words" ] || printf '%s\n' "$words" >&2
+    if words=$(TMPDIR=${WORK:-${TMPDIR:-/tmp}} "$KUBESOLO_UPDATE" lint "$@" 2>&1); then
+        [ -z "$words" ] || printf '%s\n' "$words" | while IFS= read -r line; do say "${line#kubesolo-update: }"; done
     else
+        # What was said before the error stays before it.
+        printf '%s\n' "$words" | sed '$d' | while IFS= read -r line; do say "${line#kubesolo-update: }"; done
+        words=$(printf '%s\n' "$words" | sed -n '$p')
         die "${words#kubesolo-update: }"
     fi
 }

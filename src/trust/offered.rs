@@ -52,8 +52,10 @@ impl Offered {
         for (key, path) in offered.known.iter().zip(&offered.keys) {
             if offered.revoked.contains(&key.id) {
                 let (key, dir) = (key.id, dir.display());
-                let why =
-                    format!("{} ({key}) is revoked by {dir}/revoked: no machine counts its signatures", path.display());
+                let why = format!(
+                    "warning: {} ({key}) is revoked by {dir}/revoked: no machine counts its signatures",
+                    path.display()
+                );
                 offered.warnings.push(why);
             }
         }
@@ -96,7 +98,7 @@ impl Offered {
                     (path.display(), holds_private(&read_required(path, LIST_MAX_BYTES).unwrap_or_default()));
                 self.warnings.push(match &*name {
                     _ if is_private => {
-                        format!("{path} is a {PRIVATE}, and not taken: it does not belong beside what goes onto machines (move it away)")
+                        format!("warning: {path} is a {PRIVATE}, and not taken: it does not belong beside what goes onto machines (move it away)")
                     }
                     CONFIG_NAME => format!("{path} is not taken: a configuration is given by itself (--conf)"),
                     _ => format!("{path} is not taken: the name of a key ends in .pub"),
@@ -123,7 +125,7 @@ impl Offered {
             }
             let read = if is_key(&path) { Ok(vec![key(&path, &meta)?.id]) } else { lines(&path, &meta) }?;
             if read.is_empty() {
-                self.warnings.push(format!("{} revokes nothing: there is no digest in it", path.display()));
+                self.warnings.push(format!("warning: {} revokes nothing: there is no digest in it", path.display()));
             }
             self.revoked.extend(read);
             self.lists.push(path);

@@ -86,7 +86,7 @@ fn judge_trust(args: &Lint, tree: &Tree) -> Result<()> {
         let own = Some(dir.join("update.conf")).filter(|path| config.is_none() && path.exists());
         config = own.as_deref().map(read_config).transpose()?.or(config);
     }
-    offered.iter().flat_map(|offered| &offered.warnings).for_each(|warning| note(&format!("warning: {warning}")));
+    offered.iter().flat_map(|offered| &offered.warnings).for_each(|warning| note(warning));
     let interest = of_interest(tree);
     let Some(last) = args.initramfs.last().filter(|_| !interest.is_empty()) else { return Ok(()) };
     let nodes = interest.iter().filter(|lying| lying.is_file()).map(|lying| lying.node);

@@ -169,12 +169,12 @@ make_segment() {
 # Behind an archive that is not compressed, kernels want a multiple of four bytes. Judged once more, as it will be booted: with
 # what lies among the keys, whoever put it there. Machines would take no update for it, and be healthy.
 join() {
-    cat "$INITRAMFS" "$WORK/segment" >"$WORK/joined"
-    if ! "$KUBESOLO_UPDATE" lint --list --initramfs "$WORK/joined" >/dev/null 2>&1; then
+    cat "$INITRAMFS" "$WORK/segment" >"$WORK/initramfs-with-agent"
+    if ! "$KUBESOLO_UPDATE" lint --list --initramfs "$WORK/initramfs-with-agent" >/dev/null 2>&1; then
         size=$(wc -c <"$INITRAMFS")
-        { cat "$INITRAMFS" && head -c $(((4 - size % 4) % 4)) /dev/zero && cat "$WORK/segment"; } >"$WORK/joined"
+        { cat "$INITRAMFS" && head -c $(((4 - size % 4) % 4)) /dev/zero && cat "$WORK/segment"; } >"$WORK/initramfs-with-agent"
     fi
-    lint --initramfs "$WORK/joined"
+    lint --initramfs "$WORK/initramfs-with-agent"
 }
 
 main() {
@@ -219,7 +219,7 @@ main() {
     if [ "$DRY_RUN" = yes ]; then say "dry run: nothing was written"; exit 0; fi
     # Beside the output: the last step is a rename, so it is whole or not there.
     new=$(mktemp "$OUTPUT.XXXXXX")
-    cat "$WORK/joined" >"$new" || { rm -f "$new"; die "cannot write $new"; }
+    cat "$WORK/initramfs-with-agent" >"$new" || { rm -f "$new"; die "cannot write $new"; }
     chmod 644 "$new"
     mv -f "$new" "$OUTPUT"
 }

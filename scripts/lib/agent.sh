@@ -29,15 +29,17 @@ check_agent_knows() {
     KNOWS_LINT=yes
 }
 
-# lint ARGUMENT...: ends the run where machines would refuse it, with the agent's own words.
+# lint ARGUMENT...: ends the run where machines would refuse it, with the agent's own words. What lies in WORK goes by its name.
 lint() {
     find_agent
-    if words=$(TMPDIR=${WORK:-${TMPDIR:-/tmp}} "$KUBESOLO_UPDATE" lint "$@" 2>&1); then
-        [ -z "$words" ] || printf '%s\n' "$words" | while IFS= read -r line; do say "${line#kubesolo-update: }"; done
-    else
-        # What was said before the error stays before it.
-        printf '%s\n' "$words" | sed '$d' | while IFS= read -r line; do say "${line#kubesolo-update: }"; done
-        words=$(printf '%s\n' "$words" | sed -n '$p')
-        die "${words#kubesolo-update: }"
+    code=0
+    words=$(TMPDIR=${WORK:-${TMPDIR:-/tmp}} "$KUBESOLO_UPDATE" lint "$@" 2>&1) || code=$?
+    [ -z "${WORK:-}" ] || words=$(printf '%s\n' "$words" | sed "s|$WORK/||g")
+    last=
+    if [ "$code" -ne 0 ]; then
+        last=$(printf '%s\n' "$words" | sed -n '$p')
+        words=$(printf '%s\n' "$words" | sed '$d')
     fi
+    [ -z "$words" ] || printf '%s\n' "$words" | while IFS= read -r line; do say "${line#kubesolo-update: }"; done
+    [ "$code" -eq 0 ] || die "${last#kubesolo-update: }"
 }

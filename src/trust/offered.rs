@@ -98,7 +98,7 @@ impl Offered {
                     (path.display(), holds_private(&read_required(path, LIST_MAX_BYTES).unwrap_or_default()));
                 self.warnings.push(match &*name {
                     _ if is_private => {
-                        format!("warning: {path} is a {PRIVATE}, and not taken: it does not belong beside what goes onto machines (move it away)")
+                        format!("warning: {path} is a PRIVATE key, and not taken: it does not belong beside keys that go onto machines (move it away)")
                     }
                     CONFIG_NAME => format!("{path} is not taken: a configuration is given by itself (--conf)"),
                     _ => format!("{path} is not taken: the name of a key ends in .pub"),
@@ -118,10 +118,8 @@ impl Offered {
                 if path.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0) {
                     continue;
                 }
-                let why = "it is hidden, and would be left out";
-                return Err(Error::new(Kind::Config, why)
-                    .at("revoke by", path.display())
-                    .hint("give it a name without the dot"));
+                let why = format!("{} is hidden, and would be left out", path.display());
+                return Err(Error::new(Kind::Config, why).hint("give it a name without the dot"));
             }
             let read = if is_key(&path) { Ok(vec![key(&path, &meta)?.id]) } else { lines(&path, &meta) }?;
             if read.is_empty() {
@@ -159,8 +157,10 @@ fn read(path: &Path, meta: &Metadata, max_bytes: u64) -> Result<Vec<u8>> {
     refuse_writable(path, meta)?;
     let bytes = read_required(path, max_bytes).io(Kind::Config, "read", path.display())?;
     match holds_private(&bytes) {
-        true => Err(Error::new(Kind::Config, format!("it is a {PRIVATE}: it must not leave your machine"))
-            .at("trust", path.display())),
+        true => Err(Error::new(
+            Kind::Config,
+            format!("{} is a PRIVATE key: it must not leave your machine", path.display()),
+        )),
         false => Ok(bytes),
     }
 }
@@ -172,8 +172,8 @@ fn key(path: &Path, meta: &Metadata) -> Result<Key> {
 fn lines(path: &Path, meta: &Metadata) -> Result<Vec<Digest>> {
     let text = String::from_utf8_lossy(&read(path, meta, LIST_MAX_BYTES)?).into_owned();
     revoked_lines(&text).map_err(|e| {
-        let hint = "each line is sha256: and 64 hex digits (scripts/keygen.sh --fingerprint)";
-        e.at("read what is revoked in", path.display()).hint(hint)
+        let why = format!("{} is no list of what is revoked: {e}", path.display());
+        Error::new(Kind::Config, why).hint("each line is sha256: and 64 hex digits (scripts/keygen.sh --fingerprint)")
     })
 }
 

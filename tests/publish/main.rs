@@ -12,6 +12,7 @@ mod inject;
 mod inject_site;
 mod layout;
 mod lint;
+mod lint_trust;
 mod oci_images;
 mod older;
 mod registry;

@@ -40,8 +40,8 @@ signed by the same keys. Without it no tag is moved from what is signed to what 
 
   --repository HOST/REPO where to, registry.example.com/os/kubesolo for example
   --tag TAG              moved last, stable for example; may be given several times. Not moved to a version older than the
-                         one it names, nor to one released before it. Where each architecture has a run of its own, best
-                         given to the last run only: until then an index is not whole
+                         one it names, nor to one released before it, nor from both architectures to one of them: where
+                         each has a run of its own, give it to the last run only
   --key KEY              signs manifests and index (scripts/sign.sh); may be given several times. Without it
                          nothing is signed, and machines that have keys take nothing of it
   --passphrase-file FILE its first line opens the keys
@@ -298,7 +298,9 @@ check_older() {
     for tag in $TAGS; do
         obtain "$tag" "$WORK/before" || continue
         hash "$WORK/before"
-        [ "sha256:$HEX" = "$DIGEST" ] || refuse_older_below "$REPOSITORY:$tag" "sha256:$HEX"
+        [ "sha256:$HEX" != "$DIGEST" ] || continue
+        refuse_older_below "$REPOSITORY:$tag" "sha256:$HEX"
+        refuse_partial_below "$REPOSITORY:$tag" "sha256:$HEX"
     done
 }
 
@@ -404,6 +406,7 @@ main() {
     LC_ALL=C
     export LC_ALL
     umask 022
+    note_typed "$@"
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
@@ -414,6 +417,7 @@ main() {
             -h | --help) usage; exit 0 ;;
             --plain-http) PLAIN_HTTP=$1; shift; continue ;;
             --allow-older) ALLOW_OLDER=yes; shift; continue ;;
+            --partial) ALLOW_PARTIAL=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --repository | --tag | --key | --passphrase-file) ;;
             *) is_release_option "$1" || { usage >&2; die "unknown option: $1"; } ;;

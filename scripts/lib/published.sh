@@ -8,11 +8,25 @@
 MAX_BELOW=64
 
 ALLOW_OLDER=no
+ALLOW_PARTIAL=no
 
 older_usage() {
     cat <<USAGE
   --allow-older          replace a newer version, or one of a later date, by this one. Machines that ran it do not take this one
+  --partial              replace a version that is there for both architectures by this one, which is there for one of them.
+                         Until it is there for the other, too, its machines are refused
 USAGE
+}
+
+# note_typed ARGUMENT...: sets TYPED, what was typed, as a shell reads it back.
+note_typed() {
+    TYPED=
+    for word in "$@"; do
+        case $word in
+            '' | *[!A-Za-z0-9_./:=@%+,-]*) word=\'$(printf '%s' "$word" | sed "s/'/'\\\\''/g")\' ;;
+        esac
+        TYPED="$TYPED $word"
+    done
 }
 
 # precedes A B: version A comes before B, in the order of machines. False also where one is none: no machine runs it.
@@ -66,6 +80,45 @@ refuse_older_below() {
         jq -r '[.manifests[]?.digest | strings | select(test("^sha256:[0-9a-f]{64}$"))] | unique[]' \
             "$WORK/document" >>"$WORK/below" 2>/dev/null || :
     done 7<"$WORK/below"
+}
+
+# refuse_partial NAME: ends the run where what NAME leads to, whose architectures WORK/arches-there lists, has one that WORK/arches-here
+# has not: machines of that one would be refused, also what they took before.
+refuse_partial() {
+    [ "$ALLOW_PARTIAL" = no ] || return 0
+    lost=
+    for arch in amd64 arm64; do
+        if grep -qx "$arch" "$WORK/arches-there" && ! grep -qx "$arch" "$WORK/arches-here"; then lost=$arch; fi
+    done
+    [ -n "$lost" ] || return 0
+    die "$1 is there for $lost as well, and $VERSION is not: machines of $lost would be refused until it is (--partial does it all" \
+        "the same); nothing was written. Both at once:
+  $0$TYPED --arch $lost --kernel FILE --initramfs FILE"
+}
+
+# arches_below DIGEST: lists in WORK/arches-there the architectures of the updates that it leads to, through indexes; of what is gone,
+# as the index says.
+arches_below() {
+    : >"$WORK/arches-there"
+    printf '%s\n' "$1" >"$WORK/below"
+    count=0
+    while [ "$count" -lt "$MAX_BELOW" ] && read -r below <&7; do
+        count=$((count + 1))
+        obtain "$below" "$WORK/document" || continue
+        jq -r --arg artifact "$ARTIFACT_TYPE" '(.annotations // {} | .["io.kubesolo.os.architecture"]),
+            (.manifests[]? | select(.artifactType == $artifact) | .platform.architecture) | strings' \
+            "$WORK/document" >>"$WORK/arches-there" 2>/dev/null || :
+        jq -r '[.manifests[]?.digest | strings | select(test("^sha256:[0-9a-f]{64}$"))] | unique[]' \
+            "$WORK/document" >>"$WORK/below" 2>/dev/null || :
+    done 7<"$WORK/below"
+}
+
+# refuse_partial_below NAME DIGEST: the same of what a tag names; WORK/index is what it is to name.
+refuse_partial_below() {
+    [ "$ALLOW_PARTIAL" = no ] || return 0
+    arches_below "$2"
+    jq -r '.manifests[].platform.architecture' "$WORK/index" >"$WORK/arches-here"
+    refuse_partial "$1"
 }
 
 # refuse_changed ABOUT ADVICE [DATED]: what is published as this version, WORK/theirs, is not what is to be, WORK/ours; both are

@@ -23,7 +23,7 @@ named before stays in DIR, without a name; other tags stay as they are. The last
 a reader sees the old content or the new one. Prints the digest of the image index.
 
   --tag TAG              may be given several times (--tag 1.2.0 --tag latest). Not moved to a version older than the one
-                         it names, nor to one released before it, nor from both architectures to one of them
+                         it names, nor to one released before it, nor away from an architecture
 USAGE
     older_usage
     release_usage

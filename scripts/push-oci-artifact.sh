@@ -40,8 +40,8 @@ signed by the same keys. Without it no tag is moved from what is signed to what 
 
   --repository HOST/REPO where to, registry.example.com/os/kubesolo for example
   --tag TAG              moved last, stable for example; may be given several times. Not moved to a version older than the
-                         one it names, nor to one released before it, nor from both architectures to one of them: where
-                         each has a run of its own, give it to the last run only
+                         one it names, nor to one released before it, nor away from an architecture: where each has a run
+                         of its own, best given to the last run only
   --key KEY              signs manifests and index (scripts/sign.sh); may be given several times. Without it
                          nothing is signed, and machines that have keys take nothing of it
   --passphrase-file FILE its first line opens the keys

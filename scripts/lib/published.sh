@@ -13,8 +13,8 @@ ALLOW_PARTIAL=no
 older_usage() {
     cat <<USAGE
   --allow-older          replace a newer version, or one of a later date, by this one. Machines that ran it do not take this one
-  --partial              replace a version that is there for both architectures by this one, which is there for one of them.
-                         Until it is there for the other, too, its machines are refused
+  --partial              replace a version that is there for an architecture by this one, which is not there for it. Until it
+                         is, machines of that architecture are refused
 USAGE
 }
 
@@ -91,8 +91,8 @@ refuse_partial() {
         if grep -qx "$arch" "$WORK/arches-there" && ! grep -qx "$arch" "$WORK/arches-here"; then lost=$arch; fi
     done
     [ -n "$lost" ] || return 0
-    die "$1 is there for $lost as well, and $VERSION is not: machines of $lost would be refused until it is (--partial does it all" \
-        "the same); nothing was written. Both at once:
+    die "$1 leads $lost to an update, and $VERSION is not there for it: machines of $lost would be refused until it is" \
+        "(--partial does it all the same); nothing was written. Both at once:
   $0$TYPED --arch $lost --kernel FILE --initramfs FILE"
 }
 

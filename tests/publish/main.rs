@@ -15,6 +15,7 @@ mod lint;
 mod lint_trust;
 mod oci_images;
 mod older;
+mod partial;
 mod registry;
 mod signed_tags;
 mod target_arch;

@@ -205,11 +205,11 @@ main() {
         esac
         shift 2
     done
-    check
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
     WORK=$(mktemp -d)
+    check
     plan
     if [ "$DRY_RUN" = yes ]; then
         say "dry run: nothing was written; it would be in $LAYOUT as:$TAGS"

@@ -7,6 +7,7 @@ extern crate macro_rules_attribute;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod dates;
 mod http;
 mod inject;
 mod inject_site;

@@ -39,8 +39,6 @@ USAGE
 
 # shellcheck source=scripts/lib/arch.sh
 . "$REPO/scripts/lib/arch.sh"
-# shellcheck source=scripts/lib/agent.sh
-. "$REPO/scripts/lib/agent.sh"
 
 say() { printf 'inject-agent: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
@@ -96,49 +94,14 @@ check_places() {
     while IFS= read -r path; do check_place "$path"; done <"$WORK/places"
 }
 
-# check_trust: what machines of this image will have among their keys, whoever put it there: they would take no update any more,
-# and be healthy. By names, kinds and modes; what stands in a file that was there already, and whose it is, is not looked at.
-check_trust() {
-    "$KUBESOLO_UPDATE" lint --list --initramfs "$WORK/joined" >"$WORK/together" 2>/dev/null ||
-        die "cannot list what lies in $INITRAMFS and what comes behind it"
-    odd=$(awk -F '\t' -v above=/etc/kubesolo/ -v dir=/etc/kubesolo/update-keys.d '
-        index($4, above) != 1 { next }
-        { beside = tolower(substr($4, length(above) + 1)) }
-        beside !~ "/" && beside ~ "revo[ck]" { print $4; exit }
-        $4 != dir && index($4, dir "/") != 1 { next }
-        { name = substr($4, length(dir) + 2); plain = tolower(name) }
-        # Others than its owner may write it; a key that they may write does not count, and stops nothing.
-        (name == "" || name ~ "^revoked(/|$)") && $1 != "l" && $2 ~ "([2367].|[2367])$" { print $4 ", mode " $2; exit }
-        name == "" || name == "revoked" && $1 == "d" { next }
-        name ~ "^revoked/[^/]*$" && $1 == "f" { next }
-        name !~ "/" && plain !~ "revo[ck]" && ($1 == "f" || name ~ "^[^.].*\\.pub$" || name ~ "^\\.#" && $1 != "d") { next }
-        { print $4; exit }' "$WORK/together")
-    [ -z "$odd" ] || die "$odd lies in $INITRAMFS: machines that boot it would take no update" \
-        "(docs/key-rotation.md, \"What may lie there\")"
-    check_count '/etc/kubesolo/update-keys\.d/[^./][^/]*\.pub' "$MAX_KEYS"
-    check_count '/etc/kubesolo/update-keys\.d/revoked/[^/]*' "$MAX_REVOKED"
-}
-
-# check_count PATTERN MOST: those that were there and those that are put there, together.
-check_count() {
-    count=$(cut -f 4 "$WORK/together" | grep -cxe "$1" || :)
-    [ "$count" -le "$2" ] ||
-        die "with those in $INITRAMFS there would be $count files $1: machines that boot it would take no update ($2 at most)"
-}
-
-# has_other_key: a key lies in the initramfs already that none of ours takes the place of.
-has_other_key() {
-    awk -F '\t' -v dir=/etc/kubesolo/update-keys.d/ 'index($4, dir) == 1 { print substr($4, length(dir) + 1) }' "$WORK/listing" |
-        grep -x '[^./][^/]*\.pub' | while IFS= read -r name; do [ -e "$KEYS/$name" ] || echo "$name"; done | grep -q .
-}
-
-# check_threshold: what the configuration wants, these keys can do. Others may lie there, or come with the site: a warning.
-check_threshold() {
-    [ -n "$CONF" ] || return 0
-    wanted=$(sed -n 's/^[[:space:]]*signature_threshold[[:space:]]*=[[:space:]]*\([0-9]\{1,3\}\)[[:space:]]*$/\1/p' "$CONF" | tail -n 1)
-    [ "${wanted:-1}" -le "$GOOD" ] || has_other_key ||
-        say "warning: $CONF has signature_threshold = $wanted, and good keys in $KEYS are $GOOD: machines of this image take no" \
-            "update until more are there"
+# list_it: every archive in it, as kernels unpack them one over the other. What its keys come to is judged with ours.
+list_it() {
+    find_agent
+    "$KUBESOLO_UPDATE" lint --list --initramfs "$INITRAMFS" >"$WORK/listing" 2>"$WORK/log" || {
+        words=$(cat "$WORK/log")
+        die "${words#kubesolo-update: }"
+    }
+    sed 's/^kubesolo-update: /inject-agent: /' "$WORK/log" >&2
 }
 
 check() {
@@ -152,10 +115,7 @@ check() {
     for file in "$INITRAMFS" "$AGENT" ${CONF:+"$CONF"}; do
         if [ ! -s "$file" ] || [ ! -f "$file" ]; then die "$file is no file, or empty"; fi
     done
-    lint --initramfs "$INITRAMFS"
-    # Every archive in it, as kernels unpack them one over the other.
-    "$KUBESOLO_UPDATE" lint --list --initramfs "$INITRAMFS" >"$WORK/listing" 2>/dev/null ||
-        die "cannot list what lies in $INITRAMFS"
+    list_it
     check_agent
     if [ -n "$CONF" ]; then
         not_writable "$CONF"
@@ -163,10 +123,6 @@ check() {
     fi
     if [ -n "$KEYS" ]; then
         check_keys "$KEYS"
-        [ "$GOOD" -gt 0 ] || has_other_key ||
-            die "none of the keys in $KEYS is good and not revoked: a machine of this image would never take an update" \
-                "(put another *.pub there, or take what is wrong out of $KEYS/revoked)"
-        check_threshold
     fi
     while IFS= read -r file; do
         if [ ! -f "$file" ] || [ ! -x "$file" ]; then die "--health-check $file is no executable file"; fi
@@ -210,13 +166,15 @@ make_segment() {
         cpio --quiet -o -H newc --reproducible -R +0:+0) | gzip -9n >"$WORK/segment"
 }
 
-# Judged once more, as it will be booted. Behind an archive that is not compressed, kernels want a multiple of four bytes.
+# Behind an archive that is not compressed, kernels want a multiple of four bytes. Judged once more, as it will be booted: with
+# what lies among the keys, whoever put it there. Machines would take no update for it, and be healthy.
 join() {
-    cat "$INITRAMFS" "$WORK/segment" >"$WORK/joined"
-    if "$KUBESOLO_UPDATE" lint --initramfs "$WORK/joined" >/dev/null 2>&1; then return 0; fi
-    size=$(wc -c <"$INITRAMFS")
-    { cat "$INITRAMFS" && head -c $(((4 - size % 4) % 4)) /dev/zero && cat "$WORK/segment"; } >"$WORK/joined"
-    lint --initramfs "$WORK/joined"
+    cat "$INITRAMFS" "$WORK/segment" >"$WORK/initramfs-with-agent"
+    if ! "$KUBESOLO_UPDATE" lint --list --initramfs "$WORK/initramfs-with-agent" >/dev/null 2>&1; then
+        size=$(wc -c <"$INITRAMFS")
+        { cat "$INITRAMFS" && head -c $(((4 - size % 4) % 4)) /dev/zero && cat "$WORK/segment"; } >"$WORK/initramfs-with-agent"
+    fi
+    lint --initramfs "$WORK/initramfs-with-agent"
 }
 
 main() {
@@ -256,13 +214,12 @@ main() {
     check_places
     make_segment
     join
-    check_trust
     say "$(wc -c <"$INITRAMFS") bytes of $INITRAMFS, then $(wc -c <"$WORK/segment") bytes with:"
     (cd "$WORK/tree" && find . -type f | LC_ALL=C sort | sed 's|^\.|  |') >&2
     if [ "$DRY_RUN" = yes ]; then say "dry run: nothing was written"; exit 0; fi
     # Beside the output: the last step is a rename, so it is whole or not there.
     new=$(mktemp "$OUTPUT.XXXXXX")
-    cat "$WORK/joined" >"$new" || { rm -f "$new"; die "cannot write $new"; }
+    cat "$WORK/initramfs-with-agent" >"$new" || { rm -f "$new"; die "cannot write $new"; }
     chmod 644 "$new"
     mv -f "$new" "$OUTPUT"
 }

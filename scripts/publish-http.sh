@@ -142,6 +142,9 @@ check_before() {
         same_version
     else
         refuse_older "$DIR" "$before" "$(jq -r '.release_date // ""' "$BEFORE")"
+        jq -r '.architecture?, .artifacts[]?.architecture? | strings' "$BEFORE" >"$WORK/arches-there"
+        printf '%s\n' "$ARCHES" | tr ' ' '\n' >"$WORK/arches-here"
+        refuse_partial "$DIR"
         warn_other_keys
     fi
 }
@@ -261,6 +264,7 @@ main() {
     export LC_ALL
     # A web server has to read what this writes.
     umask 022
+    note_typed "$@"
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
@@ -270,6 +274,7 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --allow-older) ALLOW_OLDER=yes; shift; continue ;;
+            --partial) ALLOW_PARTIAL=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --dir | --key | --passphrase-file) ;;
             *) is_release_option "$1" || { usage >&2; die "unknown option: $1"; } ;;

@@ -23,7 +23,7 @@ named before stays in DIR, without a name; other tags stay as they are. The last
 a reader sees the old content or the new one. Prints the digest of the image index.
 
   --tag TAG              may be given several times (--tag 1.2.0 --tag latest). Not moved to a version older than the one
-                         it names, nor to one released before it
+                         it names, nor to one released before it, nor away from an architecture
 USAGE
     older_usage
     release_usage
@@ -85,7 +85,9 @@ check_older() {
         jq -r --arg tag "$tag" '.manifests[] | select(.annotations["org.opencontainers.image.ref.name"]? == $tag) | .digest
             | strings | select(test("^sha256:[0-9a-f]{64}$"))' "$LAYOUT/index.json" >"$WORK/named"
         while read -r named; do
-            [ "$named" = "$DIGEST" ] || refuse_older_below "$LAYOUT:$tag" "$named"
+            [ "$named" != "$DIGEST" ] || continue
+            refuse_older_below "$LAYOUT:$tag" "$named"
+            refuse_partial_below "$LAYOUT:$tag" "$named"
         done <"$WORK/named"
     done
 }
@@ -181,10 +183,12 @@ main() {
     LC_ALL=C
     export LC_ALL
     umask 022
+    note_typed "$@"
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
             --allow-older) ALLOW_OLDER=yes; shift; continue ;;
+            --partial) ALLOW_PARTIAL=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             *)
                 if [ "$1" != --layout ] && [ "$1" != --tag ] && ! is_release_option "$1"; then
@@ -201,11 +205,11 @@ main() {
         esac
         shift 2
     done
-    check
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
     WORK=$(mktemp -d)
+    check
     plan
     if [ "$DRY_RUN" = yes ]; then
         say "dry run: nothing was written; it would be in $LAYOUT as:$TAGS"

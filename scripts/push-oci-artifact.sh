@@ -32,7 +32,7 @@ Publishes version V into a registry, with oras and the credentials of \`oras log
 of the image index. The tags, in this order: V-amd64 and V-arm64 name the manifests, V names the index of those
 that are there (a '+' in V becomes '_'), then each --tag. A tag is moved when all that it leads to is there,
 and, with --key, signed. So amd64 and arm64 can be published by two runs, also at the same time. Once
-interrupted, start it again with the same dates (type them, no \$(date)): it goes on.
+interrupted, start it again with the same dates (those that it has said, no \$(date), no now): it goes on.
 
 The same again changes nothing. A version that is there with other content is refused: a version is published
 once. With --key the index is signed, and so vouches for what the other run published: only if that is
@@ -40,8 +40,8 @@ signed by the same keys. Without it no tag is moved from what is signed to what 
 
   --repository HOST/REPO where to, registry.example.com/os/kubesolo for example
   --tag TAG              moved last, stable for example; may be given several times. Not moved to a version older than the
-                         one it names, nor to one released before it. Where each architecture has a run of its own, best
-                         given to the last run only: until then an index is not whole
+                         one it names, nor to one released before it, nor away from an architecture: where each has a run
+                         of its own, best given to the last run only
   --key KEY              signs manifests and index (scripts/sign.sh); may be given several times. Without it
                          nothing is signed, and machines that have keys take nothing of it
   --passphrase-file FILE its first line opens the keys
@@ -298,7 +298,9 @@ check_older() {
     for tag in $TAGS; do
         obtain "$tag" "$WORK/before" || continue
         hash "$WORK/before"
-        [ "sha256:$HEX" = "$DIGEST" ] || refuse_older_below "$REPOSITORY:$tag" "sha256:$HEX"
+        [ "sha256:$HEX" != "$DIGEST" ] || continue
+        refuse_older_below "$REPOSITORY:$tag" "sha256:$HEX"
+        refuse_partial_below "$REPOSITORY:$tag" "sha256:$HEX"
     done
 }
 
@@ -404,6 +406,7 @@ main() {
     LC_ALL=C
     export LC_ALL
     umask 022
+    note_typed "$@"
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
@@ -414,6 +417,7 @@ main() {
             -h | --help) usage; exit 0 ;;
             --plain-http) PLAIN_HTTP=$1; shift; continue ;;
             --allow-older) ALLOW_OLDER=yes; shift; continue ;;
+            --partial) ALLOW_PARTIAL=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --repository | --tag | --key | --passphrase-file) ;;
             *) is_release_option "$1" || { usage >&2; die "unknown option: $1"; } ;;

@@ -308,10 +308,19 @@ pub struct Lint {
     /// answer with variables that a shell can eval
     #[argh(switch)]
     pub shell: bool,
-    /// a file that kernels must unpack whole; given several times, the parts of one
+    /// a file that kernels must unpack whole; given several times, the parts of one. Its keys and update.conf are judged
     #[argh(option)]
     pub initramfs: Vec<PathBuf>,
-    /// print what kernels make of it: kind, mode, names, path and target, with a tab between them
+    /// directory of public keys, with its revoked/; beside --initramfs, added to its keys as a site's are
+    #[argh(option)]
+    pub keys: Vec<PathBuf>,
+    /// a site's directory, as it lies on the data partition: update-keys.d and update.conf
+    #[argh(option)]
+    pub site_dir: Option<PathBuf>,
+    /// an update.conf
+    #[argh(option)]
+    pub conf: Option<PathBuf>,
+    /// print what kernels make of it: kind, mode, names, path and target, with a tab between them; no keys are judged
     #[argh(switch)]
     pub list: bool,
     /// version of a release; a leading v is allowed
@@ -323,10 +332,11 @@ pub struct Lint {
     /// least running version that takes a release; not above its own
     #[argh(option)]
     pub min_compatible: Option<String>,
-    /// when a release was made; a warning, if that is more than a day ahead of the clock here
+    /// when a release was made, or `now`; a warning, if that is more than a day ahead of the clock here
     #[argh(option)]
     pub release_date: Option<String>,
-    /// from when on no machine takes it; ahead of the clock here, and after the release date
+    /// from when on no machine takes it; ahead of the clock here, and after the release date. Or a span from that date, or
+    /// from now: 36h, 180d, 26w. What was no moment is printed as one
     #[argh(option)]
     pub expires: Option<String>,
 }

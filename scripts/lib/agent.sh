@@ -23,18 +23,23 @@ find_agent() {
 check_agent_knows() {
     [ "$KNOWS_LINT" = no ] || return 0
     # By what it says: an exit status of 0 is anybody's, and would take everything.
-    "$KUBESOLO_UPDATE" lint --help 2>/dev/null | grep -q -e --initramfs ||
-        die "$KUBESOLO_UPDATE does not run here, or is older than these scripts: it has no lint command" \
+    "$KUBESOLO_UPDATE" lint --help 2>/dev/null | grep -q -e --site-dir ||
+        die "$KUBESOLO_UPDATE does not run here, or is older than these scripts: its lint command is missing, or lacks options" \
             "(build it anew with scripts/build.sh, or name another in the variable KUBESOLO_UPDATE, by its path: ./NAME)"
     KNOWS_LINT=yes
 }
 
-# lint ARGUMENT...: ends the run where machines would refuse it, with the agent's own words.
+# lint ARGUMENT...: ends the run where machines would refuse it, with the agent's own words. What lies in WORK goes by its name.
 lint() {
     find_agent
-    if words=$("$KUBESOLO_UPDATE" lint "$@" 2>&1); then
-        [ -z "$words" ] || printf '%s\n' "$words" >&2
-    else
-        die "${words#kubesolo-update: }"
+    code=0
+    words=$(TMPDIR=${WORK:-${TMPDIR:-/tmp}} "$KUBESOLO_UPDATE" lint "$@" 2>&1) || code=$?
+    [ -z "${WORK:-}" ] || words=$(printf '%s\n' "$words" | sed "s|$WORK/||g")
+    last=
+    if [ "$code" -ne 0 ]; then
+        last=$(printf '%s\n' "$words" | sed -n '$p')
+        words=$(printf '%s\n' "$words" | sed '$d')
     fi
+    [ -z "$words" ] || printf '%s\n' "$words" | while IFS= read -r line; do say "${line#kubesolo-update: }"; done
+    [ "$code" -eq 0 ] || die "${last#kubesolo-update: }"
 }

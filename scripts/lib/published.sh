@@ -8,11 +8,25 @@
 MAX_BELOW=64
 
 ALLOW_OLDER=no
+ALLOW_PARTIAL=no
 
 older_usage() {
     cat <<USAGE
   --allow-older          replace a newer version, or one of a later date, by this one. Machines that ran it do not take this one
+  --partial              replace a version that is there for an architecture by this one, which is not there for it. Until it
+                         is, machines of that architecture are refused
 USAGE
+}
+
+# note_typed ARGUMENT...: sets TYPED, what was typed, as a shell reads it back.
+note_typed() {
+    TYPED=
+    for word in "$@"; do
+        case $word in
+            '' | *[!A-Za-z0-9_./:=@%+,-]*) word=\'$(printf '%s' "$word" | sed "s/'/'\\\\''/g")\' ;;
+        esac
+        TYPED="$TYPED $word"
+    done
 }
 
 # precedes A B: version A comes before B, in the order of machines. False also where one is none: no machine runs it.
@@ -22,10 +36,35 @@ precedes() {
     ! "$KUBESOLO_UPDATE" lint --version "$1" --min-compatible "$2" >/dev/null 2>&1
 }
 
+# unix_secs TIME: prints the seconds since 1970 of an RFC 3339 time; nothing where it is none. Not by date, which reads such a time
+# on GNU systems only. The same as in sign.sh, which stands alone.
+unix_secs() {
+    printf '%s\n' "$1" | awk '
+        /^[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9](\.[0-9]+)?(Z|[+-][0-9][0-9]:[0-9][0-9])$/ {
+            year = substr($0, 1, 4) + 0; month = substr($0, 6, 2) + 0; day = substr($0, 9, 2) + 0
+            hour = substr($0, 12, 2) + 0; minute = substr($0, 15, 2) + 0; second = substr($0, 18, 2) + 0
+            split("31 28 31 30 31 30 31 31 30 31 30 31", last, " ")
+            if (year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)) last[2] = 29
+            if (year < 1970 || month < 1 || month > 12 || day < 1 || day > last[month]) next
+            if (hour > 23 || minute > 59 || second > 59) next
+            days = (year - 1) * 365 + int((year - 1) / 4) - int((year - 1) / 100) + int((year - 1) / 400) - 719162 + day - 1
+            for (i = 1; i < month; i++) days += last[i]
+            secs = days * 86400 + hour * 3600 + minute * 60 + second
+            if ($0 !~ /Z$/) {
+                zone_hour = substr($0, length($0) - 4, 2) + 0; zone_minute = substr($0, length($0) - 1, 2) + 0
+                if (zone_hour > 23 || zone_minute > 59) next
+                zone = zone_hour * 3600 + zone_minute * 60
+                secs += (substr($0, length($0) - 5, 1) == "+") ? -zone : zone
+            }
+            found = 1
+        }
+        END { if (NR == 1 && found) printf "%.0f\n", secs }'
+}
+
 # seconds TIME: sets SECS. False: machines read no time in it.
 seconds() {
     find_agent
-    "$KUBESOLO_UPDATE" lint --release-date "$1" >/dev/null 2>&1 && SECS=$(date -d "$1" +%s 2>/dev/null)
+    "$KUBESOLO_UPDATE" lint --release-date "$1" >/dev/null 2>&1 && SECS=$(unix_secs "$1") && [ -n "$SECS" ]
 }
 
 # refuse_older NAME VERSION DATE: ends the run where the release that NAME leads to is newer than what is to be published, or
@@ -66,6 +105,45 @@ refuse_older_below() {
         jq -r '[.manifests[]?.digest | strings | select(test("^sha256:[0-9a-f]{64}$"))] | unique[]' \
             "$WORK/document" >>"$WORK/below" 2>/dev/null || :
     done 7<"$WORK/below"
+}
+
+# refuse_partial NAME: ends the run where what NAME leads to, whose architectures WORK/arches-there lists, has one that WORK/arches-here
+# has not: machines of that one would be refused, also what they took before.
+refuse_partial() {
+    [ "$ALLOW_PARTIAL" = no ] || return 0
+    lost=
+    for arch in amd64 arm64; do
+        if grep -qx "$arch" "$WORK/arches-there" && ! grep -qx "$arch" "$WORK/arches-here"; then lost=$arch; fi
+    done
+    [ -n "$lost" ] || return 0
+    die "$1 leads $lost to an update, and $VERSION is not there for it: machines of $lost would be refused until it is" \
+        "(--partial does it all the same); nothing was written. Both at once:
+  $0$TYPED --arch $lost --kernel FILE --initramfs FILE"
+}
+
+# arches_below DIGEST: lists in WORK/arches-there the architectures of the updates that it leads to, through indexes; of what is gone,
+# as the index says.
+arches_below() {
+    : >"$WORK/arches-there"
+    printf '%s\n' "$1" >"$WORK/below"
+    count=0
+    while [ "$count" -lt "$MAX_BELOW" ] && read -r below <&7; do
+        count=$((count + 1))
+        obtain "$below" "$WORK/document" || continue
+        jq -r --arg artifact "$ARTIFACT_TYPE" '(.annotations // {} | .["io.kubesolo.os.architecture"]),
+            (.manifests[]? | select(.artifactType == $artifact) | .platform.architecture) | strings' \
+            "$WORK/document" >>"$WORK/arches-there" 2>/dev/null || :
+        jq -r '[.manifests[]?.digest | strings | select(test("^sha256:[0-9a-f]{64}$"))] | unique[]' \
+            "$WORK/document" >>"$WORK/below" 2>/dev/null || :
+    done 7<"$WORK/below"
+}
+
+# refuse_partial_below NAME DIGEST: the same of what a tag names; WORK/index is what it is to name.
+refuse_partial_below() {
+    [ "$ALLOW_PARTIAL" = no ] || return 0
+    arches_below "$2"
+    jq -r '.manifests[].platform.architecture' "$WORK/index" >"$WORK/arches-here"
+    refuse_partial "$1"
 }
 
 # refuse_changed ABOUT ADVICE [DATED]: what is published as this version, WORK/theirs, is not what is to be, WORK/ours; both are

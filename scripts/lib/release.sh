@@ -39,8 +39,8 @@ release_usage() {
   --channel NAME         channel of this version (default: $CHANNEL)
   --min-compatible V     least running version that may take this update
   --notes TEXT           release notes
-  --release-date TIME    RFC 3339, 2026-01-31T12:00:00Z for example; machines take nothing older than what they ran
-  --expires TIME         from then on no machine takes it any more
+  --release-date TIME    RFC 3339, 2026-01-31T12:00:00Z for example, or now; machines take nothing older than what they ran
+  --expires TIME         from then on no machine takes it any more; or a span from the release date, or from now: 180d (h, d, w)
 USAGE
 }
 
@@ -160,10 +160,27 @@ is_repository() {
     matches "$1" "($host)/$part(/$part)*${2-}"
 }
 
+# settle_dates: of now, and of a span, the moment. By the agent: every system's date has words of its own. What is neither stays,
+# and is refused with the rest.
+settle_dates() {
+    find_agent
+    "$KUBESOLO_UPDATE" lint ${RELEASE_DATE:+--release-date "$RELEASE_DATE"} ${EXPIRES:+--expires "$EXPIRES"} \
+        >"$WORK/settled" 2>/dev/null || return 0
+    [ -s "$WORK/settled" ] || return 0
+    while read -r option moment; do
+        case $option in
+            --release-date) RELEASE_DATE=$moment ;;
+            --expires) EXPIRES=$moment ;;
+        esac
+    done <"$WORK/settled"
+    say "dates, to be typed where this is started again:${RELEASE_DATE:+ --release-date $RELEASE_DATE}${EXPIRES:+ --expires $EXPIRES}"
+}
+
 check_release() {
     need_tools jq flock iconv sha256sum
     [ -n "$VERSION" ] || die "--version is missing"
     [ -n "$ARCHES" ] || die "--arch is missing"
+    [ -z "$RELEASE_DATE$EXPIRES" ] || settle_dates
     lint --version "$VERSION" --channel "$CHANNEL" ${MIN_COMPATIBLE:+--min-compatible "$MIN_COMPATIBLE"} \
         ${RELEASE_DATE:+--release-date "$RELEASE_DATE"} ${EXPIRES:+--expires "$EXPIRES"}
     case $VERSION in

@@ -22,6 +22,8 @@ const OTHERS: [u16; 4] = [0o010_000, 0o020_000, 0o060_000, 0o140_000];
 pub enum Seen<'a> {
     /// A file, a directory, and so on.
     Entry(Entry<'a>),
+    /// The next bytes of the file that was seen last.
+    Content(&'a [u8]),
     /// The end of an archive: hard links do not reach over it.
     Trailer,
 }
@@ -32,6 +34,10 @@ pub struct Entry<'a> {
     pub name: &'a [u8],
     /// Kind and permissions, as `st_mode` has them.
     pub mode: u16,
+    /// Its owner.
+    pub uid: u32,
+    /// Of the content, in bytes.
+    pub size: u64,
     /// From 2 on, names of the same `id` are one file.
     pub links: u32,
     /// Inode, major and minor number of the device.
@@ -57,8 +63,9 @@ pub(super) struct Reader {
     state: State,
     /// What is collected: a header, or name and target.
     buffer: Vec<u8>,
-    /// Of the header: mode, length, length of the name, checksum, links, inode and device.
+    /// Of the header: mode, owner, length, length of the name, checksum, links, inode and device.
     mode: u16,
+    uid: u32,
     size: u64,
     name_length: usize,
     checksum: Option<u32>,
@@ -118,7 +125,7 @@ impl Reader {
                 State::Reset => return Err("what follows an entry is not padded to a multiple of four bytes".into()),
                 State::Header if self.buffer.len() == HEADER => self.header()?,
                 State::Name if self.buffer.len() == self.wanted() => self.name(see)?,
-                State::Body(left) => self.body(&rest[..taken], left - taken as u64)?,
+                State::Body(left) => self.body(&rest[..taken], left - taken as u64, see)?,
                 State::Skip(left) if left == taken as u64 => State::Reset,
                 State::Skip(left) => State::Skip(left - taken as u64),
                 waiting => waiting,
@@ -152,9 +159,9 @@ impl Reader {
         for (number, digits) in numbers.iter_mut().zip(self.buffer[MAGIC..].chunks(8)) {
             *number = hex(digits).ok_or("a header has something else than hexadecimal digits")?;
         }
-        let [inode, mode, _, _, links, _, size, major, minor, _, _, name_length, sum] = numbers;
+        let [inode, mode, uid, _, links, _, size, major, minor, _, _, name_length, sum] = numbers;
         self.checksum = self.buffer.starts_with(b"070702").then_some(sum);
-        (self.mode, self.size, self.links) = (mode as u16, u64::from(size), links);
+        (self.mode, self.uid, self.size, self.links) = (mode as u16, uid, u64::from(size), links);
         (self.name_length, self.id, self.sum) = (name_length as usize, [inode, major, minor], 0);
         self.buffer.clear();
         let kind = self.mode & KIND;
@@ -184,12 +191,14 @@ impl Reader {
             return Ok(State::Skip(self.size + padding));
         }
         check_entry(name, kind, target)?;
-        see(&Seen::Entry(Entry { name, mode: self.mode, links: self.links, id: self.id, target }));
+        let (mode, uid, size, links, id) = (self.mode, self.uid, self.size, self.links, self.id);
+        see(&Seen::Entry(Entry { name, mode, uid, size, links, id, target }));
         self.buffer.clear();
         Ok(if kind == FILE { State::Body(self.size) } else { State::Skip(padding) })
     }
 
-    fn body(&mut self, bytes: &[u8], left: u64) -> Result<State, String> {
+    fn body(&mut self, bytes: &[u8], left: u64, see: &mut dyn FnMut(&Seen<'_>)) -> Result<State, String> {
+        see(&Seen::Content(bytes));
         if self.checksum.is_some() {
             self.sum = bytes.iter().fold(self.sum, |sum, byte| sum.wrapping_add(u32::from(*byte)));
         }

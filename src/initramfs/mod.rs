@@ -10,7 +10,7 @@ mod gzip;
 mod tree;
 
 pub use cpio::{Entry, Seen};
-pub use tree::Tree;
+pub use tree::{Lying, Tree};
 
 use gzip::Member;
 

@@ -31,6 +31,7 @@ fn check(bytes: &[u8], step: usize) -> Result<Vec<String>, String> {
     let (mut judge, mut names) = (Judge::default(), Vec::new());
     let mut see = |seen: &Seen<'_>| match seen {
         Seen::Entry(entry) => names.push(String::from_utf8_lossy(entry.name).into_owned()),
+        Seen::Content(_) => {}
         Seen::Trailer => names.push("-".into()),
     };
     bytes.chunks(step).try_for_each(|piece| judge.update(piece, &mut see))?;

@@ -11,9 +11,12 @@ use std::fmt::Write;
 const LINKS_MAX: u32 = 40;
 /// The tree's own number of `/`.
 const ROOT: usize = 0;
+/// Most that is kept of a file, in bytes: one more than machines read of anything below /etc/kubesolo.
+const KEPT_MAX: usize = (256 << 10) + 1;
 
 struct Node {
     mode: u16,
+    uid: u32,
     target: Vec<u8>,
     parent: usize,
     children: BTreeMap<Vec<u8>, usize>,
@@ -26,9 +29,36 @@ struct Place {
     node: Option<usize>,
 }
 
+/// What lies at a path.
+pub struct Lying {
+    /// From where it was looked for.
+    pub path: Vec<u8>,
+    /// Its number in the tree: the same in each that was made of the same initramfs.
+    pub node: usize,
+    /// Kind and permissions, as `st_mode` has them.
+    pub mode: u16,
+    /// Its owner.
+    pub uid: u32,
+}
+
+impl Lying {
+    /// Says whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.mode & KIND == DIR
+    }
+
+    /// Says whether it is a file.
+    pub fn is_file(&self) -> bool {
+        self.mode & KIND == FILE
+    }
+}
+
 /// What was unpacked.
 pub struct Tree {
     nodes: Vec<Node>,
+    /// What is to be kept, and what is being written of it.
+    kept: BTreeMap<usize, Vec<u8>>,
+    open: Option<usize>,
     hard_links: BTreeMap<([u32; 3], u16), Vec<u8>>,
     /// Entries that the kernel leaves out without a word, each with the reason.
     pub left_out: Vec<String>,
@@ -37,8 +67,14 @@ pub struct Tree {
 impl Default for Tree {
     /// What every kernel brings: `/dev`, `/dev/console`, `/root` (Linux, usr/default_cpio_list).
     fn default() -> Tree {
-        let root = Node { mode: DIR | 0o755, target: Vec::new(), parent: ROOT, children: BTreeMap::new() };
-        let mut tree = Tree { nodes: vec![root], hard_links: BTreeMap::new(), left_out: Vec::new() };
+        let root = Node { mode: DIR | 0o755, uid: 0, target: Vec::new(), parent: ROOT, children: BTreeMap::new() };
+        let mut tree = Tree {
+            nodes: vec![root],
+            kept: BTreeMap::new(),
+            open: None,
+            hard_links: BTreeMap::new(),
+            left_out: Vec::new(),
+        };
         for (name, mode) in [("dev", DIR | 0o755), ("dev/console", 0o020_600), ("root", DIR | 0o700)] {
             tree.make(name.as_bytes(), mode, &[]);
         }
@@ -47,11 +83,22 @@ impl Default for Tree {
 }
 
 impl Tree {
+    /// Begins anew, and keeps the content of these files, up to a limit. Input: their numbers in a tree of the same initramfs.
+    pub fn keeping(nodes: impl Iterator<Item = usize>) -> Tree {
+        Tree { kept: nodes.map(|node| (node, Vec::new())).collect(), ..Tree::default() }
+    }
+
     /// Does what the kernel does with the next entry.
     pub fn see(&mut self, seen: &Seen<'_>) {
         match seen {
             Seen::Trailer => self.hard_links.clear(),
+            Seen::Content(bytes) => {
+                if let Some(kept) = self.open.and_then(|node| self.kept.get_mut(&node)) {
+                    kept.extend_from_slice(&bytes[..bytes.len().min(KEPT_MAX - kept.len())]);
+                }
+            }
             Seen::Entry(entry) => {
+                self.open = None;
                 if let Err(why) = self.entry(entry) {
                     self.left_out.push(format!("{}: {why}", shown(entry.name)));
                 }
@@ -70,7 +117,7 @@ impl Tree {
         let place = self.find(entry.name, kind == FILE).ok_or("its directory is missing")?;
         match place.node.map(|node| (node, self.nodes[node].mode & KIND)) {
             Some((node, there)) if there == kind && kind != LINK => {
-                self.nodes[node].mode = entry.mode;
+                self.written(node, entry, !linked);
                 Ok(())
             }
             Some((_, DIR)) => Err("a directory that is not empty is in its place"),
@@ -78,10 +125,43 @@ impl Tree {
             // `mkdir` does not go through a link that leads nowhere.
             None if kind == DIR && self.is_there(entry.name) => Err("something else is in its place"),
             None => {
-                self.add(place.dir, place.name, entry.mode, entry.target);
+                let node = self.add(place.dir, place.name, entry.mode, entry.target);
+                self.written(node, entry, true);
                 Ok(())
             }
         }
+    }
+
+    /// An entry without content empties a file, unless that is a hard link.
+    fn written(&mut self, node: usize, entry: &Entry<'_>, empties: bool) {
+        (self.nodes[node].mode, self.nodes[node].uid) = (entry.mode, entry.uid);
+        if entry.mode & KIND == FILE {
+            self.open = Some(node);
+            if let Some(kept) = self.kept.get_mut(&node).filter(|_| empties || entry.size > 0) {
+                kept.clear();
+            }
+        }
+    }
+
+    /// Returns what lies at a path, through links; `None`: nothing.
+    pub fn at(&self, path: &[u8]) -> Option<Lying> {
+        let node = self.find(path, true)?.node?;
+        Some(self.lying(path.to_vec(), node))
+    }
+
+    /// Returns what lies in a directory, by name, links as such. What is no directory has nothing.
+    pub fn entries(&self, dir: &Lying) -> Vec<Lying> {
+        let children = self.nodes[dir.node].children.iter();
+        children.map(|(name, node)| self.lying([&dir.path, &b"/"[..], name].concat(), *node)).collect()
+    }
+
+    /// Returns what was kept of a file.
+    pub fn content(&self, of: &Lying) -> &[u8] {
+        self.kept.get(&of.node).map_or(&[], Vec::as_slice)
+    }
+
+    fn lying(&self, path: Vec<u8>, node: usize) -> Lying {
+        Lying { path, node, mode: self.nodes[node].mode, uid: self.nodes[node].uid }
     }
 
     /// Returns: whether it is another name of a file that is there. Errors: that cannot be linked to.
@@ -122,10 +202,11 @@ impl Tree {
         }
     }
 
-    fn add(&mut self, dir: usize, name: Vec<u8>, mode: u16, target: &[u8]) {
-        self.nodes.push(Node { mode, target: target.to_vec(), parent: dir, children: BTreeMap::new() });
+    fn add(&mut self, dir: usize, name: Vec<u8>, mode: u16, target: &[u8]) -> usize {
+        self.nodes.push(Node { mode, uid: 0, target: target.to_vec(), parent: dir, children: BTreeMap::new() });
         let node = self.nodes.len() - 1;
         self.nodes[dir].children.insert(name, node);
+        node
     }
 
     /// Follows a path from `/`, as the kernel does. A `/` at the end follows a link there too.

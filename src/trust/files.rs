@@ -14,15 +14,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Longest key file, in bytes; a P-256 key has 178.
-const KEY_MAX_BYTES: u64 = 4 << 10;
+pub(super) const KEY_MAX_BYTES: u64 = 4 << 10;
 /// Longest list of what is revoked, in bytes; a digest has 71.
-const LIST_MAX_BYTES: u64 = 256 << 10;
+pub(super) const LIST_MAX_BYTES: u64 = 256 << 10;
 /// Directory of what is revoked, beside the keys.
 pub(super) const REVOKED: &str = "revoked";
 /// The directory of keys; what lies beside it is the agent's configuration.
 pub(super) const KEYS_DIR: &str = "update-keys.d";
 /// Most files in `revoked/`.
-const MAX_LISTS: usize = 64;
+pub(super) const MAX_LISTS: usize = 64;
 /// Write permission for group and others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
@@ -105,9 +105,11 @@ fn says_revoking(name: &str) -> bool {
 /// Refuses what may be a list of what is revoked and lies among the keys, where it would revoke nothing: any line of it
 /// begins with a digest, whatever stands behind.
 pub(super) fn refuse_stray_list(path: &Path) -> Result<()> {
-    if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
-        return Ok(());
-    }
+    if path.symlink_metadata().is_ok_and(|meta| meta.is_file()) { refuse_list(path) } else { Ok(()) }
+}
+
+/// The same of a file that is there, also through a link.
+pub(super) fn refuse_list(path: &Path) -> Result<()> {
     let text = match read_bounded(path, LIST_MAX_BYTES) {
         // Too long to be one.
         Err(e) if e.kind() == io::ErrorKind::InvalidData => return Ok(()),
@@ -150,18 +152,23 @@ pub(super) fn check_safe(path: &Path, meta: &fs::Metadata, is_kind: bool, kind: 
         false => "keys are files named *.pub, in a directory: move it out of the way",
     };
     let fail = |why: String| Err(Error::new(Kind::Config, why).at("trust", path.display()));
-    match meta.mode() & WRITABLE_BY_OTHERS {
-        _ if meta.is_symlink() => fail("a symbolic link, which is not followed: copy what it leads to".into()),
-        _ if !is_kind => fail(format!("not a {kind}")).map_err(|e| e.hint(hint)),
-        _ if meta.uid() != 0 && meta.uid() != sys::user() => {
+    match () {
+        () if meta.is_symlink() => fail("a symbolic link, which is not followed: copy what it leads to".into()),
+        () if !is_kind => fail(format!("not a {kind}")).map_err(|e| e.hint(hint)),
+        () if meta.uid() != 0 && meta.uid() != sys::user() => {
             fail(format!("it belongs to user {}, who could change it", meta.uid())).map_err(|e| e.hint("chown root"))
         }
-        0 => Ok(()),
-        _ => {
-            let mode = meta.mode() & 0o777;
-            fail(format!("its mode is {mode:o}: others than its owner may write it")).map_err(|e| e.hint("chmod go-w"))
-        }
+        () => refuse_writable(path, meta),
     }
+}
+
+/// Refuses what others than its owner may write.
+pub(super) fn refuse_writable(path: &Path, meta: &fs::Metadata) -> Result<()> {
+    if meta.mode() & WRITABLE_BY_OTHERS == 0 {
+        return Ok(());
+    }
+    let why = format!("its mode is {:o}: others than its owner may write it", meta.mode() & 0o777);
+    Err(Error::new(Kind::Config, why).at("trust", path.display()).hint("chmod go-w"))
 }
 
 /// Lists a directory, in the order of names. Input: `meta`: of what is to be judged, a link or what it leads to.

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Most key files: each may be tried on each signature.
-const MAX_KEYS: usize = 16;
+pub(super) const MAX_KEYS: usize = 16;
 
 /// Whether an update must be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ pub mod bundle;
 mod files;
 pub mod keyring;
 pub mod keys;
+pub mod offered;
 pub mod proven;
 mod site;
 pub mod verify;

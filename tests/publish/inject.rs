@@ -155,10 +155,10 @@ fn refuses_what_would_not_work_or_not_be_safe() {
     bench.refuses("is no program", &["--agent", "update.conf"]);
 
     bench.chmod("keys/site.pub", 0o666);
-    bench.refuses("everybody may write", &["--keys", "keys"]);
+    bench.refuses("keys/site.pub: its mode is 666: others than its owner may write it", &["--keys", "keys"]);
     bench.chmod("keys/site.pub", 0o644);
     bench.chmod("keys", 0o777);
-    bench.refuses("everybody may write", &["--keys", "keys"]);
+    bench.refuses("trust keys: its mode is 777: others than its owner may write it", &["--keys", "keys"]);
     bench.chmod("keys", 0o755);
     fs::write(bench.path("keys/site.pub"), "-----BEGIN PRIVATE KEY-----\n").unwrap();
     bench.refuses("PRIVATE", &["--keys", "keys"]);
@@ -232,14 +232,14 @@ const PLACES: &[(&str, &str)] = &[
     // What is put there takes its place, and its mode.
     ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040775 ''; } | gzip -n", ""),
     // What machines that boot it would stop at, and be healthy.
-    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/revocations 040755 ''; } | gzip -n", "/etc/kubesolo/revocations lies in"),
-    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/how-to-Revoke.txt 0100644 x; } | gzip -n", "/etc/kubesolo/how-to-Revoke.txt lies in"),
-    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; newc etc/kubesolo/update-keys.d/revocation-a.pub 0100644 x; } | gzip -n", "revocation-a.pub lies in"),
-    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; newc etc/kubesolo/update-keys.d/revoked 040757 ''; } | gzip -n", "revoked, mode 757 lies in"),
-    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; newc etc/kubesolo/update-keys.d/revoked 040755 ''; newc etc/kubesolo/update-keys.d/revoked/old 0100666 ''; } | gzip -n", "revoked/old, mode 666 lies in"),
-    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; newc etc/kubesolo/update-keys.d/.stolen 0120777 x; } | gzip -n", ".stolen lies in"),
+    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/revocations 040755 ''; } | gzip -n", "trust /etc/kubesolo/revocations: its name says that it revokes something"),
+    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/how-to-Revoke.txt 0100644 x; } | gzip -n", "trust /etc/kubesolo/how-to-Revoke.txt: its name says"),
+    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; newc etc/kubesolo/update-keys.d/revocation-a.pub 0100644 x; } | gzip -n", "revocation-a.pub: its name says that it revokes something"),
+    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; newc etc/kubesolo/update-keys.d/revoked 040757 ''; } | gzip -n", "update-keys.d/revoked: its mode is 757"),
+    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; newc etc/kubesolo/update-keys.d/revoked 040755 ''; newc etc/kubesolo/update-keys.d/revoked/old 0100666 ''; } | gzip -n", "revoked/old: its mode is 666"),
+    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; newc etc/kubesolo/update-keys.d/.stolen 0120777 x; } | gzip -n", ".stolen: neither a file nor the directory `revoked`"),
     ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; newc 'etc/kubesolo/update-keys.d/.#a.pub' 0120777 x; newc etc/kubesolo/update-keys.d/b.pub 0100666 x; } | gzip -n", ""),
-    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do newc etc/kubesolo/update-keys.d/$n.pub 0100644 x; done; } | gzip -n", "there would be 17 files"),
+    ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do newc etc/kubesolo/update-keys.d/$n.pub 0100644 x; done; } | gzip -n", "17 key files, where at most 16 are looked at"),
     ("{ newc etc 040755 ''; newc etc/kubesolo 040755 ''; newc etc/kubesolo/update-keys.d 040755 ''; for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do newc etc/kubesolo/update-keys.d/$n.pub 0100644 x; done; newc etc/kubesolo/update-keys.d/site.pub 0100644 x; } | gzip -n", ""),
 ];
 

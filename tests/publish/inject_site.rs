@@ -34,7 +34,7 @@ fn keys_that_an_agent_would_stop_at_are_refused() {
     with(1, "keys/revoked/oops", "-----BEGIN PRIVATE KEY-----\n");
     refuses("PRIVATE");
     with(1, "keys/revoked/old.pub", &digest);
-    refuses("no public key");
+    refuses("keys/revoked/old.pub: it is not one public key in PEM");
     for bad in ["abc", "sha256:00", &digest.replace('a', "A"), &format!("{digest} {digest}")] {
         with(1, "keys/revoked/list", &format!("# old\n\n{bad}\n"));
         refuses("no list of what is revoked");
@@ -43,7 +43,7 @@ fn keys_that_an_agent_would_stop_at_are_refused() {
     takes();
     for (name, mode) in [("keys/revoked/list", 0o666), ("keys/revoked", 0o777)] {
         bench.chmod(name, mode);
-        refuses("everybody may write");
+        refuses(&format!("trust {name}: its mode is {mode:o}: others than its owner may write it"));
         bench.chmod(name, mode & 0o755);
     }
     takes();
@@ -70,26 +70,35 @@ const BESIDE: &[(&str, Option<&str>)] = &[
     ("mkdir revoked; printf '# ours\\v%s\\n' $1 >revoked/stolen", Some("is no list")),
     ("mkdir revoked; printf '# o\\0u\\0r\\0' >revoked/stolen", Some("is no list")),
     ("mkdir revoked; echo sha256: ${1#sha256:} >revoked/stolen", Some("is no list")),
-    ("mkdir revoked; yes '#' | head -c 262145 >revoked/stolen", Some("is longer than machines read")),
+    ("mkdir revoked; yes '#' | head -c 262145 >revoked/stolen", Some("revoked/stolen: longer than 262144 bytes")),
     ("ln -s /no revoked", Some("revoked is no directory")),
     ("echo $1 >revoked", Some("revoked is no directory")),
-    ("mkdir Revoked", Some("Revoked has a name that says that it revokes")),
-    ("mkdir .revoked", Some(".revoked has a name that says")),
-    ("cp site.pub revoked-site.pub", Some("revoked-site.pub has a name that says")),
-    ("cp site.pub Revocation.pub", Some("Revocation.pub has a name that says")),
-    ("mkdir revocations", Some("revocations has a name that says")),
-    ("echo $1 >revoked.txt", Some("revoked.txt has a name that says")),
-    ("mkdir old", Some("old is neither a file nor")),
-    ("mkdir .old", Some(".old is neither a file nor")),
-    ("mkdir update-keys.d", Some("update-keys.d is neither a file nor")),
-    ("ln -s /no stolen", Some("stolen is neither a file nor")),
-    ("echo $1 >stolen", Some("stolen is a list of digests")),
-    ("echo $1 >.stolen", Some(".stolen is a list of digests")),
-    ("echo $1 >.#stolen", Some(".#stolen is a list of digests")),
-    ("echo $1 by a thief >stolen.txt", Some("stolen.txt is a list of digests")),
-    ("{ echo what was stolen:; echo $1; } >stolen.txt", Some("stolen.txt is a list of digests")),
-    ("echo $1 | tr a-z A-Z >stolen.txt", Some("stolen.txt is a list of digests")),
-    ("printf '\\357\\273\\277%s\\r\\n' $1 >stolen.txt", Some("stolen.txt is a list of digests")),
+    ("mkdir Revoked", Some("Revoked: its name says that it revokes something")),
+    ("mkdir .revoked", Some(".revoked: its name says that it revokes something")),
+    ("cp site.pub revoked-site.pub", Some("revoked-site.pub: its name says that it revokes something")),
+    ("cp site.pub Revocation.pub", Some("Revocation.pub: its name says that it revokes something")),
+    ("mkdir revocations", Some("revocations: its name says that it revokes something")),
+    ("echo $1 >revoked.txt", Some("revoked.txt: its name says that it revokes something")),
+    ("mkdir old", Some("old: a directory: of those, only `revoked`")),
+    ("mkdir .old", Some(".old: a directory: of those, only `revoked`")),
+    ("mkdir update-keys.d", Some("update-keys.d: a directory: of those, only `revoked`")),
+    ("ln -s /no stolen", Some("stolen: neither a file nor")),
+    ("echo $1 >stolen", Some("stolen: a list of digests: what is revoked counts in revoked/ only")),
+    ("echo $1 >.stolen", Some(".stolen: a list of digests: what is revoked counts in revoked/ only")),
+    ("echo $1 >.#stolen", Some(".#stolen: a list of digests: what is revoked counts in revoked/ only")),
+    ("echo $1 by a thief >stolen.txt", Some("stolen.txt: a list of digests: what is revoked counts in revoked/ only")),
+    (
+        "{ echo what was stolen:; echo $1; } >stolen.txt",
+        Some("stolen.txt: a list of digests: what is revoked counts in revoked/ only"),
+    ),
+    (
+        "echo $1 | tr a-z A-Z >stolen.txt",
+        Some("stolen.txt: a list of digests: what is revoked counts in revoked/ only"),
+    ),
+    (
+        "printf '\\357\\273\\277%s\\r\\n' $1 >stolen.txt",
+        Some("stolen.txt: a list of digests: what is revoked counts in revoked/ only"),
+    ),
     ("mkdir revoked; printf '\\357\\273\\277%s\\r\\n' $1 >revoked/stolen", None),
     ("echo 00112233 sha256:$1 >SHA256SUMS", None),
 ];
@@ -127,18 +136,22 @@ fn what_may_be_meant_to_revoke_is_taken_or_refused() {
 const OWN_LISTS: &[(&str, Option<&str>, &[&str])] = &[
     (
         "cp ../a.pub .; echo $1 >revoked/old",
-        Some("none of the keys in keys is good and not revoked"),
+        Some("none of the installed keys is good and not revoked"),
         &["keys/a.pub (sha256:"],
     ),
-    ("cp ../a.pub .; cp ../a.pub revoked/", Some("would never take an update"), &["keys/a.pub (sha256:"]),
+    (
+        "cp ../a.pub .; cp ../a.pub revoked/",
+        Some("none of the installed keys is good and not revoked"),
+        &["keys/a.pub (sha256:"],
+    ),
     (
         "cp ../a.pub ../b.pub .; cp ../a.pub revoked/; echo $2 >revoked/b",
-        Some("none of the keys"),
+        Some("none of the installed keys is good and not revoked"),
         &["keys/b.pub (sha256:"],
     ),
     (
         r"sed 's/$/\r/' ../a.pub >a.pub; printf '\357\273\277# x\r\n%s # stolen\r\n' $1 >revoked/x",
-        Some("none of the keys"),
+        Some("none of the installed keys is good and not revoked"),
         &[],
     ),
     (
@@ -179,7 +192,7 @@ fn keys_that_their_own_lists_revoke_are_told() {
         assert_eq!(said(&out).contains("warning: "), !quiet, "{script}: {}", said(&out));
     }
     // More keys are wanted than there are.
-    let short = "signature_threshold = 2, and good keys in keys are 1: machines of this image take no update";
+    let short = "warning: 1 good keys are installed, and signature_threshold is 2";
     for (threshold, count, is_short) in [(1, 1, false), (2, 1, true), (2, 2, false)] {
         fs::remove_dir_all(bench.path("keys")).unwrap();
         fs::create_dir(bench.path("keys")).unwrap();
@@ -197,11 +210,15 @@ fn keys_that_their_own_lists_revoke_are_told() {
     run(Command::new("sh").current_dir(bench.dir.path()).args(["-euc", "cp b.pub keys/site.pub; chmod -R go-w keys"]));
     run(&mut bench.command("with-key", &["--keys", "keys"]));
     fs::rename(bench.path("with-key"), bench.path("initramfs")).unwrap();
-    let again = "mv keys/site.pub keys/new.pub; cp keys/new.pub keys/revoked/";
+    // The same key under another name is the same key.
+    let same = "mv keys/site.pub keys/new.pub; cp keys/new.pub keys/revoked/";
+    run(Command::new("sh").current_dir(bench.dir.path()).args(["-euc", same]));
+    bench.refuses("none of the installed keys is good and not revoked", &["--keys", "keys"]);
+    let again = "cp a.pub keys/new.pub; cp keys/new.pub keys/revoked/; chmod -R go-w keys";
     run(Command::new("sh").current_dir(bench.dir.path()).args(["-euc", again]));
     run(&mut bench.command("out", &["--keys", "keys", "--dry-run"]));
     run(Command::new("mv").current_dir(bench.dir.path()).args(["keys/new.pub", "keys/site.pub"]));
-    bench.refuses("none of the keys in keys is good", &["--keys", "keys"]);
+    bench.refuses("none of the installed keys is good and not revoked", &["--keys", "keys"]);
 }
 
 /// A configuration, and why it is refused; nothing: it is taken. What it names may lie in the initramfs, or come later.

@@ -206,6 +206,6 @@ fn scripts_find_an_agent_or_say_how_to_make_one() {
         [&old, &dir.join("absent"), Path::new("/bin/true"), Path::new("/bin/echo"), Path::new("kubesolo-update-x")]
     {
         let (there, words) = asked(Some(old));
-        assert!(!there && words.contains("it has no lint command (build it anew"), "{words}");
+        assert!(!there && words.contains("its lint command is missing, or lacks options (build it anew"), "{words}");
     }
 }

@@ -7,13 +7,16 @@ extern crate macro_rules_attribute;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod dates;
 mod http;
 mod inject;
 mod inject_site;
 mod layout;
 mod lint;
+mod lint_trust;
 mod oci_images;
 mod older;
+mod partial;
 mod registry;
 mod signed_tags;
 mod target_arch;

@@ -1,0 +1,139 @@
+//! What a machine will have in `/etc/kubesolo`: what lies there in an initramfs, and what a site adds. It is put into a
+//! directory of its own, where the machines' reader judges it.
+//!
+//! Must never: leave that directory, or write anything outside of it: what an initramfs names is a name there, no path.
+
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::initramfs::{Lying, Tree};
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process;
+
+const CONFIG_DIR: &[u8] = b"/etc/kubesolo";
+const CONFIG_FILE: &[u8] = b"/etc/kubesolo/update.conf";
+const KEYS_DIR: &[u8] = b"/etc/kubesolo/update-keys.d";
+const REVOKED: &[u8] = b"/etc/kubesolo/update-keys.d/revoked";
+/// Of what a machine would have there, its permissions; and what is needed to read and remove it here.
+const MODE: u32 = 0o777;
+const OURS: u32 = 0o600;
+
+/// The directory; it goes when this does.
+pub(super) struct Machine {
+    root: PathBuf,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Nothing is left to say it to, and the next run has a name of its own.
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+/// Returns what in an initramfs belongs to the agent's trust: directories before what lies in them.
+pub(super) fn of_interest(tree: &Tree) -> Vec<Lying> {
+    let mut all: Vec<Lying> = tree.at(CONFIG_DIR).map_or_else(Vec::new, |dir| tree.entries(&dir));
+    // Through links, as machines go. One that leads nowhere stays.
+    let (config, keys) = (tree.at(CONFIG_FILE), tree.at(KEYS_DIR));
+    all.retain(|lying| !(lying.path == CONFIG_FILE || lying.path == KEYS_DIR && keys.is_some()));
+    all.extend(config);
+    if let Some(keys) = keys {
+        let entries = tree.entries(&keys);
+        all.push(keys);
+        let revoked = entries.iter().find(|lying| lying.path == REVOKED).map_or_else(Vec::new, |dir| tree.entries(dir));
+        all.extend(entries.into_iter().chain(revoked));
+    }
+    all
+}
+
+impl Machine {
+    /// Makes the directory, in the one for temporary files. Errors: Internal: it cannot be made.
+    pub(super) fn new() -> Result<Machine> {
+        let root = std::env::temp_dir().join(format!("kubesolo-update-lint.{}", process::id()));
+        DirBuilder::new().mode(0o700).create(&root).io(Kind::Internal, "make", root.display())?;
+        let machine = Machine { root };
+        machine.make(&machine.place(CONFIG_DIR))?;
+        Ok(machine)
+    }
+
+    fn make(&self, dir: &Path) -> Result<()> {
+        fs::create_dir_all(dir).io(Kind::Internal, "make", dir.display())?;
+        fs::set_permissions(dir, Permissions::from_mode(0o755)).io(Kind::Internal, "make", dir.display())
+    }
+
+    /// Where its keys lie.
+    pub(super) fn keys(&self) -> PathBuf {
+        self.place(KEYS_DIR)
+    }
+
+    /// Where its configuration lies, if there is one.
+    pub(super) fn config(&self) -> Option<PathBuf> {
+        Some(self.place(CONFIG_FILE)).filter(|path| path.exists())
+    }
+
+    fn place(&self, path: &[u8]) -> PathBuf {
+        self.root.join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)))
+    }
+
+    /// Says an error as the machine would: without this directory.
+    pub(super) fn told(&self, error: &Error) -> String {
+        error.to_string().replace(&*self.root.to_string_lossy(), "")
+    }
+
+    /// Puts there what an initramfs has. Input: its tree, with the content of what is of interest.
+    /// Errors: Config: something that counts belongs to another user than root; Internal: it cannot be written.
+    pub(super) fn unpack(&self, tree: &Tree) -> Result<()> {
+        for lying in of_interest(tree) {
+            let (place, is_trust) = (self.place(&lying.path), lying.path.starts_with(KEYS_DIR));
+            let counts = lying.path == KEYS_DIR || lying.path.starts_with(REVOKED) || lying.path.ends_with(b".pub");
+            if is_trust && counts && lying.uid != 0 {
+                let why = format!("it belongs to user {} there, who could change it", lying.uid);
+                let path = String::from_utf8_lossy(&lying.path).into_owned();
+                return Err(Error::new(Kind::Config, why)
+                    .at("trust", path)
+                    .hint("make the archive as root's: cpio -o -H newc -R +0:+0"));
+            }
+            let mode = u32::from(lying.mode) & MODE | OURS;
+            let made = match () {
+                () if lying.is_dir() => self.make(&place).map(|()| Some(mode | 0o100)),
+                () if lying.is_file() => write(&place, tree.content(&lying)).map(|()| Some(mode)),
+                // A link that leads nowhere stands for all else: neither a file nor a directory.
+                () => symlink("nowhere", &place).io(Kind::Internal, "make", place.display()).map(|()| None),
+            };
+            if let Some(mode) = made? {
+                fs::set_permissions(&place, Permissions::from_mode(mode)).io(
+                    Kind::Internal,
+                    "make",
+                    place.display(),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts there what a site adds, as the boot hook does: under a name that no image has.
+    pub(super) fn add(&self, files: &[PathBuf], is_list: bool) -> Result<()> {
+        let dir = self.place(if is_list { REVOKED } else { KEYS_DIR });
+        if !dir.exists() {
+            self.make(&dir)?;
+        }
+        for file in files {
+            let mut place = dir.join("site-");
+            let mut name = OsStr::new("site-").to_owned();
+            name.push(file.file_name().unwrap_or_default());
+            while place.ends_with("site-") || place.symlink_metadata().is_ok() {
+                place = dir.join(&name);
+                name = [OsStr::new("site-"), &name].into_iter().collect();
+            }
+            write(&place, &fs::read(file).io(Kind::Usage, "read", file.display())?)?;
+            fs::set_permissions(&place, Permissions::from_mode(0o644)).io(Kind::Internal, "make", place.display())?;
+        }
+        Ok(())
+    }
+}
+
+fn write(place: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(place, bytes).io(Kind::Internal, "write", place.display())
+}

@@ -235,7 +235,11 @@ impl<'a> Machine<'a> {
         if let Some(dir) = mount::mounted_at(part) {
             return Ok((dir, None));
         }
-        let mounted = mount::mount(part, access)?;
+        let mounted = match mount::mount(part, access) {
+            // Mounted for writing out of sight: the kernel adds no mount that is for reading only, but one of the same kind.
+            Err(e) if label == EFI && e.course() == Course::InUse => mount::mount(part, Access::Write),
+            mounted => mounted,
+        }?;
         Ok((mounted.dir().to_path_buf(), Some(mounted)))
     }
 }

@@ -212,17 +212,34 @@ impl<'a> Machine<'a> {
     }
 
     /// Finds a partition's content: where it should be mounted, where else it is mounted, or mounted privately.
+    /// Boot variables written to another disk's partition would change nothing here: what is mounted in their place is held
+    /// against the boot disk.
     /// Below a `--root`, a directory in the right place will do: whoever set it up mounted it, or means it.
     fn place(&self, label: &str, usual: &Path, access: Access) -> Result<(PathBuf, Option<Mounted>)> {
+        // The boot variables are those of the disk that GRUB booted from; where a site has its data is its own matter.
+        let is_right =
+            label != EFI || !self.system.is_live() || mount::is_mounted_at(self.disk()?.partition(EFI)?, usual);
         let in_place = if self.system.is_live() { mount::is_mount_point(usual) } else { usual.is_dir() };
-        if in_place {
+        if in_place && is_right {
             return Ok((usual.to_path_buf(), None));
         }
         let part = self.disk()?.partition(label)?;
+        if in_place && access == Access::Write {
+            note(&format!(
+                "what is mounted at {} is not {} of the boot disk ({}), which is used",
+                usual.display(),
+                part.label,
+                part.name
+            ));
+        }
         if let Some(dir) = mount::mounted_at(part) {
             return Ok((dir, None));
         }
-        let mounted = mount::mount(part, access)?;
+        let mounted = match mount::mount(part, access) {
+            // Mounted for writing out of sight: the kernel adds no mount that is for reading only, but one of the same kind.
+            Err(e) if label == EFI && e.course() == Course::InUse => mount::mount(part, Access::Write),
+            mounted => mounted,
+        }?;
         Ok((mounted.dir().to_path_buf(), Some(mounted)))
     }
 }

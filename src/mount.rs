@@ -291,10 +291,22 @@ impl Drop for Mounted {
     }
 }
 
-/// Returns where a whole partition is mounted in this namespace.
+/// Returns where a whole partition is mounted in this namespace, and can be seen.
 pub fn mounted_at(part: &Partition) -> Option<PathBuf> {
     let table = fs::read_to_string(MOUNTINFO).ok()?;
-    find_mount(&table, &part.device_number)
+    find_mounts(&table, &part.device_number).into_iter().find(|dir| shows(dir, &part.device_number))
+}
+
+/// Returns whether a directory shows the root of a partition: not another disk's, a directory of it, or what is mounted over it.
+pub fn is_mounted_at(part: &Partition, dir: &Path) -> bool {
+    let (Ok(dir), Ok(table)) = (fs::canonicalize(dir), fs::read_to_string(MOUNTINFO)) else { return false };
+    find_mounts(&table, &part.device_number).contains(&dir) && shows(&dir, &part.device_number)
+}
+
+/// Returns whether a path leads into this file system: something may be mounted over the path, or above it.
+fn shows(dir: &Path, device_number: &str) -> bool {
+    let number = |device: u64| format!("{}:{}", libc::major(device), libc::minor(device));
+    fs::metadata(dir).is_ok_and(|meta| number(meta.dev()) == device_number)
 }
 
 /// Says whether something is mounted at a directory.
@@ -314,13 +326,21 @@ pub fn is_mounted_in(path: &Path) -> bool {
     table.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(&unescape(at)).starts_with(&path)))
 }
 
-/// Source: proc(5), mountinfo: fields 3 (major:minor), 4 (root), 5 (mount point).
-fn find_mount(table: &str, device_number: &str) -> Option<PathBuf> {
-    table.lines().find_map(|line| {
+/// Returns the mount points at which a whole file system lies on top. Pure.
+/// Source: proc(5), mountinfo: fields 3 (major:minor), 4 (root), 5 (mount point); of two lines of one mount point, the later
+/// hides the earlier (measured).
+fn find_mounts(table: &str, device_number: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for line in table.lines() {
         let mut fields = line.split(' ').skip(2);
-        let (number, root, at) = (fields.next()?, fields.next()?, fields.next()?);
-        (number == device_number && root == "/").then(|| PathBuf::from(unescape(at)))
-    })
+        let (Some(number), Some(root), Some(at)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let at = PathBuf::from(unescape(at));
+        found.retain(|dir| *dir != at);
+        if number == device_number && root == "/" {
+            found.push(at);
+        }
+    }
+    found
 }
 
 /// Undoes the octal escapes of blank, tab, newline and backslash.
@@ -341,11 +361,21 @@ mod tests {
         32 22 7:3 / /mnt/a\\040b\\134c rw - ext4 /dev/loop0p2 rw\n";
 
     #[test]
-    fn finds_whole_mounts_only() {
-        assert_eq!(find_mount(TABLE, "7:3"), Some(PathBuf::from("/mnt/a b\\c")));
-        assert_eq!(find_mount(TABLE, "254:0"), Some(PathBuf::from("/")));
-        assert_eq!(find_mount(TABLE, "7:31"), None);
-        assert_eq!(find_mount("garbage\n\n", "7:3"), None);
+    fn finds_whole_mounts_on_top_only() {
+        let found = |table: &str, number| find_mounts(table, number);
+        assert_eq!(found(TABLE, "7:3"), [PathBuf::from("/mnt/a b\\c")]);
+        assert_eq!(found(TABLE, "254:0"), [PathBuf::from("/")]);
+        assert!(found(TABLE, "7:31").is_empty() && found("garbage\n\n", "7:3").is_empty());
+        // Hidden by another disk's, by a directory of its own, and back on top.
+        let mut table = TABLE.to_string();
+        for (line, is_on_top) in [
+            ("33 32 7:9 / /mnt/a\\040b\\134c rw - vfat /dev/loop1p1 rw\n", false),
+            ("34 33 7:3 / /mnt/a\\040b\\134c rw - ext4 /dev/loop0p2 rw\n", true),
+            ("35 34 7:3 /boot /mnt/a\\040b\\134c rw - ext4 /dev/loop0p2 rw\n", false),
+        ] {
+            table.push_str(line);
+            assert_eq!(!found(&table, "7:3").is_empty(), is_on_top, "{line}");
+        }
     }
 
     #[test]

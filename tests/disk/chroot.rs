@@ -8,10 +8,11 @@ use crate::support::raw::{Raw, Reply};
 use crate::support::release::{Medium, Release};
 use crate::support::root::{Root, Run};
 use crate::support::trial::Trial;
-use crate::support::{command, need};
+use crate::support::{command, need, run};
 use kubesolo_update::mount;
 use kubesolo_update::partition::Partition;
 use kubesolo_update::sys::{Access, FileSystemContext};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
@@ -103,12 +104,27 @@ fn assert_free(disk: &Disk, what: &str) {
     assert!(!disk.needs_recovery(B), "{what}: the journal of slot B is not empty");
 }
 
+/// A copy of the boot variables on an EFI partition of [`efi_of`].
+fn copy_of(disk: &Disk, name: &str) -> Vec<u8> {
+    let out = disk.dir().join("copy");
+    disk.debugfs(EFI, &format!("dump /boot/grub/{name} {}", out.display()));
+    fs::read(&out).unwrap()
+}
+
 /// A machine's directory as somebody on a rescue console enters it.
 struct Chroot {
     root: Root,
     disk: Disk,
     is_mount_point: bool,
     bound: Vec<&'static str>,
+    /// What is mounted at boot/efi, and how: a script.
+    efi: String,
+}
+
+/// Makes the EFI partition one that every kernel can mount: ext4, with what this root has at boot/efi.
+fn efi_of(root: &Root, disk: &Disk) {
+    let content = root.path("boot/efi");
+    run(command("mke2fs").args(["-q", "-F", "-t", "ext4", "-L", "KSOLOEFI", "-d"]).arg(content).arg(disk.node(EFI)));
 }
 
 impl Chroot {
@@ -127,7 +143,18 @@ impl Chroot {
             std::os::unix::fs::symlink(format!("usr/{name}"), root.path(name)).unwrap();
         }
         fs::copy(Root::program(), root.path("ku")).unwrap();
-        Chroot { root, disk, is_mount_point, bound: vec!["proc", "sys", "dev"] }
+        let machine = Chroot { root, disk, is_mount_point, bound: vec!["proc", "sys", "dev"], efi: String::new() };
+        let machine = Chroot { efi: format!("mount {} boot/efi", machine.disk.node(EFI).display()), ..machine };
+        efi_of(&machine.root, &machine.disk);
+        machine
+    }
+
+    /// What a real grub-editenv lists of the boot disk's own copies.
+    fn boot_variables(&self) -> BTreeMap<String, String> {
+        for name in ["grubenv", "grubenv.bak"] {
+            fs::write(self.root.block(name), copy_of(&self.disk, name)).unwrap();
+        }
+        self.root.boot_variables()
     }
 
     /// Runs the agent in it. Input: `wrapper`: a program in front of it, with its arguments.
@@ -142,10 +169,9 @@ impl Chroot {
         if self.bound.contains(&"proc") {
             script.push_str("mount --bind cmdline proc/cmdline; ");
         }
-        script.push_str("mount --bind boot/efi boot/efi; ");
-        script.push_str("shift; exec \"$@\"");
+        script.push_str("eval \"$2\"; shift 2; exec \"$@\"");
         let mut shell = unshare();
-        shell.args(["sh", "-euc", &script, "sh"]).arg(self.root.path("")).args(wrapper).arg("chroot");
+        shell.args(["sh", "-euc", &script, "sh"]).arg(self.root.path("")).arg(&self.efi).args(wrapper).arg("chroot");
         shell.arg(self.root.path("").as_os_str().to_str().unwrap().trim_end_matches('/')).arg("/ku");
         Run::from(shell.args(args).output().unwrap())
     }
@@ -178,10 +204,10 @@ fn rescue(is_mount_point: bool, wrapper: &[&str]) {
     assert!(machine.disk.file(B, "vmlinuz").unwrap() == release.ours().kernel, "{what}");
     assert_eq!(machine.phase(), "staged", "{what}");
     agent(&["activate"]).expect(0, &["slot B is active"]);
-    assert_eq!(machine.root.boot_variables()["active_slot"], "B", "{what}");
+    assert_eq!(machine.boot_variables()["active_slot"], "B", "{what}");
     assert_eq!(machine.phase(), "activated", "{what}");
     agent(&["rollback"]).expect(0, &["slot A stays active"]);
-    assert_eq!(machine.root.boot_variables()["active_slot"], "A", "{what}");
+    assert_eq!(machine.boot_variables()["active_slot"], "A", "{what}");
     assert_free(&machine.disk, &what);
     assert!(machine.disk.bytes(A) == running, "{what}: the running slot was written");
     // All of it is on the disk's own data partition, and none in the directory.
@@ -207,6 +233,56 @@ fn a_rescue_with_an_old_kernel() {
     let wrapper = [&[strace.to_str().unwrap(), "-f", "-o", "/dev/null"][..], &OLD_KERNEL].concat();
     rescue(false, &wrapper);
     rescue(true, &wrapper);
+}
+
+/// What lies at /boot/efi in place of the boot disk's own partition. `$EFI` is that one, `$OTHER` another disk's of the same
+/// label (a provisioning stick); the words of the note, if there is one.
+const AT_BOOT_EFI: [(&str, &str, bool); 10] = [
+    ("the right one", "mount $EFI boot/efi", false),
+    ("nothing", ":", false),
+    ("another disk's", "mount $OTHER boot/efi", true),
+    ("another disk's, the right one elsewhere", "mkdir -p mnt; mount $EFI mnt; mount $OTHER boot/efi", true),
+    ("another disk's over the right one", "mount $EFI boot/efi; mount $OTHER boot/efi", true),
+    ("the right one over another disk's", "mount $OTHER boot/efi; mount $EFI boot/efi", false),
+    ("a directory of the machine's", "mount --bind stand-in boot/efi", true),
+    ("a directory of the right one", "mkdir -p mnt; mount $EFI mnt; mount --bind mnt/boot boot/efi", true),
+    ("a tmpfs", "mount -t tmpfs none boot/efi; cp -R stand-in/boot boot/efi/", true),
+    ("the right one twice", "mount $EFI boot/efi; mkdir -p mnt; mount $EFI mnt", false),
+];
+
+#[apply(test)]
+fn boot_variables_are_the_boot_disks_whatever_is_mounted_in_their_place() {
+    ready();
+    for (what, script, is_told) in AT_BOOT_EFI {
+        let mut machine = Chroot::new(false);
+        let stick = Disk::new(24, 16);
+        efi_of(&machine.root, &stick);
+        run(command("cp").arg("-R").arg(machine.root.path("boot/efi")).arg(machine.root.path("stand-in")));
+        let (ours, others) = (machine.disk.node(EFI), stick.node(EFI));
+        machine.efi = format!("EFI={} OTHER={}; {script}", ours.display(), others.display());
+        let before = copy_of(&stick, "grubenv");
+        let back = machine.agent(&["rollback"]).expect(0, &["slot B is active, on trial for three boots"]);
+        let told = format!("not KSOLOEFI of the boot disk ({})", machine.disk.name(EFI));
+        assert_eq!(back.stderr.contains(&told), is_told, "{what}: {back:?}");
+        assert_eq!(machine.boot_variables()["active_slot"], "B", "{what}: the boot disk's own copies");
+        assert!(copy_of(&stick, "grubenv") == before, "{what}: the other disk was written");
+        let stand_in = fs::read(machine.root.path("stand-in/boot/grub/grubenv")).unwrap();
+        assert!(stand_in == before, "{what}: a directory was written");
+        machine.agent(&["status", "--json"]).expect(0, &[r#""active_slot":"B""#]);
+        assert_free(&machine.disk, what);
+    }
+}
+
+/// Without a boot disk there is none whose variables they could be.
+#[apply(test)]
+fn boot_variables_of_no_known_disk_are_not_written() {
+    ready();
+    let mut machine = Chroot::new(false);
+    let absent = "kubesolo.slot=A kubesolo.part=00000000-0000-4000-8000-000000000000\n";
+    fs::write(machine.root.path("cmdline"), absent).unwrap();
+    machine.efi = format!("mount {} boot/efi", machine.disk.node(EFI).display());
+    machine.agent(&["rollback"]).expect(7, &["find the boot disk", "00000000-0000-4000-8000-000000000000"]);
+    assert_eq!(machine.boot_variables()["active_slot"], "A");
 }
 
 #[apply(test)]

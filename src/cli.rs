@@ -48,6 +48,12 @@ pub struct Common {
     pub json: bool,
     /// `--shell`
     pub shell: bool,
+    /// `--quiet`
+    pub quiet: bool,
+    /// `--verbose`
+    pub verbose: bool,
+    /// The command itself
+    pub command: &'static str,
 }
 
 /// argh can not flatten a struct into another, so the common flags are written into each command here.
@@ -86,6 +92,12 @@ macro_rules! command {
             /// answer with variables that a shell can eval
             #[argh(switch)]
             pub shell: bool,
+            /// print only what needs a person
+            #[argh(switch)]
+            pub quiet: bool,
+            /// print whole digests, every check and each request
+            #[argh(switch)]
+            pub verbose: bool,
             $($(#[$field_meta])* pub $field: $kind $(<$inner>)?,)*
         }
 
@@ -103,6 +115,9 @@ macro_rules! command {
                     retries: None,
                     json: self.json,
                     shell: self.shell,
+                    quiet: self.quiet,
+                    verbose: self.verbose,
+                    command: $word,
                 }
             }
         }
@@ -143,9 +158,6 @@ command! {
         /// version than the one that failed), or another run does it
         #[argh(switch)]
         ok_if_nothing: bool,
-        /// print nothing where nothing is done
-        #[argh(switch)]
-        quiet: bool,
         /// activate it when it is staged
         #[argh(switch)]
         activate: bool,

@@ -91,6 +91,8 @@ pub struct Config {
     pub workloads: Vec<Workload>,
     /// `--state`.
     pub state_file: Option<PathBuf>,
+    /// The command, as it was typed.
+    pub command: &'static str,
     /// Why the file does not count, for a command that goes on without it.
     pub fault: Option<Error>,
 }
@@ -272,6 +274,7 @@ pub fn validate(raw: &Raw, flags: &Common, rooted: &dyn Fn(&str) -> PathBuf) -> 
         kubeconfig: place(raw, "kubeconfig", rooted),
         workloads: workloads(raw)?,
         state_file: flags.state.clone(),
+        command: flags.command,
         fault: None,
     })
 }
@@ -341,7 +344,9 @@ fn source(
     if typed.contains(&true) {
         // The file's tag belongs to the file's source.
         let (layout, tag) = (flags.layout.as_deref().map(|path| (path, true)), flags.tag.as_deref());
-        return spec(flags.server.as_deref(), flags.registry.as_deref(), layout, tag, plain_http).map_err(as_usage);
+        let option = if flags.server.is_some() { "--server" } else { "--registry" };
+        let found = spec(flags.server.as_deref(), flags.registry.as_deref(), layout, tag, plain_http);
+        return found.map_err(|e| as_usage(e).at("use", option));
     }
     let mut found = source_of_file(raw, flags, plain_http, rooted)?;
     for (mirror, line) in raw.values(REPEATED) {
@@ -411,7 +416,10 @@ fn spec(
             None => Ok(Some(SourceSpec::Http { server: server.to_string(), mirrors: Vec::new(), plain_http })),
         },
         (Some(text), _) | (_, Some(text)) => {
-            let mut reference = Reference::parse(text)?;
+            let mut reference = Reference::parse(text).map_err(|e| match server {
+                Some(_) => e.hint_instead("an HTTP server begins with http:// or https://"),
+                None => e,
+            })?;
             if let Some(tag) = tag {
                 reference = reference.with_tag(tag)?;
             }

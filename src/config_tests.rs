@@ -63,6 +63,26 @@ fn a_server_may_be_a_reference() {
     assert!(matches!(config.source, Some(SourceSpec::Http { .. })));
 }
 
+/// What people take for a server. A line more is a case more.
+#[test]
+fn a_server_that_is_none_is_told_how_one_begins() {
+    let how = "(an HTTP server begins with http:// or https://)";
+    for text in
+        ["example.com", "example.com:8080", "localhost:5000/", "ftp://example.com/x", "htp://x", "//x", "http:/x/y"]
+    {
+        let typed = Common { server: Some(text.into()), ..flags() };
+        let (typed, written) =
+            (read("", &typed).unwrap_err(), read(&format!("server = {text}"), &flags()).unwrap_err());
+        assert_eq!((typed.kind(), written.kind()), (Kind::Usage, Kind::Config), "{text}");
+        let (typed, written) = (typed.to_string(), written.to_string());
+        assert!(typed.starts_with("use --server: ") && typed.ends_with(how), "{typed}");
+        assert!(written.starts_with("line 1: ") && written.ends_with(how), "{written}");
+    }
+    let typed = Common { registry: Some("example.com".into()), ..flags() };
+    let said = read("", &typed).unwrap_err().to_string();
+    assert!(said.starts_with("use --registry: ") && !said.contains(how), "{said}");
+}
+
 #[test]
 fn a_layout_in_the_file_lies_below_the_root() {
     let config = read("layout = /mnt/stick\n", &flags()).unwrap();

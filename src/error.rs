@@ -111,6 +111,8 @@ pub enum Course {
     Damaged,
     /// What was to be read is in use elsewhere: that proves nothing of what it holds.
     InUse,
+    /// Who asks may not look: neither does that.
+    Denied,
 }
 
 /// Describes one failure for a person and for a machine.
@@ -203,6 +205,11 @@ impl Error {
     /// Says whether what was to be read could not be looked at, since it is in use: nothing is known of it then.
     pub fn is_in_use(&self) -> bool {
         self.0.kind == Kind::Busy || self.0.course == Course::InUse
+    }
+
+    /// Says whether nothing at all is known of what was to be read: it is in use, or whoever asks may not look.
+    pub fn is_unseen(&self) -> bool {
+        self.is_in_use() || self.0.course == Course::Denied
     }
 
     /// Returns the kind.

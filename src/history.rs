@@ -95,6 +95,18 @@ impl History {
         &self.0
     }
 
+    /// Returns the attempts in the order in which they ended, the one that goes on last; those that fell at one moment as they
+    /// were recorded. A clock that was set back meanwhile is believed: both times stand there.
+    pub fn by_end(&self) -> Vec<&Attempt> {
+        let mut attempts: Vec<&Attempt> = self.0.iter().collect();
+        // The times are RFC 3339 in UTC, all of one length: their order is that of the letters.
+        attempts.sort_by_key(|attempt| {
+            let end = attempt.text(Part::EndedAt);
+            (end.is_none(), end)
+        });
+        attempts
+    }
+
     /// Follows the state into a phase.
     /// Input: `before`: the phase it comes from; `now`: the attempt as the state tells it.
     ///

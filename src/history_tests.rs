@@ -334,7 +334,7 @@ fn the_largest_state_fits_into_the_file() {
 
 #[test]
 fn every_kind_is_known_and_in_the_schema() {
-    let schema = include_str!("../docs/status-schema.json");
+    let schema = include_str!("../docs/json-schema.json");
     for kind in Kind::ALL {
         // Whoever adds a kind finds the list here.
         match kind {
@@ -354,4 +354,29 @@ fn cutting_again_changes_nothing() {
         assert!(once.len() <= 200 && cut(&once, 200) == once, "{once}");
     }
     assert!(is_time("2026-01-31T12:00:00Z") && !is_time("2026-01-31t12:00:00Z") && !is_time("2026-01-31T12:00:00.5Z"));
+}
+
+/// As they were seen above one another on a machine: 10:56:45, 10:57:12, 10:43:58.
+#[test]
+fn one_order_and_that_is_the_end() {
+    // Start, end (empty: it goes on); in the order in which they were recorded. Then the order in which they are shown.
+    for (attempts, order) in [
+        (&[("10:40", "10:43:58"), ("10:41", "10:57:12"), ("10:50", "10:56:45")][..], &[0, 2, 1][..]),
+        (&[("10:40", "10:45"), ("10:41", ""), ("10:42", "10:43")], &[2, 0, 1]),
+        (&[("10:40", "10:41"), ("10:40", "10:41"), ("10:40", "10:41")], &[0, 1, 2]),
+        (&[("10:40", ""), ("10:39", "")], &[0, 1]),
+        (&[], &[]),
+    ] {
+        let time = |text: &str| format!("2026-11-22T{text}{}Z", &":00"[..8 - text.len().min(8)]);
+        let mut history = History::default();
+        for (start, end) in attempts {
+            let mut attempt = Attempt::new(Phase::Failed, &time(start));
+            attempt.set(Part::EndedAt, Some(*end).filter(|end| !end.is_empty()).map(time).as_deref());
+            history.0.push(attempt);
+        }
+        let shown = history.by_end();
+        let found: Vec<usize> =
+            shown.iter().map(|shown| history.0.iter().position(|one| std::ptr::eq(one, *shown)).unwrap()).collect();
+        assert_eq!(found, order, "{attempts:?}");
+    }
 }

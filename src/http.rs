@@ -20,7 +20,7 @@ mod wire;
 
 use crate::credentials::Secret;
 use crate::error::{Error, Kind, Result};
-use crate::progress::note;
+use crate::progress::{aside, detail};
 use crate::tls::{Clock, TlsConnector, Trust};
 use crate::url::Url;
 use answer::{Answer, Reader, Shown, error_detail, is_gzip};
@@ -326,7 +326,7 @@ impl Client {
                     places.remove(at);
                 }
                 if let Some(next) = places.get(at) {
-                    note(&format!("{error}; trying {}", next.host()));
+                    aside(&format!("{error}; trying {}", next.host()));
                 }
                 // What is wrong with what a place sends counts for more than the trouble of the moment before it.
                 let is_worse = !is_passing && error.kind() != Kind::Network;
@@ -441,6 +441,8 @@ impl Client {
             _ => "GET",
         };
         let target = if proxy.is_some() { url.request_text() } else { url.target() };
+        // What comes behind a question mark may be a secret.
+        detail(&|| format!("{method} {}", url.to_string().split('?').next().unwrap_or_default()));
         wire::request(method, &target, &url.authority(), &headers, ask.form).map_err(|e| e.at("fetch", url))
     }
 }

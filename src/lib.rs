@@ -30,6 +30,7 @@ pub mod metrics;
 pub mod mount;
 pub mod next_step;
 pub mod oci;
+pub mod onlooker;
 pub mod partition;
 pub mod progress;
 pub mod readback;

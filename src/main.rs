@@ -7,6 +7,7 @@ use kubesolo_update::cmd::{
     self, Outcome, activate, apply, check, healthcheck, lint, metrics, rollback, status, verify,
 };
 use kubesolo_update::error::{Error, Kind};
+use kubesolo_update::progress;
 use kubesolo_update::usage::Typed;
 use kubesolo_update::{config, system::System};
 use std::process::ExitCode;
@@ -38,13 +39,21 @@ fn answer(cli: &Cli, typed: &Typed<'_>, reply: &mut Reply) -> Result<Outcome, Er
         (false, false) => Form::Text,
     };
     *reply = Reply::new(form, typed.command);
+    progress::speak(common.quiet, common.verbose);
     match &cli.command {
         _ if cli.version => {
             reply.result("version");
             reply.members.field("agent_version", &env!("CARGO_PKG_VERSION"));
             print(concat!("kubesolo-update ", env!("CARGO_PKG_VERSION")), form, reply)
         }
-        Some(command) => run(command, reply),
+        Some(command) => {
+            // `apply` and `status` know for themselves what needs a person; what `metrics` prints is for a program.
+            let decides = matches!(command, Command::Apply(_) | Command::Status(_) | Command::Metrics(_));
+            if progress::is_quiet() && !decides {
+                reply.hold();
+            }
+            run(command, reply)
+        }
         None => Err(Error::new(Kind::Usage, "no command").hint("--help lists them")),
     }
 }

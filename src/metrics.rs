@@ -1,6 +1,7 @@
 //! Metrics as Prometheus text. Pure: what was gathered goes in, text 0.0.4 comes out.
 //!
-//! Names, labels and defaults: docs/metrics.md. Every series is always there, so that an alert never waits for one.
+//! Names, labels and defaults: docs/metrics.md. Every series is always there, so that an alert never waits for one; but what
+//! could not be looked at at all is left out: a default would be a lie, and an alarm.
 //! Must never: touch a file, a clock or a network, or leave a series out because something is damaged.
 
 pub mod request;
@@ -8,7 +9,9 @@ pub mod server;
 
 use crate::error::Kind;
 use crate::history::ROLLBACK;
+use crate::inspect::View;
 use crate::machine::ARCHITECTURE;
+use crate::onlooker::Work;
 use crate::report::Report;
 use crate::slot::Slot;
 use crate::state::Phase;
@@ -34,67 +37,21 @@ pub struct Facts<'a> {
 /// Returns: the Prometheus text format, version 0.0.4; bounded, whatever the files say.
 pub fn text(facts: &Facts<'_>) -> String {
     let mut page = Page(String::with_capacity(8192));
-    let (state, vars) = (&facts.report.state, facts.report.vars.as_ref());
-    page.info(facts.report);
-    page.family("kubesolo_update_phase", GAUGE, "1 for the phase of the update attempt, 0 for the others.");
-    for phase in Phase::ALL {
-        page.labelled("kubesolo_update_phase", "phase", phase.name(), phase == state.phase);
+    let is_readable = facts.report.denied.is_none();
+    if is_readable {
+        page.machine(facts);
     }
-    page.last_error(facts.report);
-    page.failed_check(state.failed_check.as_deref());
-    page.family(
-        "kubesolo_slot_valid",
-        GAUGE,
-        "1 if the slot has a record and files of the recorded lengths; `verify` reads them.",
-    );
-    for view in &facts.report.slots {
-        page.labelled("kubesolo_slot_valid", "slot", view.slot.name(), view.record.is_ok());
-    }
-    let secs = |time: &Option<String>| time.as_deref().and_then(|t| parse_rfc3339(t).ok()).unwrap_or(0);
-    let flag = |value: Option<bool>| u64::from(value == Some(true));
-    let kib = |name: &str| number(facts.meminfo, name).saturating_mul(1024);
-    let boots_left = vars.and_then(|v| v.boot_counter).unwrap_or(0).into();
-    for (name, value, help) in [
-        (
-            "kubesolo_update_attempts_total",
-            state.attempts_total,
-            "Update attempts that took an artifact, or failed before.",
-        ),
-        (
-            "kubesolo_update_rollbacks_total",
-            state.rollbacks_total,
-            "Times that this machine went back to its other slot.",
-        ),
-        (
-            "kubesolo_update_last_attempt_timestamp_seconds",
-            secs(&state.started_at),
-            "When the last attempt began; 0 if never.",
-        ),
-        (
-            "kubesolo_update_state_timestamp_seconds",
-            secs(&state.updated_at),
-            "When the state was written last; 0 if never.",
-        ),
-        ("kubesolo_update_available", facts.available.into(), "1 if what the source offered last would be taken now."),
-        (
-            "kubesolo_boot_success",
-            flag(vars.and_then(|v| v.boot_success)),
-            "1 if the active slot is confirmed, 0 on trial or unknown.",
-        ),
-        ("kubesolo_boot_counter", boots_left, "Trial boots that GRUB has left."),
-        (
-            "kubesolo_boot_canary",
-            flag(vars.map(|v| v.boot_canary)),
-            "1 if GRUB has shown that it can write its variables.",
-        ),
+    page.build(is_readable);
+    page.numbers(&[
         ("kubesolo_boot_time_seconds", number(facts.stat, "btime "), "When this machine booted."),
-        ("kubesolo_memory_total_bytes", kib("MemTotal:"), "Memory of this machine."),
-        ("kubesolo_memory_available_bytes", kib("MemAvailable:"), "Memory that can be had without swapping."),
-    ] {
-        page.family(name, if name.ends_with("_total") { COUNTER } else { GAUGE }, help);
-        page.sample(name, &[], value);
-    }
+        ("kubesolo_memory_total_bytes", kib(facts, "MemTotal:"), "Memory of this machine."),
+        ("kubesolo_memory_available_bytes", kib(facts, "MemAvailable:"), "Memory that can be had without swapping."),
+    ]);
     page.0
+}
+
+fn kib(facts: &Facts<'_>, name: &str) -> u64 {
+    number(facts.meminfo, name).saturating_mul(1024)
 }
 
 const GAUGE: &str = "gauge";
@@ -138,6 +95,103 @@ impl Page {
 
     fn labelled(&mut self, name: &str, label: &str, text: &str, value: bool) {
         self.sample(name, &[(label, text)], value.into());
+    }
+
+    /// What is read of slots, boot variables and state.
+    fn machine(&mut self, facts: &Facts<'_>) {
+        let (state, vars) = (&facts.report.state, facts.report.vars.as_ref());
+        self.info(facts.report);
+        self.run(facts.report.work.as_ref());
+        self.family("kubesolo_update_phase", GAUGE, "1 for the phase of the update attempt, 0 for the others.");
+        for phase in Phase::ALL {
+            self.labelled("kubesolo_update_phase", "phase", phase.name(), phase == state.phase);
+        }
+        self.last_error(facts.report);
+        self.failed_check(state.failed_check.as_deref());
+        self.family(
+            "kubesolo_slot_valid",
+            GAUGE,
+            "1 if the slot has a record and files of the recorded lengths; `verify` reads them.",
+        );
+        // What is in use, or being written, was not looked at.
+        let is_seen = |view: &&View| view.record.as_ref().err().is_none_or(|e| !e.is_unseen());
+        for view in facts.report.slots.iter().filter(is_seen) {
+            self.labelled("kubesolo_slot_valid", "slot", view.slot.name(), view.record.is_ok());
+        }
+        let secs = |time: &Option<String>| time.as_deref().and_then(|t| parse_rfc3339(t).ok()).unwrap_or(0);
+        let flag = |value: Option<bool>| u64::from(value == Some(true));
+        let boots_left = vars.and_then(|v| v.boot_counter).unwrap_or(0).into();
+        let numbers = [
+            (
+                "kubesolo_update_attempts_total",
+                state.attempts_total,
+                "Update attempts that took an artifact, or failed before.",
+            ),
+            (
+                "kubesolo_update_rollbacks_total",
+                state.rollbacks_total,
+                "Times that this machine went back to its other slot.",
+            ),
+            (
+                "kubesolo_update_last_attempt_timestamp_seconds",
+                secs(&state.started_at),
+                "When the last attempt began; 0 if never.",
+            ),
+            (
+                "kubesolo_update_state_timestamp_seconds",
+                secs(&state.updated_at),
+                "When the state was written last; 0 if never.",
+            ),
+            (
+                "kubesolo_update_available",
+                facts.available.into(),
+                "1 if what the source offered last would be taken now.",
+            ),
+            (
+                "kubesolo_boot_success",
+                flag(vars.and_then(|v| v.boot_success)),
+                "1 if the active slot is confirmed, 0 on trial or unknown.",
+            ),
+            ("kubesolo_boot_counter", boots_left, "Trial boots that GRUB has left."),
+            (
+                "kubesolo_boot_canary",
+                flag(vars.map(|v| v.boot_canary)),
+                "1 if GRUB has shown that it can write its variables.",
+            ),
+        ];
+        self.numbers(&numbers);
+    }
+
+    fn numbers(&mut self, numbers: &[(&str, u64, &str)]) {
+        for (name, value, help) in numbers {
+            self.family(name, if name.ends_with("_total") { COUNTER } else { GAUGE }, help);
+            self.sample(name, &[], *value);
+        }
+    }
+
+    fn build(&mut self, is_readable: bool) {
+        const NAME: &str = "kubesolo_update_build_info";
+        self.family(NAME, GAUGE, "The agent.");
+        self.sample(NAME, &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        self.numbers(&[(
+            "kubesolo_update_readable",
+            is_readable.into(),
+            "1 if this machine could be looked at, 0 where `metrics` does not run as root.",
+        )]);
+    }
+
+    fn run(&mut self, work: Option<&Work>) {
+        const NAME: &str = "kubesolo_update_running";
+        let work = work.filter(|work| work.is_alive);
+        let command = work.map_or("none", |work| work.command.as_deref().unwrap_or(UNKNOWN));
+        self.family(NAME, GAUGE, "1 for the command that holds the lock.");
+        self.labelled(NAME, "command", command, work.is_some());
+        let percent = work.and_then(|work| work.percent).unwrap_or(0);
+        self.numbers(&[(
+            "kubesolo_update_progress_percent",
+            percent.into(),
+            "How much that command has done of its step.",
+        )]);
     }
 
     fn info(&mut self, report: &Report) {

@@ -91,7 +91,8 @@ fn mount_with(part: &Partition, access: Access, alone: bool) -> Result<Mounted> 
             )));
         }
         Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
-            return Err(e).io(Kind::Device, "mount", what).map_err(|e| e.hint("mounting needs root"));
+            let denied = |e: Error| e.hint("mounting needs root").taking(Course::Denied);
+            return Err(e).io(Kind::Device, "mount", what).map_err(denied);
         }
         mounted => mounted.io(Kind::Device, "mount", &what).map_err(|e| match order.errno.get() {
             // What the kernel says of a superblock, a journal or a root directory that makes no sense.
@@ -230,7 +231,12 @@ fn wait_while_busy<T>(limit: Duration, mut attempt: impl FnMut() -> io::Result<T
 /// device.
 pub fn hold(part: &Partition, access: Access) -> Result<Hold> {
     let what = format!("{} ({})", part.label, part.name);
-    let device = File::open(&part.node).io(Kind::Device, "open", &what).map_err(|e| e.hint(BIND_HINT))?;
+    let opened = File::open(&part.node);
+    let is_denied = opened.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
+    let device = opened.io(Kind::Device, "open", &what).map_err(|e| match is_denied {
+        true => e.hint(partition::ROOT_HINT).taking(Course::Denied),
+        false => e.hint(BIND_HINT),
+    })?;
     let held = wait_while_busy(busy_limit(access), || match sys::try_lock_for(&device, access)? {
         true => Ok(()),
         false => Err(io::ErrorKind::ResourceBusy.into()),

@@ -223,9 +223,7 @@ fn settled(running: Slot, slots: &[View; 2], vars: &BootVars, facts: &Facts<'_>)
             Some(Control::Recovered) => "`apply` tries that version again",
         }
         .into(),
-        Phase::Checking | Phase::Downloading => {
-            "an `apply` is at work, or was cut off; run it again to find out".into()
-        }
+        Phase::Checking | Phase::Downloading => "`apply` again: it goes on where it was cut off".into(),
         Phase::Failed => "look at the error above, then run `apply` again".into(),
         _ => "`check` asks for an update".into(),
     }

@@ -4,7 +4,7 @@
 //! only the boot disk's partitions count. Must never: write, or choose between two disks by chance.
 
 use crate::cmdline::BootedFrom;
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Course, Error, IoContext, Kind, Result};
 use crate::gpt;
 use crate::slot::Slot;
 use crate::superblock::{self, FileSystem, PROBE_BYTES};
@@ -22,6 +22,8 @@ pub const DATA: &str = "KSOLODATA";
 const OURS: [&str; 4] = [EFI, DATA, Slot::A.label(), Slot::B.label()];
 /// Said where a directory of the kernel's is missing.
 pub const BIND_HINT: &str = "in a chroot: `mount --rbind` /proc, /sys and /dev into its directory first, from outside";
+/// Said where a device may not be read.
+pub const ROOT_HINT: &str = "reading block devices needs root";
 
 /// One partition that the agent uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,13 +113,26 @@ pub fn find(system: &System, from: &BootedFrom) -> Result<BootDisk> {
             found
         }
     };
-    let mut chosen = choose(candidates, from)?;
+    let mut chosen = choose(candidates, from).map_err(|e| match is_denied(system, &seen) {
+        true => Error::new(Kind::Device, "permission denied: no block device was read")
+            .at("find", "the boot disk")
+            .hint(ROOT_HINT)
+            .taking(Course::Denied),
+        false => e,
+    })?;
     if from.partition_guid.is_none() {
         // Perhaps the disk that this machine booted from is gone.
         chosen.partitions.iter_mut().for_each(|part| part.is_named = false);
     }
     check_running_slot(system, from, &chosen, &seen)?;
     Ok(chosen)
+}
+
+/// Says whether there are devices that may not be read: nothing is known of them, then.
+fn is_denied(system: &System, seen: &[Seen]) -> bool {
+    let denied =
+        |name: &str| File::open(system.device(name)).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
+    seen.iter().any(|seen| denied(&seen.name))
 }
 
 /// Refuses a kernel command line whose slot is not the partition it names: the other one might be the running one.

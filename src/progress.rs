@@ -3,11 +3,13 @@
 //! On a terminal one line that is rewritten; otherwise a line every few seconds.
 //! Must never: fail a command because nobody reads stderr.
 
+use crate::onlooker;
 use crate::sys;
 use crate::text::{human_size, printable};
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 const TERMINAL_STEP: Duration = Duration::from_millis(200);
@@ -17,6 +19,42 @@ const LOG_RECORD_MAX_BYTES: usize = 900;
 /// 2 s: at 9,600 baud, 2 KB.
 const DRAIN_ROUNDS: u32 = 40;
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+
+/// How much is said. Set once, before anything is.
+static VOICE: AtomicU8 = AtomicU8::new(PLAIN);
+const QUIET: u8 = 0;
+const PLAIN: u8 = 1;
+const VERBOSE: u8 = 2;
+
+/// Sets how much is said from now on. `--verbose` beside `--quiet` says all.
+pub fn speak(quiet: bool, verbose: bool) {
+    let voice = if verbose { VERBOSE } else { PLAIN - u8::from(quiet) };
+    VOICE.store(voice, Ordering::Relaxed);
+}
+
+/// Says whether only what needs a person is to be said.
+pub fn is_quiet() -> bool {
+    VOICE.load(Ordering::Relaxed) == QUIET
+}
+
+/// Says whether all there is is to be said.
+pub fn is_verbose() -> bool {
+    VOICE.load(Ordering::Relaxed) == VERBOSE
+}
+
+/// Says on stderr what is in the ordinary course of things, unless only what needs a person is to be said.
+pub fn aside(text: &str) {
+    if !is_quiet() {
+        note(text);
+    }
+}
+
+/// Says on stderr what only `--verbose` wants to know.
+pub fn detail(text: &dyn Fn() -> String) {
+    if is_verbose() {
+        note(&text());
+    }
+}
 
 /// Says one sentence on stderr.
 pub fn note(text: &str) {
@@ -82,15 +120,20 @@ impl Progress {
     /// Adds what was done.
     pub fn add(&mut self, bytes: u64) {
         self.done_bytes = self.done_bytes.saturating_add(bytes);
+        onlooker::tell(&self.what, self.percent());
         let step = if self.terminal { TERMINAL_STEP } else { LOG_STEP };
-        if self.shown_at.elapsed() >= step {
+        if self.shown_at.elapsed() >= step && !is_quiet() {
             self.shown_at = Instant::now();
             self.show();
         }
     }
 
+    fn percent(&self) -> u8 {
+        self.done_bytes.saturating_mul(100).checked_div(self.total_bytes).unwrap_or(100).min(100) as u8
+    }
+
     fn show(&mut self) {
-        let percent = self.done_bytes.saturating_mul(100).checked_div(self.total_bytes).unwrap_or(100).min(100);
+        let percent = self.percent();
         let (done, total) = (human_size(self.done_bytes), human_size(self.total_bytes));
         let line = format!("{}: {percent} % ({done} of {total})", self.what);
         self.shown = true;
@@ -137,6 +180,9 @@ impl Waiting {
 
     /// Shows it, if that is due. Called often. Input: `running`: the check that runs; shown until it is known what is wrong.
     pub fn tick(&mut self, running: &str) {
+        if is_quiet() {
+            return;
+        }
         let step = if self.terminal { TERMINAL_STEP } else { LOG_STEP };
         // A check that ends soon is no news to a log.
         let first = if self.what.is_empty() && !self.terminal { self.start.elapsed() >= step } else { true };

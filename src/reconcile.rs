@@ -106,11 +106,13 @@ pub fn pending_trial(running: Slot, vars: &BootVars) -> Option<String> {
     let other = active.other();
     if vars.boot_success != Some(false) {
         return (active != running)
-            .then(|| format!("slot {active} is active again and boots next; slot {running} still runs"));
+            .then(|| format!("slot {active} is active again and boots next; slot {running} still runs: restart"));
     }
     Some(match active == running {
-        true => format!("slot {active} runs on trial and slot {other} is its fallback"),
-        false => format!("slot {active} is activated and waits for its first boot; slot {other} is its fallback"),
+        true => format!("slot {active} runs on trial and slot {other} is its fallback: `healthcheck` decides it"),
+        false => {
+            format!("a trial is pending: slot {active} waits for its first boot: restart, or rollback to call it off")
+        }
     })
 }
 

@@ -5,7 +5,7 @@
 
 use crate::clock::Now;
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Course, Error, Kind, Result};
 use crate::failed::Failures;
 use crate::gate;
 use crate::grubenv::BootVars;
@@ -13,6 +13,7 @@ use crate::grubenv_file::{Copy, REPAIR_HINT};
 use crate::inspect::View;
 use crate::machine::Machine;
 use crate::next_step::{self, Facts, Memory, Other};
+use crate::onlooker::Work;
 use crate::reconcile::{self, Finding, Seen};
 use crate::session::{env_remarks, remember};
 use crate::slot::Slot;
@@ -37,6 +38,10 @@ pub struct Report {
     pub is_boot_busy: bool,
     /// Which copy of them counts.
     pub env_source: Option<Copy>,
+    /// The run that is at work, or was cut off.
+    pub work: Option<Work>,
+    /// Why nothing could be looked at: whoever asks is not root.
+    pub denied: Option<Error>,
     /// The update attempt.
     pub state: State,
     /// Artifacts that rolled back here, recorded or not.
@@ -96,12 +101,13 @@ impl Report {
         let running = machine.running().map_err(&mut told).ok();
         let slots = [machine.view(Slot::A), machine.view(Slot::B)];
         let (mut state, mut failures, mut offered) = (State::default(), Failures::default(), None);
-        let mut proven = Proven::default();
+        let (mut proven, mut work) = (Proven::default(), None);
         match data {
             Err(e) => told(e),
             Ok(data) => {
                 let (read_state, read_failures) = (data.store.state(), data.store.failures());
                 (state, failures) = (read_state.value, read_failures.value);
+                work = data.store.work();
                 let read_proven = data.store.proven();
                 proven = read_proven.value;
                 offered = data.store.seen().map(|seen| seen.artifact);
@@ -149,7 +155,11 @@ impl Report {
         // What stops everything says it already.
         let judged = running.filter(|_| stopped.is_none());
         remarks.extend(judged.and_then(|running| not_accepted(&slots, running, &state, &memory)));
+        let mut denied = slots.iter().filter_map(|view| view.record.as_ref().err());
+        let denied = denied.find(|e| e.course() == Course::Denied).cloned();
         let next = match in_use.filter(|_| running.is_some()) {
+            _ if denied.is_some() => "ask as root".into(),
+            _ if state.phase.is_unfinished() && is_at_work(work.as_ref(), &slots) => "wait until that run ends".into(),
             Some(next) => next.into(),
             None => next_step::next_step(&Facts {
                 running: running.map(|slot| (slot, &slots)),
@@ -174,6 +184,8 @@ impl Report {
             vars,
             is_boot_busy,
             env_source,
+            work,
+            denied,
             state,
             failures,
             offered,
@@ -191,10 +203,20 @@ impl Report {
         self.state.manifest_digest.is_some_and(|digest| self.failures.holds(digest))
     }
 
+    /// Says whether a run is at work: its lock says so, or the slot that it writes.
+    pub fn is_at_work(&self) -> bool {
+        is_at_work(self.work.as_ref(), &self.slots)
+    }
+
     /// Returns what is in the running slot, where that is known.
     pub fn running_view(&self) -> Option<&View> {
         self.slots.iter().find(|view| Some(view.slot) == self.running)
     }
+}
+
+fn is_at_work(work: Option<&Work>, slots: &[View; 2]) -> bool {
+    work.is_some_and(|work| work.is_alive)
+        || slots.iter().any(|view| view.record.as_ref().is_err_and(|e| e.kind() == Kind::Busy))
 }
 
 /// Judges the slot that does not run.

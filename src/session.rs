@@ -81,6 +81,7 @@ impl<'a> Session<'a> {
             }
             lock => lock?,
         };
+        lock.tell(config.command, system.now().earliest_secs());
         let (data, memory, unreadable) = match data.store.recall() {
             Err(e) if must_record => return Err(e),
             Err(e) => {

@@ -218,6 +218,8 @@ impl State {
         self.enter(Phase::Activated, now_secs)?;
         let is_known = before == Phase::Staged && self.target_slot == Some(target);
         self.forget_cause();
+        // Of another attempt than the one that this slot is from.
+        (self.last_error, self.last_error_kind) = (None, None);
         self.called_off = None;
         self.insisted = false;
         self.aim_at(&record.version);

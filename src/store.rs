@@ -7,6 +7,7 @@
 use crate::atomic::{self, ASIDE, in_the_way, make_way, make_way_for_directory, read_own};
 use crate::error::{Error, IoContext, Kind, Result, legible};
 use crate::failed::{FAILED_MAX_BYTES, Failures};
+use crate::onlooker::{self, LINE_MAX_BYTES, Work};
 use crate::progress::note;
 use crate::seen::{SEEN_MAX_BYTES, Seen};
 use crate::state::{STATE_MAX_BYTES, State};
@@ -33,7 +34,33 @@ pub struct Store {
 
 /// Held by the one run that may change anything; ends with the process.
 pub struct Lock {
-    _file: File,
+    file: File,
+    /// Whether the file may be written: it has no second name, of something of somebody else's.
+    is_ours: bool,
+}
+
+impl Lock {
+    /// Tells those who look on what this run is. Input: `command`: the word that was typed; `now_secs`: since 1970.
+    pub fn tell(&self, command: &str, now_secs: u64) {
+        if self.is_ours {
+            onlooker::begin(&self.file, command, now_secs);
+        }
+    }
+
+    /// A file that cannot be written tells nothing.
+    fn clear(&self) {
+        if self.is_ours {
+            let _ = self.file.set_len(0);
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// Nothing was cut off.
+    fn drop(&mut self) {
+        onlooker::end();
+        self.clear();
+    }
 }
 
 /// A file's content, and what was wrong with it.
@@ -101,7 +128,12 @@ impl Store {
         if !sys::try_lock(&file).io(Kind::State, "lock", path.display())? {
             return Err(busy());
         }
-        Ok(Lock { _file: file })
+        let is_ours = file.metadata().is_ok_and(|meta| meta.nlink() == 1);
+        let lock = Lock { file, is_ours };
+        // What a run that was cut off has left is not about this one.
+        lock.clear();
+        let _ = sys::mark(&lock.file);
+        Ok(lock)
     }
 
     /// Moves aside what lies in the place of the directory; beside a state that a person named, it may be that person's.
@@ -120,11 +152,39 @@ impl Store {
     /// Says whether another run holds the lock, without taking it: that run must not find it taken.
     /// Source: proc_locks(5).
     pub fn is_locked(&self) -> bool {
-        let Ok(meta) = fs::symlink_metadata(self.dir.join("lock")) else { return false };
+        self.holder().is_some()
+    }
+
+    /// Finds out who holds the lock; 0: whom one cannot see from here.
+    fn holder(&self) -> Option<u32> {
+        let (path, flags) = (self.dir.join("lock"), libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        // Only a run of this agent marks it, but that is told of other containers, too.
+        let opened = OpenOptions::new().read(true).custom_flags(flags).open(&path);
+        if let Some(pid) = opened.ok().and_then(|file| sys::marked_by(&file).ok()?) {
+            return Some(pid);
+        }
+        let meta = fs::symlink_metadata(path).ok()?;
         let dev = meta.dev();
         let identity = format!("{:02x}:{:02x}:{}", libc::major(dev), libc::minor(dev), meta.ino());
         let locks = fs::read_to_string(LOCKS).unwrap_or_default();
-        locks.lines().any(|line| line.contains("FLOCK") && line.split(' ').any(|word| word == identity))
+        let line = locks.lines().find(|line| line.contains("FLOCK") && line.split(' ').any(|word| word == identity))?;
+        // `1: FLOCK  ADVISORY  WRITE 1234 07:01:12 0 EOF`
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        Some(words.iter().position(|word| *word == identity).and_then(|at| words[at - 1].parse().ok()).unwrap_or(0))
+    }
+
+    /// Looks at the run that holds the lock, or that was cut off while it did. Who holds it is the kernel's word: a process id that
+    /// stands in a file may be another process's by now.
+    pub fn work(&self) -> Option<Work> {
+        let holder = self.holder();
+        let line = read_own(&self.dir.join("lock"), LINE_MAX_BYTES).ok().flatten();
+        let said = line.and_then(|line| onlooker::read(&line));
+        match holder {
+            None => said,
+            Some(pid) => {
+                Some(Work { is_alive: true, pid: Some(pid).filter(|pid| *pid > 0), ..said.unwrap_or_default() })
+            }
+        }
     }
 
     /// Reads the state; a missing file is idle, a broken one as well.

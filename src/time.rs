@@ -125,11 +125,24 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year, month, left + 1)
 }
 
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+
+/// Writes a date as HTTP wants it: `Sun, 06 Nov 1994 08:49:37 GMT`. Input: seconds since 1970, UTC.
+/// Source: RFC 9110, section 5.6.7.
+pub fn http_date(unix_secs: u64) -> String {
+    let (_, month, _) = civil(unix_secs / 86_400);
+    let (weekday, _) = weekday_and_minute(unix_secs);
+    // YYYY-MM-DDThh:mm:ssZ
+    let text = rfc3339(unix_secs);
+    let words = [DAYS[usize::from(weekday)], ", ", &text[8..10], " ", MONTHS[month as usize - 1], " ", &text[..4], " "];
+    [&words.concat(), &text[11..19], " GMT"].concat()
+}
+
 /// Reads a date as HTTP writes it, in any of its three forms.
 /// Returns: seconds since 1970, UTC; `None`: any other shape. Seconds of 60 count as 59.
 /// Source: RFC 9110, section 5.6.7; the year of the two-digit form is within fifty years of `now_secs`.
 pub fn parse_http_date(text: &str, now_secs: u64) -> Option<u64> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let words: Vec<&str> = text.split([' ', ',', '-']).filter(|w| !w.is_empty()).collect();
     let number = |word: &str| word.bytes().all(|b| b.is_ascii_digit()).then(|| word.parse::<u64>().ok()).flatten();
     let (day, month, year, clock) = match words.as_slice() {
@@ -228,6 +241,10 @@ mod tests {
     #[test]
     fn the_three_dates_of_http() {
         let now = 1_795_377_600;
+        assert_eq!(http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        for secs in [0, 951_782_399, 1_709_164_800, 1_767_225_599, 4_102_444_800] {
+            assert_eq!(parse_http_date(&http_date(secs), secs), Some(secs), "{secs}");
+        }
         for text in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
             assert_eq!(parse_http_date(text, now), Some(784_111_777), "{text}");
         }

@@ -39,18 +39,37 @@ pub struct Reply {
     pub members: Members,
     failure: Option<io::Error>,
     is_given: bool,
+    /// Lines for a person that wait until it is known whether one is needed.
+    held: Option<Vec<u8>>,
 }
 
 impl Reply {
     /// Begins one. Input: `command`: `None`: none was recognised.
     pub fn new(form: Form, command: Option<&'static str>) -> Reply {
         let (result, message, members) = ("", String::new(), Members::new(form));
-        Reply { form, command, result, message, members, failure: None, is_given: false }
+        Reply { form, command, result, message, members, failure: None, is_given: false, held: None }
     }
 
     /// Says whether a person is answered.
     pub fn is_text(&self) -> bool {
         self.form == Form::Text
+    }
+
+    /// Keeps lines back from now on, until [`Reply::release`] or the end.
+    pub fn hold(&mut self) {
+        self.held = Some(Vec::new());
+    }
+
+    /// Writes the lines that were kept, and keeps none from now on.
+    pub fn release(&mut self) {
+        if let Some(lines) = self.held.take() {
+            self.put(&lines);
+        }
+    }
+
+    /// Forgets the lines that were kept: nobody is needed.
+    pub fn forget(&mut self) {
+        self.held = self.held.take().map(|_| Vec::new());
     }
 
     /// Says what came of it, in a word of the schema. Input: empty: it failed.
@@ -84,6 +103,7 @@ impl Reply {
             self.put(document.as_bytes());
         }
         self.is_given = true;
+        self.release();
         if let Err(e) = stdout().flush() {
             self.keep(e);
         }
@@ -109,11 +129,12 @@ impl Reply {
         head.field("command", &self.command);
         head.field("result", &result);
         head.field("exit_code", &u64::from(exit_code));
-        if let Some(error) = error {
-            head.field("kind", &error.kind().label());
+        // A variable of an earlier answer must not be left.
+        if error.is_some() || head.is_shell {
+            head.field("kind", &error.map(|error| error.kind().label()));
         }
         let message = error.map_or_else(|| self.message.clone(), Error::to_string);
-        if !message.is_empty() {
+        if !message.is_empty() || head.is_shell {
             head.field("message", &message);
         }
         head.open("refusals", '[');
@@ -144,8 +165,11 @@ impl Reply {
 
 impl Write for Reply {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.is_text() {
-            self.put(bytes);
+        let is_text = self.is_text();
+        match &mut self.held {
+            _ if !is_text => {}
+            Some(lines) => lines.extend_from_slice(bytes),
+            None => self.put(bytes),
         }
         Ok(bytes.len())
     }

@@ -16,7 +16,7 @@ use crate::machine::ARCHITECTURE;
 use crate::mount::Hold;
 use crate::next_step::is_lost;
 use crate::oci::digest::Digest;
-use crate::progress::{Progress, note, on_interrupt};
+use crate::progress::{Progress, aside, is_quiet, note, on_interrupt};
 use crate::readback;
 use crate::remake;
 use crate::session::Session;
@@ -64,7 +64,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut Reply)
     match ended {
         Ok(Outcome::Nothing) => Ok(Outcome::Done),
         Ok(Outcome::Refused(e)) | Err(e) if e.course() == Course::Waits => {
-            if !args.quiet {
+            if !is_quiet() {
                 say(out, &format!("nothing is to be done now: {e}"))?;
             }
             Ok(Outcome::Waits(e))
@@ -94,7 +94,7 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut Reply) 
         ignore_window: args.ignore_window,
     };
     let attempt = match attempt(&mut session, config, source.as_mut(), overrides, &ring) {
-        Err(e) if e.course() == Course::Nothing && args.quiet && out.is_text() => return Ok(Outcome::Nothing),
+        Err(e) if e.course() == Course::Nothing && is_quiet() && out.is_text() => return Ok(Outcome::Nothing),
         Err(e) if e.course() == Course::Nothing => return Ok(check::nothing_there(&e, out)),
         ended => ended?,
     };
@@ -113,10 +113,10 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut Reply) 
     let restarts = matches!(restart, Some(Ok(())));
     let slot = session.target();
     let shut = activate::shut(&activation, restart.as_ref());
-    let is_quiet = args.quiet && !activated && !matches!(attempt, Attempt::Staged(_));
+    let is_silent = is_quiet() && !activated && !matches!(attempt, Attempt::Staged(_));
     match out.is_text() {
         false => answer(out, &attempt, session.running, (activated, restarts)),
-        true if is_quiet => {}
+        true if is_silent => {}
         true => describe(out, &attempt, &session.machine.view(slot), (activated, restarts), &ring)?,
     }
     match (shut, restart) {
@@ -424,7 +424,7 @@ fn fetch(
             None => Opened::new(source, file, 0)?,
         };
         if from > 0 {
-            note(&format!("{}: going on after {}", part.name, human_size(from)));
+            aside(&format!("{}: going on after {}", part.name, human_size(from)));
         }
         let e = match write(dir, part, from, body.reader.as_mut()) {
             Ok(crc32) => return Ok(crc32),
@@ -437,7 +437,7 @@ fn fetch(
         if !(pieced || useless || elsewhere) || fresh_starts == MAX_FRESH_STARTS {
             return Err(e);
         }
-        note(&format!("{e}; from the start again{}", if elsewhere { ", at the next place" } else { "" }));
+        aside(&format!("{e}; from the start again{}", if elsewhere { ", at the next place" } else { "" }));
         fresh_starts += 1;
     }
 }

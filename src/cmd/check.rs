@@ -16,7 +16,7 @@ use crate::inspect::View;
 use crate::machine::{ARCHITECTURE, Machine};
 use crate::next_step::{self, Memory, Other};
 use crate::oci::digest::Digest;
-use crate::progress::{self, is_watched, note};
+use crate::progress::{self, aside, is_watched, note};
 use crate::reconcile::{self, pending_trial};
 use crate::report::Report;
 use crate::seen::Seen;
@@ -105,6 +105,9 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut Reply)
         Err(e) if e.course() == Course::Nothing => return Ok(nothing_there(&e, out)),
         consulted => consulted?,
     };
+    if verdict == Verdict::Take {
+        out.release();
+    }
     match out.is_text() {
         true => describe(out, &artifact, &verdict, &situation, &ring, overrides)?,
         false => answer(out, &artifact, &verdict, &situation),
@@ -299,7 +302,7 @@ pub fn resolve(source: &mut dyn Source) -> Result<Artifact> {
         match source.resolve(ARCHITECTURE) {
             Ok(artifact) => return Ok(artifact),
             Err(e) if e.kind() == Kind::Signature && source.doubt() => {
-                note(&format!("{e}; asking the next place"));
+                aside(&format!("{e}; asking the next place"));
                 first.get_or_insert(e);
             }
             Err(e) => return Err(first.unwrap_or(e)),
@@ -312,7 +315,7 @@ pub fn resolve(source: &mut dyn Source) -> Result<Artifact> {
 pub fn demand_known(situation: &Situation, ring: &Keyring) -> Result<()> {
     let running = &situation.running;
     let (true, Err(e)) = (next_step::is_unknown(running), &running.record) else { return Ok(()) };
-    if e.is_in_use() {
+    if e.is_unseen() {
         // Nothing is known of it, and it has its own way out.
         return Err(e.clone());
     }

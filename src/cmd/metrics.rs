@@ -9,7 +9,7 @@ use crate::cmd::{Outcome, check, say};
 use crate::config::{self, Config};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::metrics::{Facts, server, text};
-use crate::progress::note;
+use crate::progress::{aside, note};
 use crate::report::Report;
 use crate::system::System;
 use std::fs;
@@ -51,6 +51,9 @@ pub fn run(system: &System, config: &Config, args: &cli::Metrics, out: &mut Repl
 
 fn gather(system: &System, config: &Config) -> String {
     let report = Report::gather(system, config);
+    if let Some(denied) = &report.denied {
+        note(&format!("{denied}; what could not be looked at is left out"));
+    }
     let read = |name| read_bounded(&system.path(name), PROC_MAX_BYTES).ok().flatten().unwrap_or_default();
     let available = check::would_take(&report, config, system.now());
     text(&Facts { report: &report, available, meminfo: &read("/proc/meminfo"), stat: &read("/proc/stat") })
@@ -80,11 +83,12 @@ fn serve(system: &System, config: &Config, args: &cli::Metrics) -> Result<()> {
     let port = listener.local_addr().io(Kind::Network, "listen on", address)?.port();
     // With port 0 the system has chosen one.
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    note(&format!("metrics at http://{host}:{port}/metrics"));
+    aside(&format!("metrics at http://{host}:{port}/metrics"));
     let flags = args.common();
-    server::serve(&listener, &mut || {
+    let mut gather = || {
         // What is set now, not what was set when this began; while the file is broken, that.
         let now = config::load(system, &flags);
         Ok(gather(system, now.as_ref().unwrap_or(config)))
-    })
+    };
+    server::serve(&listener, &mut gather, &|| system.now().moment_secs())
 }

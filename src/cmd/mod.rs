@@ -11,8 +11,8 @@ pub mod rollback;
 pub mod status;
 pub mod verify;
 
-use crate::error::{Error, Result};
-use crate::progress::note;
+use crate::error::{Course, Error, Result};
+use crate::progress::{is_quiet, note};
 use crate::session;
 use answer::Reply;
 use std::io::Write;
@@ -50,8 +50,21 @@ pub fn restart(out: &mut Reply, error: Option<&Error>) -> Error {
     session::reboot()
 }
 
+/// Says whether what came of a run is in the ordinary course of things, or comes by itself.
+fn needs_nobody(ended: &Result<Outcome>) -> bool {
+    match ended {
+        Ok(Outcome::Done | Outcome::Nothing | Outcome::Waits(_)) => true,
+        Ok(Outcome::Refused(error)) | Err(error) => matches!(error.course(), Course::Waits | Course::Nothing),
+        Ok(Outcome::Excused(_)) => false,
+    }
+}
+
 /// Ends the program: says the error on stderr, and gives the answer.
 pub fn finish(ended: Result<Outcome>, mut reply: Reply) -> ExitCode {
+    let is_silent = is_quiet() && needs_nobody(&ended);
+    if is_silent {
+        reply.forget();
+    }
     let (error, exit_code) = match ended {
         Ok(Outcome::Done) => (None, 0),
         Ok(Outcome::Nothing) => (None, NOTHING),
@@ -73,7 +86,7 @@ pub fn finish(ended: Result<Outcome>, mut reply: Reply) -> ExitCode {
             (Some(error), exit_code)
         }
     };
-    if let Some(error) = &error {
+    if let Some(error) = error.as_ref().filter(|_| !is_silent) {
         note(&error.to_string());
     }
     ExitCode::from(reply.give(exit_code, error.as_ref()))

@@ -13,6 +13,8 @@ use crate::grubenv_file::Copy;
 use crate::inspect::View;
 use crate::machine::ARCHITECTURE;
 use crate::oci::digest::Digest;
+use crate::onlooker::Work;
+use crate::progress;
 use crate::report::Report;
 use crate::slot::Slot;
 use crate::system::System;
@@ -23,16 +25,20 @@ use std::io::{IsTerminal, stdout};
 /// Errors: Internal: stdout is gone.
 pub fn run(system: &System, config: &Config, out: &mut Reply) -> Result<Outcome> {
     let report = Report::gather(system, config);
-    if out.is_text() {
+    let is_silent = progress::is_quiet() && screen::needs_nobody(&report);
+    if out.is_text() && !is_silent {
         // What is no UTF-8 names no terminal that we know.
         let (term, no_color) = (std::env::var("TERM").ok(), std::env::var("NO_COLOR").ok());
         let coloured = screen::is_coloured(stdout().is_terminal(), term.as_deref(), no_color.as_deref());
         say(out, screen::draw(&report, coloured).trim_end())?;
-    } else {
-        out.result("shown");
-        answer(&mut out.members, &report);
     }
-    Ok(Outcome::Done)
+    out.result("shown");
+    answer(&mut out.members, &report);
+    Ok(match report.denied {
+        // Nothing is known: no exit code 0 for that.
+        Some(denied) => Outcome::Refused(denied),
+        None => Outcome::Done,
+    })
 }
 
 fn answer(doc: &mut Members, report: &Report) {
@@ -69,7 +75,8 @@ fn answer(doc: &mut Members, report: &Report) {
     doc.field("source", &state.source);
     digest(doc, state.manifest_digest);
     doc.close('}');
-    doc.field("history", state.history.attempts());
+    run_at_work(doc, report.work.as_ref());
+    doc.field("history", &state.history.by_end());
     match &report.offered {
         None => doc.field("offered", &None::<u64>),
         Some(artifact) => {
@@ -86,6 +93,19 @@ fn answer(doc: &mut Members, report: &Report) {
     doc.field("next", &report.next);
 }
 
+/// Adds the run that holds the lock, or was cut off while it did.
+fn run_at_work(doc: &mut Members, work: Option<&Work>) {
+    let Some(work) = work else { return doc.field("run", &None::<u64>) };
+    doc.open("run", '{');
+    doc.field("at_work", &work.is_alive);
+    doc.field("pid", &work.pid);
+    doc.field("command", &work.command);
+    doc.field("phase", &work.phase);
+    doc.field("percent", &work.percent);
+    doc.field("started_at", &work.started_at);
+    doc.close('}');
+}
+
 fn digest(doc: &mut Members, digest: Option<Digest>) {
     doc.field("manifest_digest", &digest.map(|digest| digest.to_string()));
 }
@@ -95,6 +115,7 @@ fn slot(doc: &mut Members, view: &View, report: &Report) {
     doc.open("", '{');
     doc.field("slot", &view.slot.name());
     doc.field("valid", &record.is_some());
+    doc.field("looked_at", &view.record.as_ref().err().is_none_or(|e| !e.is_unseen()));
     doc.field("running", &(report.running == Some(view.slot)));
     doc.field("active", &report.vars.is_some_and(|v| v.active_slot == Some(view.slot)));
     doc.field("version", &view.version().map(printable));

@@ -9,6 +9,7 @@ use crate::atomic::read_bounded;
 use crate::config::{Config, Place};
 use crate::error::Result;
 use crate::machine::Machine;
+use crate::progress::detail;
 use crate::system::System;
 use crate::watchdog::LONGEST_STEP;
 use std::cell::{Ref, RefCell};
@@ -113,6 +114,10 @@ impl Run<'_> {
         let start = Instant::now();
         let ended = run(self.alive);
         let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        detail(&|| match &ended {
+            Ok(said) => format!("{name}: ok, {millis} ms {said}"),
+            Err(e) => format!("{name}: failed, {millis} ms: {e}"),
+        });
         self.broken = is_required && ended.is_err();
         self.round.0.push(Outcome::new(name, is_required, ended, millis));
     }

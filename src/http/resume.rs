@@ -9,7 +9,7 @@ use super::deadline::Limit;
 use super::range::{check_range, is_refusal};
 use super::{Answer, Ask, Client, Failure, Reader, retry};
 use crate::error::{Error, Kind, Result};
-use crate::progress::{self, note};
+use crate::progress::{self, aside};
 use crate::text::secs;
 use crate::url::Url;
 use std::cell::Cell;
@@ -142,7 +142,7 @@ impl Transfer {
         match self.places.first() {
             None => Err(error),
             Some(next) if self.round < self.places.len() => {
-                note(&format!("{error}; trying {}", next.url.host()));
+                aside(&format!("{error}; trying {}", next.url.host()));
                 Ok(())
             }
             Some(_) if self.is_last => Err(error),
@@ -187,7 +187,7 @@ impl Transfer {
         if !is_refusal(&failure, refused, is_last) {
             return Err(failure);
         }
-        note(&format!("{} (asked with Range, from byte {}); asking for the whole", failure.error, self.at));
+        aside(&format!("{} (asked with Range, from byte {}); asking for the whole", failure.error, self.at));
         self.places[0].ranges = false;
         self.is_last |= failure.asked.is_some_and(|asked| asked > self.limit.left());
         Ok(())
@@ -198,7 +198,7 @@ impl Transfer {
         let ask = Ask { accept: "*/*", range: Some(self.at), if_range: self.etag.as_deref(), ..Ask::default() };
         let answer = self.client.send(url, &ask, self.limit)?;
         if answer.status() == 416 {
-            note(&format!("{} answered 416 to Range, bytes from {}; asking for the whole", url.host(), self.at));
+            aside(&format!("{} answered 416 to Range, bytes from {}; asking for the whole", url.host(), self.at));
             return Ok(None);
         }
         let answer = answer.check_status(super::is_gzip(url))?;
@@ -213,7 +213,7 @@ impl Transfer {
                 Ok(Some(answer.into_reader()))
             }
             Err(why) => {
-                note(&format!("{} sent another part than Range asked for: {why}; asking for the whole", url.host()));
+                aside(&format!("{} sent another part than Range asked for: {why}; asking for the whole", url.host()));
                 Ok(None)
             }
         }
@@ -322,7 +322,7 @@ impl Client {
         match retry::next(failed, self.tries, limit.left(), asked, dice) {
             retry::Next::Wait(time) => {
                 let going_on = retry::going_on(failed, self.tries, limit.left(), progress::is_watched());
-                note(&format!("{error}; trying again in {} s{going_on}", secs(time)));
+                aside(&format!("{error}; trying again in {} s{going_on}", secs(time)));
                 std::thread::sleep(time);
                 Ok(())
             }

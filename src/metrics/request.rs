@@ -12,6 +12,8 @@ pub enum Page {
     Metrics,
     /// `/healthz`
     Health,
+    /// `/`: where a person lands.
+    Index,
 }
 
 /// A status line without the version.
@@ -96,6 +98,7 @@ pub fn judge(head: &[u8]) -> Result<Page, Status> {
     let page = match path(target) {
         "/metrics" => Page::Metrics,
         "/healthz" => Page::Health,
+        "/" => Page::Index,
         _ => return Err(NOT_FOUND),
     };
     if matches!(method, "GET" | "HEAD") { Ok(page) } else { Err(METHOD_NOT_ALLOWED) }
@@ -132,6 +135,9 @@ mod tests {
             ("HEAD /metrics?a=/healthz&b HTTP/1.1\r\nhOsT:h:9\r\nAccept: a;q=0.5, */*\r\n\r\n", Page::Metrics),
             ("\r\n\r\nGET http://h:1/healthz HTTP/1.1\r\nHost:\r\n\r\n", Page::Health),
             ("GET /healthz HTTP/1.0\n\n", Page::Health),
+            ("GET / HTTP/1.0\r\n\r\n", Page::Index),
+            ("GET /?x HTTP/1.0\r\n\r\n", Page::Index),
+            ("GET http://metrics HTTP/1.0\r\n\r\n", Page::Index),
             ("GET /healthz HTTP/1.7\nHost: grün\tx\n\r\n", Page::Health),
         ] {
             assert_eq!(of(request), Ok(page), "{request:?}");
@@ -142,10 +148,11 @@ mod tests {
     #[test]
     fn refusals() {
         for (first, status) in [
-            ("GET / HTTP/1.0", NOT_FOUND),
+            ("GET // HTTP/1.0", NOT_FOUND),
+            ("GET /index.html HTTP/1.0", NOT_FOUND),
+            ("POST / HTTP/1.0", METHOD_NOT_ALLOWED),
             ("GET /metrics/ HTTP/1.0", NOT_FOUND),
             ("GET /Metrics HTTP/1.0", NOT_FOUND),
-            ("GET http://metrics HTTP/1.0", NOT_FOUND),
             ("OPTIONS * HTTP/1.0", NOT_FOUND),
             ("POST /nothing HTTP/1.0", NOT_FOUND),
             ("POST /metrics HTTP/1.0", METHOD_NOT_ALLOWED),

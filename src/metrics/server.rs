@@ -7,6 +7,7 @@
 use crate::error::{IoContext, Kind, Result};
 use crate::metrics::request::{self, HEAD_MAX_BYTES, METHOD_NOT_ALLOWED, OK, Page};
 use crate::sys;
+use crate::time::http_date;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -29,13 +30,19 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Makes the text anew.
 pub type Gather<'a> = dyn FnMut() -> Result<String> + 'a;
+/// Tells the time, in seconds since 1970, if the clock is set.
+pub type Clock<'a> = dyn Fn() -> Option<u64> + 'a;
+
+/// What a person gets who types the address alone.
+const INDEX: &str = "<!DOCTYPE html><title>kubesolo-update</title><p><a href=\"/metrics\">metrics</a>\n";
+const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Serves until the process ends.
-/// Input: `gather`: called at most once a second.
+/// Input: `gather`: called at most once a second; `clock`: for the answers' `Date`.
 /// Returns: only on failure. Errors: as `gather`; Internal: poll(2) failed.
-pub fn serve(listener: &TcpListener, gather: &mut Gather<'_>) -> Result<()> {
+pub fn serve(listener: &TcpListener, gather: &mut Gather<'_>, clock: &Clock<'_>) -> Result<()> {
     listener.set_nonblocking(true).io(Kind::Internal, "prepare", "the listening socket")?;
-    let (mut text, mut clients) = (Text { gather, last: None }, Vec::<Client>::new());
+    let (mut text, mut clients) = (Text { gather, clock, last: None }, Vec::<Client>::new());
     loop {
         let mut waiting = vec![wait_for(listener, libc::POLLIN)];
         let mut limit = IDLE_LIMIT;
@@ -112,6 +119,7 @@ fn drop_one(clients: &mut Vec<Client>) {
 /// The text, and when it was made.
 struct Text<'a> {
     gather: &'a mut Gather<'a>,
+    clock: &'a Clock<'a>,
     last: Option<(Instant, String)>,
 }
 
@@ -202,10 +210,13 @@ impl Client {
     fn answer(&mut self, wanted: std::result::Result<Page, request::Status>, text: &mut Text<'_>) -> Result<()> {
         let is_head = request::is_head(&self.bytes);
         let status = wanted.err().unwrap_or(OK);
-        let body = match wanted {
-            Ok(Page::Metrics) => text.now()?,
-            Ok(Page::Health) => "ok\n",
-            Err(status) => status,
+        // Who has no clock must not send one (RFC 9110, section 6.6.1).
+        let date = (text.clock)().map_or(String::new(), |secs| ["\r\nDate: ", &http_date(secs)].concat());
+        let (kind, body) = match wanted {
+            Ok(Page::Metrics) => ("text/plain; version=0.0.4; charset=utf-8", text.now()?),
+            Ok(Page::Health) => (PLAIN, "ok\n"),
+            Ok(Page::Index) => ("text/html; charset=utf-8", INDEX),
+            Err(status) => (PLAIN, status),
         };
         let allow = if status == METHOD_NOT_ALLOWED { "Allow: GET, HEAD\r\n" } else { "" };
         let length = body.len().to_string();
@@ -213,7 +224,10 @@ impl Client {
         for part in [
             "HTTP/1.1 ",
             status,
-            "\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nConnection: close\r\n",
+            &date,
+            "\r\nContent-Type: ",
+            kind,
+            "\r\nConnection: close\r\n",
             allow,
             "Content-Length: ",
             &length,

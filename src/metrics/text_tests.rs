@@ -1,5 +1,5 @@
 use super::*;
-use crate::error::Error;
+use crate::error::{Course, Error};
 use crate::failed::Failures;
 use crate::grubenv::BootVars;
 use crate::inspect::View;
@@ -17,6 +17,8 @@ fn broken() -> Report {
         vars: None,
         is_boot_busy: false,
         env_source: None,
+        work: None,
+        denied: None,
         state: State::default(),
         failures: Failures::default(),
         offered: None,
@@ -47,12 +49,15 @@ fn values(page: &str) -> BTreeMap<String, u64> {
 fn a_machine_of_which_nothing_is_known_has_every_series() {
     let page = of(&broken(), b"", b"");
     let values = values(&page);
-    assert_eq!(values.len(), 1 + 9 + 16 + 1 + 2 + 11);
+    assert_eq!(values.len(), 1 + 9 + 16 + 1 + 2 + 11 + 4);
     for (series, value) in &values {
         let info = format!(
             "kubesolo_os_info{{version=\"unknown\",channel=\"unknown\",architecture=\"{ARCHITECTURE}\",slot=\"unknown\"}}"
         );
-        let is_one = *series == info || series == "kubesolo_update_phase{phase=\"idle\"}";
+        let is_one = *series == info
+            || series == "kubesolo_update_phase{phase=\"idle\"}"
+            || series == "kubesolo_update_readable"
+            || series.starts_with("kubesolo_update_build_info{version=\"");
         assert_eq!(*value, u64::from(is_one), "{series}");
     }
     for name in values.keys().map(|series| series.split('{').next().unwrap()) {
@@ -107,6 +112,49 @@ fn what_is_known_is_said() {
     let mut raw = Page(String::new());
     raw.sample("n", &[("l", "a\nb\\\"")], 7);
     assert_eq!(raw.0, "n{l=\"a\\nb\\\\\\\"\"} 7\n");
+}
+
+/// What nobody could look at has no value; a default would be an alarm.
+#[test]
+fn what_could_not_be_looked_at_is_left_out() {
+    let mut report = broken();
+    report.denied = Some(Error::new(Kind::Device, "permission denied"));
+    let values = values(&of(&report, b"MemTotal: 1 kB", b"btime 5"));
+    let names: Vec<&str> = values.keys().map(|series| series.split('{').next().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "kubesolo_boot_time_seconds",
+            "kubesolo_memory_available_bytes",
+            "kubesolo_memory_total_bytes",
+            "kubesolo_update_build_info",
+            "kubesolo_update_readable"
+        ]
+    );
+    assert_eq!(values["kubesolo_update_readable"], 0);
+    for course in [Course::InUse, Course::Denied] {
+        let mut report = broken();
+        report.slots[1].record = Err(Error::new(Kind::Device, "in use").taking(course));
+        let page = of(&report, b"", b"");
+        assert!(page.contains("kubesolo_slot_valid{slot=\"A\"} 0\n") && !page.contains("{slot=\"B\"}"), "{page}");
+    }
+}
+
+#[test]
+fn a_run_is_told_while_it_is_at_work() {
+    let mut report = broken();
+    let work = Work { is_alive: true, command: Some("apply".into()), percent: Some(43), ..Work::default() };
+    for (work, running, percent) in [
+        (Some(work.clone()), "{command=\"apply\"} 1", 43),
+        (Some(Work { command: None, percent: None, ..work.clone() }), "{command=\"unknown\"} 1", 0),
+        (Some(Work { is_alive: false, ..work }), "{command=\"none\"} 0", 0),
+        (None, "{command=\"none\"} 0", 0),
+    ] {
+        report.work = work;
+        let page = of(&report, b"", b"");
+        assert!(page.contains(&format!("\nkubesolo_update_running{running}\n")), "{page}");
+        assert!(page.contains(&format!("\nkubesolo_update_progress_percent {percent}\n")), "{page}");
+    }
 }
 
 fn vars() -> BootVars {

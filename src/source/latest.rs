@@ -12,7 +12,7 @@ use crate::http::{Body, Client, Document};
 use crate::json::{self, Field};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{DOCUMENT_CAP, nothing_for};
-use crate::progress::note;
+use crate::progress::aside;
 use crate::sys;
 use crate::trust::keyring::Keyring;
 use crate::trust::verify::{DETACHED_MAX_BYTES, Tally};
@@ -146,7 +146,7 @@ impl Source for Latest {
         let first = match early {
             Some(Err(e)) if e.kind() != Kind::Signature => {
                 // One answer of one place: the others may have better.
-                note(&format!("{e}; asking again"));
+                aside(&format!("{e}; asking again"));
                 self.ask(architecture, &[], &is_copy)
             }
             Some(made) => made,

@@ -31,6 +31,7 @@ mod memory;
 mod metrics;
 mod metrics_server;
 mod no_way_back;
+mod onlookers;
 mod own_files;
 mod partitions;
 mod patience;

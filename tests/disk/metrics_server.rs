@@ -40,6 +40,27 @@ fn answers_as_curl_sees_them() {
         let wanted = if path == "/nothing" { "404" } else { "200" };
         assert!(curl(&[&CODE, args].concat(), path).contains(&format!("\n{wanted} text/plain")), "{path}");
     }
+    // What is no metrics is not called that.
+    for (path, kind) in [
+        ("/", "200 text/html; charset=utf-8"),
+        ("/?x", "200 text/html; charset=utf-8"),
+        ("/healthz", "200 text/plain; charset=utf-8"),
+        ("/nothing", "404 text/plain; charset=utf-8"),
+        ("/index.html", "404 text/plain; charset=utf-8"),
+        ("/metrics", "200 text/plain; version=0.0.4; charset=utf-8"),
+    ] {
+        let said = curl(&["-o", "/dev/null", "-w", "%{http_code} %{content_type}"], path);
+        assert_eq!(said, kind, "{path}");
+        // The date is one that curl understands, and now.
+        let head = curl(&["--head"], path);
+        let date = head.lines().find_map(|line| line.strip_prefix("Date: ")).unwrap_or_else(|| panic!("{head}"));
+        let secs = run(Command::new("date").args(["-u", "+%s", "-d", date])).trim().parse::<u64>().unwrap();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        assert!(now.abs_diff(secs) < 60 && date.ends_with(" GMT"), "{path}: {date}");
+    }
+    let landed = curl(&[], "/");
+    assert!(landed.contains("<a href=\"/metrics\">"), "{landed}");
+    assert!(curl(&["-i", "-X", "POST"], "/").contains("\r\nAllow: GET, HEAD\r\n"));
     assert_eq!(curl(&[], "/healthz"), "ok\n");
     let head = curl(&["--head"], "/metrics");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");

@@ -342,7 +342,7 @@ fn the_hook_for_cron_says_nothing_while_nothing_happens() {
     run_cp(next.path(), &inside);
     layout(&format!("maintenance_window = {window}"), "/run/os");
     assert_eq!(run(), (0, String::new()), "out of hours");
-    // How long it waits between two tries is another number each time.
+    // A server that answers at the second try needs nobody.
     let number = std::sync::atomic::AtomicUsize::new(0);
     let web = Web::start(move |path| match path {
         "/latest.json" if number.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 2 == 1 => {
@@ -353,8 +353,7 @@ fn the_hook_for_cron_says_nothing_while_nothing_happens() {
     let server = format!("signature = off\nretries = 1\nmaintenance_window = {window}\nserver = {}\n", web.url(""));
     root.configure_node(&server);
     let said: Vec<(i32, String)> = (0..4).map(|_| run()).collect();
-    assert!(said[0].0 == 0 && said[0].1.contains("503"), "{said:?}");
-    assert!(said[1..].iter().all(|said| *said == (0, String::new())), "{said:?}");
+    assert!(said.iter().all(|said| *said == (0, String::new())), "{said:?}");
     layout("", "/run/os");
     let (code, said) = run();
     assert!(code == 0 && said.starts_with("kubesolo-update: "), "{code} {said}");

@@ -56,6 +56,7 @@ fn a_window_that_closes_meanwhile_lets_nothing_be_activated() {
     let run =
         root.agent(&["apply", "--activate", "--json"]).expect(4, &["the maintenance window is", "--ignore-window"]);
     assert_eq!(run.jq("[.result, .activated]"), r#"["staged",false]"#);
+    assert_eq!(run.jq("[.kind, .exit_code, .refusals[].gate]"), r#"["gate",4,"maintenance_window"]"#);
     assert_eq!((root.state_field("phase").as_str(), root.boot_variables()["active_slot"].as_str()), ("staged", "A"));
     // Nothing more is asked of the server, and nothing changes, until it is open again.
     let asked = server.seen().len();
@@ -87,8 +88,9 @@ fn a_window_that_closes_while_the_slot_is_read_lets_nothing_be_activated() {
     assert!(wait_for(Duration::from_secs(60), || (5..LAST_SECS).contains(&left())));
     root.configure(&format!("signature = off\nmaintenance_window = {}\n", window(now_secs() + left())));
     let run = Run::from(root.command_under(strace, &["activate", "--json"]).output().unwrap());
-    assert_eq!(run.jq(".result"), "refused", "{run:?}");
-    assert!(run.jq(".refused").contains("the maintenance window is"), "{run:?}");
+    assert_eq!(run.jq("[.result, .kind, .refusals[].gate]"), r#"["refused","gate","maintenance_window"]"#, "{run:?}");
+    assert!(run.jq(".refusals[0].reason").starts_with("the maintenance window is"), "{run:?}");
+    assert_eq!(run.jq(".refusals[0].hint"), "--ignore-window goes on");
     // It was open when the reading began.
     run.expect(4, &["activate slot B", "the maintenance window is", "read slot B: "]);
     assert_eq!((root.state_field("phase").as_str(), root.boot_variables()["active_slot"].as_str()), ("staged", "A"));

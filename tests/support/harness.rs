@@ -97,6 +97,11 @@ pub fn main() -> ExitCode {
     for (time, name) in slowest {
         println!("slow: {:7.1} s  {name}", time.as_secs_f64());
     }
+    let faults = super::answers::judge();
+    if !faults.is_empty() {
+        println!("answers that docs/json-schema.json does not describe:\n{faults}");
+        return ExitCode::FAILURE;
+    }
     conclusion.exit_code()
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 #[macro_use]
 pub mod harness;
 
+pub mod answers;
 pub mod apiserver;
 pub mod boot_cases;
 pub mod boot_table;

@@ -6,6 +6,7 @@ use crate::history::{Attempt, Part};
 use crate::inspect::View;
 use crate::machine::ARCHITECTURE;
 use crate::next_step::is_lost;
+use crate::onlooker::Work;
 use crate::reconcile::Finding;
 use crate::report::Report;
 use crate::slot::Slot;
@@ -40,6 +41,9 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
     let Some(running) = report.running else {
         return ("not_booted_from_a_slot", "\u{5}it can NOT be updated like this");
     };
+    if report.denied.is_some() {
+        return ("not_looked", "\u{4}could not look: that needs root");
+    }
     if report.is_boot_busy {
         return ("boot_busy", "\u{4}another run is at work; the boot variables were not read");
     }
@@ -75,7 +79,8 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
         (true, false) => ("activated", "\u{4}well; the next boot TRIES the other slot"),
         (false, false) => ("restart_needed", "\u{4}the next boot goes to the OTHER slot"),
         (false, true) => match phase {
-            Phase::Checking | Phase::Downloading => ("working", "\u{4}an update is at work, or was cut off"),
+            Phase::Checking | Phase::Downloading if report.is_at_work() => ("working", "\u{4}an update is at work"),
+            Phase::Checking | Phase::Downloading => ("cut_off", "\u{4}an update was CUT OFF; `apply` goes on"),
             _ if report.stopped.is_some() => ("stopped", "\u{5}no update is taken: see the NOTES below"),
             Phase::Failed => ("failed", "\u{5}the last attempt FAILED"),
             // The slot was left, and not what it held.
@@ -94,9 +99,27 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
     }
 }
 
+/// Says whether all is in its ordinary course: nobody has to look.
+pub fn needs_nobody(report: &Report) -> bool {
+    const ORDINARY: [&str; 7] = ["well", "staged", "activated", "working", "boot_busy", "running_slot_busy", "trial"];
+    ORDINARY.contains(&condition(report).0) && report.remarks.is_empty()
+}
+
+/// Makes `process 1234, 43 %` of what is known of a run.
+fn who(work: &Work) -> String {
+    let mut text = match work.pid {
+        Some(pid) => ["process ", &pid.to_string()].concat(),
+        None => "a process in a container".into(),
+    };
+    if let Some(percent) = work.percent {
+        text.push_str(&[", ", &percent.to_string(), " %"].concat());
+    }
+    text
+}
+
 /// Draws the screen.
 pub fn draw(report: &Report, coloured: bool) -> String {
-    let mut page = Page { text: String::new(), coloured };
+    let mut page = Page { text: String::new(), said: Vec::new(), coloured };
     let (_, verdict) = condition(report);
     let version = report.running_view().and_then(View::version).map_or("(unknown version)".into(), printable);
     let place = match report.running {
@@ -111,15 +134,16 @@ pub fn draw(report: &Report, coloured: bool) -> String {
         page.slot(view, report);
     }
     page.boot(report);
+    page.work(report);
     page.update(report);
     let present = present(report);
-    let past = report.state.history.attempts().iter().rev();
+    let past = report.state.history.by_end().into_iter().rev();
     let mut label = "Past";
     for attempt in past.filter(|attempt| !present.is_some_and(|present| std::ptr::eq(present, *attempt))).take(SHOWN) {
         page.attempt(label, attempt);
         label = "";
     }
-    for remark in &report.remarks {
+    for remark in report.remarks.iter().filter(|remark| !page.said.contains(remark)).collect::<Vec<_>>() {
         page.line("Note", &[&printable(remark)]);
     }
     page.line("Next", &[BOLD, &report.next, PLAIN]);
@@ -149,6 +173,8 @@ fn or_unknown(version: Option<&str>) -> &str {
 
 struct Page {
     text: String,
+    /// Reasons that stand there already.
+    said: Vec<String>,
     coloured: bool,
 }
 
@@ -169,15 +195,37 @@ impl Page {
             version.push(' ');
         }
         let label = if view.slot == Slot::A { "Slot A" } else { "Slot B" };
-        let (error, is_in_use) = match &view.record {
+        let error = match &view.record {
             Ok(_) => return self.line(label, &[&version, " ", marks, "valid"]),
-            Err(e) => (e.to_string(), e.is_in_use()),
+            Err(e) => e,
         };
-        match is_in_use {
-            // That says nothing of what it holds.
-            true => self.line(label, &[&version, " ", marks, YELLOW, "not read", PLAIN, ": ", &error]),
-            false => self.line(label, &[&version, " ", marks, RED, "INVALID", PLAIN, ": ", &error]),
+        let work = report.work.as_ref().filter(|work| work.is_alive && error.is_in_use() && !is_running);
+        if let Some(work) = work {
+            return self.line(label, &[&version, " ", marks, YELLOW, "being written", PLAIN, " by ", &who(work)]);
         }
+        let (colour, word) = if error.is_unseen() { (YELLOW, "not read") } else { (RED, "INVALID") };
+        let why = self.once(error.to_string());
+        self.line(label, &[&version, " ", marks, colour, word, PLAIN, ": ", &why]);
+    }
+
+    /// Says a reason once: the same fault is met in several places.
+    fn once(&mut self, why: String) -> String {
+        if self.said.contains(&why) {
+            return "as above".into();
+        }
+        self.said.push(why.clone());
+        why
+    }
+
+    fn work(&mut self, report: &Report) {
+        let is_unfinished = matches!(report.state.phase, Phase::Checking | Phase::Downloading);
+        let Some(work) = report.work.as_ref().filter(|work| work.is_alive || is_unfinished) else { return };
+        let command = work.command.as_deref().unwrap_or("another run");
+        let end = if work.is_alive { "" } else { ": was cut off" };
+        let before =
+            |text: &Option<String>, before: &str| text.as_ref().map_or(String::new(), |t| [before, t].concat());
+        let (phase, since) = (before(&work.phase, ", "), before(&work.started_at, ", since "));
+        self.line("Run", &[command, ", ", &who(work), &phase, &since, end]);
     }
 
     fn boot(&mut self, report: &Report) {

@@ -22,7 +22,7 @@ fn colours_are_decided_by_three_facts() {
 
 /// A line behind others.
 fn drawn(label: &str, text: &str, coloured: bool) -> String {
-    let mut page = Page { text: "\n".into(), coloured };
+    let mut page = Page { text: "\n".into(), said: Vec::new(), coloured };
     page.line(label, &[text]);
     page.text[1..].to_string()
 }

@@ -4,8 +4,8 @@ use super::expect::{Expected, Place, foretell, place};
 use super::ops::{Fault, Op, Verb};
 use super::view::{Make, State};
 use super::world::{End, Seen, World};
+use crate::support::answers::schema_faults;
 use crate::support::has_python;
-use crate::support::root::schema_faults;
 use std::collections::BTreeSet;
 
 /// At most so many attempts are remembered, where a history is kept at all.
@@ -77,7 +77,7 @@ fn command(world: &mut World, op: Op) -> Result<(), String> {
                 world.count("unwritable");
             }
             if op.verb == Verb::Status && has_python("jsonschema") {
-                let faults = schema_faults(&run.stdout);
+                let faults = schema_faults(&[run.stdout.clone()]);
                 ensure!(faults.is_empty(), "status: {faults}\n{}", run.stdout);
             }
             Some(run.code)

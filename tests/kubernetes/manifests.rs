@@ -4,14 +4,14 @@
 use crate::support::kubernetes::{IMAGE, Manifests, need_kustomize, to_yaml, validate};
 use crate::support::kubernetes_site::config_json;
 use crate::support::root::jq;
-use crate::support::{command, need_python, run};
+use crate::support::{command, need, need_python, run};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 const VERSIONS: [&str; 3] = ["1.29", "1.33", "1.37"];
 const PARTS: [&str; 3] = ["base", "overlays/http", "overlays/registry"];
-const COMPONENTS: [&str; 4] = ["activate", "reboot", "credentials", "servicemonitor"];
+const COMPONENTS: [&str; 5] = ["activate", "reboot", "credentials", "tls", "servicemonitor"];
 
 /// What is wrong with objects, by `support/kubernetes_rules.jq`.
 fn faults(objects: &str, elsewhere: &str) -> String {
@@ -45,7 +45,7 @@ fn every_build_is_valid_and_keeps_the_rules() {
     need_python("jsonschema");
     let manifests = Manifests::new();
     let builds = builds(&manifests);
-    assert_eq!(builds.len(), 49);
+    assert_eq!(builds.len(), 97);
     for (name, objects) in &builds {
         let elsewhere = if name == "healthcheck" { r#"["ServiceAccount/kubesolo-update"]"# } else { "[]" };
         assert_eq!(faults(objects, elsewhere), "[]", "{name}");
@@ -136,6 +136,21 @@ fn what_breaks_a_rule_is_found() {
             "/etc/kubesolo/update-keys.d is not the machine's",
         ),
         ("(P | .containers[0].volumeMounts) += [{name: \"run\", mountPath: \"/etc\"}]", "over /etc"),
+        // KubeSolo's own configuration, with its edge key.
+        (
+            "(P | .volumes[] | select(.name == \"config\") | .hostPath.path) = \"/etc/kubesolo\"",
+            "hostPath /etc/kubesolo",
+        ),
+        (
+            "(P | .volumes[] | select(.name == \"keys\") | .hostPath.path) = \"/etc/kubesolo/config.yaml\"",
+            "hostPath /etc",
+        ),
+        ("(P | .volumes[] | select(.name == \"tls\") | .hostPath.path) = \"/etc\"", "hostPath /etc"),
+        (
+            "del(P | .containers[0].volumeMounts[] | select(.name == \"keys\"))",
+            "does not see the machine's configuration",
+        ),
+        ("del(P | .containers[0].volumeMounts[] | select(.name == \"tls\") | .readOnly)", "can be written"),
         ("(P | .volumes[] | select(.name == \"credentials\") | .secret.defaultMode) = 420", "others can read"),
         ("(P | .containers[0].args) += [\"--allow-downgrade\"]", "--allow-downgrade"),
         ("(P | .containers[0].args) += [\"--config\", \"/tmp/x\"]", "--config"),
@@ -204,6 +219,34 @@ fn the_manual_says_what_is_there() {
     // Every part and component has its place in it.
     for name in PARTS.iter().chain(&["healthcheck"]).chain(&COMPONENTS) {
         assert!(manual.contains(name), "{name}");
+    }
+}
+
+/// What a site makes of it, and its password, is not committed by accident.
+#[apply(test)]
+fn what_a_site_makes_is_ignored_by_git() {
+    need("git");
+    let repo = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(repo.join(".gitignore"), dir.path().join(".gitignore")).unwrap();
+    let credentials = "deploy/kubernetes/components/credentials";
+    fs::create_dir_all(dir.path().join(credentials)).unwrap();
+    let own = format!("{credentials}/.gitignore");
+    if repo.join(&own).exists() {
+        fs::copy(repo.join(&own), dir.path().join(&own)).unwrap();
+    }
+    run(Command::new("git").arg("init").arg("-q").arg(dir.path()));
+    for (path, is_ignored) in [
+        ("deploy/kubernetes/site/kustomization.yaml", true),
+        ("deploy/kubernetes/site/image/kustomization.yaml", true),
+        ("deploy/kubernetes/site/healthcheck/kustomization.yaml", true),
+        ("deploy/kubernetes/components/credentials/config.json", true),
+        ("deploy/kubernetes/components/credentials/kustomization.yaml", false),
+        ("deploy/kubernetes/base/cronjob.yaml", false),
+        ("src/trust/site.rs", false),
+    ] {
+        let out = Command::new("git").arg("-C").arg(dir.path()).args(["check-ignore", "-q", path]).output().unwrap();
+        assert_eq!(out.status.success(), is_ignored, "{path}");
     }
 }
 

@@ -39,16 +39,22 @@ fn the_cronjob_stages_an_update_from_a_registry_that_wants_tls_and_a_password() 
     let extra = format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", file.display());
     let settings = Settings { tls: Some(&cert), extra: &extra, inside: Some(&site.net), ..Settings::default() };
     let registry = Registry::start_with(&site.dir(), &settings);
-    fs::copy(&ca.certificate, site.machine.root.path("etc/kubesolo/ca.pem")).unwrap();
+    fs::create_dir(site.machine.root.path("etc/kubesolo/tls")).unwrap();
+    fs::copy(&ca.certificate, site.machine.root.path("etc/kubesolo/tls/ca.pem")).unwrap();
+    // KubeSolo's own, with its edge key: no pod sees it.
+    fs::write(site.machine.root.path("etc/kubesolo/config.yaml"), "edgeKey: secret\n").unwrap();
     let reference = format!("{}/os:v1", registry.host());
 
     // The machine says nothing of a password; nor does the site give one.
-    site.machine.root.configure("ca_file = /etc/kubesolo/ca.pem\n");
-    site.apply("overlays/registry", &[], "registry", &reference).expect(6, &["401"]);
-    site.machine.root.configure("ca_file = /etc/kubesolo/ca.pem\nauth_file = /run/secrets/kubesolo/config.json\n");
-    site.apply("overlays/registry", &[], "registry", &reference).expect(2, &["/run/secrets/kubesolo/config.json"]);
-    let pod = site.cronjob("overlays/registry", &["credentials"], "registry", &reference);
+    site.machine.root.configure("ca_file = /etc/kubesolo/tls/ca.pem\n");
+    site.apply("overlays/registry", &[], "registry", &reference).expect(2, &["/etc/kubesolo/tls/ca.pem"]);
+    site.apply("overlays/registry", &["tls"], "registry", &reference).expect(6, &["401"]);
+    site.machine.root.configure("ca_file = /etc/kubesolo/tls/ca.pem\nauth_file = /run/secrets/kubesolo/config.json\n");
+    site.apply("overlays/registry", &["tls"], "registry", &reference).expect(2, &["/run/secrets/kubesolo/config.json"]);
+    let pod = site.cronjob("overlays/registry", &["credentials", "tls"], "registry", &reference);
     assert_eq!(pod.config(".root.readonly"), "true");
+    let etc = r#"[.mounts[].source | select(contains("/etc/kubesolo/")) | sub(".*/etc/kubesolo/"; "")] | sort"#;
+    assert_eq!(pod.config(etc), r#"["tls","update-keys.d","update.conf"]"#);
     let said =
         pod.finish().expect(0, &["2.0.0 is staged in slot B", "release.pub", "Next: `kubesolo-update activate`"]);
     assert_staged(&site.machine, &site.release);
@@ -57,7 +63,7 @@ fn the_cronjob_stages_an_update_from_a_registry_that_wants_tls_and_a_password() 
     site.machine.root.agent(&["status"]).expect(0, &["2.0.0", "staged"]);
     assert!(site.machine.root.path("var/lib/kubesolo/update/lock").is_file());
     // The next run has nothing to do.
-    site.apply("overlays/registry", &["credentials"], "registry", &reference).expect(0, &["staged"]);
+    site.apply("overlays/registry", &["credentials", "tls"], "registry", &reference).expect(0, &["staged"]);
     assert!(site.machine.root.blocks() == site.machine.blocks, "it touched the boot variables");
     // The machine's own agent and the pod's keep out of each other's way.
     let mut hold = command("flock");
@@ -66,12 +72,12 @@ fn the_cronjob_stages_an_update_from_a_registry_that_wants_tls_and_a_password() 
     let mut line = String::new();
     BufReader::new(hold.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "held\n");
-    site.apply("overlays/registry", &["credentials"], "registry", &reference).expect(0, &["another run"]);
+    site.apply("overlays/registry", &["credentials", "tls"], "registry", &reference).expect(0, &["another run"]);
     // Its shell ends with its stdin, and with it the lock.
     drop(hold.0.stdin.take());
     hold.0.wait().unwrap();
     // A component goes on where the base stops.
-    site.apply("overlays/registry", &["credentials", "activate"], "registry", &reference)
+    site.apply("overlays/registry", &["credentials", "tls", "activate"], "registry", &reference)
         .expect(0, &["slot B is active"]);
     assert_eq!(site.machine.root.boot_variables()["active_slot"], "B");
     assert!(!Path::new("/dev/termination-log").exists(), "a file is left in /dev");
@@ -162,7 +168,7 @@ fn a_configmap_weakens_nothing() {
     fs::rename(site.machine.root.path("etc/kubesolo"), site.machine.root.path("etc/elsewhere")).unwrap();
     let objects = site.objects("overlays/registry", &[], "registry", &unsigned);
     let refused = site.node().try_pod(&objects, "CronJob", "kubesolo-update").err().expect("no pod");
-    assert!(refused.contains("/etc/kubesolo is not a Directory"), "{refused}");
+    assert!(refused.contains("/etc/kubesolo/update.conf is not a File"), "{refused}");
 }
 
 #[apply(test)]

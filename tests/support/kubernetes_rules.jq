@@ -7,6 +7,8 @@ def template: .spec.jobTemplate.spec.template // .spec.template // empty;
 def pods: .[] | select(template) | {id: "\(.kind) \(.metadata.name)", kind, template: template, spec: template.spec};
 def has_all($wanted): . as $has | $wanted | to_entries | all($has[.key] == .value);
 def within($dir): . == $dir or startswith($dir + "/");
+# Of /etc/kubesolo, KubeSolo's own secrets are no business of ours.
+def configuration: IN("/etc/kubesolo/update.conf", "/etc/kubesolo/update-keys.d", "/etc/kubesolo/health.d", "/etc/kubesolo/tls");
 
 . as $all
 | [$all[] | "\(.kind)/\(.metadata.name)"] as $there
@@ -46,7 +48,7 @@ def within($dir): . == $dir or startswith($dir + "/");
         (.spec.volumes[] | select(.hostPath and (.hostPath.type // "") == "")
             | fault("\($pod.id): hostPath \(.hostPath.path) of any type")),
         (.spec.volumes[] | select(.hostPath)
-            | select(.hostPath.path | IN("/dev", "/etc/kubesolo", "/var/lib/kubesolo/update", "/var/lib/kubesolo/pki",
+            | select(.hostPath.path | configuration or IN("/dev", "/var/lib/kubesolo/update", "/var/lib/kubesolo/pki",
                 "/var/lib/kubesolo/containerd/containerd.sock") | not)
             | fault("\($pod.id): hostPath \(.hostPath.path)")),
         (.spec.volumes[] | select((.emptyDir or .hostPath or .secret) | not) | fault("\($pod.id): volume \(.name)")),
@@ -56,17 +58,18 @@ def within($dir): . == $dir or startswith($dir + "/");
               else $volumes[0] | (
                 (select(.hostPath and .hostPath.path != $mount.mountPath)
                     | fault("\($pod.id): \($mount.mountPath) is another place on the machine")),
-                (select($mount.mountPath | within("/etc")) | select(.hostPath.path != "/etc/kubesolo")
+                (select($mount.mountPath | within("/etc")) | select(.hostPath.path // "" | configuration | not)
                     | fault("\($pod.id): \($mount.mountPath) is not the machine's")),
                 (select($mount.mountPath | IN("/", "/etc", "/usr", "/usr/bin"))
                     | fault("\($pod.id): over \($mount.mountPath)")),
-                (select(.hostPath.path // "" | IN("/etc/kubesolo", "/var/lib/kubesolo/pki"))
+                (select(.hostPath.path // "" | configuration or . == "/var/lib/kubesolo/pki")
                     | select($mount.readOnly != true) | fault("\($pod.id): \($mount.mountPath) can be written")),
                 (select(.secret and (.secret.defaultMode != 256 or $mount.readOnly != true))
                     | fault("\($pod.id): others can read or write a secret")),
                 (select($mount.subPath or $mount.subPathExpr or $mount.mountPropagation)
                     | fault("\($pod.id): \($mount.mountPath): a part, or propagation"))) end),
-        (select([.spec.containers[0].volumeMounts[].mountPath] | index("/etc/kubesolo") | not)
+        (select(["/etc/kubesolo/update.conf", "/etc/kubesolo/update-keys.d"]
+            - [.spec.containers[0].volumeMounts[].mountPath] != [])
             | fault("\($pod.id): it does not see the machine's configuration")),
 
         # What a pod waits for is there.

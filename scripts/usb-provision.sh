@@ -25,6 +25,7 @@ LAYOUT=
 AGENT=
 FORCE=no
 KEEP_GUIDS=no
+UNCHECKED=no
 YES=no
 DRY_RUN=no
 WORK=
@@ -41,6 +42,8 @@ are, the data partition grown to the end of the device, with:
   --user-data FILE       cloud-init's files, into cloud-init/ (on the machine: /var/lib/kubesolo/cloud-init, where
   --network-config FILE  the boot hook has cloud-init look for them). Without --meta-data an instance-id is made
   --meta-data FILE       up; both others need --user-data
+  --unchecked            take these three as they are. Without it they are held against cloud-init's own reader and
+                         schema where it is installed, else read as YAML, and their names held against cloud-init's
   --conf FILE            into site/: takes the place of the image's /etc/kubesolo/update.conf, at each boot
   --keys DIR             into site/: its *.pub and its revoked/ are added to the image's, at each boot
   --layout DIR           an OCI image layout with an update, into updates/ (/var/lib/kubesolo/updates)
@@ -68,6 +71,8 @@ cleanup() {
     [ -z "$WORK" ] || rm -rf "$WORK"
 }
 
+# shellcheck source=scripts/lib/cloud_init.sh
+. "$REPO/scripts/lib/cloud_init.sh"
 # shellcheck source=scripts/lib/media.sh
 . "$REPO/scripts/lib/media.sh"
 # shellcheck source=scripts/lib/site.sh
@@ -86,25 +91,10 @@ check_arguments() {
     if [ -z "$USER_DATA" ]; then
         [ -z "$META_DATA$NETWORK_CONFIG" ] || die "cloud-init wants --user-data as well (a file with '#cloud-config' will do)"
     else
-        check_user_data
+        check_cloud_init "$USER_DATA" "$META_DATA" "$NETWORK_CONFIG"
     fi
     if [ -n "$CONF" ]; then check_conf; fi
     if [ -n "$KEYS" ]; then check_keys "$KEYS"; fi
-}
-
-check_user_data() {
-    case $(head -n 1 -- "$USER_DATA") in
-        '#cloud-config'* | '#!'* | '#include'* | '#cloud-boothook'* | '#part-handler'* | \
-            '## template: jinja'* | 'Content-Type:'* | 'MIME-Version:'*) ;;
-        *) die "$USER_DATA: its first line is none that cloud-init knows (#cloud-config, for one)" ;;
-    esac
-    case $(head -n 1 -- "$USER_DATA") in '#cloud-config'*) ;; *) return 0 ;; esac
-    if ! command -v cloud-init >/dev/null; then
-        say "cloud-init is not installed here: $USER_DATA is not held against its schema"
-        return 0
-    fi
-    cloud-init schema --config-file "$USER_DATA" >"$WORK/log" 2>&1 ||
-        { cat "$WORK/log" >&2; die "$USER_DATA is not what cloud-init's schema wants"; }
 }
 
 check_conf() {
@@ -406,6 +396,7 @@ main() {
             -h | --help) usage; exit 0 ;;
             --force) FORCE=yes; shift; continue ;;
             --keep-guids) KEEP_GUIDS=yes; shift; continue ;;
+            --unchecked) UNCHECKED=yes; shift; continue ;;
             --yes) YES=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --image | --device | --user-data | --meta-data | --network-config | --conf | --keys | --layout | --agent)

@@ -25,6 +25,7 @@ LAYOUT=
 AGENT=
 FORCE=no
 KEEP_GUIDS=no
+UNCHECKED=no
 YES=no
 DRY_RUN=no
 WORK=
@@ -41,6 +42,8 @@ are, the data partition grown to the end of the device, with:
   --user-data FILE       cloud-init's files, into cloud-init/ (on the machine: /var/lib/kubesolo/cloud-init, where
   --network-config FILE  the boot hook has cloud-init look for them). Without --meta-data an instance-id is made
   --meta-data FILE       up; both others need --user-data
+  --unchecked            take these three as they are. Without it they are held against cloud-init's own reader and
+                         schema where it is installed, else read as YAML, and their names held against cloud-init's
   --conf FILE            into site/: takes the place of the image's /etc/kubesolo/update.conf, at each boot
   --keys DIR             into site/: its *.pub and its revoked/ are added to the image's, at each boot
   --layout DIR           an OCI image layout with an update, into updates/ (/var/lib/kubesolo/updates)
@@ -59,48 +62,39 @@ USAGE
 
 say() { printf 'usb-provision: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+# Wrong usage.
+wrong() { say "error: $*; --help lists the options"; exit 2; }
 
 cleanup() {
     if [ "$HALF" = yes ]; then say "$DEVICE is half written, and does not boot: start again"; fi
+    release_device
     [ -z "$WORK" ] || rm -rf "$WORK"
 }
 
+# shellcheck source=scripts/lib/cloud_init.sh
+. "$REPO/scripts/lib/cloud_init.sh"
+# shellcheck source=scripts/lib/media.sh
+. "$REPO/scripts/lib/media.sh"
 # shellcheck source=scripts/lib/site.sh
 . "$REPO/scripts/lib/site.sh"
 
 # --- checks
 
 check_arguments() {
-    for tool in sgdisk partx lsblk losetup blockdev dd e2fsck resize2fs debugfs unshare findmnt jq sha256sum cmp; do
+    for tool in sgdisk partx lsblk losetup blockdev dd e2fsck resize2fs debugfs unshare setsid timeout jq sha256sum; do
         command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh demo brings it"
     done
-    [ -n "$IMAGE" ] || die "--image is missing"
-    [ -n "$DEVICE" ] || die "--device is missing: nothing is guessed"
+    check_media_tools
     for file in "$IMAGE" "$USER_DATA" "$META_DATA" "$NETWORK_CONFIG" "$CONF"; do
         if [ -n "$file" ] && { [ ! -f "$file" ] || [ ! -s "$file" ]; }; then die "$file is no file, or empty"; fi
     done
     if [ -z "$USER_DATA" ]; then
         [ -z "$META_DATA$NETWORK_CONFIG" ] || die "cloud-init wants --user-data as well (a file with '#cloud-config' will do)"
     else
-        check_user_data
+        check_cloud_init "$USER_DATA" "$META_DATA" "$NETWORK_CONFIG"
     fi
     if [ -n "$CONF" ]; then check_conf; fi
     if [ -n "$KEYS" ]; then check_keys "$KEYS"; fi
-}
-
-check_user_data() {
-    case $(head -n 1 -- "$USER_DATA") in
-        '#cloud-config'* | '#!'* | '#include'* | '#cloud-boothook'* | '#part-handler'* | \
-            '## template: jinja'* | 'Content-Type:'* | 'MIME-Version:'*) ;;
-        *) die "$USER_DATA: its first line is none that cloud-init knows (#cloud-config, for one)" ;;
-    esac
-    case $(head -n 1 -- "$USER_DATA") in '#cloud-config'*) ;; *) return 0 ;; esac
-    if ! command -v cloud-init >/dev/null; then
-        say "cloud-init is not installed here: $USER_DATA is not held against its schema"
-        return 0
-    fi
-    cloud-init schema --config-file "$USER_DATA" >"$WORK/log" 2>&1 ||
-        { cat "$WORK/log" >&2; die "$USER_DATA is not what cloud-init's schema wants"; }
 }
 
 check_conf() {
@@ -154,19 +148,6 @@ check_image() {
     [ -n "$ARCH" ] || die "$IMAGE: there is no system in slot A"
 }
 
-# in_use: says what uses the device, in any mount namespace that can be seen.
-in_use() {
-    cat "/sys/block/$NAME/dev" "/sys/block/$NAME/$NAME"*/dev 2>/dev/null | while read -r number; do
-        grep -sh "^[0-9]* [0-9]* $number " /proc/[0-9]*/mountinfo | awk '{ print "mounted at " $5 }'
-    done | sort -u | head -n 1
-    for part in "$DEVICE" "$DEVICE"*[0-9]; do
-        if grep -q "^$part " /proc/swaps; then echo "swap: $part"; fi
-    done
-    for holder in "/sys/block/$NAME"/holders/* "/sys/block/$NAME/$NAME"*/holders/*; do
-        if [ -e "$holder" ]; then echo "held by ${holder##*/}"; fi
-    done
-}
-
 check_device() {
     [ -e "$DEVICE" ] || die "$DEVICE is not there"
     real=$(readlink -f -- "$DEVICE")
@@ -176,19 +157,23 @@ check_device() {
     [ -d "/sys/block/$NAME" ] || die "$DEVICE is not a whole disk (a partition?)"
     [ "$(id -u)" -eq 0 ] || die "only root can write to $DEVICE"
     [ "$(cat "/sys/block/$NAME/ro")" = 0 ] || die "$DEVICE is read-only"
-    user=$(in_use | head -n 1)
-    [ -z "$user" ] || die "$DEVICE is in use ($user): unmount it first"
+    hold_device
+    check_users
     if [ "$(cat "/sys/block/$NAME/removable")" != 1 ] && [ "$FORCE" = no ]; then
         die "$DEVICE is not removable: a disk of this machine? (--force)"
     fi
-    [ "$(cat "/sys/block/$NAME/queue/logical_block_size")" = 512 ] ||
-        die "$DEVICE has sectors of $(cat "/sys/block/$NAME/queue/logical_block_size") bytes; the image is for 512"
+    sector=$(cat "/sys/block/$NAME/queue/logical_block_size")
+    [ "$sector" = 512 ] ||
+        die "$DEVICE has sectors of $sector bytes, and the image's partition tables and its EFI partition count in sectors of 512:" \
+            "take a stick or disk with 512, or have this one use 512 (NVMe: nvme format --lbaf=N, of those that nvme id-ns -H lists;" \
+            "SCSI and SAS: sg_format --format --size=512; a loop device: losetup --sector-size 512)"
     DISK_BYTES=$(blockdev --getsize64 "$DEVICE")
     DISK_MIB=$((DISK_BYTES / MIB))
     # The last MiB is for the copy of the table.
     DATA_MIB=$((DISK_MIB - 1 - DATA_START))
     [ "$DISK_MIB" -ge $((WRITE_MIB + 1)) ] ||
         die "$DEVICE is too small: $DISK_MIB MiB, and the image needs $((WRITE_MIB + 1)) MiB"
+    echo "$((DATA_START * MIB)) $((DATA_MIB * MIB))" >"$WORK/ours"
 }
 
 check_layout_fits() {
@@ -274,13 +259,13 @@ make_tree() {
 # --- writing
 
 # on_device ARGUMENT...: dd past the page cache, done when the device says so.
-on_device() { dd bs="$MIB" oflag=direct conv=notrunc,fsync status=none "$@"; }
+on_device() { dd bs="$MIB" oflag=direct conv=nocreat,notrunc,fsync status=none "$@"; }
 
 wipe() {
     HALF=yes
     on_device if=/dev/zero of="$DEVICE" count=1 || die "cannot write to $DEVICE"
     # Not at a whole MiB: disks end anywhere.
-    dd if=/dev/zero of="$DEVICE" bs="$MIB" seek=$((DISK_BYTES - MIB)) oflag=direct,seek_bytes count=1 conv=notrunc,fsync \
+    dd if=/dev/zero of="$DEVICE" bs="$MIB" seek=$((DISK_BYTES - MIB)) oflag=direct,seek_bytes count=1 conv=nocreat,notrunc,fsync \
         status=none || die "cannot write to $DEVICE"
     # The kernel forgets the partitions that were there.
     partx -d "$DEVICE" >/dev/null 2>&1 || :
@@ -297,7 +282,7 @@ write_image() {
 }
 
 # attach_data: sets LOOP to the data partition, which has no name yet. Let go of at once, it goes when this script ends,
-# however it ends.
+# however it ends; where that is before, the guardian of the device lets go of it.
 attach_data() {
     LOOP=$(losetup --find --show --offset $((DATA_START * MIB)) --sizelimit $((DATA_MIB * MIB)) "$DEVICE") ||
         die "no loop device for the data partition"
@@ -376,7 +361,7 @@ make_table() {
 
 # sectors FROM COUNT: of the new table, onto the device.
 sectors() {
-    dd if="$WORK/disk" of="$DEVICE" bs=512 skip="$1" seek="$1" count="$2" conv=notrunc,fsync status=none ||
+    dd if="$WORK/disk" of="$DEVICE" bs=512 skip="$1" seek="$1" count="$2" conv=nocreat,notrunc,fsync status=none ||
         die "cannot write the partition table to $DEVICE"
 }
 
@@ -397,6 +382,7 @@ write_table() {
         fi
     done
     HALF=no
+    release_device
     blockdev --rereadpt "$DEVICE" >/dev/null 2>&1 || :
 }
 
@@ -410,11 +396,12 @@ main() {
             -h | --help) usage; exit 0 ;;
             --force) FORCE=yes; shift; continue ;;
             --keep-guids) KEEP_GUIDS=yes; shift; continue ;;
+            --unchecked) UNCHECKED=yes; shift; continue ;;
             --yes) YES=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --image | --device | --user-data | --meta-data | --network-config | --conf | --keys | --layout | --agent)
-                [ $# -ge 2 ] || die "$1 needs a value" ;;
-            *) usage >&2; die "unknown option: $1" ;;
+                [ $# -ge 2 ] || wrong "$1 needs a value" ;;
+            *) wrong "unknown option: $1" ;;
         esac
         case $1 in
             --image) IMAGE=$2 ;;
@@ -429,7 +416,10 @@ main() {
         esac
         shift 2
     done
+    [ -n "$IMAGE" ] || wrong "--image is missing"
+    [ -n "$DEVICE" ] || wrong "--device is missing: nothing is guessed"
     trap cleanup EXIT
+    trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
     WORK=$(mktemp -d)
@@ -441,12 +431,15 @@ main() {
     make_tree
     show
     if [ "$DRY_RUN" = yes ]; then say "dry run: nothing was written"; exit 0; fi
-    confirm
     make_table
+    confirm
+    same_device
+    check_users
     wipe
     write_image
     fill_data
     read_back
+    same_device
     write_table
     say "$DEVICE is written and read back: it is ready"
 }

@@ -13,6 +13,11 @@ ifneq ($(BUILDER_TOOLS),)
 $(shell mkdir -p .tools; [ -e .tools/zig ] || ln -sfn '$(BUILDER_TOOLS)/zig' .tools/zig)
 endif
 
+# After a git pull that changes Cargo.lock, settings for the crates of the old one would stop every cargo.
+ifneq ($(wildcard .cargo/config.toml),)
+$(shell scripts/vendor.sh --mend)
+endif
+
 # Tools that Debian 12 lacks are in .tools/bin; sgdisk and losetup are in sbin.
 export PATH := $(CURDIR)/.tools/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 

@@ -43,6 +43,7 @@ USAGE
 
 say() { printf 'build: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+wrong() { say "error: $*"; exit 2; }
 
 # triple ARCH [WHERE]: WHERE is what a person has to put right.
 triple() {
@@ -134,6 +135,8 @@ run_cargo() {
         # musl.toml: the one name that the C lacks comes from scripts/link.ld.
         export "CFLAGS_$(echo "$target" | tr - _)=-DOPENSSL_SMALL"
     fi
+    # Settings for crates that are not there any more would stop cargo.
+    if [ -e "$REPO/.cargo/config.toml" ]; then "$REPO/scripts/vendor.sh" --mend; fi
     if vendor_fits; then
         say "crates come from vendor/"
         set -- "$@" --offline --config 'source.crates-io.replace-with="vendored-sources"' \
@@ -226,9 +229,9 @@ main() {
             --dry-run) check_only=dry ;;
             --if-stale) IF_STALE=yes ;;
             --symbols) SYMBOLS=yes; TARGET_DIR=$TARGET_DIR-symbols; export CARGO_PROFILE_RELEASE_STRIP=false ;;
-            --arch) [ $# -ge 2 ] || die "--arch needs a value"; triple "$2" --arch >/dev/null; ARCHES="$ARCHES $2"; shift ;;
-            --output) [ $# -ge 2 ] || die "--output needs a value"; OUTPUT=$2; shift ;;
-            *) usage >&2; die "unknown option: $1" ;;
+            --arch) [ $# -ge 2 ] || wrong "--arch needs a value"; triple "$2" --arch >/dev/null; ARCHES="$ARCHES $2"; shift ;;
+            --output) [ $# -ge 2 ] || wrong "--output needs a value"; OUTPUT=$2; shift ;;
+            *) usage >&2; wrong "unknown option: $1" ;;
         esac
         shift
     done

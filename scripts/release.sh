@@ -227,6 +227,8 @@ make_source() {
     git -C "$REPO" archive --format=tar -o "$WORK/head.tar" --prefix="$name/" "$TREE"
     tar -C "$WORK/source" -xf "$WORK/head.tar"
     printf '%s\n' "$SOURCE_DATE_EPOCH" >"$WORK/source/$name/SOURCE_DATE_EPOCH"
+    # So that a plain cargo build works there, too.
+    "$REPO/scripts/vendor.sh" --settings "$WORK/source/$name"
     (cd "$REPO/vendor" && find . -mindepth 1 -maxdepth 1 -type d) | sort >"$WORK/crates"
     repeatable -C "$WORK/source" -cf "$WORK/source.tar" "$name"
     # The crates from where they are: copying them would only take time.

@@ -1,21 +1,31 @@
 #!/bin/sh
-# Fills vendor/ with the crates of Cargo.lock, and keeps the committed list of them.
+# Fills vendor/ with the crates of Cargo.lock, tells cargo to take them from there, and keeps the committed list of them.
+#
+# Must never: change settings of cargo that somebody else wrote, or leave its own where vendor/ is not whole.
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 MANIFEST=$REPO/vendor/MANIFEST.tsv
+# How our settings begin; what begins otherwise is somebody else's.
+OURS='# Written by scripts/vendor.sh'
+# cargo names this path where a crate is not in vendor/, so it says what to type.
+SIGN=to-fill-vendor-anew-run/scripts/vendor.sh
 WORK=
 
 usage() {
     cat <<USAGE
-Usage: scripts/vendor.sh [--check]
+Usage: scripts/vendor.sh [--check | --mend | --settings DIR]
 
 Downloads the source of every crate in Cargo.lock into vendor/ (not committed; a build without
-network uses it) and writes vendor/MANIFEST.tsv (committed): crate, version, SHA-256 of the
-crate's archive, licence.
+network uses it), writes .cargo/config.toml (not committed), so that \`cargo build --offline\` works as
+it stands, and vendor/MANIFEST.tsv (committed): crate, version, SHA-256 of the crate's archive,
+licence.
 
-  --check      only hold MANIFEST.tsv against Cargo.lock: no network, nothing is written
-  -h, --help   this text
+  --check         only hold MANIFEST.tsv against Cargo.lock: no network, nothing is written
+  --mend          only take .cargo/config.toml away where vendor/ no longer holds the crates of
+                  Cargo.lock, so that cargo fetches them again: no network (make and build.sh do it)
+  --settings DIR  only write .cargo/config.toml for the copy of this repository in DIR, which has vendor/
+  -h, --help      this text
 USAGE
 }
 
@@ -67,6 +77,49 @@ for p in json.load(sys.stdin)["packages"]:
     chmod 644 "$MANIFEST"
 }
 
+# fits: whether vendor/ holds the crates of this Cargo.lock.
+fits() {
+    [ "$(sha256sum <"$REPO/Cargo.lock")" = "$(cat "$REPO/vendor/.complete/cargo-lock.sha256" 2>/dev/null)" ]
+}
+
+# is_ours: whether there are settings, and we wrote them.
+is_ours() { [ -f .cargo/config.toml ] && IFS= read -r line <.cargo/config.toml && case $line in "$OURS"*) ;; *) false ;; esac; }
+
+drop_settings() {
+    if is_ours; then rm -rf .cargo/config.toml ".cargo/${SIGN%%/*}"; fi
+    rmdir .cargo 2>/dev/null || true
+}
+
+# settings DIR: the file comes last, since it needs the link.
+settings() {
+    cd "$1" || die "$1 is not a directory"
+    if ! is_ours; then
+        for file in .cargo/config.toml .cargo/config; do
+            [ ! -e "$file" ] || { say "$1/$file is not by this script, and stays as it is: cargo build --offline will not look into vendor/"; return 0; }
+        done
+    fi
+    mkdir -p ".cargo/${SIGN%/*}"
+    ln -sfn "../../../vendor" ".cargo/$SIGN"
+    cat >.cargo/config.toml.new <<SETTINGS
+$OURS, which takes it away again where Cargo.lock has changed.
+# Crates come from vendor/. The path is a link to it.
+[source.crates-io]
+replace-with = "vendored-sources"
+
+[source.vendored-sources]
+directory = ".cargo/$SIGN"
+SETTINGS
+    mv .cargo/config.toml.new .cargo/config.toml
+}
+
+# mend: vendor/ is stale after a git pull that changes Cargo.lock.
+mend() {
+    if ! is_ours || fits; then return 0; fi
+    drop_settings
+    say "vendor/ does not hold the crates of this Cargo.lock: cargo fetches them now, and does not look into vendor/" \
+        "(.cargo/config.toml is taken away). Next, for builds without network: scripts/vendor.sh"
+}
+
 fill() {
     set -- --locked --versioned-dirs --no-delete
     lock=
@@ -82,6 +135,7 @@ fill() {
             break
         fi
     done
+    drop_settings
     # By ourselves: newer cargos take away the files beside the crates as well.
     rm -rf "$REPO/vendor/.complete" "$REPO"/vendor/*/
     # std's manifest has unstable keys.
@@ -91,24 +145,32 @@ fill() {
     # Last: what is half filled does not count.
     if [ -n "$lock" ]; then sha256sum <"$lock" >"$REPO/vendor/.complete/std-lock.sha256"; fi
     sha256sum <"$REPO/Cargo.lock" >"$REPO/vendor/.complete/cargo-lock.sha256"
+    settings "$REPO"
+    cd "$REPO"
 }
 
 main() {
-    check_only=no
+    work=fill
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
-            --check) check_only=yes ;;
-            *) usage >&2; die "unknown option: $1" ;;
+            --check) work=check ;;
+            --mend) work=mend ;;
+            --settings) [ -n "${2:-}" ] || { usage >&2; say "error: --settings needs a value"; exit 2; }; work=settings; dir=$2; shift ;;
+            *) usage >&2; say "error: unknown option: $1"; exit 2 ;;
         esac
         shift
     done
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
+    case $work in
+        settings) settings "$dir"; return ;;
+        mend) cd "$REPO"; mend; return ;;
+    esac
     WORK=$(mktemp -d)
     cd "$REPO"
-    if [ "$check_only" = no ]; then
+    if [ "$work" = fill ]; then
         for tool in cargo python3; do
             command -v "$tool" >/dev/null || die "no $tool: scripts/install-deps.sh build brings it"
         done

@@ -265,9 +265,12 @@ impl Members {
                 self.close(']');
             }
             Fragment::Map(mut members) => {
+                // Of its own: its members are no items of the array that it is in.
+                self.open.push((self.path.len(), 0));
                 while let Some((name, member)) = members.next() {
                     self.field(&name, member);
                 }
+                self.close('}');
             }
             _ => self.assign(&json::to_string(value)),
         }

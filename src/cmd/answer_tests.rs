@@ -18,6 +18,8 @@ fn reply(form: Form) -> Reply {
     reply.members.close(']');
     reply.members.open("empty", '[');
     reply.members.close(']');
+    let maps = vec![std::collections::BTreeMap::from([("count", 7u64), ("x", 8)])];
+    reply.members.field("maps", &maps);
     reply.members.field("last", &true);
     reply
 }
@@ -32,7 +34,7 @@ fn refused() -> Error {
 fn a_document_has_the_envelope_first() {
     let document = reply(Form::Json).document(4, Some(&refused()));
     let head = r#"{"schema_version":2,"command":"check","result":"refused","exit_code":4,"kind":"gate","message":"refused","refusals":[{"gate":"size","reason":"why ","hint":null},{"gate":"maintenance_window","reason":"why ","hint":"--ignore-window goes on"}],"#;
-    let tail = "\"version\":\"it's $(reboot)\\n`x` \\\"y\\\" \\\\ \u{c1}\",\"none\":null,\"slots\":[{\"slot\":\"A\",\"signed-by\":[\"A\",\"x\"]},{\"slot\":\"B\",\"signed-by\":[\"B\",\"x\"]}],\"empty\":[],\"last\":true}\n";
+    let tail = "\"version\":\"it's $(reboot)\\n`x` \\\"y\\\" \\\\ \u{c1}\",\"none\":null,\"slots\":[{\"slot\":\"A\",\"signed-by\":[\"A\",\"x\"]},{\"slot\":\"B\",\"signed-by\":[\"B\",\"x\"]}],\"empty\":[],\"maps\":[{\"count\":7,\"x\":8}],\"last\":true}\n";
     assert_eq!(document, [head, tail].concat());
 }
 
@@ -65,6 +67,9 @@ KUBESOLO_SLOTS_1_SIGNED_BY_1='x'
 KUBESOLO_SLOTS_1_SIGNED_BY_COUNT='2'
 KUBESOLO_SLOTS_COUNT='2'
 KUBESOLO_EMPTY_COUNT='0'
+KUBESOLO_MAPS_0_COUNT='7'
+KUBESOLO_MAPS_0_X='8'
+KUBESOLO_MAPS_COUNT='1'
 KUBESOLO_LAST='true'
 "#;
     assert_eq!(document, lines);

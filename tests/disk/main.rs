@@ -7,6 +7,7 @@ extern crate macro_rules_attribute;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod apply;
 mod bad_input;
 mod bad_machine;

@@ -30,6 +30,75 @@ fn short_and_long_help_are_one() {
     }
 }
 
+/// Help wins wherever it stands, and what is beside it is not even looked at. A line more is a case more.
+#[apply(test)]
+fn help_wins() {
+    let of = |command: &str| agent(&[command, "--help"]).expect(0, &[]).stdout;
+    for (words, command) in [
+        (&["rollback", "--help", "--root", "m"][..], "rollback"),
+        (&["rollback", "--root", "m", "-h"], "rollback"),
+        (&["rollback", "--root", "--help"], "rollback"),
+        (&["rollback", "-h", "--frob", "x"], "rollback"),
+        (&["rollback", "--json", "--help"], "rollback"),
+        (&["-h", "rollback"], "rollback"),
+        (&["help", "rollback"], "rollback"),
+        (&["rollback", "help"], "rollback"),
+        (&["check", "--splay", "soon", "-h"], "check"),
+    ] {
+        let run = agent(words).expect(0, &[]);
+        assert!(run.stdout == of(command) && run.stderr.is_empty(), "{words:?}: {run:?}");
+    }
+    assert_eq!(agent(&["--json", "--help"]).stdout, agent(&["help"]).expect(0, &["Commands:"]).stdout);
+    agent(&["healtcheck", "--help"]).expect(2, &["unknown command `healtcheck`", "`healthcheck`"]);
+}
+
+/// Wrong usage is a document as well: what is typed, the command that is told, and words of the message. A line more is a case
+/// more.
+#[apply(test)]
+fn wrong_usage_is_a_document() {
+    for (words, command, message) in [
+        (&["check", "--json", "--frob"][..], "check", "unknown option `--frob`"),
+        (&["check", "--frob", "--json"], "check", "check --help lists the options"),
+        (&["--json", "check", "--frob"], "check", "unknown option `--frob`"),
+        (&["check", "--jso", "--json"], "check", "did you mean --json?"),
+        (&["check", "--server=http://x/", "--json"], "check", "the value is the next word: --server http://x/"),
+        (&["check", "--json", "--root"], "check", "--root"),
+        (&["check", "--json", "--splay", "soon"], "check", "soon"),
+        (&["check", "--json", "--shell"], "check", "--json and --shell exclude each other"),
+        (&["apply", "--json", "stray"], "apply", "stray"),
+        (&["healtcheck", "--json"], "null", "did you mean `healthcheck`?"),
+        (&["--json"], "null", "no command"),
+        (&["--json", "-x"], "null", "unknown option `-x`"),
+        (&["lint", "--json"], "lint", "nothing to look at"),
+        (&["lint", "--list", "--initramfs", "x", "--json"], "lint", "--list"),
+        (&["metrics", "--once", "--json", "--root", "/nowhere"], "metrics", "--textfile"),
+        (&["metrics", "--once", "--listen", "x", "--json", "--root", "/nowhere"], "metrics", "exclude each other"),
+        (&["check", "--server", "example.com", "--json", "--root", "/nowhere"], "check", "http:// or https://"),
+        (&["verify", "--slot", "C", "--json", "--root", "/nowhere"], "verify", "--slot takes A or B"),
+        (&["apply", "--reboot", "--json", "--root", "/nowhere"], "apply", "--reboot and --root"),
+        (&["healthcheck", "--check-timeout", "0", "--json", "--root", "/nowhere"], "healthcheck", "--check-timeout 0"),
+    ] {
+        let run = agent(words).expect(2, &[message]);
+        assert_eq!(run.jq("[.result, .kind, .refusals]"), r#"["error","usage",[]]"#, "{words:?}");
+        assert_eq!(run.jq(".command"), command, "{words:?}");
+        assert!(run.jq(".message").contains(message), "{}", run.stdout);
+    }
+    for command in commands() {
+        let run = agent(&[&command, "--json", "--frob"]).expect(2, &[]);
+        assert_eq!(run.jq("[.command, .kind]"), format!("[\"{command}\",\"usage\"]"));
+        let run = agent(&[&command, "--frob", "--shell"]).expect(2, &["KUBESOLO_KIND='usage'\n"]);
+        assert!(run.stdout.contains(&format!("KUBESOLO_COMMAND='{command}'\n")), "{}", run.stdout);
+    }
+    let odd = std::ffi::OsStr::new("--json");
+    let not_text = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff");
+    let run = Run::from(Command::new(Root::program()).args([odd, not_text]).output().unwrap());
+    assert_eq!(run.expect(2, &["not UTF-8"]).jq("[.command, .kind]"), r#"[null,"usage"]"#);
+    let linted = agent(&["lint", "--version", "1.0.0", "--json"]).expect(0, &[]);
+    assert_eq!(linted.jq("[.command, .result]"), r#"["lint","done"]"#);
+    let version = agent(&["--version", "--json"]).expect(0, &[]);
+    assert_eq!(version.jq("[.result, .agent_version]"), format!("[\"version\",\"{}\"]", env!("CARGO_PKG_VERSION")));
+}
+
 #[apply(test)]
 fn what_is_not_understood_leads_to_help() {
     for words in [&["--halp"][..], &["-x"], &["statsu"], &["status", "-x"], &[]] {

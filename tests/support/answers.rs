@@ -33,12 +33,12 @@ pub fn judge() -> String {
     let collected = std::mem::take(&mut *COLLECTED.lock().unwrap());
     match collected.is_empty() || !has_python("jsonschema") {
         true => String::new(),
-        false => schema_faults(&collected),
+        false => schema_faults(&collected.iter().map(String::as_str).collect::<Vec<_>>()),
     }
 }
 
 /// Says where documents are not what docs/json-schema.json describes; nothing where they are.
-pub fn schema_faults(documents: &[String]) -> String {
+pub fn schema_faults(documents: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let names = documents.iter().enumerate().map(|(n, document)| {
         let file = dir.path().join(format!("{n}.json"));

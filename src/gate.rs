@@ -215,11 +215,11 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
         }
     }
     let known_bad = facts.failed.iter().find(|(digest, _)| *digest == artifact.digest);
-    if let Some((digest, reason)) = known_bad
+    if let Some((_, reason)) = known_bad
         && !facts.retry_failed
         && !(is_staged && facts.staged_insisted)
     {
-        refuse(Gate::FailedBefore, format!("{} {}", digest.short(), printable(reason)));
+        refuse(Gate::FailedBefore, format!("{} {}", printable(&artifact.version), printable(reason)));
     }
     if !is_staged {
         judge_place_and_time(artifact, facts, &mut refuse);

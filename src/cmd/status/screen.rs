@@ -7,6 +7,7 @@ use crate::inspect::View;
 use crate::machine::ARCHITECTURE;
 use crate::next_step::is_lost;
 use crate::onlooker::Work;
+use crate::progress;
 use crate::reconcile::Finding;
 use crate::report::Report;
 use crate::slot::Slot;
@@ -132,14 +133,18 @@ pub fn draw(report: &Report, coloured: bool) -> String {
     page.text.push('\n');
     for view in &report.slots {
         page.slot(view, report);
+        let digest = view.record.as_ref().ok().and_then(|record| record.manifest_digest);
+        if let Some(digest) = digest.filter(|_| progress::is_verbose()) {
+            page.line("", &[&digest.to_string()]);
+        }
     }
     page.boot(report);
     page.work(report);
     page.update(report);
     let present = present(report);
     let past = report.state.history.by_end().into_iter().rev();
-    let mut label = "Past";
-    for attempt in past.filter(|attempt| !present.is_some_and(|present| std::ptr::eq(present, *attempt))).take(SHOWN) {
+    let (mut label, shown) = ("Past", if progress::is_verbose() { usize::MAX } else { SHOWN });
+    for attempt in past.filter(|attempt| !present.is_some_and(|present| std::ptr::eq(present, *attempt))).take(shown) {
         page.attempt(label, attempt);
         label = "";
     }

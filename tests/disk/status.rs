@@ -456,6 +456,8 @@ fn the_schema_refuses_what_is_not_a_status() {
         (".kind = \"rollback\"", "kind"),
         (".refusals = [{\"gate\": \"none\", \"reason\": \"x\", \"hint\": null}]", "gate"),
         ("del(.refusals)", "refusals"),
+        (".next = \"a\\u0007\"", "control character"),
+        (".slots[0].error = \"a\\u202eb\"", "control character"),
         (".update.phase = \"flying\"", "flying"),
         (".update.last_error_kind = \"bad luck\"", "last_error_kind"),
         (".update.updated_at = \"yesterday\"", "updated_at"),

@@ -10,6 +10,8 @@ use argh::{FromArgs, SubCommands};
 
 /// What there is to ask for help with; the bare word only where a command, or nothing more, is expected.
 const HELP: [&str; 3] = ["--help", "-h", "help"];
+/// What may stand before a command, without a value.
+const GLOBAL: [&str; 6] = ["--help", "-h", "--json", "--shell", "--version", "-V"];
 /// How argh begins what it says of a word that it does not know.
 const UNRECOGNIZED: &str = "Unrecognized argument: ";
 
@@ -30,8 +32,10 @@ impl<'a> Typed<'a> {
     pub fn read(words: &[&'a str]) -> Typed<'a> {
         let options: Vec<&str> = words.iter().copied().take_while(|word| *word != "--").collect();
         let has = |word| options.contains(&word);
+        // Behind an option that is none here stands its value.
+        let is_value = |at: usize| at > 0 && options[at - 1].starts_with('-') && !GLOBAL.contains(&options[at - 1]);
         let mut bare = options.iter().enumerate().filter(|(_, word)| !word.starts_with('-') && **word != HELP[2]);
-        let first = bare.next();
+        let first = bare.find(|(at, _)| !is_value(*at));
         let name = first.map(|(_, word)| *word);
         // Else it may be a value: a channel may have that name.
         let is_asked = |at| options.get(at) == Some(&HELP[2]);
@@ -60,7 +64,8 @@ impl<'a> Typed<'a> {
             };
             return error(format!("unknown command `{name}`"), hint);
         }
-        let all = [self.command.unwrap_or_default(), " --help"].concat();
+        let command = self.command.unwrap_or_default();
+        let all = [command, " --help"].concat();
         let all = all.trim_start();
         let Some(option) = said.strip_prefix(UNRECOGNIZED).filter(|word| word.starts_with('-')) else {
             return error(said.to_string(), format!("{all} lists the options"));
@@ -70,6 +75,7 @@ impl<'a> Typed<'a> {
             || help.split_whitespace().map(|word| word.trim_matches([',', '[', ']'])).filter(|w| w.starts_with("--"));
         let (start, value) = option.split_once('=').unwrap_or((option, ""));
         let hint = match nearest(start, known()) {
+            Some(near) if near == option => format!("an option stands behind its command: {command} {option}"),
             Some(near) if near == start => format!("the value is the next word: {start} {value}"),
             Some(near) => format!("did you mean {near}? {all} lists the options"),
             None => format!("{all} lists the options"),
@@ -95,7 +101,7 @@ fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
     all.min_by_key(|(far, _)| *far).filter(|(far, _)| *far <= most.max(1)).map(|(_, known)| known)
 }
 
-/// Counts the letters to change, add, leave out or swap with the next that make one word of another.
+/// Counts the letters, small or capital, to change, add, leave out or swap with the next that make one word of another.
 fn distance(a: &[u8], b: &[u8]) -> usize {
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
     for i in 0..=a.len() {
@@ -103,7 +109,7 @@ fn distance(a: &[u8], b: &[u8]) -> usize {
             rows[i][j] = if i == 0 || j == 0 {
                 i + j
             } else {
-                let other = usize::from(a[i - 1] != b[j - 1]);
+                let other = usize::from(!a[i - 1].eq_ignore_ascii_case(&b[j - 1]));
                 let least = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + other);
                 match i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                     true => least.min(rows[i - 2][j - 2] + 1),

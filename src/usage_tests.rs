@@ -18,6 +18,7 @@ fn help_wins_wherever_it_stands() {
         (&["--json", "-h", "status"], &["status", "--help"]),
         (&["help"], &["--help"]),
         (&["-h", "--frob"], &["--help"]),
+        (&["--root", "m", "status", "-h"], &["status", "--help"]),
         // What is a value, or stands behind the options, asks for nothing.
         (&["lint", "--channel", "help"], &["lint", "--channel", "help"]),
         (&["check", "--", "--help"], &["check", "--", "--help"]),
@@ -37,6 +38,7 @@ fn the_form_is_known_before_the_line_is_parsed() {
         (&["--shell", "status"], Form::Shell, Some("status")),
         (&["status", "--shell", "--json"], Form::Json, Some("status")),
         (&["check", "--", "--json"], Form::Text, Some("check")),
+        (&["--root", "check", "status", "--json"], Form::Json, Some("status")),
         (&[], Form::Text, None),
     ] {
         let typed = read(line);
@@ -50,6 +52,13 @@ fn what_there_is_not_is_told_from_what_is_meant() {
         (&["healtcheck"][..], &["unknown command `healtcheck`", "did you mean `healthcheck`?"][..]),
         (&["chekc", "--json"], &["unknown command `chekc`", "`check`"]),
         (&["Status"], &["`status`"]),
+        (&["STATUS"], &["did you mean `status`?"]),
+        (
+            &["--root", "m", "status"],
+            &["unknown option `--root`", "an option stands behind its command: status --root"],
+        ),
+        (&["--quite", "status", "--json"], &["unknown option `--quite`"]),
+        (&["--json", "stauts"], &["unknown command `stauts`", "`status`"]),
         (&["roll-back", "--reboot"], &["`rollback`"]),
         (&["update"], &["unknown command `update`", "--help lists the commands: check, apply"]),
         (&["check", "--jsn"], &["unknown option `--jsn`", "did you mean --json?", "check --help"]),
@@ -68,8 +77,14 @@ fn what_there_is_not_is_told_from_what_is_meant() {
 
 #[test]
 fn distances() {
-    for (a, b, far) in [("", "", 0), ("", "ab", 2), ("check", "chekc", 1), ("abc", "axc", 1), ("kitten", "sitting", 3)]
-    {
+    for (a, b, far) in [
+        ("", "", 0),
+        ("", "ab", 2),
+        ("check", "chekc", 1),
+        ("abc", "axc", 1),
+        ("ABC", "abd", 1),
+        ("kitten", "sitting", 3),
+    ] {
         assert_eq!((distance(a.as_bytes(), b.as_bytes()), distance(b.as_bytes(), a.as_bytes())), (far, far), "{a} {b}");
     }
 }

@@ -433,7 +433,7 @@ fn the_schema_refuses_what_is_not_a_status() {
     let trial = Trial::booted();
     trial.root.set_boot_variables(&["boot_success=1"]);
     let good = trial.root.agent(&["status", "--json"]).stdout;
-    assert_eq!(schema_faults(&[good.clone()]), "");
+    assert_eq!(schema_faults(&[&good]), "");
     for (wrong, word) in [
         (".new = 1", "new"),
         (".update.new = 1", "new"),
@@ -455,6 +455,8 @@ fn the_schema_refuses_what_is_not_a_status() {
         (".kind = \"rollback\"", "kind"),
         (".refusals = [{\"gate\": \"none\", \"reason\": \"x\", \"hint\": null}]", "gate"),
         ("del(.refusals)", "refusals"),
+        (".next = \"a\\u0007\"", "control character"),
+        (".slots[0].error = \"a\\u202eb\"", "control character"),
         (".update.phase = \"flying\"", "flying"),
         (".update.last_error_kind = \"bad luck\"", "last_error_kind"),
         (".update.updated_at = \"yesterday\"", "updated_at"),
@@ -471,12 +473,12 @@ fn the_schema_refuses_what_is_not_a_status() {
         (".condition = \"fine\"", "fine"),
         (".remarks = [1]", "1"),
     ] {
-        let faults = schema_faults(&[jq(&good, wrong)]);
+        let faults = schema_faults(&[&jq(&good, wrong)]);
         assert!(faults.contains(word), "{wrong}: '{faults}'");
     }
     let twice = good.replace("\"next\":", "\"condition\":\"well\",\"next\":");
     for (wrong, word) in [(&good[1..], "no JSON"), ("[]", "object"), (&twice, "twice")] {
-        assert!(schema_faults(&[wrong.to_string()]).contains(word), "{word}");
+        assert!(schema_faults(&[wrong]).contains(word), "{word}");
     }
 }
 

@@ -305,7 +305,7 @@ fn the_agent_runs_in_its_image() {
     };
     agent("[\"--version\"]").expect(0, &[env!("CARGO_PKG_VERSION")]);
     let status = agent("[\"status\", \"--json\"]").expect(0, &[]);
-    assert_eq!(support::answers::schema_faults(&[status.stdout.clone()]), "");
+    assert_eq!(support::answers::schema_faults(&[&status.stdout]), "");
     assert_eq!(jq(&status.stdout, ".running_slot"), "null");
     agent("[\"check\", \"--server\", \"http://192.0.2.1/os\"]").expect(7, &["kubesolo.slot="]);
 }

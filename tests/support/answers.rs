@@ -33,12 +33,12 @@ pub fn judge() -> String {
     let collected = std::mem::take(&mut *COLLECTED.lock().unwrap());
     match collected.is_empty() || !has_python("jsonschema") {
         true => String::new(),
-        false => schema_faults(&collected),
+        false => schema_faults(&collected.iter().map(String::as_str).collect::<Vec<_>>()),
     }
 }
 
 /// Says where documents are not what docs/json-schema.json describes; nothing where they are.
-pub fn schema_faults(documents: &[String]) -> String {
+pub fn schema_faults(documents: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let names = documents.iter().enumerate().map(|(n, document)| {
         let file = dir.path().join(format!("{n}.json"));
@@ -57,7 +57,8 @@ pub fn schema_faults(documents: &[String]) -> String {
 }
 
 const HOLD_TO_SCHEMA: &str = "
-import json, sys
+import json, sys, unicodedata
+STEERING = {'LRE', 'RLE', 'LRO', 'RLO', 'PDF', 'LRI', 'RLI', 'FSI', 'PDI'}
 from jsonschema.validators import validator_for
 schema = json.load(open(sys.argv[1]))
 kind = validator_for(schema, None)
@@ -68,6 +69,11 @@ def once(pairs):
     if len(dict(pairs)) != len(pairs):
         raise ValueError('a member stands there twice: %s' % [name for name, _ in pairs])
     return dict(pairs)
+def texts(part):
+    if isinstance(part, str):
+        yield part
+    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from texts(inner)
 for name in names:
     text = open(name).read()
     try:
@@ -75,6 +81,9 @@ for name in names:
     except ValueError as error:
         print('no JSON:', error, 'in', text[:300])
         continue
+    for said in texts(document):
+        if any(unicodedata.category(c) in ('Cc', 'Zl', 'Zp') or unicodedata.bidirectional(c) in STEERING for c in said):
+            print('a control character in', ascii(said[:300]))
     for fault in judge.iter_errors(document):
         print(list(fault.absolute_path), fault.validator, fault.message[:300], 'in', text[:300])
 print('held', len(names))

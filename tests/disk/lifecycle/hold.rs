@@ -77,7 +77,7 @@ fn command(world: &mut World, op: Op) -> Result<(), String> {
                 world.count("unwritable");
             }
             if op.verb == Verb::Status && has_python("jsonschema") {
-                let faults = schema_faults(&[run.stdout.clone()]);
+                let faults = schema_faults(&[&run.stdout]);
                 ensure!(faults.is_empty(), "status: {faults}\n{}", run.stdout);
             }
             Some(run.code)

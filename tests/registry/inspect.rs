@@ -283,6 +283,13 @@ fn it_says_what_a_machine_says() {
             let copies = bench.copy(&reference, &tag);
             bench.hold(row, "--layout", &copies[n % 2]);
         }
+    }
+}
+
+#[apply(test)]
+fn it_says_what_a_machine_says_of_a_server() {
+    let bench = Bench::new();
+    for row in ROWS.iter().chain([&REVOKED_KEY]) {
         if let Some(server) = bench.serve(row) {
             bench.hold(row, "--server", &server.url(""));
         }

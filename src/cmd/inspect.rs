@@ -76,16 +76,18 @@ fn read(args: &Inspect, system: &System) -> Result<Request> {
     let mut flags =
         subject::place(&args.source, args.tag.as_deref(), &|path| Path::new(path).symlink_metadata().is_ok())?;
     flags.config.clone_from(&args.config);
-    let (config, channel) = match args.config {
+    let (mut config, channel) = match args.config {
         Some(_) => (config::load(system, &flags)?, true),
         None => (config::validate(&Raw::default(), &flags, &|path| PathBuf::from(path))?, false),
     };
     let channel = channel.then_some(config.channel.as_str());
     let machine = args.machine.as_deref().map(|text| Machine::parse(text, channel)).transpose()?;
     let ring = check::noted(Keyring::named(&args.key, config.signature_threshold)?)?;
-    let retries = config.retries.or(is_watched().then_some(check::WATCHED_RETRIES));
-    let auth_file = args.authfile.clone().or(config.auth_file.clone());
-    Ok(Request { config: Config { retries, auth_file, ..config }, machine, ring })
+    config.retries = config.retries.or(is_watched().then_some(check::WATCHED_RETRIES));
+    if let Some(path) = &args.authfile {
+        config.auth_file = Some(path.clone());
+    }
+    Ok(Request { config, machine, ring })
 }
 
 /// Asks for the machine's architecture; without one for each.

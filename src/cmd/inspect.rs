@@ -19,7 +19,6 @@ use crate::system::System;
 use crate::text::{human_size, printable};
 use crate::trust::keyring::Keyring;
 use crate::trust::proven::Proven;
-use crate::version::Version;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use subject::{ARCHITECTURES, Machine};
@@ -28,6 +27,8 @@ use subject::{ARCHITECTURES, Machine};
 const OF_A_MACHINE: [Gate; 5] = [Gate::TrialPending, Gate::Replayed, Gate::FailedBefore, Gate::Size, Gate::Window];
 /// Those that need `--as` besides.
 const OF_ITS_KIND: [Gate; 4] = [Gate::Channel, Gate::Version, Gate::RunningVersion, Gate::MinCompatible];
+
+const INCOMPLETE: &str = "incomplete";
 
 /// What was asked for.
 struct Request {
@@ -58,7 +59,11 @@ pub fn run(args: &Inspect, out: &mut Reply) -> Result<Outcome> {
         let missing = [&artifact.kernel, &artifact.initramfs].into_iter().find_map(|file| source.probe(file).err());
         all.push(Seen { artifact, verdict, missing });
     }
-    let outcome = conclude(&request, &all, out);
+    let (word, outcome) = conclude(&request, &all);
+    out.result(word);
+    if let Some(missing) = all.iter().find_map(|seen| seen.missing.as_ref()).filter(|_| word != INCOMPLETE) {
+        note(&missing.to_string());
+    }
     match out.is_text() {
         true => describe(out, &request, &all, &outcome)?,
         false => answer(&mut out.members, &request, &all),
@@ -71,16 +76,18 @@ fn read(args: &Inspect, system: &System) -> Result<Request> {
     let mut flags =
         subject::place(&args.source, args.tag.as_deref(), &|path| Path::new(path).symlink_metadata().is_ok())?;
     flags.config.clone_from(&args.config);
-    let (config, channel) = match args.config {
+    let (mut config, channel) = match args.config {
         Some(_) => (config::load(system, &flags)?, true),
         None => (config::validate(&Raw::default(), &flags, &|path| PathBuf::from(path))?, false),
     };
     let channel = channel.then_some(config.channel.as_str());
     let machine = args.machine.as_deref().map(|text| Machine::parse(text, channel)).transpose()?;
     let ring = check::noted(Keyring::named(&args.key, config.signature_threshold)?)?;
-    let retries = config.retries.or(is_watched().then_some(check::WATCHED_RETRIES));
-    let auth_file = args.authfile.clone().or(config.auth_file.clone());
-    Ok(Request { config: Config { retries, auth_file, ..config }, machine, ring })
+    config.retries = config.retries.or(is_watched().then_some(check::WATCHED_RETRIES));
+    if let Some(path) = &args.authfile {
+        config.auth_file = Some(path.clone());
+    }
+    Ok(Request { config, machine, ring })
 }
 
 /// Asks for the machine's architecture; without one for each.
@@ -135,14 +142,15 @@ fn judge(artifact: &Artifact, machine: Option<&Machine>, now: Now) -> Result<Ver
     )
 }
 
+/// A leading `v` says nothing.
 fn is_same(a: &str, b: &str) -> bool {
-    let text = |version| Version::parse(version).ok().map(|version| version.to_string());
-    text(a).is_some_and(|a| text(b) == Some(a))
+    a.strip_prefix('v').unwrap_or(a) == b.strip_prefix('v').unwrap_or(b)
 }
 
-/// Says what it comes down to, and what the program ends with: what nobody signed is not authentic, whatever it is.
-fn conclude(request: &Request, all: &[Seen], out: &mut Reply) -> Outcome {
-    let Some(first) = all.first().map(|seen| &seen.artifact) else { return Outcome::Nothing };
+/// Says what it comes down to, and what the program ends with: what nobody signed is not authentic, whatever it is. Pure.
+/// Input: at least one.
+fn conclude(request: &Request, all: &[Seen]) -> (&'static str, Outcome) {
+    let first = &all[0].artifact;
     let is_unchecked = request.ring.is_empty() && request.config.signature == SignaturePolicy::Required;
     let mut refusals: Vec<Refusal> = Vec::new();
     for seen in all {
@@ -151,26 +159,21 @@ fn conclude(request: &Request, all: &[Seen], out: &mut Reply) -> Outcome {
         }
     }
     let missing = all.iter().find_map(|seen| seen.missing.clone());
-    let (word, outcome) = match missing {
+    match missing {
         _ if is_unchecked => ("unchecked", Outcome::Refused(unchecked(first))),
         _ if !refusals.is_empty() => {
             ("refused", Outcome::Refused(gate::refused(&format!("version {}", first.version), &refusals)))
         }
-        Some(missing) => ("incomplete", Outcome::Refused(missing)),
+        Some(missing) => (INCOMPLETE, Outcome::Refused(missing)),
         None if all.iter().all(|seen| seen.verdict == Verdict::UpToDate) => ("up_to_date", Outcome::Nothing),
         None if request.machine.is_none() => ("authentic", Outcome::Done),
         None => ("accepted", Outcome::Done),
-    };
-    out.result(word);
-    if let Some(missing) = all.iter().find_map(|seen| seen.missing.as_ref()).filter(|_| word != "incomplete") {
-        note(&missing.to_string());
     }
-    outcome
 }
 
 fn unchecked(artifact: &Artifact) -> Error {
     Error::new(Kind::Signature, "no --key was given: nobody's signature of it was checked")
-        .at("verify", format_args!("{} from {}", artifact.digest, artifact.source))
+        .at("verify", format_args!("version {} from {}", artifact.version, gate::place(&artifact.source)))
         .hint("--key names the publisher's public key, or a directory of keys")
 }
 
@@ -299,3 +302,6 @@ fn file(members: &mut Members, name: &str, file: &FileRef) {
     }
     members.close(']');
 }
+
+#[cfg(test)]
+mod tests;

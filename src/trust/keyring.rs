@@ -259,3 +259,7 @@ impl Keyring {
 #[cfg(test)]
 #[path = "keyring_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "named_tests.rs"]
+mod named_tests;

@@ -10,6 +10,8 @@ mod support;
 mod cleaning;
 mod client_certificates;
 mod initramfs_layers;
+mod inspect;
+mod inspect_alone;
 mod key_rotation;
 mod latest;
 mod names;

@@ -18,38 +18,37 @@ const TO_PULL: &str = "a reference is written as [oci://]HOST[:PORT]/REPOSITORY[
 /// Input: `is_there`: says whether a path exists.
 /// Errors: Usage: it can be read in two ways, or in none.
 pub fn place(typed: &str, tag: Option<&str>, is_there: &dyn Fn(&str) -> bool) -> Result<Common> {
-    let bad = |why: &str, hint: &str| {
+    let bad = |why: &str, hint: &str| -> Result<Common> {
         Err(Error::new(Kind::Usage, why).at("inspect", format_args!("'{}'", without_secrets(typed))).hint(hint))
     };
-    let tagged = Common { tag: tag.map(str::to_string), ..Common::default() };
-    let registry = || Ok(Common { registry: Some(typed.to_string()), ..tagged.clone() });
-    let layout = || Ok(Common { layout: Some(PathBuf::from(typed)), ..tagged.clone() });
-    let lower = typed.to_ascii_lowercase();
-    if lower.starts_with("http://") || lower.starts_with("https://") {
-        return match tag {
-            Some(_) => bad("it is an HTTP server, which has no tags", "leave --tag out"),
-            None => Ok(Common { server: Some(typed.to_string()), ..tagged.clone() }),
-        };
-    }
-    if typed.starts_with("oci://") {
-        return registry();
-    }
-    if typed.contains("://") {
-        return bad("a URL of another kind than http, https and oci", TO_PULL);
-    }
+    let mut found = Common { tag: tag.map(str::to_string), ..Common::default() };
     let is_path = typed.starts_with(['/', '.']);
     let first = typed.split('/').next().unwrap_or_default();
     let is_host = typed.contains('/') && (first.contains(['.', ':']) || first == "localhost");
-    match (is_there(typed), is_host) {
-        (true, true) if !is_path => {
-            bad("it is a file here, and may be a reference as well", "write ./ before it, or oci://")
+    let lower = typed.to_ascii_lowercase();
+    if lower.starts_with("http://") || lower.starts_with("https://") {
+        if tag.is_some() {
+            return bad("it is an HTTP server, which has no tags", "leave --tag out");
         }
-        (true, _) => layout(),
-        _ if has_tag_behind(typed, is_there) => bad("there is no such file", "the tag of a layout is given with --tag"),
-        (false, _) if is_path => layout(),
-        (false, true) => registry(),
-        (false, false) => bad("there is no such file, and it begins with no registry's host", TO_PULL),
+        found.server = Some(typed.to_string());
+    } else if typed.starts_with("oci://") {
+        found.registry = Some(typed.to_string());
+    } else if typed.contains("://") {
+        return bad("a URL of another kind than http, https and oci", TO_PULL);
+    } else if is_there(typed) && is_host && !is_path {
+        return bad("it is a file here, and may be a reference as well", "write ./ before it, or oci://");
+    } else if is_there(typed) {
+        found.layout = Some(PathBuf::from(typed));
+    } else if has_tag_behind(typed, is_there) {
+        return bad("there is no such file", "the tag of a layout is given with --tag");
+    } else if is_path {
+        found.layout = Some(PathBuf::from(typed));
+    } else if is_host {
+        found.registry = Some(typed.to_string());
+    } else {
+        return bad("there is no such file, and it begins with no registry's host", TO_PULL);
     }
+    Ok(found)
 }
 
 /// As oras writes it: `LAYOUT:TAG`, and skopeo: `oci:LAYOUT:TAG`.

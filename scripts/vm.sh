@@ -34,6 +34,7 @@ USAGE
 say() { printf 'vm: %s
 ' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 # shellcheck source=scripts/lib/arch.sh
 . "$REPO/scripts/lib/arch.sh"
@@ -109,10 +110,10 @@ main() {
             -h | --help) usage; exit 0 ;;
             --uefi) UEFI=yes ;;
             --keep) KEEP=yes ;;
-            --arch) [ $# -ge 2 ] || die "$1 needs a value"; ARCH=$2; shift ;;
-            --stick) [ $# -ge 2 ] || die "$1 needs a value"; STICK=$2; shift ;;
-            -*) usage >&2; die "unknown option: $1" ;;
-            *) [ -z "$IMAGE" ] || die "one image, not two"; IMAGE=$1 ;;
+            --arch) [ $# -ge 2 ] || misuse "$1 needs a value"; ARCH=$2; shift ;;
+            --stick) [ $# -ge 2 ] || misuse "$1 needs a value"; STICK=$2; shift ;;
+            -*) usage >&2; misuse "unknown option: $1" ;;
+            *) [ -z "$IMAGE" ] || misuse "one image, not two"; IMAGE=$1 ;;
         esac
         shift
     done

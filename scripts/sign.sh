@@ -195,7 +195,7 @@ add_key() {
             "no other; make one with scripts/keygen.sh NAME" ;;
     esac
     hash "$WORK/$number.der"
-    if grep -q -e " $HEX " "$WORK/keys"; then die "the key $1 (sha256:$HEX) is given twice"; fi
+    if grep -q -e " $HEX " "$WORK/keys"; then misuse "the key $1 (sha256:$HEX) is given twice"; fi
     KEYS=$number
     printf '%s %s %s %s\n' "$number" "$kind" "$HEX" "$1" >>"$WORK/keys"
 }

@@ -34,6 +34,7 @@ const ROWS: &[(&str, &str, i32, &str)] = &[
     ("vm.sh", "--arch", 2, "--arch needs a value"),
     ("vm.sh", "a b", 2, "one image, not two"),
     ("vm.sh", "/absent", 1, "/absent is no file"),
+    ("vm.sh", "--kvm --arch OTHER /absent", 1, "--kvm runs machines of this architecture only"),
     ("size.sh", "--arch", 2, "--arch needs a value"),
     ("smoke.sh", "", 2, "no binary given"),
     ("build.sh", "--arch", 2, "--arch needs a value"),
@@ -71,6 +72,7 @@ fn what_was_typed_wrong_ends_with_2() {
     }
     assert!(count > 20, "{count}");
     for (name, arguments, code, words) in ROWS {
+        let arguments = arguments.replace("OTHER", crate::support::disk::other_architecture());
         held(name, &arguments.split_whitespace().collect::<Vec<_>>(), *code, words);
     }
 }

@@ -156,7 +156,7 @@ pub fn script_code(said: &str) -> i32 {
     let is_missing = error.starts_with("--") && (error.contains(" is missing") || error.contains(" has no --"));
     let is_wrong = WRONG.iter().any(|words| error.contains(words));
     let is_option = error.starts_with("--") || error.starts_with("TARGET_ARCH ");
-    let is_shape =
-        is_option && [" must be ", " needs ", " need ", " is for ", " takes "].iter().any(|words| error.contains(words));
+    let is_shape = is_option
+        && [" must be ", " needs ", " need ", " is for ", " takes "].iter().any(|words| error.contains(words));
     if is_missing || is_wrong || is_shape { 2 } else { 1 }
 }

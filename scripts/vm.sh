@@ -15,9 +15,9 @@ STARTED=no
 
 usage() {
     cat <<USAGE
-Usage: scripts/vm.sh [--arch amd64|arm64] [--uefi] [--keep] [--stick FILE] [IMAGE]
+Usage: scripts/vm.sh [--arch amd64|arm64] [--uefi] [--keep] [--kvm] [--stick FILE] [IMAGE]
 
-Starts IMAGE (raw, or qcow2 by its name) in QEMU, without KVM. This terminal is the serial console; Ctrl-A X ends
+Starts IMAGE (raw, or qcow2 by its name) in QEMU. This terminal is the serial console; Ctrl-A X ends
 the machine. It is written to a copy, unless --keep says otherwise. The network is QEMU's user network: the
 machine reaches this one's loopback as 10.0.2.2, and whatever this one reaches.
 

@@ -158,10 +158,14 @@ attach() {
     die "no loop device takes disk.img and its partitions: losetup -l says who has them"
 }
 
+# shellcheck source=scripts/lib/stand-in.sh
+. "$REPO/scripts/lib/stand-in.sh"
+
 # The machine that the agent sees: booted from slot A of a disk image, as in scripts/demo.sh.
 make_machine() {
     mkdir small
     noise 1 >small/vmlinuz
+    stand_in small/vmlinuz
     noise 1 | packed -1n >small/kubesolo-os.gz
     quietly "$REPO/scripts/build-image.sh" --no-bootloader --kernel small/vmlinuz --initramfs small/kubesolo-os.gz \
         --version 1.0.0 --arch "$ARCH" --slot-size "$SLOT_MIB" --data-size 16 --output disk.img

@@ -193,9 +193,9 @@ check() {
     [ -s "$KERNEL" ] || die "$KERNEL is no file, or empty"
     [ -s "$INITRAMFS" ] || die "$INITRAMFS is no file, or empty"
     # As the machine's agent will read them; nothing in them needs escaping in JSON then.
-    lint --version "$VERSION" --channel "$CHANNEL" --initramfs "$INITRAMFS"
-    look_inside
     check_image_arch
+    lint --version "$VERSION" --channel "$CHANNEL" --kernel "$KERNEL" --arch "$ARCH" --initramfs "$INITRAMFS"
+    look_inside
     case $FORMAT in raw | qcow2) ;; *) misuse "--format must be raw or qcow2, not '$FORMAT'" ;; esac
     if [ "$BOOTLOADER" = yes ]; then check_grub; fi
     number --efi-size "$EFI_MIB"

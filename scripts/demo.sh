@@ -115,10 +115,14 @@ machine() {
     fi
 }
 
+# shellcheck source=scripts/lib/stand-in.sh
+. "$REPO/scripts/lib/stand-in.sh"
+
 # system VERSION: a kernel and an initramfs that stand in for real ones; bytes that boot nothing.
 system() {
     mkdir "$1"
     head -c "${KERNEL_MIB}M" /dev/urandom >"$1/vmlinuz"
+    stand_in "$1/vmlinuz"
     head -c "${INITRAMFS_MIB}M" /dev/urandom >"$1/content"
     (cd "$1" && echo content | cpio --quiet -o -H newc) | gzip -1n >"$1/kubesolo-os.gz"
     rm "$1/content"

@@ -204,6 +204,7 @@ check_files() {
     [ "$layers" -le "$MAX_LAYERS" ] || die "--arch $1 has $layers initramfs, more than $MAX_LAYERS"
     arch=$1
     shift
+    set -- --kernel "$KERNEL" --arch "$arch"
     while IFS= read -r file; do
         input --initramfs "$arch" "$file"
         set -- "$@" --initramfs "$file"

@@ -29,24 +29,24 @@ pub(super) fn judge(path: &Path, arch: &str) -> Result<()> {
         head = unpack_head(&head, HEADER_BYTES).map_err(refused)?;
     }
     let size_bytes = Some(size_bytes).filter(|_| !is_packed);
-    match architecture(&head, size_bytes) {
-        Ok(found) if found == arch => Ok(()),
-        Ok(found) => Err(refused(format!("it is for {found}, not for {arch}"))),
-        Err(why) => Err(refused(why.into()).hint(match arch {
+    is_for(arch, &head, size_bytes).map_err(|why| {
+        refused(why.into()).hint(match arch {
             "amd64" => "Linux makes it as arch/x86/boot/bzImage, distributions have it as vmlinuz",
             _ => "Linux makes it as arch/arm64/boot/Image; it may be packed with gzip",
-        })),
-    }
+        })
+    })
 }
 
 /// Pure. Input: its beginning; its size, where that is known.
-fn architecture(head: &[u8], size_bytes: Option<u64>) -> std::result::Result<&'static str, &'static str> {
+fn is_for(arch: &str, head: &[u8], size_bytes: Option<u64>) -> std::result::Result<(), &'static str> {
     let at = |place: usize, bytes: &[u8]| head.get(place..).is_some_and(|rest| rest.starts_with(bytes));
     let number = |place: usize| {
         let bytes = head.get(place..place + 4).and_then(|bytes| bytes.try_into().ok());
         bytes.map_or(0, u32::from_le_bytes)
     };
-    if at(0x1fe, &[0x55, 0xaa]) && at(0x202, b"HdrS") && head.len() >= HEADER_BYTES {
+    let is_x86 = at(0x1fe, &[0x55, 0xaa]) && at(0x202, b"HdrS") && head.len() >= HEADER_BYTES;
+    let is_arm64 = at(0x38, b"ARM\x64");
+    if is_x86 && arch == "amd64" {
         let setup = match head[0x1f1] {
             0 => 4,
             sectors => u64::from(sectors),
@@ -55,11 +55,13 @@ fn architecture(head: &[u8], size_bytes: Option<u64>) -> std::result::Result<&'s
         return match size_bytes.is_some_and(|size| size < needed) {
             true => Err("it is cut: its header tells of more"),
             false if number(0x206) as u16 >= SAYS_BITS && number(0x236) & 1 == 0 => Err("it is a kernel of 32 bits"),
-            false => Ok("amd64"),
+            false => Ok(()),
         };
     }
     match () {
-        () if at(0x38, b"ARM\x64") => Ok("arm64"),
+        () if is_arm64 && arch == "arm64" => Ok(()),
+        () if is_x86 => Err("it is for amd64"),
+        () if is_arm64 => Err("it is for arm64"),
         () if at(0, b"\x7fELF") => Err("it is an ELF file (vmlinux), which GRUB does not start"),
         () if at(0, b"MZ\0\0zimg") => Err("it is packed for EFI (zboot), which GRUB before 2.12 does not start"),
         () if at(0, b"MZ") => Err("it is an EFI program without a kernel's header"),
@@ -89,24 +91,30 @@ mod tests {
             head[place..place + bytes.len()].copy_from_slice(bytes);
             head
         };
-        for (head, wanted) in [
-            (x86(&[]), Ok("amd64")),
-            (x86(&[(0x1f4, &[4])]), Err("it is cut: its header tells of more")),
-            (x86(&[(0x1f1, &[0])]), Err("it is cut: its header tells of more")),
-            (x86(&[(0x236, &[0])]), Err("it is a kernel of 32 bits")),
-            (x86(&[(0x236, &[0]), (0x206, &[0x0b, 2])]), Ok("amd64")),
-            (x86(&[(0x1fe, &[0])]), Err("it is no kernel")),
-            (x86(&[])[..0x237].to_vec(), Err("it is no kernel")),
-            (with(0x38, b"ARMd"), Ok("arm64")),
-            (with(0x38, b"ARMe"), Err("it is no kernel")),
-            (with(0, b"\x7fELF"), Err("it is an ELF file (vmlinux), which GRUB does not start")),
-            (with(0, b"MZ\0\0zimg"), Err("it is packed for EFI (zboot), which GRUB before 2.12 does not start")),
-            (with(0, b"MZ"), Err("it is an EFI program without a kernel's header")),
-            (with(0, b"070701"), Err("it is an initramfs")),
-            (Vec::new(), Err("it is no kernel")),
+        for (arch, head, wanted) in [
+            ("amd64", x86(&[]), Ok(())),
+            ("amd64", x86(&[(0x1f4, &[4])]), Err("it is cut: its header tells of more")),
+            ("amd64", x86(&[(0x1f1, &[0])]), Err("it is cut: its header tells of more")),
+            ("amd64", x86(&[(0x236, &[0])]), Err("it is a kernel of 32 bits")),
+            ("amd64", x86(&[(0x236, &[0]), (0x206, &[0x0b, 2])]), Ok(())),
+            ("amd64", x86(&[(0x1fe, &[0])]), Err("it is no kernel")),
+            ("amd64", x86(&[])[..0x237].to_vec(), Err("it is no kernel")),
+            ("arm64", with(0x38, b"ARMd"), Ok(())),
+            ("amd64", with(0x38, b"ARMd"), Err("it is for arm64")),
+            ("arm64", x86(&[]), Err("it is for amd64")),
+            ("amd64", with(0x38, b"ARMe"), Err("it is no kernel")),
+            ("amd64", with(0, b"\x7fELF"), Err("it is an ELF file (vmlinux), which GRUB does not start")),
+            (
+                "amd64",
+                with(0, b"MZ\0\0zimg"),
+                Err("it is packed for EFI (zboot), which GRUB before 2.12 does not start"),
+            ),
+            ("amd64", with(0, b"MZ"), Err("it is an EFI program without a kernel's header")),
+            ("amd64", with(0, b"070701"), Err("it is an initramfs")),
+            ("amd64", Vec::new(), Err("it is no kernel")),
         ] {
             let size = head.len() as u64;
-            assert_eq!(architecture(&head, Some(size)), wanted);
+            assert_eq!(is_for(arch, &head, Some(size)), wanted);
         }
     }
 }

@@ -243,7 +243,7 @@ fn what_machines_would_refuse_as_another_build_is_warned_of() {
     // The same files again, in an index of their own or under another tag.
     assert_eq!(warnings("1.29.4", "again"), [""; 0]);
     // Other files.
-    fs::write(bench.path("vmlinuz-amd64"), kernel_noise(99, 1000)).unwrap();
+    fs::write(bench.path("vmlinuz-amd64"), kernel_noise(99, 3000)).unwrap();
     for tag in ["1.29.4", "another"] {
         let said = warnings("1.29.4", tag);
         assert!(said.len() == 1 && said[0].contains("has version 1.29.4 (stable) for amd64 already"), "{said:?}");

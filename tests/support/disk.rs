@@ -48,7 +48,7 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Noise that begins as kernels do, of either architecture. Input: 1,000 bytes or more.
+/// Noise that begins as kernels do, of either architecture. Input: 3,000 bytes or more.
 pub fn kernel_noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = noise(seed, length);
     let fields: [(usize, &[u8]); 7] = [

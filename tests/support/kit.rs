@@ -189,7 +189,7 @@ pub fn release_with(firmware: Firmware, version: &str, behaviour: &str, files: &
         true => Pair { architecture, kernel: kit.kernel.clone(), initramfs: fs::read(&to).unwrap() },
         false => Pair {
             architecture,
-            kernel: super::disk::kernel_noise(1, 1000),
+            kernel: super::disk::kernel_noise(1, 3000),
             initramfs: super::disk::initramfs_of(dir.path(), b"none"),
         },
     };

@@ -41,6 +41,7 @@ USAGE
 
 say() { printf 'bench: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 # shellcheck source=scripts/lib/server.sh
 . "$REPO/scripts/lib/server.sh"
@@ -157,10 +158,14 @@ attach() {
     die "no loop device takes disk.img and its partitions: losetup -l says who has them"
 }
 
+# shellcheck source=scripts/lib/stand-in.sh
+. "$REPO/scripts/lib/stand-in.sh"
+
 # The machine that the agent sees: booted from slot A of a disk image, as in scripts/demo.sh.
 make_machine() {
     mkdir small
     noise 1 >small/vmlinuz
+    stand_in small/vmlinuz
     noise 1 | packed -1n >small/kubesolo-os.gz
     quietly "$REPO/scripts/build-image.sh" --no-bootloader --kernel small/vmlinuz --initramfs small/kubesolo-os.gz \
         --version 1.0.0 --arch "$ARCH" --slot-size "$SLOT_MIB" --data-size 16 --output disk.img
@@ -375,13 +380,13 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --quick) QUICK=yes RUNS=1 KERNEL_MIB=16 INITRAMFS_MIB=48 SLOT_MIB=192 NEEDED_MIB=1280 ;;
-            --runs) [ $# -ge 2 ] || die "--runs needs a value"; RUNS=$2; shift ;;
-            --binary) [ $# -ge 2 ] || die "--binary needs a value"; BINARY=$2; shift ;;
-            *) usage >&2; die "unknown option: $1" ;;
+            --runs) [ $# -ge 2 ] || misuse "--runs needs a value"; RUNS=$2; shift ;;
+            --binary) [ $# -ge 2 ] || misuse "--binary needs a value"; BINARY=$2; shift ;;
+            *) usage >&2; misuse "unknown option: $1" ;;
         esac
         shift
     done
-    case $RUNS in '' | *[!0-9]* | 0* | ????*) die "--runs must be a number from 1 to 999, not '$RUNS'" ;; esac
+    case $RUNS in '' | *[!0-9]* | 0* | ????*) misuse "--runs must be a number from 1 to 999, not '$RUNS'" ;; esac
     PATH=$REPO/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
     export PATH
     LC_ALL=C

@@ -42,6 +42,7 @@ USAGE
 
 say() { printf 'build-agent-image: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
@@ -76,7 +77,7 @@ check_ca() {
 
 check() {
     check_tools readelf
-    [ -n "$AGENT_DIR" ] || die "--agent-dir is missing"
+    [ -n "$AGENT_DIR" ] || misuse "--agent-dir is missing"
     [ -d "$AGENT_DIR" ] || die "$AGENT_DIR is not a directory"
     arch_or_target
     [ -n "$ARCHES" ] || ARCHES=" ${ARCH:-amd64 arm64}"
@@ -129,8 +130,8 @@ main() {
             --no-ca) CA_FILE=; shift; continue ;;
             --plain-http | --dry-run) image_option "$1"; shift; continue ;;
             --agent-dir | --arch | --layout | --tag | --push | --version | --ca-file | --source)
-                [ $# -ge 2 ] || die "$1 needs a value" ;;
-            *) usage >&2; die "unknown option: $1" ;;
+                [ $# -ge 2 ] || misuse "$1 needs a value" ;;
+            *) usage >&2; misuse "unknown option: $1" ;;
         esac
         case $1 in
             --agent-dir) AGENT_DIR=$2 ;;

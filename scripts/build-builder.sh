@@ -38,6 +38,7 @@ USAGE
 
 say() { printf 'build-builder: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 cleanup() {
     [ -z "$CONTAINER" ] || in_store rm "$CONTAINER" >/dev/null
@@ -92,8 +93,8 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --lock-only) LOCK_ONLY=yes; shift; continue ;;
-            --arch | --base | --tag | --lock | --root | --volume) [ $# -ge 2 ] || die "$1 needs a value" ;;
-            *) usage >&2; die "unknown option: $1" ;;
+            --arch | --base | --tag | --lock | --root | --volume) [ $# -ge 2 ] || misuse "$1 needs a value" ;;
+            *) usage >&2; misuse "unknown option: $1" ;;
         esac
         case $1 in
             --arch) check_arch --arch "$2"; ARCH=$2 ;;
@@ -101,11 +102,11 @@ main() {
             --tag) TAG=$2 ;;
             --lock) LOCK=$2 ;;
             --root)
-                matches "$2" '/[^[:space:]]+' || die "--root must be an absolute path without blanks, not '$2'"
+                matches "$2" '/[^[:space:]]+' || misuse "--root must be an absolute path without blanks, not '$2'"
                 STORE="--root $2/images --runroot $2/run"
                 ;;
             --volume)
-                matches "$2" '/[^[:space:]:]+:/[^[:space:]:]+:ro' || die "--volume must be /FROM:/TO:ro, not '$2'"
+                matches "$2" '/[^[:space:]:]+:/[^[:space:]:]+:ro' || misuse "--volume must be /FROM:/TO:ro, not '$2'"
                 [ -e "${2%%:*}" ] || die "--volume ${2%%:*} does not exist"
                 VOLUMES="$VOLUMES --volume $2"
                 ;;
@@ -115,7 +116,7 @@ main() {
     arch_or_target
     [ "${ARCH:-amd64}" = amd64 ] ||
         die "the builder's image is for amd64 alone, not $ARCH: it builds the agent for both (--arch amd64)"
-    [ -n "$BASE" ] || die "--base is missing"
+    [ -n "$BASE" ] || misuse "--base is missing"
     matches "$BASE" '[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}' ||
         die "--base must name an image by its digest, IMAGE@sha256:DIGEST, not '$BASE': under a name alone, it could" \
             "be another one tomorrow"

@@ -24,6 +24,7 @@ USAGE
 
 say() { printf 'build-cross: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 main() {
     LC_ALL=C
@@ -37,9 +38,9 @@ main() {
             -h | --help) usage; exit 0 ;;
             --if-stale) if_stale=--if-stale ;;
             --dry-run) dry_run=yes ;;
-            --arch) [ $# -ge 2 ] || die "--arch needs a value"; check_arch --arch "$2"; ARCH=$2; shift ;;
-            --output) [ $# -ge 2 ] || die "--output needs a value"; output=$2; shift ;;
-            *) usage >&2; die "unknown option: $1" ;;
+            --arch) [ $# -ge 2 ] || misuse "--arch needs a value"; check_arch --arch "$2"; ARCH=$2; shift ;;
+            --output) [ $# -ge 2 ] || misuse "--output needs a value"; output=$2; shift ;;
+            *) usage >&2; misuse "unknown option: $1" ;;
         esac
         shift
     done

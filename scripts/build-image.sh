@@ -90,6 +90,7 @@ USAGE
 
 say() { printf 'build-image: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 cleanup() {
     [ -z "$WORK" ] || rm -rf "$WORK"
@@ -97,17 +98,17 @@ cleanup() {
 }
 
 check_image_arch() {
-    [ -n "$ARCH" ] || die "--arch is missing, and TARGET_ARCH is not set"
+    [ -n "$ARCH" ] || misuse "--arch is missing, and TARGET_ARCH is not set"
     check_arch --arch "$ARCH"
 }
 
 # Puts the agent and its files into a copy of the initramfs, which is what goes into the slots.
 inject() {
     if [ -z "$AGENT" ]; then
-        [ -z "$CONF$KEYS$CHECKS" ] || die "--conf, --keys and --health-check need --agent"
+        [ -z "$CONF$KEYS$CHECKS" ] || misuse "--conf, --keys and --health-check need --agent"
         return 0
     fi
-    [ -n "$INITRAMFS" ] || die "--initramfs is missing"
+    [ -n "$INITRAMFS" ] || misuse "--initramfs is missing"
     check_image_arch
     INJECTED=$(mktemp -d)
     set -- --initramfs "$INITRAMFS" --output "$INJECTED/initramfs" --agent "$AGENT" --arch "$ARCH"
@@ -135,7 +136,7 @@ look_inside() {
 }
 
 number() {
-    case $2 in '' | *[!0-9]* | 0*) die "$1 must be a whole number of MiB, not '$2'" ;; esac
+    case $2 in '' | *[!0-9]* | 0*) misuse "$1 must be a whole number of MiB, not '$2'" ;; esac
     [ "${#2}" -le 7 ] || die "$1 is too large: $2"
 }
 
@@ -182,27 +183,27 @@ check() {
         command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh demo brings it"
     done
     check_e2fs
-    [ "$BOOTLOADER$REQUIRE_PLATFORMS" != noyes ] || die "--no-bootloader and --require-platforms: one or the other"
+    [ "$BOOTLOADER$REQUIRE_PLATFORMS" != noyes ] || misuse "--no-bootloader and --require-platforms: one or the other"
     if [ "$FORMAT" = qcow2 ]; then need_vm qemu-img; fi
     if [ "$XZ" = yes ]; then need_vm xz; fi
     if [ "$BOOTLOADER" = yes ]; then check_grub_tools; fi
-    [ -n "$KERNEL" ] || die "--kernel is missing"
-    [ -n "$INITRAMFS" ] || die "--initramfs is missing"
-    [ -n "$OUTPUT" ] || die "--output is missing"
+    [ -n "$KERNEL" ] || misuse "--kernel is missing"
+    [ -n "$INITRAMFS" ] || misuse "--initramfs is missing"
+    [ -n "$OUTPUT" ] || misuse "--output is missing"
     [ -s "$KERNEL" ] || die "$KERNEL is no file, or empty"
     [ -s "$INITRAMFS" ] || die "$INITRAMFS is no file, or empty"
     # As the machine's agent will read them; nothing in them needs escaping in JSON then.
-    lint --version "$VERSION" --channel "$CHANNEL" --initramfs "$INITRAMFS"
-    look_inside
     check_image_arch
-    case $FORMAT in raw | qcow2) ;; *) die "--format must be raw or qcow2, not '$FORMAT'" ;; esac
+    lint --version "$VERSION" --channel "$CHANNEL" --kernel "$KERNEL" --arch "$ARCH" --initramfs "$INITRAMFS"
+    look_inside
+    case $FORMAT in raw | qcow2) ;; *) misuse "--format must be raw or qcow2, not '$FORMAT'" ;; esac
     if [ "$BOOTLOADER" = yes ]; then check_grub; fi
     number --efi-size "$EFI_MIB"
     number --slot-size "$SLOT_MIB"
     number --data-size "$DATA_MIB"
-    [ "$EFI_MIB" -ge 64 ] || die "--efi-size must be at least 64: FAT32 is not FAT32 below that"
-    [ "$SLOT_MIB" -ge 16 ] || die "--slot-size must be at least 16: a journal has to fit as well"
-    [ "$DATA_MIB" -ge 16 ] || die "--data-size must be at least 16: a journal has to fit as well"
+    [ "$EFI_MIB" -ge 64 ] || misuse "--efi-size must be at least 64: FAT32 is not FAT32 below that"
+    [ "$SLOT_MIB" -ge 16 ] || misuse "--slot-size must be at least 16: a journal has to fit as well"
+    [ "$DATA_MIB" -ge 16 ] || misuse "--data-size must be at least 16: a journal has to fit as well"
     if [ -e "$OUTPUT" ]; then
         [ -f "$OUTPUT" ] || die "$OUTPUT is not a regular file; write the image to a file, then to the device"
         [ "$FORCE" = yes ] || die "$OUTPUT is there already (--force replaces it)"
@@ -377,8 +378,8 @@ main() {
             --require-platforms) REQUIRE_PLATFORMS=yes; shift; continue ;;
             --kernel | --initramfs | --version | --arch | --channel | --output | --efi-size | --slot-size | \
                 --data-size | --seed | --format | --grub-config | --grub-dir | --e2fsprogs-dir | --agent | --conf | --keys | --health-check)
-                [ $# -ge 2 ] || die "$1 needs a value" ;;
-            *) usage >&2; die "unknown option: $1" ;;
+                [ $# -ge 2 ] || misuse "$1 needs a value" ;;
+            *) usage >&2; misuse "unknown option: $1" ;;
         esac
         case $1 in
             --agent) AGENT=$2 ;;

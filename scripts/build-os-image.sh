@@ -44,6 +44,7 @@ USAGE
 
 say() { printf 'build-os-image: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
@@ -55,8 +56,8 @@ cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 check() {
     check_tools oras
-    [ -n "$VERSION" ] || die "--version is missing"
-    [ -n "$ARCHES" ] || die "--arch is missing (amd64 or arm64, or the variable TARGET_ARCH)"
+    [ -n "$VERSION" ] || misuse "--version is missing"
+    [ -n "$ARCHES" ] || misuse "--arch is missing (amd64 or arm64, or the variable TARGET_ARCH)"
     lint --version "$VERSION" --channel "$CHANNEL"
     if [ -n "$SOURCE" ]; then check_url --source "$SOURCE"; fi
     check_created
@@ -108,8 +109,8 @@ main() {
             -h | --help) usage; exit 0 ;;
             --plain-http | --dry-run) image_option "$1"; shift; continue ;;
             --layout | --tag | --push | --version | --channel | --source | --arch | --kernel | --initramfs)
-                [ $# -ge 2 ] || die "$1 needs a value" ;;
-            *) usage >&2; die "unknown option: $1" ;;
+                [ $# -ge 2 ] || misuse "$1 needs a value" ;;
+            *) usage >&2; misuse "unknown option: $1" ;;
         esac
         case $1 in
             --layout | --tag | --push) image_option "$1" "$2" ;;

@@ -43,14 +43,14 @@ USAGE
 
 say() { printf 'build: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
-wrong() { say "error: $*"; exit 2; }
+misuse() { say "error: $*"; exit 2; }
 
 # triple ARCH [WHERE]: WHERE is what a person has to put right.
 triple() {
     case $1 in
         amd64) echo x86_64-unknown-linux-musl ;;
         arm64) echo aarch64-unknown-linux-musl ;;
-        *) die "${2:+$2: }unknown architecture '$1': amd64 or arm64" ;;
+        *) misuse "${2:+$2: }unknown architecture '$1': amd64 or arm64" ;;
     esac
 }
 
@@ -229,9 +229,9 @@ main() {
             --dry-run) check_only=dry ;;
             --if-stale) IF_STALE=yes ;;
             --symbols) SYMBOLS=yes; TARGET_DIR=$TARGET_DIR-symbols; export CARGO_PROFILE_RELEASE_STRIP=false ;;
-            --arch) [ $# -ge 2 ] || wrong "--arch needs a value"; triple "$2" --arch >/dev/null; ARCHES="$ARCHES $2"; shift ;;
-            --output) [ $# -ge 2 ] || wrong "--output needs a value"; OUTPUT=$2; shift ;;
-            *) usage >&2; wrong "unknown option: $1" ;;
+            --arch) [ $# -ge 2 ] || misuse "--arch needs a value"; triple "$2" --arch >/dev/null; ARCHES="$ARCHES $2"; shift ;;
+            --output) [ $# -ge 2 ] || misuse "--output needs a value"; OUTPUT=$2; shift ;;
+            *) usage >&2; misuse "unknown option: $1" ;;
         esac
         shift
     done

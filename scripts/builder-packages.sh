@@ -29,6 +29,7 @@ USAGE
 
 say() { printf 'builder-packages: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
@@ -108,8 +109,8 @@ main() {
     export LC_ALL
     case ${1-} in
         -h | --help) usage; exit 0 ;;
-        resolve | install) [ $# -eq 1 ] || { usage >&2; die "unknown argument: $2"; } ;;
-        *) usage >&2; die "resolve or install, not '${1-}'" ;;
+        resolve | install) [ $# -eq 1 ] || { usage >&2; misuse "unknown argument: $2"; } ;;
+        *) usage >&2; misuse "resolve or install, not '${1-}'" ;;
     esac
     [ "$(id -u)" -eq 0 ] || die "not root: this is for the inside of a container"
     trap cleanup EXIT

@@ -34,6 +34,7 @@ USAGE
 }
 
 die() { printf 'demo: error: %s\n' "$*" >&2; exit 1; }
+misuse() { printf 'demo: error: %s\n' "$*" >&2; exit 2; }
 
 cleanup() {
     cd /
@@ -125,10 +126,14 @@ machine() {
     fi
 }
 
+# shellcheck source=scripts/lib/stand-in.sh
+. "$REPO/scripts/lib/stand-in.sh"
+
 # system VERSION: a kernel and an initramfs that stand in for real ones; bytes that boot nothing.
 system() {
     mkdir "$1"
     head -c "${KERNEL_MIB}M" /dev/urandom >"$1/vmlinuz"
+    stand_in "$1/vmlinuz"
     head -c "${INITRAMFS_MIB}M" /dev/urandom >"$1/content"
     (cd "$1" && echo content | cpio --quiet -o -H newc) | gzip -1n >"$1/kubesolo-os.gz"
     rm "$1/content"
@@ -252,14 +257,14 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --binary)
-                [ $# -ge 2 ] || die "--binary needs a value"
+                [ $# -ge 2 ] || misuse "--binary needs a value"
                 [ -n "$2" ] || die "the name of the agent is empty (BINARY=, or --binary '')"
                 BINARY=$2
                 shift
                 ;;
             --check) CHECK=yes ;;
             --keep) KEEP=yes ;;
-            *) usage >&2; die "unknown option: $1" ;;
+            *) usage >&2; misuse "unknown option: $1" ;;
         esac
         shift
     done

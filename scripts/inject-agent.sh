@@ -42,6 +42,7 @@ USAGE
 
 say() { printf 'inject-agent: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
@@ -108,9 +109,9 @@ check() {
     for tool in cpio gzip readelf find touch; do
         command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh image brings it"
     done
-    [ -n "$INITRAMFS" ] || die "--initramfs is missing"
-    [ -n "$OUTPUT" ] || die "--output is missing"
-    [ -n "$AGENT" ] || die "--agent is missing"
+    [ -n "$INITRAMFS" ] || misuse "--initramfs is missing"
+    [ -n "$OUTPUT" ] || misuse "--output is missing"
+    [ -n "$AGENT" ] || misuse "--agent is missing"
     check_arch --arch "$ARCH"
     for file in "$INITRAMFS" "$AGENT" ${CONF:+"$CONF"}; do
         if [ ! -s "$file" ] || [ ! -f "$file" ]; then die "$file is no file, or empty"; fi
@@ -190,8 +191,8 @@ main() {
             --force) FORCE=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --initramfs | --output | --agent | --arch | --conf | --keys | --health-check)
-                [ $# -ge 2 ] || die "$1 needs a value" ;;
-            *) usage >&2; die "unknown option: $1" ;;
+                [ $# -ge 2 ] || misuse "$1 needs a value" ;;
+            *) usage >&2; misuse "unknown option: $1" ;;
         esac
         case $1 in
             --initramfs) INITRAMFS=$2 ;;
@@ -207,7 +208,7 @@ main() {
     SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
     arch_or_target
     if [ -z "$ARCH" ]; then
-        case $(uname -m) in x86_64) ARCH=amd64 ;; aarch64) ARCH=arm64 ;; *) die "--arch is missing" ;; esac
+        case $(uname -m) in x86_64) ARCH=amd64 ;; aarch64) ARCH=arm64 ;; *) misuse "--arch is missing" ;; esac
     fi
     check
     make_tree

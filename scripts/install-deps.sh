@@ -38,6 +38,7 @@ USAGE
 
 say() { printf 'install-deps: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 cleanup() {
@@ -232,13 +233,13 @@ main() {
             --dry-run) DRY_RUN=yes ;;
             --optional) OPTIONAL=yes ;;
             *)
-                case $known in *" $1 "*) ;; *) usage >&2; die "unknown group or option: $1" ;; esac
+                case $known in *" $1 "*) ;; *) usage >&2; misuse "unknown group or option: $1" ;; esac
                 WANTED="$WANTED $1"
                 ;;
         esac
         shift
     done
-    [ -n "$WANTED" ] || { usage >&2; die "no group given"; }
+    [ -n "$WANTED" ] || { usage >&2; misuse "no group given"; }
     # Probes name files of this repository.
     cd "$REPO"
     trap cleanup EXIT

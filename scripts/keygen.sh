@@ -37,6 +37,7 @@ USAGE
 
 say() { printf 'keygen: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
@@ -103,10 +104,10 @@ main() {
             -h | --help) usage; exit 0 ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --fingerprint) FINGERPRINT=yes; shift; continue ;;
-            --type | --passphrase-file) [ $# -ge 2 ] || die "$1 needs a value" ;;
-            -*) usage >&2; die "unknown option: $1" ;;
+            --type | --passphrase-file) [ $# -ge 2 ] || misuse "$1 needs a value" ;;
+            -*) usage >&2; misuse "unknown option: $1" ;;
             *)
-                [ -z "$NAME" ] || die "one name only: $NAME or $1"
+                [ -z "$NAME" ] || misuse "one name only: $NAME or $1"
                 [ -n "$1" ] || die "the name is empty"
                 NAME=$1
                 shift
@@ -119,8 +120,8 @@ main() {
         esac
         shift 2
     done
-    [ -n "$NAME" ] || { usage >&2; die "no name given"; }
-    case $TYPE in ed25519 | p256) ;; *) die "--type must be ed25519 or p256, not '$TYPE'" ;; esac
+    [ -n "$NAME" ] || { usage >&2; misuse "no name given"; }
+    case $TYPE in ed25519 | p256) ;; *) misuse "--type must be ed25519 or p256, not '$TYPE'" ;; esac
     command -v openssl >/dev/null || die "openssl is missing: install the package openssl"
     trap cleanup EXIT
     trap 'exit 130' INT

@@ -22,6 +22,7 @@ USAGE
 
 say() { printf 'lint: %s\n' "$*"; }
 die() { printf 'lint: error: %s\n' "$*" >&2; exit 1; }
+misuse() { printf 'lint: error: %s\n' "$*" >&2; exit 2; }
 
 # step NAME COMMAND...
 step() {
@@ -79,7 +80,7 @@ main() {
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
-            *) usage >&2; die "unknown option: $1" ;;
+            *) usage >&2; misuse "unknown option: $1" ;;
         esac
     done
     cd "$REPO"

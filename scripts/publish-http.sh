@@ -45,6 +45,7 @@ USAGE
 
 say() { printf 'publish-http: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 cleanup() {
     [ -z "$PARTIAL" ] || rm -f "$PARTIAL"
@@ -66,12 +67,12 @@ withdraw() {
 . "$REPO/scripts/lib/published.sh"
 
 check() {
-    [ -n "$DIR" ] || die "--dir is missing"
+    [ -n "$DIR" ] || misuse "--dir is missing"
     [ -d "$DIR" ] || die "$DIR is not a directory: make it, it is what the web server serves"
     check_release
     while IFS= read -r key; do [ -f "$key" ] || die "--key $key is not a file"; done <"$WORK/keys"
     if [ "$KEYS" = no ]; then
-        [ -z "$PASSPHRASE" ] || die "--passphrase-file is for --key"
+        [ -z "$PASSPHRASE" ] || misuse "--passphrase-file is for --key"
         [ ! -e "$DIR/latest.json.sig" ] ||
             die "$DIR/latest.json is signed: what is not would be refused by the machines that took it. Give --key, or" \
                 "remove latest.json.sig first"
@@ -277,9 +278,9 @@ main() {
             --partial) ALLOW_PARTIAL=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --dir | --key | --passphrase-file) ;;
-            *) is_release_option "$1" || { usage >&2; die "unknown option: $1"; } ;;
+            *) is_release_option "$1" || { usage >&2; misuse "unknown option: $1"; } ;;
         esac
-        [ $# -ge 2 ] || die "$1 needs a value"
+        [ $# -ge 2 ] || misuse "$1 needs a value"
         case $1 in
             --dir) DIR=${2%/} ;;
             --key)

@@ -37,6 +37,7 @@ USAGE
 
 say() { printf 'publish-layout: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 cleanup() {
     [ -z "$WORK" ] || rm -rf "$WORK"
@@ -49,8 +50,8 @@ cleanup() {
 . "$REPO/scripts/lib/published.sh"
 
 check() {
-    [ -n "$LAYOUT" ] || die "--layout is missing"
-    [ -n "$TAGS" ] || die "--tag is missing"
+    [ -n "$LAYOUT" ] || misuse "--layout is missing"
+    [ -n "$TAGS" ] || misuse "--tag is missing"
     check_release
     check_layout "$LAYOUT"
 }
@@ -193,9 +194,9 @@ main() {
             *)
                 if [ "$1" != --layout ] && [ "$1" != --tag ] && ! is_release_option "$1"; then
                     usage >&2
-                    die "unknown option: $1"
+                    misuse "unknown option: $1"
                 fi
-                [ $# -ge 2 ] || die "$1 needs a value"
+                [ $# -ge 2 ] || misuse "$1 needs a value"
                 ;;
         esac
         case $1 in

@@ -60,6 +60,7 @@ USAGE
 
 say() { printf 'push-oci-artifact: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 # shellcheck source=scripts/lib/release.sh
@@ -68,9 +69,9 @@ cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 . "$REPO/scripts/lib/published.sh"
 
 check() {
-    [ -n "$REPOSITORY" ] || die "--repository is missing"
+    [ -n "$REPOSITORY" ] || misuse "--repository is missing"
     is_repository "$REPOSITORY" ||
-        die "--repository must be HOST/REPO without a tag (registry.example.com/os/kubesolo), not '$REPOSITORY'"
+        misuse "--repository must be HOST/REPO without a tag (registry.example.com/os/kubesolo), not '$REPOSITORY'"
     need_tools oras
     check_release
     VERSION_TAG=$(printf '%s' "$VERSION" | tr + _)
@@ -79,7 +80,7 @@ check() {
         case "$TAGS " in *" $tag "*) die "--tag $tag: that one is made without being asked for" ;; esac
     done
     while IFS= read -r key; do [ -f "$key" ] || die "--key $key is not a file"; done <"$WORK/keys"
-    [ "$KEYS" = yes ] || [ -z "$PASSPHRASE" ] || die "--passphrase-file is for --key"
+    [ "$KEYS" = yes ] || [ -z "$PASSPHRASE" ] || misuse "--passphrase-file is for --key"
 }
 
 # registry COMMAND...: oras, whose messages are shown if it fails.
@@ -420,9 +421,9 @@ main() {
             --partial) ALLOW_PARTIAL=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --repository | --tag | --key | --passphrase-file) ;;
-            *) is_release_option "$1" || { usage >&2; die "unknown option: $1"; } ;;
+            *) is_release_option "$1" || { usage >&2; misuse "unknown option: $1"; } ;;
         esac
-        [ $# -ge 2 ] || die "$1 needs a value"
+        [ $# -ge 2 ] || misuse "$1 needs a value"
         case $1 in
             --repository) REPOSITORY=$2 ;;
             --tag) add_tag "$2" ;;

@@ -38,6 +38,7 @@ USAGE
 
 say() { printf 'reproduce: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 # shellcheck source=scripts/lib/server.sh
 . "$REPO/scripts/lib/server.sh"
@@ -79,7 +80,7 @@ check() {
     for tool in tar gzip sha256sum cmp; do
         command -v "$tool" >/dev/null || die "$tool is missing"
     done
-    [ -z "$KEEP" ] || [ -z "$REBUILT" ] || die "--keep and --rebuilt exclude each other: with --rebuilt nothing is built"
+    [ -z "$KEEP" ] || [ -z "$REBUILT" ] || misuse "--keep and --rebuilt exclude each other: with --rebuilt nothing is built"
     [ -z "$REBUILT" ] || [ -d "$REBUILT" ] || die "--rebuilt $REBUILT is not a directory"
     [ -d "$RELEASE" ] || die "$RELEASE is not a directory: scripts/release.sh makes a release, --release names one"
     RELEASE=$(CDPATH='' cd -- "$RELEASE" && pwd)
@@ -205,16 +206,16 @@ main() {
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
-            --release | --arch | --keep | --rebuilt) [ -n "${2:-}" ] || die "$1 needs a value" ;;
-            *) usage >&2; die "unknown option: $1" ;;
+            --release | --arch | --keep | --rebuilt) [ -n "${2:-}" ] || misuse "$1 needs a value" ;;
+            *) usage >&2; misuse "unknown option: $1" ;;
         esac
         case $1 in
             --release) RELEASE=$2 ;;
             --keep) KEEP=$2 ;;
             --rebuilt) REBUILT=$2 ;;
             --arch)
-                case $2 in amd64 | arm64) ;; *) die "--arch must be amd64 or arm64, not '$2'" ;; esac
-                case "$ARCHES " in *" $2 "*) die "--arch $2 is given twice" ;; esac
+                case $2 in amd64 | arm64) ;; *) misuse "--arch must be amd64 or arm64, not '$2'" ;; esac
+                case "$ARCHES " in *" $2 "*) misuse "--arch $2 is given twice" ;; esac
                 ARCHES="$ARCHES $2"
                 ;;
         esac

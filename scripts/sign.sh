@@ -125,6 +125,7 @@ USAGE
 
 say() { printf 'sign: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 cleanup() {
     [ -z "$WORK" ] || rm -rf "$WORK"
@@ -194,7 +195,7 @@ add_key() {
             "no other; make one with scripts/keygen.sh NAME" ;;
     esac
     hash "$WORK/$number.der"
-    if grep -q -e " $HEX " "$WORK/keys"; then die "the key $1 (sha256:$HEX) is given twice"; fi
+    if grep -q -e " $HEX " "$WORK/keys"; then misuse "the key $1 (sha256:$HEX) is given twice"; fi
     KEYS=$number
     printf '%s %s %s %s\n' "$number" "$kind" "$HEX" "$1" >>"$WORK/keys"
 }
@@ -715,18 +716,18 @@ sign_bundle() {
 
 # choose MODE TARGET
 choose() {
-    [ -z "$MODE" ] || die "one thing to sign only: $TARGET or $2"
+    [ -z "$MODE" ] || misuse "one thing to sign only: $TARGET or $2"
     MODE=$1 TARGET=$2
 }
 
 check() {
-    [ -n "$MODE" ] || { usage >&2; die "nothing to sign is named"; }
+    [ -n "$MODE" ] || { usage >&2; misuse "nothing to sign is named"; }
     [ -s "$WORK/given" ] || [ "$DRY_RUN$MODE" = yesregistry ] || [ "$DRY_RUN$MODE" = yeslayout ] ||
-        [ "$DRY_RUN$MODE" = yeslatest ] || die "--key is missing"
-    [ "$MODE" = bundle ] || [ -z "$DIGEST" ] || die "--digest belongs to --bundle"
-    case $RECURSIVE$MODE in yeslatest | yesbundle) die "--recursive is for a registry or a layout" ;; esac
+        [ "$DRY_RUN$MODE" = yeslatest ] || misuse "--key is missing"
+    [ "$MODE" = bundle ] || [ -z "$DIGEST" ] || misuse "--digest belongs to --bundle"
+    case $RECURSIVE$MODE in yeslatest | yesbundle) misuse "--recursive is for a registry or a layout" ;; esac
     case $MODE in
-        bundle) is_digest "$DIGEST" || die "--bundle needs --digest sha256:HEX (64 lower-case hexadecimal digits)" ;;
+        bundle) is_digest "$DIGEST" || misuse "--bundle needs --digest sha256:HEX (64 lower-case hexadecimal digits)" ;;
         registry) command -v oras >/dev/null || die "oras is missing: scripts/install-deps.sh publish brings it" ;;
     esac
     for tool in jq openssl flock sha256sum; do
@@ -758,8 +759,8 @@ main() {
             --recursive) RECURSIVE=yes; shift; continue ;;
             --future-date) FUTURE_DATE=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
-            --key | --passphrase-file | --layout | --latest | --bundle | --digest) [ $# -ge 2 ] || die "$1 needs a value" ;;
-            -*) usage >&2; die "unknown option: $1" ;;
+            --key | --passphrase-file | --layout | --latest | --bundle | --digest) [ $# -ge 2 ] || misuse "$1 needs a value" ;;
+            -*) usage >&2; misuse "unknown option: $1" ;;
             *) choose registry "$1"; shift; continue ;;
         esac
         case $1 in
@@ -778,7 +779,7 @@ main() {
     done
     check
     while IFS= read -r key <&3; do add_key "$key"; done 3<"$WORK/given"
-    [ "$MODE" != bundle ] || [ "$KEYS" -eq 1 ] || die "--bundle takes one --key: a bundle names one key"
+    [ "$MODE" != bundle ] || [ "$KEYS" -eq 1 ] || misuse "--bundle takes one --key: a bundle names one key"
     case $MODE in
         registry) open_registry; sign_release ;;
         layout) open_layout; sign_release ;;

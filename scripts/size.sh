@@ -7,7 +7,7 @@ WORK=
 
 usage() {
     cat <<'TXT'
-usage: scripts/size.sh [--arch amd64|arm64]
+Usage: scripts/size.sh [--arch amd64|arm64]
 
 Builds the release binary with its symbols (into a temporary directory) and prints, largest
 first, the crates and the single symbols that its bytes belong to. Needs what scripts/build.sh
@@ -15,10 +15,8 @@ needs, and nm (package binutils).
 TXT
 }
 
-die() {
-    echo "size: error: $*" >&2
-    exit 1
-}
+die() { echo "size: error: $*" >&2; exit 1; }
+misuse() { echo "size: error: $*" >&2; exit 2; }
 
 cleanup() {
     [ -z "$WORK" ] || rm -rf "$WORK"
@@ -52,9 +50,9 @@ main() {
     case $arch in x86_64) arch=amd64 ;; aarch64) arch=arm64 ;; esac
     while [ $# -gt 0 ]; do
         case $1 in
-            --arch) [ $# -ge 2 ] || die "--arch needs a value"; arch=$2; shift 2 ;;
+            --arch) [ $# -ge 2 ] || misuse "--arch needs a value"; arch=$2; shift 2 ;;
             -h | --help) usage; exit 0 ;;
-            *) usage >&2; exit 2 ;;
+            *) usage >&2; misuse "unknown option: $1" ;;
         esac
     done
     command -v nm >/dev/null || die "no nm: install binutils"

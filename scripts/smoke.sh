@@ -22,6 +22,7 @@ USAGE
 
 say() { printf 'smoke: %s\n' "$*"; }
 die() { printf 'smoke: error: %s\n' "$*" >&2; exit 1; }
+misuse() { printf 'smoke: error: %s\n' "$*" >&2; exit 2; }
 fail() { say "FAILED: $binary: $*"; FAILED=$((FAILED + 1)); }
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
@@ -93,13 +94,13 @@ main() {
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
-            --max-bytes) [ $# -ge 2 ] || die "--max-bytes needs a value"; MAX_BYTES=$2; shift ;;
-            -*) usage >&2; die "unknown option: $1" ;;
+            --max-bytes) [ $# -ge 2 ] || misuse "--max-bytes needs a value"; MAX_BYTES=$2; shift ;;
+            -*) usage >&2; misuse "unknown option: $1" ;;
             *) break ;;
         esac
         shift
     done
-    [ $# -gt 0 ] || { usage >&2; die "no binary given"; }
+    [ $# -gt 0 ] || { usage >&2; misuse "no binary given"; }
     for tool in file readelf python3; do
         command -v "$tool" >/dev/null || die "no $tool: scripts/install-deps.sh build test brings it"
     done

@@ -44,6 +44,7 @@ USAGE
 
 say() { printf 'test-fresh: %s\n' "$*"; }
 die() { printf 'test-fresh: error: %s\n' "$*" >&2; exit 1; }
+misuse() { printf 'test-fresh: error: %s\n' "$*" >&2; exit 2; }
 
 # is_mounted: whether anything is, below $WORK; the kernel writes a blank as \040.
 is_mounted() { grep -qF " $(printf '%s' "$WORK" | sed 's/ /\\040/g')/" /proc/self/mountinfo; }
@@ -225,8 +226,8 @@ parse() {
             --keep) KEEP=yes; shift; continue ;;
             --memory) MEMORY=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
-            --only | --suite | --mirror | --cache) [ $# -ge 2 ] || die "$1 needs a value" ;;
-            *) usage >&2; die "unknown option: $1" ;;
+            --only | --suite | --mirror | --cache) [ $# -ge 2 ] || misuse "$1 needs a value" ;;
+            *) usage >&2; misuse "unknown option: $1" ;;
         esac
         case $1 in
             --only) case $2 in demo | test | clock | groups) ONLY=$2 ;; *) die "--only demo, test, clock or groups, not '$2'" ;; esac ;;
@@ -237,7 +238,7 @@ parse() {
         shift 2
     done
     [ "$(commands | grep -c '^make ')" -eq 2 ] || die "README.md: its first block of sh has not the two commands: $(commands)"
-    [ "$MEMORY$KEEP" != yesyes ] || die "--keep and --memory exclude each other: what is in memory ends with this script"
+    [ "$MEMORY$KEEP" != yesyes ] || misuse "--keep and --memory exclude each other: what is in memory ends with this script"
 }
 
 # show_plan: what a dry run says.

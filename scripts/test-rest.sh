@@ -27,6 +27,7 @@ USAGE
 }
 
 die() { printf 'test-rest: error: %s\n' "$*" >&2; exit 1; }
+misuse() { printf 'test-rest: error: %s\n' "$*" >&2; exit 2; }
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 # changed_files: what commits of the last days touched; nothing where git cannot tell.
@@ -65,11 +66,11 @@ main() {
             -h | --help) usage; exit 0 ;;
             --dry-run) DRY_RUN=yes ;;
             --minutes) [ $# -ge 2 ] || die "--minutes needs a number"; MINUTES=$2; shift ;;
-            *) usage >&2; die "unknown option: $1" ;;
+            *) usage >&2; misuse "unknown option: $1" ;;
         esac
         shift
     done
-    case $MINUTES in '' | *[!0-9]* | 0?* | ????*) die "--minutes must be a number from 0 to 999, not '$MINUTES'" ;; esac
+    case $MINUTES in '' | *[!0-9]* | 0?* | ????*) misuse "--minutes must be a number from 0 to 999, not '$MINUTES'" ;; esac
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM

@@ -39,6 +39,7 @@ USAGE
 
 say() { printf 'upload-release: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
@@ -106,15 +107,15 @@ check() {
     for tool in curl jq; do
         command -v "$tool" >/dev/null || die "no $tool: scripts/install-deps.sh release brings it"
     done
-    [ -n "$TAG" ] || die "--tag is missing"
-    matches "$TAG" 'v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?' || die "--tag must be such as v1.2.0, not '$TAG'"
-    [ -n "$URL" ] || die "--url is missing"
+    [ -n "$TAG" ] || misuse "--tag is missing"
+    matches "$TAG" 'v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?' || misuse "--tag must be such as v1.2.0, not '$TAG'"
+    [ -n "$URL" ] || misuse "--url is missing"
     matches "$URL" 'https://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._/-]*)?|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?/?' ||
-        die "--url must be such as https://git.example.com (http: only of this machine), not '$URL'"
+        misuse "--url must be such as https://git.example.com (http: only of this machine), not '$URL'"
     URL=${URL%/}
-    matches "$NAME" '[A-Za-z0-9._-]+/[A-Za-z0-9._-]+' || die "--repo must be OWNER/NAME, not '$NAME'"
-    matches "$TRIES" '[1-9]|10' || die "--tries must be 1 to 10, not '$TRIES'"
-    matches "$DELAY" '[0-9]{1,2}' || die "--delay must be 0 to 99, not '$DELAY'"
+    matches "$NAME" '[A-Za-z0-9._-]+/[A-Za-z0-9._-]+' || misuse "--repo must be OWNER/NAME, not '$NAME'"
+    matches "$TRIES" '[1-9]|10' || misuse "--tries must be 1 to 10, not '$TRIES'"
+    matches "$DELAY" '[0-9]{1,2}' || misuse "--delay must be 0 to 99, not '$DELAY'"
     check_files
     check_token
 }
@@ -253,8 +254,8 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
-            --tag | --url | --repo | --dir | --token-file | --tries | --delay) [ $# -ge 2 ] || die "$1 needs a value" ;;
-            *) usage >&2; die "unknown option: $1" ;;
+            --tag | --url | --repo | --dir | --token-file | --tries | --delay) [ $# -ge 2 ] || misuse "$1 needs a value" ;;
+            *) usage >&2; misuse "unknown option: $1" ;;
         esac
         case $1 in
             --tag) TAG=$2 ;;

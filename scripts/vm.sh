@@ -8,15 +8,16 @@ ARCH=
 UEFI=no
 IMAGE=
 KEEP=no
+KVM=no
 STICK=
 WORK=
 STARTED=no
 
 usage() {
     cat <<USAGE
-Usage: scripts/vm.sh [--arch amd64|arm64] [--uefi] [--keep] [--stick FILE] [IMAGE]
+Usage: scripts/vm.sh [--arch amd64|arm64] [--uefi] [--keep] [--kvm] [--stick FILE] [IMAGE]
 
-Starts IMAGE (raw, or qcow2 by its name) in QEMU, without KVM. This terminal is the serial console; Ctrl-A X ends
+Starts IMAGE (raw, or qcow2 by its name) in QEMU. This terminal is the serial console; Ctrl-A X ends
 the machine. It is written to a copy, unless --keep says otherwise. The network is QEMU's user network: the
 machine reaches this one's loopback as 10.0.2.2, and whatever this one reaches.
 
@@ -26,6 +27,7 @@ Without IMAGE, a small one is made: Debian's kernel, busybox, the agent of dist/
                 amd64); arm64 has UEFI only
   --uefi        start with UEFI, not BIOS
   --keep        write to IMAGE itself
+  --kvm         with this kernel's KVM, not emulated: many times faster, for this machine's own architecture
   --stick FILE  a second disk, /dev/vdb in the machine, which only reads it
   -h, --help    this text
 USAGE
@@ -34,6 +36,7 @@ USAGE
 say() { printf 'vm: %s
 ' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 # shellcheck source=scripts/lib/arch.sh
 . "$REPO/scripts/lib/arch.sh"
@@ -64,12 +67,27 @@ firmware() {
     cp "$2" "$WORK/vars"
 }
 
+# check_kvm: opened, since a container may show a device that it may not use. Whether a machine comes of it, nobody can ask it: on a
+# host that is a virtual machine itself it may stand still, so KVM is only used where it is asked for.
+check_kvm() {
+    case $ARCH$(uname -m) in
+        amd64x86_64 | arm64aarch64) ;;
+        *) die "--kvm runs machines of this architecture only, and $ARCH is not: leave it out" ;;
+    esac
+    (exec 4<>/dev/kvm) 2>/dev/null || die "/dev/kvm is not there, or not for this user: leave --kvm out, or join the group kvm"
+}
+
 start() {
     case $ARCH in
         arm64)
             firmware /usr/share/AAVMF/AAVMF_CODE.fd /usr/share/AAVMF/AAVMF_VARS.fd
-            set -- qemu-system-aarch64 -machine virt -cpu cortex-a57 ;;
-        *) set -- qemu-system-x86_64 -machine q35 -cpu qemu64 ;;
+            set -- qemu-system-aarch64 -machine virt ;;
+        *) set -- qemu-system-x86_64 -machine q35 ;;
+    esac
+    case $ARCH$KVM in
+        *yes) set -- "$@" -accel kvm -cpu host ;;
+        arm64*) set -- "$@" -accel tcg -cpu cortex-a57 ;;
+        *) set -- "$@" -accel tcg -cpu qemu64 ;;
     esac
     if [ "$ARCH$UEFI" = amd64yes ]; then
         firmware /usr/share/OVMF/OVMF_CODE_4M.fd /usr/share/OVMF/OVMF_VARS_4M.fd
@@ -93,7 +111,7 @@ start() {
     exec 3<&0
     STARTED=yes
     # QEMU's own copy of what is written lies there too: one that is ended while it starts does not remove it.
-    TMPDIR=$WORK "$@" -accel tcg -m 1024 -nodefaults -display none -serial mon:stdio \
+    TMPDIR=$WORK "$@" -m 1024 -nodefaults -display none -serial mon:stdio \
         -drive "if=none,id=d0,format=$format,file=$IMAGE,snapshot=$snapshot" -device virtio-blk-pci,drive=d0,bootindex=0 \
         -netdev user,id=n0 -device virtio-net-pci,netdev=n0,romfile= <&3 3<&- &
     code=0
@@ -109,16 +127,18 @@ main() {
             -h | --help) usage; exit 0 ;;
             --uefi) UEFI=yes ;;
             --keep) KEEP=yes ;;
-            --arch) [ $# -ge 2 ] || die "$1 needs a value"; ARCH=$2; shift ;;
-            --stick) [ $# -ge 2 ] || die "$1 needs a value"; STICK=$2; shift ;;
-            -*) usage >&2; die "unknown option: $1" ;;
-            *) [ -z "$IMAGE" ] || die "one image, not two"; IMAGE=$1 ;;
+            --kvm) KVM=yes ;;
+            --arch) [ $# -ge 2 ] || misuse "$1 needs a value"; ARCH=$2; shift ;;
+            --stick) [ $# -ge 2 ] || misuse "$1 needs a value"; STICK=$2; shift ;;
+            -*) usage >&2; misuse "unknown option: $1" ;;
+            *) [ -z "$IMAGE" ] || misuse "one image, not two"; IMAGE=$1 ;;
         esac
         shift
     done
     arch_or_target
     [ -n "$ARCH" ] || ARCH=amd64
     check_arch --arch "$ARCH"
+    if [ "$KVM" = yes ]; then check_kvm; fi
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM

@@ -20,6 +20,7 @@ USAGE
 
 say() { printf 'with-keys: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+misuse() { say "error: $*"; exit 2; }
 
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
@@ -62,18 +63,18 @@ main() {
                 break
                 ;;
             --key)
-                [ $# -ge 2 ] || die "--key needs a value"
-                case $2 in --*) die "--key needs a value, not the option '$2'" ;; esac
+                [ $# -ge 2 ] || misuse "--key needs a value"
+                case $2 in --*) misuse "--key needs a value, not the option '$2'" ;; esac
                 [ -f "$2" ] || die "--key $2 is not a file"
                 # Kept behind the arguments; the command that comes first is brought forward below.
                 set -- "$@" "$1" "$2"
                 keys=$((keys + 1))
                 shift 2
                 ;;
-            *) usage >&2; die "unknown option: $1 (the command comes after --)" ;;
+            *) usage >&2; misuse "unknown option: $1 (the command comes after --)" ;;
         esac
     done
-    [ $# -gt $((2 * keys)) ] || { usage >&2; die "no command"; }
+    [ $# -gt $((2 * keys)) ] || { usage >&2; misuse "no command"; }
     keys_to_files
     set -- "$@" ${KEY_1:+--key "$KEY_1"} ${KEY_2:+--key "$KEY_2"}
     # For COMMAND, files are as they would be without this script.

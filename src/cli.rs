@@ -320,6 +320,12 @@ pub struct Lint {
     /// an update.conf
     #[argh(option)]
     pub conf: Option<PathBuf>,
+    /// a kernel, of --arch
+    #[argh(option)]
+    pub kernel: Option<PathBuf>,
+    /// amd64 or arm64: what the kernel is for
+    #[argh(option)]
+    pub arch: Option<String>,
     /// print what kernels make of it: kind, mode, names, path and target, with a tab between them; no keys are judged
     #[argh(switch)]
     pub list: bool,

@@ -4,7 +4,7 @@
 
 # check_arch WHERE ARCH: WHERE is what a person has to put right.
 check_arch() {
-    case $2 in amd64 | arm64) ;; *) die "$1 must be amd64 or arm64, not '$2'" ;; esac
+    case $2 in amd64 | arm64) ;; *) misuse "$1 must be amd64 or arm64, not '$2'" ;; esac
 }
 
 # arch_or_target: sets ARCH from TARGET_ARCH, where no --arch has set it.

@@ -58,7 +58,7 @@ check_targets() {
         matches "$LAYOUT" '[^:@]+' || die "--layout '$LAYOUT': a path with ':', '@' or a newline is no path to oras"
         check_layout "$LAYOUT"
     elif [ -n "$TAG" ]; then
-        die "--tag is for --layout; --push has its tag in HOST/REPO:TAG"
+        misuse "--tag is for --layout; --push has its tag in HOST/REPO:TAG"
     fi
     if [ -n "$PUSH" ]; then check_reference "$PUSH"; fi
 }
@@ -67,7 +67,7 @@ check_targets() {
 check_reference() {
     # The longest tag that is made of it ends in -amd64.
     is_repository "$1" ':[A-Za-z0-9_][A-Za-z0-9._-]{0,121}' ||
-        die "--push must be HOST/REPO:TAG (registry.example.com/os/image:1.2.0), not '$1'"
+        misuse "--push must be HOST/REPO:TAG (registry.example.com/os/image:1.2.0), not '$1'"
 }
 
 # quietly COMMAND...: what it says is heard only when it fails.

@@ -67,8 +67,8 @@ release_option() {
 }
 
 add_arch() {
-    case $1 in amd64 | arm64) ;; *) die "--arch must be amd64 or arm64, not '$1'" ;; esac
-    case "$ARCHES " in *" $1 "*) die "--arch $1 is given twice" ;; esac
+    case $1 in amd64 | arm64) ;; *) misuse "--arch must be amd64 or arm64, not '$1'" ;; esac
+    case "$ARCHES " in *" $1 "*) misuse "--arch $1 is given twice" ;; esac
     ARCH=$1
     ARCHES="$ARCHES $1"
 }
@@ -77,19 +77,19 @@ add_arch() {
 add_file() {
     matches "$2" '.*' || die "$1: a newline in a file name"
     case $ARCH$1 in
-        amd64--kernel) [ -z "$AMD64_KERNEL" ] || die "two kernels for amd64"; AMD64_KERNEL=$2 ;;
-        arm64--kernel) [ -z "$ARM64_KERNEL" ] || die "two kernels for arm64"; ARM64_KERNEL=$2 ;;
+        amd64--kernel) [ -z "$AMD64_KERNEL" ] || misuse "two kernels for amd64"; AMD64_KERNEL=$2 ;;
+        arm64--kernel) [ -z "$ARM64_KERNEL" ] || misuse "two kernels for arm64"; ARM64_KERNEL=$2 ;;
         amd64--initramfs) AMD64_INITRAMFS="$AMD64_INITRAMFS$2
 " ;;
         arm64--initramfs) ARM64_INITRAMFS="$ARM64_INITRAMFS$2
 " ;;
-        *) die "$1 comes after the --arch it is for" ;;
+        *) misuse "$1 comes after the --arch it is for" ;;
     esac
 }
 
 add_tag() {
     check_tag --tag "$1"
-    case "$TAGS " in *" $1 "*) die "--tag $1 is given twice" ;; esac
+    case "$TAGS " in *" $1 "*) misuse "--tag $1 is given twice" ;; esac
     TAGS="$TAGS $1"
 }
 
@@ -115,7 +115,7 @@ check_notes() {
 
 # input OPTION ARCH FILE
 input() {
-    [ -n "$3" ] || die "--arch $2 has no $1"
+    [ -n "$3" ] || misuse "--arch $2 has no $1"
     [ -f "$3" ] || die "$3 is not a file"
     [ -s "$3" ] || die "$3 is empty"
 }
@@ -178,8 +178,8 @@ settle_dates() {
 
 check_release() {
     need_tools jq flock iconv sha256sum
-    [ -n "$VERSION" ] || die "--version is missing"
-    [ -n "$ARCHES" ] || die "--arch is missing"
+    [ -n "$VERSION" ] || misuse "--version is missing"
+    [ -n "$ARCHES" ] || misuse "--arch is missing"
     [ -z "$RELEASE_DATE$EXPIRES" ] || settle_dates
     lint --version "$VERSION" --channel "$CHANNEL" ${MIN_COMPATIBLE:+--min-compatible "$MIN_COMPATIBLE"} \
         ${RELEASE_DATE:+--release-date "$RELEASE_DATE"} ${EXPIRES:+--expires "$EXPIRES"}
@@ -199,11 +199,12 @@ check_release() {
 check_files() {
     choose "$1"
     input --kernel "$1" "$KERNEL"
-    [ -n "$INITRAMFS" ] || die "--arch $1 has no --initramfs"
+    [ -n "$INITRAMFS" ] || misuse "--arch $1 has no --initramfs"
     layers=$(printf '%s' "$INITRAMFS" | wc -l)
     [ "$layers" -le "$MAX_LAYERS" ] || die "--arch $1 has $layers initramfs, more than $MAX_LAYERS"
     arch=$1
     shift
+    set -- --kernel "$KERNEL" --arch "$arch"
     while IFS= read -r file; do
         input --initramfs "$arch" "$file"
         set -- "$@" --initramfs "$file"

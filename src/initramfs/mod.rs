@@ -130,6 +130,22 @@ impl Judge {
     }
 }
 
+/// Unpacks the beginning of a gzip member. Returns: `wanted` bytes or more, or all that there is.
+/// Errors: it is no gzip, or damaged; for people.
+pub fn unpack_head(mut bytes: &[u8], wanted: usize) -> Result<Vec<u8>, String> {
+    let (mut member, mut head) = (Member::default(), Vec::new());
+    member.begin();
+    while !bytes.is_empty() && head.len() < wanted {
+        let mut keep = |output: &[u8]| {
+            head.extend_from_slice(output);
+            Ok(())
+        };
+        let (taken, ended) = member.update(bytes, &mut keep)?;
+        bytes = if ended { &[] } else { &bytes[taken..] };
+    }
+    Ok(head)
+}
+
 /// Says what begins with these bytes, where that is known.
 fn format_of(first: &[u8]) -> Option<&'static str> {
     FORMATS.iter().find(|(magic, _)| first.starts_with(magic)).map(|(_, name)| *name)

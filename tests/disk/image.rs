@@ -151,7 +151,7 @@ fn wrong_input_is_refused_and_writes_nothing() {
         assert!(!image.exists(), "{extra:?}");
     }
     let large = dir.path().join("large");
-    fs::write(&large, support::disk::noise(3, 20 << 20)).unwrap();
+    fs::write(&large, support::disk::kernel_noise(3, 20 << 20)).unwrap();
     failed(build(&["--kernel", large.to_str().unwrap()]), "needs --slot-size 26");
     assert!(build(&["--dry-run"]).status.success() && !image.exists());
     fs::write(&image, "mine").unwrap();

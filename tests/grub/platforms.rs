@@ -3,7 +3,7 @@
 //!
 //! Each GRUB here is this system's, copied, with something taken out of it.
 
-use crate::support::disk::{initramfs_of, need_disks, noise};
+use crate::support::disk::{initramfs_of, kernel_noise, need_disks, noise};
 use crate::support::{command, find, need_all, need_file, run};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -38,7 +38,7 @@ impl Grub {
         for target in TARGETS {
             run(Command::new("cp").arg("-r").arg(Path::new("/usr/lib/grub").join(target)).arg(&files));
         }
-        fs::write(dir.path().join("vmlinuz"), noise(1, 5000)).unwrap();
+        fs::write(dir.path().join("vmlinuz"), kernel_noise(1, 5000)).unwrap();
         fs::write(dir.path().join("initramfs"), initramfs_of(dir.path(), &noise(2, 5000))).unwrap();
         Grub { dir }
     }

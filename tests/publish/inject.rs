@@ -305,7 +305,7 @@ fn an_image_can_be_built_from_a_plain_initramfs_in_one_step() {
     let bench = Bench::new();
     let more = ["--conf", "update.conf", "--keys", "keys", "--health-check", "20-site"];
     run(bench.command("out", &more).env("SOURCE_DATE_EPOCH", "1700000000"));
-    fs::write(bench.path("kernel"), "kernel").unwrap();
+    fs::write(bench.path("kernel"), crate::support::disk::kernel_noise(3, 3000)).unwrap();
     let build = |more: &[&str]| {
         let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/build-image.sh"));
         build.current_dir(bench.dir.path()).env("SOURCE_DATE_EPOCH", "1700000000");

@@ -21,6 +21,7 @@ mod registry;
 mod signed_tags;
 mod target_arch;
 mod upload_release;
+mod usage;
 mod usb_provision;
 
 fn main() -> std::process::ExitCode {

@@ -4,7 +4,7 @@
 //! Must never: compile. All runs are dry, or end at something that is missing and whose name tells the architecture.
 
 use crate::support;
-use crate::support::disk::{architecture, initramfs_of, need_disks, noise, other_architecture};
+use crate::support::disk::{architecture, initramfs_of, kernel_noise, need_disks, noise, other_architecture};
 use crate::support::{find, need, need_file, require};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -36,7 +36,7 @@ fn said(out: &Output) -> String {
 /// A system that nobody starts: kernel, initramfs.
 fn system(dir: &Path) -> [PathBuf; 2] {
     let files = ["vmlinuz", "initramfs"].map(|name| dir.join(name));
-    fs::write(&files[0], noise(1, 5000)).unwrap();
+    fs::write(&files[0], kernel_noise(1, 5000)).unwrap();
     fs::write(&files[1], initramfs_of(dir, &noise(2, 5000))).unwrap();
     files
 }

@@ -2,7 +2,7 @@
 
 use crate::support::disk::noise;
 use crate::support::gitea::{Asset, Fault, Gitea, REPO, Release, TOKEN};
-use crate::support::{command, need, need_all, run};
+use crate::support::{command, need, need_all, run, script_code};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -88,7 +88,11 @@ fn succeeds(out: &Output) {
 
 #[track_caller]
 fn fails(out: &Output, word: &str) {
-    assert!(out.status.code() == Some(1) && said(out).contains(word), "wanted '{word}': {}", said(out));
+    assert!(
+        out.status.code() == Some(script_code(&said(out))) && said(out).contains(word),
+        "wanted '{word}': {}",
+        said(out)
+    );
     assert!(!said(out).contains(TOKEN), "the token is told");
 }
 

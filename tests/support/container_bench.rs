@@ -1,6 +1,6 @@
 //! What container images are made of, and the scripts that make them.
 
-use super::disk::{architecture, initramfs_of, noise, other_architecture};
+use super::disk::{architecture, initramfs_of, kernel_noise, noise, other_architecture};
 use super::registry::Ca;
 use super::root::Root;
 use super::signing::script;
@@ -21,7 +21,7 @@ impl Bench {
     pub fn new() -> Bench {
         let bench = Bench { dir: tempfile::tempdir().unwrap() };
         for (seed, arch) in [(1, "amd64"), (2, "arm64")] {
-            fs::write(bench.path(&format!("vmlinuz-{arch}")), noise(seed, 200_001)).unwrap();
+            fs::write(bench.path(&format!("vmlinuz-{arch}")), kernel_noise(seed, 200_001)).unwrap();
             let initramfs = initramfs_of(bench.dir.path(), &noise(seed + 10, 50_003));
             fs::write(bench.path(&format!("initramfs-{arch}")), initramfs).unwrap();
         }

@@ -48,6 +48,24 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// Noise that begins as kernels do, of either architecture. Input: 3,000 bytes or more.
+pub fn kernel_noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = noise(seed, length);
+    let fields: [(usize, &[u8]); 7] = [
+        (0x38, b"ARM\x64"),
+        (0x1f1, &[0]),
+        (0x1f4, &[0; 4]),
+        (0x1fe, &[0x55, 0xaa]),
+        (0x202, b"HdrS"),
+        (0x206, &[0x0f, 2]),
+        (0x236, &[1]),
+    ];
+    for (place, field) in fields {
+        bytes[place..place + field.len()].copy_from_slice(field);
+    }
+    bytes
+}
+
 /// What a real gzip makes of bytes.
 pub fn gzip(dir: &Path, bytes: &[u8]) -> Vec<u8> {
     let plain = dir.join("plain");
@@ -90,7 +108,7 @@ pub fn need_disks() {
 /// A `scripts/build-image.sh` command whose fixtures lie in `dir`.
 pub fn build_image(dir: &Path, output: &Path, slot_mib: u64, data_mib: u64) -> Command {
     let (kernel, initramfs) = (dir.join("born-vmlinuz"), dir.join("born-initramfs"));
-    fs::write(&kernel, noise(1, 300_001)).unwrap();
+    fs::write(&kernel, kernel_noise(1, 300_001)).unwrap();
     fs::write(&initramfs, initramfs_of(dir, &noise(2, 100_003))).unwrap();
     let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/build-image.sh"));
     build.args(["--no-bootloader", "--version", BORN, "--arch", architecture()]).arg("--kernel").arg(kernel);

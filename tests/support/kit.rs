@@ -1,6 +1,6 @@
 //! What whole virtual machines are made of: firmware, kernel, initramfs, a disk image, versions to update to.
 
-use super::disk::{Disk, EFI, noise};
+use super::disk::{Disk, EFI};
 use super::release::{Pair, Release};
 use super::{command, need, need_all, need_file, run};
 use std::fs::{self, File};
@@ -187,9 +187,11 @@ pub fn release_with(firmware: Firmware, version: &str, behaviour: &str, files: &
     run(build.arg("--output").arg(&to));
     let bootable = |architecture: &'static str| match architecture == firmware.architecture() {
         true => Pair { architecture, kernel: kit.kernel.clone(), initramfs: fs::read(&to).unwrap() },
-        false => {
-            Pair { architecture, kernel: noise(1, 1000), initramfs: super::disk::initramfs_of(dir.path(), b"none") }
-        }
+        false => Pair {
+            architecture,
+            kernel: super::disk::kernel_noise(1, 3000),
+            initramfs: super::disk::initramfs_of(dir.path(), b"none"),
+        },
     };
     let pairs = [bootable("amd64"), bootable("arm64")];
     Release { version: version.into(), annotations: Vec::new(), pairs }

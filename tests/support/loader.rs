@@ -1,7 +1,7 @@
 //! Disk images with the boot loader in them, and what tests change on them.
 
 use super::boot_cases::block;
-use super::disk::{initramfs_of, noise};
+use super::disk::{initramfs_of, kernel_noise, noise};
 use super::qemu::Drive;
 use super::{command, run};
 use kubesolo_update::boot::Content;
@@ -74,7 +74,7 @@ pub fn from_disk(dir: &Path) -> PathBuf {
 /// Makes the command that builds an image whose systems are noise.
 pub fn build_image(dir: &Path, architecture: &str, output: &Path) -> Command {
     let (kernel, initramfs) = (dir.join("vmlinuz"), dir.join("initramfs"));
-    fs::write(&kernel, noise(1, 5000)).unwrap();
+    fs::write(&kernel, kernel_noise(1, 5000)).unwrap();
     fs::write(&initramfs, initramfs_of(dir, &noise(2, 5000))).unwrap();
     build_image_of(&kernel, &initramfs, architecture, 16, output)
 }

@@ -130,3 +130,34 @@ pub fn run(command: &mut Command) -> String {
     assert!(out.status.success(), "{command:?}: {}\n{stdout}\n{stderr}", out.status);
     stdout.into_owned()
 }
+
+/// How a script ends that says this: 2 where it was called wrongly, 1 where it failed. By the words of its last error.
+pub fn script_code(said: &str) -> i32 {
+    const WRONG: [&str; 18] = [
+        "unknown option: ",
+        "unknown argument: ",
+        "unknown group or option: ",
+        " needs a value",
+        " is given twice",
+        "no command",
+        "no binary given",
+        "no group given",
+        "no name given",
+        "nothing to sign is named",
+        "one thing to sign only",
+        "one name only",
+        "exclude each other",
+        "one or the other",
+        " comes after the --arch",
+        "two kernels for ",
+        "--passphrase-file is for --key",
+        "--digest belongs to --bundle",
+    ];
+    let error = said.lines().rev().find_map(|line| line.split_once(": error: ")).map_or("", |(_, error)| error);
+    let is_missing = error.starts_with("--") && (error.contains(" is missing") || error.contains(" has no --"));
+    let is_wrong = WRONG.iter().any(|words| error.contains(words));
+    let is_option = error.starts_with("--") || error.starts_with("TARGET_ARCH ");
+    let is_shape = is_option
+        && [" must be ", " needs ", " need ", " is for ", " takes "].iter().any(|words| error.contains(words));
+    if is_missing || is_wrong || is_shape { 2 } else { 1 }
+}

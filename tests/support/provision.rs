@@ -140,7 +140,7 @@ impl SiteFiles {
 pub fn small_layout(site: &SiteFiles, arches: &[&str]) {
     let mut publish = super::signing::script(site.dir.path(), "publish-layout.sh");
     publish.args(["--layout", "layout", "--tag", "stable", "--version", "1.1.0"]);
-    fs::write(site.path("vmlinuz"), noise(5, 300_000)).unwrap();
+    fs::write(site.path("vmlinuz"), super::disk::kernel_noise(5, 300_000)).unwrap();
     fs::write(site.path("os.gz"), super::disk::initramfs_of(site.dir.path(), &noise(6, 200_000))).unwrap();
     for arch in arches {
         publish.args(["--arch", arch, "--kernel", "vmlinuz", "--initramfs", "os.gz"]);

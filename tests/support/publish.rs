@@ -110,7 +110,7 @@ pub fn killing(file: &Path, n: usize) -> String {
 #[track_caller]
 pub fn refused(out: &Output, words: &[&str]) {
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert_eq!(out.status.code(), Some(super::script_code(&said)), "{said}");
     for word in words {
         assert!(said.contains(word), "no '{word}': {said}");
     }

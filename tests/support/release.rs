@@ -45,7 +45,7 @@ impl Release {
         let pair = |architecture: &'static str| {
             let seed = version.bytes().chain(architecture.bytes()).fold(7u64, |h, b| h.wrapping_mul(31) ^ u64::from(b));
             let initramfs = initramfs_of(dir.path(), &noise(seed ^ 1, INITRAMFS_BYTES));
-            Pair { architecture, kernel: noise(seed, KERNEL_BYTES), initramfs }
+            Pair { architecture, kernel: super::disk::kernel_noise(seed, KERNEL_BYTES), initramfs }
         };
         Release { version: version.into(), annotations: Vec::new(), pairs: [pair("amd64"), pair("arm64")] }
     }

@@ -2,6 +2,7 @@
 //!
 //! For publishers and the scripts of this repository. Must never: read a machine's files, or refuse what a machine may take.
 
+mod kernel;
 mod machine;
 mod times;
 
@@ -35,7 +36,8 @@ const NAMED: usize = 10;
 pub fn run(args: &Lint, out: &mut Reply) -> Result<Outcome> {
     let fields = [&args.version, &args.channel, &args.min_compatible, &args.release_date, &args.expires];
     let is_trust = !args.keys.is_empty() || args.site_dir.is_some() || args.conf.is_some();
-    if args.initramfs.is_empty() && (args.list || !is_trust && fields.iter().all(|field| field.is_none())) {
+    let is_trust_or_kernel = is_trust || args.kernel.is_some();
+    if args.initramfs.is_empty() && (args.list || !is_trust_or_kernel && fields.iter().all(|field| field.is_none())) {
         return Err(Error::new(Kind::Usage, "nothing to look at").hint("lint --help lists what it looks at"));
     }
     if args.list && !out.is_text() {
@@ -54,6 +56,7 @@ pub fn run(args: &Lint, out: &mut Reply) -> Result<Outcome> {
     {
         return Err(Error::new(Kind::Source, config::CHANNEL_RULE).at("read --channel", channel));
     }
+    judge_kernel(args)?;
     judge_versions(args)?;
     judge_dates(args, out)?;
     let tree = look_through(&args.initramfs, Tree::default())?;
@@ -64,6 +67,14 @@ pub fn run(args: &Lint, out: &mut Reply) -> Result<Outcome> {
         judge_trust(args, &tree)?;
     }
     Ok(Outcome::Done)
+}
+
+fn judge_kernel(args: &Lint) -> Result<()> {
+    match (&args.kernel, args.arch.as_deref()) {
+        (None, None) => Ok(()),
+        (Some(path), Some(arch @ ("amd64" | "arm64"))) => kernel::judge(path, arch),
+        _ => Err(Error::new(Kind::Usage, "--kernel FILE needs --arch amd64 or arm64, and --arch is for --kernel")),
+    }
 }
 
 fn judge_dates(args: &Lint, out: &mut Reply) -> Result<()> {

@@ -1,0 +1,120 @@
+//! Whether a file is a kernel that GRUB starts on an architecture: by its header, also in gzip.
+//!
+//! Source: Linux Documentation/arch/x86/boot.rst and Documentation/arch/arm64/booting.rst.
+//! Must never: take another architecture's, or say more of a kernel than its header says.
+
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::initramfs::unpack_head;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Enough of a file for the header, in bytes; packed, it unpacks to more.
+const HEAD_BYTES: u64 = 64 * 1024;
+/// Of the longer header, x86's, with the fields that are looked at.
+const HEADER_BYTES: usize = 0x238;
+/// The protocol from which on an x86 kernel says whether it is one of 64 bits.
+const SAYS_BITS: u16 = 0x020c;
+
+/// Judges a kernel. Input: `amd64` or `arm64`.
+/// Errors: Usage: it cannot be read; Source: it is none, or one of another architecture.
+pub(super) fn judge(path: &Path, arch: &str) -> Result<()> {
+    let mut head = Vec::new();
+    let file = File::open(path).io(Kind::Usage, "open", path.display())?;
+    let size_bytes = file.metadata().io(Kind::Usage, "read", path.display())?.len();
+    file.take(HEAD_BYTES).read_to_end(&mut head).io(Kind::Usage, "read", path.display())?;
+    let refused = |why: String| Error::new(Kind::Source, why).at("judge the kernel", path.display());
+    let is_packed = head.starts_with(&[0x1f, 0x8b]);
+    if is_packed {
+        head = unpack_head(&head, HEADER_BYTES).map_err(refused)?;
+    }
+    let size_bytes = Some(size_bytes).filter(|_| !is_packed);
+    is_for(arch, &head, size_bytes).map_err(|why| {
+        refused(why.into()).hint(match arch {
+            "amd64" => "Linux makes it as arch/x86/boot/bzImage, distributions have it as vmlinuz",
+            _ => "Linux makes it as arch/arm64/boot/Image; it may be packed with gzip",
+        })
+    })
+}
+
+/// Pure. Input: its beginning; its size, where that is known.
+fn is_for(arch: &str, head: &[u8], size_bytes: Option<u64>) -> std::result::Result<(), &'static str> {
+    let at = |place: usize, bytes: &[u8]| head.get(place..).is_some_and(|rest| rest.starts_with(bytes));
+    let number = |place: usize| {
+        let bytes = head.get(place..place + 4).and_then(|bytes| bytes.try_into().ok());
+        bytes.map_or(0, u32::from_le_bytes)
+    };
+    let is_x86 = at(0x1fe, &[0x55, 0xaa]) && at(0x202, b"HdrS") && head.len() >= HEADER_BYTES;
+    let is_arm64 = at(0x38, b"ARM\x64");
+    if is_x86 && arch == "amd64" {
+        let setup = match head[0x1f1] {
+            0 => 4,
+            sectors => u64::from(sectors),
+        };
+        let needed = (setup + 1) * 512 + u64::from(number(0x1f4)) * 16;
+        return match size_bytes.is_some_and(|size| size < needed) {
+            true => Err("it is cut: its header tells of more"),
+            false if number(0x206) as u16 >= SAYS_BITS && number(0x236) & 1 == 0 => Err("it is a kernel of 32 bits"),
+            false => Ok(()),
+        };
+    }
+    match () {
+        () if is_arm64 && arch == "arm64" => Ok(()),
+        () if is_x86 => Err("it is for amd64"),
+        () if is_arm64 => Err("it is for arm64"),
+        () if at(0, b"\x7fELF") => Err("it is an ELF file (vmlinux), which GRUB does not start"),
+        () if at(0, b"MZ\0\0zimg") => Err("it is packed for EFI (zboot), which GRUB before 2.12 does not start"),
+        () if at(0, b"MZ") => Err("it is an EFI program without a kernel's header"),
+        () if at(0, b"07070") => Err("it is an initramfs"),
+        () => Err("it is no kernel"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn x86(change: &[(usize, &[u8])]) -> Vec<u8> {
+        let mut head = vec![0; 0x400];
+        let fields: [(usize, &[u8]); 5] =
+            [(0x1f1, &[1]), (0x1fe, &[0x55, 0xaa]), (0x202, b"HdrS"), (0x206, &[0x0f, 2]), (0x236, &[1])];
+        for (place, bytes) in fields.iter().chain(change) {
+            head[*place..*place + bytes.len()].copy_from_slice(bytes);
+        }
+        head
+    }
+
+    #[test]
+    fn a_header_says_what_it_is() {
+        let with = |place: usize, bytes: &[u8]| {
+            let mut head = vec![b'x'; 0x400];
+            head[place..place + bytes.len()].copy_from_slice(bytes);
+            head
+        };
+        for (arch, head, wanted) in [
+            ("amd64", x86(&[]), Ok(())),
+            ("amd64", x86(&[(0x1f4, &[4])]), Err("it is cut: its header tells of more")),
+            ("amd64", x86(&[(0x1f1, &[0])]), Err("it is cut: its header tells of more")),
+            ("amd64", x86(&[(0x236, &[0])]), Err("it is a kernel of 32 bits")),
+            ("amd64", x86(&[(0x236, &[0]), (0x206, &[0x0b, 2])]), Ok(())),
+            ("amd64", x86(&[(0x1fe, &[0])]), Err("it is no kernel")),
+            ("amd64", x86(&[])[..0x237].to_vec(), Err("it is no kernel")),
+            ("arm64", with(0x38, b"ARMd"), Ok(())),
+            ("amd64", with(0x38, b"ARMd"), Err("it is for arm64")),
+            ("arm64", x86(&[]), Err("it is for amd64")),
+            ("amd64", with(0x38, b"ARMe"), Err("it is no kernel")),
+            ("amd64", with(0, b"\x7fELF"), Err("it is an ELF file (vmlinux), which GRUB does not start")),
+            (
+                "amd64",
+                with(0, b"MZ\0\0zimg"),
+                Err("it is packed for EFI (zboot), which GRUB before 2.12 does not start"),
+            ),
+            ("amd64", with(0, b"MZ"), Err("it is an EFI program without a kernel's header")),
+            ("amd64", with(0, b"070701"), Err("it is an initramfs")),
+            ("amd64", Vec::new(), Err("it is no kernel")),
+        ] {
+            let size = head.len() as u64;
+            assert_eq!(is_for(arch, &head, Some(size)), wanted);
+        }
+    }
+}

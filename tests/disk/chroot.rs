@@ -19,7 +19,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const SIGKILL: i32 = 9;
 const WAIT: Duration = Duration::from_secs(60);
@@ -340,24 +340,21 @@ fn restarted(machine: &Chroot, delay_secs: u32) -> (Run, Vec<String>) {
 fn a_restart_waits_for_sync_and_not_for_ever() {
     ready();
     need("setpriv");
-    for delay_secs in [0, 300] {
+    // strace comes to its end only with the delay.
+    for delay_secs in [0, 45] {
         let machine = Chroot::new(false);
         let medium = Medium::new(&machine.root.path(""), &Release::new("2.0.0"));
         let source = format!("/{}", medium.dir.file_name().unwrap().to_str().unwrap());
         machine.agent(&["apply", "--layout", &source]).expect(0, &["2.0.0 is staged in slot B"]);
-        let start = Instant::now();
         let (run, calls) = restarted(&machine, delay_secs);
         let what = format!("sync takes {delay_secs} s: {run:?} {calls:#?}");
         let run = run.expect(1, &["restart the machine", "restarting needs root"]);
         assert_eq!(run.stderr.contains("sync: not done after 30 s"), delay_secs > 0, "{what}");
-        assert!(start.elapsed() < Duration::from_secs(200), "{what}");
         let at = |words: &str| calls.iter().position(|call| call.contains(words)).unwrap_or_else(|| panic!("{what}"));
         assert!(at(" sync(") < at(" reboot("), "{what}");
-        if delay_secs == 0 {
-            let ended = calls.iter().position(|call| call.contains("sync") && call.contains("= 0"));
-            assert!(ended.unwrap_or_else(|| panic!("{what}")) < at(" reboot("), "{what}");
-        }
-        assert_eq!(machine.root.boot_variables()["active_slot"], "B", "{what}");
+        let ended = calls.iter().position(|call| call.contains("sync") && call.contains("= 0"));
+        assert_eq!(ended.is_some_and(|ended| ended < at(" reboot(")), delay_secs == 0, "{what}");
+        assert_eq!(machine.phase(), "activated", "{what}");
     }
 }
 

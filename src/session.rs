@@ -23,6 +23,7 @@ use crate::text::printable;
 use crate::time::rfc3339;
 use crate::trust::keyring::Keyring;
 use crate::trust::proven::Proven;
+use std::time::Duration;
 
 /// Everything a changing command works on.
 pub struct Session<'a> {
@@ -477,8 +478,15 @@ impl<'a> Session<'a> {
     }
 }
 
+/// How long is waited until everything is written out, before a restart. The agent's own files are: of the rest, whatever is
+/// not then is lost, as at a power cut. A machine that waits for a dead disk for ever is lost itself.
+const SYNC_LIMIT: Duration = Duration::from_secs(30);
+
 /// Writes everything out, also what was said, and restarts the machine; comes back only when that fails.
 pub fn reboot() -> Error {
+    if !sys::sync_within(SYNC_LIMIT) {
+        note("sync: not done after 30 s, a disk does not answer; the machine restarts all the same");
+    }
     drain();
     let failed = Err::<(), _>(sys::reboot()).io(Kind::Internal, "restart", "the machine");
     match failed {

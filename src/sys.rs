@@ -4,6 +4,9 @@
 //! Must never: keep a raw pointer or descriptor beyond the call it was made for.
 #![allow(unsafe_code)]
 
+#[cfg(target_env = "musl")]
+mod musl;
+
 use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -14,7 +17,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicPtr, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a file system is mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,12 +133,16 @@ pub fn allow_changes(path: &Path) {
     }
 }
 
-/// Makes reads return at once where there is nothing to read.
+/// Makes reads return at once where there is nothing to read. Its other flags stay.
 pub fn set_nonblocking(file: &impl AsRawFd) -> io::Result<()> {
     // SAFETY: plain values and an open descriptor.
-    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) } {
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) } {
         -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
+        // SAFETY: as above.
+        flags => match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        },
     }
 }
 
@@ -183,12 +190,30 @@ extern "C" fn say_last_words(signal: libc::c_int) {
     unsafe { libc::raise(signal) };
 }
 
-/// Kills a process group that this process made.
-/// Errors: ESRCH: nobody is left in it.
+/// Kills a process group that this process made. Called before its leader is waited for: until then, the number is no other
+/// group's.
+/// Errors: ESRCH: no process is left in it. InvalidInput: 0 and 1, which mean this process's own group, and all processes.
 pub fn kill_group(leader: u32) -> io::Result<()> {
-    let group = libc::pid_t::try_from(leader).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let group = group_of(leader).ok_or(io::ErrorKind::InvalidInput)?;
     // SAFETY: plain values.
-    check(unsafe { libc::kill(-group, libc::SIGKILL) })
+    check(unsafe { libc::kill(group, libc::SIGKILL) })
+}
+
+/// As kill(2) wants it. Pure.
+fn group_of(leader: u32) -> Option<libc::pid_t> {
+    libc::pid_t::try_from(leader).ok().filter(|leader| *leader > 1).map(|leader| -leader)
+}
+
+/// Says whether a child has ended, and leaves it to be waited for: its number stays its own until then.
+/// Errors: ECHILD: there is no such child.
+pub fn has_ended(child: u32) -> io::Result<bool> {
+    let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: plain old data, for which zero is a value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the structure outlives the call.
+    check(unsafe { libc::waitid(libc::P_PID, child, &raw mut info, how) })?;
+    // SAFETY: waitid(2): what it fills in has this member, and is left alone where no child has ended.
+    Ok(unsafe { info.si_pid() } != 0)
 }
 
 /// Mounts a block device without set-uid, device nodes or programs, over a directory.
@@ -459,45 +484,109 @@ pub fn unsent(file: &impl AsRawFd) -> io::Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// Writes out everything the kernel holds, then restarts the machine.
+/// Writes out everything the kernel holds, for so long. A disk that has died may keep sync(2) for ever, and nothing ends
+/// that: so another process calls it.
+/// Returns: whether all of it is written.
+pub fn sync_within(limit: Duration) -> bool {
+    // SAFETY: no arguments.
+    done_within(limit, || unsafe { libc::sync() })
+}
+
+/// Input: `work`: calls nothing but what signal-safety(7) allows, and system calls.
+fn done_within(limit: Duration, work: fn()) -> bool {
+    // SAFETY: the new process does the work, and ends without anything of what is done at an end.
+    let child = match unsafe { libc::fork() } {
+        0 => {
+            work();
+            // SAFETY: a plain value.
+            unsafe { libc::_exit(0) }
+        }
+        child => child,
+    };
+    let Ok(number) = u32::try_from(child) else { return false };
+    let start = Instant::now();
+    let is_done = loop {
+        match has_ended(number) {
+            Ok(false) if start.elapsed() < limit => std::thread::sleep(PAUSE),
+            ended => break ended.unwrap_or(false),
+        }
+    };
+    // SAFETY: plain values, null is allowed for the status; the number is the child's until it is waited for.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, std::ptr::null_mut(), libc::WNOHANG);
+    }
+    is_done
+}
+
+/// How often a process that works for this one is looked at.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Restarts the machine, and writes nothing out: see [`sync_within`].
 /// Returns: only on failure.
 pub fn reboot() -> io::Error {
-    // SAFETY: no arguments; a plain value.
-    unsafe {
-        libc::sync();
-        libc::reboot(libc::RB_AUTOBOOT);
-    }
+    // SAFETY: a plain value.
+    unsafe { libc::reboot(libc::RB_AUTOBOOT) };
     io::Error::last_os_error()
 }
 
-/// Sorts in place, for musl's look-up of names: at most 48 addresses. zig's own takes 9 KB.
-#[cfg(target_env = "musl")]
-#[unsafe(no_mangle)]
-unsafe extern "C" fn qsort(
-    base: *mut u8,
-    count: usize,
-    width: usize,
-    compare: unsafe extern "C" fn(*const u8, *const u8) -> libc::c_int,
-) {
-    for end in 1..count {
-        let mut at = end;
-        while at > 0 {
-            // SAFETY: both lie in the array, whose `count` members of `width` bytes the caller vouches for.
-            unsafe {
-                let (a, b) = (base.add((at - 1) * width), base.add(at * width));
-                if compare(a, b) <= 0 {
-                    break;
-                }
-                std::ptr::swap_nonoverlapping(a, b, width);
-            }
-            at -= 1;
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, SeekFrom, Write};
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
 
-/// Names no thread: musl's own brings 8 KB of printf with it, to write the name of another thread than the one that runs.
-#[cfg(target_env = "musl")]
-#[unsafe(no_mangle)]
-extern "C" fn pthread_setname_np(_thread: libc::pthread_t, _name: *const libc::c_char) -> libc::c_int {
-    0
+    /// Not asked of the kernel: 0 would end this process, and 1 all that there are.
+    #[test]
+    fn what_is_no_group_of_ours_is_not_killed() {
+        for leader in [0, 1, 1 << 31, u32::MAX] {
+            assert_eq!(group_of(leader), None, "{leader}");
+        }
+        assert_eq!([2, i32::MAX as u32].map(group_of), [Some(-2), Some(-i32::MAX)]);
+    }
+
+    #[test]
+    fn a_child_that_has_ended_keeps_its_number_until_it_is_waited_for() {
+        let mut child = Command::new("cat").process_group(0).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        assert!(!has_ended(child.id()).unwrap());
+        drop(child.stdin.take());
+        while !has_ended(child.id()).unwrap() {
+            std::thread::yield_now();
+        }
+        kill_group(child.id()).expect("the group is there as long as its leader was not waited for");
+        assert!(has_ended(child.id()).unwrap());
+        assert!(child.wait().unwrap().success());
+        assert_eq!(has_ended(child.id()).unwrap_err().raw_os_error(), Some(libc::ECHILD));
+        assert_eq!(kill_group(child.id()).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn other_flags_than_the_one_stay() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut log = OpenOptions::new().append(true).open(file.path()).unwrap();
+        log.write_all(b"one").unwrap();
+        set_nonblocking(&log).unwrap();
+        log.seek(SeekFrom::Start(0)).unwrap();
+        log.write_all(b"two").unwrap();
+        assert_eq!(std::fs::read(file.path()).unwrap(), b"onetwo");
+        let (reader, _writer) = io::pipe().unwrap();
+        set_nonblocking(&reader).unwrap();
+        assert_eq!((&reader).read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn what_does_not_end_is_not_waited_for() {
+        let start = Instant::now();
+        // SAFETY: no arguments.
+        let for_ever = || loop {
+            unsafe { libc::pause() };
+        };
+        assert!(!done_within(Duration::from_millis(200), for_ever));
+        assert!(start.elapsed() >= Duration::from_millis(200) && start.elapsed() < Duration::from_secs(50));
+        // SAFETY: as above.
+        assert!(done_within(Duration::from_secs(600), || unsafe { libc::sync() }));
+        assert!(start.elapsed() < Duration::from_secs(500), "waited for the limit");
+        assert!(sync_within(Duration::from_secs(600)));
+    }
 }

@@ -113,24 +113,29 @@ fn wait(
 ) -> io::Result<(Option<ExitStatus>, String)> {
     let start = Instant::now();
     let mut said = Vec::new();
-    let status = loop {
+    let has_ended = loop {
         drain(output, &mut said);
-        if let Some(status) = child.try_wait()? {
-            break Some(status);
+        // Not waited for yet: another process could get its number then, and be killed as the group.
+        if sys::has_ended(child.id())? {
+            break true;
         }
         if start.elapsed() >= limit {
-            break None;
+            break false;
         }
         alive();
         std::thread::sleep(POLL);
     };
     // Whatever the check left running ends with it; it may be gone already.
     let _ = sys::kill_group(child.id());
-    if status.is_none() {
-        // It may have left its group.
-        child.kill()?;
-        bury(child, alive)?;
-    }
+    let status = match has_ended {
+        true => child.try_wait()?,
+        false => {
+            // It may have left its group.
+            child.kill()?;
+            bury(child, alive)?;
+            None
+        }
+    };
     drain(output, &mut said);
     Ok((status, last_line(&said)))
 }

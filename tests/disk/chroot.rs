@@ -306,6 +306,58 @@ fn what_is_missing_in_a_chroot_is_named() {
     }
 }
 
+/// Nothing here may restart this machine: the right to is dropped, and the call is answered by strace.
+/// Input: `delay_secs`: of sync(2). Returns: what was said, and the calls with the process's number in front.
+fn restarted(machine: &Chroot, delay_secs: u32) -> (Run, Vec<String>) {
+    let log = machine.root.path("calls");
+    let [setpriv, strace] = ["setpriv", "strace"].map(|name| support::find(name).unwrap().display().to_string());
+    let (log_name, sync) = (log.display().to_string(), format!("inject=sync:delay_enter={delay_secs}000000"));
+    let run = machine.agent_under(
+        &[
+            &setpriv,
+            "--bounding-set=-sys_boot",
+            "--inh-caps=-sys_boot",
+            &strace,
+            "-f",
+            "-o",
+            &log_name,
+            "-e",
+            "trace=sync,reboot",
+            "-e",
+            &sync,
+            "-e",
+            "inject=reboot:error=EPERM",
+        ],
+        &["activate", "--reboot"],
+    );
+    let calls = fs::read_to_string(log).unwrap();
+    let is_call = |line: &&str| line.contains(" sync(") || line.contains(" reboot(") || line.contains("<... sync");
+    (run, calls.lines().filter(is_call).map(str::to_string).collect())
+}
+
+/// A disk that has died may keep sync(2) for ever: then what is not written out is lost, and not the machine.
+#[apply(test)]
+fn a_restart_waits_for_sync_and_not_for_ever() {
+    ready();
+    need("setpriv");
+    // strace comes to its end only with the delay.
+    for delay_secs in [0, 45] {
+        let machine = Chroot::new(false);
+        let medium = Medium::new(&machine.root.path(""), &Release::new("2.0.0"));
+        let source = format!("/{}", medium.dir.file_name().unwrap().to_str().unwrap());
+        machine.agent(&["apply", "--layout", &source]).expect(0, &["2.0.0 is staged in slot B"]);
+        let (run, calls) = restarted(&machine, delay_secs);
+        let what = format!("sync takes {delay_secs} s: {run:?} {calls:#?}");
+        let run = run.expect(1, &["restart the machine", "restarting needs root"]);
+        assert_eq!(run.stderr.contains("sync: not done after 30 s"), delay_secs > 0, "{what}");
+        let at = |words: &str| calls.iter().position(|call| call.contains(words)).unwrap_or_else(|| panic!("{what}"));
+        assert!(at(" sync(") < at(" reboot("), "{what}");
+        let ended = calls.iter().position(|call| call.contains("sync") && call.contains("= 0"));
+        assert_eq!(ended.is_some_and(|ended| ended < at(" reboot(")), delay_secs == 0, "{what}");
+        assert_eq!(machine.phase(), "activated", "{what}");
+    }
+}
+
 /// A server that holds the kernel back in the middle, until the client goes.
 fn holding(release: &Release) -> Raw {
     let (release, document) = (release.clone(), release.latest_json());

@@ -5,7 +5,7 @@ use crate::support::disk::{A, B, need_disks};
 use crate::support::immutable::ReadOnly;
 use crate::support::need;
 use crate::support::release::{Medium, Release};
-use crate::support::root::Root;
+use crate::support::root::{Root, Run};
 use crate::support::trial::Trial;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -60,6 +60,33 @@ fn a_healthy_trial_is_confirmed_with_one_byte() {
     let (blocks, state) = (trial.root.blocks(), trial.root.state());
     trial.root.agent(&["healthcheck"]).expect(0, &["healthy; this boot is not on trial"]);
     assert!(trial.root.blocks() == blocks && trial.root.state() == state);
+}
+
+/// Once its leader is waited for, a group's number may be another one's.
+#[apply(test)]
+fn a_checks_group_is_ended_before_it_is_waited_for() {
+    Trial::ready();
+    need("strace");
+    let trial = Trial::booted();
+    install(&trial.root, "10-ok", "echo fine");
+    let log = trial.root.path("run/calls");
+    let mut strace = support::command("strace");
+    strace.args(["-f", "-e", "trace=kill,wait4,waitid", "-e", "signal=none", "-o"]).arg(&log);
+    let run = Run::from(trial.root.command_under(strace, &["healthcheck"]).output().unwrap());
+    run.expect(0, &["the trial boot is confirmed"]);
+    let calls = fs::read_to_string(&log).unwrap();
+    let (before, after) = calls.split_once(" kill(-").unwrap_or_else(|| panic!("no group is ended: {calls}"));
+    let leader = after.split_once(',').unwrap().0;
+    let reaps = |calls: &str| {
+        let names = |line: &&str| line.contains(&format!("({leader},")) || line.contains(&format!("P_PID, {leader},"));
+        calls
+            .lines()
+            .filter(names)
+            .filter(|line| line.contains("WEXITSTATUS") || line.contains("CLD_EXITED"))
+            .filter(|line| !line.contains("WNOWAIT"))
+            .count()
+    };
+    assert_eq!((reaps(before), reaps(after)), (0, 1), "{calls}");
 }
 
 #[apply(test)]

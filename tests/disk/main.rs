@@ -16,6 +16,7 @@ mod chroot;
 mod concurrent;
 mod demo;
 mod health;
+mod health_hook;
 mod health_node;
 mod hostile;
 mod hostile_documents;

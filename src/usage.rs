@@ -6,12 +6,16 @@
 use crate::cli::{Cli, Command};
 use crate::cmd::answer::Form;
 use crate::error::{Error, Kind};
+use crate::text::folded;
 use argh::{FromArgs, SubCommands};
 
 /// What there is to ask for help with; the bare word only where a command, or nothing more, is expected.
 const HELP: [&str; 3] = ["--help", "-h", "help"];
 /// How argh begins what it says of a word that it does not know.
 const UNRECOGNIZED: &str = "Unrecognized argument: ";
+
+/// Where argh begins what it says of an option.
+const OPTION_COLUMNS: usize = 20;
 
 /// The words of a command line.
 pub struct Typed<'a> {
@@ -82,6 +86,15 @@ impl<'a> Typed<'a> {
         let words: Vec<&str> = self.command.into_iter().chain([HELP[0]]).collect();
         Cli::from_args(&[""], &words).err().map_or_else(String::new, |early| early.output)
     }
+}
+
+/// Makes what argh prints fit a console: it breaks the lines of options itself, and no others.
+pub fn help(said: &str) -> String {
+    // An option and its value stay together.
+    let keep = |line: &str| line.replace(" <", "\u{a0}<");
+    let indent = |line: &str| if line.starts_with(' ') { OPTION_COLUMNS } else { 2 };
+    let lines = said.trim_end().lines().map(|line| folded(&keep(line), indent(line)));
+    lines.collect::<Vec<_>>().join("\n").replace('\u{a0}', " ")
 }
 
 fn commands() -> impl Iterator<Item = &'static str> {

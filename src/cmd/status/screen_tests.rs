@@ -24,7 +24,7 @@ fn colours_are_decided_by_three_facts() {
 fn drawn(label: &str, text: &str, coloured: bool) -> String {
     let mut page = Page { text: "\n".into(), said: Vec::new(), coloured };
     page.line(label, &[text]);
-    page.text[1..].to_string()
+    page.finish()[1..].to_string()
 }
 
 #[test]

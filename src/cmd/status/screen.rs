@@ -7,11 +7,12 @@ use crate::inspect::View;
 use crate::machine::ARCHITECTURE;
 use crate::next_step::is_lost;
 use crate::onlooker::Work;
+use crate::progress::is_verbose;
 use crate::reconcile::Finding;
 use crate::report::Report;
 use crate::slot::Slot;
 use crate::state::Phase;
-use crate::text::{fold, printable};
+use crate::text::{fold, printable, short_digests};
 
 const COLUMNS: usize = 80;
 /// Where texts begin, behind the labels.
@@ -119,7 +120,7 @@ fn who(work: &Work) -> String {
 
 /// Draws the screen.
 pub fn draw(report: &Report, coloured: bool) -> String {
-    let mut page = Page { text: String::new(), said: Vec::new(), coloured };
+    let mut page = Page { text: String::new(), said: Vec::new(), coloured, is_verbose: is_verbose() };
     let (_, verdict) = condition(report);
     let version = report.running_view().and_then(View::version).map_or("(unknown version)".into(), printable);
     let place = match report.running {
@@ -176,6 +177,7 @@ struct Page {
     /// Reasons that stand there already.
     said: Vec<String>,
     coloured: bool,
+    is_verbose: bool,
 }
 
 impl Page {
@@ -300,7 +302,9 @@ impl Page {
         let column = if self.text.is_empty() { 0 } else { INDENT };
         self.text.push_str(label);
         self.text.extend(std::iter::repeat_n(' ', column.saturating_sub(label.len())));
-        fold(&mut self.text, (column, INDENT), COLUMNS, &parts.concat());
+        let text = parts.concat();
+        let text = if self.is_verbose { text } else { short_digests(&text) };
+        fold(&mut self.text, (column, INDENT), COLUMNS, &text);
         self.text.push('\n');
     }
 

@@ -22,7 +22,7 @@ fn colours_are_decided_by_three_facts() {
 
 /// A line behind others.
 fn drawn(label: &str, text: &str, coloured: bool) -> String {
-    let mut page = Page { text: "\n".into(), said: Vec::new(), coloured };
+    let mut page = Page { text: "\n".into(), said: Vec::new(), coloured, is_verbose: false };
     page.line(label, &[text]);
     page.finish()[1..].to_string()
 }

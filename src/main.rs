@@ -8,7 +8,7 @@ use kubesolo_update::cmd::{
 };
 use kubesolo_update::error::{Error, Kind};
 use kubesolo_update::progress;
-use kubesolo_update::usage::Typed;
+use kubesolo_update::usage::{self, Typed};
 use kubesolo_update::{config, system::System};
 use std::process::ExitCode;
 
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     }
     let ended = match Cli::from_args(&["kubesolo-update"], &typed.words) {
         Ok(cli) => answer(&cli, &typed, &mut reply),
-        Err(early) if early.status.is_ok() => print(early.output.trim_end(), Form::Text, &mut reply),
+        Err(early) if early.status.is_ok() => print(&usage::help(&early.output), Form::Text, &mut reply),
         Err(early) => Err(typed.wrong(early.output.trim_end())),
     };
     cmd::finish(ended, reply)

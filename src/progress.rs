@@ -1,19 +1,26 @@
 //! Progress and remarks on stderr; the answer of a command never goes through here.
 //!
-//! On a terminal one line that is rewritten; otherwise a line every few seconds.
+//! On a terminal one line that is rewritten; otherwise a line every few seconds (progress/line.rs).
 //! Must never: fail a command because nobody reads stderr.
+
+pub mod bar;
+mod line;
 
 use crate::onlooker;
 use crate::sys;
-use crate::text::{human_size, printable};
+use crate::text::{self, printable};
+use bar::{Bar, Phase, clock};
+use line::{Line, TERMINAL_STEP, make_room};
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-const TERMINAL_STEP: Duration = Duration::from_millis(200);
-const LOG_STEP: Duration = Duration::from_secs(5);
+/// Of the thread that shows how far it is.
+const STACK_BYTES: usize = 64 << 10;
 /// The kernel refuses a record of 1 KiB and more.
 const LOG_RECORD_MAX_BYTES: usize = 900;
 /// 2 s: at 9,600 baud, 2 KB.
@@ -58,8 +65,13 @@ pub fn detail(text: &dyn Fn() -> String) {
 
 /// Says one sentence on stderr.
 pub fn note(text: &str) {
+    make_room();
+    let text = ["kubesolo-update: ", &printable(text)].concat();
+    let text = if is_verbose() { text } else { text::short_digests(&text) };
+    // A log keeps each line as a record of its own, and is looked through for words that a line break would part.
+    let text = if stderr().is_terminal() { text::folded(&text, 8) } else { text };
     // A closed stderr is no reason to stop an update.
-    let _ = writeln!(stderr(), "kubesolo-update: {}", printable(text));
+    let _ = writeln!(stderr(), "{text}");
 }
 
 /// Says why the machine restarts: on stderr and, as an error, in the kernel's log.
@@ -100,60 +112,103 @@ pub fn drain() {
     }
 }
 
-/// Shows how far a long step is.
+/// Shows how far a long step is, also while nothing comes: a thread of its own looks at it.
 pub struct Progress {
-    what: String,
-    total_bytes: u64,
-    done_bytes: u64,
-    terminal: bool,
-    shown_at: Instant,
-    shown: bool,
+    shared: Arc<(Mutex<Shown>, Condvar)>,
+    begun: Instant,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shown {
+    bar: Bar,
+    line: Line,
+    has_ended: bool,
 }
 
 impl Progress {
-    /// Starts a step. Input: `what`: "download kernel", for example.
-    pub fn new(what: &str, total_bytes: u64) -> Progress {
-        let terminal = stderr().is_terminal();
-        Progress { what: printable(what), total_bytes, done_bytes: 0, terminal, shown_at: Instant::now(), shown: false }
+    /// Begins with the first of some phases. Input: not empty.
+    pub fn new(phases: Vec<Phase>) -> Progress {
+        let shown = Shown { bar: Bar::new(phases), line: Line::new(), has_ended: false };
+        let (shared, begun) = (Arc::new((Mutex::new(shown), Condvar::new())), Instant::now());
+        let show = {
+            let shared = shared.clone();
+            move || show(&shared, begun)
+        };
+        // Where there is no thread to be had, nothing is shown.
+        let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn(show).ok();
+        Progress { shared, begun, thread }
+    }
+
+    /// Begins one of a single phase. Input: `what`: "reading slot B", for example; `total_bytes`: 0: not known.
+    pub fn of(what: &str, total_bytes: u64) -> Progress {
+        Progress::new(vec![Phase::new(what, total_bytes)])
+    }
+
+    /// Goes on with a phase, see [`Bar::start`].
+    pub fn start(&self, at: usize, file: &'static str, before_bytes: u64) {
+        self.with(|bar, now| bar.start(at, file, before_bytes, now));
+    }
+
+    /// Adds what was there already.
+    pub fn found(&self, bytes: u64) {
+        self.with(|bar, now| bar.found(bytes, now));
     }
 
     /// Adds what was done.
-    pub fn add(&mut self, bytes: u64) {
-        self.done_bytes = self.done_bytes.saturating_add(bytes);
-        onlooker::tell(&self.what, self.percent());
-        let step = if self.terminal { TERMINAL_STEP } else { LOG_STEP };
-        if self.shown_at.elapsed() >= step && !is_quiet() {
-            self.shown_at = Instant::now();
-            self.show();
-        }
+    pub fn add(&self, bytes: u64) {
+        self.with(|bar, now| bar.moved(bytes, now));
     }
 
-    fn percent(&self) -> u8 {
-        self.done_bytes.saturating_mul(100).checked_div(self.total_bytes).unwrap_or(100).min(100) as u8
-    }
-
-    fn show(&mut self) {
-        let percent = self.percent();
-        let (done, total) = (human_size(self.done_bytes), human_size(self.total_bytes));
-        let line = format!("{}: {percent} % ({done} of {total})", self.what);
-        self.shown = true;
-        let _ = match self.terminal {
-            true => write!(stderr(), "\r{line}\x1b[K"),
-            false => writeln!(stderr(), "{line}"),
-        };
+    fn with(&self, change: impl FnOnce(&mut Bar, Duration)) {
+        let mut shown = lock(&self.shared.0);
+        change(&mut shown.bar, self.begun.elapsed());
+        onlooker::tell(&shown.bar.what(), shown.bar.percent());
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.terminal && self.shown {
-            let _ = write!(stderr(), "\r\x1b[K");
-        }
+        lock(&self.shared.0).has_ended = true;
+        self.shared.1.notify_all();
+        // The line is gone when it has ended.
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// Columns of a terminal that are used: a longer line could not be rewritten.
-const COLUMNS: usize = 79;
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn show((shown, ended): &(Mutex<Shown>, Condvar), begun: Instant) {
+    // Or the others could not change the mount namespace while this runs.
+    sys::unshare_directories();
+    let mut shown = lock(shown);
+    while !shown.has_ended {
+        if shown.line.is_due() {
+            let text = shown.bar.text(begun.elapsed());
+            shown.line.show(&text, "");
+        }
+        shown = ended.wait_timeout(shown, TERMINAL_STEP).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+/// Waits, and says at once until when; on a terminal it counts down.
+/// Input: `why`: what it is good for; `now_secs`: since 1970.
+pub fn wait(time: Duration, why: &str, now_secs: u64) {
+    let until = text::clock_of_day(now_secs.saturating_add(time.as_secs()));
+    aside(&format!("waiting {} (until {until}), {why}", clock(time.as_secs())));
+    let (mut line, begun) = (Line::new(), Instant::now());
+    loop {
+        let left = time.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return;
+        }
+        if line.is_rewritten() && line.is_due() {
+            line.show("waiting", &["; ", &clock(left.as_secs() + 1), " left"].concat());
+        }
+        thread::sleep(left.min(if line.is_rewritten() { TERMINAL_STEP } else { left }));
+    }
+}
 
 /// Shows what is waited for, and for how long: on a terminal always, elsewhere when it changes.
 pub struct Waiting {
@@ -161,15 +216,13 @@ pub struct Waiting {
     said: String,
     limit: Duration,
     start: Instant,
-    terminal: bool,
-    shown_at: Option<Instant>,
+    line: Line,
 }
 
 impl Waiting {
     /// Begins to wait. Input: `limit`: for how long at most.
     pub fn new(limit: Duration) -> Waiting {
-        let (what, said) = (String::new(), String::new());
-        Waiting { what, said, limit, start: Instant::now(), terminal: stderr().is_terminal(), shown_at: None }
+        Waiting { what: String::new(), said: String::new(), limit, start: Instant::now(), line: Line::new() }
     }
 
     /// Says what is waited for from now on. Input: `running`: as for [`Waiting::tick`].
@@ -180,44 +233,18 @@ impl Waiting {
 
     /// Shows it, if that is due. Called often. Input: `running`: the check that runs; shown until it is known what is wrong.
     pub fn tick(&mut self, running: &str) {
-        if is_quiet() {
-            return;
-        }
-        let step = if self.terminal { TERMINAL_STEP } else { LOG_STEP };
-        // A check that ends soon is no news to a log.
-        let first = if self.what.is_empty() && !self.terminal { self.start.elapsed() >= step } else { true };
-        if !self.shown_at.map_or(first, |at| at.elapsed() >= step) {
+        // A check that ends soon is no news to a log; what is wrong is.
+        let is_news = self.said.is_empty() && !self.what.is_empty() && !is_quiet();
+        if !self.line.is_due() && !is_news {
             return;
         }
         let what = if self.what.is_empty() { format!("{} runs", printable(running)) } else { self.what.clone() };
-        if !self.terminal && self.said == what {
+        if !self.line.is_rewritten() && self.said == what {
             return;
         }
-        self.shown_at = Some(Instant::now());
-        let _ = match self.terminal {
-            true => write!(stderr(), "\r{}\x1b[K", line(&what, self.start.elapsed(), self.limit, COLUMNS)),
-            false => writeln!(stderr(), "{}", line(&what, self.start.elapsed(), self.limit, usize::MAX)),
-        };
+        let times = format!("; {} of {}", clock(self.start.elapsed().as_secs()), clock(self.limit.as_secs()));
+        self.line.show(&what, &times);
         self.said = what;
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if self.terminal && self.shown_at.is_some() {
-            let _ = write!(stderr(), "\r\x1b[K");
-        }
-    }
-}
-
-/// Makes `WHAT; 0:04 of 10:00`, the first part cut where that is too long.
-fn line(what: &str, waited: Duration, limit: Duration, columns: usize) -> String {
-    let clock = |time: Duration| format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60);
-    let times = format!("; {} of {}", clock(waited), clock(limit));
-    let room = columns.saturating_sub(times.len());
-    match what.char_indices().nth(room) {
-        None => [what, &times].concat(),
-        Some(_) => what.chars().take(room.saturating_sub(3)).chain("...".chars()).chain(times.chars()).collect(),
     }
 }
 
@@ -225,19 +252,6 @@ fn line(what: &str, waited: Duration, limit: Duration, columns: usize) -> String
 mod tests {
     use super::*;
     use std::fs::{self, File};
-
-    #[test]
-    fn a_line_says_what_is_waited_for_and_fits() {
-        let secs = Duration::from_secs;
-        let what = "20-db: database not reachable";
-        assert_eq!(line(what, secs(4), secs(600), 79), "20-db: database not reachable; 0:04 of 10:00");
-        assert_eq!(line(what, secs(3599), secs(7200), usize::MAX), "20-db: database not reachable; 59:59 of 120:00");
-        for columns in [10, 20, 30, 43, 44, 45] {
-            let cut = line(what, secs(4), secs(600), columns);
-            assert!(cut.chars().count() <= columns.max(18) && cut.ends_with("; 0:04 of 10:00"), "{columns}: {cut}");
-        }
-        assert_eq!(line("é€é€é€é€é€é€é€é€", secs(0), secs(0), 24), "é€é€é€é...; 0:00 of 0:00");
-    }
 
     #[test]
     fn the_last_words_are_one_record_in_the_kernels_log() {

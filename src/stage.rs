@@ -42,6 +42,8 @@ pub struct Part<'a> {
 /// What staging tells of its progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// So many more bytes were there already.
+    Found(u64),
     /// So many more bytes are written.
     Written(u64),
     /// So many more bytes are read back.
@@ -264,7 +266,7 @@ impl Sink<'_> {
             let room = (from - self.bytes).min(CHUNK as u64) as usize;
             file.read_exact(&mut buffer[..room])?;
             self.look_at(&buffer[..room]);
-            progress(Step::Written(room as u64));
+            progress(Step::Found(room as u64));
         }
         Ok(())
     }

@@ -35,6 +35,7 @@ fn a_good_file_lands_whole_and_is_counted() {
     let expected = record_of(&bytes);
     let part = Part { name: KERNEL, expected: &expected, is_initramfs: false };
     write(dir.path(), &part, 0, &mut &*bytes, &mut |step| match step {
+        Step::Found(n) => panic!("{n} bytes were there already"),
         Step::Written(n) => written += n,
         Step::ReadBack(n) => read_back += n,
     })

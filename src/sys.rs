@@ -484,6 +484,15 @@ pub fn unsent(file: &impl AsRawFd) -> io::Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
+/// Returns how many columns a terminal has, where it knows that.
+pub fn columns(file: &impl AsRawFd) -> Option<usize> {
+    // SAFETY: plain old data, for which zero is a value.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: an open descriptor; the kernel fills the structure, which is ours alone for the length of the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) }).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// Writes out everything the kernel holds, for so long. A disk that has died may keep sync(2) for ever, and nothing ends
 /// that: so another process calls it.
 /// Returns: whether all of it is written.

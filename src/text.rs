@@ -51,6 +51,93 @@ pub fn human_size(bytes: u64) -> String {
     format!("{}.{} MiB", tenths_mib / 10, tenths_mib % 10)
 }
 
+/// Writes how much of a size is done: `13.8 of 32.0 MiB`, both in the unit of the whole.
+pub fn of_size(done: u64, total: u64) -> String {
+    let whole = human_size(total);
+    let unit = whole.rsplit(' ').next().unwrap_or_default();
+    let tenths = match unit {
+        "MiB" => done / 1024 * 10 / 1024,
+        "KiB" => done.saturating_mul(10) / 1024,
+        _ => return format!("{done} of {whole}"),
+    };
+    format!("{}.{} of {whole}", tenths / 10, tenths % 10)
+}
+
+/// Writes the time of day, in UTC. Input: seconds since 1970.
+pub fn clock_of_day(unix_secs: u64) -> String {
+    let secs = unix_secs % 86_400;
+    format!("{:02}:{:02}:{:02} UTC", secs / 3600, secs / 60 % 60, secs % 60)
+}
+
+const DIGEST: &str = "sha256:";
+
+/// Cuts each whole SHA-256 digest in a text to its first 12 digits: what a person compares.
+pub fn short_digests(text: &str) -> String {
+    let mut parts = text.split(DIGEST);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str(DIGEST);
+        match part.bytes().take_while(u8::is_ascii_hexdigit).count() {
+            64 => out.extend([&part[..12], &part[64..]]),
+            _ => out.push_str(part),
+        }
+    }
+    out
+}
+
+/// Columns that a line of text takes: at 80, a terminal would go on in the next one by itself.
+pub const COLUMNS: usize = 79;
+
+/// Makes lines of a text that is too wide for one. Input: `indent`: where all but the first begin.
+pub fn folded(text: &str, indent: usize) -> String {
+    let mut out = String::new();
+    fold(&mut out, (0, indent), COLUMNS, text);
+    out
+}
+
+/// Adds a text at a column, in as many lines as it takes, none of them wider than that and none with blanks at its end.
+/// Input: `at`: the column where it begins, and that where its other lines do; the characters up to U+0005 take no column.
+pub fn fold(out: &mut String, (at, indent): (usize, usize), columns: usize, text: &str) {
+    let go_on = |out: &mut String| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n(' ', indent));
+        indent
+    };
+    let (mut column, mut gap, mut is_first) = (at, 0, true);
+    for word in text.split(' ') {
+        let wide: usize = word.chars().map(width).sum();
+        if column + gap + wide > columns {
+            if !is_first {
+                column = go_on(out);
+                is_first = true;
+            }
+            gap = 0;
+        }
+        // Never at the end of a line.
+        if wide > 0 {
+            out.extend(std::iter::repeat_n(' ', gap));
+            (column, gap, is_first) = (column + gap, 0, false);
+        }
+        for c in word.chars() {
+            if column + width(c) > columns {
+                column = go_on(out);
+            }
+            column += width(c);
+            out.push(c);
+        }
+        gap += 1;
+    }
+}
+
+/// Columns that a character takes, at most: what may be wide counts as wide.
+fn width(c: char) -> usize {
+    match c {
+        '\u{1}'..='\u{5}' => 0,
+        '\u{1100}'.. => 2,
+        _ => 1,
+    }
+}
+
 /// Writes a time in seconds: whole ones, or with one decimal, cut.
 pub fn secs(time: Duration) -> String {
     match (time.as_secs(), time.subsec_millis() / 100) {
@@ -85,5 +172,70 @@ mod tests {
         assert_eq!(human_size(100 * 1024 + 512), "100.5 KiB");
         assert_eq!(human_size(8 * 1024 * 1024), "8.0 MiB");
         assert!(human_size(u64::MAX).ends_with("MiB"));
+        for (done, total, words) in [
+            (0, 512, "0 of 512 B"),
+            (10 * 1024, 100 * 1024, "10.0 of 100.0 KiB"),
+            (14_470_349, 32 << 20, "13.7 of 32.0 MiB"),
+            (32 << 20, 32 << 20, "32.0 of 32.0 MiB"),
+        ] {
+            assert_eq!(of_size(done, total), words);
+        }
+        assert!(of_size(u64::MAX, u64::MAX).starts_with("17592186044415.9 of "), "{}", of_size(u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn times_of_day() {
+        for (secs, words) in [(0, "00:00:00 UTC"), (86_399, "23:59:59 UTC"), (1_795_377_600, "20:00:00 UTC")] {
+            assert_eq!(clock_of_day(secs), words);
+        }
+    }
+
+    #[test]
+    fn digests_are_cut_and_nothing_else() {
+        let sha = "0123456789abcdef".repeat(4);
+        for (text, words) in [
+            (format!("sha256:{sha}"), "sha256:0123456789ab".to_owned()),
+            (
+                format!("it is sha256:{sha}, recorded is sha256:{sha}"),
+                "it is sha256:0123456789ab, recorded is sha256:0123456789ab".into(),
+            ),
+            (format!("host/os@sha256:{sha} (release.pub)"), "host/os@sha256:0123456789ab (release.pub)".into()),
+            (format!("sha256:{sha}0"), format!("sha256:{sha}0")),
+            (format!("sha256:sha256:{sha}é"), "sha256:sha256:0123456789abé".into()),
+            (sha.clone(), sha.clone()),
+            ("sha256:".into(), "sha256:".into()),
+            ("sha256:é".into(), "sha256:é".into()),
+            (String::new(), String::new()),
+        ] {
+            assert_eq!(short_digests(&text), words);
+        }
+    }
+
+    #[test]
+    fn no_line_is_wider_and_no_word_is_lost() {
+        let long = "x".repeat(200);
+        let wide = "漢字 ".repeat(60);
+        let words = "word ".repeat(60);
+        let blanks = format!("a{}b", " ".repeat(300));
+        let only_blanks = " ".repeat(300);
+        for text in [&long, &wide, &words, &blanks, &only_blanks, &format!("short {long}"), ""] {
+            for at in [(0, 8), (8, 8), (10, 10), (17, 4)] {
+                for columns in [20, 79, 80] {
+                    let mut out = String::new();
+                    fold(&mut out, at, columns, text);
+                    let first = at.0;
+                    for (n, line) in out.split('\n').enumerate() {
+                        let wide: usize = line.chars().map(width).sum::<usize>() + if n == 0 { first } else { 0 };
+                        assert!(wide <= columns, "{wide} of {columns}: {line}");
+                        assert!(!line.ends_with(' ') || line.trim().is_empty(), "'{line}'");
+                    }
+                    let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
+                    assert_eq!(letters(&out), letters(text));
+                }
+            }
+        }
+        assert_eq!(folded("kubesolo-update: done", 8), "kubesolo-update: done");
+        assert_eq!(folded(&format!("{} end", "y".repeat(76)), 4), format!("{}\n    end", "y".repeat(76)));
+        assert_eq!(folded(&format!("{} end", "y".repeat(75)), 4), format!("{} end", "y".repeat(75)));
     }
 }

@@ -6,6 +6,7 @@
 use crate::cli::{Cli, Command};
 use crate::cmd::answer::Form;
 use crate::error::{Error, Kind};
+use crate::text::fold;
 use argh::{FromArgs, SubCommands};
 
 /// What there is to ask for help with; the bare word only where a command, or nothing more, is expected.
@@ -14,6 +15,11 @@ const HELP: [&str; 3] = ["--help", "-h", "help"];
 const GLOBAL: [&str; 6] = ["--help", "-h", "--json", "--shell", "--version", "-V"];
 /// How argh begins what it says of a word that it does not know.
 const UNRECOGNIZED: &str = "Unrecognized argument: ";
+
+/// Columns that argh breaks the lines of options at: one of them broken once more would leave a single word.
+const HELP_COLUMNS: usize = 80;
+/// Where argh begins what it says of an option.
+const OPTION_COLUMNS: usize = 20;
 
 /// The words of a command line.
 pub struct Typed<'a> {
@@ -88,6 +94,19 @@ impl<'a> Typed<'a> {
         let words: Vec<&str> = self.command.into_iter().chain([HELP[0]]).collect();
         Cli::from_args(&[""], &words).err().map_or_else(String::new, |early| early.output)
     }
+}
+
+/// Makes what argh prints fit a console: it breaks the lines of options itself, and no others.
+pub fn help(said: &str) -> String {
+    // An option and its value stay together.
+    let keep = |line: &str| line.replace(" <", "\u{a0}<");
+    let indent = |line: &str| if line.starts_with(' ') { OPTION_COLUMNS } else { 2 };
+    let mut out = String::new();
+    for line in said.trim_end().lines() {
+        fold(&mut out, (0, indent(line)), HELP_COLUMNS, &keep(line));
+        out.push('\n');
+    }
+    out.trim_end().replace('\u{a0}', " ")
 }
 
 fn commands() -> impl Iterator<Item = &'static str> {

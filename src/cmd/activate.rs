@@ -4,7 +4,7 @@
 
 use crate::cli;
 use crate::cmd::answer::Reply;
-use crate::cmd::{Outcome, restart as restart_machine, say};
+use crate::cmd::{Outcome, restart as restart_machine, tell};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::gate::{self, Gate, Refusal};
@@ -100,7 +100,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut Rep
         Activation::Done => say_activated(out, slot, restarts)?,
         Activation::Before => out.message(&format!("slot {slot} is active already; restart to boot it")),
         Activation::Nothing => out.message(&format!("nothing is staged; {}", way_on(&session))),
-        Activation::Shut(_) => say(out, &format!("what is staged in slot {slot} stays staged"))?,
+        Activation::Shut(_) => tell(out, &format!("what is staged in slot {slot} stays staged"))?,
     }
     match (shut, restart, activation) {
         (Some(error), ..) => Ok(Outcome::Refused(error)),
@@ -127,7 +127,7 @@ fn way_on(session: &Session<'_>) -> String {
 /// Errors: Internal: stdout is gone.
 pub fn say_activated(out: &mut dyn Write, slot: Slot, reboot: bool) -> Result<()> {
     let next = if reboot { "restarting" } else { "restart to try it" };
-    say(out, &format!("slot {slot} is active, on trial for three boots; {next}"))
+    tell(out, &format!("slot {slot} is active, on trial for three boots; {next}"))
 }
 
 /// Refuses to restart the machine that merely holds the `--root`.
@@ -222,19 +222,20 @@ pub fn demand_proven_bootloader(session: &Session<'_>, allow_unproven: bool) -> 
 
 /// Reads a whole slot and changes nothing. Returns, errors: as [`crate::machine::Machine::scrub_as_it_is`].
 pub fn read_as_it_is(session: &Session<'_>, slot: Slot) -> Result<Record> {
-    let mut progress = progress_of(session, slot);
+    let progress = progress_of(session, slot);
     session.machine.scrub_as_it_is(slot, &mut |n| progress.add(n))
 }
 
 fn progress_of(session: &Session<'_>, slot: Slot) -> Progress {
-    let total = session.machine.view(slot).record.map_or(0, |r| r.kernel.size_bytes + r.initramfs.size_bytes);
-    Progress::new(&format!("read slot {slot}"), total)
+    let total =
+        session.machine.view(slot).record.map_or(0, |r| r.kernel.size_bytes.saturating_add(r.initramfs.size_bytes));
+    Progress::of(&format!("reading slot {slot}"), total)
 }
 
 /// Reads a whole slot and checks that it is for this machine.
 /// Returns, errors: as [`crate::machine::Machine::scrub`]; Slot: it is for another architecture.
 pub fn scrub(session: &Session<'_>, slot: Slot) -> Result<(Record, bool)> {
-    let mut progress = progress_of(session, slot);
+    let progress = progress_of(session, slot);
     let (record, was_mended) = session.machine.scrub(slot, &mut |n| progress.add(n))?;
     if record.architecture != ARCHITECTURE {
         let why = format!("it holds a system for {}, this machine is {ARCHITECTURE}", printable(&record.architecture));

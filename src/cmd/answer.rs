@@ -3,6 +3,7 @@
 //!
 //! Must never: write two documents, or take an answer that could not be written for one that was.
 
+use crate::cmd::tell;
 use crate::error::Error;
 use crate::progress::note;
 use crate::text::printable;
@@ -92,7 +93,7 @@ impl Reply {
 
     fn line(&mut self, text: &str) {
         // A failure is kept.
-        let _ = writeln!(self, "{text}");
+        let _ = tell(self, text);
     }
 
     /// Writes the document, once; a person's lines are out already.

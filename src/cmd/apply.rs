@@ -6,7 +6,7 @@ use crate::cli;
 use crate::cmd::activate::{self, Activation, Terms};
 use crate::cmd::answer::Reply;
 use crate::cmd::check::{self, Overrides, Situation};
-use crate::cmd::{Outcome, restart as restart_machine, say};
+use crate::cmd::{Outcome, restart as restart_machine, tell};
 use crate::config::Config;
 use crate::error::{Course, Error, Kind, Result};
 use crate::gate::{self, DEFAULT_CHANNEL, Gate, Refusal, Verdict};
@@ -16,6 +16,7 @@ use crate::machine::ARCHITECTURE;
 use crate::mount::Hold;
 use crate::next_step::is_lost;
 use crate::oci::digest::Digest;
+use crate::progress::bar::Phase as Stretch;
 use crate::progress::{Progress, aside, is_quiet, note, on_interrupt};
 use crate::readback;
 use crate::remake;
@@ -65,7 +66,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut Reply)
         Ok(Outcome::Nothing) => Ok(Outcome::Done),
         Ok(Outcome::Refused(e)) | Err(e) if e.course() == Course::Waits => {
             if !is_quiet() {
-                say(out, &format!("nothing is to be done now: {e}"))?;
+                tell(out, &format!("nothing is to be done now: {e}"))?;
             }
             Ok(Outcome::Waits(e))
         }
@@ -79,7 +80,7 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut Reply) 
     on_interrupt(&INTERRUPTED);
     activate::refuse_reboot_below_root(system, reboot)?;
     // Before the lock: nobody waits for a run that waits.
-    check::splay(args.splay);
+    check::splay(system, args.splay);
     let mut session = Session::open(system, config)?;
     let ready = check::keyring(system, config, Some(session.store()))
         .and_then(|ring| Ok((check::open(system, config, &session.proven, ring.clone())?, ring)));
@@ -142,12 +143,12 @@ fn describe(
 ) -> Result<()> {
     let slot = target.slot;
     let version = printable(&attempt.artifact().version);
-    say(
+    tell(
         out,
         &match attempt {
             Attempt::UpToDate(_) => {
                 let more = if is_lost(target) { no_way_back(slot) } else { String::new() };
-                return say(out, &format!("{version} is running already: nothing to do{more}"));
+                return tell(out, &format!("{version} is running already: nothing to do{more}"));
             }
             Attempt::StagedBefore(_) => format!("{version} is staged in slot {slot} already"),
             Attempt::Staged(a) => {
@@ -158,11 +159,11 @@ fn describe(
     )?;
     let signed_by = &attempt.artifact().signed_by;
     if !signed_by.is_empty() {
-        say(out, &format!("Signed {}", check::signers(signed_by, ring)))?;
+        tell(out, &format!("Signed {}", check::signers(signed_by, ring)))?;
     }
     match activated {
         true => activate::say_activated(out, slot, reboot),
-        false => say(out, "Next: `kubesolo-update activate`, then restart"),
+        false => tell(out, "Next: `kubesolo-update activate`, then restart"),
     }
 }
 
@@ -361,9 +362,11 @@ fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, ho
     let mut wanted = Vec::new();
     let mut kept = Vec::new();
     let mut crcs = [0; 2];
+    let all_bytes = artifact.kernel.size_bytes.saturating_add(artifact.initramfs.size_bytes);
+    let looking = Progress::of(&format!("looking for the same in slot {slot}"), all_bytes);
     for (n, (part, file)) in [(kernel, &artifact.kernel), (initramfs, &artifact.initramfs)].into_iter().enumerate() {
         // The same kernel in two versions, or what an interrupted run has finished.
-        match readback::verify(&dir.join(part.name), part.expected, &mut |_| {}) {
+        match readback::verify(&dir.join(part.name), part.expected, &mut |n| looking.add(n)) {
             Ok(crc32) => {
                 kept.push(part.name);
                 crcs[n] = crc32;
@@ -371,6 +374,7 @@ fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, ho
             Err(_) => wanted.push((n, part, file)),
         }
     }
+    drop(looking);
     let mut first = match wanted.first() {
         Some((_, part, file)) => Some(Opened::new(source, file, stage::left_over(dir, part))?),
         None => None,
@@ -382,9 +386,14 @@ fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, ho
     inspect::journal(session.machine.slot_partition(slot)?)?;
     let mounted = session.machine.mount_target(slot, hold)?;
     let dir = mounted.dir();
+    let total = wanted.iter().fold(0, |sum: u64, (_, part, _)| sum.saturating_add(part.expected.size_bytes));
+    let progress = Progress::new(vec![Stretch::new("fetching", total), Stretch::new("reading back", total)]);
+    let mut before_bytes = 0;
     for (n, part, file) in &wanted {
-        crcs[*n] = fetch(dir, part, file, source, first.take())?;
+        crcs[*n] = fetch(dir, part, file, source, first.take(), (&progress, before_bytes))?;
+        before_bytes += part.expected.size_bytes;
     }
+    drop(progress);
     stage::finish(dir, &record, crcs)?;
     mounted.unmount()?;
     inspect::journal(session.machine.slot_partition(slot)?)
@@ -408,13 +417,14 @@ impl Opened {
 
 /// Fetches one file, going on where an earlier run stopped. Pieces that together are not what was published say nothing of
 /// the source: then it is fetched in one piece.
-/// Input: `opened`: where it was opened already.   Returns: its CRC-32.
+/// Input: `opened`: where it was opened already; `progress`: beside it, how much came before this file.   Returns: its CRC-32.
 fn fetch(
     dir: &Path,
     part: &Part<'_>,
     file: &FileRef,
     source: &mut dyn Source,
     mut opened: Option<Opened>,
+    progress: (&Progress, u64),
 ) -> Result<u32> {
     let mut fresh_starts = 0;
     loop {
@@ -426,7 +436,7 @@ fn fetch(
         if from > 0 {
             aside(&format!("{}: going on after {}", part.name, human_size(from)));
         }
-        let e = match write(dir, part, from, body.reader.as_mut()) {
+        let e = match write(dir, part, from, body.reader.as_mut(), progress) {
             Ok(crc32) => return Ok(crc32),
             Err(e) => e,
         };
@@ -442,11 +452,25 @@ fn fetch(
     }
 }
 
-fn write(dir: &Path, part: &Part<'_>, from: u64, body: &mut dyn std::io::Read) -> Result<u32> {
-    // Each byte is written and read back.
-    let mut progress = Progress::new(part.name, part.expected.size_bytes.saturating_mul(2));
+fn write(
+    dir: &Path,
+    part: &Part<'_>,
+    from: u64,
+    body: &mut dyn std::io::Read,
+    (progress, before_bytes): (&Progress, u64),
+) -> Result<u32> {
+    progress.start(0, part.name, before_bytes);
+    let mut is_back = false;
     stage::write(dir, part, from, body, &mut |step| match step {
-        Step::Written(n) | Step::ReadBack(n) => progress.add(n),
+        Step::Found(n) => progress.found(n),
+        Step::Written(n) => progress.add(n),
+        Step::ReadBack(n) => {
+            if !is_back {
+                progress.start(1, "", before_bytes);
+                is_back = true;
+            }
+            progress.add(n);
+        }
     })
 }
 

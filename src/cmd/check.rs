@@ -5,7 +5,7 @@
 use crate::cli;
 use crate::clock::Now;
 use crate::cmd::answer::{Members, Reply};
-use crate::cmd::{Outcome, say};
+use crate::cmd::{Outcome, tell};
 use crate::config::Config;
 use crate::credentials;
 use crate::error::{Course, Error, Kind, Result};
@@ -90,7 +90,7 @@ impl Overrides {
 pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut Reply) -> Result<Outcome> {
     progress::on_interrupt(&INTERRUPTED);
     let config = &Config { retries: config.retries.or(is_watched().then_some(WATCHED_RETRIES)), ..config.clone() };
-    splay(args.splay);
+    splay(system, args.splay);
     let machine = Machine::look(system);
     let data = machine.data(config.state_file.as_deref(), Access::Read).ok();
     let store = data.as_ref().map(|data| &data.store);
@@ -130,9 +130,10 @@ pub fn nothing_there(why: &Error, out: &mut Reply) -> Outcome {
 }
 
 /// Waits a random time, in the whole range alike. Input: at most so many seconds.
-pub fn splay(most_secs: Option<u64>) {
+pub fn splay(system: &System, most_secs: Option<u64>) {
     if let Some(millis) = most_secs.map(|secs| secs.saturating_mul(1000)).filter(|millis| *millis > 0) {
-        std::thread::sleep(Duration::from_millis(sys::random_u64() % millis));
+        let time = Duration::from_millis(sys::random_u64() % millis);
+        progress::wait(time, "so that a fleet does not ask all at once", system.now().clock_secs());
     }
 }
 
@@ -383,24 +384,24 @@ fn describe(
     overrides: Overrides,
 ) -> Result<()> {
     let running = situation.running.version().unwrap_or("(unknown version)");
-    say(out, &format!("Running   {} (slot {}, {ARCHITECTURE})", printable(running), situation.running.slot))?;
+    tell(out, &format!("Running   {} (slot {}, {ARCHITECTURE})", printable(running), situation.running.slot))?;
     let (kernel, initramfs) = (human_size(artifact.kernel.size_bytes), human_size(artifact.initramfs.size_bytes));
-    say(
+    tell(
         out,
         &format!("Offered   {} from {}", printable(&artifact.version), printable(&gate::place(&artifact.source))),
     )?;
-    say(out, &format!("          kernel {kernel}, initramfs {initramfs}, {}", artifact.digest))?;
+    tell(out, &format!("          kernel {kernel}, initramfs {initramfs}, {}", artifact.digest))?;
     if let Some(index) = artifact.index_digest {
-        say(out, &format!("          index {index}"))?;
+        tell(out, &format!("          index {index}"))?;
     }
-    say(out, &format!("Signed    {}", signers(&artifact.signed_by, ring)))?;
+    tell(out, &format!("Signed    {}", signers(&artifact.signed_by, ring)))?;
     for (name, value) in [("Released", &artifact.release_date), ("Expires ", &artifact.expires)] {
         if let Some(value) = value {
-            say(out, &format!("{name}  {}", printable(value)))?;
+            tell(out, &format!("{name}  {}", printable(value)))?;
         }
     }
     for line in artifact.release_notes.iter().flat_map(|notes| notes.lines()).take(20) {
-        say(out, &format!("Notes     {}", printable(line)))?;
+        tell(out, &format!("Notes     {}", printable(line)))?;
     }
     let result = match verdict {
         Verdict::Take => format!("an update is available; `kubesolo-update apply{}` takes it", overrides.options()),
@@ -412,7 +413,7 @@ fn describe(
             format!("refused: {}", gate::reasons(refusals))
         }
     };
-    say(out, &format!("Result    {}", printable(&result)))
+    tell(out, &format!("Result    {}", printable(&result)))
 }
 
 /// Names those who signed an artifact.

@@ -6,7 +6,7 @@
 use crate::cli;
 use crate::cmd::activate::refuse_reboot_below_root;
 use crate::cmd::answer::Reply;
-use crate::cmd::{Outcome, restart, say};
+use crate::cmd::{Outcome, restart, tell};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::grubenv::Block;
@@ -202,9 +202,9 @@ fn describe(out: &mut dyn Write, watched: &Watched, on_trial: bool, confirmed: b
         if let (Ending::Passed(_), Some(why)) = (&check.ending, &check.last_failure) {
             line.push_str(&format!(" (before: {})", printable(why)));
         }
-        say(out, line.trim_end())?;
+        tell(out, line.trim_end())?;
     }
-    say(
+    tell(
         out,
         match (watched.healthy, on_trial, confirmed) {
             (true, _, true) => "healthy; the trial boot is confirmed",

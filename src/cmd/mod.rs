@@ -13,14 +13,18 @@ pub mod status;
 pub mod verify;
 
 use crate::error::{Course, Error, Result};
-use crate::progress::{is_quiet, note};
+use crate::progress::{is_quiet, is_verbose, note};
 use crate::session;
+use crate::text::{folded, short_digests};
 use answer::Reply;
 use std::io::Write;
 use std::process::ExitCode;
 
 /// Exit code of a run that had nothing to do.
 const NOTHING: u8 = 3;
+
+/// Where a line's text begins, at most: behind a name of 16 characters.
+const MOST_LABEL_COLUMNS: usize = 20;
 
 /// How a command ended that has given its answer.
 #[derive(Debug)]
@@ -42,6 +46,22 @@ pub enum Outcome {
 pub fn say(out: &mut dyn Write, line: &str) -> Result<()> {
     let _ = writeln!(out, "{line}");
     Ok(())
+}
+
+/// Writes a line for a person in as many lines as it takes; digests short, unless `--verbose` asks for whole ones.
+/// Errors: as [`say`].
+pub fn tell(out: &mut dyn Write, line: &str) -> Result<()> {
+    say(out, &lines(line, is_verbose()))
+}
+
+/// Makes lines of one: what goes on stands below the text, right of its label.
+fn lines(line: &str, is_verbose: bool) -> String {
+    let line = if is_verbose { line.to_owned() } else { short_digests(line) };
+    let is_blank = |at: usize| line.as_bytes().get(at) == Some(&b' ');
+    // A label ends with two blanks at least, or is nothing but blanks.
+    let gap = (0..MOST_LABEL_COLUMNS).find(|at| is_blank(*at) && is_blank(at + 1));
+    let text = gap.and_then(|gap| (gap..=MOST_LABEL_COLUMNS).find(|at| !is_blank(*at)));
+    folded(&line, text.filter(|at| line.is_char_boundary(*at)).unwrap_or(2))
 }
 
 /// Restarts the machine; the answer is given before. Input: `error`: what the run would end with.
@@ -91,4 +111,34 @@ pub fn finish(ended: Result<Outcome>, mut reply: Reply) -> ExitCode {
         note(&error.to_string());
     }
     ExitCode::from(reply.give(exit_code, error.as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_stands_right_of_the_label() {
+        let words = "word ".repeat(30);
+        for (line, indent) in [
+            (format!("Slot A  {words}"), 8),
+            (format!("Running   {words}"), 10),
+            (format!("        {words}"), 8),
+            (format!("10-db            ok          3 ms  {words}"), 17),
+            (format!("healthy; {words}"), 2),
+            (format!("a name that is long      and {words}"), 2),
+            (format!("é  {words}"), 4),
+        ] {
+            let lines = lines(line.trim_end(), false);
+            let mut all = lines.lines();
+            assert!(line.starts_with(all.next().unwrap()), "{lines}");
+            for next in all {
+                assert_eq!(next.len() - next.trim_start().len(), indent, "{lines}");
+                assert!(next.len() < 80, "{lines}");
+            }
+        }
+        let digest = format!("Source  sha256:{}", "a".repeat(64));
+        assert_eq!(lines(&digest, false), "Source  sha256:aaaaaaaaaaaa");
+        assert_eq!(lines(&digest, true).lines().map(str::trim_start).collect::<String>().len(), digest.len());
+    }
 }

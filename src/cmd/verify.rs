@@ -8,7 +8,7 @@
 use crate::cli;
 use crate::cmd::answer::{Members, Reply};
 use crate::cmd::check::{self, signers};
-use crate::cmd::{Outcome, say};
+use crate::cmd::{Outcome, tell};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::gate;
@@ -91,7 +91,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut Reply
 
 fn read(machine: &Machine<'_>, slot: Slot) -> Result<Record> {
     let total = machine.view(slot).record.map_or(0, |r| r.kernel.size_bytes.saturating_add(r.initramfs.size_bytes));
-    let mut progress = Progress::new(&format!("read slot {slot}"), total);
+    let progress = Progress::of(&format!("reading slot {slot}"), total);
     machine.scrub_as_it_is(slot, &mut |n| progress.add(n))
 }
 
@@ -197,7 +197,7 @@ fn judge(findings: &Findings) -> Option<Error> {
 
 fn describe(out: &mut dyn Write, findings: &Findings) -> Result<()> {
     if findings.repaired {
-        say(out, "Boot variables: both copies were written anew")?;
+        tell(out, "Boot variables: both copies were written anew")?;
     }
     for (slot, read) in &findings.slots {
         let text = match read {
@@ -208,28 +208,28 @@ fn describe(out: &mut dyn Write, findings: &Findings) -> Result<()> {
             Err(e) if e.kind() == Kind::Busy => format!("not read: {e}"),
             Err(e) => format!("INVALID: {e}"),
         };
-        say(out, &format!("Slot {slot}  {text}"))?;
+        tell(out, &format!("Slot {slot}  {text}"))?;
     }
     describe_source(out, findings)?;
     if let Ok(ring) = &findings.ring {
         for key in ring.keys() {
-            say(out, &format!("Key     {} {}", key.algorithm.label(), printable(&ring.name(key.id))))?;
+            tell(out, &format!("Key     {} {}", key.algorithm.label(), printable(&ring.name(key.id))))?;
         }
         for fault in ring.faults() {
-            say(out, &format!("Key     {}: it does not count", printable(&fault.to_string())))?;
+            tell(out, &format!("Key     {}: it does not count", printable(&fault.to_string())))?;
         }
         for path in ring.passed_over() {
             let name = printable(&path.display().to_string());
-            say(out, &format!("Key     {name}: it does not count: a key's name ends in .pub"))?;
+            tell(out, &format!("Key     {name}: it does not count: a key's name ends in .pub"))?;
         }
     }
     // Else the run ends with it.
     if let (Err(e), true) = (&findings.ring, findings.slots.iter().any(|(_, read)| read.is_err())) {
-        say(out, &format!("Key     {}", printable(&e.to_string())))?;
+        tell(out, &format!("Key     {}", printable(&e.to_string())))?;
     }
     match findings.remarks.is_empty() {
-        true => say(out, "Boot    both copies of the boot variables are sound"),
-        false => findings.remarks.iter().try_for_each(|remark| say(out, &format!("Boot    {}", printable(remark)))),
+        true => tell(out, "Boot    both copies of the boot variables are sound"),
+        false => findings.remarks.iter().try_for_each(|remark| tell(out, &format!("Boot    {}", printable(remark)))),
     }
 }
 
@@ -260,13 +260,13 @@ fn describe_source(out: &mut dyn Write, findings: &Findings) -> Result<()> {
     let (artifact, ring) = match (&findings.offered, &findings.ring) {
         (None, _) => return Ok(()),
         (Some(Ok(artifact)), Ok(ring)) => (artifact, ring),
-        (_, Err(_)) => return say(out, "Source  not asked: see below"),
-        (Some(Err(e)), _) => return say(out, &format!("Source  {}", printable(&e.to_string()))),
+        (_, Err(_)) => return tell(out, "Source  not asked: see below"),
+        (Some(Err(e)), _) => return tell(out, &format!("Source  {}", printable(&e.to_string()))),
     };
     let (version, source) = (printable(&artifact.version), printable(&gate::place(&artifact.source)));
-    say(out, &format!("Source  {version} from {source}, {}", artifact.digest))?;
-    say(out, &format!("        signed {}", signers(&artifact.signed_by, ring)))?;
-    say(out, "        its files were not downloaded: what is signed names their digests, which `apply` checks")
+    tell(out, &format!("Source  {version} from {source}, {}", artifact.digest))?;
+    tell(out, &format!("        signed {}", signers(&artifact.signed_by, ring)))?;
+    tell(out, "        its files were not downloaded: what is signed names their digests, which `apply` checks")
 }
 
 fn answer(members: &mut Members, findings: &Findings) {

@@ -41,6 +41,7 @@ mod prometheus;
 mod remake;
 mod rollback;
 mod rollback_count;
+mod screens;
 mod site_lists;
 mod slot_digests;
 mod status;

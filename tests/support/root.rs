@@ -51,8 +51,14 @@ impl Run {
     pub fn expect(self, code: i32, words: &[&str]) -> Run {
         let said = format!("{}{}", self.stdout, self.stderr);
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        let flowing = unfolded(&said);
         for word in words {
-            assert!(said.contains(word), "'{word}' is missing\nstdout: {}\nstderr: {}", self.stdout, self.stderr);
+            assert!(
+                said.contains(word) || flowing.contains(word),
+                "'{word}' is missing\nstdout: {}\nstderr: {}",
+                self.stdout,
+                self.stderr
+            );
         }
         self
     }
@@ -62,6 +68,18 @@ impl Run {
     pub fn jq(&self, filter: &str) -> String {
         jq(&self.stdout, filter)
     }
+}
+
+/// Makes one line again of a text that was too wide for one: what goes on begins with blanks.
+pub fn unfolded(said: &str) -> String {
+    let mut out = String::new();
+    for line in said.lines() {
+        match line.strip_prefix(' ') {
+            Some(rest) => out.extend([" ", rest.trim_start()]),
+            None => out.extend(["\n", line]),
+        }
+    }
+    out
 }
 
 /// What a real jq makes of a document: strings without quotes.

@@ -12,7 +12,7 @@ use crate::reconcile::Finding;
 use crate::report::Report;
 use crate::slot::Slot;
 use crate::state::Phase;
-use crate::text::printable;
+use crate::text::{fold, printable, short_digests};
 
 const COLUMNS: usize = 80;
 /// Where texts begin, behind the labels.
@@ -120,7 +120,7 @@ fn who(work: &Work) -> String {
 
 /// Draws the screen.
 pub fn draw(report: &Report, coloured: bool) -> String {
-    let mut page = Page { text: String::new(), said: Vec::new(), coloured };
+    let mut page = Page { text: String::new(), said: Vec::new(), coloured, is_verbose: progress::is_verbose() };
     let (_, verdict) = condition(report);
     let version = report.running_view().and_then(View::version).map_or("(unknown version)".into(), printable);
     let place = match report.running {
@@ -152,7 +152,7 @@ pub fn draw(report: &Report, coloured: bool) -> String {
         page.line("Note", &[&printable(remark)]);
     }
     page.line("Next", &[BOLD, &report.next, PLAIN]);
-    page.text
+    page.finish()
 }
 
 /// Finds the entry of the history that is the attempt which the state itself tells of.
@@ -181,6 +181,7 @@ struct Page {
     /// Reasons that stand there already.
     said: Vec<String>,
     coloured: bool,
+    is_verbose: bool,
 }
 
 impl Page {
@@ -302,57 +303,26 @@ impl Page {
     /// Adds a text behind its label, in as many lines as it takes.
     fn line(&mut self, label: &str, parts: &[&str]) {
         // Only the headline begins at the left.
-        let mut column = if self.text.is_empty() { 0 } else { INDENT };
+        let column = if self.text.is_empty() { 0 } else { INDENT };
         self.text.push_str(label);
-        self.spaces(column.saturating_sub(label.len()));
-        let mut gap = 0;
-        for word in parts.concat().split(' ') {
-            let wide: usize = word.chars().map(width).sum();
-            if column > INDENT && column + gap + wide > COLUMNS {
-                column = self.go_on();
-                gap = 0;
-            }
-            // Never at the end of a line.
-            if wide > 0 {
-                self.spaces(gap);
-                column += gap;
-                gap = 0;
-            }
-            for c in word.chars() {
-                if column + width(c) > COLUMNS {
-                    column = self.go_on();
-                }
-                column += width(c);
-                match ESCAPES.get((c as usize).wrapping_sub(1)) {
-                    Some(escape) if self.coloured => self.text.push_str(escape),
-                    Some(_) => {}
-                    None => self.text.push(c),
-                }
-            }
-            gap += 1;
-        }
+        self.text.extend(std::iter::repeat_n(' ', column.saturating_sub(label.len())));
+        let text = parts.concat();
+        let text = if self.is_verbose { text } else { short_digests(&text) };
+        fold(&mut self.text, (column, INDENT), COLUMNS, &text);
         self.text.push('\n');
     }
 
-    fn go_on(&mut self) -> usize {
-        self.text.push('\n');
-        self.spaces(INDENT);
-        INDENT
-    }
-
-    fn spaces(&mut self, count: usize) {
-        for _ in 0..count {
-            self.text.push(' ');
+    /// Makes of the marks what a terminal understands.
+    fn finish(self) -> String {
+        let mut out = String::with_capacity(self.text.len());
+        for c in self.text.chars() {
+            match ESCAPES.get((c as usize).wrapping_sub(1)) {
+                Some(escape) if self.coloured => out.push_str(escape),
+                Some(_) => {}
+                None => out.push(c),
+            }
         }
-    }
-}
-
-/// Columns that a character takes, at most: what may be wide counts as wide.
-fn width(c: char) -> usize {
-    match c {
-        '\u{1}'..='\u{5}' => 0,
-        '\u{1100}'.. => 2,
-        _ => 1,
+        out
     }
 }
 

@@ -22,9 +22,9 @@ fn colours_are_decided_by_three_facts() {
 
 /// A line behind others.
 fn drawn(label: &str, text: &str, coloured: bool) -> String {
-    let mut page = Page { text: "\n".into(), said: Vec::new(), coloured };
+    let mut page = Page { text: "\n".into(), said: Vec::new(), coloured, is_verbose: false };
     page.line(label, &[text]);
-    page.text[1..].to_string()
+    page.finish()[1..].to_string()
 }
 
 #[test]

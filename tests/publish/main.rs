@@ -18,6 +18,8 @@ mod registry;
 mod signed_tags;
 mod target_arch;
 mod upload_release;
+mod usb_files;
+mod usb_in_use;
 mod usb_provision;
 
 fn main() -> std::process::ExitCode {

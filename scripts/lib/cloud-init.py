@@ -215,7 +215,11 @@ def network_config(config, file):
         network_state.parse_net_config_data(whole)
     except Exception as e:  # whatever its reader raises, it does not read it
         # Seen with 22.4.2: no configuration at all, and so DHCP.
-        why = f"cloud-init's own reader takes nothing below 'network:': {without}" if inner is not whole else f"cloud-init's own reader: {e}"
+        why = f"cloud-init's own reader does not take it: {e}"
+        if inner is not whole:
+            why = f"cloud-init's own reader takes nothing below 'network:': {without}"
+        elif "default" in str(e):
+            why += " (each version reads 0.0.0.0/0 and ::/0)"
         raise Refused(why) from e
 
 

@@ -43,8 +43,12 @@ const USERS: &[(&str, &str, &str, &str)] = &[
         "for l in $(losetup -n -O NAME -j $3); do [ $l = $1 ] || losetup -d $l; done",
         "is in use (attached as /dev/loop",
     ),
-    ("losetup", "losetup -f --show --sector-size 4096 $4", "losetup -d $(losetup -n -O NAME -j $4)", "losetup --sector-size 512"),
-    ("flock", "mkfifo $2/hold; flock $1 cat $2/hold >&2 & exec 9>$2/hold; while flock -n $1 true; do :; done; (sleep 40 >&9) 2>&1 >&2 & echo $! >$2/pid", "kill $(cat $2/pid); rm $2/*", "is locked by another program"),
+    (
+        "losetup",
+        "losetup -f --show --sector-size 4096 $4",
+        "losetup -d $(losetup -n -O NAME -j $4)",
+        "losetup --sector-size 512",
+    ),
 ];
 
 fn sh(text: &str, stick: &Stick, site: &SiteFiles) -> String {
@@ -55,7 +59,7 @@ fn sh(text: &str, stick: &Stick, site: &SiteFiles) -> String {
 #[apply(test)]
 fn a_device_that_somebody_uses_is_left_alone() {
     ready();
-    need_all(&["mkfs.btrfs", "mkfs.ext4", "mkswap", "swapon", "flock"]);
+    need_all(&["mkfs.btrfs", "mkfs.ext4", "mkswap", "swapon"]);
     let site = site();
     fs::create_dir(site.path("mnt")).unwrap();
     for (at, (program, take, give_back, words)) in USERS.iter().enumerate() {
@@ -63,7 +67,7 @@ fn a_device_that_somebody_uses_is_left_alone() {
         fs::File::create(site.path("other")).unwrap().set_len(STICK).unwrap();
         let stick = Stick::new(site.dir.path(), &format!("stick-{at}"), STICK);
         let printed = sh(take, &stick, &site);
-        let device = printed.lines().last().unwrap_or(&stick.device);
+        let device = printed.lines().find(|line| line.starts_with("/dev/")).unwrap_or(&stick.device);
         // A file system in use is written to when the kernel likes: what counts is that it can be read.
         let out = site.script(device, &["--force", "--yes"]).output().unwrap();
         let still = sh("cat /proc/mounts /proc/swaps", &stick, &site);
@@ -78,7 +82,7 @@ fn a_device_that_somebody_uses_is_left_alone() {
 #[apply(test)]
 fn a_device_that_a_program_has_open_to_write_is_left_alone() {
     ready();
-    need("qemu-storage-daemon");
+    need_all(&["qemu-storage-daemon", "flock"]);
     let site = site();
     let stick = Stick::new(site.dir.path(), "stick", STICK);
     for place in [stick.device.clone(), stick.file.display().to_string()] {
@@ -97,6 +101,14 @@ fn a_device_that_a_program_has_open_to_write_is_left_alone() {
     hold_refused(&stick, &mut site.script(&stick.device, &["--force", "--yes"]), "open to write in qemu-storage-da");
     daemon.kill().unwrap();
     daemon.wait().unwrap();
+    // As udev, sfdisk and others ask each other for a device.
+    let mut lock = Command::new("flock");
+    lock.args([&stick.device, "sh", "-c", "echo held; read -r _"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut lock = lock.spawn().unwrap();
+    lock.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
+    hold_refused(&stick, &mut site.script(&stick.device, &["--force", "--yes"]), "is locked by another program");
+    drop(lock.stdin.take());
+    lock.wait().unwrap();
     // Who only reads, may.
     let open = fs::File::open(&stick.device).unwrap();
     run(site.script(&stick.device, &["--force"]).arg("--dry-run"));
@@ -128,7 +140,15 @@ fn a_member_of_an_array_is_left_alone() {
     let site = site();
     let stick = Stick::new(site.dir.path(), "stick", STICK);
     let array = format!("/dev/md/{}", stick.name());
-    run(command("mdadm").args(["--create", &array, "--run", "--force", "--level=1", "--raid-devices=1", &stick.device]));
+    run(command("mdadm").args([
+        "--create",
+        &array,
+        "--run",
+        "--force",
+        "--level=1",
+        "--raid-devices=1",
+        &stick.device,
+    ]));
     let out = site.script(&stick.device, &["--force", "--yes"]).output().unwrap();
     run(command("mdadm").args(["--stop", &array]));
     assert!(out.status.code() == Some(1) && said(&out).contains("is in use (held by md"), "{}", said(&out));
@@ -154,7 +174,9 @@ fn a_device_whose_name_only_begins_alike_is_another() {
     ready();
     need_all(&["mkswap", "swapon", "perl"]);
     let site = site();
-    let stick = Stick::new(site.dir.path(), "stick", STICK);
+    // No name begins with that of /dev/loop0.
+    let sticks = ["stick", "second"].map(|name| Stick::new(site.dir.path(), name, STICK));
+    let stick = sticks.iter().find(|stick| stick.device != "/dev/loop0").unwrap();
     fs::File::create(site.path("other")).unwrap().set_len(32 * MIB).unwrap();
     let alike = format!("{}991", stick.device);
     let take = "losetup $1 $2; mkswap -q $1; swapon $1";
@@ -231,7 +253,7 @@ fn while_a_person_reads_nobody_else_gets_the_device() {
 #[apply(test)]
 fn another_device_than_the_one_that_was_looked_at_is_left_alone() {
     ready();
-    need("script");
+    need_all(&["script", "pgrep"]);
     let site = site();
     // `$1`: the device, `$2`: its file, `$3`: a file that stands for its diskseq.
     let bind = |stick: &Stick| format!("mount --bind diskseq /sys/block/{}/diskseq", stick.name());
@@ -286,7 +308,10 @@ fn a_run_that_is_ended_leaves_nothing_behind() {
             );
             let mut script = site.provision(&stick, &[]);
             script.env("TMPDIR", &temporary);
-            crate::support::publish::before_path(&mut script, &crate::support::publish::wrap(site.dir.path(), program, &text));
+            crate::support::publish::before_path(
+                &mut script,
+                &crate::support::publish::wrap(site.dir.path(), program, &text),
+            );
             let out = script.output().unwrap();
             assert!(!out.status.success() && sent.exists(), "{signal} {program}: {}", said(&out));
             assert!(wait_for(Duration::from_secs(20), clean), "{signal} {program}: {}", stick.loops_upon());

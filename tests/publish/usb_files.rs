@@ -106,7 +106,11 @@ enum Judge {
 
 impl Judge {
     fn script(self, site: &SiteFiles, stick: &Stick, more: &[&str]) -> Command {
-        let script = site.script(&stick.device, &[&["--force", "--dry-run"], more].concat());
+        self.see(site, site.script(&stick.device, &[&["--force", "--dry-run"], more].concat()))
+    }
+
+    /// A command, where it sees no more than this.
+    fn see(self, site: &SiteFiles, script: Command) -> Command {
         if self == Judge::CloudInit {
             return script;
         }
@@ -126,32 +130,56 @@ impl Judge {
     }
 }
 
+/// The judge alone, as the script calls it: the script needs a second for each file.
+const ALONE: &str = "UNCHECKED=no REPO=$1 WORK=$2
+    say() { echo \"$*\" >&2; }
+    die() { say \"$*\"; exit 1; }
+    . \"$REPO/scripts/lib/cloud_init.sh\"
+    check_cloud_init \"$3\" \"$4\" \"$5\"";
+
 #[apply(test)]
 fn each_of_cloud_inits_files_is_judged() {
     ready();
     need("cloud-init");
     need_python("cloudinit");
     let site = site();
-    let stick = Stick::new(site.dir.path(), "stick", STICK);
+    site.write("script", "#!/bin/sh\n");
     for judge in [Judge::CloudInit, Judge::Yaml] {
         for (kind, text, words) in FILES {
             site.write("judged", text);
-            let user_data = if *kind == "user-data" { "judged" } else { "user-data" };
-            let option = format!("--{kind}");
-            let mut more = vec!["--user-data", user_data];
-            if *kind != "user-data" {
-                more.extend([option.as_str(), "judged"]);
+            let of = |name| if *kind == name { "judged" } else { "" };
+            let user_data = if *kind == "user-data" { "judged" } else { "script" };
+            let mut alone = Command::new("sh");
+            alone.args(["-euc", ALONE, "sh", env!("CARGO_MANIFEST_DIR")]).arg(site.dir.path());
+            alone.args([user_data, of("meta-data"), of("network-config")]).current_dir(site.dir.path());
+            let out = judge.see(&site, alone).output().unwrap();
+            let found = (out.status.code(), said(&out));
+            let wanted = if *words == GOOD { 0 } else { 1 };
+            assert!(found.0 == Some(wanted) && found.1.contains(words), "{text}: wanted '{words}': {found:?}");
+            if *words == GOOD {
+                let is_alone = found.1.contains("cloud-init is not installed here");
+                assert_eq!(is_alone, judge == Judge::Yaml && !text.starts_with("#!"), "{text}: {found:?}");
             }
-            let mut script = judge.script(&site, &stick, &more);
-            if *words != GOOD {
-                hold_refused(&stick, &mut script, words);
-                continue;
-            }
-            let out = script.output().unwrap();
-            assert!(out.status.success(), "{text}: {}", said(&out));
-            let alone = said(&out).contains("cloud-init is not installed here");
-            assert_eq!(alone, judge == Judge::Yaml && !text.starts_with("#!"), "{text}: {}", said(&out));
         }
+    }
+}
+
+/// The script asks that judge, and of each file.
+#[apply(test)]
+fn what_cloud_init_would_not_read_is_refused_before_anything_is_erased() {
+    ready();
+    need_python("yaml");
+    let site = site();
+    let stick = Stick::new(site.dir.path(), "stick", STICK);
+    for (kind, text, words) in [
+        ("network-config", "network:\n  version: 2\n  ethernets:\n\teth0: {dhcp4: true}\n", "line 4, column 1"),
+        ("network-config", "version: 2\nethernets:\n  eth0: {adresses: [192.0.2.7/24]}\n", "'addresses' is meant?"),
+        ("meta-data", "instance_id: x1\n", "'instance-id' is meant?"),
+        ("user-data", "#cloud-config\nhostname: [\n", "it is no YAML"),
+    ] {
+        site.write(kind, text);
+        let more = ["--user-data", "user-data", "--force", "--yes", &format!("--{kind}"), kind];
+        hold_refused(&stick, &mut site.script(&stick.device, &more), words);
     }
 }
 

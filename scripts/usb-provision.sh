@@ -45,12 +45,13 @@ are, the data partition grown to the end of the device, with:
   --unchecked            take these three as they are. Without it they are held against cloud-init's own reader and
                          schema where it is installed, else read as YAML, and their names held against cloud-init's
   --conf FILE            into site/: takes the place of the image's /etc/kubesolo/update.conf, at each boot
-  --keys DIR             into site/: its *.pub and its revoked/ are added to the image's, at each boot
+  --keys DIR             into site/: its *.pub and its revoked/ are added to the image's, at each boot; no more than machines
+                         look at, together with those of the image and of the update
   --layout DIR           an OCI image layout with an update, into updates/ (/var/lib/kubesolo/updates)
 
   --force                also a device that is not removable
   --keep-guids           the image's GUIDs, not new ones. Two disks with the same GUIDs in one machine are refused
-  --agent BINARY         an agent that runs here, to check --conf with (default: the one in dist/)
+  --agent BINARY         an agent that runs here, to check --conf and --keys with (default: the one in dist/)
   --yes                  do not ask. Without a terminal nobody is asked, and nothing is written
   --dry-run              check everything, show what would be overwritten, write nothing
   -h, --help             this text
@@ -77,6 +78,10 @@ cleanup() {
 . "$REPO/scripts/lib/media.sh"
 # shellcheck source=scripts/lib/site.sh
 . "$REPO/scripts/lib/site.sh"
+# shellcheck source=scripts/lib/agent.sh
+. "$REPO/scripts/lib/agent.sh"
+# shellcheck source=scripts/lib/together.sh
+. "$REPO/scripts/lib/together.sh"
 
 # --- checks
 
@@ -94,7 +99,11 @@ check_arguments() {
         check_cloud_init "$USER_DATA" "$META_DATA" "$NETWORK_CONFIG"
     fi
     if [ -n "$CONF" ]; then check_conf; fi
-    if [ -n "$KEYS" ]; then check_keys "$KEYS"; fi
+    if [ -n "$KEYS" ]; then
+        check_keys "$KEYS"
+        if [ -n "$AGENT" ]; then KUBESOLO_UPDATE=$AGENT; fi
+        find_agent
+    fi
 }
 
 check_conf() {
@@ -173,7 +182,7 @@ check_device() {
     DATA_MIB=$((DISK_MIB - 1 - DATA_START))
     [ "$DISK_MIB" -ge $((WRITE_MIB + 1)) ] ||
         die "$DEVICE is too small: $DISK_MIB MiB, and the image needs $((WRITE_MIB + 1)) MiB"
-    echo "$((DATA_START * MIB)) $((DATA_MIB * MIB))" >"$WORK/ours"
+    printf '%s\n' $((DATA_START * MIB)) $((DATA_MIB * MIB)) >"$WORK/ours"
 }
 
 check_layout_fits() {
@@ -428,6 +437,7 @@ main() {
     check_image
     check_device
     check_layout_fits
+    check_keys_together "$RAW"
     make_tree
     show
     if [ "$DRY_RUN" = yes ]; then say "dry run: nothing was written"; exit 0; fi

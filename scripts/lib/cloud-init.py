@@ -197,7 +197,7 @@ def network_v1(config):
                 raise Refused(f"{where}: a subnet has no type (dhcp4, static, ...)")
 
 
-def network_config(config):
+def network_config(config, file):
     whole = mapping(config, "it")
     if set(whole) == {"config"} and whole["config"] == "disabled":
         return
@@ -206,14 +206,21 @@ def network_config(config):
     if rule is None or isinstance(inner.get("version"), bool):
         raise Refused(f"its version must be 1 or 2, not {inner.get('version')!r}")
     rule(inner)
-    if inner is not whole:
+    without = "leave out the line 'network:', and indent the rest less"
+    if network_state is None:
+        if inner is not whole:
+            print(f"{file}: some versions of cloud-init (22.4.2, for one) read nothing below 'network:': {without}")
+        return
+    try:
+        network_state.parse_net_config_data(whole)
+    except Exception as e:  # whatever its reader raises, it does not read it
         # Seen with 22.4.2: no configuration at all, and so DHCP.
-        raise Refused("its first line is 'network:', below which cloud-init reads nothing here: leave it out, and indent the rest less")
-    if network_state is not None:
-        try:
-            network_state.parse_net_config_data(config)
-        except Exception as e:  # whatever its reader raises, it does not read it
-            raise Refused(f"cloud-init's own reader does not take it: {e}") from e
+        why = f"cloud-init's own reader does not take it: {e}"
+        if inner is not whole:
+            why = f"cloud-init's own reader takes nothing below 'network:': {without}"
+        elif "default" in str(e):
+            why += " (each version reads 0.0.0.0/0 and ::/0)"
+        raise Refused(why) from e
 
 
 def meta_data(data):
@@ -241,7 +248,9 @@ def judge(kind, file):
         with open(file, "rb") as f:
             archive = f.readline().startswith(b"#cloud-config-archive")
         return user_data(load(file), archive)
-    return {"network-config": network_config, "meta-data": meta_data}[kind](load(file))
+    if kind == "network-config":
+        return network_config(load(file), file)
+    return meta_data(load(file))
 
 
 def main():

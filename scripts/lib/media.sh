@@ -39,13 +39,12 @@ os.read(0, 1)'
 # shellcheck disable=SC2016 # for the inner shell
 GUARD='
     "$3" "$4" "$5" "$1" || exit
-    if [ -s "$2/ours" ]; then
-        ours=$(cat "$2/ours")
-        losetup -n -O NAME,OFFSET,SIZELIMIT -j "$1" 2>/dev/null | while read -r loop place; do
-            set -- $place
-            if [ "$1 $2" = "$ours" ]; then losetup --detach "$loop"; fi
-        done
-    fi
+    ours=$(cat "$2/ours" 2>/dev/null)
+    for loop in /sys/block/loop*; do
+        at="$(cat "$loop/loop/backing_file" "$loop/loop/offset" "$loop/loop/sizelimit" 2>/dev/null)"
+        if [ -n "$ours" ] && [ "$at" = "$1
+$ours" ]; then losetup --detach "/dev/${loop##*/}"; fi
+    done
     rm -rf -- "$2"'
 
 check_media_tools() {
@@ -146,9 +145,10 @@ backing() { cat "/sys/block/$NAME/loop/backing_file" 2>/dev/null || :; }
 
 # loops_beside: other loop devices on the device, on its partitions, or on the file that it is itself.
 loops_beside() {
-    { nodes; backing; } | while read -r below; do
-        losetup -n -O NAME -j "$below" 2>/dev/null || :
-    done | sort -u | grep -vxF -- "$DEVICE" | sed 's/^/attached as /'
+    { nodes; backing; } >"$WORK/below"
+    : >"$WORK/loops"
+    while IFS= read -r below; do losetup -n -O NAME -j "$below" >>"$WORK/loops"; done <"$WORK/below"
+    sort -u "$WORK/loops" | sed -e "\|^$DEVICE\$|d" -e 's/^/attached as /'
 }
 
 # open_by: lines "PROCESS FD" of what has it open, or the file that it stands upon; by number, as a container has nodes of its own.
@@ -188,6 +188,7 @@ other_paths() {
 
 # check_users: what the kernel does not count.
 check_users() {
-    user=$({ loops_beside; writers; other_paths; } | head -n 1)
+    { loops_beside; writers; other_paths; } >"$WORK/users"
+    user=$(head -n 1 "$WORK/users")
     [ -z "$user" ] || die "$DEVICE is in use ($user): end that first"
 }

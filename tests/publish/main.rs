@@ -22,6 +22,8 @@ mod signed_tags;
 mod target_arch;
 mod upload_release;
 mod usage;
+mod usb_files;
+mod usb_in_use;
 mod usb_provision;
 
 fn main() -> std::process::ExitCode {

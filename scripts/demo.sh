@@ -34,6 +34,7 @@ USAGE
 }
 
 die() { printf 'demo: error: %s\n' "$*" >&2; exit 1; }
+wrong() { printf 'demo: error: %s\n' "$*" >&2; exit 2; }
 
 cleanup() {
     cd /
@@ -252,14 +253,14 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --binary)
-                [ $# -ge 2 ] || die "--binary needs a value"
+                [ $# -ge 2 ] || wrong "--binary needs a value"
                 [ -n "$2" ] || die "the name of the agent is empty (BINARY=, or --binary '')"
                 BINARY=$2
                 shift
                 ;;
             --check) CHECK=yes ;;
             --keep) KEEP=yes ;;
-            *) usage >&2; die "unknown option: $1" ;;
+            *) usage >&2; wrong "unknown option: $1" ;;
         esac
         shift
     done

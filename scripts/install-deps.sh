@@ -32,12 +32,13 @@ this repository, and nowhere else. What is installed is listed in scripts/deps.t
 
 DEBIAN_MIRROR=URL names the mirror that packages of another Debian come from (default: this system's own);
 DEPS_ANSWER=SECONDS how long to wait for a server that says nothing (default: 10).
-Exit codes: 0 nothing is missing; 1 error; 3 something could not be had: what, why, and the next command are said.
+Exit codes: 0 nothing is missing; 1 error; 2 wrong usage; 3 something could not be had: what, why, and the next command are said.
 USAGE
 }
 
 say() { printf 'install-deps: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+wrong() { say "error: $*"; exit 2; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 cleanup() {
@@ -232,13 +233,13 @@ main() {
             --dry-run) DRY_RUN=yes ;;
             --optional) OPTIONAL=yes ;;
             *)
-                case $known in *" $1 "*) ;; *) usage >&2; die "unknown group or option: $1" ;; esac
+                case $known in *" $1 "*) ;; *) usage >&2; wrong "unknown group or option: $1" ;; esac
                 WANTED="$WANTED $1"
                 ;;
         esac
         shift
     done
-    [ -n "$WANTED" ] || { usage >&2; die "no group given"; }
+    [ -n "$WANTED" ] || { usage >&2; wrong "no group given"; }
     # Probes name files of this repository.
     cd "$REPO"
     trap cleanup EXIT

@@ -38,6 +38,7 @@ USAGE
 
 say() { printf 'reproduce: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+wrong() { usage >&2; say "error: $*"; exit 2; }
 
 # shellcheck source=scripts/lib/server.sh
 . "$REPO/scripts/lib/server.sh"
@@ -205,8 +206,8 @@ main() {
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
-            --release | --arch | --keep | --rebuilt) [ -n "${2:-}" ] || die "$1 needs a value" ;;
-            *) usage >&2; die "unknown option: $1" ;;
+            --release | --arch | --keep | --rebuilt) [ -n "${2:-}" ] || wrong "$1 needs a value" ;;
+            *) wrong "unknown option: $1" ;;
         esac
         case $1 in
             --release) RELEASE=$2 ;;

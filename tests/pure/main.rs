@@ -7,6 +7,7 @@ extern crate macro_rules_attribute;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod completions;
 mod deps;
 mod first_words;
 mod grubenv;

@@ -17,6 +17,7 @@ mod harness;
 mod long_tests;
 mod man_page;
 mod p256;
+mod pictures;
 mod signature_bits;
 mod threat_model;
 

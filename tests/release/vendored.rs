@@ -39,8 +39,8 @@ const SETTINGS: &str = ".cargo/config.toml";
 fn plain_cargo_takes_the_crates_of_a_filled_vendor() {
     let source = filled();
     // What it compiles first is a crate from there; all of them would only take longer.
-    run(cargo(&source.path(""), "check --offline --locked --quiet --package itoa"));
-    let tree = run(cargo(&source.path(""), "tree --offline --locked --edges all"));
+    run(&mut cargo(&source.path(""), "check --offline --locked --quiet --package itoa"));
+    let tree = run(&mut cargo(&source.path(""), "tree --offline --locked --edges all"));
     assert!(tree.contains("rustls v") && tree.contains("proptest v"), "{tree}");
     // What was written is no change of the repository, and names no host.
     assert_eq!(run(source.git().args(["status", "--porcelain"])), "");
@@ -62,7 +62,9 @@ fn a_stale_vendor_is_said_with_the_command_that_mends_it() {
     assert!(!out.status.success() && said.contains("run/scripts/vendor.sh"), "{said}");
 
     // Every make, and the release build, put it away by themselves.
-    for line in ["make help", "scripts/build.sh --dry-run", "scripts/vendor.sh --mend"] {
+    // The build itself ends at once: it has neither crates nor a network.
+    let build = "CARGO_HOME=$PWD/../none CARGO_NET_OFFLINE=true scripts/build.sh --arch amd64 || :";
+    for line in ["make help", build, "scripts/vendor.sh --mend"] {
         run(&mut vendor(&source, &["--settings", "."]));
         fs::write(source.path("vendor/.complete/cargo-lock.sha256"), "of another").unwrap();
         let mut mend = command("sh");

@@ -12,10 +12,10 @@ const TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-
 const OTHERS: [&str; 3] = ["std", "musl", "zig-compiler-rt"];
 /// Words of the texts that must be somewhere: BoringSSL's part of ring, what ring takes from fiat and others, zlib-rs, musl.
 const WORDS: [(&str, &str); 8] = [
-    ("ring", "OpenSSL"),
-    ("ring", "fiat-crypto"),
+    ("ring", "distributing code linked against BoringSSL"),
+    ("ring", "fiat-crypto authors"),
     ("ring", "Brian Smith"),
-    ("zlib-rs", "altered source versions"),
+    ("zlib-rs", "Altered source versions"),
     ("musl", "Rich Felker"),
     ("std", "Permission is hereby granted"),
     ("std", "TERMS AND CONDITIONS FOR USE"),

@@ -65,7 +65,7 @@ fn a_stale_vendor_is_said_with_the_command_that_mends_it() {
     // The build itself ends at once: it has neither crates nor a network.
     let build = "CARGO_HOME=$PWD/../none CARGO_NET_OFFLINE=true scripts/build.sh --arch amd64 || :";
     for line in ["make help", build, "scripts/vendor.sh --mend"] {
-        run(&mut vendor(&source, &["--settings", "."]));
+        run(&mut vendor(&source, &["--settings", source.path("").to_str().unwrap()]));
         fs::write(source.path("vendor/.complete/cargo-lock.sha256"), "of another").unwrap();
         let mut mend = command("sh");
         let out = mend.args(["-c", line]).current_dir(source.path("")).output().unwrap();

@@ -386,7 +386,7 @@ fn what_is_there_is_not_spoken_of() {
     assert_eq!(site.run(&mut site.command(&["env"], &["test"])), (0, String::new()));
     assert!(!site.path(".tools").exists());
     let (code, said) = site.run(&mut site.command(&["env"], &["tset"]));
-    assert!(code == 1 && said.contains("unknown group or option: tset"), "{said}");
+    assert!(code == 2 && said.contains("unknown group or option: tset"), "{said}");
 }
 
 #[apply(test)]

@@ -156,6 +156,7 @@ oci-image:
 #: ARGS=... | the agent as a container image (scripts/build-agent-image.sh --help)
 agent-image: build-all
 	scripts/install-deps.sh oci
+	scripts/licenses.sh
 	scripts/build-agent-image.sh --agent-dir dist $(ARGS)
 
 # No compiler sees a signing key.

@@ -8,6 +8,7 @@ SYSTEM_CA=/etc/ssl/certs/ca-certificates.crt
 AGENT_DIR=
 VERSION=
 CA_FILE=$SYSTEM_CA
+LICENSES=
 SOURCE=
 ARCHES=
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
@@ -32,6 +33,8 @@ for amd64 and arm64, below one index. Prints the digest of the index: pin it whe
   --ca-file FILE         CA certificates that servers are held to, PEM (default: $SYSTEM_CA
                          of this machine)
   --no-ca                none: each machine's ca_file, or plain HTTP
+  --licenses FILE        licence texts of what is linked in (default: THIRD-PARTY-LICENSES.txt in --agent-dir;
+                         scripts/licenses.sh makes it): they and LICENSE get into /usr/share/doc/kubesolo-update
   --source URL           where the agent's sources are: label org.opencontainers.image.source
   --dry-run              make it, say its digest, keep and push nothing
   -h, --help             this text
@@ -42,7 +45,7 @@ USAGE
 
 say() { printf 'build-agent-image: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
+misuse() { usage >&2; say "error: $*"; exit 2; }
 
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
@@ -75,6 +78,22 @@ check_ca() {
     grep -q 'BEGIN CERTIFICATE' "$CA_FILE" || die "$CA_FILE holds no certificate in PEM"
 }
 
+# check_licenses: whoever hands the image on has to hand on the texts as well.
+check_licenses() {
+    if [ -z "$LICENSES" ]; then
+        LICENSES=$AGENT_DIR/THIRD-PARTY-LICENSES.txt
+        if [ ! -e "$LICENSES" ]; then
+            say "warning: no $LICENSES: an image for this machine's owner only." \
+                "Next, to hand it on: scripts/licenses.sh --output $LICENSES"
+            LICENSES=
+            return
+        fi
+    fi
+    [ -f "$LICENSES" ] || die "$LICENSES is not a file: --licenses names what scripts/licenses.sh made"
+    grep -q '^Licences of what is linked into kubesolo-update' "$LICENSES" ||
+        die "$LICENSES was not made by scripts/licenses.sh, or is cut off at its start"
+}
+
 check() {
     check_tools readelf
     [ -n "$AGENT_DIR" ] || misuse "--agent-dir is missing"
@@ -87,6 +106,7 @@ check() {
     check_created
     for arch in $ARCHES; do check_agent "$arch"; done
     if [ -n "$CA_FILE" ]; then check_ca; fi
+    check_licenses
     check_targets
 }
 
@@ -107,6 +127,10 @@ make() {
         image_layer "$1" "$tree" etc
     fi
     put 755 "$AGENT_DIR/kubesolo-update-$1" usr/bin/kubesolo-update
+    if [ -n "$LICENSES" ]; then
+        put 644 "$REPO/LICENSE" usr/share/doc/kubesolo-update/LICENSE
+        put 644 "$LICENSES" usr/share/doc/kubesolo-update/THIRD-PARTY-LICENSES.txt
+    fi
     image_layer "$1" "$tree" usr
     # Root: it opens block devices and mounts what is on them.
     image_config "$1" \
@@ -129,9 +153,9 @@ main() {
             -h | --help) usage; exit 0 ;;
             --no-ca) CA_FILE=; shift; continue ;;
             --plain-http | --dry-run) image_option "$1"; shift; continue ;;
-            --agent-dir | --arch | --layout | --tag | --push | --version | --ca-file | --source)
+            --agent-dir | --arch | --layout | --tag | --push | --version | --ca-file | --licenses | --source)
                 [ $# -ge 2 ] || misuse "$1 needs a value" ;;
-            *) usage >&2; misuse "unknown option: $1" ;;
+            *) misuse "unknown option: $1" ;;
         esac
         case $1 in
             --agent-dir) AGENT_DIR=$2 ;;
@@ -139,6 +163,7 @@ main() {
             --layout | --tag | --push) image_option "$1" "$2" ;;
             --version) VERSION=$2 ;;
             --ca-file) CA_FILE=$2 ;;
+            --licenses) [ -n "$2" ] || misuse "--licenses needs a value"; LICENSES=$2 ;;
             --source) SOURCE=$2 ;;
         esac
         shift 2

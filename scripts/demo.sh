@@ -15,12 +15,14 @@ ROOT=machine
 BINARY=
 CHECK=no
 KEEP=no
+PACE=no
+SCENE=update
 WORK=
 DEVICE=
 
 usage() {
     cat <<USAGE
-Usage: scripts/demo.sh [--binary FILE] [--check] [--keep]
+Usage: scripts/demo.sh [--binary FILE] [--scene update|rollback] [--pace] [--check] [--keep]
 
 Shows an update of KubeSolo OS: makes a disk image with version 1.0.0, publishes 1.1.0 and 1.2.0,
 and lets kubesolo-update check, apply and activate. Needs root, for a loop device. Works in a
@@ -28,6 +30,9 @@ temporary directory, and leaves nothing behind.
 
   --binary FILE   the agent (default: dist/kubesolo-update-ARCH, from make build); a released one will do
   --check         only see whether this machine, and FILE if it is given, can show it; before anything is installed
+  --scene SCENE   update (default), or rollback: a version that never gets healthy, and what is left of it. The three
+                  boots are done by hand, with GRUB's own tool
+  --pace          leave a person time to read (scripts/record.sh records that)
   --keep          keep the temporary directory
   -h, --help      this text
 USAGE
@@ -49,10 +54,14 @@ cleanup() {
 title() { printf '\n== %s\n' "$1"; }
 tell() { printf '%s\n' "$@"; }
 
+# pace: until what stands there is read.
+pace() { if [ "$PACE" = yes ]; then sleep 2; fi; }
+
 # run COMMAND...: shows a command and runs exactly that.
 run() {
     printf '\n$ %s\n' "$*"
     "$@"
+    pace
 }
 
 # refused CODE COMMAND...: shows a command that must end with this exit code, and does.
@@ -63,6 +72,7 @@ refused() {
     code=0
     "$@" 2>&1 || code=$?
     [ "$code" -eq "$want" ] || die "exit code $code instead of $want: $*"
+    pace
 }
 
 # quietly COMMAND...: what makes the stage; heard only when it fails.
@@ -244,6 +254,29 @@ steps() {
     [ "$before" = "$after" ] || die "slot A changed"
 }
 
+# boots VARIABLE=VALUE...: what GRUB writes, into both copies, and a boot that has another id.
+boots() {
+    run grub-editenv "$GRUBENV" set "$@"
+    quietly grub-editenv "$GRUBENV.bak" set "$@"
+    cat /proc/sys/kernel/random/uuid >"$ROOT/proc/sys/kernel/random/boot_id"
+}
+
+# rollback_steps: 1.2.0 starts three times and never gets healthy.
+rollback_steps() {
+    quietly "$REPO/scripts/sign.sh" --key publisher.key --layout "$ROOT/media/usb:latest"
+    title '1. Version 1.2.0 is taken and activated; slot A, with 1.0.0, stays as it is.'
+    run kubesolo-update apply --activate --root "$ROOT"
+    title '2. It hangs, three times. GRUB counts each boot before it starts one.'
+    boots boot_counter=2
+    boots boot_counter=1
+    boots boot_counter=0
+    title '3. The counter is used up: at the next boot GRUB makes slot A active again.'
+    boots active_slot=A boot_success=1 rollback_from=B
+    title '4. 1.0.0 runs. What happened is recorded, by the first command that changes anything.'
+    refused 4 kubesolo-update apply --root "$ROOT"
+    run kubesolo-update status --root "$ROOT"
+}
+
 outro() {
     title 'What a real machine does next'
     tell 'It restarts. GRUB takes one from boot_counter and starts slot B. Once the node' \
@@ -262,6 +295,12 @@ main() {
                 BINARY=$2
                 shift
                 ;;
+            --scene)
+                case ${2:-} in update | rollback) ;; *) usage >&2; misuse "--scene must be update or rollback, not '${2:-}'" ;; esac
+                SCENE=$2
+                shift
+                ;;
+            --pace) PACE=yes ;;
             --check) CHECK=yes ;;
             --keep) KEEP=yes ;;
             *) usage >&2; misuse "unknown option: $1" ;;
@@ -284,7 +323,12 @@ main() {
     trap 'exit 129' HUP
     trap 'exit 141' PIPE
     prepare
+    if [ "$SCENE" = rollback ]; then
+        rollback_steps
+        return
+    fi
     intro
+    pace
     steps
     outro
 }

@@ -32,7 +32,7 @@ this repository, and nowhere else. What is installed is listed in scripts/deps.t
 
 DEBIAN_MIRROR=URL names the mirror that packages of another Debian come from (default: this system's own);
 DEPS_ANSWER=SECONDS how long to wait for a server that says nothing (default: 10).
-Exit codes: 0 nothing is missing; 1 error; 3 something could not be had: what, why, and the next command are said.
+Exit codes: 0 nothing is missing; 1 error; 2 wrong usage; 3 something could not be had: what, why, and the next command are said.
 USAGE
 }
 

@@ -45,6 +45,8 @@ Makes a release of the commit that is checked out, in DIR (default: dist/release
   kubesolo-update-VERSION-source.tar.gz         the commit, all crates (vendor/), and the build time: scripts/build.sh
                                                 makes the same binaries of it, without network and without git
   kubesolo-update-VERSION.cdx.json              CycloneDX: what the binaries are made of
+  THIRD-PARTY-LICENSES.txt                      licences of what is linked into them (scripts/licenses.sh); in the
+                                                container image as well
   SHA256SUMS                                    of all of these
   SHA256SUMS.sig                                with --key: one line of base64 for each key
   SHA256SUMS.sigstore.json                      with --key: a sigstore bundle, for cosign; SHA256SUMS.2.sigstore.json
@@ -71,6 +73,7 @@ USAGE
 
 say() { printf 'release: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+wrong() { usage >&2; say "error: $*"; exit 2; }
 
 cleanup() {
     [ -z "$WORK" ] || rm -rf "$WORK"
@@ -238,7 +241,8 @@ make_source() {
 }
 
 make_image() {
-    "$REPO/scripts/build-agent-image.sh" --agent-dir "$DIST" --layout "$WORK/layout" --tag "$VERSION" >"$WORK/log" 2>&1 ||
+    "$REPO/scripts/build-agent-image.sh" --agent-dir "$DIST" --layout "$WORK/layout" --tag "$VERSION" \
+        --licenses "$STAGE/THIRD-PARTY-LICENSES.txt" >"$WORK/log" 2>&1 ||
         { tail -n 5 "$WORK/log" >&2; die "the container image could not be made"; }
     repeatable -C "$WORK/layout" -cf "$STAGE/kubesolo-update-$VERSION-image.tar" blobs index.json oci-layout
 }
@@ -301,6 +305,8 @@ make_all() {
     done
     git -C "$REPO" show "$TREE:docs/man/kubesolo-update.8" >"$STAGE/kubesolo-update.8"
     make_sbom "$STAGE/kubesolo-update-$VERSION.cdx.json"
+    "$REPO/scripts/licenses.sh" --output "$STAGE/THIRD-PARTY-LICENSES.txt" >&2 ||
+        die "the licence texts could not be collected"
     make_image
     make_disk
     make_source
@@ -346,8 +352,8 @@ main() {
             --allow-dirty) ALLOW_DIRTY=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --output | --tag | --key | --passphrase-file | --kernel | --initramfs | --arch)
-                [ -n "${2:-}" ] || die "$1 needs a value" ;;
-            *) usage >&2; die "unknown option: $1" ;;
+                [ -n "${2:-}" ] || wrong "$1 needs a value" ;;
+            *) wrong "unknown option: $1" ;;
         esac
         case $1 in
             --output) OUTPUT=${2%/} ;;

@@ -38,7 +38,7 @@ USAGE
 
 say() { printf 'reproduce: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
+misuse() { usage >&2; say "error: $*"; exit 2; }
 
 # shellcheck source=scripts/lib/server.sh
 . "$REPO/scripts/lib/server.sh"
@@ -207,7 +207,7 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --release | --arch | --keep | --rebuilt) [ -n "${2:-}" ] || misuse "$1 needs a value" ;;
-            *) usage >&2; misuse "unknown option: $1" ;;
+            *) misuse "unknown option: $1" ;;
         esac
         case $1 in
             --release) RELEASE=$2 ;;

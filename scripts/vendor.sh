@@ -9,7 +9,7 @@ MANIFEST=$REPO/vendor/MANIFEST.tsv
 # How our settings begin; what begins otherwise is somebody else's.
 OURS='# Written by scripts/vendor.sh'
 # cargo names this path where a crate is not in vendor/, so it says what to type.
-SIGN=to-fill-vendor-anew-run/scripts/vendor.sh
+SIGN=.cargo/to-fill-vendor-anew-run/scripts/vendor.sh
 WORK=
 
 usage() {
@@ -86,11 +86,11 @@ fits() {
 is_ours() { [ -f .cargo/config.toml ] && IFS= read -r line <.cargo/config.toml && case $line in "$OURS"*) ;; *) false ;; esac; }
 
 drop_settings() {
-    if is_ours; then rm -rf .cargo/config.toml ".cargo/${SIGN%%/*}"; fi
+    if is_ours; then rm -rf .cargo/config.toml "${SIGN%/*/*}"; fi
     rmdir .cargo 2>/dev/null || true
 }
 
-# settings DIR: the file comes last, since it needs the link.
+# settings DIR PATH: of vendor/ there. The file comes last, since it may need the link.
 settings() {
     cd "$1" || die "$1 is not a directory"
     if ! is_ours; then
@@ -98,16 +98,19 @@ settings() {
             [ ! -e "$file" ] || { say "$1/$file is not by this script, and stays as it is: cargo build --offline will not look into vendor/"; return 0; }
         done
     fi
-    mkdir -p ".cargo/${SIGN%/*}"
-    ln -sfn "../../../vendor" ".cargo/$SIGN"
+    mkdir -p .cargo
+    if [ "$2" != vendor ]; then
+        mkdir -p "$(dirname -- "$2")"
+        ln -sfn ../../../vendor "$2"
+    fi
     cat >.cargo/config.toml.new <<SETTINGS
 $OURS, which takes it away again where Cargo.lock has changed.
-# Crates come from vendor/. The path is a link to it.
+# Crates come from vendor/, by whatever name.
 [source.crates-io]
 replace-with = "vendored-sources"
 
 [source.vendored-sources]
-directory = ".cargo/$SIGN"
+directory = "$2"
 SETTINGS
     mv .cargo/config.toml.new .cargo/config.toml
 }
@@ -145,7 +148,7 @@ fill() {
     # Last: what is half filled does not count.
     if [ -n "$lock" ]; then sha256sum <"$lock" >"$REPO/vendor/.complete/std-lock.sha256"; fi
     sha256sum <"$REPO/Cargo.lock" >"$REPO/vendor/.complete/cargo-lock.sha256"
-    settings "$REPO"
+    settings "$REPO" "$SIGN"
     cd "$REPO"
 }
 
@@ -165,7 +168,7 @@ main() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     case $work in
-        settings) settings "$dir"; return ;;
+        settings) settings "$dir" vendor; return ;;
         mend) cd "$REPO"; mend; return ;;
     esac
     WORK=$(mktemp -d)

@@ -248,6 +248,7 @@ unpack() {
     find "$root/debs" -name '*.deb' | while read -r deb; do quietly dpkg -x "$deb" "$dir" || exit 1; done
 }
 
+# fetch_pip: what is in the lock is held to its hashes: what compiles and links the agent gets into it.
 fetch_pip() {
     quietly /usr/bin/python3 -m venv "$dir" || return 1
     pinned=
@@ -255,6 +256,13 @@ fetch_pip() {
     for name in $package; do
         pinned="$pinned $name==${rest%% *}" rest=${rest#* }
     done
+    lock=$REPO/scripts/builder-pip.lock
+    if grep -q "^${package%% *}==" "$lock" 2>/dev/null; then
+        for one in $pinned; do
+            grep "^$one " "$lock" || { echo "error: $one is not in scripts/builder-pip.lock, which has its hashes (docs/pipelines.md)" >"$WORK/log"; return 1; }
+        done >"$WORK/requirements"
+        pinned="--require-hashes --only-binary=:all: -r $WORK/requirements"
+    fi
     # shellcheck disable=SC2086 # a list of words
     quietly "$dir/bin/pip" install -q --disable-pip-version-check --timeout "$ANSWER" --retries "$RETRIES" $pinned
 }

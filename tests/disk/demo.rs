@@ -69,14 +69,14 @@ fn an_interrupted_one_leaves_nothing() {
 #[apply(test)]
 fn mistakes_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    for (args, word) in [
-        (["--frob"].as_slice(), "unknown option: --frob"),
-        (&["--binary"], "--binary needs a value"),
-        (&["--binary", "/nowhere"], "/nowhere is missing"),
+    for (args, code, word) in [
+        (["--frob"].as_slice(), 2, "unknown option: --frob"),
+        (&["--binary"], 2, "--binary needs a value"),
+        (&["--binary", "/nowhere"], 1, "/nowhere is missing"),
     ] {
         let out = demo(&dir).args(args).output().unwrap();
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert!(out.status.code() == Some(1) && said.contains(word), "wanted '{word}': {said}");
+        assert!(out.status.code() == Some(code) && said.contains(word), "wanted '{word}': {said}");
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }

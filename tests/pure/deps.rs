@@ -239,8 +239,11 @@ fn the_builder_has_the_versions_of_the_table() {
     let wheels: Vec<&str> = wheels.lines().filter(|line| !line.starts_with('#')).collect();
     assert_eq!(wheels.len(), 2);
     for (line, wanted) in wheels.iter().zip(wanted) {
-        let (name, hash) = line.split_once(" --hash=sha256:").unwrap();
-        assert!(name == wanted && hash.len() == 64, "{line}: scripts/deps.tsv wants {wanted}");
+        // Of both architectures that a build may run on.
+        let (name, hashes) = line.split_once(" --hash=sha256:").unwrap();
+        let hashes: Vec<&str> = hashes.split(" --hash=sha256:").collect();
+        let whole = hashes.len() == 2 && hashes.iter().all(|hash| hash.len() == 64);
+        assert!(name == wanted && whole, "{line}: scripts/deps.tsv wants {wanted}");
     }
     // And its packages hold what the table wants for a build; the base image has the rest.
     let of_base = |name: &str| ["libc-bin", "coreutils", "gzip", "tar"].contains(&name);
@@ -254,6 +257,36 @@ fn the_builder_has_the_versions_of_the_table() {
     }
     let dockerfile = read("scripts/Dockerfile.builder");
     assert!(!dockerfile.contains("==") && dockerfile.contains("\nARG BASE\nFROM ${BASE}\n"), "a version of its own");
+}
+
+/// A wheel that is not the one whose hash is written down does not get into `.tools`.
+#[apply(test)]
+fn a_wheel_is_held_to_its_hash() {
+    crate::support::need_all(&["python3"]);
+    let dir = tempfile::tempdir().unwrap();
+    let wheel = dir.path().join("stand_in-1.0-py3-none-any.whl");
+    let make = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1], 'w'); i = 'stand_in-1.0.dist-info/'; \
+                z.writestr('stand_in.py', ''); z.writestr(i + 'WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n'); \
+                z.writestr(i + 'METADATA', 'Metadata-Version: 2.1\\nName: stand-in\\nVersion: 1.0\\n'); z.writestr(i + 'RECORD', '')";
+    crate::support::run(std::process::Command::new("python3").args(["-c", make]).arg(&wheel));
+    let good = crate::support::release::sha256(&fs::read(&wheel).unwrap());
+    let other = "0".repeat(64);
+    for (lock, fits, words) in [
+        (format!("stand-in==1.0 --hash=sha256:{good}\n"), true, ""),
+        (format!("stand-in==1.0 --hash=sha256:{other} --hash=sha256:{good}\n"), true, ""),
+        (format!("stand-in==1.0 --hash=sha256:{other}\n"), false, "DO NOT MATCH THE HASHES"),
+        (format!("stand-in==1.1 --hash=sha256:{good}\n"), false, "is not in scripts/builder-pip.lock"),
+        ("stand-in==1.0\n".to_string(), false, "is not in scripts/builder-pip.lock"),
+    ] {
+        let site = Site::new(&["build|.tools/zig/versions =|pip|stand-in|1.0|1/1|a wheel"]);
+        fs::write(site.dir.path().join("scripts/builder-pip.lock"), &lock).unwrap();
+        let mut script = std::process::Command::new(site.dir.path().join("scripts/install-deps.sh"));
+        script.arg("build").env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", dir.path());
+        let out = script.output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success() == fits && said.contains(words), "{lock}: {said}");
+        assert_eq!(site.dir.path().join(".tools/zig/versions").exists(), fits, "{lock}");
+    }
 }
 
 /// The installer with a table of its own, in a directory that is its repository.
@@ -353,7 +386,7 @@ fn what_is_there_is_not_spoken_of() {
     assert_eq!(site.run(&mut site.command(&["env"], &["test"])), (0, String::new()));
     assert!(!site.path(".tools").exists());
     let (code, said) = site.run(&mut site.command(&["env"], &["tset"]));
-    assert!(code == 1 && said.contains("unknown group or option: tset"), "{said}");
+    assert!(code == 2 && said.contains("unknown group or option: tset"), "{said}");
 }
 
 #[apply(test)]

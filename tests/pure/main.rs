@@ -7,6 +7,7 @@ extern crate macro_rules_attribute;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod completions;
 mod deps;
 mod first_words;
 mod grubenv;
@@ -16,6 +17,7 @@ mod harness;
 mod long_tests;
 mod man_page;
 mod p256;
+mod pictures;
 mod signature_bits;
 mod threat_model;
 

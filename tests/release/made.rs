@@ -55,8 +55,8 @@ fn made() -> &'static Made {
 
 /// The files, and nothing else; what `SHA256SUMS` lists.
 fn expected() -> Vec<String> {
-    let mut names: Vec<String> =
-        ["-image.tar", "-linux-amd64", "-linux-arm64", "-source.tar.gz", ".cdx.json"].map(file).into();
+    let mut names = vec!["THIRD-PARTY-LICENSES.txt".to_string()];
+    names.extend(["-image.tar", "-linux-amd64", "-linux-arm64", "-source.tar.gz", ".cdx.json"].map(file));
     names.push("kubesolo-update.8".into());
     names
 }
@@ -174,6 +174,11 @@ fn the_source_archive_holds_the_commit_and_every_crate_of_both_locks() {
             "{name} is not as in the commit"
         );
     }
+    // Whoever unpacks it builds without this repository's scripts and without network.
+    let mut metadata = command("cargo");
+    metadata.args(["metadata", "--offline", "--locked", "--format-version", "1"]);
+    let said = run(metadata.current_dir(&tree).env("CARGO_HOME", dir.path().join("empty")));
+    assert!(said.contains("vendor/argh-"), "the crates of the archive are not used");
     let sysroot = PathBuf::from(run(command("/usr/bin/rustc").args(["--print", "sysroot"])).trim());
     let locks = [tree.join("Cargo.lock"), sysroot.join("lib/rustlib/src/rust/library/Cargo.lock")];
     let mut crates: Vec<String> = locks.iter().flat_map(|lock| locked(lock)).map(|(name, _)| name).collect();
@@ -267,6 +272,10 @@ fn the_image_goes_into_a_registry_and_holds_the_binaries() {
         let agent = fs::read(bundle.join("rootfs/usr/bin/kubesolo-update")).unwrap();
         assert!(agent == fs::read(made.release.join(file(&format!("-linux-{arch}")))).unwrap(), "{arch}");
         assert!(agent == fs::read(made.source.path(&format!("dist/kubesolo-update-{arch}"))).unwrap(), "{arch}");
+        let texts = bundle.join("rootfs/usr/share/doc/kubesolo-update");
+        assert_eq!(names(&texts), ["LICENSE", "THIRD-PARTY-LICENSES.txt"]);
+        let name = "THIRD-PARTY-LICENSES.txt";
+        assert!(fs::read(texts.join(name)).unwrap() == fs::read(made.release.join(name)).unwrap(), "{arch}");
     }
 }
 

@@ -8,9 +8,11 @@ extern crate macro_rules_attribute;
 mod support;
 
 mod builder;
+mod licenses;
 mod made;
 mod pipelines;
 mod refused;
+mod vendored;
 
 fn main() -> std::process::ExitCode {
     support::harness::main()

@@ -130,8 +130,14 @@ pub fn names(dir: &Path) -> Vec<String> {
 /// Holds that a script refused, and said why. Returns: what it said.
 #[track_caller]
 pub fn refused(out: &Output, words: &[&str]) -> String {
+    ended(out, 1, words)
+}
+
+/// Holds that a script ended so, and said why. Returns: what it said.
+#[track_caller]
+pub fn ended(out: &Output, code: i32, words: &[&str]) -> String {
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert_eq!(out.status.code(), Some(1), "{words:?}: {said}");
+    assert_eq!(out.status.code(), Some(code), "{words:?}: {said}");
     for word in words {
         assert!(said.contains(word), "no '{word}' in: {said}");
     }

@@ -95,7 +95,7 @@ macro_rules! command {
             /// print only what needs a person
             #[argh(switch)]
             pub quiet: bool,
-            /// print whole digests, every check and each request
+            /// print more: each request and check, whole digests
             #[argh(switch)]
             pub verbose: bool,
             $($(#[$field_meta])* pub $field: $kind $(<$inner>)?,)*

@@ -93,7 +93,7 @@ fn each_gate_refuses_alone_and_names_both_values() {
         (Gate::Expired, "at 2026-11-22T19:59:60Z", "2026-11-22T20:00:00Z", |a, _| {
             a.expires = Some("2026-11-22T19:59:60Z".into())
         }),
-        (Gate::FailedBefore, "no API server", "11507a0e2f5e", |_, f| f.failed = &*FAILED),
+        (Gate::FailedBefore, "no API server", "1.2.0 ", |_, f| f.failed = &*FAILED),
         (Gate::Size, "3000 B", "2999 B", |_, f| f.room_bytes = Some(2999)),
         (Gate::Window, "02:00-03:00", "20:00:00Z", |_, f| f.window = Some(&WINDOW)),
         (Gate::TrialPending, "trial", "slot B", |_, f| f.trial_pending = Some("trial of slot B")),

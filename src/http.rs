@@ -441,8 +441,8 @@ impl Client {
             _ => "GET",
         };
         let target = if proxy.is_some() { url.request_text() } else { url.target() };
-        // What comes behind a question mark may be a secret.
-        detail(&|| format!("{method} {}", url.to_string().split('?').next().unwrap_or_default()));
+        // Without what comes behind a question mark, which may be a secret.
+        detail(&|| format!("{method} {url}"));
         wire::request(method, &target, &url.authority(), &headers, ask.form).map_err(|e| e.at("fetch", url))
     }
 }

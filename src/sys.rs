@@ -327,7 +327,7 @@ pub fn marked_by(file: &File) -> io::Result<Option<u32>> {
     let mut mark = whole_file();
     // SAFETY: the descriptor is open, and the structure outlives the call, which fills it.
     check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut mark) })?;
-    let is_marked = i32::from(mark.l_type) != i32::from(libc::F_UNLCK);
+    let is_marked = i32::from(mark.l_type) != libc::F_UNLCK;
     Ok(is_marked.then(|| u32::try_from(mark.l_pid).unwrap_or(0)))
 }
 

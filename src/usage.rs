@@ -12,7 +12,7 @@ use argh::{FromArgs, SubCommands};
 /// What there is to ask for help with; the bare word only where a command, or nothing more, is expected.
 const HELP: [&str; 3] = ["--help", "-h", "help"];
 /// What may stand before a command, without a value.
-const GLOBAL: [&str; 6] = ["--help", "-h", "--json", "--shell", "--version", "-V"];
+const GLOBAL: [&str; 8] = ["--help", "-h", "--json", "--shell", "--quiet", "--verbose", "--version", "-V"];
 /// How argh begins what it says of a word that it does not know.
 const UNRECOGNIZED: &str = "Unrecognized argument: ";
 

@@ -8,7 +8,6 @@ use crate::support::unprivileged::unprivileged;
 use crate::support::web::{Answer, Web};
 use crate::support::{command, need};
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 
@@ -284,24 +283,4 @@ fn verbose_says_each_request_and_each_check_and_no_secret() {
     let front = Web::start(move |_| Answer::status(302).header("Location", &led));
     let said = root.agent(&["check", "--verbose", "--server", &front.url("")]);
     assert!(said.stderr.matches("GET ").count() >= 2 && !said.stderr.contains("hidden"), "{said:?}");
-}
-
-/// stdin is not read, stdout is one answer: nothing of what is told to those who look on gets there.
-#[apply(test)]
-fn what_is_told_of_a_run_is_not_in_its_own_answer() {
-    need_disks();
-    let disk = Disk::new(24, 16);
-    let root = Root::new(&disk);
-    let server = Release::new("2.0.0").serve();
-    let mut child = root
-        .command(&["apply", "--json", "--server", &server.url("")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut said = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(child.wait().unwrap().success());
-    assert_eq!(crate::support::root::jq(&said, "[.result, has(\"run\")]"), r#"["staged",false]"#);
 }

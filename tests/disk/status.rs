@@ -82,6 +82,10 @@ fn a_good_update_on_the_screen() {
     trial.root.set_boot_variables(&["boot_canary=1"]);
     // A check that fails meanwhile takes nothing from it.
     trial.root.agent(&["apply", "--server", "http://127.0.0.1:9"]).expect(6, &[]);
+    // Long ago, so that the order of the ends is one.
+    let state = trial.root.path("var/lib/kubesolo/update/state.json");
+    let edit = r#".history[-1] += {started_at: "2026-01-01T00:00:00Z", ended_at: "2026-01-01T00:00:00Z"}"#;
+    fs::write(&state, jq(&fs::read_to_string(&state).unwrap(), edit)).unwrap();
     hold(&trial.root, "staged-then-dead-server", "staged");
     trial.root.agent(&["activate"]).expect(0, &[]);
     hold(&trial.root, "activated", "activated");
@@ -469,6 +473,11 @@ fn the_schema_refuses_what_is_not_a_status() {
         (".boot.active_slot = \"C\"", "active_slot"),
         (".running_slot = \"a\"", "running_slot"),
         (".slots = .slots[:1]", "minItems"),
+        ("del(.run)", "run"),
+        (".run = {}", "run"),
+        (".run = 7", "run"),
+        (".run = {at_work: true, pid: 0, command: null, phase: null, percent: 101, started_at: null}", "run"),
+        (".slots[0].looked_at = 1", "looked_at"),
         (".slots[0].valid = \"yes\"", "yes"),
         (".slots[0].room_bytes = 1.5", "1.5"),
         (".condition = \"fine\"", "fine"),

@@ -72,7 +72,7 @@ fn marked(text: &str) -> Words {
 /// What each command takes, by the synopsis, with what all take.
 fn options_of_the_page(source: &str) -> BTreeMap<String, Words> {
     let common = marked(section(source, ".Ss Common options"));
-    assert_eq!(common.len(), 9, "{common:?}");
+    assert_eq!(common.len(), 11, "{common:?}");
     let mut found: BTreeMap<String, Words> = BTreeMap::new();
     for call in section(source, ".Sh SYNOPSIS").split(".Nm kubesolo-update\n").filter(|call| !call.trim().is_empty()) {
         let (first, rest) = call.split_once('\n').unwrap_or((call, ""));

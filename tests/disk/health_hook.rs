@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const HOOK: &str = "deploy/initramfs/kubesolo-update-health";
+/// By the `timeout` of busybox: with SIGTERM.
+const KILLED: i32 = 143;
 const SIGNATURE: &str = "# GRUB Environment Block\n";
 
 fn ready() {
@@ -65,16 +67,21 @@ impl Bench {
         }
     }
 
+    /// Makes the command that runs a script in the root, without the right to restart the machine.
+    fn command(&self, script: &str) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-sys_boot", "--inh-caps=-sys_boot", "chroot"]).arg(self.0.path());
+        command.args(["/bin/sh", "-c", script]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("KUBESOLO_HEALTH_PAUSE_SECS", "0");
+        command
+    }
+
     /// Runs the hook. Input: what stands for `sync` and for `reboot`: functions, since busybox's shell takes its own applets
     /// before any file.   Returns: how it ended, and what it called.
     fn hook_with(&self, sync_secs: &str, sync: &str, reboot: &str) -> (Output, String) {
         let _ = fs::remove_file(self.path("called"));
         let script = format!("sync() {{ {sync}; }}; reboot() {{ echo \"reboot $*\" >>/called; {reboot}; }}; . /hook");
-        let mut hook = Command::new("setpriv");
-        hook.args(["--bounding-set=-sys_boot", "--inh-caps=-sys_boot", "chroot"]).arg(self.0.path());
-        hook.args(["/bin/sh", "-c", &script]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        hook.env("KUBESOLO_HEALTH_PAUSE_SECS", "0").env("KUBESOLO_HEALTH_SYNC_SECS", sync_secs);
-        let out = hook.output().unwrap();
+        let out = self.command(&script).env("KUBESOLO_HEALTH_SYNC_SECS", sync_secs).output().unwrap();
         (out, fs::read_to_string(self.path("called")).unwrap_or_default())
     }
 
@@ -191,4 +198,28 @@ fn a_restart_waits_for_a_disk_and_not_for_ever() {
     assert!(wait_for(Duration::from_secs(60), opened), "sync was not called");
     // Where `reboot` knows no such option.
     assert_eq!(bench.hook_with("600", ":", "[ \"$1\" != -n ]").1, "reboot -n -f\nreboot -f\n");
+}
+
+/// What the agent is given as time is not taken for a hang.
+#[apply(test)]
+fn a_check_that_was_asked_to_take_longer_is_not_killed() {
+    ready();
+    let bench = Bench::new();
+    bench.program("kubesolo-update", "sleep 2");
+    for (options, code) in [
+        ("--timeout 600", 0),
+        ("--timeout=600", 0),
+        ("--json --timeout 0600 --watchdog /dev/w", 0),
+        ("--timeout 0 --stable-for 600", 0),
+        ("--timeout 0 --check-timeout 600", 0),
+        ("--timeout 1 --timeout 600", 0),
+        ("--timeout 0", KILLED),
+        ("--timeout 600x", KILLED),
+        ("--timeout", KILLED),
+    ] {
+        let script =
+            format!("reboot() {{ echo >>/called; }}; set -- {options}; export KUBESOLO_HEALTH_LIMIT_SECS=1; . /hook");
+        let mut hook = bench.command(&script);
+        assert_eq!(hook.output().unwrap().status.code(), Some(code), "{options}");
+    }
 }

@@ -28,7 +28,7 @@ USAGE
 
 say() { printf 'completions: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
-wrong() { usage >&2; say "error: $*"; exit 2; }
+misuse() { usage >&2; say "error: $*"; exit 2; }
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 find_agent() {
@@ -207,9 +207,9 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --check) is_check=yes ;;
-            --agent) [ -n "${2:-}" ] || wrong "--agent needs a value"; AGENT=$2; shift ;;
-            --output) [ -n "${2:-}" ] || wrong "--output needs a value"; OUTPUT=$2; shift ;;
-            *) wrong "unknown option: $1" ;;
+            --agent) [ -n "${2:-}" ] || misuse "--agent needs a value"; AGENT=$2; shift ;;
+            --output) [ -n "${2:-}" ] || misuse "--output needs a value"; OUTPUT=$2; shift ;;
+            *) misuse "unknown option: $1" ;;
         esac
         shift
     done

@@ -34,7 +34,7 @@ USAGE
 
 say() { printf 'licenses: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
-wrong() { usage >&2; say "error: $*"; exit 2; }
+misuse() { usage >&2; say "error: $*"; exit 2; }
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 check() {
@@ -178,10 +178,10 @@ main() {
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
-            --output) [ -n "${2:-}" ] || wrong "--output needs a value"; OUTPUT=$2; shift ;;
+            --output) [ -n "${2:-}" ] || misuse "--output needs a value"; OUTPUT=$2; shift ;;
             --list) kind=list ;;
             --dry-run) kind=dry ;;
-            *) wrong "unknown option: $1" ;;
+            *) misuse "unknown option: $1" ;;
         esac
         shift
     done

@@ -23,7 +23,7 @@ USAGE
 
 say() { printf 'pictures: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
-wrong() { usage >&2; say "error: $*"; exit 2; }
+misuse() { usage >&2; say "error: $*"; exit 2; }
 cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 # draw DOT SVG: without dot's version, which would change with each Debian.
@@ -41,8 +41,8 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --check) is_check=yes ;;
-            --dir) [ -n "${2:-}" ] || wrong "--dir needs a value"; DIR=$2; shift ;;
-            *) wrong "unknown option: $1" ;;
+            --dir) [ -n "${2:-}" ] || misuse "--dir needs a value"; DIR=$2; shift ;;
+            *) misuse "unknown option: $1" ;;
         esac
         shift
     done

@@ -30,7 +30,7 @@ USAGE
 
 say() { printf 'record: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
-wrong() { usage >&2; say "error: $*"; exit 2; }
+misuse() { usage >&2; say "error: $*"; exit 2; }
 
 cleanup() {
     # The demonstration takes its disk away itself, when its terminal ends.
@@ -81,10 +81,10 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --dry-run) dry_run=yes ;;
-            --binary) [ -n "${2:-}" ] || wrong "--binary needs a value"; BINARY=$2; shift ;;
-            --output) [ -n "${2:-}" ] || wrong "--output needs a value"; DIR=$2; shift ;;
+            --binary) [ -n "${2:-}" ] || misuse "--binary needs a value"; BINARY=$2; shift ;;
+            --output) [ -n "${2:-}" ] || misuse "--output needs a value"; DIR=$2; shift ;;
             update | rollback) names="$names $1" ;;
-            *) wrong "unknown option: $1" ;;
+            *) misuse "unknown option: $1" ;;
         esac
         shift
     done

@@ -73,7 +73,7 @@ USAGE
 
 say() { printf 'release: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
-wrong() { usage >&2; say "error: $*"; exit 2; }
+misuse() { usage >&2; say "error: $*"; exit 2; }
 
 cleanup() {
     [ -z "$WORK" ] || rm -rf "$WORK"
@@ -352,8 +352,8 @@ main() {
             --allow-dirty) ALLOW_DIRTY=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --output | --tag | --key | --passphrase-file | --kernel | --initramfs | --arch)
-                [ -n "${2:-}" ] || wrong "$1 needs a value" ;;
-            *) wrong "unknown option: $1" ;;
+                [ -n "${2:-}" ] || misuse "$1 needs a value" ;;
+            *) misuse "unknown option: $1" ;;
         esac
         case $1 in
             --output) OUTPUT=${2%/} ;;

@@ -64,7 +64,7 @@ USAGE
 say() { printf 'usb-provision: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 # Wrong usage.
-wrong() { say "error: $*; --help lists the options"; exit 2; }
+misuse() { say "error: $*; --help lists the options"; exit 2; }
 
 cleanup() {
     if [ "$HALF" = yes ]; then say "$DEVICE is half written, and does not boot: start again"; fi
@@ -409,8 +409,8 @@ main() {
             --yes) YES=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --image | --device | --user-data | --meta-data | --network-config | --conf | --keys | --layout | --agent)
-                [ $# -ge 2 ] || wrong "$1 needs a value" ;;
-            *) wrong "unknown option: $1" ;;
+                [ $# -ge 2 ] || misuse "$1 needs a value" ;;
+            *) misuse "unknown option: $1" ;;
         esac
         case $1 in
             --image) IMAGE=$2 ;;
@@ -425,8 +425,8 @@ main() {
         esac
         shift 2
     done
-    [ -n "$IMAGE" ] || wrong "--image is missing"
-    [ -n "$DEVICE" ] || wrong "--device is missing: nothing is guessed"
+    [ -n "$IMAGE" ] || misuse "--image is missing"
+    [ -n "$DEVICE" ] || misuse "--device is missing: nothing is guessed"
     trap cleanup EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT

@@ -12,7 +12,9 @@ use std::process::Command;
 
 /// Options, and what is published: release date and expiry, or nothing where there is none; `?`: about now, or so many days behind
 /// the release date; or words of a refusal. A line more is a case more.
-const ROWS: &[(&[&str], Result<(&str, &str), &str>)] = &[
+type Row = (&'static [&'static str], Result<(&'static str, &'static str), &'static str>);
+
+const ROWS: &[Row] = &[
     (&["--release-date", "now", "--expires", "180d"], Ok(("?", "?180"))),
     (&["--expires", "26w", "--release-date", "now"], Ok(("?", "?182"))),
     (&["--expires", "4800h"], Ok(("-", "?200"))),

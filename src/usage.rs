@@ -45,9 +45,13 @@ impl<'a> Typed<'a> {
         let name = first.map(|(_, word)| *word);
         // Else it may be a value: a channel may have that name.
         let is_asked = |at| options.get(at) == Some(&HELP[2]);
-        let is_help = has(HELP[0]) || has(HELP[1]) || is_asked(0) || first.is_some_and(|(at, _)| is_asked(at + 1));
-        let words = if is_help { name.into_iter().chain([HELP[0]]).collect() } else { words.to_vec() };
         let command = commands().find(|known| name == Some(known));
+        // Nor where an option expects its value: a registry called `-h` is refused, and not a question that ends with 0.
+        let is_taken = |at: usize| at > 0 && help_of(command).contains(&[" [", options[at - 1], " <"].concat());
+        let mut triggers = options.iter().enumerate().filter(|(_, word)| HELP[..2].contains(word));
+        let is_help =
+            triggers.any(|(at, _)| !is_taken(at)) || is_asked(0) || first.is_some_and(|(at, _)| is_asked(at + 1));
+        let words = if is_help { name.into_iter().chain([HELP[0]]).collect() } else { words.to_vec() };
         Typed { words, command, name, json: has("--json"), shell: has("--shell") }
     }
 
@@ -76,7 +80,7 @@ impl<'a> Typed<'a> {
         let Some(option) = said.strip_prefix(UNRECOGNIZED).filter(|word| word.starts_with('-')) else {
             return error(said.to_string(), format!("{all} lists the options"));
         };
-        let help = self.help();
+        let help = help_of(self.command);
         let known =
             || help.split_whitespace().map(|word| word.trim_matches([',', '[', ']'])).filter(|w| w.starts_with("--"));
         let (start, value) = option.split_once('=').unwrap_or((option, ""));
@@ -88,12 +92,12 @@ impl<'a> Typed<'a> {
         };
         error(format!("unknown option `{option}`"), hint)
     }
+}
 
-    /// Returns what `--help` says, as argh has it.
-    fn help(&self) -> String {
-        let words: Vec<&str> = self.command.into_iter().chain([HELP[0]]).collect();
-        Cli::from_args(&[""], &words).err().map_or_else(String::new, |early| early.output)
-    }
+/// Returns what `--help` says, as argh has it.
+fn help_of(command: Option<&'static str>) -> String {
+    let words: Vec<&str> = command.into_iter().chain([HELP[0]]).collect();
+    Cli::from_args(&[""], &words).err().map_or_else(String::new, |early| early.output)
 }
 
 /// Makes what argh prints fit a console: it breaks the lines of options itself, and no others.

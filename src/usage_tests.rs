@@ -22,6 +22,11 @@ fn help_wins_wherever_it_stands() {
         // What is a value, or stands behind the options, asks for nothing.
         (&["lint", "--channel", "help"], &["lint", "--channel", "help"]),
         (&["check", "--", "--help"], &["check", "--", "--help"]),
+        (&["apply", "--registry", "-h"], &["apply", "--registry", "-h"]),
+        (&["apply", "--tag", "--help", "--json"], &["apply", "--tag", "--help", "--json"]),
+        (&["apply", "--tag", "--help", "--help"], &["apply", "--help"]),
+        (&["apply", "--reboot", "-h", "--root", "m"], &["apply", "--help"]),
+        (&["inspect", "x", "-h"], &["inspect", "--help"]),
         (&["check", "--tag", "1"], &["check", "--tag", "1"]),
         (&[], &[]),
     ] {

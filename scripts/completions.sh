@@ -49,7 +49,8 @@ options() {
         /^Options:/   { in_options = 1; next }
         /^[^ ]/       { in_options = 0 }
         !in_options   { next }
-        /^ *-/ {
+        # Not a description that goes on with the name of another option.
+        /^  ?-/ {
             line = $0
             sub(/^ +/, "", line)
             count++
@@ -76,7 +77,8 @@ options() {
                     else if (text[i] ~ /file|director|\/dev\//) kind = "file"
                     else if (match(text[i], /: [A-Z] or [A-Z]$/)) {
                         kind = substr(text[i], RSTART + 2); sub(/ or /, " ", kind)
-                    }
+                    } else if (match(text[i], /^amd64 or arm64/)) kind = "amd64 arm64"
+                    else if (text[i] ~ /update\.conf|config\.json|^a kernel/) kind = "file"
                     rest = substr(usage, index(usage, list[j] " <"))
                     if (rest ~ /^[^]]*\.\.\./) kind = "+" kind
                 }
@@ -106,7 +108,8 @@ ask() {
 
 # words FILE: all options of it; words_of_kind FILE PATTERN: those whose value is of that kind.
 words() { cut -f 1 "$1" | tr ',\n' '  ' | sed 's/ $//'; }
-words_of_kind() { awk -F '\t' -v kind="$2" '{ k = $2; sub(/^\+/, "", k) } k ~ kind { print $1 }' "$1" | tr ',\n' '||' | sed 's/|$//'; }
+words_of_kind() { awk -F '\t' -v kind="$2" '{ k = $2; sub(/^\+/, "", k) } k ~ kind { print $1 }' "$1" |
+    tr ',' '\n' | LC_ALL=C sort -u | tr '\n' '|' | sed 's/|$//'; }
 
 bash_case() {
     printf '        %s) words=%s ;;\n' "$1" "'$(words "$2")'"
@@ -139,7 +142,7 @@ NEXT
     files=$(words_of_kind "$WORK/every" '^file$') dirs=$(words_of_kind "$WORK/every" '^dir$')
     printf '        %s)\n            compopt -o filenames 2>/dev/null\n            mapfile -t COMPREPLY < <(compgen -f -- "$cur")\n            return ;;\n' "$files"
     [ -z "$dirs" ] || printf '        %s)\n            compopt -o filenames 2>/dev/null\n            mapfile -t COMPREPLY < <(compgen -d -- "$cur")\n            return ;;\n' "$dirs"
-    awk -F '\t' '{ k = $2; sub(/^\+/, "", k) } k ~ /^[A-Z]/ { n = $1; gsub(/,/, "|", n)
+    awk -F '\t' '{ k = $2; sub(/^\+/, "", k) } k ~ /^([A-Z]|amd64 )/ { n = $1; gsub(/,/, "|", n)
         printf "        %s) mapfile -t COMPREPLY < <(compgen -W \"%s\" -- \"$cur\"); return ;;\n", n, k }' "$WORK/every"
     none=$(words_of_kind "$WORK/every" '^none$')
     [ -z "$none" ] || printf '        %s) return ;;\n' "$none"

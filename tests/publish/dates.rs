@@ -4,7 +4,7 @@
 use super::registry::ready;
 use crate::support::publish::{Desk, stderr};
 use crate::support::root::jq;
-use crate::support::{command, need, need_all, run};
+use crate::support::{command, need, run};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -139,7 +139,6 @@ fn a_release_takes_now_and_a_span() {
 /// The arithmetic of both scripts, against GNU date, with each awk that is here. What GNU date takes and RFC 3339 does not is none.
 #[apply(test)]
 fn moments_are_read_without_date() {
-    need_all(&["awk", "date"]);
     need("busybox");
     let moments = [
         "1970-01-01T00:00:00Z",

@@ -5,6 +5,7 @@ use crate::support::machine::Machine;
 use crate::support::pull::P256;
 use crate::support::registry::{Ca, Registry};
 use crate::support::release::Release;
+use crate::support::root::Root;
 use crate::support::{command, need_all, run};
 use std::fs;
 use std::path::Path;
@@ -27,7 +28,11 @@ fn shell(dir: &Path, lines: &str) -> Command {
     shell.args(["-euc", lines]).current_dir(dir).env("HOME", dir);
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let dirs = std::iter::once(tools).chain(std::env::split_paths(&path));
+    // The agent of a release, installed as the README says.
+    let bin = dir.join(".bin");
+    fs::create_dir_all(&bin).unwrap();
+    let _ = std::os::unix::fs::symlink(Root::program(), bin.join("kubesolo-update"));
+    let dirs = [bin, tools].into_iter().chain(std::env::split_paths(&path));
     shell.env("PATH", std::env::join_paths(dirs).unwrap());
     shell
 }

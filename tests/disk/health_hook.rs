@@ -22,7 +22,7 @@ const SIGNATURE: &str = "# GRUB Environment Block\n";
 
 fn ready() {
     need_disks();
-    need_all(&["busybox", "chroot", "setpriv"]);
+    need_all(&["busybox", "setpriv"]);
 }
 
 /// A root in which slot B runs, and whose agent cannot make a check.

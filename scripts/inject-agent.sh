@@ -120,7 +120,7 @@ check() {
     check_agent
     if [ -n "$CONF" ]; then
         not_writable "$CONF"
-        judge_conf "$KUBESOLO_UPDATE" "$CONF"
+        judge_conf "$CONF"
     fi
     if [ -n "$KEYS" ]; then
         check_keys "$KEYS"

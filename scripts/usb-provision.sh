@@ -98,22 +98,13 @@ check_arguments() {
     else
         check_cloud_init "$USER_DATA" "$META_DATA" "$NETWORK_CONFIG"
     fi
-    if [ -n "$CONF" ]; then check_conf; fi
-    if [ -n "$KEYS" ]; then
-        check_keys "$KEYS"
-        if [ -n "$AGENT" ]; then KUBESOLO_UPDATE=$AGENT; fi
-        find_agent
+    # Both are judged by machines' own rules, and a machine that refuses them takes no update for ever.
+    if [ -n "$AGENT" ]; then KUBESOLO_UPDATE=$AGENT; fi
+    if [ -n "$CONF" ]; then
+        not_writable "$CONF"
+        judge_conf "$CONF"
     fi
-}
-
-check_conf() {
-    not_writable "$CONF"
-    if [ -z "$AGENT" ]; then
-        AGENT=$REPO/dist/kubesolo-update-amd64
-        if [ "$(uname -m)" = aarch64 ]; then AGENT=$REPO/dist/kubesolo-update-arm64; fi
-        [ -x "$AGENT" ] || { say "no agent to check $CONF with (--agent): it is taken as it is"; AGENT=; return 0; }
-    fi
-    judge_conf "$AGENT" "$CONF"
+    if [ -n "$KEYS" ]; then check_keys "$KEYS"; fi
 }
 
 # open_image: sets RAW, the image as a disk has it.

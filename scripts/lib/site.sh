@@ -10,12 +10,12 @@ not_writable() {
     [ -z "$(find -L "$1" -prune -perm /022)" ] || die "$1: its group or everybody may write to it (chmod go-w)"
 }
 
-# judge_conf AGENT FILE: a machine with a configuration that is none takes no updates any more.
+# judge_conf FILE: a machine with a configuration that is none takes no updates any more.
 judge_conf() {
-    if "$1" lint --conf "$2" >"$WORK/log" 2>&1; then return 0; fi
+    find_agent
+    if "$KUBESOLO_UPDATE" lint --conf "$1" >"$WORK/log" 2>&1; then return 0; fi
     cat "$WORK/log" >&2
-    if "$1" lint --help 2>/dev/null | grep -q -e --conf; then die "the agent does not take $2"; fi
-    die "$1 does not run here, or is older than this script: it could not say whether it takes $2"
+    die "the agent does not take $1"
 }
 
 # check_keys DIR: public keys, what is revoked, and nothing that must not leave the machine where it is. Of a list of what

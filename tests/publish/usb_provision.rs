@@ -216,7 +216,9 @@ fn what_is_in_use_too_small_or_not_removable_is_left_alone() {
     let before = stick.hash();
     run(inside.current_dir(site.dir.path()));
     assert!(stick.hash() == before);
-    run(command("partx").args(["-d", &table.device]));
+    // Whatever looks through all disks has a partition open for a moment.
+    let gone = || command("partx").args(["-d", &table.device]).output().unwrap().status.success();
+    assert!(wait_for(Duration::from_secs(20), gone), "the partitions stay");
 }
 
 #[apply(test)]

@@ -122,13 +122,15 @@ pub struct Progress {
 struct Shown {
     bar: Bar,
     line: Line,
+    /// The thread shares no directories with the others any more.
+    is_apart: bool,
     has_ended: bool,
 }
 
 impl Progress {
     /// Begins with the first of some phases. Input: not empty.
     pub fn new(phases: Vec<Phase>) -> Progress {
-        let shown = Shown { bar: Bar::new(phases), line: Line::new(), has_ended: false };
+        let shown = Shown { bar: Bar::new(phases), line: Line::new(), is_apart: false, has_ended: false };
         let (shared, begun) = (Arc::new((Mutex::new(shown), Condvar::new())), Instant::now());
         let show = {
             let shared = shared.clone();
@@ -136,6 +138,11 @@ impl Progress {
         };
         // Where there is no thread to be had, nothing is shown.
         let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn(show).ok();
+        if thread.is_some() {
+            // Until then, no other thread may change its mount namespace, which old kernels need for each mount.
+            let (shown, changed) = &*shared;
+            drop(changed.wait_while(lock(shown), |shown| !shown.is_apart));
+        }
         Progress { shared, begun, thread }
     }
 
@@ -179,16 +186,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn show((shown, ended): &(Mutex<Shown>, Condvar), begun: Instant) {
-    // Or the others could not change the mount namespace while this runs.
+fn show((shown, changed): &(Mutex<Shown>, Condvar), begun: Instant) {
     sys::unshare_directories();
     let mut shown = lock(shown);
+    shown.is_apart = true;
+    changed.notify_all();
     while !shown.has_ended {
         if shown.line.is_due() {
             let text = shown.bar.text(begun.elapsed());
             shown.line.show(&text, "");
         }
-        shown = ended.wait_timeout(shown, TERMINAL_STEP).unwrap_or_else(PoisonError::into_inner).0;
+        shown = changed.wait_timeout(shown, TERMINAL_STEP).unwrap_or_else(PoisonError::into_inner).0;
     }
 }
 

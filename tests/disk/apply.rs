@@ -129,8 +129,9 @@ fn a_registry_from_check_to_activate() {
     // A trial is pending: the other slot is the fallback, and apply keeps its hands off everything.
     Release::new("3.0.0").publish(disk.dir(), Target::Registry, &repository, "stable");
     let before = (disk.bytes(B), root.blocks(), root.state(), registry.log().len());
-    root.agent(&["apply"]).expect(4, &["slot B is activated", "fallback"]);
-    root.agent(&["check"]).expect(4, &["slot B is activated"]);
+    root.agent(&["apply"])
+        .expect(4, &["a trial is pending: slot B waits for its first boot", "rollback to call it off"]);
+    root.agent(&["check"]).expect(4, &["a trial is pending: slot B waits for its first boot"]);
     assert!(!registry.log()[before.3..].contains("/blobs/"));
     assert!(disk.bytes(B) == before.0 && root.blocks() == before.1 && root.state() == before.2, "changed");
     assert!(disk.bytes(A) == running, "the running slot was written");

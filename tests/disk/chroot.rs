@@ -628,7 +628,9 @@ fn no_directory_and_no_namespace_is_used() {
     let calls = traced(&machine, &medium, &[]);
     let with = |words: &[&str]| calls.iter().filter(|l| words.iter().all(|w| l.contains(w))).count();
     for name in ["mount(", "umount2(", "unshare(", "setns(", "move_mount("] {
-        assert!(!calls.iter().any(|l| l.starts_with(name)), "{name}: {calls:#?}");
+        // What a thread does to itself, so that it is in nobody's way: it leaves no namespace.
+        let is_own = |line: &str| line.starts_with("unshare(CLONE_FS)");
+        assert!(!calls.iter().any(|l| l.starts_with(name) && !is_own(l)), "{name}: {calls:#?}");
     }
     let mounts = with(&["fsmount(", "FSMOUNT_CLOEXEC", "NOSUID", "NODEV", "NOEXEC", "NOATIME"]);
     assert!(
@@ -694,7 +696,7 @@ fn what_fails_is_told_with_the_partitions_name_and_the_kernels_words() {
     // Who may not mount is told what it takes.
     let mut plain = command("setpriv");
     plain.args(["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]);
-    let said = Run::from(machine.root.command_under(plain, &["status", "--json"]).output().unwrap()).expect(0, &[]);
+    let said = Run::from(machine.root.command_under(plain, &["status", "--json"]).output().unwrap()).expect(7, &[]);
     let error = said.jq(".slots[0].error");
     assert!(error.starts_with("mount KSOLOA (") && error.ends_with("(mounting needs root)"), "{error}");
     assert_free(&machine.disk, "without the right to mount");

@@ -179,7 +179,7 @@ fn a_download_says_how_far_the_whole_is_and_that_it_stands_still() {
         let last = lines.last().unwrap_or_else(|| panic!("{term:?}: it says nothing\n{}", run.stdout));
         // 2.5 MiB in two files, each byte once.
         assert!(last.starts_with("fetching vmlinuz  2") && last.contains(" of 2.4 MiB"), "{term:?}: {last}");
-        assert!(secs < 8 || last.contains("  no bytes for 0:0"), "{term:?}: {last}");
+        assert!(secs < 8 || last.contains("  no bytes for 0:"), "{term:?}: {last}");
         assert_eq!(run.stdout.contains('\x1b'), is_rewritten, "{term:?}: {}", run.stdout.escape_debug());
         assert!(is_rewritten || lines.len() <= 2, "{term:?}: {lines:?}");
         hold("apply", &run.stdout);

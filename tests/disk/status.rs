@@ -213,14 +213,13 @@ fn boot_variables_that_another_run_writes_are_not_called_unreadable() {
     let status = status.join().unwrap().expect(0, &["ON TRIAL, not confirmed yet"]);
     assert!(!status.stdout.contains("repair-boot-variables"), "{}", status.stdout);
     assert!(looks() > 20, "it did not wait: {}", looks());
-    // Who has mounted it is no run that ends: it is named.
+    // Mounted for writing elsewhere, which keeps nobody from reading.
     let mut shell = command("unshare");
     shell.args(["-m", "sh", "-euc", "mount \"$1\" /mnt; echo mounted; cat", "sh"]).arg(trial.disk.node(EFI));
     let mut other = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut said = [0; 8];
     other.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
-    let words = ["can NOT be read", "somebody else has mounted it", "Next    do what the NOTE says"];
-    trial.root.agent(&["status"]).expect(0, &words);
+    trial.root.agent(&["status"]).expect(0, &["ON TRIAL, not confirmed yet"]);
     drop(other.stdin.take());
     assert!(other.wait().unwrap().success());
     trial.root.agent(&["status"]).expect(0, &["ON TRIAL"]);
@@ -498,8 +497,7 @@ fn every_field_of_the_schema_is_described() {
     let schema = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json-schema.json")).unwrap();
     // What is demanded of which command names members, and describes none.
     let ask = |filter: &str| jq(&schema, &format!("del(.allOf, .definitions[].if, .definitions[].then) | {filter}"));
-    let bare =
-        "[.. | objects | select(.properties) | .properties | to_entries[] | select(.value.description == null) | .key]";
+    let bare = "[.. | objects | select(.properties) | .properties | to_entries[] | select(.value.description == null and .value[\"$ref\"] == null) | .key]";
     assert_eq!(ask(bare), "[]");
     assert!(ask("[.. | objects | select(.properties) | .properties | length] | add").parse::<u32>().unwrap() > 120);
     // Objects within are closed, and nothing in them is left out; a command's members are those that it may have.

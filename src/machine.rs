@@ -211,16 +211,24 @@ impl<'a> Machine<'a> {
         Some(String::from_utf8(bytes).ok()?.trim().to_string()).filter(|id| !id.is_empty())
     }
 
+    /// Returns whether what is mounted in the EFI partition's place is the boot disk's; a site may have named its partition
+    /// otherwise. Where the disk cannot be told from its copy, whoever mounted one of the two has chosen: a trial boot must not
+    /// fail because somebody has plugged in a copy.
+    fn is_boot_disks(&self, dir: &Path) -> bool {
+        let Some(number) = mount::device_at(dir) else { return false };
+        match self.disk().and_then(|disk| disk.partition(EFI)) {
+            Ok(part) => part.device_number == number,
+            Err(_) => partition::numbers(self.system, &self.booted).contains(&number),
+        }
+    }
+
     /// Finds a partition's content: where it should be mounted, where else it is mounted, or mounted privately.
     /// Boot variables written to another disk's partition would change nothing here: what is mounted in their place is held
     /// against the boot disk.
     /// Below a `--root`, a directory in the right place will do: whoever set it up mounted it, or means it.
     fn place(&self, label: &str, usual: &Path, access: Access) -> Result<(PathBuf, Option<Mounted>)> {
-        // The boot variables are those of the disk that GRUB booted from; where a site has its data is its own matter.
-        let is_right =
-            label != EFI || !self.system.is_live() || mount::is_mounted_at(self.disk()?.partition(EFI)?, usual);
         let in_place = if self.system.is_live() { mount::is_mount_point(usual) } else { usual.is_dir() };
-        if in_place && is_right {
+        if in_place && (label != EFI || !self.system.is_live() || self.is_boot_disks(usual)) {
             return Ok((usual.to_path_buf(), None));
         }
         let part = self.disk()?.partition(label)?;

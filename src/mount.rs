@@ -294,19 +294,22 @@ impl Drop for Mounted {
 /// Returns where a whole partition is mounted in this namespace, and can be seen.
 pub fn mounted_at(part: &Partition) -> Option<PathBuf> {
     let table = fs::read_to_string(MOUNTINFO).ok()?;
-    find_mounts(&table, &part.device_number).into_iter().find(|dir| shows(dir, &part.device_number))
+    find_mounts(&table, &part.device_number)
+        .into_iter()
+        .find(|dir| number_of(dir).as_ref() == Some(&part.device_number))
 }
 
-/// Returns whether a directory shows the root of a partition: not another disk's, a directory of it, or what is mounted over it.
-pub fn is_mounted_at(part: &Partition, dir: &Path) -> bool {
-    let (Ok(dir), Ok(table)) = (fs::canonicalize(dir), fs::read_to_string(MOUNTINFO)) else { return false };
-    find_mounts(&table, &part.device_number).contains(&dir) && shows(&dir, &part.device_number)
+/// Returns the number of the device whose whole file system a directory shows; none of what a directory elsewhere is bound to, or
+/// of what has something mounted over it.
+pub fn device_at(dir: &Path) -> Option<String> {
+    let (dir, table) = (fs::canonicalize(dir).ok()?, fs::read_to_string(MOUNTINFO).ok()?);
+    let number = number_of(&dir)?;
+    find_mounts(&table, &number).contains(&dir).then_some(number)
 }
 
-/// Returns whether a path leads into this file system: something may be mounted over the path, or above it.
-fn shows(dir: &Path, device_number: &str) -> bool {
-    let number = |device: u64| format!("{}:{}", libc::major(device), libc::minor(device));
-    fs::metadata(dir).is_ok_and(|meta| number(meta.dev()) == device_number)
+fn number_of(dir: &Path) -> Option<String> {
+    let device = fs::metadata(dir).ok()?.dev();
+    Some(format!("{}:{}", libc::major(device), libc::minor(device)))
 }
 
 /// Says whether something is mounted at a directory.

@@ -93,33 +93,8 @@ struct Seen {
 /// Errors: Device: no such disk, or several that can not be told apart; they are named.
 pub fn find(system: &System, from: &BootedFrom) -> Result<BootDisk> {
     let seen = list(system)?;
-    let mut disks: Vec<&str> = seen.iter().map(|s| s.disk.as_str()).collect();
-    disks.sort_unstable();
-    disks.dedup();
-    let candidates: Vec<BootDisk> = match &from.partition_guid {
-        Some(guid) => disks
-            .into_iter()
-            .filter(|d| holds(system, d, guid, &seen))
-            .map(|d| collect(system, d, &seen))
-            .collect::<Result<_>>()?,
-        None => {
-            let mut found = Vec::new();
-            for disk in disks {
-                let disk = collect(system, disk, &seen)?;
-                if !disk.partitions.is_empty() {
-                    found.push(disk);
-                }
-            }
-            found
-        }
-    };
-    let mut chosen = choose(candidates, from).map_err(|e| match is_denied(system, &seen) {
-        true => Error::new(Kind::Device, "permission denied: no block device was read")
-            .at("find", "the boot disk")
-            .hint(ROOT_HINT)
-            .taking(Course::Denied),
-        false => e,
-    })?;
+    let candidates = disks(system, from, &seen).map(|disk| collect(system, disk, &seen)).collect::<Result<_>>()?;
+    let mut chosen = choose(candidates, from).map_err(|e| unseen(system, &seen).unwrap_or(e))?;
     if from.partition_guid.is_none() {
         // Perhaps the disk that this machine booted from is gone.
         chosen.partitions.iter_mut().for_each(|part| part.is_named = false);
@@ -128,11 +103,36 @@ pub fn find(system: &System, from: &BootedFrom) -> Result<BootDisk> {
     Ok(chosen)
 }
 
-/// Says whether there are devices that may not be read: nothing is known of them, then.
-fn is_denied(system: &System, seen: &[Seen]) -> bool {
-    let denied =
-        |name: &str| File::open(system.device(name)).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
-    seen.iter().any(|seen| denied(&seen.name))
+/// Returns the numbers of all partitions of the disks that may be the boot disk: one, or a disk and its copies.
+pub fn numbers(system: &System, from: &BootedFrom) -> Vec<String> {
+    let seen = list(system).unwrap_or_default();
+    let disks: Vec<&str> = disks(system, from, &seen).collect();
+    seen.iter().filter(|s| disks.contains(&s.disk.as_str())).map(|s| s.device_number.clone()).collect()
+}
+
+/// The disks that may be the boot disk.
+fn disks<'a>(system: &System, from: &BootedFrom, seen: &'a [Seen]) -> impl Iterator<Item = &'a str> {
+    let mut disks: Vec<&str> = seen.iter().map(|s| s.disk.as_str()).collect();
+    disks.dedup();
+    disks.retain(|disk| match &from.partition_guid {
+        Some(guid) => holds(system, disk, guid, seen),
+        None => collect(system, disk, seen).map_or(true, |disk| !disk.partitions.is_empty()),
+    });
+    disks.into_iter()
+}
+
+/// Returns why nothing is known of the devices, where that is so: not that there is no boot disk.
+fn unseen(system: &System, seen: &[Seen]) -> Option<Error> {
+    let opened = |seen: &Seen| File::open(system.device(&seen.name)).map_err(|e| e.kind());
+    let is_denied = seen.iter().any(|seen| opened(seen).err() == Some(io::ErrorKind::PermissionDenied));
+    // A container has no nodes for what the kernel lists, and sees nothing of /sys.
+    let has_nodes = seen.iter().any(|seen| opened(seen).err() != Some(io::ErrorKind::NotFound));
+    let (why, hint) = match (is_denied, has_nodes) {
+        (true, _) => ("permission denied: no block device was read", ROOT_HINT),
+        (false, false) => ("/dev has no partition's device: no block device was read", BIND_HINT),
+        (false, true) => return None,
+    };
+    Some(Error::new(Kind::Device, why).at("find", "the boot disk").hint(hint).taking(Course::Denied))
 }
 
 /// Refuses a kernel command line whose slot is not the partition it names: the other one might be the running one.

@@ -121,7 +121,8 @@ impl Report {
                 (is_boot_busy, in_use) = (true, Some("`status` again, when that run has ended"));
             }
             Err(e) => {
-                in_use = e.is_in_use().then_some("do what the NOTE says; until then nothing can be activated");
+                // No command gets at them either.
+                in_use = Some("do what the NOTE says; until then nothing can be activated");
                 told(e);
             }
             Ok(env) => {

@@ -285,6 +285,44 @@ fn boot_variables_of_no_known_disk_are_not_written() {
     assert_eq!(machine.boot_variables()["active_slot"], "A");
 }
 
+/// What keeps the boot disk's partition from being told by its name, and nothing from being right: a trial is confirmed, by what
+/// is mounted. `$DISK` is the disk, `$EFI` its partition, `$COPY` a copy of it.
+const TOLD_BY_THE_MOUNT: [(&str, &str, bool); 2] = [
+    ("a partition with another name", "sgdisk -c '1:EFI System Partition' $DISK >$LOG; e2label $EFI ESP", false),
+    ("a copy of the disk is plugged in", ":", true),
+];
+
+#[apply(test)]
+fn a_trial_is_confirmed_where_the_boot_disks_partition_is_mounted() {
+    ready();
+    need("sgdisk");
+    for (what, script, has_copy) in TOLD_BY_THE_MOUNT {
+        let mut machine = Chroot::new(false);
+        let node = machine.disk.node(EFI);
+        let set = format!("DISK={} EFI={} LOG=/dev/null; {script}", machine.disk.device(), node.display());
+        run(Command::new("sh").args(["-euc", &set]));
+        let booted = format!("kubesolo.slot=B kubesolo.part={}\n", machine.disk.guid(B));
+        fs::write(machine.root.path("cmdline"), booted).unwrap();
+        machine.root.install_check("10-well", "exit 0");
+        machine.root.set_boot_variables(&["active_slot=B", "boot_success=0", "boot_counter=2"]);
+        efi_of(&machine.root, &machine.disk);
+        if !has_copy {
+            run(command("e2label").arg(&node).arg("ESP"));
+        }
+        let copy = has_copy.then(|| machine.disk.twin());
+        machine.efi = format!("mount {} boot/efi", node.display());
+        machine.agent(&["healthcheck", "--timeout", "30"]).expect(0, &["the trial boot is confirmed"]);
+        assert_eq!(machine.boot_variables()["boot_success"], "1", "{what}");
+        machine.agent(&["status", "--json"]).expect(0, &[r#""readable":true"#]);
+        if let Some(copy) = copy {
+            assert!(
+                String::from_utf8_lossy(&copy_of(&copy, "grubenv")).contains("boot_success=0"),
+                "{what}: the copy was written"
+            );
+        }
+    }
+}
+
 #[apply(test)]
 fn what_is_missing_in_a_chroot_is_named() {
     ready();
@@ -294,7 +332,7 @@ fn what_is_missing_in_a_chroot_is_named() {
         // Which of the two is missed first depends on whether another machine's disk is there as well.
         (vec!["sys", "dev"], "verify", 7, ["Slot A  INVALID: read /proc/cmdline", "/proc does not show this process"]),
         (vec!["proc", "dev"], "activate", 7, ["list block devices in /sys/class/block"; 2]),
-        (vec!["proc", "sys"], "verify", 7, ["no disk qualifies"; 2]),
+        (vec!["proc", "sys"], "verify", 7, ["/dev has no partition's device"; 2]),
     ] {
         machine.bound = bound;
         let run = machine.agent(&[command]);

@@ -90,6 +90,8 @@ impl MountNamespace {
     /// Errors: EPERM without CAP_SYS_ADMIN and CAP_SYS_CHROOT. Afterwards the root directory may be another one: the
     /// process must not go on.
     pub fn enter(&self) -> io::Result<()> {
+        // A thread that was just begun may still share them with this one: setns fails then (EINVAL).
+        unshare_directories();
         // SAFETY: plain values and open descriptors; no other thread shares its directories. setns also moves the root to
         // that of the namespace, hence the way back into what may be a chroot.
         unsafe {

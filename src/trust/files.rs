@@ -228,7 +228,7 @@ fn read_revoked(path: &Path) -> Result<Vec<Digest>> {
         return Ok(vec![read_key(path).map_err(revokes)?.id]);
     }
     let text = String::from_utf8_lossy(&read_safely(path, LIST_MAX_BYTES)?).into_owned();
-    let hint = mend(path, "a line is sha256: and 64 hex digits, as `check` shows them");
+    let hint = mend(path, "a line is sha256: and 64 hex digits, as `check --verbose` shows them");
     revoked_lines(&text).map_err(|e| e.at("read what is revoked in", path.display()).hint(hint))
 }
 

@@ -172,11 +172,11 @@ fn one_cause_is_said_once() {
     fs::remove_file(root.path("sys")).unwrap();
     fs::create_dir_all(root.path("sys/class/block")).unwrap();
     root.boot('A', Some(&disk.guid(A)));
-    let screen = root.agent(&["status"]).expect(0, &["as above"]);
+    let screen = root.agent(&["status"]).expect(7, &["as above"]);
     let words: Vec<&str> = screen.stdout.split_whitespace().collect();
-    assert_eq!(words.join(" ").matches("no disk qualifies").count(), 1, "{}", screen.stdout);
+    assert_eq!(words.join(" ").matches("no block device was read").count(), 1, "{}", screen.stdout);
     // A program gets it wherever it belongs.
-    let slots = root.agent(&["status", "--json"]).jq(".slots | map(.error | contains(\"no disk qualifies\"))");
+    let slots = root.agent(&["status", "--json"]).jq(".slots | map(.error | contains(\"no block device was read\"))");
     assert_eq!(slots, "[true,true]");
 }
 

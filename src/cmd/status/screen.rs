@@ -43,7 +43,7 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
         return ("not_booted_from_a_slot", "\u{5}it can NOT be updated like this");
     };
     if report.denied.is_some() {
-        return ("not_looked", "\u{4}could not look: that needs root");
+        return ("not_looked", "\u{4}could not look: its devices cannot be read");
     }
     if report.is_boot_busy {
         return ("boot_busy", "\u{4}another run is at work; the boot variables were not read");

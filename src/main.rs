@@ -4,7 +4,7 @@ use argh::FromArgs;
 use kubesolo_update::cli::{Cli, Command};
 use kubesolo_update::cmd::answer::{Form, Reply};
 use kubesolo_update::cmd::{
-    self, Outcome, activate, apply, check, healthcheck, inspect, lint, metrics, rollback, status, verify,
+    self, Outcome, activate, apply, check, device, healthcheck, inspect, lint, metrics, rollback, status, verify,
 };
 use kubesolo_update::error::{Error, Kind};
 use kubesolo_update::progress;
@@ -66,6 +66,9 @@ fn run(command: &Command, out: &mut Reply) -> Result<Outcome, Error> {
     }
     let common = command.common();
     let system = System::new(common.root.clone().unwrap_or_else(|| "/".into()));
+    if let Command::Device(args) = command {
+        return device::run(&system, args, out);
+    }
     let config = match command {
         Command::Status(_)
         | Command::Verify(_)
@@ -83,6 +86,7 @@ fn run(command: &Command, out: &mut Reply) -> Result<Outcome, Error> {
         Command::Healthcheck(args) => healthcheck::run(&system, &config, args, out),
         Command::Metrics(args) => metrics::run(&system, &config, args, out),
         Command::Verify(args) => verify::run(&system, &config, args, out),
+        Command::Device(args) => device::run(&system, args, out),
         Command::Inspect(args) => inspect::run(args, out),
         Command::Lint(args) => lint::run(args, out),
     }

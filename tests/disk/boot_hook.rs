@@ -221,8 +221,9 @@ const DISKS: &[(&str, bool, Change)] = &[
     ("a partition's extent", false, |t, guid| moved(t, guid, 5, 32)),
     ("a partition's name", false, |t, guid| moved(t, guid, 3, 56)),
     ("half a byte further", false, |t, guid| {
-        let shifted: Vec<u8> = guid.iter().zip(guid.iter().skip(1).chain([&0])).map(|(a, b)| a << 4 | b >> 4).collect();
-        moved(t, &shifted, 1, 16);
+        let (before, behind) = ([&[0], guid].concat(), [guid, &[0]].concat());
+        let shifted: Vec<u8> = before.iter().zip(&behind).map(|(high, low)| high << 4 | low >> 4).collect();
+        moved(t, &shifted, 1, 15);
     }),
     ("an entry without a type", false, |t, guid| moved(t, guid, 6, 16)),
     ("an entry that the kernel does not know", false, |t, guid| {
@@ -231,7 +232,7 @@ const DISKS: &[(&str, bool, Change)] = &[
     }),
     ("the disk's own", false, |t, guid| {
         t.iter_mut().for_each(|table| table.header[56..72].copy_from_slice(guid));
-        moved(t, guid, 5, 32);
+        sealed(t, |table| table.put(1, 16, &[0x5a; 16]));
     }),
 ];
 

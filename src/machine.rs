@@ -60,14 +60,15 @@ fn booted_from(system: &System) -> (BootedFrom, Option<Error>) {
     (cmdline::parse(&String::from_utf8_lossy(&cmdline.unwrap_or_default())), fault)
 }
 
-/// Finds a partition of the boot disk by its label, and nothing else: which slot runs is not asked, so that a kernel command
+/// Finds the device of the boot disk's partition of a label, and nothing else: which slot runs is not asked, so that a kernel command
 /// line that contradicts itself does not cost the machine its data.
 /// Errors: Device: the boot disk has none, or is not known. Boot: the kernel command line can not be read.
-pub fn partition(system: &System, label: &str) -> Result<Partition> {
-    let (booted, fault) = booted_from(system);
+pub fn device(system: &System, label: &str) -> Result<PathBuf> {
+    let (mut booted, fault) = booted_from(system);
     // Without the kernel command line it would be looked for in the dark.
     fault.map_or(Ok(()), Err)?;
-    partition::find(system, &BootedFrom { slot: None, ..booted })?.partition(label).cloned()
+    booted.slot = None;
+    Ok(partition::find(system, &booted)?.partition(label)?.node.clone())
 }
 
 impl<'a> Machine<'a> {

@@ -60,15 +60,13 @@ fn answer(cli: &Cli, typed: &Typed<'_>, reply: &mut Reply) -> Result<Outcome, Er
 
 fn run(command: &Command, out: &mut Reply) -> Result<Outcome, Error> {
     match command {
+        Command::Device(args) => return device::run(args, out),
         Command::Lint(args) => return lint::run(args, out),
         Command::Inspect(args) => return inspect::run(args, out),
         _ => {}
     }
     let common = command.common();
     let system = System::new(common.root.clone().unwrap_or_else(|| "/".into()));
-    if let Command::Device(args) = command {
-        return device::run(&system, args, out);
-    }
     let config = match command {
         Command::Status(_)
         | Command::Verify(_)
@@ -86,7 +84,7 @@ fn run(command: &Command, out: &mut Reply) -> Result<Outcome, Error> {
         Command::Healthcheck(args) => healthcheck::run(&system, &config, args, out),
         Command::Metrics(args) => metrics::run(&system, &config, args, out),
         Command::Verify(args) => verify::run(&system, &config, args, out),
-        Command::Device(args) => device::run(&system, args, out),
+        Command::Device(args) => device::run(args, out),
         Command::Inspect(args) => inspect::run(args, out),
         Command::Lint(args) => lint::run(args, out),
     }

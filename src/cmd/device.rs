@@ -13,15 +13,16 @@ use crate::system::System;
 
 /// Runs it.
 /// Errors: Usage: no label of ours. Device: no such partition, or the boot disk is not known.
-pub fn run(system: &System, args: &Device, out: &mut Reply) -> Result<Outcome> {
-    if !OURS.contains(&args.label.as_str()) {
+pub fn run(args: &Device, out: &mut Reply) -> Result<Outcome> {
+    let label = &args.label;
+    if !OURS.contains(&label.as_str()) {
         let hint = ["the labels are ", &OURS.join(", ")].concat();
-        return Err(Error::new(Kind::Usage, "there is no such label").at("find partition", &args.label).hint(hint));
+        return Err(Error::new(Kind::Usage, "there is no such label").at("find partition", label).hint(hint));
     }
-    let node = machine::partition(system, &args.label)?.node;
-    let node = node.to_string_lossy();
+    let system = System::new(args.root.clone().unwrap_or_else(|| "/".into()));
+    let node = machine::device(&system, label)?.display().to_string();
     out.result("found");
-    out.members.field("label", &args.label);
+    out.members.field("label", label);
     out.members.field("device", &node);
     // As it is: a line that was folded, or digests made short, would be another path.
     say(out, &node)?;

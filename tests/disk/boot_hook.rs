@@ -198,11 +198,11 @@ const DISKS: &[(&str, bool, Change)] = &[
         t[0].seal();
         t[1].header[0] = 0;
     }),
-    ("entries of 256 bytes", true, |t, _| {
-        let wide: Vec<u8> = t[0].entries[..64 * ENTRY].chunks(ENTRY).flat_map(|e| [e, &[0; ENTRY]].concat()).collect();
-        t[0].entries = wide;
-        t[0].set(80, 64);
-        t[0].set(84, 256);
+    ("entries of 512 bytes", true, |t, _| {
+        let wide = t[0].entries[..32 * ENTRY].chunks(ENTRY).flat_map(|entry| [entry, &[0; 3 * ENTRY]].concat());
+        t[0].entries = wide.collect();
+        t[0].set(80, 32);
+        t[0].set(84, 512);
         t[0].seal();
         t[1].header[0] = 0;
     }),

@@ -26,7 +26,7 @@ _kubesolo_update() {
         --as|--channel|--check-timeout|--expires|--listen|--min-compatible|--registry|--release-date|--retries|--server|--splay|--stable-for|--tag|--timeout|--version) return ;;
     esac
     case $command in
-        '') words='check apply activate rollback healthcheck status metrics verify inspect lint -V --version --json --shell -h --help' ;;
+        '') words='check apply activate rollback healthcheck status metrics verify device inspect lint -V --version --json --shell -h --help' ;;
         check) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose --splay --retries --allow-downgrade --retry-failed --ignore-window -h --help' ;;
         apply) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose --splay --retries --ok-if-nothing --activate --reboot --allow-downgrade --retry-failed --ignore-window --allow-unproven-bootloader -h --help' ;;
         activate) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose --reboot --ignore-window --allow-unproven-bootloader -h --help' ;;
@@ -35,6 +35,7 @@ _kubesolo_update() {
         status) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose -h --help' ;;
         metrics) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose --listen --once --textfile -h --help' ;;
         verify) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose --slot --source --repair-boot-variables -h --help' ;;
+        device) words='--json --shell --root -h --help' ;;
         inspect) words='--json --shell --key --as --tag --authfile --config -h --help' ;;
         lint) words='--json --shell --initramfs --keys --site-dir --conf --kernel --arch --list --version --channel --min-compatible --release-date --expires -h --help' ;;
         *) words='' ;;

@@ -266,6 +266,25 @@ command! {
     }
 }
 
+/// Print the device of the boot disk's partition of a label.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "device")]
+#[argh(help_triggers("-h", "--help", "help"))]
+pub struct Device {
+    /// KSOLOEFI, KSOLOA, KSOLOB or KSOLODATA
+    #[argh(positional)]
+    pub label: String,
+    /// answer with one JSON document
+    #[argh(switch)]
+    pub json: bool,
+    /// answer with variables that a shell can eval
+    #[argh(switch)]
+    pub shell: bool,
+    /// directory that stands for / (tests, chroots, rescue)
+    #[argh(option)]
+    pub root: Option<PathBuf>,
+}
+
 /// Say what a machine would make of an update, who signed it and what would be fetched; touches no machine.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "inspect")]
@@ -360,6 +379,7 @@ pub enum Command {
     Status(Status),
     Metrics(Metrics),
     Verify(Verify),
+    Device(Device),
     Inspect(Inspect),
     Lint(Lint),
 }
@@ -376,6 +396,7 @@ impl Command {
             Command::Status(c) => c.common(),
             Command::Metrics(c) => c.common(),
             Command::Verify(c) => c.common(),
+            Command::Device(c) => Common { json: c.json, shell: c.shell, root: c.root.clone(), ..Common::default() },
             Command::Inspect(c) => Common { json: c.json, shell: c.shell, ..Common::default() },
             Command::Lint(c) => Common { json: c.json, shell: c.shell, ..Common::default() },
         }

@@ -52,13 +52,29 @@ pub struct Data {
     _mounted: Option<Mounted>,
 }
 
+/// Reads what GRUB told the kernel. Returns: that, and why it could not be read.
+fn booted_from(system: &System) -> (BootedFrom, Option<Error>) {
+    let path = system.kernel_cmdline();
+    let cmdline = read_required(&path, CMDLINE_MAX_BYTES).io(Kind::Boot, "read", path.display());
+    let fault = cmdline.as_ref().err().map(|e| e.clone().hint(BIND_HINT));
+    (cmdline::parse(&String::from_utf8_lossy(&cmdline.unwrap_or_default())), fault)
+}
+
+/// Finds the device of the boot disk's partition of a label, and nothing else: which slot runs is not asked, so that a kernel command
+/// line that contradicts itself does not cost the machine its data.
+/// Errors: Device: the boot disk has none, or is not known. Boot: the kernel command line can not be read.
+pub fn device(system: &System, label: &str) -> Result<PathBuf> {
+    let (mut booted, fault) = booted_from(system);
+    // Without the kernel command line it would be looked for in the dark.
+    fault.map_or(Ok(()), Err)?;
+    booted.slot = None;
+    Ok(partition::find(system, &booted)?.partition(label)?.node.clone())
+}
+
 impl<'a> Machine<'a> {
     /// Reads the kernel command line and finds the boot disk; nothing is mounted yet.
     pub fn look(system: &'a System) -> Machine<'a> {
-        let path = system.kernel_cmdline();
-        let cmdline = read_required(&path, CMDLINE_MAX_BYTES).io(Kind::Boot, "read", path.display());
-        let cmdline_fault = cmdline.as_ref().err().map(|e| e.clone().hint(BIND_HINT));
-        let booted = cmdline::parse(&String::from_utf8_lossy(&cmdline.unwrap_or_default()));
+        let (booted, cmdline_fault) = booted_from(system);
         let disk = partition::find(system, &booted);
         Machine { system, booted, cmdline_fault, disk }
     }

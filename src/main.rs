@@ -4,7 +4,7 @@ use argh::FromArgs;
 use kubesolo_update::cli::{Cli, Command};
 use kubesolo_update::cmd::answer::{Form, Reply};
 use kubesolo_update::cmd::{
-    self, Outcome, activate, apply, check, healthcheck, inspect, lint, metrics, rollback, status, verify,
+    self, Outcome, activate, apply, check, device, healthcheck, inspect, lint, metrics, rollback, status, verify,
 };
 use kubesolo_update::error::{Error, Kind};
 use kubesolo_update::progress;
@@ -60,6 +60,7 @@ fn answer(cli: &Cli, typed: &Typed<'_>, reply: &mut Reply) -> Result<Outcome, Er
 
 fn run(command: &Command, out: &mut Reply) -> Result<Outcome, Error> {
     match command {
+        Command::Device(args) => return device::run(args, out),
         Command::Lint(args) => return lint::run(args, out),
         Command::Inspect(args) => return inspect::run(args, out),
         _ => {}
@@ -83,6 +84,7 @@ fn run(command: &Command, out: &mut Reply) -> Result<Outcome, Error> {
         Command::Healthcheck(args) => healthcheck::run(&system, &config, args, out),
         Command::Metrics(args) => metrics::run(&system, &config, args, out),
         Command::Verify(args) => verify::run(&system, &config, args, out),
+        Command::Device(args) => device::run(args, out),
         Command::Inspect(args) => inspect::run(args, out),
         Command::Lint(args) => lint::run(args, out),
     }

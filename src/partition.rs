@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 pub const EFI: &str = "KSOLOEFI";
 /// Name and label of the data partition.
 pub const DATA: &str = "KSOLODATA";
-/// All four names.
-const OURS: [&str; 4] = [EFI, DATA, Slot::A.label(), Slot::B.label()];
+/// All four names, in the order of the disk.
+pub const OURS: [&str; 4] = [EFI, Slot::A.label(), Slot::B.label(), DATA];
 /// Said where a directory of the kernel's is missing.
 pub const BIND_HINT: &str = "in a chroot: `mount --rbind` /proc, /sys and /dev into its directory first, from outside";
 /// Said where a device may not be read.

@@ -159,7 +159,7 @@ impl Report {
         let mut denied = slots.iter().filter_map(|view| view.record.as_ref().err());
         let denied = denied.find(|e| e.course() == Course::Denied).cloned();
         let next = match in_use.filter(|_| running.is_some()) {
-            _ if denied.is_some() => "ask as root".into(),
+            _ if denied.is_some() => "ask as root of the machine itself, not from a container".into(),
             _ if state.phase.is_unfinished() && is_at_work(work.as_ref(), &slots) => "wait until that run ends".into(),
             Some(next) => next.into(),
             None => next_step::next_step(&Facts {

@@ -4,6 +4,7 @@ pub mod activate;
 pub mod answer;
 pub mod apply;
 pub mod check;
+pub mod device;
 pub mod healthcheck;
 pub mod inspect;
 pub mod lint;

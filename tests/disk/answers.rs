@@ -90,6 +90,8 @@ fn a_shell_reads_what_the_json_says() {
     assert_eq!(variables["KUBESOLO_RUNNING_VERSION"], "2.0.0");
     assert_eq!((&variables["KUBESOLO_SLOTS_COUNT"], &variables["KUBESOLO_SLOTS_1_SLOT"]), (&"2".into(), &"B".into()));
     ask(root, &["verify"], 0);
+    ask(root, &["device", "KSOLODATA"], 0);
+    ask(root, &["device", "KSOLO"], 2);
     ask(root, &["check", "--frob"], 2);
     ask(root, &["check", "--layout", trial.medium.path()], 3);
     ask(root, &["apply", "--layout", trial.medium.path()], 4);

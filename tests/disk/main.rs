@@ -12,6 +12,7 @@ mod apply;
 mod bad_input;
 mod bad_machine;
 mod blame;
+mod boot_hook;
 mod chroot;
 mod concurrent;
 mod demo;

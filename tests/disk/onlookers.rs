@@ -145,8 +145,8 @@ fn who_is_not_root_could_not_look_and_is_told_that() {
     let nobody = |args: &[&str]| Run::from(unprivileged(place.path(), &root.command(args)).output().unwrap());
     for (what, mode) in CLOSED {
         fs::set_permissions(root.path("var/lib/kubesolo/update"), fs::Permissions::from_mode(*mode)).unwrap();
-        let status =
-            nobody(&["status"]).expect(7, &["could not look", "needs root", "Next    ask as root", "not read"]);
+        let status = nobody(&["status"])
+            .expect(7, &["could not look", "needs root", "Next    ask as root of the machine itself", "not read"]);
         assert!(!status.stdout.contains("INVALID") && !status.stdout.contains("NOT valid"), "{what}: {status:?}");
         let json = nobody(&["status", "--json"]).expect(7, &["needs root"]);
         let wanted = r#"["not_looked",7,"device",[[false,false],[false,false]]]"#;

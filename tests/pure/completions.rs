@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is typed, with a tab where completion is asked for, and the arguments that come of it. The same for both shells.
-const TYPED: [(&str, &str); 13] = [
+const TYPED: [(&str, &str); 14] = [
     ("chec\t", "check"),
     ("ver\t--slo\tA", "verify --slot A"),
     ("verify --slot B --sou\t", "verify --slot B --source"),
@@ -20,6 +20,7 @@ const TYPED: [(&str, &str); 13] = [
     ("apply --ok\t--reb\t", "apply --ok-if-nothing --reboot"),
     ("roll\t--retry-f\t", "rollback --retry-failed"),
     ("healthc\t--stab\t5", "healthcheck --stable-for 5"),
+    ("dev\t--sh\tKSOLOA", "device --shell KSOLOA"),
     ("lin\t--min\t1.0.0", "lint --min-compatible 1.0.0"),
     // Files for what names a file, directories for what names a directory.
     ("check --config a-f\t", "check --config a-file.conf"),

@@ -71,6 +71,8 @@ fn wrong_usage_is_a_document() {
         (&["--json", "-x"], "null", "unknown option `-x`"),
         (&["lint", "--json"], "lint", "nothing to look at"),
         (&["lint", "--list", "--initramfs", "x", "--json"], "lint", "--list"),
+        (&["device", "--json", "KSOLO"], "device", "KSOLOEFI, KSOLOA, KSOLOB, KSOLODATA"),
+        (&["device", "--json"], "device", "label"),
         (&["metrics", "--once", "--json", "--root", "/nowhere"], "metrics", "--textfile"),
         (&["metrics", "--once", "--listen", "x", "--json", "--root", "/nowhere"], "metrics", "exclude each other"),
         (&["check", "--server", "example.com", "--json", "--root", "/nowhere"], "check", "http:// or https://"),

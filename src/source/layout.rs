@@ -379,10 +379,7 @@ fn choose<'a>(entries: &'a [Entry], tag: Option<&str>) -> Result<&'a Descriptor>
     let listed = || offered(&tags, &loose);
     // A tag has no colon.
     if let Some(digest) = tag.filter(|tag| tag.contains(':')) {
-        let digest = Digest::parse(digest).map_err(|e| Error::new(Kind::Config, e.to_string()))?;
-        let found = entries.iter().find(|entry| entry.descriptor.digest == digest);
-        let missing = || Error::new(Kind::Config, format!("no entry {digest} here; {}", listed())).hint(CHOOSE);
-        return found.map(|entry| &entry.descriptor).ok_or_else(missing);
+        return by_digest(digest, entries, &listed());
     }
     if let Some(tag) = tag {
         let missing = || Error::new(Kind::Config, format!("no tag '{tag}' here; {}", listed())).hint(CHOOSE);
@@ -402,6 +399,24 @@ fn choose<'a>(entries: &'a [Entry], tag: Option<&str>) -> Result<&'a Descriptor>
                 false => CHOOSE,
             }))
         }
+    }
+}
+
+/// Length of a digest as a person is shown it: `sha256:` and 12 digits.
+const SHORT_DIGEST: usize = 19;
+
+/// Finds an entry by its digest, or by as many digits of it as a person is shown, where no other begins so.
+fn by_digest<'a>(wanted: &str, entries: &'a [Entry], listed: &str) -> Result<&'a Descriptor> {
+    let missing = |why: String| Error::new(Kind::Config, format!("{why} {wanted} here; {listed}")).hint(CHOOSE);
+    if wanted.len() < SHORT_DIGEST {
+        Digest::parse(wanted).map_err(|e| Error::new(Kind::Config, e.to_string()))?;
+    }
+    let mut found =
+        entries.iter().map(|entry| &entry.descriptor).filter(|it| it.digest.to_string().starts_with(wanted));
+    let first = found.next();
+    match found.any(|other| first.is_some_and(|first| first.digest != other.digest)) {
+        true => Err(missing("several entries begin with".into())),
+        false => first.ok_or_else(|| missing("no entry".into())),
     }
 }
 

@@ -103,6 +103,22 @@ fn finds_the_tag() {
             Err(word) => assert!(got.unwrap_err().to_string().contains(word), "{tags:?} {tag:?}"),
         }
     }
+    // By its digest, or by what a person is shown of it.
+    let fixture = Fixture::new(&["", ""]);
+    let index = fs::read_to_string(fixture.path("index.json")).unwrap();
+    let digest = index.split('"').find(|word| word.starts_with("sha256:")).unwrap().to_owned();
+    let is_told = |tag: &str| fixture.source(Some(tag)).resolve("amd64").map(|_| ()).map_err(|e| e.to_string());
+    assert_eq!(is_told(&digest), Ok(()));
+    assert_eq!(is_told(&digest[..SHORT_DIGEST]), Ok(()));
+    for (tag, words) in [
+        (&digest[..SHORT_DIGEST - 1], "64 lower-case hex digits"),
+        ("sha256:", "64 lower-case hex digits"),
+        ("sha256:000000000000", "no entry sha256:000000000000 here; it has no tags"),
+        ("sha512:000000000000", "no entry sha512:000000000000 here"),
+    ] {
+        let told = is_told(tag).unwrap_err();
+        assert!(told.contains(words), "{tag}: {told}");
+    }
     // Signatures, and lists of them, are nothing to choose from.
     for tag in ["v1", ""] {
         let fixture = Fixture::new(&[tag]);

@@ -121,10 +121,9 @@ struct Chroot {
     efi: String,
 }
 
-/// Makes the EFI partition one that every kernel can mount: ext4, with what this root has at boot/efi.
+/// Gives the EFI partition what this root has at boot/efi.
 fn efi_of(root: &Root, disk: &Disk) {
-    let content = root.path("boot/efi");
-    run(command("mke2fs").args(["-q", "-F", "-t", "ext4", "-L", "KSOLOEFI", "-d"]).arg(content).arg(disk.node(EFI)));
+    disk.efi_as_ext4(&root.path("boot/efi"));
 }
 
 impl Chroot {

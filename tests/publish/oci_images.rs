@@ -13,14 +13,14 @@ use crate::support::registry::{Ca, Registry, oras};
 use crate::support::root::jq;
 use crate::support::signing::script;
 use crate::support::unprivileged::unprivileged;
-use crate::support::{command, need, run};
+use crate::support::{command, need, run, script_code};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
 #[track_caller]
 fn refused(out: &Output, word: &str) {
-    ended(out, 1, word);
+    ended(out, script_code(&String::from_utf8_lossy(&out.stderr)), word);
 }
 
 #[track_caller]

@@ -348,9 +348,31 @@ impl Disk {
         out.stdout
     }
 
+    /// Makes the EFI partition one that every kernel can mount: ext4, with what is in a directory.
+    pub fn efi_as_ext4(&self, content: &Path) {
+        let mut mke2fs = command("mke2fs");
+        run(mke2fs.args(["-q", "-F", "-t", "ext4", "-L", "KSOLOEFI", "-d"]).arg(content).arg(self.node(EFI)));
+    }
+
+    /// Mounts a partition in sight of all, until what is returned is dropped.
+    pub fn mount(&self, number: u32, at: &Path) -> Mount {
+        run(command("mount").arg(self.node(number)).arg(at));
+        Mount(at.to_path_buf())
+    }
+
     /// A directory that goes when the disk goes.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+}
+
+/// A partition that is mounted in sight of all.
+pub struct Mount(PathBuf);
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // A test that has failed says so itself.
+        let _ = command("umount").arg(&self.0).output();
     }
 }
 

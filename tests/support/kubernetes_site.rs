@@ -1,7 +1,7 @@
 //! A machine, its image and a signed release, for running the containers of `deploy/kubernetes/`.
 
 use super::container::{need_containers, need_static_agent, pull};
-use super::disk::architecture;
+use super::disk::{EFI, Mount, architecture};
 use super::kubernetes::{Manifests, Node, Pod, need_kustomize};
 use super::machine::Machine;
 use super::net::Net;
@@ -68,6 +68,8 @@ pub fn ready() {
 
 /// A release that the machine's own key has signed; a machine that demands that.
 pub struct Site {
+    /// The boot disk's own partition: an agent in a pod takes no other directory for it.
+    _efi: Mount,
     pub image: Image,
     pub machine: Machine,
     pub net: Net,
@@ -83,7 +85,10 @@ impl Site {
         fs::create_dir(machine.root.path("etc/kubesolo/update-keys.d")).unwrap();
         put(&machine, "update-keys.d/release.pub", key.pem(), 0o644);
         machine.root.configure("retries = 0\n");
-        Site { image, machine, net: Net::new(), key, release: Release::new("2.0.0") }
+        let efi = machine.root.path("boot/efi");
+        machine.disk.efi_as_ext4(&efi);
+        let _efi = machine.disk.mount(EFI, &efi);
+        Site { _efi, image, machine, net: Net::new(), key, release: Release::new("2.0.0") }
     }
 
     pub fn dir(&self) -> PathBuf {

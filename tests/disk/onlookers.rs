@@ -284,3 +284,29 @@ fn verbose_says_each_request_and_each_check_and_no_secret() {
     let said = root.agent(&["check", "--verbose", "--server", &front.url("")]);
     assert!(said.stderr.matches("GET ").count() >= 2 && !said.stderr.contains("hidden"), "{said:?}");
 }
+
+/// A file that is not what was published is heard of although a mirror has the right one; that a server is gone is not.
+#[apply(test)]
+fn cron_hears_of_bytes_that_are_not_what_was_published() {
+    Trial::ready();
+    let mut trial = Trial::booted();
+    trial.root.set_boot_variables(&["boot_success=1"]);
+    let newer = [Release::new("2.1.0"), Release::new("2.2.0")];
+    for (release, is_changed, heard) in [(&newer[0], true, "expected was"), (&newer[1], false, "")] {
+        let (of_first, document) = (release.clone(), release.latest_json());
+        let first = Web::start(move |path| match (path, of_first.file(path)) {
+            ("/latest.json", _) => Answer::ok(document.clone()),
+            (_, Some(mut file)) if is_changed => {
+                file[0] ^= 1;
+                Answer::ok(file)
+            }
+            _ => Answer::status(404),
+        });
+        let mirror = release.serve();
+        let conf = format!("signature = off\nretries = 0\nserver = {}\nmirror = {}\n", first.url("/"), mirror.url("/"));
+        trial.root.configure(&conf);
+        let run = trial.root.agent(&["apply", "--ok-if-nothing", "--quiet"]).expect(0, &["is staged in slot A"]);
+        assert!(run.stderr.contains(heard) && run.stderr.is_empty() == heard.is_empty(), "{is_changed}: {run:?}");
+    }
+    trial.boot(B);
+}

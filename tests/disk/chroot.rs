@@ -380,7 +380,7 @@ fn a_restart_syncs_where_no_process_can_be_had() {
         let ended = calls.iter().position(|call| call.contains("sync") && call.contains("= 0"));
         let restarts = calls.iter().position(|call| call.contains(" reboot(")).expect("it restarts");
         assert!(ended.is_some_and(|ended| ended < restarts), "{what}: {run:?} {calls:#?}");
-        // A child that has ended and waits for it may be killed: that does nothing.
+        assert_eq!(fs::read_to_string(machine.root.path("var/lib/kubesolo/update/lock")).ok().as_deref(), Some(""));
         assert_eq!(calls.iter().any(|call| call.contains(" kill(")), false, "{what}: {calls:#?}");
     }
 }

@@ -158,6 +158,14 @@ fn who_is_not_root_could_not_look_and_is_told_that() {
             assert!(!metrics.stdout.contains(&format!("kubesolo_{series}")), "{what}: {}", metrics.stdout);
         }
         nobody(&["check", "--layout", trial.medium.path()]).expect(7, &["needs root"]);
+        for args in [&["verify"][..], &["verify", "--slot", "A"], &["verify", "--slot", "B"]] {
+            let verify = nobody(args).expect(7, &["needs root", "not read"]);
+            assert!(!verify.stdout.contains("INVALID"), "{what}: {verify:?}");
+            let json = nobody(&[args, &["--json"]].concat()).expect(7, &["needs root"]);
+            let wanted = r#"["not_looked",7,"device",[[false,false]]]"#;
+            let told = "[.result, .exit_code, .kind, (.slots | map([.valid, .looked_at]) | unique)]";
+            assert_eq!(json.jq(told), wanted, "{what}: {args:?}");
+        }
     }
     let page = root.agent(&["metrics", "--once"]).expect(0, &["kubesolo_update_readable 1"]);
     assert_eq!(page.stderr, "");
@@ -308,4 +316,43 @@ fn cron_hears_of_bytes_that_are_not_what_was_published() {
         let run = trial.root.agent(&["apply", "--ok-if-nothing", "--quiet"]).expect(0, &["is staged in slot A"]);
         assert!(run.stderr.contains(heard) && run.stderr.is_empty() == heard.is_empty(), "{is_changed}: {run:?}");
     }
+}
+
+/// The cron line of the man page, while another run is at work: nothing is sent by mail, and a program is told all the same.
+#[apply(test)]
+fn cron_does_not_hear_of_another_run() {
+    Trial::ready();
+    let trial = Trial::booted();
+    let root = &trial.root;
+    let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open(lock_of(root)).unwrap();
+    lock.lock().unwrap();
+    let args = ["apply", "--ok-if-nothing", "--layout", trial.medium.path()];
+    root.agent(&args).expect(0, &["another run"]);
+    let quiet = root.agent(&[&args[..], &["--quiet"]].concat()).expect(0, &[]);
+    assert!(quiet.stdout.is_empty() && quiet.stderr.is_empty(), "{quiet:?}");
+    let json = root.agent(&[&args[..], &["--quiet", "--json"]].concat()).expect(0, &["another run"]);
+    assert_eq!((json.jq(".result"), json.stderr.as_str()), ("busy".into(), ""));
+    // Who did not say that this is well is told.
+    root.agent(&["apply", "--quiet", "--layout", trial.medium.path()]).expect(8, &["another run"]);
+}
+
+/// What a run has left that nobody is at work on any more, as a restart leaves it, or an older agent.
+#[apply(test)]
+fn an_ordinary_end_is_not_called_cut_off() {
+    Trial::ready();
+    let trial = Trial::activated();
+    let root = &trial.root;
+    for line in ["activate 7 1795377600 100 reading slot B\n", "verify 7 1795377600 - \n"] {
+        fs::write(lock_of(root), line).unwrap();
+        assert_eq!(root.agent(&["status", "--json"]).expect(0, &[]).jq("[.run, .condition]"), r#"[null,"activated"]"#);
+    }
+}
+
+#[apply(test)]
+fn a_trial_that_was_called_off_is_an_attempt() {
+    Trial::ready();
+    let trial = Trial::activated();
+    trial.root.agent(&["rollback"]).expect(0, &[]);
+    let status = trial.root.agent(&["status"]).expect(0, &["Update  idle: no attempt is under way; as of 20", "Past"]);
+    assert!(!status.stdout.contains("no attempt is recorded"), "{}", status.stdout);
 }

@@ -299,6 +299,12 @@ pub struct Inspect {
     /// answer with variables that a shell can eval
     #[argh(switch)]
     pub shell: bool,
+    /// print nothing where a machine would take it
+    #[argh(switch)]
+    pub quiet: bool,
+    /// print more: each request, whole digests
+    #[argh(switch)]
+    pub verbose: bool,
     /// public key of the publisher, or a directory of keys as machines have it; may be given several times
     #[argh(option)]
     pub key: Vec<PathBuf>,
@@ -397,7 +403,10 @@ impl Command {
             Command::Metrics(c) => c.common(),
             Command::Verify(c) => c.common(),
             Command::Device(c) => Common { json: c.json, shell: c.shell, root: c.root.clone(), ..Common::default() },
-            Command::Inspect(c) => Common { json: c.json, shell: c.shell, ..Common::default() },
+            Command::Inspect(c) => {
+                let (json, shell, quiet, verbose) = (c.json, c.shell, c.quiet, c.verbose);
+                Common { json, shell, quiet, verbose, ..Common::default() }
+            }
             Command::Lint(c) => Common { json: c.json, shell: c.shell, ..Common::default() },
         }
     }

@@ -20,7 +20,7 @@ mod wire;
 
 use crate::credentials::Secret;
 use crate::error::{Error, Kind, Result};
-use crate::progress::{aside, detail};
+use crate::progress::{detail, setback};
 use crate::tls::{Clock, TlsConnector, Trust};
 use crate::url::Url;
 use answer::{Answer, Reader, Shown, error_detail, is_gzip};
@@ -325,8 +325,11 @@ impl Client {
                 } else {
                     places.remove(at);
                 }
-                if let Some(next) = places.get(at) {
-                    aside(&format!("{error}; trying {}", next.host()));
+                match places.get(at) {
+                    Some(next) => setback(&error, &format!("trying {}", next.host())),
+                    // The wait says why the first one failed, and nothing of this one, which is not asked again.
+                    None if !is_passing && waits.is_some() => setback(&error, "the other places are asked again"),
+                    None => {}
                 }
                 // What is wrong with what a place sends counts for more than the trouble of the moment before it.
                 let is_worse = !is_passing && error.kind() != Kind::Network;

@@ -6,6 +6,7 @@
 pub mod bar;
 mod line;
 
+use crate::error::{Error, Kind};
 use crate::onlooker;
 use crate::sys;
 use crate::text::{self, printable};
@@ -54,6 +55,19 @@ pub fn aside(text: &str) {
     if !is_quiet() {
         note(text);
     }
+}
+
+/// Says what failed and what is done about it. Only the ordinary trouble of a network needs nobody: that a place has what its
+/// publisher did not sign is said whatever was asked for, though another one has better.
+pub fn setback(error: &Error, then: &str) {
+    if !is_quiet() || !is_ordinary(error.kind()) {
+        note(&format!("{error}; {then}"));
+    }
+}
+
+/// Says whether a place that fails so is in the ordinary course of things.
+fn is_ordinary(kind: Kind) -> bool {
+    matches!(kind, Kind::Network | Kind::Source)
 }
 
 /// Says on stderr what only `--verbose` wants to know.

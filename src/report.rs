@@ -107,7 +107,8 @@ impl Report {
             Ok(data) => {
                 let (read_state, read_failures) = (data.store.state(), data.store.failures());
                 (state, failures) = (read_state.value, read_failures.value);
-                work = data.store.work();
+                // What a run has left that came to its end, or one that changed nothing, says nothing any more.
+                work = data.store.work().filter(|work| work.is_alive || state.phase.is_unfinished());
                 let read_proven = data.store.proven();
                 proven = read_proven.value;
                 offered = data.store.seen().map(|seen| seen.artifact);

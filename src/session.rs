@@ -12,6 +12,7 @@ use crate::grubenv_file::Loaded;
 use crate::machine::{BootEnv, Data, Machine};
 use crate::next_step;
 use crate::oci::digest::Digest;
+use crate::onlooker;
 use crate::progress::{drain, note};
 use crate::reconcile::{self, Blame, Finding, Seen};
 use crate::slot::Slot;
@@ -484,6 +485,8 @@ const SYNC_LIMIT: Duration = Duration::from_secs(30);
 
 /// Writes everything out, also what was said, and restarts the machine; comes back only when that fails.
 pub fn reboot() -> Error {
+    // Before all is written out: the next boot is not to find a run that was cut off.
+    onlooker::leave();
     if !sys::sync_within(SYNC_LIMIT) {
         note("sync: not done after 30 s, a disk does not answer; the machine restarts all the same");
     }

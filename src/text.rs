@@ -95,7 +95,8 @@ pub fn folded(text: &str, indent: usize) -> String {
     out
 }
 
-/// Adds a text at a column, in as many lines as it takes, none of them wider than that and none with blanks at its end.
+/// Adds a text at a column, in as many lines as it takes, none of them wider than that and none with blanks at its end. A digest
+/// stays whole, whatever that takes.
 /// Input: `at`: the column where it begins, and that where its other lines do; the characters up to U+0005 take no column.
 pub fn fold(out: &mut String, (at, indent): (usize, usize), columns: usize, text: &str) {
     let go_on = |out: &mut String| {
@@ -118,8 +119,9 @@ pub fn fold(out: &mut String, (at, indent): (usize, usize), columns: usize, text
             out.extend(std::iter::repeat_n(' ', gap));
             (column, gap, is_first) = (column + gap, 0, false);
         }
+        let is_whole = wide <= columns + WHOLE_COLUMNS && has_digest(word);
         for c in word.chars() {
-            if column + width(c) > columns {
+            if !is_whole && column + width(c) > columns {
                 column = go_on(out);
             }
             column += width(c);
@@ -128,6 +130,14 @@ pub fn fold(out: &mut String, (at, indent): (usize, usize), columns: usize, text
         gap += 1;
     }
 }
+
+/// Says whether a whole digest is in it: parted by a line break, it could not be copied.
+fn has_digest(word: &str) -> bool {
+    word.split(DIGEST).skip(1).any(|part| part.bytes().take_while(u8::is_ascii_hexdigit).count() == 64)
+}
+
+/// Columns that a line may be too wide by where a digest stands in it: that one, with a name in front.
+const WHOLE_COLUMNS: usize = 71;
 
 /// Columns that a character takes, at most: what may be wide counts as wide.
 fn width(c: char) -> usize {
@@ -233,6 +243,18 @@ mod tests {
                     assert_eq!(letters(&out), letters(text));
                 }
             }
+        }
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for (text, lines) in [
+            (format!("a note of {digest} and more"), format!("a note of\n        {digest}\n        and more")),
+            (format!("host/a/name/that/is/long@{digest}"), format!("host/a/name/that/is/long@{digest}")),
+            (format!("({digest}); {digest},"), format!("({digest});\n        {digest},")),
+        ] {
+            assert_eq!(folded(&text, 8), lines);
+        }
+        // One that is none, or with a name without an end, is broken as any word.
+        for text in [format!("{digest}0{digest}0"), format!("{long}@{digest}"), format!("sha256:{long}")] {
+            assert!(folded(&text, 8).lines().all(|line| line.len() <= COLUMNS), "{text}");
         }
         assert_eq!(folded("kubesolo-update: done", 8), "kubesolo-update: done");
         assert_eq!(folded(&format!("{} end", "y".repeat(76)), 4), format!("{}\n    end", "y".repeat(76)));

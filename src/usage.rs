@@ -85,7 +85,13 @@ impl<'a> Typed<'a> {
             || help.split_whitespace().map(|word| word.trim_matches([',', '[', ']'])).filter(|w| w.starts_with("--"));
         let (start, value) = option.split_once('=').unwrap_or((option, ""));
         let hint = match nearest(start, known()) {
+            Some(near) if near == option && self.words.contains(&"--") => {
+                format!("behind -- nothing is an option: {command} {option}")
+            }
             Some(near) if near == option => format!("an option stands behind its command: {command} {option}"),
+            Some(near) if near == start && !help.contains(&[near, " <"].concat()) => {
+                format!("it takes no value: {near}")
+            }
             Some(near) if near == start => format!("the value is the next word: {start} {value}"),
             Some(near) => format!("did you mean {near}? {all} lists the options"),
             None => format!("{all} lists the options"),

@@ -17,7 +17,7 @@ use crate::mount::Hold;
 use crate::next_step::is_lost;
 use crate::oci::digest::Digest;
 use crate::progress::bar::Phase as Stretch;
-use crate::progress::{Progress, aside, is_quiet, note, on_interrupt};
+use crate::progress::{Progress, aside, is_quiet, note, on_interrupt, setback};
 use crate::readback;
 use crate::remake;
 use crate::session::Session;
@@ -447,7 +447,7 @@ fn fetch(
         if !(pieced || useless || elsewhere) || fresh_starts == MAX_FRESH_STARTS {
             return Err(e);
         }
-        aside(&format!("{e}; from the start again{}", if elsewhere { ", at the next place" } else { "" }));
+        setback(&e, if elsewhere { "from the start again, at the next place" } else { "from the start again" });
         fresh_starts += 1;
     }
 }

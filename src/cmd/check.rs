@@ -16,7 +16,7 @@ use crate::inspect::View;
 use crate::machine::{ARCHITECTURE, Machine};
 use crate::next_step::{self, Memory, Other};
 use crate::oci::digest::Digest;
-use crate::progress::{self, aside, is_watched, note};
+use crate::progress::{self, is_watched, note, setback};
 use crate::reconcile::{self, pending_trial};
 use crate::report::Report;
 use crate::seen::Seen;
@@ -309,7 +309,7 @@ pub fn resolve(source: &mut dyn Source, architecture: &str) -> Result<Artifact> 
         match source.resolve(architecture) {
             Ok(artifact) => return Ok(artifact),
             Err(e) if e.kind() == Kind::Signature && source.doubt() => {
-                aside(&format!("{e}; asking the next place"));
+                setback(&e, "asking the next place");
                 first.get_or_insert(e);
             }
             Err(e) => return Err(first.unwrap_or(e)),

@@ -13,7 +13,7 @@ use crate::config::{self, Config, Raw, SignaturePolicy};
 use crate::error::{Error, Kind, Result};
 use crate::gate::{self, Facts, Gate, Refusal, Verdict};
 use crate::oci::digest::Digest;
-use crate::progress::{self, is_watched, note};
+use crate::progress::{self, is_verbose, is_watched, note};
 use crate::source::{Artifact, FileRef, Source};
 use crate::system::System;
 use crate::text::{human_size, printable};
@@ -233,9 +233,9 @@ fn tell(out: &mut dyn Write, artifact: &Artifact, ring: &Keyring) -> Result<()> 
     }
 }
 
-/// As a screen has room for it.
+/// As a screen has room for it, or whole.
 fn short(digest: Digest) -> String {
-    ["sha256:", &digest.short()].concat()
+    if is_verbose() { digest.to_string() } else { ["sha256:", &digest.short()].concat() }
 }
 
 /// Writes a line with a title, wrapped at words.

@@ -75,9 +75,8 @@ pub fn restart(out: &mut Reply, error: Option<&Error>) -> Error {
 /// Says whether what came of a run is in the ordinary course of things, or comes by itself.
 fn needs_nobody(ended: &Result<Outcome>) -> bool {
     match ended {
-        Ok(Outcome::Done | Outcome::Nothing | Outcome::Waits(_)) => true,
+        Ok(Outcome::Done | Outcome::Nothing | Outcome::Waits(_) | Outcome::Excused(_)) => true,
         Ok(Outcome::Refused(error)) | Err(error) => matches!(error.course(), Course::Waits | Course::Nothing),
-        Ok(Outcome::Excused(_)) => false,
     }
 }
 

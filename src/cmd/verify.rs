@@ -78,6 +78,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut Reply
                 None => "sound",
                 // Nothing is known of it.
                 Some(error) if error.is_in_use() => "busy",
+                Some(error) if error.is_unseen() => "not_looked",
                 Some(_) => "faulty",
             });
             answer(&mut out.members, &findings);
@@ -176,7 +177,9 @@ fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
 }
 
 fn judge(findings: &Findings) -> Option<Error> {
-    if let Some((_, Err(error))) = findings.slots.iter().find(|(_, read)| read.is_err()) {
+    let errors = || findings.slots.iter().filter_map(|(_, read)| read.as_ref().err());
+    // What is known to be wrong counts for more than what could not be looked at.
+    if let Some(error) = errors().find(|e| !e.is_unseen()).or_else(|| errors().next()) {
         return Some(error.clone());
     }
     let ring = match &findings.ring {
@@ -205,7 +208,7 @@ fn describe(out: &mut dyn Write, findings: &Findings) -> Result<()> {
                 let version = printable(&record.version);
                 format!("{version} is what its record says; {}", signature_of(record, findings))
             }
-            Err(e) if e.kind() == Kind::Busy => format!("not read: {e}"),
+            Err(e) if e.is_unseen() => format!("not read: {e}"),
             Err(e) => format!("INVALID: {e}"),
         };
         tell(out, &format!("Slot {slot}  {text}"))?;
@@ -316,6 +319,7 @@ fn answer_slot(members: &mut Members, read: &Result<Record>, offered: Option<&Ar
     };
     let checked_now = |record: &&Record| offered.is_some_and(|a| is_same(record, a) && !a.signed_by.is_empty());
     members.field("valid", &record.is_some());
+    members.field("looked_at", &read.as_ref().err().is_none_or(|e| !e.is_unseen()));
     members.field("version", &record.map(|r| printable(&r.version)));
     members.field("manifest_digest", &record.and_then(|r| r.manifest_digest).map(|d| d.to_string()));
     members.field("signed_by", &record.map_or_else(Vec::new, |r| Digest::texts(&r.signed_by)));

@@ -9,7 +9,7 @@ use super::deadline::Limit;
 use super::range::{check_range, is_refusal};
 use super::{Answer, Ask, Client, Failure, Reader, retry};
 use crate::error::{Error, Kind, Result};
-use crate::progress::{self, aside};
+use crate::progress::{self, aside, setback};
 use crate::text::secs;
 use crate::url::Url;
 use std::cell::Cell;
@@ -142,7 +142,7 @@ impl Transfer {
         match self.places.first() {
             None => Err(error),
             Some(next) if self.round < self.places.len() => {
-                aside(&format!("{error}; trying {}", next.url.host()));
+                setback(&error, &format!("trying {}", next.url.host()));
                 Ok(())
             }
             Some(_) if self.is_last => Err(error),
@@ -187,7 +187,8 @@ impl Transfer {
         if !is_refusal(&failure, refused, is_last) {
             return Err(failure);
         }
-        aside(&format!("{} (asked with Range, from byte {}); asking for the whole", failure.error, self.at));
+        let then = format!("asked with Range, from byte {}; asking for the whole", self.at);
+        setback(&failure.error, &then);
         self.places[0].ranges = false;
         self.is_last |= failure.asked.is_some_and(|asked| asked > self.limit.left());
         Ok(())
@@ -322,7 +323,7 @@ impl Client {
         match retry::next(failed, self.tries, limit.left(), asked, dice) {
             retry::Next::Wait(time) => {
                 let going_on = retry::going_on(failed, self.tries, limit.left(), progress::is_watched());
-                aside(&format!("{error}; trying again in {} s{going_on}", secs(time)));
+                setback(&error, &format!("trying again in {} s{going_on}", secs(time)));
                 std::thread::sleep(time);
                 Ok(())
             }

@@ -12,7 +12,7 @@ use crate::http::{Body, Client, Document};
 use crate::json::{self, Field};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{DOCUMENT_CAP, nothing_for};
-use crate::progress::aside;
+use crate::progress::setback;
 use crate::sys;
 use crate::trust::keyring::Keyring;
 use crate::trust::verify::{DETACHED_MAX_BYTES, Tally};
@@ -85,10 +85,10 @@ impl Latest {
         })
     }
 
-    /// Finds out who signed a document. Input: its bytes, as they came; `url`: of the signature; `is_copy`: is set where
+    /// Finds out who signed a document. Input: as it came, and from where; `url`: of the signature; `is_copy`: is set where
     /// that was a cache's copy.
     /// Errors: Signature: not those who must. Network: that can not be found out.
-    fn prove(&self, document: &[u8], url: &Url, is_copy: &Cell<bool>) -> Result<Vec<Digest>> {
+    fn prove(&self, document: &Document, url: &Url, is_copy: &Cell<bool>) -> Result<Vec<Digest>> {
         if !self.ring.demands_signatures()? {
             return Ok(Vec::new());
         }
@@ -97,11 +97,15 @@ impl Latest {
             let is_there = signature.is_some();
             if let Some(signature) = signature {
                 is_copy.set(is_copy.get() || signature.is_copy);
-                tally.take_detached(document, &signature.body);
+                tally.take_detached(&document.body, &signature.body);
             }
             let place = &self.signature_url;
             let hint = format!("its signature is expected at {place}: scripts/sign.sh --latest makes it");
-            tally.finish(&self.url.to_string(), if is_there { "" } else { &hint })
+            match is_there {
+                // A mirror may have sent it.
+                true => tally.finish(&document.final_url.to_string(), ""),
+                false => tally.finish(&self.url.to_string(), &hint),
+            }
         })
     }
 
@@ -111,7 +115,7 @@ impl Latest {
         is_copy.set(is_copy.get() || document.is_copy);
         let digest = Digest::of(&document.body);
         self.ring.refuse_revoked(&[digest]).map_err(|e| e.at("verify", &document.final_url))?;
-        let signed_by = self.prove(&document.body, signature, is_copy)?;
+        let signed_by = self.prove(&document, signature, is_copy)?;
         json::shorten(&mut document.body).map_err(|e| e.at("read", &document.final_url))?;
         let artifact = parse(&document.body, &document.final_url, architecture, &self.describe())?;
         self.ring.refuse_revoked(&artifact.digests()).map_err(|e| e.at("verify", &document.final_url))?;
@@ -146,7 +150,7 @@ impl Source for Latest {
         let first = match early {
             Some(Err(e)) if e.kind() != Kind::Signature => {
                 // One answer of one place: the others may have better.
-                aside(&format!("{e}; asking again"));
+                setback(&e, "asking again");
                 self.ask(architecture, &[], &is_copy)
             }
             Some(made) => made,

@@ -345,30 +345,30 @@ fn what_is_missing_in_a_chroot_is_named() {
 
 /// Nothing here may restart this machine: the right to is dropped, and the call is answered by strace.
 /// Input: `delay_secs`: of sync(2). Returns: what was said, and the calls with the process's number in front.
-fn restarted(machine: &Chroot, delay_secs: u32) -> (Run, Vec<String>) {
+fn restarted(machine: &Chroot, delay_secs: u32, more: &[&str]) -> (Run, Vec<String>) {
     let log = machine.root.path("calls");
     let [setpriv, strace] = ["setpriv", "strace"].map(|name| support::find(name).unwrap().display().to_string());
     let (log_name, sync) = (log.display().to_string(), format!("inject=sync:delay_enter={delay_secs}000000"));
-    let run = machine.agent_under(
-        &[
-            &setpriv,
-            "--bounding-set=-sys_boot",
-            "--inh-caps=-sys_boot",
-            &strace,
-            "-f",
-            "-o",
-            &log_name,
-            "-e",
-            "trace=sync,reboot",
-            "-e",
-            &sync,
-            "-e",
-            "inject=reboot:error=EPERM",
-        ],
-        &["activate", "--reboot"],
-    );
+    let under = [
+        &setpriv,
+        "--bounding-set=-sys_boot",
+        "--inh-caps=-sys_boot",
+        &strace,
+        "-f",
+        "-o",
+        &log_name,
+        "-e",
+        "trace=sync,reboot,fork,clone,kill",
+        "-e",
+        &sync,
+        "-e",
+        "inject=reboot:error=EPERM",
+    ];
+    let run = machine.agent_under(&[&under[..], more].concat(), &["activate", "--reboot"]);
     let calls = fs::read_to_string(log).unwrap();
-    let is_call = |line: &&str| line.contains(" sync(") || line.contains(" reboot(") || line.contains("<... sync");
+    let is_call = |line: &&str| {
+        line.contains(" sync(") || line.contains(" reboot(") || line.contains("<... sync") || line.contains(" kill(")
+    };
     (run, calls.lines().filter(is_call).map(str::to_string).collect())
 }
 
@@ -383,7 +383,7 @@ fn a_restart_waits_for_sync_and_not_for_ever() {
         let medium = Medium::new(&machine.root.path(""), &Release::new("2.0.0"));
         let source = format!("/{}", medium.dir.file_name().unwrap().to_str().unwrap());
         machine.agent(&["apply", "--layout", &source]).expect(0, &["2.0.0 is staged in slot B"]);
-        let (run, calls) = restarted(&machine, delay_secs);
+        let (run, calls) = restarted(&machine, delay_secs, &[]);
         let what = format!("sync takes {delay_secs} s: {run:?} {calls:#?}");
         let run = run.expect(1, &["restart the machine", "restarting needs root"]);
         assert_eq!(run.stderr.contains("sync: not done after 30 s"), delay_secs > 0, "{what}");
@@ -392,6 +392,33 @@ fn a_restart_waits_for_sync_and_not_for_ever() {
         let ended = calls.iter().position(|call| call.contains("sync") && call.contains("= 0"));
         assert_eq!(ended.is_some_and(|ended| ended < at(" reboot(")), delay_secs == 0, "{what}");
         assert_eq!(machine.phase(), "activated", "{what}");
+    }
+}
+
+/// A machine that has no process to spare, and one that is told nothing of its children, are those that a failed health check
+/// restarts: what was written is written out all the same, and no other process is killed for it.
+#[apply(test)]
+fn a_restart_syncs_where_no_process_can_be_had() {
+    ready();
+    need("setpriv");
+    let ignoring = ["env", "--ignore-signal=CHLD"];
+    for (what, more) in [
+        ("no process can be had", &["-e", "inject=fork,clone:error=EAGAIN"][..]),
+        ("no memory for one", &["-e", "inject=fork,clone:error=ENOMEM"]),
+        ("SIGCHLD is ignored", &ignoring),
+    ] {
+        let machine = Chroot::new(false);
+        let medium = Medium::new(&machine.root.path(""), &Release::new("2.0.0"));
+        let source = format!("/{}", medium.dir.file_name().unwrap().to_str().unwrap());
+        machine.agent(&["apply", "--layout", &source]).expect(0, &["2.0.0 is staged in slot B"]);
+        let (run, calls) = restarted(&machine, 0, more);
+        let run = run.expect(1, &["restart the machine"]);
+        assert!(!run.stderr.contains("sync: not done"), "{what}: {run:?} {calls:#?}");
+        let ended = calls.iter().position(|call| call.contains("sync") && call.contains("= 0"));
+        let restarts = calls.iter().position(|call| call.contains(" reboot(")).expect("it restarts");
+        assert!(ended.is_some_and(|ended| ended < restarts), "{what}: {run:?} {calls:#?}");
+        assert_eq!(fs::read_to_string(machine.root.path("var/lib/kubesolo/update/lock")).ok().as_deref(), Some(""));
+        assert_eq!(calls.iter().any(|call| call.contains(" kill(")), false, "{what}: {calls:#?}");
     }
 }
 

@@ -158,6 +158,14 @@ fn who_is_not_root_could_not_look_and_is_told_that() {
             assert!(!metrics.stdout.contains(&format!("kubesolo_{series}")), "{what}: {}", metrics.stdout);
         }
         nobody(&["check", "--layout", trial.medium.path()]).expect(7, &["needs root"]);
+        for args in [&["verify"][..], &["verify", "--slot", "A"], &["verify", "--slot", "B"]] {
+            let verify = nobody(args).expect(7, &["needs root", "not read"]);
+            assert!(!verify.stdout.contains("INVALID"), "{what}: {verify:?}");
+            let json = nobody(&[args, &["--json"]].concat()).expect(7, &["needs root"]);
+            let wanted = r#"["not_looked",7,"device",[[false,false]]]"#;
+            let told = "[.result, .exit_code, .kind, (.slots | map([.valid, .looked_at]) | unique)]";
+            assert_eq!(json.jq(told), wanted, "{what}: {args:?}");
+        }
     }
     let page = root.agent(&["metrics", "--once"]).expect(0, &["kubesolo_update_readable 1"]);
     assert_eq!(page.stderr, "");
@@ -283,4 +291,68 @@ fn verbose_says_each_request_and_each_check_and_no_secret() {
     let front = Web::start(move |_| Answer::status(302).header("Location", &led));
     let said = root.agent(&["check", "--verbose", "--server", &front.url("")]);
     assert!(said.stderr.matches("GET ").count() >= 2 && !said.stderr.contains("hidden"), "{said:?}");
+}
+
+/// A file that is not what was published is heard of although a mirror has the right one; that a server is gone is not.
+#[apply(test)]
+fn cron_hears_of_bytes_that_are_not_what_was_published() {
+    Trial::ready();
+    let trial = Trial::booted();
+    trial.root.set_boot_variables(&["boot_success=1"]);
+    let newer = [Release::new("2.1.0"), Release::new("2.2.0")];
+    for (release, is_changed, heard) in [(&newer[0], true, "expected was"), (&newer[1], false, "")] {
+        let (of_first, document) = (release.clone(), release.latest_json());
+        let first = Web::start(move |path| match (path, of_first.file(path)) {
+            ("/latest.json", _) => Answer::ok(document.clone()),
+            (_, Some(mut file)) if is_changed => {
+                file[0] ^= 1;
+                Answer::ok(file)
+            }
+            _ => Answer::status(404),
+        });
+        let mirror = release.serve();
+        let conf = format!("signature = off\nretries = 0\nserver = {}\nmirror = {}\n", first.url("/"), mirror.url("/"));
+        trial.root.configure(&conf);
+        let run = trial.root.agent(&["apply", "--ok-if-nothing", "--quiet"]).expect(0, &["is staged in slot A"]);
+        assert!(run.stderr.contains(heard) && run.stderr.is_empty() == heard.is_empty(), "{is_changed}: {run:?}");
+    }
+}
+
+/// The cron line of the man page, while another run is at work: nothing is sent by mail, and a program is told all the same.
+#[apply(test)]
+fn cron_does_not_hear_of_another_run() {
+    Trial::ready();
+    let trial = Trial::booted();
+    let root = &trial.root;
+    let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open(lock_of(root)).unwrap();
+    lock.lock().unwrap();
+    let args = ["apply", "--ok-if-nothing", "--layout", trial.medium.path()];
+    root.agent(&args).expect(0, &["another run"]);
+    let quiet = root.agent(&[&args[..], &["--quiet"]].concat()).expect(0, &[]);
+    assert!(quiet.stdout.is_empty() && quiet.stderr.is_empty(), "{quiet:?}");
+    let json = root.agent(&[&args[..], &["--quiet", "--json"]].concat()).expect(0, &["another run"]);
+    assert_eq!((json.jq(".result"), json.stderr.as_str()), ("busy".into(), ""));
+    // Who did not say that this is well is told.
+    root.agent(&["apply", "--quiet", "--layout", trial.medium.path()]).expect(8, &["another run"]);
+}
+
+/// What a run has left that nobody is at work on any more, as a restart leaves it, or an older agent.
+#[apply(test)]
+fn an_ordinary_end_is_not_called_cut_off() {
+    Trial::ready();
+    let trial = Trial::activated();
+    let root = &trial.root;
+    for line in ["activate 7 1795377600 100 reading slot B\n", "verify 7 1795377600 - \n"] {
+        fs::write(lock_of(root), line).unwrap();
+        assert_eq!(root.agent(&["status", "--json"]).expect(0, &[]).jq("[.run, .condition]"), r#"[null,"activated"]"#);
+    }
+}
+
+#[apply(test)]
+fn a_trial_that_was_called_off_is_an_attempt() {
+    Trial::ready();
+    let trial = Trial::activated();
+    trial.root.agent(&["rollback"]).expect(0, &[]);
+    let status = trial.root.agent(&["status"]).expect(0, &["Update  idle: no attempt is under way; as of 20", "Past"]);
+    assert!(!status.stdout.contains("no attempt is recorded"), "{}", status.stdout);
 }

@@ -136,6 +136,60 @@ fn trouble_that_passes_hides_nothing() {
     }
 }
 
+/// One place of two fails, and the other one answers. Cron hears of what may be an attack, and of no network's troubles.
+#[apply(test)]
+fn cron_hears_of_a_signature_that_does_not_verify_although_a_mirror_answers() {
+    let site = Site::new();
+    let [document, signature] = site.signed("2.0.0");
+    let [another, its_own] = site.signed("2.1.0");
+    let forged = base64(&KeyPair::p256(site.dir.path(), "stranger").sign(document.as_bytes()));
+    let told = "no signature of it counts";
+    // What the bad place sends as the document and its signature, empty: 404; whether the good place comes first, with two 503; what
+    // is heard, empty: nothing.
+    for (document_of, signature_of, is_bad_last, heard) in [
+        (document.as_str(), forged.as_str(), false, told),
+        (document.as_str(), forged.as_str(), true, told),
+        (document.as_str(), its_own.as_str(), false, told),
+        (another.as_str(), signature.as_str(), true, told),
+        (document.as_str(), "", false, "it is not signed"),
+        (document.as_str(), "bm90IG9uZQ==", false, told),
+        (r#"{"version":"6.6.6"}"#, signature.as_str(), false, told),
+        ("<html>maintenance</html>", "<html>maintenance</html>", false, told),
+        // It has nothing at all, and is asked for the signature as well: that is not where it was said to be.
+        ("", "", false, "it is not signed"),
+        // The network's.
+        ("", signature.as_str(), true, ""),
+        ("", signature.as_str(), false, ""),
+    ] {
+        let bad = [document_of.to_owned(), signature_of.to_owned()];
+        let sent = |text: &str| if text.is_empty() { Answer::status(404) } else { Answer::ok(text) };
+        let bad = Listener::start("127.0.0.1", None, move |request| match path(request) {
+            "/latest.json" => sent(&bad[0]),
+            "/latest.json.sig" => sent(&bad[1]),
+            _ => Answer::status(404),
+        });
+        let good = [document.clone(), signature.clone()];
+        let asked = AtomicUsize::new(0);
+        let good = Listener::start("127.0.0.1", None, move |request| match path(request) {
+            _ if is_bad_last && asked.fetch_add(1, Ordering::SeqCst) < 2 => Answer::status(503),
+            "/latest.json" => Answer::ok(good[0].as_str()),
+            "/latest.json.sig" => Answer::ok(good[1].as_str()),
+            _ => Answer::status(404),
+        });
+        let places = if is_bad_last { [good.host(), bad.host()] } else { [bad.host(), good.host()] };
+        let conf = format!("server = http://{}/\nmirror = http://{}/\nretries = 2\n", places[0], places[1]);
+        site.machine.root.configure(&conf);
+        let run = site.machine.root.agent(&["check", "--quiet"]).expect(0, &["2.0.0"]);
+        match heard.is_empty() {
+            true => assert_eq!(run.stderr, "", "{document_of}, {signature_of}, {is_bad_last}"),
+            false => {
+                let is_named = run.stderr.contains(heard) && run.stderr.contains(bad.host());
+                assert!(is_named, "{document_of}, {signature_of}, {is_bad_last}: {run:?}");
+            }
+        }
+    }
+}
+
 /// Caches that do not ask the server because a client says so, as RFC 9111 lets them, and that say how old their copy is.
 #[apply(test)]
 fn a_cache_that_keeps_what_is_old_is_asked_by_another_name() {

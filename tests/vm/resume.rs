@@ -52,7 +52,7 @@ fn a_download_goes_on_after_a_power_cut() {
     vm.expect_hello("manual", BORN, 'A');
     vm.send(&format!("kubesolo-update {} 2>&1 | cat >/dev/console", apply()));
     for _ in 0..SAID_TIMES {
-        vm.wait_said("kubesolo-os.gz:");
+        vm.wait_said("fetching kubesolo-os.gz");
     }
     vm.cut();
     let first: Vec<Ask> = server.seen().into_iter().filter(|a| a.is_get() && a.path.ends_with(".gz")).collect();

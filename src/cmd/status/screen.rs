@@ -224,8 +224,7 @@ impl Page {
     }
 
     fn work(&mut self, report: &Report) {
-        let is_unfinished = matches!(report.state.phase, Phase::Checking | Phase::Downloading);
-        let Some(work) = report.work.as_ref().filter(|work| work.is_alive || is_unfinished) else { return };
+        let Some(work) = &report.work else { return };
         let command = work.command.as_deref().unwrap_or("another run");
         let end = if work.is_alive { "" } else { ": was cut off" };
         let before =
@@ -272,7 +271,8 @@ impl Page {
         let attempt = state.attempt_count.max(1).to_string();
         let (from, to) = (or_unknown(state.from_version.as_deref()), or_unknown(state.to_version.as_deref()));
         let words = match state.phase {
-            Phase::Idle => &[": no attempt is recorded"][..],
+            Phase::Idle if state.history.attempts().is_empty() => &[": no attempt is recorded"][..],
+            Phase::Idle => &[": no attempt is under way"],
             _ if present.is_some_and(|attempt| attempt.text(Part::Slot).is_none()) => &[" before a download began"],
             _ if state.to_version.is_none() => &[],
             _ => &[": ", from, " to ", to, ", attempt ", &attempt],

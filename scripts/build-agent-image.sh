@@ -90,8 +90,18 @@ check_licenses() {
         fi
     fi
     [ -f "$LICENSES" ] || die "$LICENSES is not a file: --licenses names what scripts/licenses.sh made"
-    grep -q '^Licences of what is linked into kubesolo-update' "$LICENSES" ||
-        die "$LICENSES was not made by scripts/licenses.sh, or is cut off at its start"
+    head=$(head -n 1 -- "$LICENSES" | tr -d '\000')
+    case $head in
+        "Licences of what is linked into kubesolo-update $VERSION") ;;
+        'Licences of what is linked into kubesolo-update '*)
+            die "$LICENSES has the texts of version ${head##* }, and the agent is $VERSION: scripts/licenses.sh --output $LICENSES" \
+                "makes those of this source (--version names another)" ;;
+        *) die "$LICENSES was not made by scripts/licenses.sh, or is cut off at its start" ;;
+    esac
+    # Each text has a heading with its number, below a rule.
+    texts=$(awk 'rule && /^\[[0-9]+\] / { n++ } { rule = /^-+$/ && length($0) == 72 } END { print n + 0 }' "$LICENSES")
+    [ "$(tail -n 1 -- "$LICENSES" | tr -d '\000')" = "End of the licences: $texts texts" ] ||
+        die "$LICENSES is cut, or was made by an earlier scripts/licenses.sh: scripts/licenses.sh --output $LICENSES makes it anew"
 }
 
 check() {

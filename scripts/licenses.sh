@@ -168,6 +168,8 @@ HEAD
         cat -- "$file"
         echo
     done 3<"$WORK/texts"
+    # Whoever takes it over sees by this that it is whole.
+    printf '%s\nEnd of the licences: %s texts\n' "$RULE" "$number"
 }
 
 main() {

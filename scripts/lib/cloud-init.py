@@ -2,11 +2,14 @@
 
 Usage: cloud-init.py KIND FILE..., KIND one of user-data, network-config, meta-data. Exit status: 0 good, 1 not, 3 no YAML parser.
 What is wrong stands on stdout. cloud-init passes over what it does not know without a word, so names are held against those
-that it and netplan know. Must never: change a file, or call good what cloud-init's own reader refuses.
+that it and netplan know. What some versions of cloud-init read and others do not is a warning: which one the machine has is not
+known here. Must never: change a file, or call good what no version's reader takes.
 """
 
 import difflib
 import ipaddress
+import json
+import os
 import re
 import sys
 
@@ -15,15 +18,33 @@ try:
 except ImportError:
     sys.exit(3)
 try:
+    import cloudinit
     from cloudinit.net import network_state
 except ImportError:
-    network_state = None
+    cloudinit = network_state = None
 
 # Source: cloud-init 22.4.2, DataSourceNoCloud and sources/__init__.py.
 META_DATA = {
     "availability-zone", "dsmode", "hostname", "instance-id", "launch-index", "local-hostname", "network-interfaces",
     "placement", "platform", "public-keys", "region", "seedfrom",
 }  # fmt: skip
+# Source: cloud-init 22.4.2's schema (schema-cloud-config-v1.json) and its code, and what later ones have (2026).
+USER_DATA = set(
+    "allow_public_ssh_keys allow_userdata ansible apk_repos apt apt_ftp_proxy apt_http_proxy apt_https_proxy apt_mirror apt_pipelining "
+    "apt_preserve_sources_list apt_proxy apt_reboot_if_required apt_sources apt_update apt_upgrade authkey_hash autoinstall bootcmd "
+    "byobu_by_default ca-certs ca_certs chef chpasswd cloud_config_modules cloud_final_modules cloud_init_modules cloud_type "
+    "create_hostname_file datasource datasource_list debug def_log_file def_log_file_mode device_aliases disable_ec2_metadata disable_root "
+    "disable_root_opts disk_setup drivers fan final_message fqdn fs_setup groups growpart grub-dpkg grub_dpkg hostname interactive_users "
+    "keyboard landscape launch-index locale locale_configfile log_cfgs lxd manage_etc_hosts manage_resolv_conf manual_cache_clean "
+    "mcollective merge_how merge_type migrate mount_default_fields mounts network no_ssh_fingerprints ntp output "
+    "package_reboot_if_required package_update package_upgrade packages password phone_home power_state prefer_fqdn_over_hostname "
+    "preserve_hostname puppet random_seed reporting resize_rootfs resolv_conf rh_subscription rpi rsyslog runcmd salt_minion snap snappy "
+    "spacewalk ssh ssh_authorized_keys ssh_deletekeys ssh_fp_console_blacklist ssh_genkeytypes ssh_import_id ssh_key_console_blacklist "
+    "ssh_keys ssh_publish_hostkeys ssh_pwauth ssh_quiet_keygen swap syslog_fix_perms system_info timezone ubuntu_advantage ubuntu_pro "
+    "unverified_modules updates user users vendor_data vendor_data2 version wireguard write_files yum_repo_dir yum_repos zypper".split()
+)
+# So like a name that is known, from 0 to 1, that it is meant: ssh_authorised_keys is 0.95, local_hostname (beside hostname) 0.73.
+NEAR = 0.8
 # Source: netplan's reference of its YAML, and what cloud-init reads of it (network config version 2).
 DEVICES = {
     "bonds", "bridges", "dummy-devices", "ethernets", "modems", "nm-devices", "tunnels", "virtual-ethernets", "vlans", "vrfs", "wifis",
@@ -73,7 +94,9 @@ SUBNET = set(
     "type control address ip_address netmask prefix broadcast gateway dns_nameservers dns_search routes ipv4 ipv6 metric pointopoint "
     "scope mtu".split()
 )
-MAC = re.compile(r"([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}")
+# InfiniBand's have 20 octets.
+MAC = re.compile(r"([0-9A-Fa-f]{2}:){5}([0-9A-Fa-f]{2}|([0-9A-Fa-f]{2}:){14}[0-9A-Fa-f]{2})")
+WARNINGS = []
 
 
 class Refused(Exception):
@@ -197,30 +220,52 @@ def network_v1(config):
                 raise Refused(f"{where}: a subnet has no type (dhcp4, static, ...)")
 
 
+def is_default(route):
+    return isinstance(route, dict) and route.get("to") == "default"
+
+
+def with_numbers(value):
+    """The same, with each `to: default` as the network that it stands for."""
+    if isinstance(value, list):
+        return [with_numbers(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    same = {name: with_numbers(entry) for name, entry in value.items()}
+    if is_default(same):
+        same["to"] = "::/0" if ":" in str(same.get("via")) else "0.0.0.0/0"
+    return same
+
+
+def read_by_cloud_init(config):
+    """Returns why its own reader does not take it; nothing where it does, or is not here."""
+    try:
+        if network_state is not None:
+            network_state.parse_net_config_data(config)
+    except Exception as e:  # whatever its reader raises, it does not read it
+        return str(e) or type(e).__name__
+    return ""
+
+
 def network_config(config, file):
     whole = mapping(config, "it")
-    if set(whole) == {"config"} and whole["config"] == "disabled":
+    # What lies below that name is all that is read then (22.4.2: stages.py, _remove_top_level_network_key).
+    if "network" in whole:
+        known(whole, {"network"}, "beside 'network:', it")
+    inner = mapping(whole.get("network", whole), "network")
+    if inner.get("config") == "disabled":
+        known(inner, {"config", "version"}, "it")
         return
-    inner = mapping(whole["network"], "network") if set(whole) == {"network"} else whole
     rule = {1: network_v1, 2: network_v2}.get(inner.get("version"))
     if rule is None or isinstance(inner.get("version"), bool):
         raise Refused(f"its version must be 1 or 2, not {inner.get('version')!r}")
     rule(inner)
-    without = "leave out the line 'network:', and indent the rest less"
-    if network_state is None:
-        if inner is not whole:
-            print(f"{file}: some versions of cloud-init (22.4.2, for one) read nothing below 'network:': {without}")
-        return
-    try:
-        network_state.parse_net_config_data(whole)
-    except Exception as e:  # whatever its reader raises, it does not read it
-        # Seen with 22.4.2: no configuration at all, and so DHCP.
-        why = f"cloud-init's own reader does not take it: {e}"
-        if inner is not whole:
-            why = f"cloud-init's own reader takes nothing below 'network:': {without}"
-        elif "default" in str(e):
-            why += " (each version reads 0.0.0.0/0 and ::/0)"
-        raise Refused(why) from e
+    numbers = with_numbers(inner)
+    # Seen with 22.4.2: no configuration at all, and so DHCP.
+    why = read_by_cloud_init(numbers)
+    if why:
+        raise Refused(f"cloud-init's own reader does not take it: {why}")
+    if numbers != inner and (network_state is None or read_by_cloud_init(inner)):
+        WARNINGS.append(f"warning: {file}: `to: default` is not read by each cloud-init (22.4.2, for one): 0.0.0.0/0 and ::/0 are")
 
 
 def meta_data(data):
@@ -236,11 +281,31 @@ def meta_data(data):
         raise Refused(f"instance-id must be a text that is not empty, not {data['instance-id']!r} (in quotes?)")
 
 
+def names_of_schema():
+    """The names at the top that the schema of the cloud-init here has, whichever version it is."""
+    path = os.path.join(os.path.dirname(cloudinit.__file__), "config", "schemas", "schema-cloud-config-v1.json") if cloudinit else ""
+    try:
+        with open(path, encoding="utf-8") as f:
+            parts = json.load(f)["$defs"].values()
+        return {name for part in parts for name in part.get("properties", {}) if part.get("type") == "object"}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return set()
+
+
 def user_data(data, archive):
+    # A first line, and nothing below it, asks for nothing.
+    if data is None:
+        return
     if archive:
         listed(data, "a #cloud-config-archive")
-    else:
-        mapping(data, "it")
+        return
+    # Others' names may stand there, says the schema; one that is nearly one of its own is meant to be that.
+    strange = set(mapping(data, "it")) - USER_DATA
+    for name in sorted(map(str, strange - names_of_schema() if strange else strange)):
+        plain = name.lower().replace("-", "_")
+        near = difflib.get_close_matches(plain, USER_DATA, 1, NEAR)
+        if near and not plain.startswith("x_"):
+            raise Refused(f"it has {name!r}, which nothing reads: {near[0]!r} is meant?")
 
 
 def judge(kind, file):
@@ -261,7 +326,9 @@ def main():
             print(f"{file} is no {kind} that a machine can use: {e}")
             sys.exit(1)
     if network_state is None:
-        print("only its YAML and its names were looked at")
+        WARNINGS.append("cloud-init is not installed here: only its YAML and its names were looked at")
+    for warning in WARNINGS:
+        print(warning)
 
 
 main()

@@ -30,7 +30,7 @@ judge_cloud_init() {
         cat "$WORK/log" >&2
         die "${words:-$PYTHON could not judge cloud-init\'s files} (--unchecked takes it as it is)"
     }
-    [ -z "$words" ] || say "cloud-init is not installed here: $words"
+    [ -z "$words" ] || printf '%s\n' "$words" | while IFS= read -r line; do say "$line"; done
 }
 
 # first_line FILE: cloud-init goes by it.
@@ -54,6 +54,8 @@ check_cloud_init() {
     judge_cloud_init "$@"
     if [ "$UNCHECKED" = yes ] || [ "$1" != user-data ] || ! command -v cloud-init >/dev/null; then return 0; fi
     case $(head -n 1 -- "$user") in '#cloud-config-archive'*) return 0 ;; esac
+    # Nothing below its first line asks for nothing, which cloud-init reads, and its schema command does not.
+    "$PYTHON" -c 'import sys, yaml; sys.exit(yaml.safe_load(open(sys.argv[1], "rb")) is None)' "$user" || return 0
     cloud-init schema --config-file "$user" >"$WORK/log" 2>&1 ||
         { cat "$WORK/log" >&2; die "$user is not what cloud-init's schema wants (--unchecked takes it as it is)"; }
 }

@@ -59,6 +59,11 @@ impl Offered {
                 offered.warnings.push(why);
             }
         }
+        if offered.known.iter().all(|key| offered.revoked.contains(&key.id)) {
+            let dir = dir.display();
+            return Err(Error::new(Kind::Config, format!("{dir}/revoked revokes each key in {dir}"))
+                .hint("put a key there that is not revoked: machines would take no update"));
+        }
         Ok(offered)
     }
 

@@ -209,3 +209,54 @@ fn scripts_find_an_agent_or_say_how_to_make_one() {
         assert!(!there && words.contains("its lint command is missing, or lacks options (build it anew"), "{words}");
     }
 }
+
+/// A kernel: for which architecture it is asked, how it begins (offset and bytes, the rest is noise), exit code, and what is said.
+const KERNELS: &[(&str, Fields, i32, &str)] = &[
+    ("amd64", &[], 6, "it is no kernel"),
+    ("arm64", &[], 6, "it is no kernel"),
+    ("amd64", X86, 0, ""),
+    ("arm64", X86, 6, "it is for amd64"),
+    ("arm64", &[(0x38, b"ARM\x64")], 0, ""),
+    ("amd64", &[(0x38, b"ARM\x64")], 6, "it is for arm64"),
+    // Packed for EFI: 3,000 bytes behind the first 1,000; for arm64, for RISC-V, cut.
+    (
+        "arm64",
+        &[ZBOOT, SIZE, (0x3c, &[0x40, 0, 0, 0]), (0x40, b"PE\0\0\x64\xaa")],
+        0,
+        "GRUB before 2.12 does not start",
+    ),
+    ("amd64", &[ZBOOT, SIZE, (0x3c, &[0x40, 0, 0, 0]), (0x40, b"PE\0\0\x64\xaa")], 6, "it is for arm64"),
+    ("arm64", &[ZBOOT, SIZE, (0x3c, &[0x40, 0, 0, 0]), (0x40, b"PE\0\0\x64\x50")], 6, "for neither amd64 nor arm64"),
+    (
+        "arm64",
+        &[ZBOOT, (8, b"\xe8\x03\0\0\xb9\x0b\0\0"), (0x3c, &[0x40, 0, 0, 0]), (0x40, b"PE\0\0\x64\xaa")],
+        6,
+        "it is cut",
+    ),
+    ("arm64", &[ZBOOT, SIZE, (0x3c, &[0xff; 4])], 6, "for neither amd64 nor arm64"),
+];
+
+type Fields = &'static [(usize, &'static [u8])];
+const X86: Fields =
+    &[(0x1f1, &[0]), (0x1f4, &[0; 4]), (0x1fe, &[0x55, 0xaa]), (0x202, b"HdrS"), (0x206, &[0x0f, 2]), (0x236, &[1])];
+const ZBOOT: (usize, &[u8]) = (0, b"MZ\0\0zimg");
+const SIZE: (usize, &[u8]) = (8, b"\xe8\x03\0\0\xb8\x0b\0\0");
+
+#[apply(test)]
+fn a_kernel_is_judged_by_how_it_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    for (arch, fields, code, words) in KERNELS {
+        let mut bytes = crate::support::disk::noise(7, 4000);
+        for (place, field) in *fields {
+            bytes[*place..*place + field.len()].copy_from_slice(field);
+        }
+        fs::write(dir.path().join("kernel"), bytes).unwrap();
+        let out = lint(dir.path(), &["--kernel", "kernel", "--arch", arch]);
+        assert_eq!(out.status.code(), Some(*code), "{arch} {fields:?}: {}", said(&out));
+        assert!(
+            said(&out).contains(words) && said(&out).is_empty() == words.is_empty(),
+            "{arch} {fields:?}: {}",
+            said(&out)
+        );
+    }
+}

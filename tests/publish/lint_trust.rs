@@ -51,6 +51,29 @@ const IMAGES: &[(&str, Says)] = &[
     ("cp a.pub $d; chmod 664 $d/a.pub; pack t >i", Says::Refuses("its mode is 664")),
     ("cp a.pub $d; chmod 775 $d; pack t >i", Says::Refuses("update-keys.d: its mode is 775")),
     ("cp a.pub $d; pack t +1000:+1000 >i", Says::Refuses("it belongs to user 1000 there, who could change it")),
+    // Of two archives, the second is root's: what lies in the first is another user's.
+    (
+        "mkdir o; cp --parents -r $d o; cp a.pub o/$d; (cd o; pack t +1000:+1000) >i; rm -r o; cp b.pub $d; pack t >>i",
+        Says::Warns("a.pub: it belongs to user 1000 there, who could change it (make the archive as root's"),
+    ),
+    (
+        "mkdir o; cp --parents -r $d o; cp a.pub o/$d; (cd o; pack t +1000:+1000) >i; rm -r o; cp rsa.pub $d; pack t >>i",
+        Says::Refuses(
+            "none of the installed keys is good and not revoked: trust /etc/kubesolo/update-keys.d/a.pub: it belongs",
+        ),
+    ),
+    (
+        "mkdir o; cp --parents -r $d o; cp a.pub o/$d/.a.pub; (cd o; pack t +1000:+1000) >i; rm -r o; cp b.pub $d; pack t >>i",
+        Says::Takes,
+    ),
+    (
+        "mkdir o; cp --parents -r $d o; echo $2 >o/$d/a.pub; (cd o; pack t +1000:+1000) >i; rm -r o; cp b.pub $d; pack t >>i",
+        Says::Refuses("a.pub: a list of digests"),
+    ),
+    (
+        "mkdir o; cp --parents -r $d o; echo $2 >o/$d/revoked/x; (cd o; pack t +1000:+1000) >i; rm -r o; cp b.pub $d; pack t >>i",
+        Says::Refuses("revoked/x: it belongs to user 1000 there"),
+    ),
     ("cp a.pub $d; echo $1 >$d/revoked/x; pack t >i", Says::Refuses("(a.pub, revoked)")),
     ("cp a.pub b.pub $d; cp a.pub $d/revoked/; pack t >i", Says::Takes),
     ("cp a.pub $d; echo junk >$d/revoked/x; pack t >i", Says::Refuses("revoked/x: line 1")),
@@ -246,4 +269,74 @@ fn what_a_site_adds_is_judged_together_with_the_image() {
     }
     let out = lint(dir, &["--list", "--initramfs", "i", "--keys", "keys"]);
     expect(&out, Says::Refuses("--list judges no keys"), "--list");
+}
+
+/// Key directories by themselves: a script, and what is said.
+const DIRECTORIES: &[(&str, Says)] = &[
+    (
+        "mkdir -p keys/revoked; cp a.pub b.pub keys; echo $2 >keys/revoked/x",
+        Says::Warns("no machine counts its signatures"),
+    ),
+    (
+        "mkdir -p keys/revoked; cp a.pub keys; echo $1 >keys/revoked/x",
+        Says::Refuses("keys/revoked revokes each key in keys"),
+    ),
+    (
+        "mkdir -p keys/revoked; cp a.pub b.pub keys; echo $1 $2 | tr ' ' '\\n' >keys/revoked/x",
+        Says::Refuses("revokes each key"),
+    ),
+    ("mkdir -p keys/revoked; cp a.pub keys; cp a.pub keys/revoked/", Says::Refuses("revokes each key")),
+    (
+        "mkdir -p keys/revoked; cp a.pub keys; cp a.pub keys/again.pub; echo $1 >keys/revoked/x",
+        Says::Refuses("revokes each key"),
+    ),
+];
+
+#[apply(test)]
+fn keys_of_which_none_is_left_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let digests = bench(dir);
+    for (script, says) in DIRECTORIES {
+        shell(dir, script, &digests);
+        expect(&lint(dir, &["--keys", "keys"]), *says, script);
+    }
+}
+
+/// Where the directory for an initramfs's keys is made: a script, run in namespaces of its own as root before the agent, which is
+/// process 1 there; exit code, and what is said.
+const PLACES: &[(&str, i32, &str)] = &[
+    (":", 0, ""),
+    // Of the same process id, from runs that were killed.
+    ("mkdir tmp/kubesolo-update-lint.1 tmp/kubesolo-update-lint.1.0 tmp/kubesolo-update-lint.1.1", 0, ""),
+    ("ln -s nowhere tmp/kubesolo-update-lint.1.0; : >tmp/kubesolo-update-lint.1.1", 0, ""),
+    // As in an image that has no /tmp; and one that is read-only.
+    ("TMPDIR=$PWD/none", 0, ""),
+    ("mount -t tmpfs -o ro none tmp", 0, ""),
+    ("TMPDIR=$PWD/none; mount -t tmpfs -o ro none /dev/shm", 1, "set TMPDIR to a directory that lint may write to"),
+    (
+        "for n in $(seq 0 99); do mkdir tmp/kubesolo-update-lint.1.$n; done; mount -t tmpfs -o ro none /dev/shm",
+        1,
+        "set TMPDIR to a directory that lint may write to",
+    ),
+];
+
+#[apply(test)]
+fn an_initramfs_needs_no_directory_that_others_left() {
+    need_all(&["unshare"]);
+    crate::support::disk::need_disks();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let digests = bench(dir);
+    shell(dir, "cp a.pub $d; pack t >i", &digests);
+    for (script, code, words) in PLACES {
+        run(Command::new("sh").current_dir(dir).args(["-euc", "rm -rf tmp; mkdir tmp"]));
+        let mut inside = Command::new("unshare");
+        let script = format!("{script}; export TMPDIR; exec \"$KUBESOLO_UPDATE\" lint --initramfs i");
+        inside.args(["--mount", "--pid", "--fork", "sh", "-euc", &script]);
+        let out = inside.current_dir(dir).env("TMPDIR", dir.join("tmp")).output().unwrap();
+        let text = said(&out);
+        assert_eq!(out.status.code(), Some(*code), "{script}: {text}");
+        assert!(text.contains(words) && text.is_empty() == words.is_empty(), "{script}: {text}");
+    }
 }

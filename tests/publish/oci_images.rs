@@ -399,6 +399,33 @@ fn bad_arguments_are_refused_and_nothing_is_written() {
         (format!("--agent-dir dist --licenses nowhere {to}"), "scripts/licenses.sh"),
         (format!("--agent-dir dist --licenses text {to}"), "was not made by scripts/licenses.sh"),
     ]);
+    // Licence texts: the lines of a file, and what is said of it; nothing: it is taken.
+    let version = env!("CARGO_PKG_VERSION");
+    let (rule, head) = ("-".repeat(72), format!("Licences of what is linked into kubesolo-update {version}\n"));
+    let whole = format!("{head}\na 1: MIT [1]\n\n{rule}\n[1] LICENSE\n{rule}\n[1] a note of its own\n\n{rule}\n");
+    for (name, text, words) in [
+        ("whole", format!("{whole}End of the licences: 1 texts\n"), ""),
+        ("cut", whole.clone(), "is cut"),
+        ("shorter", format!("{whole}End of the licences: 2 texts\n"), "is cut"),
+        ("torn", format!("{whole}End of the licences: 1 te"), "is cut"),
+        ("more", format!("{whole}End of the licences: 1 texts\nand more\n"), "is cut"),
+        ("older", format!("{whole}End of the licences: 1 texts\n").replace(version, "0.0.9"), "of version 0.0.9"),
+        (
+            "newer",
+            format!("{whole}End of the licences: 1 texts\n").replace(version, "0.1.0-rc.1"),
+            "of version 0.1.0-rc.1",
+        ),
+        ("empty-texts", String::new(), "was not made by scripts/licenses.sh"),
+        ("headless", whole.replace(&head, ""), "was not made by scripts/licenses.sh"),
+    ] {
+        fs::write(bench.path(name), &text).unwrap();
+        let line = format!("--agent-dir dist --ca-file ca.pem --licenses {name} --layout out --tag v1 --dry-run");
+        let out = script(bench.dir.path(), "build-agent-image.sh").args(line.split(' ')).output().unwrap();
+        match words {
+            "" => assert!(out.status.success(), "{name}: {out:?}"),
+            words => ended(&out, 1, words),
+        }
+    }
     for (name, table) in [("build-os-image.sh", os), ("build-agent-image.sh", agent)] {
         for (line, word) in table {
             let out = script(bench.dir.path(), name).args(line.split(' ')).output().unwrap();

@@ -1,10 +1,12 @@
 //! Whether a file is a kernel that GRUB starts on an architecture: by its header, also in gzip.
 //!
-//! Source: Linux Documentation/arch/x86/boot.rst and Documentation/arch/arm64/booting.rst.
+//! Source: Linux Documentation/arch/x86/boot.rst, Documentation/arch/arm64/booting.rst and, for one that is packed as an EFI
+//! program, drivers/firmware/efi/libstub/zboot-header.S; the machine's number there: PE format, "COFF file header".
 //! Must never: take another architecture's, or say more of a kernel than its header says.
 
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::initramfs::unpack_head;
+use crate::progress::note;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -15,6 +17,10 @@ const HEAD_BYTES: u64 = 64 * 1024;
 const HEADER_BYTES: usize = 0x238;
 /// The protocol from which on an x86 kernel says whether it is one of 64 bits.
 const SAYS_BITS: u16 = 0x020c;
+/// IMAGE_FILE_MACHINE_ARM64, behind the mark of the PE header.
+const PE_ARM64: &[u8] = b"PE\0\0\x64\xaa";
+
+const CUT: &str = "it is cut: its header tells of more";
 
 /// Judges a kernel. Input: `amd64` or `arm64`.
 /// Errors: Usage: it cannot be read; Source: it is none, or one of another architecture.
@@ -29,16 +35,19 @@ pub(super) fn judge(path: &Path, arch: &str) -> Result<()> {
         head = unpack_head(&head, HEADER_BYTES).map_err(refused)?;
     }
     let size_bytes = Some(size_bytes).filter(|_| !is_packed);
-    is_for(arch, &head, size_bytes).map_err(|why| {
+    if let Some(warning) = is_for(arch, &head, size_bytes).map_err(|why| {
         refused(why.into()).hint(match arch {
             "amd64" => "Linux makes it as arch/x86/boot/bzImage, distributions have it as vmlinuz",
             _ => "Linux makes it as arch/arm64/boot/Image; it may be packed with gzip",
         })
-    })
+    })? {
+        note(&format!("warning: {}: {warning}", path.display()));
+    }
+    Ok(())
 }
 
-/// Pure. Input: its beginning; its size, where that is known.
-fn is_for(arch: &str, head: &[u8], size_bytes: Option<u64>) -> std::result::Result<(), &'static str> {
+/// Pure. Input: its beginning; its size, where that is known. Returns what is to be said of one that is taken.
+fn is_for(arch: &str, head: &[u8], size_bytes: Option<u64>) -> std::result::Result<Option<&'static str>, &'static str> {
     let at = |place: usize, bytes: &[u8]| head.get(place..).is_some_and(|rest| rest.starts_with(bytes));
     let number = |place: usize| {
         let bytes = head.get(place..place + 4).and_then(|bytes| bytes.try_into().ok());
@@ -53,17 +62,23 @@ fn is_for(arch: &str, head: &[u8], size_bytes: Option<u64>) -> std::result::Resu
         };
         let needed = (setup + 1) * 512 + u64::from(number(0x1f4)) * 16;
         return match size_bytes.is_some_and(|size| size < needed) {
-            true => Err("it is cut: its header tells of more"),
+            true => Err(CUT),
             false if number(0x206) as u16 >= SAYS_BITS && number(0x236) & 1 == 0 => Err("it is a kernel of 32 bits"),
-            false => Ok(()),
+            false => Ok(None),
         };
     }
+    // Where its payload begins, and how long that is.
+    let is_zboot = at(0, b"MZ\0\0zimg");
+    let zboot_end = u64::from(number(0x08)) + u64::from(number(0x0c));
     match () {
-        () if is_arm64 && arch == "arm64" => Ok(()),
+        () if is_arm64 && arch == "arm64" => Ok(None),
         () if is_x86 => Err("it is for amd64"),
         () if is_arm64 => Err("it is for arm64"),
         () if at(0, b"\x7fELF") => Err("it is an ELF file (vmlinux), which GRUB does not start"),
-        () if at(0, b"MZ\0\0zimg") => Err("it is packed for EFI (zboot), which GRUB before 2.12 does not start"),
+        () if is_zboot && !at(number(0x3c) as usize, PE_ARM64) => Err("it is for neither amd64 nor arm64"),
+        () if is_zboot && arch != "arm64" => Err("it is for arm64"),
+        () if is_zboot && size_bytes.is_some_and(|size| size < zboot_end) => Err(CUT),
+        () if is_zboot => Ok(Some("it is packed for EFI (zboot), which GRUB before 2.12 does not start")),
         () if at(0, b"MZ") => Err("it is an EFI program without a kernel's header"),
         () if at(0, b"07070") => Err("it is an initramfs"),
         () => Err("it is no kernel"),
@@ -91,24 +106,36 @@ mod tests {
             head[place..place + bytes.len()].copy_from_slice(bytes);
             head
         };
+        let packed = "it is packed for EFI (zboot), which GRUB before 2.12 does not start";
+        let zboot = |machine: &[u8], payload_bytes: u32| {
+            let mut head = with(0, b"MZ\0\0zimg");
+            for (place, number) in [(0x08, 0x100), (0x0c, payload_bytes), (0x3c, 0x40)] {
+                head[place..place + 4].copy_from_slice(&number.to_le_bytes());
+            }
+            head[0x40..0x46].copy_from_slice(machine);
+            head
+        };
         for (arch, head, wanted) in [
-            ("amd64", x86(&[]), Ok(())),
+            ("amd64", x86(&[]), Ok(None)),
             ("amd64", x86(&[(0x1f4, &[4])]), Err("it is cut: its header tells of more")),
             ("amd64", x86(&[(0x1f1, &[0])]), Err("it is cut: its header tells of more")),
             ("amd64", x86(&[(0x236, &[0])]), Err("it is a kernel of 32 bits")),
-            ("amd64", x86(&[(0x236, &[0]), (0x206, &[0x0b, 2])]), Ok(())),
+            ("amd64", x86(&[(0x236, &[0]), (0x206, &[0x0b, 2])]), Ok(None)),
             ("amd64", x86(&[(0x1fe, &[0])]), Err("it is no kernel")),
             ("amd64", x86(&[])[..0x237].to_vec(), Err("it is no kernel")),
-            ("arm64", with(0x38, b"ARMd"), Ok(())),
+            ("arm64", with(0x38, b"ARMd"), Ok(None)),
             ("amd64", with(0x38, b"ARMd"), Err("it is for arm64")),
             ("arm64", x86(&[]), Err("it is for amd64")),
             ("amd64", with(0x38, b"ARMe"), Err("it is no kernel")),
             ("amd64", with(0, b"\x7fELF"), Err("it is an ELF file (vmlinux), which GRUB does not start")),
-            (
-                "amd64",
-                with(0, b"MZ\0\0zimg"),
-                Err("it is packed for EFI (zboot), which GRUB before 2.12 does not start"),
-            ),
+            ("arm64", zboot(b"PE\0\0\x64\xaa", 0x300), Ok(Some(packed))),
+            ("arm64", zboot(b"PE\0\0\x64\xaa", 0x301), Err("it is cut: its header tells of more")),
+            ("amd64", zboot(b"PE\0\0\x64\xaa", 0x300), Err("it is for arm64")),
+            // RISC-V, LoongArch, none.
+            ("arm64", zboot(b"PE\0\0\x64\x50", 0x300), Err("it is for neither amd64 nor arm64")),
+            ("arm64", zboot(b"PE\0\0\x64\x62", 0x300), Err("it is for neither amd64 nor arm64")),
+            ("arm64", with(0, b"MZ\0\0zimg"), Err("it is for neither amd64 nor arm64")),
+            ("amd64", with(0, b"MZ\0\0zimg"), Err("it is for neither amd64 nor arm64")),
             ("amd64", with(0, b"MZ"), Err("it is an EFI program without a kernel's header")),
             ("amd64", with(0, b"070701"), Err("it is an initramfs")),
             ("amd64", Vec::new(), Err("it is no kernel")),

@@ -7,6 +7,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::initramfs::{Lying, Tree};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Permissions};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -19,10 +20,20 @@ const REVOKED: &[u8] = b"/etc/kubesolo/update-keys.d/revoked";
 /// Of what a machine would have there, its permissions; and what is needed to read and remove it here.
 const MODE: u32 = 0o777;
 const OURS: u32 = 0o600;
+/// Others may write it: machines pass over such a key, as they do over one of another user's.
+const OTHERS: u32 = 0o666;
+/// Where the directory is made if not in the one for temporary files: containers have it, and may have no /tmp.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// So many of other runs' directories make it look further: in a container, each run has the same process id.
+const TRIES: u32 = 100;
+
+const AS_ROOT: &str = "make the archive as root's: cpio -o -H newc -R +0:+0";
 
 /// The directory; it goes when this does.
 pub(super) struct Machine {
     root: PathBuf,
+    /// Keys of other users', and whose they are there.
+    strange: Vec<(String, u32)>,
 }
 
 impl Drop for Machine {
@@ -49,11 +60,14 @@ pub(super) fn of_interest(tree: &Tree) -> Vec<Lying> {
 }
 
 impl Machine {
-    /// Makes the directory, in the one for temporary files. Errors: Internal: it cannot be made.
+    /// Makes the directory, in the one for temporary files or in memory. Errors: Internal: it can be made in neither.
     pub(super) fn new() -> Result<Machine> {
-        let root = std::env::temp_dir().join(format!("kubesolo-update-lint.{}", process::id()));
-        DirBuilder::new().mode(0o700).create(&root).io(Kind::Internal, "make", root.display())?;
-        let machine = Machine { root };
+        let temporary = std::env::temp_dir();
+        let made = make_in(&temporary).or_else(|e| make_in(Path::new(SHARED_MEMORY)).map_err(|_| e));
+        let root = made
+            .io(Kind::Internal, "make a directory in", temporary.display())
+            .map_err(|e| e.hint("set TMPDIR to a directory that lint may write to"))?;
+        let machine = Machine { root, strange: Vec::new() };
         machine.make(&machine.place(CONFIG_DIR))?;
         Ok(machine)
     }
@@ -77,25 +91,33 @@ impl Machine {
         self.root.join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)))
     }
 
-    /// Says an error as the machine would: without this directory.
+    /// Says an error as the machine would: without this directory, and with the owners that are there.
     pub(super) fn told(&self, error: &Error) -> String {
-        error.to_string().replace(&*self.root.to_string_lossy(), "")
+        let mut text = error.to_string().replace(&*self.root.to_string_lossy(), "");
+        for (path, uid) in &self.strange {
+            let here = format!("{path}: its mode is {OTHERS:o}: others than its owner may write it (chmod go-w)");
+            text = text.replace(&here, &format!("{path}: {} ({AS_ROOT})", of_another(*uid)));
+        }
+        text
     }
 
     /// Puts there what an initramfs has. Input: its tree, with the content of what is of interest.
     /// Errors: Config: something that counts belongs to another user than root; Internal: it cannot be written.
-    pub(super) fn unpack(&self, tree: &Tree) -> Result<()> {
+    pub(super) fn unpack(&mut self, tree: &Tree) -> Result<()> {
         for lying in of_interest(tree) {
-            let (place, is_trust) = (self.place(&lying.path), lying.path.starts_with(KEYS_DIR));
-            let counts = lying.path == KEYS_DIR || lying.path.starts_with(REVOKED) || lying.path.ends_with(b".pub");
-            if is_trust && counts && lying.uid != 0 {
-                let why = format!("it belongs to user {} there, who could change it", lying.uid);
+            let place = self.place(&lying.path);
+            let mut mode = u32::from(lying.mode) & MODE | OURS;
+            if lying.uid != 0 && lying.path.starts_with(KEYS_DIR) {
                 let path = String::from_utf8_lossy(&lying.path).into_owned();
-                return Err(Error::new(Kind::Config, why)
-                    .at("trust", path)
-                    .hint("make the archive as root's: cpio -o -H newc -R +0:+0"));
+                if lying.path == KEYS_DIR || lying.path.starts_with(REVOKED) {
+                    return Err(Error::new(Kind::Config, of_another(lying.uid)).at("trust", path).hint(AS_ROOT));
+                }
+                if lying.is_file() {
+                    // It cannot be given to that user here; what others may write is passed over just the same.
+                    mode = OTHERS;
+                    self.strange.push((path, lying.uid));
+                }
             }
-            let mode = u32::from(lying.mode) & MODE | OURS;
             let made = match () {
                 () if lying.is_dir() => self.make(&place).map(|()| Some(mode | 0o100)),
                 () if lying.is_file() => write(&place, tree.content(&lying)).map(|()| Some(mode)),
@@ -132,6 +154,23 @@ impl Machine {
         }
         Ok(())
     }
+}
+
+/// Makes a directory under a name that is free: another run's, or one that was killed, leaves its own.
+fn make_in(dir: &Path) -> io::Result<PathBuf> {
+    let mut made = Err(io::ErrorKind::AlreadyExists.into());
+    for number in 0..TRIES {
+        let root = dir.join(format!("kubesolo-update-lint.{}.{number}", process::id()));
+        made = DirBuilder::new().mode(0o700).create(&root).map(|()| root);
+        if !made.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::AlreadyExists) {
+            break;
+        }
+    }
+    made
+}
+
+fn of_another(uid: u32) -> String {
+    format!("it belongs to user {uid} there, who could change it")
 }
 
 fn write(place: &Path, bytes: &[u8]) -> Result<()> {

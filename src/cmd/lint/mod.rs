@@ -111,7 +111,7 @@ fn judge_trust(args: &Lint, tree: &Tree) -> Result<()> {
     let Some(last) = args.initramfs.last().filter(|_| !interest.is_empty()) else { return Ok(()) };
     let nodes = interest.iter().filter(|lying| lying.is_file()).map(|lying| lying.node);
     let tree = look_through(&args.initramfs, Tree::keeping(nodes))?;
-    let machine = Machine::new()?;
+    let mut machine = Machine::new()?;
     let judged = machine.unpack(&tree).and_then(|()| judge_machine(&machine, &offered, config));
     judged.map_err(|e| Error::new(Kind::Config, machine.told(&e)).at("judge what machines have with", last.display()))
 }

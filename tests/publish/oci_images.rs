@@ -423,7 +423,7 @@ fn bad_arguments_are_refused_and_nothing_is_written() {
         let out = script(bench.dir.path(), "build-agent-image.sh").args(line.split(' ')).output().unwrap();
         match words {
             "" => assert!(out.status.success(), "{name}: {out:?}"),
-            words => ended(&out, 1, words),
+            words => refused(&out, words),
         }
     }
     for (name, table) in [("build-os-image.sh", os), ("build-agent-image.sh", agent)] {

@@ -98,8 +98,9 @@ check_licenses() {
                 "makes those of this source (--version names another)" ;;
         *) die "$LICENSES was not made by scripts/licenses.sh, or is cut off at its start" ;;
     esac
-    # Each text has a heading with its number, below a rule.
-    texts=$(awk 'rule && /^\[[0-9]+\] / { n++ } { rule = /^-+$/ && length($0) == 72 } END { print n + 0 }' "$LICENSES")
+    # Each text has a heading with its number, between two rules.
+    texts=$(awk 'function rule(line) { return line ~ /^-+$/ && length(line) == 72 }
+        rule($0) && rule(above) && heading ~ /^\[[0-9]+\] / { n++ } { above = heading; heading = $0 } END { print n + 0 }' "$LICENSES")
     [ "$(tail -n 1 -- "$LICENSES" | tr -d '\000')" = "End of the licences: $texts texts" ] ||
         die "$LICENSES is cut, or was made by an earlier scripts/licenses.sh: scripts/licenses.sh --output $LICENSES makes it anew"
 }

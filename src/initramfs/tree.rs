@@ -19,8 +19,11 @@ struct Node {
     uid: u32,
     target: Vec<u8>,
     parent: usize,
-    children: BTreeMap<Vec<u8>, usize>,
+    children: Numbers,
 }
+
+/// One type of map serves all: each more costs 1 KB.
+type Numbers = BTreeMap<Vec<u8>, usize>;
 
 /// Where a path leads: a name in a directory (empty: the directory itself), and what lies there.
 struct Place {
@@ -56,10 +59,12 @@ impl Lying {
 /// What was unpacked.
 pub struct Tree {
     nodes: Vec<Node>,
-    /// What is to be kept, and what is being written of it.
-    kept: BTreeMap<usize, Vec<u8>>,
+    /// What is to be kept, and what is being written of it: a few.
+    kept: Vec<(usize, Vec<u8>)>,
     open: Option<usize>,
-    hard_links: BTreeMap<([u32; 3], u16), Vec<u8>>,
+    /// Places in `first_names`, by what a hard link is known by.
+    hard_links: Numbers,
+    first_names: Vec<Vec<u8>>,
     /// Entries that the kernel leaves out without a word, each with the reason.
     pub left_out: Vec<String>,
 }
@@ -67,12 +72,13 @@ pub struct Tree {
 impl Default for Tree {
     /// What every kernel brings: `/dev`, `/dev/console`, `/root` (Linux, usr/default_cpio_list).
     fn default() -> Tree {
-        let root = Node { mode: DIR | 0o755, uid: 0, target: Vec::new(), parent: ROOT, children: BTreeMap::new() };
+        let root = Node { mode: DIR | 0o755, uid: 0, target: Vec::new(), parent: ROOT, children: Numbers::new() };
         let mut tree = Tree {
             nodes: vec![root],
-            kept: BTreeMap::new(),
+            kept: Vec::new(),
             open: None,
-            hard_links: BTreeMap::new(),
+            hard_links: Numbers::new(),
+            first_names: Vec::new(),
             left_out: Vec::new(),
         };
         for (name, mode) in [("dev", DIR | 0o755), ("dev/console", 0o020_600), ("root", DIR | 0o700)] {
@@ -91,9 +97,9 @@ impl Tree {
     /// Does what the kernel does with the next entry.
     pub fn see(&mut self, seen: &Seen<'_>) {
         match seen {
-            Seen::Trailer => self.hard_links.clear(),
+            Seen::Trailer => self.hard_links = Numbers::new(),
             Seen::Content(bytes) => {
-                if let Some(kept) = self.open.and_then(|node| self.kept.get_mut(&node)) {
+                if let Some(kept) = self.open.and_then(|node| self.kept_of(node)) {
                     kept.extend_from_slice(&bytes[..bytes.len().min(KEPT_MAX - kept.len())]);
                 }
             }
@@ -137,10 +143,14 @@ impl Tree {
         (self.nodes[node].mode, self.nodes[node].uid) = (entry.mode, entry.uid);
         if entry.mode & KIND == FILE {
             self.open = Some(node);
-            if let Some(kept) = self.kept.get_mut(&node).filter(|_| empties || entry.size > 0) {
+            if let Some(kept) = self.kept_of(node).filter(|_| empties || entry.size > 0) {
                 kept.clear();
             }
         }
+    }
+
+    fn kept_of(&mut self, node: usize) -> Option<&mut Vec<u8>> {
+        self.kept.iter_mut().find(|(kept, _)| *kept == node).map(|(_, bytes)| bytes)
     }
 
     /// Returns what lies at a path, through links; `None`: nothing.
@@ -157,7 +167,7 @@ impl Tree {
 
     /// Returns what was kept of a file.
     pub fn content(&self, of: &Lying) -> &[u8] {
-        self.kept.get(&of.node).map_or(&[], Vec::as_slice)
+        self.kept.iter().find(|(kept, _)| *kept == of.node).map_or(&[], |(_, bytes)| bytes)
     }
 
     fn lying(&self, path: Vec<u8>, node: usize) -> Lying {
@@ -166,9 +176,11 @@ impl Tree {
 
     /// Returns: whether it is another name of a file that is there. Errors: that cannot be linked to.
     fn hard_link(&mut self, entry: &Entry<'_>) -> Result<bool, &'static str> {
-        let key = (entry.id, entry.mode & KIND);
-        let Some(old) = self.hard_links.get(&key).cloned() else {
-            self.hard_links.insert(key, entry.name.to_vec());
+        let [major, minor, inode] = entry.id.map(u32::to_le_bytes);
+        let key = [&major[..], &minor, &inode, &(entry.mode & KIND).to_le_bytes()].concat();
+        let Some(old) = self.hard_links.get(&key).map(|at| self.first_names[*at].clone()) else {
+            self.hard_links.insert(key, self.first_names.len());
+            self.first_names.push(entry.name.to_vec());
             return Ok(false);
         };
         self.clear(entry.name, None);
@@ -203,7 +215,7 @@ impl Tree {
     }
 
     fn add(&mut self, dir: usize, name: Vec<u8>, mode: u16, target: &[u8]) -> usize {
-        self.nodes.push(Node { mode, uid: 0, target: target.to_vec(), parent: dir, children: BTreeMap::new() });
+        self.nodes.push(Node { mode, uid: 0, target: target.to_vec(), parent: dir, children: Numbers::new() });
         let node = self.nodes.len() - 1;
         self.nodes[dir].children.insert(name, node);
         node

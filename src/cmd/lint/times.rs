@@ -98,7 +98,8 @@ mod tests {
     const NOW_SECS: u64 = 1_769_860_800;
 
     /// Release date, expiry, and both as moments; nothing: refused. A line more is a case more.
-    const ROWS: &[(Option<&str>, Option<&str>, Option<(&str, &str)>)] = &[
+    type Row = (Option<&'static str>, Option<&'static str>, Option<(&'static str, &'static str)>);
+    const ROWS: &[Row] = &[
         (None, Some("180d"), Some(("", "2026-07-30T12:00:00Z"))),
         (None, Some("36h"), Some(("", "2026-02-02T00:00:00Z"))),
         (None, Some("26w"), Some(("", "2026-08-01T12:00:00Z"))),

@@ -329,9 +329,8 @@ fn restarted(machine: &Chroot, delay_secs: u32, more: &[&str]) -> (Run, Vec<Stri
     ];
     let run = machine.agent_under(&[&under[..], more].concat(), &["activate", "--reboot"]);
     let calls = fs::read_to_string(log).unwrap();
-    let is_call = |line: &&str| {
-        line.contains(" sync(") || line.contains(" reboot(") || line.contains("<... sync") || line.contains(" kill(")
-    };
+    let named = [" sync(", " reboot(", "<... sync", " kill(", " ftruncate("];
+    let is_call = |line: &&str| named.iter().any(|call| line.contains(call));
     (run, calls.lines().filter(is_call).map(str::to_string).collect())
 }
 

@@ -322,18 +322,22 @@ fn cron_hears_of_bytes_that_are_not_what_was_published() {
 #[apply(test)]
 fn cron_does_not_hear_of_another_run() {
     Trial::ready();
+    need("flock");
     let trial = Trial::booted();
     let root = &trial.root;
-    let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open(lock_of(root)).unwrap();
-    lock.lock().unwrap();
+    let held = |args: &[&str]| {
+        let mut flock = command("flock");
+        flock.arg("-n").arg(lock_of(root));
+        Run::from(root.command_under(flock, args).output().unwrap())
+    };
     let args = ["apply", "--ok-if-nothing", "--layout", trial.medium.path()];
-    root.agent(&args).expect(0, &["another run"]);
-    let quiet = root.agent(&[&args[..], &["--quiet"]].concat()).expect(0, &[]);
+    held(&args).expect(0, &["another run"]);
+    let quiet = held(&[&args[..], &["--quiet"]].concat()).expect(0, &[]);
     assert!(quiet.stdout.is_empty() && quiet.stderr.is_empty(), "{quiet:?}");
-    let json = root.agent(&[&args[..], &["--quiet", "--json"]].concat()).expect(0, &["another run"]);
+    let json = held(&[&args[..], &["--quiet", "--json"]].concat()).expect(0, &["another run"]);
     assert_eq!((json.jq(".result"), json.stderr.as_str()), ("busy".into(), ""));
     // Who did not say that this is well is told.
-    root.agent(&["apply", "--quiet", "--layout", trial.medium.path()]).expect(8, &["another run"]);
+    held(&["apply", "--quiet", "--layout", trial.medium.path()]).expect(8, &["another run"]);
 }
 
 /// What a run has left that nobody is at work on any more, as a restart leaves it, or an older agent.

@@ -317,7 +317,7 @@ fn restarted(machine: &Chroot, delay_secs: u32, more: &[&str]) -> (Run, Vec<Stri
         "--bounding-set=-sys_boot",
         "--inh-caps=-sys_boot",
         &strace,
-        "-f",
+        "-fy",
         "-o",
         &log_name,
         "-e",
@@ -380,7 +380,7 @@ fn a_restart_syncs_where_no_process_can_be_had() {
         let restarts = calls.iter().position(|call| call.contains(" reboot(")).expect("it restarts");
         assert!(ended.is_some_and(|ended| ended < restarts), "{what}: {run:?} {calls:#?}");
         // What the run said of itself is gone before that: the next boot finds none that was cut off.
-        let said = calls.iter().position(|call| call.contains(" ftruncate(") && call.contains(", 0)"));
+        let said = calls.iter().position(|call| call.contains(" ftruncate(") && call.contains("/lock>, 0)"));
         assert!(said.is_some_and(|said| said < restarts), "{what}: {calls:#?}");
         assert!(!calls.iter().any(|call| call.contains(" kill(")), "{what}: {calls:#?}");
     }

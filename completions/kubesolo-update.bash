@@ -36,7 +36,7 @@ _kubesolo_update() {
         metrics) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose --listen --once --textfile -h --help' ;;
         verify) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose --slot --source --repair-boot-variables -h --help' ;;
         device) words='--json --shell --root -h --help' ;;
-        inspect) words='--json --shell --key --as --tag --authfile --config -h --help' ;;
+        inspect) words='--json --shell --quiet --verbose --key --as --tag --authfile --config -h --help' ;;
         lint) words='--json --shell --initramfs --keys --site-dir --conf --kernel --arch --list --version --channel --min-compatible --release-date --expires -h --help' ;;
         *) words='' ;;
     esac

@@ -311,23 +311,6 @@ fn the_agent_runs_in_its_image() {
     agent("[\"check\", \"--server\", \"http://192.0.2.1/os\"]").expect(7, &["kubesolo.slot="]);
 }
 
-/// What is said where the arguments themselves are wrong: exit code 2, as the agent's.
-const MISUSES: [&str; 13] = [
-    "unknown option",
-    "needs a value",
-    "--tag is for --layout",
-    "HOST/REPO:TAG",
-    "--version is missing",
-    "--arch is missing",
-    "--agent-dir is missing",
-    "amd64 or arm64",
-    "given twice",
-    "comes after the --arch",
-    "two kernels",
-    "has no --initramfs",
-    "has no --kernel",
-];
-
 #[apply(test)]
 fn bad_arguments_are_refused_and_nothing_is_written() {
     need_image_tools();

@@ -295,3 +295,27 @@ fn it_says_what_a_machine_says_of_a_server() {
         }
     }
 }
+
+/// What a publisher compares with what `sign.sh` has printed, and what a step in CI prints where all is well.
+#[apply(test)]
+fn whole_digests_are_shown_where_they_are_asked_for_and_nothing_where_that_is() {
+    let bench = Bench::new();
+    let [keys, config] = bench.set_up(&GOOD);
+    let asked = format!("{BORN}/{}", architecture());
+    let source = bench.publish(&GOOD, "digests");
+    let args = [source.as_str(), "--as", &asked, "--key", keys.to_str().unwrap(), "--config", config.to_str().unwrap()];
+    let digests = |run: &Run| -> Vec<usize> {
+        let parts = run.stdout.split("sha256:").skip(1);
+        parts.map(|part| part.bytes().take_while(u8::is_ascii_hexdigit).count()).collect()
+    };
+    for (more, wide) in [(&[][..], 12), (&["--verbose"], 64), (&["--verbose", "--quiet"], 64)] {
+        let run = bench.inspect(&[&args[..], more].concat()).expect(0, &["such a machine would take it"]);
+        let all = digests(&run);
+        assert!(all.len() >= 4 && all.iter().all(|digits| *digits == wide), "{more:?}: {run:?}");
+    }
+    let quiet = bench.inspect(&[&args[..], &["--quiet"]].concat()).expect(0, &[]);
+    assert!(quiet.stdout.is_empty() && quiet.stderr.is_empty(), "{quiet:?}");
+    let refused = ["--quiet", "--as", "9.0.0/arm64/stable"];
+    let refused = bench.inspect(&[&args[..1], &args[3..], &refused[..]].concat()).expect(4, &["9.0.0"]);
+    assert!(!refused.stdout.is_empty(), "{refused:?}");
+}

@@ -148,6 +148,14 @@ make_tree() {
     for hook in boot health apply rescue; do
         put 755 "$HOOKS/kubesolo-update-$hook" "usr/bin/kubesolo-update-$hook"
     done
+    # What whoever gets the agent must get with it; the second is as large as the agent's texts are (scripts/licenses.sh).
+    put 644 "$REPO/LICENSE" usr/share/doc/kubesolo-update/LICENSE
+    texts=$(dirname -- "$AGENT")/THIRD-PARTY-LICENSES.txt
+    if [ -f "$texts" ]; then
+        put 644 "$texts" usr/share/doc/kubesolo-update/THIRD-PARTY-LICENSES.txt
+    else
+        say "no ${texts##*/} beside $AGENT: the licences of what is linked into it are not put in (scripts/licenses.sh)"
+    fi
     # busybox crond takes no file that others may read or write.
     put 600 "$HOOKS/crontab" etc/kubesolo/crontabs/root
     if [ -n "$CONF" ]; then put 644 "$CONF" etc/kubesolo/update.conf; fi

@@ -61,8 +61,10 @@ impl Offered {
         }
         if offered.known.iter().all(|key| offered.revoked.contains(&key.id)) {
             let dir = dir.display();
-            return Err(Error::new(Kind::Config, format!("{dir}/revoked revokes each key in {dir}"))
-                .hint("put a key there that is not revoked: machines would take no update"));
+            // The image may have another: what a machine has in the end is judged with that.
+            offered.warnings.push(format!(
+                "warning: {dir}/revoked revokes each key in {dir}: machines without another key take no update"
+            ));
         }
         Ok(offered)
     }

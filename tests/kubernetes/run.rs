@@ -2,7 +2,7 @@
 //! trial, are scraped; and a ConfigMap weakens nothing.
 
 use crate::support::container::configure;
-use crate::support::disk::{B, Disk, architecture, noise, wait_for};
+use crate::support::disk::{B, Disk, EFI, architecture, noise, wait_for};
 use crate::support::kubernetes::{Manifests, Node};
 use crate::support::kubernetes_site::{AT_ONCE, PASSWORD, Site, USER, login, ready, serve, sign_again};
 use crate::support::machine::Left;
@@ -113,6 +113,8 @@ fn the_memory_limit_holds_for_files_that_are_larger() {
     site.release.ours_mut().kernel = noise(7, 100 << 20);
     let disk = Disk::new(128, 16);
     let root = Root::new(&disk);
+    disk.efi_as_ext4(&root.path("boot/efi"));
+    let _efi = disk.mount(EFI, &root.path("boot/efi"));
     root.configure("signature = off\nplain_http = yes\n");
     let (_server, url) = serve(&site, &site.release);
     let objects = site.objects("overlays/http", &[], "server", &url);

@@ -96,6 +96,8 @@ fn appends_one_segment_and_touches_nothing_before_it() {
     need_tools();
     let bench = Bench::new();
     let more = ["--conf", "update.conf", "--keys", "keys", "--health-check", "20-site"];
+    // Of what is linked into the agent, beside it as `scripts/licenses.sh` puts it there.
+    fs::write(bench.path("THIRD-PARTY-LICENSES.txt"), "texts\n").unwrap();
     run(&mut bench.command("out", &more));
     let (before, after) = (fs::read(bench.path("initramfs")).unwrap(), fs::read(bench.path("out")).unwrap());
     assert!(after.starts_with(&before));
@@ -123,6 +125,8 @@ fn appends_one_segment_and_touches_nothing_before_it() {
         ("-rwxr-xr-x", "usr/bin/kubesolo-update-boot"),
         ("-rwxr-xr-x", "usr/bin/kubesolo-update-health"),
         ("-rwxr-xr-x", "usr/bin/kubesolo-update-rescue"),
+        ("-rw-r--r--", "usr/share/doc/kubesolo-update/LICENSE"),
+        ("-rw-r--r--", "usr/share/doc/kubesolo-update/THIRD-PARTY-LICENSES.txt"),
     ];
     assert_eq!(files, expected.map(|(mode, name)| (mode.to_string(), name.to_string())));
 

@@ -372,7 +372,7 @@ fn restarted(machine: &Chroot, delay_secs: u32, more: &[&str]) -> (Run, Vec<Stri
 }
 
 /// A disk that has died may keep sync(2) for ever: then what is not written out is lost, and not the machine.
-#[apply(test)]
+#[apply(long_test)]
 fn a_restart_waits_for_sync_and_not_for_ever() {
     ready();
     need("setpriv");

@@ -87,10 +87,24 @@ check_older() {
             | strings | select(test("^sha256:[0-9a-f]{64}$"))' "$LAYOUT/index.json" >"$WORK/named"
         while read -r named; do
             [ "$named" != "$DIGEST" ] || continue
+            refuse_unsigned "$LAYOUT:$tag" "$named"
             refuse_older_below "$LAYOUT:$tag" "$named"
             refuse_partial_below "$LAYOUT:$tag" "$named"
         done <"$WORK/named"
     done
+}
+
+# refuse_unsigned NAME DIGEST: another build of the version that NAME names and somebody has signed (other dates are enough) would take
+# its signature away, and machines would find none.
+refuse_unsigned() {
+    [ "$ALLOW_OLDER" = no ] || return 0
+    files_of "$LAYOUT/blobs/sha256/${2#sha256:}" | jq -e --arg version "$VERSION" 'select(.[0] == $version)' >/dev/null || return 0
+    jq -r '.manifests[]?.digest | strings | select(startswith("sha256:")) | .[7:]' "$LAYOUT/index.json" |
+        while IFS= read -r hex; do
+            jq -r '.subject.digest? | strings' "$LAYOUT/blobs/sha256/$hex" 2>/dev/null || :
+        done | grep -qxF "$2" || return 0
+    die "$1 has version $VERSION, signed, and this is another build of it, which nobody has signed (other dates are enough; type" \
+        "those that are there): nothing was written. Take another --version, or --allow-older and sign it anew"
 }
 
 # files_of DOCUMENT...: a line a manifest, of its version, channel, architecture and layers; indexes are followed within the layout.

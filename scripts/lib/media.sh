@@ -6,8 +6,9 @@
 # them before it is closed. What uses a device without telling the kernel so is looked for.
 # Must never: let go of the device between the check and the end; take the name of a device for the device.
 
-# For letting go of it, in seconds.
+# For letting go of it, and for a look at what others have open, in seconds.
 RELEASE_SECS=20
+LOOK_SECS=20
 HELD=no
 
 # The holder opens the device, says so, and waits for the end of its standard input. The lock keeps udev from looking at what is half
@@ -154,10 +155,16 @@ loops_beside() {
 # open_by: lines "PROCESS FD" of what has it open, or the file that it stands upon; by number, as a container has nodes of its own.
 open_by() {
     numbers | awk -F : '{ printf "%x:%x\n", $1, $2 }' >"$WORK/numbers"
-    find -L /proc/[0-9]*/fd -maxdepth 1 -type b -exec stat -L -c '%t:%T %n' {} + 2>/dev/null |
+    # By where the links lead: to look at a file asks its file system, and a dead one does not answer.
+    timeout "$LOOK_SECS" find /proc/[0-9]*/fd -maxdepth 1 -lname '*/dev/*' -exec stat -L -c '%t:%T %n' {} + 2>/dev/null |
         awk -v numbers="$WORK/numbers" 'BEGIN { while ((getline n <numbers) > 0) known[n] } $1 in known { print $2 }'
     file=$(backing)
-    if [ -f "$file" ]; then find -L /proc/[0-9]*/fd -maxdepth 1 -samefile "$file" 2>/dev/null || :; fi
+    [ -f "$file" ] || return 0
+    # In brackets, some letters of a name would mean something.
+    name=$(printf '%s' "${file##*/}" | sed 's/[^[:alnum:]._-]/?/g')
+    timeout "$LOOK_SECS" find /proc/[0-9]*/fd -maxdepth 1 -lname "*/$name" 2>/dev/null | while IFS= read -r fd; do
+        timeout "$LOOK_SECS" find -L "$fd" -samefile "$file" 2>/dev/null || :
+    done
 }
 
 # writers: programs that have it open to write: a virtual machine, for one. O_EXCL keeps them out no more than it finds them.

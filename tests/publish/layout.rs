@@ -5,6 +5,7 @@ use crate::support::disk::{Disk, architecture, initramfs_of, kernel_noise, need_
 use crate::support::registry::oras;
 use crate::support::release::{Release, Target};
 use crate::support::root::{Root, jq};
+use crate::support::signing::{KeyPair, script};
 use crate::support::{need, need_all, run, script_code};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -207,6 +208,30 @@ fn publishing_again_changes_nothing_and_a_tag_moves() {
     assert!(before.iter().all(|old| old.0.ends_with("index.json") || after.contains(old)));
     // One rename can not leave anything but this.
     assert!(after.iter().all(|(path, _)| !path.to_string_lossy().contains(".publish.")));
+}
+
+/// A job that runs once more with `--release-date now`, for one.
+#[apply(test)]
+fn what_is_signed_is_not_taken_away_by_another_build_of_it() {
+    tools();
+    need_all(&["oras", "openssl"]);
+    let bench = Bench::new();
+    let key = KeyPair::p256(bench.dir.path(), "release");
+    let dates = |date: &'static str| ["--release-date", date, "--expires", EXPIRES];
+    bench.publish("1.1.0", &["stable"], &dates(DATE));
+    // Nobody has signed it yet: it may still change.
+    let first = bench.publish("1.1.0", &["stable"], &dates("2026-01-31T12:00:01Z"));
+    run(script(bench.dir.path(), "sign.sh").args(["--layout", "layout:stable", "--key"]).arg(&key.private));
+    let before = bench.content();
+    assert_eq!(bench.publish("1.1.0", &["stable"], &dates("2026-01-31T12:00:01Z")), first);
+    let mut again = bench.script();
+    again.args(["--version", "1.1.0", "--tag", "stable", "--arch", "amd64"]).args(files("amd64"));
+    again.args(["--arch", "arm64"]).args(files("arm64")).args(dates("2026-01-31T12:00:02Z"));
+    refused(&again.output().unwrap(), "layout:stable has version 1.1.0, signed, and this is another build of it");
+    assert!(bench.content() == before, "something was written");
+    run(again.arg("--allow-older"));
+    // The next version is signed when it is there.
+    bench.publish("1.2.0", &["stable"], &dates("2026-02-01T12:00:00Z"));
 }
 
 /// To a machine, equal in order is not the same: a publisher hears it before the fleet does.

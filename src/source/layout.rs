@@ -408,7 +408,8 @@ const SHORT_DIGEST: usize = 19;
 /// Finds an entry by its digest, or by as many digits of it as a person is shown, where no other begins so.
 fn by_digest<'a>(wanted: &str, entries: &'a [Entry], listed: &str) -> Result<&'a Descriptor> {
     let missing = |why: String| Error::new(Kind::Config, format!("{why} {wanted} here; {listed}")).hint(CHOOSE);
-    if wanted.len() < SHORT_DIGEST {
+    let is_hex = |hex: &str| hex.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    if wanted.len() < SHORT_DIGEST || !wanted.strip_prefix("sha256:").is_some_and(is_hex) {
         Digest::parse(wanted).map_err(|e| Error::new(Kind::Config, e.to_string()))?;
     }
     let mut found =

@@ -23,7 +23,7 @@ const WORDS: [(&str, &str); 8] = [
 ];
 
 fn need_tools() {
-    need_all(&["cargo", "git", "jq", "rustc"]);
+    need_all(&["cargo", "git", "jq"]);
     need_file(&repo().join(".tools/zig/versions"));
     let sysroot = run(command("/usr/bin/rustc").args(["--print", "sysroot"]));
     need_file(std::path::Path::new(&format!("{}/lib/rustlib/src/rust/library/Cargo.lock", sysroot.trim())));

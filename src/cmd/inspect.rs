@@ -166,6 +166,7 @@ fn conclude(request: &Request, all: &[Seen]) -> (&'static str, Outcome) {
         }
         Some(missing) => (INCOMPLETE, Outcome::Refused(missing)),
         None if all.iter().all(|seen| seen.verdict == Verdict::UpToDate) => ("up_to_date", Outcome::Nothing),
+        None if request.machine.is_none() && request.ring.is_empty() => ("unchecked", Outcome::Done),
         None if request.machine.is_none() => ("authentic", Outcome::Done),
         None => ("accepted", Outcome::Done),
     }
@@ -203,6 +204,9 @@ fn describe(out: &mut dyn Write, request: &Request, all: &[Seen], outcome: &Outc
             (Outcome::Refused(error), _) => error.to_string(),
             (Outcome::Nothing, _) => "the same version runs there: nothing to do".to_string(),
             (_, Some(_)) => "such a machine would take it".to_string(),
+            (_, None) if request.ring.is_empty() => {
+                "well made, and all of it is there; nobody's signature was checked (signature = off)".to_string()
+            }
             (_, None) => "authentic and well made; --as VERSION/ARCH/CHANNEL says who would take it".to_string(),
         },
     )

@@ -106,4 +106,11 @@ fn what_weighs_most_is_what_it_ends_with() {
         };
         assert_eq!((said, ended), (word, code));
     }
+    // What is not checked is not called authentic, whoever says that this is well.
+    let flags = subject::place("./layout", None, &|_| true).unwrap();
+    let mut config = config::validate(&Raw::default(), &flags, &|path| PathBuf::from(path)).unwrap();
+    config.signature = SignaturePolicy::Off;
+    let request = Request { config, machine: None, ring: Keyring::named(&[], 1).unwrap() };
+    let all = [Seen { artifact: artifact("2.0.0"), verdict: Verdict::Take, missing: None }];
+    assert!(matches!(conclude(&request, &all), ("unchecked", Outcome::Done)));
 }

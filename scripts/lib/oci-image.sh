@@ -45,14 +45,14 @@ check_created() {
 
 # check_url OPTION TEXT
 check_url() {
-    matches "$2" 'https?://[!-~]{1,1024}' || die "$1 must be an http or https URL, not '$2'"
+    matches "$2" 'https?://[!-~]{1,1024}' || misuse "$1 must be an http or https URL, not '$2'"
 }
 
 # check_targets: where it is to go.
 check_targets() {
     [ -n "$LAYOUT$PUSH" ] || die "neither --layout nor --push: there is nowhere to put the image"
     if [ -n "$LAYOUT" ]; then
-        [ -n "$TAG" ] || die "--tag is missing: --layout needs a name for the image"
+        [ -n "$TAG" ] || misuse "--tag is missing: --layout needs a name for the image"
         check_tag --tag "$TAG"
         # oras splits at the last colon.
         matches "$LAYOUT" '[^:@]+' || die "--layout '$LAYOUT': a path with ':', '@' or a newline is no path to oras"

@@ -162,7 +162,7 @@ fn another_disk_with_the_same_labels_is_left_alone() {
     // A copy, GUIDs and all: nobody can tell.
     std::fs::copy(&site.disk.image, &stick.image).unwrap();
     let mut vm = Vm::start(Firmware::Bios, &[&stick, &site.disk], 1, Some(site.web.port));
-    vm.wait_said("several partitions KSOLODATA");
+    vm.wait_said("2 disks qualify");
     vm.expect_hello("manual", "1.1.0", 'B');
     vm.agent(&apply()).expect(7, &["vda", "vdb", "unplug"]);
 }

@@ -51,7 +51,9 @@ fn texts(document: &str) -> BTreeMap<String, Vec<String>> {
     let rule = format!("\n{}\n", "-".repeat(72));
     let mut parts = document.split(rule.as_str());
     let list = parts.next().unwrap();
-    let parts: Vec<&str> = parts.collect();
+    let mut parts: Vec<&str> = parts.collect();
+    // By which a file that is cut is known.
+    assert!(parts.pop().is_some_and(|end| end.starts_with("End of the licences: ")), "no end");
     // A heading, then its text.
     let by_number: BTreeMap<&str, &str> =
         parts.chunks(2).map(|pair| (pair[0].split(['[', ']']).nth(1).unwrap(), pair[1])).collect();

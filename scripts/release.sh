@@ -158,9 +158,9 @@ check_image_options() {
     case ${KERNEL:+k}${INITRAMFS:+i}${ARCH:+a} in
         '') return ;;
         kia) ;;
-        *) die "--kernel, --initramfs and --arch belong together: a disk image needs all three" ;;
+        *) misuse "--kernel, --initramfs and --arch belong together: a disk image needs all three" ;;
     esac
-    case $ARCH in amd64 | arm64) ;; *) die "--arch must be amd64 or arm64, not '$ARCH'" ;; esac
+    case $ARCH in amd64 | arm64) ;; *) misuse "--arch must be amd64 or arm64, not '$ARCH'" ;; esac
     for file in "$KERNEL" "$INITRAMFS"; do [ -f "$file" ] || die "$file is not a file"; done
 }
 
@@ -272,7 +272,7 @@ sign() {
             --digest "$digest" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "cannot sign with $key"; }
         sign_line "$1" "$key" >>"$1.sig"
     done 3<"$WORK/keys"
-    [ "$(sort -u "$WORK/hints" | wc -l)" -eq "$number" ] || die "a key is given twice"
+    [ "$(sort -u "$WORK/hints" | wc -l)" -eq "$number" ] || misuse "a key is given twice"
 }
 
 # sign_line FILE KEY: one line, as in latest.json.sig; it is verified before it counts.

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 
 const ESCAPE: &[u8] = b"\x1b";
-const ASKS: &str = "PRESS THE LETTER";
+const ASKS: &str = "PRESS THE KEY";
 
 /// A disk whose clocks run otherwise than shipped: a busy host is slower than a finger in two seconds, and nobody waits
 /// for a whole minute.

@@ -214,7 +214,7 @@ impl Walk {
         for _ in 0..ESCAPES {
             machine.wait("2    ", what);
             machine.send(b"\x1b");
-            if machine.wait_either(["PRESS THE LETTER", PROMPT], what) == "PRESS THE LETTER" {
+            if machine.wait_either(["PRESS THE KEY", PROMPT], what) == "PRESS THE LETTER" {
                 return;
             }
             // Too late: a busy host took two seconds. A person would start it once more.

@@ -6,9 +6,11 @@
 
 mod answer;
 mod auth;
-mod connection;
+mod call;
 mod deadline;
+mod dial;
 mod failure;
+mod guard;
 mod names;
 mod options;
 mod peers;
@@ -16,7 +18,8 @@ mod proxy;
 mod range;
 mod resume;
 mod retry;
-mod wire;
+mod status;
+mod transport;
 
 use crate::credentials::Secret;
 use crate::error::{Error, Kind, Result};
@@ -25,12 +28,15 @@ use crate::tls::{Clock, TlsConnector, Trust};
 use crate::url::Url;
 use answer::{Answer, Reader, Shown, error_detail, is_gzip};
 use auth::Auth;
-use connection::Kept;
 use deadline::Limit;
+use dial::Dialling;
 use failure::Failure;
 use peers::Peers;
-use proxy::Proxy;
+use proxy::{Proxies, Proxy};
+use std::sync::Arc;
 use std::time::Duration;
+use ureq::http::Method;
+use ureq::http::header::{self, HeaderName};
 
 pub use deadline::Timeouts;
 pub use options::{HttpOptions, PlainHttp};
@@ -43,12 +49,9 @@ const MAX_REDIRECTS: usize = 5;
 /// Sends requests. Cheap to clone; clones share connections, tokens and what is known of servers.
 #[derive(Clone)]
 pub struct Client {
-    user_agent: String,
-    tls: TlsConnector,
-    kept: Kept,
-    /// For http and for https URLs.
-    proxies: [Option<Result<Proxy>>; 2],
-    proxy: ProxyEnv,
+    dialling: Dialling,
+    /// For servers that may not know who we are, and for those that may.
+    agents: [ureq::Agent; 2],
     plain_http: PlainHttp,
     timeouts: Timeouts,
     tries: u32,
@@ -82,6 +85,16 @@ struct Ask<'a> {
     stays: bool,
 }
 
+impl Ask<'_> {
+    fn method(&self) -> Method {
+        match (self.is_head, self.form) {
+            (true, _) => Method::HEAD,
+            (_, Some(_)) => Method::POST,
+            _ => Method::GET,
+        }
+    }
+}
+
 /// Holds a small answer, wholly read.
 #[derive(Clone, Debug)]
 pub struct Document {
@@ -112,26 +125,31 @@ impl Client {
         if options.user_agent.chars().any(char::is_control) {
             return Err(Error::new(Kind::Config, "not fit for an HTTP header").at("use", "user agent"));
         }
-        let proxy = |set: &Option<(&str, String)>| set.as_ref().map(|(name, text)| Proxy::parse(text, name));
-        Ok(Client {
+        let tls = TlsConnector::new(Trust {
+            ca: options.ca,
+            ca_candidates: options.ca_candidates,
+            now: options.now.clone(),
+            floor_secs: options.clock_floor_secs,
+            shares_clock: options.shares_clock,
+            server_name: options.server_name,
+            identity: options.identity,
+        });
+        let dialling = Dialling {
+            tls,
+            peers: Peers::default(),
+            proxies: Proxies::new(options.proxy),
             user_agent: options.user_agent,
-            tls: TlsConnector::new(Trust {
-                ca: options.ca,
-                ca_candidates: options.ca_candidates,
-                now: options.now.clone(),
-                floor_secs: options.clock_floor_secs,
-                shares_clock: options.shares_clock,
-                server_name: options.server_name,
-                identity: options.identity,
-            }),
-            kept: Kept::default(),
-            proxies: [proxy(&options.proxy.http), proxy(&options.proxy.https)],
-            proxy: options.proxy,
+            timeouts: options.timeouts,
+            made: Arc::default(),
+        };
+        Ok(Client {
+            agents: call::agents(&dialling),
+            peers: dialling.peers.clone(),
+            dialling,
             plain_http: PlainHttp::Auto,
             timeouts: options.timeouts,
             tries: options.tries.max(1),
             now: options.now,
-            peers: Peers::default(),
             auth: Auth::new(options.credentials),
             bases: Vec::new(),
             whole: None,
@@ -382,9 +400,12 @@ impl Client {
         let mut identified = self.is_configured(&url);
         for _ in 0..=MAX_REDIRECTS {
             // Of TLS, a proxy sees nothing but where it leads.
-            let proxy = self.proxy_for(&url)?.filter(|_| !url.is_secure());
-            let request = self.request(&url, ask, authorization, proxy)?;
-            let came = self.round_trip(&url, identified, (&request, ask.form.is_none()), limit)?;
+            let proxy = self.dialling.proxies.of(&url)?.filter(|_| !url.is_secure());
+            let range = ask.range.map(|from| format!("bytes={from}-"));
+            let headers = self.headers(ask, range.as_deref(), authorization, proxy);
+            // Without what comes behind a question mark, which may be a secret.
+            detail(&|| format!("{} {url}", ask.method()));
+            let came = self.call(&url, identified, (ask, &headers), limit)?;
             let knows_secret = authorization.is_some() || ask.form.is_some();
             let answer = Answer::new(came, (url, ask.is_head, knows_secret), self, limit)?.through(proxy);
             if ask.stays || !matches!(answer.status(), 301 | 302 | 303 | 307 | 308) {
@@ -409,44 +430,27 @@ impl Client {
         Err(Error::new(Kind::Source, format!("more than {MAX_REDIRECTS} redirects")).at("fetch", url).into())
     }
 
-    /// Errors: Config: what is set is none.
-    fn proxy_for(&self, url: &Url) -> Result<Option<&Proxy>> {
-        let proxy = self.proxies[usize::from(url.is_secure())].as_ref();
-        let proxy = proxy.filter(|_| !self.proxy.is_direct(url.host(), url.port()));
-        proxy.map(|proxy| proxy.as_ref().map_err(Error::clone)).transpose()
-    }
-
-    /// Writes a request as the server wants to see it, or the proxy that passes it on.
-    /// Source: RFC 9112, section 3.2; RFC 9110, section 11.7.
-    fn request(
-        &self,
-        url: &Url,
-        ask: &Ask<'_>,
-        authorization: Option<&Secret>,
-        proxy: Option<&Proxy>,
-    ) -> Result<Vec<u8>> {
-        let range = ask.range.map(|from| format!("bytes={from}-"));
-        let mut headers = vec![("User-Agent", self.user_agent.as_str()), ("Accept", ask.accept)];
-        headers.push(("Accept-Encoding", "identity"));
-        let more = [
-            ("Authorization", authorization.map(Secret::reveal)),
-            ("Proxy-Authorization", proxy.and_then(|p| p.authorization.as_ref()).map(Secret::reveal)),
-            ("Range", range.as_deref()),
-            ("If-Range", ask.if_range.filter(|_| range.is_some())),
-            ("If-None-Match", ask.if_none_match),
-            ("Cache-Control", self.past_caches.then_some("no-cache")),
-            ("Content-Type", ask.form.map(|_| "application/x-www-form-urlencoded")),
+    /// Returns what a server is told, or the proxy that passes it on. Source: RFC 9110, sections 11.7, 13 and 14.
+    fn headers<'a>(
+        &'a self,
+        ask: &Ask<'a>,
+        range: Option<&'a str>,
+        authorization: Option<&'a Secret>,
+        proxy: Option<&'a Proxy>,
+    ) -> Vec<(HeaderName, &'a str)> {
+        let all = [
+            (header::USER_AGENT, Some(self.dialling.user_agent.as_str())),
+            (header::ACCEPT, Some(ask.accept)),
+            (header::ACCEPT_ENCODING, Some("identity")),
+            (header::AUTHORIZATION, authorization.map(Secret::reveal)),
+            (header::PROXY_AUTHORIZATION, proxy.and_then(|p| p.authorization.as_ref()).map(Secret::reveal)),
+            (header::RANGE, range),
+            (header::IF_RANGE, ask.if_range.filter(|_| range.is_some())),
+            (header::IF_NONE_MATCH, ask.if_none_match),
+            (header::CACHE_CONTROL, self.past_caches.then_some("no-cache")),
+            (header::CONTENT_TYPE, ask.form.map(|_| "application/x-www-form-urlencoded")),
         ];
-        headers.extend(more.into_iter().filter_map(|(name, value)| Some((name, value?))));
-        let method = match (ask.is_head, ask.form) {
-            (true, _) => "HEAD",
-            (_, Some(_)) => "POST",
-            _ => "GET",
-        };
-        let target = if proxy.is_some() { url.request_text() } else { url.target() };
-        // Without what comes behind a question mark, which may be a secret.
-        detail(&|| format!("{method} {url}"));
-        wire::request(method, &target, &url.authority(), &headers, ask.form).map_err(|e| e.at("fetch", url))
+        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 }
 

@@ -3,27 +3,28 @@
 //! Must never: show a URL's query, or hand out what is encoded in a way that was not asked for.
 
 use super::auth::CREDENTIALS_HINT;
-use super::connection::{Connection, Kept};
-use super::deadline::{Limit, Wait};
-use super::failure::{Failure, explain, malformed, why};
+use super::deadline::Limit;
+use super::failure::{Cause, Failure, explain, malformed, of_ureq, why};
 use super::proxy::Proxy;
-use super::wire::{self, Framing, Head, MAX_HEAD};
-use super::{Client, Document, Timeouts, retry};
+use super::status::reason;
+use super::{Client, Document, Timeouts, guard, retry};
 use crate::clock::Now;
 use crate::error::{Error, Kind, Result};
 use crate::oci::challenge;
 use crate::url::Url;
 use std::io::{self, ErrorKind, Read};
+use ureq::http::Response;
+use ureq::http::response::Parts;
 
-/// Longest line that begins a chunk, in bytes.
-const MAX_CHUNK_LINE: usize = 1 << 10;
+/// Longest ETag that is kept, in bytes.
+const MAX_ETAG: usize = 256;
 
 /// What a body of unknown length is given more room by, in bytes; more than a piece of it.
 const ROOM: usize = 64 << 10;
 
 /// An answer whose body is still to be read.
 pub(super) struct Answer {
-    head: Head,
+    head: Parts,
     body: Reader,
     pub url: Url,
     now: Now,
@@ -38,18 +39,17 @@ pub(super) struct Answer {
 impl Answer {
     /// Input: `answers_head`: there is no body. Errors: Network: it can not be said where the body ends.
     pub fn new(
-        (mut head, connection): (Head, Connection),
+        response: Response<ureq::Body>,
         (url, answers_head, authorized): (Url, bool, bool),
         client: &Client,
         limit: Limit,
     ) -> std::result::Result<Answer, Failure> {
-        let Client { timeouts, kept, now, .. } = client;
-        let framing = head.framing(answers_head).map_err(|why| explain(malformed(why), &url, timeouts, limit))?;
-        let keeps = head.keeps.then(|| kept.clone());
+        let Client { timeouts, now, .. } = client;
+        let (head, body) = response.into_parts();
+        guard::framing(head.status, head.version, &head.headers, answers_head)
+            .map_err(|why| explain(malformed(why), &url, timeouts, limit))?;
         let host = url.host().to_owned();
-        let mut body =
-            Reader { left: Left::from(framing), connection: Some(connection), keeps, host, timeouts: *timeouts, limit };
-        body.end_if_empty();
+        let body = Reader { body: Some(body.into_reader()), host, timeouts: *timeouts, limit };
         Ok(Answer { head, body, url, now: now(), authorized, shown: Shown::Nothing, proxy: None })
     }
 
@@ -72,21 +72,22 @@ impl Answer {
     }
 
     pub fn status(&self) -> u16 {
-        self.head.status
+        self.head.status.as_u16()
     }
 
     pub fn header(&self, name: &str) -> Option<String> {
-        self.head.header(name).map(str::to_owned)
+        self.all(name).into_iter().next()
     }
 
     /// Returns the ETag, if it is one that can be sent back.
     pub fn etag(&self) -> Option<String> {
-        self.header("etag").filter(|etag| wire::is_etag(etag))
+        self.header("etag").filter(|etag| is_etag(etag))
     }
 
     /// Returns every header of that name.
     pub fn all(&self, name: &str) -> Vec<String> {
-        self.head.all(name).map(str::to_owned).collect()
+        let values = self.head.headers.get_all(name).iter();
+        values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
     }
 
     /// Errors: Source: it leads nowhere, or where it must not.
@@ -115,8 +116,7 @@ impl Answer {
         let wants = challenge::schemes(self.all("www-authenticate").iter().map(String::as_str));
         let wants = if status == 401 && !wants.is_empty() { format!("; it wants {wants}") } else { String::new() };
         let detail = self.into_detail().map_or(String::new(), |d| format!(": {d}"));
-        let error =
-            Error::new(Kind::Network, format!("{who} answered {status} {}{detail}{wants}", wire::reason(status)));
+        let error = Error::new(Kind::Network, format!("{who} answered {status} {}{detail}{wants}", reason(status)));
         let error = match status {
             401 | 403 => error.hint(shown.hint(status)),
             404 if url.path().contains("/sha256:") => error.hint(
@@ -134,7 +134,8 @@ impl Answer {
     }
 
     pub fn length(&self) -> Option<u64> {
-        self.head.length().ok().flatten()
+        // ureq has seen to it that all of them are the same.
+        self.header("content-length")?.split(',').next()?.trim().parse().ok()
     }
 
     pub fn describe(&self) -> Document {
@@ -237,132 +238,37 @@ pub(super) fn redirect_target(location: Option<String>, from: &Url) -> Result<Ur
     }
 }
 
+/// Says whether this is an ETag that is fit to be kept and sent back. Source: RFC 9110, section 8.8.3; its length is ours.
+fn is_etag(text: &str) -> bool {
+    let quoted = text.strip_prefix("W/").unwrap_or(text);
+    let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    text.len() <= MAX_ETAG && inner.is_some_and(|inner| inner.bytes().all(|b| b.is_ascii_graphic() && b != b'"'))
+}
+
 /// Says whether a file is compressed by its name: servers that know the ending send it with Content-Encoding, and
 /// as it is stored (Apache's AddEncoding).
 pub(super) fn is_gzip(url: &Url) -> bool {
     url.path().ends_with(".gz")
 }
 
-/// What of a body is still to come.
-#[derive(Clone, Copy)]
-enum Left {
-    Bytes(u64),
-    /// So many of a chunk, and more chunks.
-    Chunk(u64),
-    /// The line that begins the next chunk; after the first, the end of the one before.
-    NextChunk {
-        is_first: bool,
-    },
-    UntilClosed,
-    Nothing,
-}
-
-impl From<Framing> for Left {
-    fn from(framing: Framing) -> Left {
-        match framing {
-            Framing::Length(length) => Left::Bytes(length),
-            Framing::Chunked => Left::NextChunk { is_first: true },
-            Framing::Close => Left::UntilClosed,
-        }
-    }
-}
-
 /// Reads a body; rewrites errors so that they say which host and why.
 pub(super) struct Reader {
-    left: Left,
-    /// `None`: it is read, or broken.
-    connection: Option<Connection>,
-    /// Where the connection goes once the body is read, if it can be used again.
-    keeps: Option<Kept>,
+    /// `None`: it is broken.
+    body: Option<ureq::BodyReader<'static>>,
     host: String,
     timeouts: Timeouts,
     limit: Limit,
 }
 
-impl Reader {
-    fn end_if_empty(&mut self) {
-        if matches!(self.left, Left::Bytes(0)) {
-            self.end();
-        }
-    }
-
-    /// The body is read.
-    fn end(&mut self) {
-        self.left = Left::Nothing;
-        if let (Some(connection), Some(kept)) = (self.connection.take(), &self.keeps) {
-            kept.put(connection);
-        }
-    }
-
-    fn read_some(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let Some(connection) = self.connection.as_mut() else { return Ok(0) };
-            let most = match self.left {
-                Left::Nothing => return Ok(0),
-                Left::UntilClosed => u64::MAX,
-                Left::Bytes(left) | Left::Chunk(left) => left,
-                Left::NextChunk { is_first } => {
-                    self.left = next_chunk(connection, is_first)?;
-                    if matches!(self.left, Left::Nothing) {
-                        self.end();
-                    }
-                    continue;
-                }
-            };
-            let room = usize::try_from(most).unwrap_or(usize::MAX).min(buf.len());
-            let length = connection.read(&mut buf[..room])?;
-            if length == 0 && !matches!(self.left, Left::UntilClosed) {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            match &mut self.left {
-                Left::Bytes(left) | Left::Chunk(left) => *left -= length as u64,
-                _ if length == 0 => self.end(),
-                _ => {}
-            }
-            if matches!(self.left, Left::Chunk(0)) {
-                self.left = Left::NextChunk { is_first: false };
-            }
-            self.end_if_empty();
-            return Ok(length);
-        }
-    }
-}
-
-/// Source: RFC 9112, section 7.1.
-fn next_chunk(connection: &mut Connection, is_first: bool) -> io::Result<Left> {
-    if !is_first && !connection.line(0)?.is_empty() {
-        return Err(malformed("a chunk is longer than it says"));
-    }
-    let line = connection.line(MAX_CHUNK_LINE)?;
-    match wire::chunk_length(&line).ok_or_else(|| malformed("the length of a chunk makes no sense"))? {
-        0 => skip_trailer(connection).map(|()| Left::Nothing),
-        length => Ok(Left::Chunk(length)),
-    }
-}
-
-fn skip_trailer(connection: &mut Connection) -> io::Result<()> {
-    let mut room = MAX_HEAD;
-    while room > 0 {
-        let line = connection.line(MAX_HEAD)?;
-        if line.is_empty() {
-            return Ok(());
-        }
-        room = room.saturating_sub(line.len() + 1);
-    }
-    Err(malformed("the trailer is too long"))
-}
-
 impl Read for Reader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.is_empty() {
-            return Ok(0);
-        }
-        if let Some(connection) = self.connection.as_mut() {
-            connection.wait(self.limit.within(self.timeouts.stall, Wait::Data));
-        }
-        self.read_some(buf).map_err(|e| {
-            self.connection = None;
-            let (kind, why) = (e.kind(), why(&e, &self.timeouts, self.limit).0);
+        let Some(body) = self.body.as_mut().filter(|_| !buf.is_empty()) else { return Ok(0) };
+        body.read(buf).map_err(|e| {
+            self.body = None;
+            let (kind, why) = match of_ureq(e.into()).0 {
+                Cause::Io(e) => (e.kind(), why(&e, &self.timeouts, self.limit).0),
+                Cause::Failure(failure) => (ErrorKind::Other, failure.error.to_string()),
+            };
             io::Error::new(kind, format!("{}: {why}", self.host))
         })
     }
@@ -410,4 +316,31 @@ pub(super) fn error_detail(reader: Reader, knows_secret: bool) -> Option<String>
     }
     let text = [code, message].into_iter().flatten().collect::<Vec<_>>().join(" ");
     Some(text.chars().take(200).collect()).filter(|t: &String| !t.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_etag;
+
+    #[test]
+    fn etags_that_can_be_sent_back() {
+        let (long, longest) = (format!("\"{}\"", "x".repeat(255)), format!("\"{}\"", "x".repeat(254)));
+        for (text, good) in [
+            ("\"\"", true),
+            ("\"a-b_1\"", true),
+            ("W/\"a\"", true),
+            (longest.as_str(), true),
+            (long.as_str(), false),
+            ("\"", false),
+            ("a", false),
+            ("", false),
+            ("w/\"a\"", false),
+            ("\"a\"b\"", false),
+            ("\"a b\"", false),
+            ("\"a\tb\"", false),
+            ("\"\u{9f}\"", false),
+        ] {
+            assert_eq!(is_etag(text), good, "{text}");
+        }
+    }
 }

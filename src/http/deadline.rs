@@ -118,6 +118,11 @@ pub(crate) struct Until {
 }
 
 impl Until {
+    /// Input: `at`: `None`: for ever.
+    pub fn new(at: Option<Instant>, wait: Wait) -> Until {
+        Until { at, wait }
+    }
+
     /// Returns the time that is left; `None`: for ever. Errors: TimedOut: there is none.
     pub fn left(&self) -> io::Result<Option<Duration>> {
         let Some(at) = self.at else { return Ok(None) };

@@ -5,10 +5,12 @@
 use super::Timeouts;
 use super::deadline::{Late, Limit, Wait};
 use super::names::Unresolved;
+use super::transport;
 use crate::error::{Error, Kind};
 use crate::text::secs;
 use crate::tls::{advice, words};
 use crate::url::Url;
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
@@ -34,6 +36,59 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         Failure { error, is_passing: false, asked: None, unreached: false }
     }
+}
+
+/// What went wrong underneath ureq, or in it.
+#[derive(Debug)]
+pub(super) enum Cause {
+    /// On the way: the words need a URL and its limits.
+    Io(io::Error),
+    /// Already in words.
+    Failure(Failure),
+}
+
+impl From<io::Error> for Cause {
+    fn from(error: io::Error) -> Cause {
+        Cause::Io(error)
+    }
+}
+
+impl From<Failure> for Cause {
+    fn from(failure: Failure) -> Cause {
+        Cause::Failure(failure)
+    }
+}
+
+impl From<Error> for Cause {
+    fn from(error: Error) -> Cause {
+        Cause::Failure(error.into())
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no connection")
+    }
+}
+
+impl std::error::Error for Cause {}
+
+/// Takes an error out of ureq. Returns: whether it is one of connecting as well.
+pub(super) fn of_ureq(error: ureq::Error) -> (Cause, bool) {
+    let cause = match error {
+        ureq::Error::Io(e) => match e.downcast::<ureq::Error>() {
+            Ok(inside) => return of_ureq(inside),
+            Err(e) => e,
+        },
+        ureq::Error::Timeout(reason) => io::Error::new(ErrorKind::TimedOut, Late(transport::wait(reason))),
+        ureq::Error::Other(other) => match other.downcast::<Cause>() {
+            Ok(cause) => return (*cause, true),
+            Err(other) => io::Error::other(other),
+        },
+        ureq::Error::Protocol(e) => malformed(e.to_string()),
+        e => malformed(e.to_string()),
+    };
+    (cause.into(), false)
 }
 
 /// Says that a peer breaks the protocol: trying again would bring the same.

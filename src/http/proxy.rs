@@ -4,7 +4,8 @@
 
 use super::failure::Failure;
 use super::peers::literal;
-use super::{retry, wire};
+use super::retry;
+use super::status;
 use crate::base64;
 use crate::credentials::Secret;
 use crate::error::{Error, Kind, Result};
@@ -47,6 +48,28 @@ impl ProxyEnv {
         let address = literal(host).map(|address| address.to_canonical().to_string());
         let bare = address.as_deref().unwrap_or(host.trim_end_matches('.'));
         is_loopback(bare) || self.none.split(',').any(|entry| covers(entry.trim(), bare, port))
+    }
+}
+
+/// The proxies that are set.
+#[derive(Clone)]
+pub(super) struct Proxies {
+    /// For http and for https URLs.
+    set: [Option<Result<Proxy>>; 2],
+    env: ProxyEnv,
+}
+
+impl Proxies {
+    pub fn new(env: ProxyEnv) -> Proxies {
+        let proxy = |set: &Option<(&str, String)>| set.as_ref().map(|(name, text)| Proxy::parse(text, name));
+        Proxies { set: [proxy(&env.http), proxy(&env.https)], env }
+    }
+
+    /// Returns the one that a request goes through. Errors: Config: what is set is none.
+    pub fn of(&self, url: &Url) -> Result<Option<&Proxy>> {
+        let proxy = self.set[usize::from(url.is_secure())].as_ref();
+        let proxy = proxy.filter(|_| !self.env.is_direct(url.host(), url.port()));
+        proxy.map(|proxy| proxy.as_ref().map_err(Error::clone)).transpose()
     }
 }
 
@@ -93,7 +116,7 @@ impl Proxy {
 
     /// Makes the failure for a proxy that does not connect us.
     pub fn refused(&self, status: u16, url: &Url) -> Failure {
-        let why = format!("the proxy {} answered {status} {}", self.host, wire::reason(status));
+        let why = format!("the proxy {} answered {status} {}", self.host, status::reason(status));
         let error = Error::new(Kind::Network, why).at("fetch", url);
         let error = match (status, &self.authorization) {
             (407, None) => error.hint("it wants a user and a password: http://user:password@host:port"),

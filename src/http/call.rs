@@ -1,0 +1,123 @@
+//! One request by ureq, and its answer: how ureq is set up, what it is told, what becomes of its errors.
+//!
+//! Redirects, statuses, retries, proxies and what of us a server may see are decided above, names and connections below.
+//! Must never: let ureq decide one of these, or send what is posted twice.
+
+use super::deadline::Limit;
+use super::dial::{Dialling, Introduced};
+use super::failure::{Cause, Failure, explain, of_ureq};
+use super::guard::MAX_HEAD;
+use super::{Ask, Client, transport};
+use crate::error::{Error, Kind, Result};
+use crate::url::Url;
+use std::io::{self, Cursor, ErrorKind};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use ureq::config::{AutoHeaderValue, Config};
+use ureq::http::{HeaderName, HeaderValue, Request, Response, Uri, header};
+use ureq::{Agent, Body, SendBody};
+
+/// Connections that are kept: a registry, and where it redirects to.
+const MAX_KEPT: usize = 2;
+/// After this, a server has most likely closed it.
+const MAX_IDLE: Duration = Duration::from_secs(15);
+
+/// Sets ureq up: for servers that may not know who we are, and for those that may.
+pub(super) fn agents(dialling: &Dialling) -> [Agent; 2] {
+    let t = dialling.timeouts;
+    let config = Config::builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .user_agent(AutoHeaderValue::None)
+        .accept(AutoHeaderValue::None)
+        .accept_encoding(AutoHeaderValue::None)
+        .max_response_header_size(MAX_HEAD)
+        .max_idle_connections(MAX_KEPT)
+        .max_idle_connections_per_host(MAX_KEPT)
+        .max_idle_age(MAX_IDLE)
+        .timeout_connect(sayable(t.connect))
+        .timeout_send_request(sayable(t.headers))
+        .timeout_send_body(sayable(t.headers))
+        .timeout_recv_response(sayable(t.headers))
+        .timeout_per_read(sayable(t.stall))
+        .build();
+    [false, true].map(|identified| transport::agent(config.clone(), Introduced(dialling.clone(), identified)))
+}
+
+/// A time that the clock can say; `None`: for ever.
+fn sayable(time: Duration) -> Option<Duration> {
+    Instant::now().checked_add(time).map(|_| time)
+}
+
+impl Client {
+    /// Sends a request, on a kept connection if there is one, and reads the head of the answer.
+    /// Input: `identified`: whether the server may know who we are; `headers`: besides Host; `ask.form`: it is sent once.
+    pub(super) fn call(
+        &self,
+        url: &Url,
+        identified: bool,
+        (ask, headers): (&Ask<'_>, &[(HeaderName, &str)]),
+        limit: Limit,
+    ) -> std::result::Result<Response<Body>, Failure> {
+        let agent = &self.agents[usize::from(identified)];
+        let mut repeatable = ask.form.is_none();
+        loop {
+            let made = self.dialling.made.load(Ordering::Relaxed);
+            let form = |form: &str| SendBody::from_owned_reader(Cursor::new(form.to_owned()));
+            let body = ask.form.map_or_else(SendBody::none, form);
+            let config =
+                agent.configure_request(request(url, ask, headers, body)?).timeout_global(sayable(limit.left()));
+            let config = if ask.form.is_some() { config.max_idle_age(Duration::ZERO) } else { config };
+            let error = match agent.run(config.build()) {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            match of_ureq(error) {
+                (Cause::Io(e), _)
+                    if repeatable && has_ended(&e) && made == self.dialling.made.load(Ordering::Relaxed) =>
+                {
+                    repeatable = false;
+                }
+                (Cause::Io(e), unreached) => {
+                    return Err(Failure { unreached, ..explain(e, url, &self.timeouts, limit) });
+                }
+                (Cause::Failure(failure), unreached) => {
+                    return Err(Failure { unreached: failure.unreached || unreached, ..failure });
+                }
+            }
+        }
+    }
+}
+
+/// Errors: Source: a value that is not fit for a header; the header is named and not shown.
+fn request(
+    url: &Url,
+    ask: &Ask<'_>,
+    headers: &[(HeaderName, &str)],
+    body: SendBody<'static>,
+) -> Result<Request<SendBody<'static>>> {
+    let unfit = |what: &dyn std::fmt::Display| Error::new(Kind::Source, "not fit for an HTTP header").at("send", what);
+    let mut request = Request::new(body);
+    *request.method_mut() = ask.method();
+    *request.uri_mut() = Uri::try_from(url.request_text()).map_err(|_| unfit(&"the URL").at("fetch", url))?;
+    let length = ask.form.map(|form| form.len().to_string());
+    let host = url.authority();
+    let own = [(header::HOST, Some(host.as_str())), (header::CONTENT_LENGTH, length.as_deref())];
+    let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    for (name, value) in own.chain(headers.iter().cloned()) {
+        let value = HeaderValue::from_str(value).map_err(|_| unfit(&name).at("fetch", url))?;
+        request.headers_mut().append(name, value);
+    }
+    Ok(request)
+}
+
+/// Says whether a kept connection had ended before it was used again, or brought what belongs to the request before.
+fn has_ended(error: &io::Error) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, NotConnected, UnexpectedEof};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | InvalidData | NotConnected | UnexpectedEof
+    )
+}

@@ -1,0 +1,136 @@
+//! How a server is reached: its name looked up, dialled, tunnelled through a proxy where one is set, with TLS.
+//!
+//! Must never: connect to a network that is not allowed now, or speak to a server before a proxy has let us through.
+
+use super::deadline::{Timeouts, Until};
+use super::failure::{Cause, of_ureq};
+use super::names::look_up;
+use super::peers::{Peers, check_loopback, literal};
+use super::proxy::{Proxies, Proxy};
+use super::transport::{Dial, Socket, Stream, Wire, agent};
+use crate::error::{Error, Kind};
+use crate::tls::TlsConnector;
+use crate::url::Url;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use ureq::config::Config;
+use ureq::http::{Method, Request, Uri, header};
+
+/// Connects to whom a request is for.
+#[derive(Clone)]
+pub(super) struct Dialling {
+    pub tls: TlsConnector,
+    pub peers: Peers,
+    pub proxies: Proxies,
+    pub user_agent: String,
+    pub timeouts: Timeouts,
+    /// Connections that were made.
+    pub made: Arc<AtomicUsize>,
+}
+
+/// The same for those who may know who we are, and for all others.
+pub(super) struct Introduced(pub Dialling, pub bool);
+
+impl Dial for Introduced {
+    fn dial(&self, uri: &Uri, config: &Config, until: Until) -> Result<Wire, ureq::Error> {
+        let Introduced(dialling, identified) = self;
+        dialling.made.fetch_add(1, Ordering::Relaxed);
+        let url = Url::parse(&uri.to_string()).map_err(|e| carried(e.into()))?;
+        dialling.connect(&url, *identified, config, until).map_err(carried)
+    }
+}
+
+impl Dialling {
+    fn connect(&self, url: &Url, identified: bool, config: &Config, until: Until) -> Result<Wire, Cause> {
+        let proxy = self.proxies.of(url)?;
+        let (host, port) = proxy.map_or((url.host(), url.port()), |p| (p.host.as_str(), p.port));
+        let addresses = look_up(host, port, until.for_name())?;
+        // Behind a proxy there are no addresses, unless the name is one: the proxy decides.
+        let literal = literal(url.host());
+        let seen: Vec<IpAddr> = match proxy {
+            None => addresses.iter().map(SocketAddr::ip).collect(),
+            Some(_) => literal.into_iter().collect(),
+        };
+        self.peers.check(url.host(), &seen)?;
+        if !url.is_secure() && url.is_loopback() {
+            // What is allowed for this machine's sake is for this machine.
+            check_loopback(url.host(), &seen)?;
+        }
+        let mut socket = dial(&addresses, until)?;
+        let address = if proxy.is_none() { socket.tcp.peer_addr().ok().map(|a| a.ip()) } else { literal };
+        if let Some(address) = address {
+            self.peers.reached(url.host(), address);
+        }
+        if !url.is_secure() {
+            let origin = proxy.map(|_| format!("http://{}", url.authority()));
+            return Ok(Wire::new(Stream::Plain(socket), self.peers.clone(), address, origin));
+        }
+        if let Some(proxy) = proxy {
+            socket.tcp = self.tunnel(socket.tcp, proxy, url, config)?;
+        }
+        let tls = self.tls.connect(url.host(), identified, socket)?;
+        Ok(Wire::new(Stream::Tls(Box::new(tls)), self.peers.clone(), address, None))
+    }
+
+    /// Source: RFC 9110, section 9.3.6.
+    fn tunnel(&self, tcp: TcpStream, proxy: &Proxy, url: &Url, config: &Config) -> Result<TcpStream, Cause> {
+        let target = format!("{}:{}", url.host(), url.port());
+        let request = Request::builder().method(Method::CONNECT).uri(format!("http://{target}"));
+        let request = request.header(header::USER_AGENT, &self.user_agent);
+        let request = match &proxy.authorization {
+            Some(secret) => request.header(header::PROXY_AUTHORIZATION, secret.reveal()),
+            None => request,
+        };
+        let request =
+            request.body(()).map_err(|_| Error::new(Kind::Source, "not fit for HTTP").at("ask", &proxy.host))?;
+        let own = tcp.try_clone()?;
+        let through = Through(Mutex::new(Some(tcp)), self.peers.clone());
+        let answer = agent(config.clone(), through).run(request).map_err(|e| of_ureq(e).0)?;
+        match answer.status().as_u16() {
+            200..300 => Ok(own),
+            status => Err(proxy.refused(status, url).into()),
+        }
+    }
+}
+
+fn carried(cause: Cause) -> ureq::Error {
+    ureq::Error::Other(Box::new(cause))
+}
+
+/// A connection that is there: to a proxy, which is asked to let us through.
+struct Through(Mutex<Option<TcpStream>>, Peers);
+
+impl Dial for Through {
+    fn dial(&self, _: &Uri, _: &Config, until: Until) -> Result<Wire, ureq::Error> {
+        let tcp = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let tcp = tcp.ok_or_else(|| io::Error::from(ErrorKind::NotConnected))?;
+        Ok(Wire::new(Stream::Plain(Socket { tcp, until }), self.1.clone(), None, None))
+    }
+}
+
+/// Connects to the first address that answers; each gets its share of the time.
+fn dial(addresses: &[SocketAddr], until: Until) -> io::Result<Socket> {
+    let mut last: Option<io::Error> = None;
+    for (index, address) in addresses.iter().enumerate() {
+        let share = match until.left()? {
+            Some(left) => left / (addresses.len() - index) as u32,
+            None => Duration::MAX,
+        };
+        match TcpStream::connect_timeout(address, share.max(Duration::from_millis(1))) {
+            Ok(tcp) => {
+                tcp.set_nodelay(true)?;
+                return Ok(Socket { tcp, until });
+            }
+            Err(e) if e.kind() == ErrorKind::TimedOut => last = Some(until.late()),
+            // That this machine has no IPv6 says nothing about the server.
+            Err(e)
+                if last.is_some()
+                    && matches!(e.kind(), ErrorKind::AddrNotAvailable | ErrorKind::NetworkUnreachable) => {}
+            Err(e) => last = Some(e),
+        }
+    }
+    Err(last.unwrap_or_else(|| ErrorKind::NotFound.into()))
+}

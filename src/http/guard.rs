@@ -1,0 +1,127 @@
+//! What is refused of an answer before ureq reads it, and of its headers after: where two readers could see two answers.
+//! Pure.
+//!
+//! ureq and httparse decide what a header is. These are the rules that they do not have; each has its test. Must never:
+//! read a value that ureq reads as well.
+
+use ureq::http::header::{HeaderMap, TRANSFER_ENCODING};
+use ureq::http::{StatusCode, Version};
+
+/// Longest head of an answer, in bytes.
+pub(super) const MAX_HEAD: usize = 32 << 10;
+/// Most heads of the kind "wait a little" before that of the answer.
+const MAX_INTERIM: usize = 8;
+/// What every answer begins with.
+const VERSION: &[u8] = b"HTTP/1.";
+/// Where its status begins, behind the version and a blank.
+const STATUS_AT: usize = VERSION.len() + 2;
+
+/// What has come of the answer to one request.
+#[derive(Debug, Default)]
+pub(super) struct Guard {
+    interim: usize,
+}
+
+/// What the bytes are that have come.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// The beginning of a head.
+    Part,
+    /// Bytes of a head that says "wait a little", to be dropped.
+    Interim(usize),
+    /// A head, and whether the connection may be used again: two ways to say where the body ends, and somebody on the way
+    /// may have chosen the other one. Source: RFC 9112, section 6.3.
+    Head { may_keep: bool },
+}
+
+impl Guard {
+    /// Looks at what has come, and puts blanks in the place of folds. Source: RFC 9112, section 5.2.
+    /// Errors: why this is no answer.
+    pub fn look(&mut self, bytes: &mut [u8]) -> Result<Seen, String> {
+        let shown = bytes.len().min(VERSION.len());
+        if bytes[..shown] != VERSION[..shown] {
+            return Err("the answer is not HTTP/1.1".to_owned());
+        }
+        let Some(length) = head_length(bytes) else {
+            return if bytes.len() > MAX_HEAD { Err(too_long()) } else { Ok(Seen::Part) };
+        };
+        if length > MAX_HEAD {
+            return Err(too_long());
+        }
+        let head = &mut bytes[..length];
+        unfold(head);
+        if !head.split(|b| *b == b'\n').all(is_line) {
+            return Err("a header line is malformed".to_owned());
+        }
+        if head.get(STATUS_AT) != Some(&b'1') || head[STATUS_AT..].starts_with(b"101") {
+            return Ok(Seen::Head { may_keep: !(has(head, b"transfer-encoding:") && has(head, b"content-length:")) });
+        }
+        self.interim += 1;
+        match self.interim {
+            0..=MAX_INTERIM => Ok(Seen::Interim(length)),
+            _ => Err(format!("more than {MAX_INTERIM} headers before that of the answer")),
+        }
+    }
+}
+
+fn too_long() -> String {
+    format!("the headers are longer than {MAX_HEAD} bytes")
+}
+
+/// Returns how long the head is that begins these bytes, if they hold all of it.
+fn head_length(bytes: &[u8]) -> Option<usize> {
+    let ends = |at: usize| match &bytes[at + 1..] {
+        [b'\r', b'\n', ..] => Some(at + 3),
+        [b'\n', ..] => Some(at + 2),
+        _ => None,
+    };
+    bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').find_map(|(at, _)| ends(at))
+}
+
+/// Joins a line that goes on in the next one; the status line has none.
+fn unfold(head: &mut [u8]) {
+    let first = head.iter().position(|b| *b == b'\n').unwrap_or(head.len());
+    for at in first + 1..head.len() {
+        if let [b'\n', b' ' | b'\t'] = head[at..].get(..2).unwrap_or_default() {
+            if head[at - 1] == b'\r' {
+                head[at - 1] = b' ';
+            }
+            head[at] = b' ';
+        }
+    }
+}
+
+/// Says whether a line has no character that could be taken for its end. Source: RFC 9110, section 5.5.
+fn is_line(line: &[u8]) -> bool {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    line.iter().all(|b| *b == b'\t' || (*b >= b' ' && *b != 0x7f))
+}
+
+/// Says whether a line begins with this name, in lower case, and its colon.
+fn has(head: &[u8], name: &[u8]) -> bool {
+    head.split(|b| *b == b'\n').any(|line| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)))
+}
+
+/// Errors: the body is encoded in a way that was not asked for, or is not sent in answer to what was asked.
+/// Source: RFC 9112, section 6.1: to HTTP/1.0 and before, a transfer coding means nothing.
+pub(super) fn framing(
+    status: StatusCode,
+    version: Version,
+    headers: &HeaderMap,
+    answers_head: bool,
+) -> Result<(), String> {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err("the server changes to another protocol, which was not asked for".to_owned());
+    }
+    if answers_head || matches!(status.as_u16(), 204 | 304) || !headers.contains_key(TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    let codings: Vec<_> =
+        headers.get_all(TRANSFER_ENCODING).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    let coding = codings.join(", ");
+    if coding.eq_ignore_ascii_case("chunked") && version == Version::HTTP_11 {
+        return Ok(());
+    }
+    let coding = if coding.is_empty() { "that is empty" } else { &coding };
+    Err(format!("sent with Transfer-Encoding {coding}, which was not asked for"))
+}

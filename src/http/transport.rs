@@ -1,0 +1,324 @@
+//! ureq's connections: a socket of ours with our TLS over it, made and used so that every wait has an end.
+//!
+//! ureq's `unversioned` interface may change with any release: it is used here and nowhere else, and Cargo.toml pins the
+//! release (`tests/pure/wings.rs`). Must never: wait without an end, use a kept connection for another server than
+//! the one it was made for, or take a break for the end of a body.
+
+use super::deadline::{Until, Wait};
+use super::guard::{Guard, MAX_HEAD, Seen};
+use super::peers::Peers;
+use rustls::{ClientConnection, StreamOwned};
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::time::Instant;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
+use ureq::{Agent, Error, Timeout};
+
+/// What is read from a connection at once, and more than a head may be.
+const INPUT_BYTES: usize = MAX_HEAD + (16 << 10);
+/// Longest line of a request: one with a token is the longest.
+const OUTPUT_BYTES: usize = 16 << 10;
+
+/// A socket whose every wait ends.
+pub(crate) struct Socket {
+    pub(super) tcp: TcpStream,
+    pub(super) until: Until,
+}
+
+impl Socket {
+    /// Turns "would block", which is what the kernel says when the time has passed, into what was waited for.
+    fn late(&self, error: io::Error) -> io::Error {
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => self.until.late(),
+            _ => error,
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.tcp.set_read_timeout(self.until.left()?)?;
+        self.tcp.read(buf).map_err(|e| self.late(e))
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.tcp.set_write_timeout(self.until.left()?)?;
+        self.tcp.write(buf).map_err(|e| self.late(e))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.tcp.flush()
+    }
+}
+
+pub(super) enum Stream {
+    Plain(Socket),
+    Tls(Box<StreamOwned<ClientConnection, Socket>>),
+}
+
+impl Stream {
+    fn socket(&mut self) -> &mut Socket {
+        match self {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(tls) => &mut tls.sock,
+        }
+    }
+
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = match self {
+                Stream::Plain(socket) => socket.read(buf),
+                Stream::Tls(tls) => tls.read(buf),
+            };
+            match read {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Stream::Plain(socket) => socket.write_all(bytes),
+            Stream::Tls(tls) => tls.write_all(bytes).and_then(|()| tls.flush()),
+        }
+    }
+
+    /// Says whether nothing has come that nobody asked for, its end included.
+    fn is_quiet(&mut self) -> bool {
+        if let Stream::Tls(tls) = self
+            && !tls.conn.wants_read()
+        {
+            return false;
+        }
+        let tcp = &self.socket().tcp;
+        let peeked = tcp.set_nonblocking(true).and_then(|()| tcp.peek(&mut [0]));
+        tcp.set_nonblocking(false).is_ok() && peeked.is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
+    }
+}
+
+/// Makes connections; what [`super::dial`] does.
+pub(super) trait Dial: Send + Sync + 'static {
+    /// Input: the server's scheme, host and port; when the connection must be there.
+    fn dial(&self, uri: &Uri, config: &Config, until: Until) -> Result<Wire, Error>;
+}
+
+/// Returns an agent that has its connections from there.
+pub(super) fn agent(config: Config, dial: impl Dial) -> Agent {
+    Agent::with_parts(config, Dialer(dial), NoNames)
+}
+
+struct Dialer<D>(D);
+
+impl<D: Dial> Connector for Dialer<D> {
+    type Out = Wire;
+
+    fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Wire>, Error> {
+        self.0.dial(details.uri, details.config, until(details.timeout)).map(Some)
+    }
+}
+
+impl<D> fmt::Debug for Dialer<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dialer")
+    }
+}
+
+/// Names are looked up where connections are made: ureq would ask before each request, for a kept connection as well.
+#[derive(Debug)]
+struct NoNames;
+
+impl Resolver for NoNames {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        Ok(self.empty())
+    }
+}
+
+/// Returns when a wait ends, as ureq sees it.
+fn until(timeout: NextTimeout) -> Until {
+    let after = (!timeout.after.is_not_happening()).then_some(*timeout.after);
+    Until::new(after.and_then(|after| Instant::now().checked_add(after)), wait(timeout.reason))
+}
+
+/// Says what ureq waited for.
+pub(super) fn wait(reason: Timeout) -> Wait {
+    match reason {
+        Timeout::Global | Timeout::PerCall => Wait::Whole,
+        Timeout::Resolve | Timeout::Connect => Wait::Connect,
+        Timeout::PerRead | Timeout::RecvBody => Wait::Data,
+        _ => Wait::Answer,
+    }
+}
+
+/// One connection.
+pub(super) struct Wire {
+    stream: Stream,
+    bytes: Bytes,
+    /// While the head of an answer is waited for.
+    head: Option<Guard>,
+    may_keep: bool,
+    peers: Peers,
+    /// `None`: a proxy knows.
+    address: Option<IpAddr>,
+    /// What a proxy wants to see in front of a path.
+    origin: Option<String>,
+}
+
+impl Wire {
+    /// Input: `origin`: scheme and authority, where a proxy is asked in the server's place; `address`: of the server, where
+    /// it is known.
+    pub fn new(stream: Stream, peers: Peers, address: Option<IpAddr>, origin: Option<String>) -> Wire {
+        Wire { stream, bytes: Bytes::default(), head: None, may_keep: true, peers, address, origin }
+    }
+
+    /// Reads more. Returns: whether something came. Errors: it broke off, or there is no room.
+    fn more(&mut self) -> io::Result<bool> {
+        let room = self.bytes.room();
+        if room.is_empty() {
+            return Err(super::failure::malformed("a line of the body is too long"));
+        }
+        let length = self.stream.read(room)?;
+        self.bytes.filled += length;
+        Ok(length > 0)
+    }
+
+    /// Reads a whole head; ureq sees nothing of it before. Returns: `false`: the connection ended.
+    fn await_head(&mut self) -> io::Result<bool> {
+        while let Some(guard) = &mut self.head {
+            match guard.look(self.bytes.unseen()).map_err(super::failure::malformed)? {
+                Seen::Part if !self.more()? => return Ok(false),
+                Seen::Part => {}
+                Seen::Interim(length) => self.bytes.at += length,
+                Seen::Head { may_keep } => {
+                    self.may_keep &= may_keep;
+                    self.head = None;
+                }
+            }
+        }
+        self.bytes.shown = true;
+        Ok(true)
+    }
+}
+
+impl Transport for Wire {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.bytes
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.stream.socket().until = until(timeout);
+        let output = &self.bytes.output[..amount];
+        let begins = self.head.is_none();
+        if begins {
+            (self.head, self.bytes.shown) = (Some(Guard::default()), false);
+        }
+        // Source: RFC 9112, section 3.2.2.
+        let method = output.iter().position(|b| *b == b' ').map_or(0, |blank| blank + 1);
+        match &self.origin {
+            Some(origin) if begins => {
+                self.stream.send(&[&output[..method], origin.as_bytes(), &output[method..]].concat())?
+            }
+            _ => self.stream.send(output)?,
+        }
+        Ok(())
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        if self.head.is_some() {
+            self.stream.socket().until = until(timeout);
+            return Ok(self.await_head()?);
+        }
+        self.stream.socket().until = until(timeout.for_read());
+        self.more().map_err(|e| match e.kind() {
+            // ureq takes these for the end of a body whose length is not known.
+            ErrorKind::UnexpectedEof => {
+                io::Error::new(ErrorKind::BrokenPipe, "connection closed before the end").into()
+            }
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
+                io::Error::new(ErrorKind::BrokenPipe, e.to_string()).into()
+            }
+            _ => e.into(),
+        })
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.may_keep && self.address.is_none_or(|address| self.peers.may(address)) && self.stream.is_quiet()
+    }
+
+    fn is_tls(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wire")
+    }
+}
+
+/// What was read and not used yet, and room for what is sent.
+#[derive(Default)]
+struct Bytes {
+    input: Vec<u8>,
+    at: usize,
+    filled: usize,
+    /// Whether ureq may see it.
+    shown: bool,
+    /// Whether ureq could use what it saw last.
+    is_used: bool,
+    output: Vec<u8>,
+}
+
+impl Bytes {
+    fn unseen(&mut self) -> &mut [u8] {
+        &mut self.input[self.at..self.filled]
+    }
+
+    fn room(&mut self) -> &mut [u8] {
+        if self.at > 0 {
+            self.input.copy_within(self.at..self.filled, 0);
+            (self.at, self.filled) = (0, self.filled - self.at);
+        }
+        self.input.resize(INPUT_BYTES, 0);
+        &mut self.input[self.filled..]
+    }
+}
+
+impl Buffers for Bytes {
+    fn output(&mut self) -> &mut [u8] {
+        self.output.resize(OUTPUT_BYTES, 0);
+        &mut self.output
+    }
+
+    fn input(&self) -> &[u8] {
+        if self.shown { &self.input[self.at..self.filled] } else { &[] }
+    }
+
+    fn input_append_buf(&mut self) -> &mut [u8] {
+        self.room()
+    }
+
+    fn input_appended(&mut self, amount: usize) {
+        self.filled += amount;
+    }
+
+    fn input_consume(&mut self, amount: usize) {
+        self.is_used = amount > 0;
+        self.at += amount;
+    }
+
+    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
+        self.output();
+        (&mut [], &mut self.output)
+    }
+
+    fn can_use_input(&self) -> bool {
+        self.is_used && !self.input().is_empty()
+    }
+}

@@ -43,7 +43,7 @@ pub(super) fn agents(dialling: &Dialling) -> [Agent; 2] {
         .timeout_recv_response(sayable(t.headers))
         .timeout_per_read(sayable(t.stall))
         .build();
-    [false, true].map(|identified| transport::agent(config.clone(), Introduced(dialling.clone(), identified)))
+    [false, true].map(|identified| transport::agent(config.clone(), Box::new(Introduced(dialling.clone(), identified))))
 }
 
 /// A time that the clock can say; `None`: for ever.

@@ -73,16 +73,6 @@ impl Limit {
         self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()))
     }
 
-    /// Returns when a wait ends that begins now and may take so long, and no longer than this limit.
-    pub fn within(&self, time: Duration, wait: Wait) -> Until {
-        let until = Until { at: Instant::now().checked_add(time), wait };
-        match (self.until, until.at) {
-            (Some(whole), Some(one)) if one <= whole => until,
-            (Some(whole), _) => Until { at: Some(whole), wait: Wait::Whole },
-            (None, _) => until,
-        }
-    }
-
     /// Says what happened when it has passed.
     pub fn words(&self) -> String {
         let slow = match self.bytes_per_sec {
@@ -178,20 +168,16 @@ mod tests {
         assert_eq!(Limit::document(&timeouts(1)).words(), "not complete after 1.2 s");
         // Whatever a document announces, there is no overflow.
         for (rate, size_bytes) in [(0, u64::MAX), (1, u64::MAX), (1, i64::MAX as u64)] {
-            let until = Limit::body(&timeouts(rate), size_bytes).within(Duration::MAX, Wait::Data);
-            assert!(until.left().is_ok());
+            assert!(Limit::body(&timeouts(rate), size_bytes).left() > Duration::from_secs(100));
         }
     }
 
     #[test]
-    fn a_wait_ends_at_whichever_comes_first() {
-        let hour = Duration::from_secs(3600);
-        let limit = Limit::body(&timeouts(1), 0);
-        for (stall, wait) in [(hour, Wait::Whole), (Duration::MAX, Wait::Whole), (Duration::from_secs(9), Wait::Data)] {
-            let until = limit.within(stall, Wait::Data);
-            assert!(until.wait == wait && until.left().unwrap().unwrap() <= stall, "{until:?}");
-        }
-        let late = limit.within(Duration::ZERO, Wait::Answer).left().unwrap_err();
-        assert_eq!(late.get_ref().and_then(|e| e.downcast_ref::<Late>()).unwrap().0, Wait::Answer);
+    fn a_wait_says_what_was_in_vain() {
+        assert!(Until::new(None, Wait::Data).left().unwrap().is_none());
+        let soon = Until::new(Instant::now().checked_add(Duration::from_secs(9)), Wait::Data);
+        assert!(soon.left().unwrap().unwrap() <= Duration::from_secs(9));
+        let late = Until::new(Some(Instant::now()), Wait::Connect).for_name().left().unwrap_err();
+        assert_eq!(late.get_ref().and_then(|e| e.downcast_ref::<Late>()).unwrap().0, Wait::Name);
     }
 }

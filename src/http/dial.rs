@@ -87,7 +87,7 @@ impl Dialling {
         let request =
             request.body(()).map_err(|_| Error::new(Kind::Source, "not fit for HTTP").at("ask", &proxy.host))?;
         let own = tcp.try_clone()?;
-        let through = Through(Mutex::new(Some(tcp)), self.peers.clone());
+        let through = Box::new(Through(Mutex::new(Some(tcp)), self.peers.clone()));
         let answer = agent(config.clone(), through).run(request).map_err(|e| of_ureq(e).0)?;
         match answer.status().as_u16() {
             200..300 => Ok(own),

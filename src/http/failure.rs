@@ -85,7 +85,9 @@ pub(super) fn of_ureq(error: ureq::Error) -> (Cause, bool) {
             Ok(cause) => return (*cause, true),
             Err(other) => io::Error::other(other),
         },
-        ureq::Error::Protocol(e) => malformed(e.to_string()),
+        // The connection ended between two parts of a body's frame.
+        ureq::Error::BodyStalled => ErrorKind::UnexpectedEof.into(),
+        ureq::Error::Protocol(e) => malformed(format!("this is not HTTP/1.1: {e}")),
         e => malformed(e.to_string()),
     };
     (cause.into(), false)

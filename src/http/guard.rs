@@ -125,3 +125,126 @@ pub(super) fn framing(
     let coding = if coding.is_empty() { "that is empty" } else { &coding };
     Err(format!("sent with Transfer-Encoding {coding}, which was not asked for"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ureq::http::HeaderValue;
+
+    fn look(text: &str) -> Result<Seen, String> {
+        Guard::default().look(&mut text.as_bytes().to_vec())
+    }
+
+    const HEAD: Result<Seen, String> = Ok(Seen::Head { may_keep: true });
+
+    #[test]
+    fn what_is_not_http_is_refused_at_its_first_bytes() {
+        for text in ["SSH-2.0", "HTTP/2", "<", "\r\nHTTP/1.1 200 OK\r\n\r\n", "hTTP/1.1 200 OK\r\n\r\n"] {
+            assert!(look(text).is_err(), "{text:?}");
+        }
+        for text in ["", "HT", "HTTP/1.1 2", "HTTP/1.1 200 OK\r\nA: b\r\n", "HTTP/1.1 200 OK\r\nA: b\r\n\r"] {
+            assert_eq!(look(text), Ok(Seen::Part), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_ends_at_an_empty_line_of_either_kind() {
+        for text in
+            ["HTTP/1.1 200 OK\r\n\r\nbody", "HTTP/1.1 200 OK\r\nA: b\r\n\r\n", "HTTP/1.1 200 OK\nA: b\n\nbody\n\n"]
+        {
+            assert_eq!(look(text), HEAD, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_has_its_longest() {
+        let head = |length: usize| {
+            let text = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(length));
+            (text.len(), look(&text))
+        };
+        let room = MAX_HEAD - "HTTP/1.1 200 OK\r\nX: \r\n\r\n".len();
+        assert_eq!(head(room), (MAX_HEAD, HEAD));
+        assert!(head(room + 1).1.is_err());
+        // Nor is it waited for.
+        assert!(look(&format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(MAX_HEAD))).is_err());
+    }
+
+    #[test]
+    fn nothing_can_be_taken_for_the_end_of_a_line() {
+        for bad in ["\0", "\x0b", "\x0c", "\x7f", "\rX: c", "\r\r", "\x1b[2J"] {
+            for text in [format!("HTTP/1.1 200 O{bad}K\r\n\r\n"), format!("HTTP/1.1 200 OK\r\nA: b{bad}\r\n\r\n")] {
+                assert!(look(&text).is_err(), "{text:?}");
+            }
+        }
+        assert_eq!(look("HTTP/1.1 200 \u{e9}\t\r\nA: \u{e9}\tb\r\n\r\n"), HEAD);
+    }
+
+    #[test]
+    fn folds_become_blanks() {
+        for (lines, want) in [
+            ("A: b\r\n c\r\n", "A: b   c\r\n"),
+            ("A: b\n\tc\n", "A: b \tc\n"),
+            ("A:\r\n b\r\n", "A:   b\r\n"),
+            ("A: b\r\n \r\nX: y\r\n", "A: b   \r\nX: y\r\n"),
+        ] {
+            let mut bytes = format!("HTTP/1.1 200 OK\r\n{lines}\r\n a").into_bytes();
+            assert_eq!(Guard::default().look(&mut bytes), HEAD, "{lines:?}");
+            // The status line has no fold, and a body is none of our business.
+            assert_eq!(String::from_utf8(bytes).unwrap(), format!("HTTP/1.1 200 OK\r\n{want}\r\n a"), "{lines:?}");
+        }
+        let mut first = b"HTTP/1.1 200 OK\r\n A: b\r\n\r\n".to_vec();
+        assert_eq!(Guard::default().look(&mut first), HEAD);
+        assert!(first.starts_with(b"HTTP/1.1 200 OK\r\n A"), "for ureq to refuse");
+    }
+
+    #[test]
+    fn waits_end() {
+        let (mut guard, mut wait) = (Guard::default(), b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP".to_vec());
+        for _ in 0..MAX_INTERIM {
+            assert_eq!(guard.look(&mut wait), Ok(Seen::Interim(wait.len() - 4)));
+        }
+        assert!(guard.look(&mut wait).unwrap_err().contains("more than 8 headers"));
+        assert_eq!(look("HTTP/1.1 101 Switching Protocols\r\n\r\n"), HEAD);
+    }
+
+    #[test]
+    fn a_length_beside_chunks_ends_a_connection() {
+        let both = "Transfer-Encoding: chunked\r\ncontent-length: 7\r\n";
+        for (lines, may_keep) in [
+            (both, false),
+            ("Content-Length: 7\r\nX: y\r\nTRANSFER-ENCODING:chunked\r\n", false),
+            ("Transfer-Encoding: chunked\r\n", true),
+            ("Content-Length: 7\r\nX-Transfer-Encoding: x\r\n", true),
+        ] {
+            assert_eq!(look(&format!("HTTP/1.1 200 OK\r\n{lines}\r\n")), Ok(Seen::Head { may_keep }), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_transfer_coding_is_chunked_or_refused() {
+        for (values, version, answers_head, good) in [
+            (&["chunked"][..], Version::HTTP_11, false, true),
+            (&["Chunked"], Version::HTTP_11, false, true),
+            (&["gzip, chunked"], Version::HTTP_11, false, false),
+            (&["gzip", "chunked"], Version::HTTP_11, false, false),
+            (&["chunked", "chunked"], Version::HTTP_11, false, false),
+            (&["identity"], Version::HTTP_11, false, false),
+            (&[""], Version::HTTP_11, false, false),
+            (&["chunked"], Version::HTTP_10, false, false),
+            (&["gzip"], Version::HTTP_11, true, true),
+            (&[], Version::HTTP_10, false, true),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(TRANSFER_ENCODING, HeaderValue::from_str(value).unwrap());
+            }
+            assert_eq!(
+                framing(StatusCode::OK, version, &headers, answers_head).is_ok(),
+                good,
+                "{values:?} {version:?}"
+            );
+            assert!(framing(StatusCode::NOT_MODIFIED, version, &headers, false).is_ok());
+        }
+        assert!(framing(StatusCode::SWITCHING_PROTOCOLS, Version::HTTP_11, &HeaderMap::new(), false).is_err());
+    }
+}

@@ -110,13 +110,13 @@ pub(super) trait Dial: Send + Sync + 'static {
 }
 
 /// Returns an agent that has its connections from there.
-pub(super) fn agent(config: Config, dial: impl Dial) -> Agent {
+pub(super) fn agent(config: Config, dial: Box<dyn Dial>) -> Agent {
     Agent::with_parts(config, Dialer(dial), NoNames)
 }
 
-struct Dialer<D>(D);
+struct Dialer(Box<dyn Dial>);
 
-impl<D: Dial> Connector for Dialer<D> {
+impl Connector for Dialer {
     type Out = Wire;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Wire>, Error> {
@@ -124,7 +124,7 @@ impl<D: Dial> Connector for Dialer<D> {
     }
 }
 
-impl<D> fmt::Debug for Dialer<D> {
+impl fmt::Debug for Dialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Dialer")
     }
@@ -320,5 +320,114 @@ impl Buffers for Bytes {
 
     fn can_use_input(&self) -> bool {
         self.is_used && !self.input().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::time::Duration;
+    use ureq::unversioned::transport::time;
+
+    fn next(after: time::Duration, reason: Timeout) -> NextTimeout {
+        NextTimeout { after, reason, ..NextTimeout::default() }
+    }
+
+    #[test]
+    fn each_wait_of_ureqs_has_its_end_and_its_words() {
+        for (reason, name) in [
+            (Timeout::Global, Wait::Whole),
+            (Timeout::PerCall, Wait::Whole),
+            (Timeout::Resolve, Wait::Connect),
+            (Timeout::Connect, Wait::Connect),
+            (Timeout::SendRequest, Wait::Answer),
+            (Timeout::SendBody, Wait::Answer),
+            (Timeout::RecvResponse, Wait::Answer),
+            (Timeout::RecvBody, Wait::Data),
+            (Timeout::PerRead, Wait::Data),
+        ] {
+            assert_eq!(wait(reason), name);
+            let soon = until(next(time::Duration::from_secs(9), reason)).left().unwrap().unwrap();
+            assert!(soon > Duration::from_secs(5) && soon <= Duration::from_secs(9));
+        }
+        assert!(until(next(time::Duration::NotHappening, Timeout::Global)).left().unwrap().is_none());
+        assert!(until(next(time::Duration::from_secs(0), Timeout::Global)).left().is_err());
+        assert!(until(next(time::Duration::Exact(Duration::MAX), Timeout::Global)).left().unwrap().is_none());
+    }
+
+    /// A connection, and the end of the peer's side of it.
+    fn wire() -> (Wire, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = Socket { tcp, until: Until::new(None, Wait::Data) };
+        (Wire::new(Stream::Plain(socket), Peers::default(), None, None), listener.accept().unwrap().0)
+    }
+
+    fn long() -> NextTimeout {
+        next(time::Duration::from_secs(20), Timeout::RecvResponse)
+    }
+
+    /// What ureq counts on, as its documentation says.
+    #[test]
+    fn ureq_sees_a_head_once_it_is_whole_and_then_what_comes() {
+        let (mut wire, mut peer) = wire();
+        wire.buffers().output()[..4].copy_from_slice(b"GET ");
+        wire.transmit_output(4, long()).unwrap();
+        for part in ["HTTP/1.1 100 Continue\r\nX: y\r\n\r\nHTTP/1.1 200", " OK\r\n", "\r\nbo"] {
+            peer.write_all(part.as_bytes()).unwrap();
+        }
+        assert!(!wire.buffers().can_use_input());
+        assert!(wire.await_input(long()).unwrap());
+        assert!(wire.buffers().input().starts_with(b"HTTP/1.1 200 OK\r\n\r\n"));
+        wire.buffers().input_consume(0);
+        assert!(!wire.buffers().can_use_input(), "it could make nothing of this");
+        wire.buffers().input_consume("HTTP/1.1 200 OK\r\n\r\n".len());
+        peer.write_all(b"dy").unwrap();
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        while wire.await_input(long()).unwrap() {}
+        assert_eq!(wire.buffers().input(), b"body");
+        assert!(wire.buffers().can_use_input() && !wire.is_open());
+    }
+
+    #[test]
+    fn a_connection_is_kept_while_it_is_quiet() {
+        let (mut wire, mut peer) = wire();
+        assert!(wire.is_open() && wire.is_open());
+        peer.write_all(b"x").unwrap();
+        // Until it has arrived.
+        let socket = wire.stream.socket();
+        socket.tcp.peek(&mut [0]).unwrap();
+        assert!(!wire.is_open());
+        let (mut other, gone) = self::wire();
+        drop(gone);
+        other.stream.socket().tcp.peek(&mut [0]).unwrap();
+        assert!(!other.is_open());
+    }
+
+    #[test]
+    fn a_break_is_not_the_end_of_a_body() {
+        let (mut wire, peer) = wire();
+        // Bytes that nobody read make a reset of a close.
+        wire.stream.send(b"x").unwrap();
+        peer.peek(&mut [0]).unwrap();
+        drop(peer);
+        let Err(Error::Io(e)) = wire.await_input(long()) else { panic!("no error") };
+        assert_eq!(e.kind(), ErrorKind::BrokenPipe, "{e}");
+    }
+
+    #[test]
+    fn a_line_without_end_has_one() {
+        let (mut wire, mut peer) = wire();
+        let sends = std::thread::spawn(move || peer.write_all(&vec![b'x'; INPUT_BYTES + 1]));
+        let e = loop {
+            match wire.await_input(long()) {
+                Ok(more) => assert!(more),
+                Err(e) => break e,
+            }
+        };
+        assert!(e.to_string().contains("too long"), "{e}");
+        drop(wire);
+        let _ = sends.join().unwrap();
     }
 }

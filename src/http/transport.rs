@@ -5,6 +5,7 @@
 //! the one it was made for, or take a break for the end of a body.
 
 use super::deadline::{Until, Wait};
+use super::failure::malformed;
 use super::guard::{Guard, MAX_HEAD, Seen};
 use super::peers::Peers;
 use rustls::{ClientConnection, StreamOwned};
@@ -15,11 +16,13 @@ use std::time::Instant;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 use ureq::{Agent, Error, Timeout};
 
-/// What is read from a connection at once, and more than a head may be.
-const INPUT_BYTES: usize = MAX_HEAD + (16 << 10);
+/// What is read from a connection at once while a head is waited for.
+const HEAD_BYTES: usize = 8 << 10;
+/// What is read at once of a body; more than a head may be, with what was read behind it.
+const INPUT_BYTES: usize = MAX_HEAD + 2 * HEAD_BYTES;
 /// Longest line of a request: one with a token is the longest.
 const OUTPUT_BYTES: usize = 16 << 10;
 
@@ -159,9 +162,9 @@ pub(super) fn wait(reason: Timeout) -> Wait {
 /// One connection.
 pub(super) struct Wire {
     stream: Stream,
-    bytes: Bytes,
-    /// While the head of an answer is waited for.
-    head: Option<Guard>,
+    buffers: LazyBuffers,
+    /// While the head of an answer is waited for: what has come of it, and is kept from ureq.
+    head: Option<(Guard, Vec<u8>)>,
     may_keep: bool,
     peers: Peers,
     /// `None`: a proxy knows.
@@ -174,77 +177,75 @@ impl Wire {
     /// Input: `origin`: scheme and authority, where a proxy is asked in the server's place; `address`: of the server, where
     /// it is known.
     pub fn new(stream: Stream, peers: Peers, address: Option<IpAddr>, origin: Option<String>) -> Wire {
-        Wire { stream, bytes: Bytes::default(), head: None, may_keep: true, peers, address, origin }
+        let buffers = LazyBuffers::new(INPUT_BYTES, OUTPUT_BYTES);
+        Wire { stream, buffers, head: None, may_keep: true, peers, address, origin }
     }
 
-    /// Reads more. Returns: whether something came. Errors: it broke off, or there is no room.
-    fn more(&mut self) -> io::Result<bool> {
-        let room = self.bytes.room();
-        if room.is_empty() {
-            return Err(super::failure::malformed("a line of the body is too long"));
-        }
-        let length = self.stream.read(room)?;
-        self.bytes.filled += length;
-        Ok(length > 0)
-    }
-
-    /// Reads a whole head; ureq sees nothing of it before. Returns: `false`: the connection ended.
+    /// Reads a whole head, and hands it on. Returns: `false`: the connection ended before.
     fn await_head(&mut self) -> io::Result<bool> {
-        while let Some(guard) = &mut self.head {
-            match guard.look(self.bytes.unseen()).map_err(super::failure::malformed)? {
-                Seen::Part if !self.more()? => return Ok(false),
-                Seen::Part => {}
-                Seen::Interim(length) => self.bytes.at += length,
+        while let Some((guard, bytes)) = &mut self.head {
+            match guard.look(bytes).map_err(malformed)? {
+                Seen::Part => {
+                    let old = bytes.len();
+                    bytes.resize(old + HEAD_BYTES, 0);
+                    let length = self.stream.read(&mut bytes[old..])?;
+                    bytes.truncate(old + length);
+                    if length == 0 {
+                        return Ok(false);
+                    }
+                }
+                Seen::Interim(length) => drop(bytes.drain(..length)),
                 Seen::Head { may_keep } => {
                     self.may_keep &= may_keep;
+                    self.buffers.input_append_buf()[..bytes.len()].copy_from_slice(bytes);
+                    self.buffers.input_appended(bytes.len());
                     self.head = None;
                 }
             }
         }
-        self.bytes.shown = true;
         Ok(true)
+    }
+
+    /// Reads more of a body. Returns: `false`: the connection ended.
+    fn await_body(&mut self) -> io::Result<bool> {
+        let room = self.buffers.input_append_buf();
+        if room.is_empty() {
+            return Err(malformed("a line of the body is too long"));
+        }
+        let length = self.stream.read(room).map_err(|e| match e.kind() {
+            // ureq takes these for the end of a body whose length is not known.
+            ErrorKind::UnexpectedEof => io::Error::new(ErrorKind::BrokenPipe, "connection closed before the end"),
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
+                io::Error::new(ErrorKind::BrokenPipe, e.to_string())
+            }
+            _ => e,
+        })?;
+        self.buffers.input_appended(length);
+        Ok(length > 0)
     }
 }
 
 impl Transport for Wire {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.bytes
+        &mut self.buffers
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         self.stream.socket().until = until(timeout);
-        let output = &self.bytes.output[..amount];
+        let output = &self.buffers.output()[..amount];
         let begins = self.head.is_none();
-        if begins {
-            (self.head, self.bytes.shown) = (Some(Guard::default()), false);
-        }
+        self.head.get_or_insert_default();
         // Source: RFC 9112, section 3.2.2.
         let method = output.iter().position(|b| *b == b' ').map_or(0, |blank| blank + 1);
-        match &self.origin {
-            Some(origin) if begins => {
-                self.stream.send(&[&output[..method], origin.as_bytes(), &output[method..]].concat())?
-            }
-            _ => self.stream.send(output)?,
-        }
+        let origin = self.origin.as_deref().filter(|_| begins).unwrap_or_default();
+        self.stream.send(&[&output[..method], origin.as_bytes(), &output[method..]].concat())?;
         Ok(())
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        if self.head.is_some() {
-            self.stream.socket().until = until(timeout);
-            return Ok(self.await_head()?);
-        }
-        self.stream.socket().until = until(timeout.for_read());
-        self.more().map_err(|e| match e.kind() {
-            // ureq takes these for the end of a body whose length is not known.
-            ErrorKind::UnexpectedEof => {
-                io::Error::new(ErrorKind::BrokenPipe, "connection closed before the end").into()
-            }
-            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
-                io::Error::new(ErrorKind::BrokenPipe, e.to_string()).into()
-            }
-            _ => e.into(),
-        })
+        let is_head = self.head.is_some();
+        self.stream.socket().until = until(if is_head { timeout } else { timeout.for_read() });
+        Ok(if is_head { self.await_head()? } else { self.await_body()? })
     }
 
     fn is_open(&mut self) -> bool {
@@ -259,67 +260,6 @@ impl Transport for Wire {
 impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Wire")
-    }
-}
-
-/// What was read and not used yet, and room for what is sent.
-#[derive(Default)]
-struct Bytes {
-    input: Vec<u8>,
-    at: usize,
-    filled: usize,
-    /// Whether ureq may see it.
-    shown: bool,
-    /// Whether ureq could use what it saw last.
-    is_used: bool,
-    output: Vec<u8>,
-}
-
-impl Bytes {
-    fn unseen(&mut self) -> &mut [u8] {
-        &mut self.input[self.at..self.filled]
-    }
-
-    fn room(&mut self) -> &mut [u8] {
-        if self.at > 0 {
-            self.input.copy_within(self.at..self.filled, 0);
-            (self.at, self.filled) = (0, self.filled - self.at);
-        }
-        self.input.resize(INPUT_BYTES, 0);
-        &mut self.input[self.filled..]
-    }
-}
-
-impl Buffers for Bytes {
-    fn output(&mut self) -> &mut [u8] {
-        self.output.resize(OUTPUT_BYTES, 0);
-        &mut self.output
-    }
-
-    fn input(&self) -> &[u8] {
-        if self.shown { &self.input[self.at..self.filled] } else { &[] }
-    }
-
-    fn input_append_buf(&mut self) -> &mut [u8] {
-        self.room()
-    }
-
-    fn input_appended(&mut self, amount: usize) {
-        self.filled += amount;
-    }
-
-    fn input_consume(&mut self, amount: usize) {
-        self.is_used = amount > 0;
-        self.at += amount;
-    }
-
-    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
-        self.output();
-        (&mut [], &mut self.output)
-    }
-
-    fn can_use_input(&self) -> bool {
-        self.is_used && !self.input().is_empty()
     }
 }
 

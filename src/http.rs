@@ -405,7 +405,7 @@ impl Client {
             let headers = self.headers(ask, range.as_deref(), authorization, proxy);
             // Without what comes behind a question mark, which may be a secret.
             detail(&|| format!("{} {url}", ask.method()));
-            let came = self.call(&url, identified, (ask, &headers), limit)?;
+            let came = self.call(&url, identified, (ask, headers), limit)?;
             let knows_secret = authorization.is_some() || ask.form.is_some();
             let answer = Answer::new(came, (url, ask.is_head, knows_secret), self, limit)?.through(proxy);
             if ask.stays || !matches!(answer.status(), 301 | 302 | 303 | 307 | 308) {

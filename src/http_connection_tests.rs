@@ -147,3 +147,57 @@ fn plain_http_through_a_proxy_names_the_server_and_keeps_its_password_from_it() 
         );
     }
 }
+
+/// ureq holds that much cannot happen; in the release build, a panic ends the agent without a word.
+#[test]
+fn any_bytes_end_in_an_answer_or_an_error() {
+    const LETTERS: [&str; 24] = [
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.0 204 X\r\n",
+        "HTTP/1.1 100 C\r\n",
+        "HTTP/1.1 304 N\r\n",
+        "HTTP/1.1 999 \n",
+        "Content-Length: ",
+        "Transfer-Encoding: chunked\r\n",
+        "Connection: close\r\n",
+        "Location: /\r\n",
+        "\r\n",
+        "\r\n\r\n",
+        "\n",
+        "\r",
+        "0\r\n\r\n",
+        "3\r\nabc\r\n",
+        "ffffffffffffffff\r\n",
+        "18446744073709551615\r\n",
+        " ",
+        ":",
+        ";x=y",
+        "+5",
+        "\0",
+        "\u{ff}",
+        "x",
+    ];
+    let mut dice = 1u64;
+    let mut answers = Vec::new();
+    for _ in 0..600 {
+        let mut text = String::new();
+        for at in 0..14 {
+            dice = dice.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            // Half of them begin as answers do.
+            let letter = (dice >> 33) as usize % LETTERS.len();
+            text.push_str(LETTERS[if at == 0 && letter % 2 == 0 { 0 } else { letter }]);
+        }
+        answers.push(text);
+    }
+    let count = answers.len();
+    let (port, server) = serve(answers);
+    let client = client();
+    let mut good = 0;
+    for _ in 0..count {
+        // One more where a redirect leads back here.
+        good += usize::from(client.whatever(&url(port, "/"), 99, &mut |_, _| Ok(())).is_ok());
+    }
+    drop(client);
+    assert!(good > 0 && good < count, "{good}");
+    server.join().unwrap();
+}

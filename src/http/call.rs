@@ -6,7 +6,6 @@
 use super::deadline::Limit;
 use super::dial::{Dialling, Introduced};
 use super::failure::{Cause, Failure, explain, of_ureq};
-use super::guard::MAX_HEAD;
 use super::{Ask, Client, transport};
 use crate::error::{Error, Kind, Result};
 use crate::url::Url;
@@ -14,7 +13,7 @@ use std::io::{self, Cursor, ErrorKind};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use ureq::config::{AutoHeaderValue, Config};
-use ureq::http::{HeaderName, HeaderValue, Request, Response, Uri, header};
+use ureq::http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use ureq::{Agent, Body, SendBody};
 
 /// Connections that are kept: a registry, and where it redirects to.
@@ -33,9 +32,7 @@ pub(super) fn agents(dialling: &Dialling) -> [Agent; 2] {
         .user_agent(AutoHeaderValue::None)
         .accept(AutoHeaderValue::None)
         .accept_encoding(AutoHeaderValue::None)
-        .max_response_header_size(MAX_HEAD)
         .max_idle_connections(MAX_KEPT)
-        .max_idle_connections_per_host(MAX_KEPT)
         .max_idle_age(MAX_IDLE)
         .timeout_connect(sayable(t.connect))
         .timeout_send_request(sayable(t.headers))
@@ -58,17 +55,20 @@ impl Client {
         &self,
         url: &Url,
         identified: bool,
-        (ask, headers): (&Ask<'_>, &[(HeaderName, &str)]),
+        (ask, mut headers): (&Ask<'_>, Vec<(HeaderName, &str)>),
         limit: Limit,
     ) -> std::result::Result<Response<Body>, Failure> {
         let agent = &self.agents[usize::from(identified)];
+        let (host, length) = (url.authority(), ask.form.map(|form| form.len().to_string()));
+        headers.push((header::HOST, &host));
+        headers.extend(length.as_deref().map(|length| (header::CONTENT_LENGTH, length)));
         let mut repeatable = ask.form.is_none();
         loop {
             let made = self.dialling.made.load(Ordering::Relaxed);
             let form = |form: &str| SendBody::from_owned_reader(Cursor::new(form.to_owned()));
             let body = ask.form.map_or_else(SendBody::none, form);
-            let config =
-                agent.configure_request(request(url, ask, headers, body)?).timeout_global(sayable(limit.left()));
+            let request = request(ask.method(), &url.request_text(), &headers, body).map_err(|e| e.at("fetch", url))?;
+            let config = agent.configure_request(request).timeout_global(sayable(limit.left()));
             let config = if ask.form.is_some() { config.max_idle_age(Duration::ZERO) } else { config };
             let error = match agent.run(config.build()) {
                 Ok(response) => return Ok(response),
@@ -91,23 +91,20 @@ impl Client {
     }
 }
 
+/// Writes a request down. Input: `headers`: Host as well.
 /// Errors: Source: a value that is not fit for a header; the header is named and not shown.
-fn request(
-    url: &Url,
-    ask: &Ask<'_>,
+pub(super) fn request(
+    method: Method,
+    uri: &str,
     headers: &[(HeaderName, &str)],
     body: SendBody<'static>,
 ) -> Result<Request<SendBody<'static>>> {
-    let unfit = |what: &dyn std::fmt::Display| Error::new(Kind::Source, "not fit for an HTTP header").at("send", what);
+    let unfit = |what: &str| Error::new(Kind::Source, "not fit for an HTTP header").at("send", what);
     let mut request = Request::new(body);
-    *request.method_mut() = ask.method();
-    *request.uri_mut() = Uri::try_from(url.request_text()).map_err(|_| unfit(&"the URL").at("fetch", url))?;
-    let length = ask.form.map(|form| form.len().to_string());
-    let host = url.authority();
-    let own = [(header::HOST, Some(host.as_str())), (header::CONTENT_LENGTH, length.as_deref())];
-    let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    for (name, value) in own.chain(headers.iter().cloned()) {
-        let value = HeaderValue::from_str(value).map_err(|_| unfit(&name).at("fetch", url))?;
+    *request.method_mut() = method;
+    *request.uri_mut() = Uri::try_from(uri).map_err(|_| unfit("the URL"))?;
+    for (name, value) in headers {
+        let value = HeaderValue::from_str(value).map_err(|_| unfit(name.as_str()))?;
         request.headers_mut().append(name, value);
     }
     Ok(request)

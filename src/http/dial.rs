@@ -2,13 +2,13 @@
 //!
 //! Must never: connect to a network that is not allowed now, or speak to a server before a proxy has let us through.
 
+use super::call::request;
 use super::deadline::{Timeouts, Until};
 use super::failure::{Cause, of_ureq};
 use super::names::look_up;
 use super::peers::{Peers, check_loopback, literal};
 use super::proxy::{Proxies, Proxy};
 use super::transport::{Dial, Socket, Stream, Wire, agent};
-use crate::error::{Error, Kind};
 use crate::tls::TlsConnector;
 use crate::url::Url;
 use std::io::{self, ErrorKind};
@@ -16,8 +16,10 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use ureq::SendBody;
 use ureq::config::Config;
-use ureq::http::{Method, Request, Uri, header};
+use ureq::http::uri::Scheme;
+use ureq::http::{Method, Uri, header};
 
 /// Connects to whom a request is for.
 #[derive(Clone)]
@@ -38,7 +40,8 @@ impl Dial for Introduced {
     fn dial(&self, uri: &Uri, config: &Config, until: Until) -> Result<Wire, ureq::Error> {
         let Introduced(dialling, identified) = self;
         dialling.made.fetch_add(1, Ordering::Relaxed);
-        let url = Url::parse(&uri.to_string()).map_err(|e| carried(e.into()))?;
+        let (host, secure) = (uri.host().unwrap_or_default(), uri.scheme() == Some(&Scheme::HTTPS));
+        let url = Url::from_parts(secure, host, uri.port_u16(), "/".to_owned());
         dialling.connect(&url, *identified, config, until).map_err(carried)
     }
 }
@@ -78,14 +81,9 @@ impl Dialling {
     /// Source: RFC 9110, section 9.3.6.
     fn tunnel(&self, tcp: TcpStream, proxy: &Proxy, url: &Url, config: &Config) -> Result<TcpStream, Cause> {
         let target = format!("{}:{}", url.host(), url.port());
-        let request = Request::builder().method(Method::CONNECT).uri(format!("http://{target}"));
-        let request = request.header(header::USER_AGENT, &self.user_agent);
-        let request = match &proxy.authorization {
-            Some(secret) => request.header(header::PROXY_AUTHORIZATION, secret.reveal()),
-            None => request,
-        };
-        let request =
-            request.body(()).map_err(|_| Error::new(Kind::Source, "not fit for HTTP").at("ask", &proxy.host))?;
+        let mut headers = vec![(header::HOST, target.as_str()), (header::USER_AGENT, &self.user_agent)];
+        headers.extend(proxy.authorization.as_ref().map(|secret| (header::PROXY_AUTHORIZATION, secret.reveal())));
+        let request = request(Method::CONNECT, &format!("http://{target}"), &headers, SendBody::none())?;
         let own = tcp.try_clone()?;
         let through = Box::new(Through(Mutex::new(Some(tcp)), self.peers.clone()));
         let answer = agent(config.clone(), through).run(request).map_err(|e| of_ureq(e).0)?;

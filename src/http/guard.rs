@@ -50,8 +50,10 @@ impl Guard {
         }
         let head = &mut bytes[..length];
         unfold(head);
-        if !head.split(|b| *b == b'\n').all(is_line) {
-            return Err("a header line is malformed".to_owned());
+        match head.split(|b| *b == b'\n').position(|line| !is_line(line)) {
+            None => {}
+            Some(0) => return Err("the status line is not that of HTTP/1.1".to_owned()),
+            Some(_) => return Err("a header line is malformed".to_owned()),
         }
         if head.get(STATUS_AT) != Some(&b'1') || head[STATUS_AT..].starts_with(b"101") {
             return Ok(Seen::Head { may_keep: !(has(head, b"transfer-encoding:") && has(head, b"content-length:")) });

@@ -8,6 +8,7 @@ extern crate macro_rules_attribute;
 mod support;
 
 mod completions;
+mod crates;
 mod deps;
 mod first_words;
 mod grubenv;

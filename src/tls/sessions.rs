@@ -86,7 +86,19 @@ impl ClientSessionStore for Sessions {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Clock, Pem, Trust};
     use super::*;
+    use crate::clock::Now;
+    use crate::crypto;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{
+        ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection, SupportedProtocolVersion,
+    };
+    use std::path::PathBuf;
+    use std::process::Command;
+    use std::sync::Arc;
+    use std::time::{SystemTime, UNIX_EPOCH};
 
     fn name(host: &str) -> ServerName<'static> {
         ServerName::try_from(host.to_owned()).unwrap()
@@ -125,5 +137,68 @@ mod tests {
             push(&mut list, n, TICKETS);
         }
         assert_eq!(list, [3, 4, 5, 6]);
+    }
+
+    /// Makes a certificate for `registry.example` and a server that has it, of one version of TLS.
+    fn server(dir: &std::path::Path, version: &'static SupportedProtocolVersion) -> (PathBuf, Arc<ServerConfig>) {
+        let (key, pem) = (dir.join("key.pem"), dir.join("ca.pem"));
+        let made = Command::new("openssl")
+            .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=r".split(' '))
+            .args(["-addext", "subjectAltName=DNS:registry.example", "-keyout"])
+            .args([key.as_os_str(), "-out".as_ref(), pem.as_os_str()])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let chain = vec![CertificateDer::from_pem_file(&pem).unwrap()];
+        let mut config = ServerConfig::builder_with_provider(Arc::new(crypto::provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap())
+            .unwrap();
+        config.send_tls13_tickets = 2;
+        (pem, Arc::new(config))
+    }
+
+    /// Shakes hands in memory and reads what the server sends after it. Returns whether a session was taken up again.
+    fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> HandshakeKind {
+        let mut client = ClientConnection::new(client.clone(), name("registry.example")).unwrap();
+        let mut server = ServerConnection::new(server.clone()).unwrap();
+        while client.wants_write() || server.wants_write() {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut bytes.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            bytes.clear();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut bytes.as_slice()).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        client.handshake_kind().unwrap()
+    }
+
+    #[test]
+    fn sessions_are_taken_up_again_in_both_versions() {
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let dir = tempfile::tempdir().unwrap();
+            let (pem, server) = server(dir.path(), version);
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+            let now: Clock = Arc::new(move || Now::new(now.try_into().unwrap(), 0));
+            let trust = Trust {
+                ca: Some(Pem::File(pem)),
+                ca_candidates: vec![],
+                now,
+                floor_secs: 0,
+                shares_clock: false,
+                server_name: None,
+                identity: None,
+            };
+            let [unknown, known] = trust.client_configs().unwrap();
+            assert_eq!(handshake(&unknown, &server), HandshakeKind::Full, "{version:?}");
+            assert_eq!(handshake(&unknown, &server), HandshakeKind::Resumed, "{version:?}");
+            // Whoever may know who we are is not taken up from one who may not.
+            assert_eq!(handshake(&known, &server), HandshakeKind::Full, "{version:?}");
+            assert_eq!(handshake(&known, &server), HandshakeKind::Resumed, "{version:?}");
+        }
     }
 }

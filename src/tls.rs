@@ -4,6 +4,7 @@
 //! a medium or a loopback registry. Must never: skip a certificate check, or fall back to plain HTTP.
 
 mod pem;
+mod sessions;
 mod verifier;
 mod words;
 
@@ -18,6 +19,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, SignatureScheme, StreamOwned};
+use sessions::Sessions;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -29,9 +31,6 @@ pub(crate) use words::{advice, words};
 
 /// Tells what is known of the time; its floor is the time of the build.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
-
-/// Sessions kept for resumption: a few hosts, a few redirects.
-const SESSIONS: usize = 8;
 
 /// Says which servers are trusted, and what time it is.
 pub(crate) struct Trust {
@@ -107,7 +106,7 @@ impl Trust {
         let mut unknown = known.clone();
         unknown.client_auth_cert_resolver = Arc::new(NoIdentity);
         // Sessions of their own: who takes one up again is still who he was.
-        unknown.resumption = Resumption::in_memory_sessions(SESSIONS);
+        unknown.resumption = Resumption::store(Arc::new(Sessions::default()));
         Ok([Arc::new(unknown), Arc::new(known)])
     }
 
@@ -131,7 +130,7 @@ impl Trust {
                 config.with_client_auth_cert(chain, key).map_err(|e| identity.refused(&e, algorithm))?
             }
         };
-        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        config.resumption = Resumption::store(Arc::new(Sessions::default()));
         Ok(config)
     }
 

@@ -4,14 +4,14 @@
 //! started ends with it. Must never: run a file that others than root may write.
 
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::sys;
+use crate::sys::{self, spawn::Child};
 use crate::text::printable;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 /// What is kept of a check's output, in bytes.
@@ -85,11 +85,9 @@ pub fn run(path: &Path, limit: Duration, alive: &mut dyn FnMut()) -> Result<Stri
 
 fn attempt(path: &Path, limit: Duration, alive: &mut dyn FnMut()) -> io::Result<(Option<ExitStatus>, String)> {
     let (mut output, writer) = io::pipe()?;
-    let mut command = Command::new(path);
-    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
     let start = Instant::now();
     let mut child = loop {
-        match command.spawn() {
+        match Child::spawn(path, &writer) {
             // Somebody writes it at this very moment, or has just forked with it open.
             Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy && start.elapsed() < LAST_WAIT.min(limit) => {
                 alive();
@@ -98,8 +96,8 @@ fn attempt(path: &Path, limit: Duration, alive: &mut dyn FnMut()) -> io::Result<
             child => break child?,
         }
     };
-    // The command holds its own copies of the pipe's writing end; without them the end of output would never come.
-    drop(command);
+    // Or else the end of the output would never come.
+    drop(writer);
     sys::set_nonblocking(&output)?;
     wait(&mut child, limit, &mut output, alive)
 }

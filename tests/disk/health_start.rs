@@ -50,7 +50,8 @@ fn each_way_in_which_a_check_does_not_start_or_ends() {
     for (content, said) in ENDS {
         trial.root.install_check("10-site", "");
         fs::write(&path, content.replace("$0\n", &format!("{}\n", path.display()))).unwrap();
-        let run = trial.root.agent(&["healthcheck", "--timeout", "0", "--json"]);
+        let mut agent = trial.root.command(&["healthcheck", "--timeout", "0", "--json"]);
+        let run = Run::from(agent.stdin(fs::File::open("Cargo.toml").unwrap()).output().unwrap());
         let (healthy, detail) = (run.jq(".healthy"), run.jq(".checks[] | select(.name == \"10-site\") | .detail"));
         assert_eq!(healthy, if *said == "null" { "true" } else { "false" }, "{content:?}: {}", run.stderr);
         match said.starts_with('(') {
@@ -103,6 +104,7 @@ fn a_check_has_the_agents_environment_and_a_group_of_its_own() {
     env.args(["--ignore-signal=HUP", "--block-signal=USR1"]);
     let mut agent = trial.root.command_under(env, &["healthcheck", "--timeout", "0"]);
     agent.env("WITNESS", &witness).env("EMPTY", "").env("LINES_OF", "a=b\nc").env("NO_UTF8", os(b"\xff\xfe"));
+    agent.stdin(fs::File::open("Cargo.toml").unwrap());
     Run::from(agent.output().unwrap()).expect(0, &["the trial boot is confirmed"]);
     let read = |name: &str| fs::read(witness.join(name)).unwrap();
     let text = |name: &str| String::from_utf8(read(name)).unwrap();

@@ -3,6 +3,7 @@
 //! Exit status 0 is healthy; the last line of output says why not. Each has a time limit, and what it
 //! started ends with it. Must never: run a file that others than root may write.
 
+use crate::directory;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::sys::{self, spawn::Child};
 use crate::text::printable;
@@ -27,13 +28,12 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 /// Errors: Config: it can not be listed, somebody else than its owner may write to a check, or it is a program that
 /// may not be run: a check that somebody relies on.
 pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(dir) {
+    let all = match directory::list(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.io(Kind::Config, "list health checks in", dir.display())?,
+        all => all.io(Kind::Config, "list health checks in", dir.display())?,
     };
     let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.io(Kind::Config, "list health checks in", dir.display())?.path();
+    for path in all {
         // An editor's lock is a link to nowhere.
         if path.file_name().is_none_or(|n| n.as_encoded_bytes().starts_with(b".")) {
             continue;
@@ -54,7 +54,6 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
         }
         paths.push(path);
     }
-    paths.sort();
     Ok(paths)
 }
 

@@ -12,6 +12,7 @@ pub mod cmdline;
 pub mod config;
 pub mod credentials;
 pub mod crypto;
+pub mod directory;
 pub mod error;
 pub mod ext4;
 pub mod failed;

@@ -6,6 +6,7 @@
 
 #[cfg(target_env = "musl")]
 mod musl;
+pub mod spawn;
 
 use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions};

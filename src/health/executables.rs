@@ -3,15 +3,16 @@
 //! Exit status 0 is healthy; the last line of output says why not. Each has a time limit, and what it
 //! started ends with it. Must never: run a file that others than root may write.
 
+use crate::directory;
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::sys;
+use crate::sys::{self, spawn::Child};
 use crate::text::printable;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 /// What is kept of a check's output, in bytes.
@@ -27,13 +28,12 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 /// Errors: Config: it can not be listed, somebody else than its owner may write to a check, or it is a program that
 /// may not be run: a check that somebody relies on.
 pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(dir) {
+    let all = match directory::list(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.io(Kind::Config, "list health checks in", dir.display())?,
+        all => all.io(Kind::Config, "list health checks in", dir.display())?,
     };
     let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.io(Kind::Config, "list health checks in", dir.display())?.path();
+    for path in all {
         // An editor's lock is a link to nowhere.
         if path.file_name().is_none_or(|n| n.as_encoded_bytes().starts_with(b".")) {
             continue;
@@ -54,7 +54,6 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
         }
         paths.push(path);
     }
-    paths.sort();
     Ok(paths)
 }
 
@@ -85,11 +84,9 @@ pub fn run(path: &Path, limit: Duration, alive: &mut dyn FnMut()) -> Result<Stri
 
 fn attempt(path: &Path, limit: Duration, alive: &mut dyn FnMut()) -> io::Result<(Option<ExitStatus>, String)> {
     let (mut output, writer) = io::pipe()?;
-    let mut command = Command::new(path);
-    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
     let start = Instant::now();
     let mut child = loop {
-        match command.spawn() {
+        match Child::spawn(path, &writer) {
             // Somebody writes it at this very moment, or has just forked with it open.
             Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy && start.elapsed() < LAST_WAIT.min(limit) => {
                 alive();
@@ -98,8 +95,8 @@ fn attempt(path: &Path, limit: Duration, alive: &mut dyn FnMut()) -> io::Result<
             child => break child?,
         }
     };
-    // The command holds its own copies of the pipe's writing end; without them the end of output would never come.
-    drop(command);
+    // Or else the end of the output would never come.
+    drop(writer);
     sys::set_nonblocking(&output)?;
     wait(&mut child, limit, &mut output, alive)
 }

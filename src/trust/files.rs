@@ -5,6 +5,7 @@
 
 use super::keys::Key;
 use crate::atomic::{read_bounded, read_required};
+use crate::directory;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::digest::Digest;
 use crate::sys;
@@ -77,12 +78,12 @@ pub(super) fn refuse_above(dir: &Path) -> Result<()> {
 
 /// Refuses what lies in a directory and has a name that says that it revokes. A directory that is not there has none.
 pub(super) fn refuse_named(dir: &Path) -> Result<()> {
-    let listed = match fs::read_dir(dir) {
+    let listed = match directory::list(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        listed => listed.and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()),
+        listed => listed,
     };
     let paths = listed.io(Kind::Config, "list", dir.display())?;
-    match paths.iter().filter(|path| names_revoking(path)).min() {
+    match paths.iter().find(|path| names_revoking(path)) {
         None => Ok(()),
         Some(path) => {
             Err(Error::new(Kind::Config, "its name says that it revokes something, but it would not count here")
@@ -181,10 +182,7 @@ pub(super) fn entries(dir: &Path, meta: io::Result<fs::Metadata>) -> Result<Vec<
         Ok(meta) => meta,
     };
     check_safe(dir, &meta, meta.is_dir(), "directory")?;
-    let list = || fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
-    let mut paths = context(list())?;
-    paths.sort();
-    Ok(paths)
+    context(directory::list(dir))
 }
 
 fn read_safely(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {

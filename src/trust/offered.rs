@@ -11,9 +11,10 @@ use super::keyring::MAX_KEYS;
 use super::keys::Key;
 use super::site;
 use crate::atomic::read_required;
+use crate::directory;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::digest::Digest;
-use std::fs::{self, Metadata};
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
 /// What is said of a private key, wherever it lies.
@@ -151,10 +152,7 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>> {
         return Err(Error::new(Kind::Config, format!("{} is no directory", dir.display())));
     }
     refuse_writable(dir, &meta)?;
-    let entries = fs::read_dir(dir).and_then(|all| all.map(|entry| Ok(entry?.path())).collect());
-    let mut paths: Vec<PathBuf> = entries.io(Kind::Config, "list", dir.display())?;
-    paths.sort();
-    Ok(paths)
+    directory::list(dir).io(Kind::Config, "list", dir.display())
 }
 
 fn read(path: &Path, meta: &Metadata, max_bytes: u64) -> Result<Vec<u8>> {

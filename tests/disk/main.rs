@@ -19,6 +19,7 @@ mod demo;
 mod health;
 mod health_hook;
 mod health_node;
+mod health_start;
 mod hostile;
 mod hostile_documents;
 mod hostile_files;

@@ -11,8 +11,7 @@ use crate::json::{self, Field};
 use crate::progress::note;
 use crate::url::without_secrets;
 use miniserde::Deserialize;
-use raw::RawAuth;
-use std::collections::BTreeMap;
+use raw::{RawAuth, RawAuths};
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -110,9 +109,9 @@ enum Entry {
 
 #[derive(Deserialize)]
 struct RawFile {
-    auths: Option<BTreeMap<String, RawAuth>>,
+    auths: Option<RawAuths>,
     #[serde(rename = "credHelpers")]
-    helpers: Option<BTreeMap<String, RawAuth>>,
+    helpers: Option<RawAuths>,
     #[serde(rename = "credsStore")]
     store: Field<String>,
 }
@@ -126,7 +125,7 @@ impl Credentials {
         let raw: RawFile = json::parse(bytes, name).map_err(as_config)?;
         let store = raw.store.optional("credsStore").map_err(as_config)?.filter(|s| !s.is_empty());
         let mut credentials = Credentials { entries: Vec::new(), store, remarks: Vec::new() };
-        for (key, auth) in raw.auths.unwrap_or_default() {
+        for (key, auth) in raw.auths.unwrap_or_default().0 {
             let title = format!("the entry '{}' of {name}", without_secrets(&key));
             let has_token = matches!(auth.registrytoken, Field::Is(_));
             let entry = auth.check().unwrap_or_else(|why| Entry::Bad(format!("{title}: {why}")));
@@ -141,7 +140,7 @@ impl Credentials {
             }
             credentials.entries.push((place, entry));
         }
-        for (key, program) in raw.helpers.unwrap_or_default() {
+        for (key, program) in raw.helpers.unwrap_or_default().0 {
             let Some(program) = program.text.filter(|program| !program.is_empty()) else { continue };
             let place = place(&key);
             // As in Docker: for its host, the helper is asked and `auths` is not.

@@ -20,6 +20,10 @@ pub(super) struct RawAuth {
     pub(super) is_wrong: bool,
 }
 
+/// All entries of a member of the file, in the order of their names.
+#[derive(Default)]
+pub(super) struct RawAuths(pub(super) Vec<(String, RawAuth)>);
+
 make_place!(Place);
 
 impl Deserialize for RawAuth {
@@ -87,6 +91,50 @@ impl Map for Members<'_> {
             std::mem::take(&mut self.values).map(Option::unwrap_or_default);
         let (text, is_wrong) = (None, false);
         *self.out = Some(RawAuth { auth, username, password, identitytoken, registrytoken, text, is_wrong });
+        Ok(())
+    }
+}
+
+impl Deserialize for RawAuths {
+    fn begin(out: &mut Option<Self>) -> &mut dyn Visitor {
+        Place::new(out)
+    }
+}
+
+impl Visitor for Place<RawAuths> {
+    fn map(&mut self) -> miniserde::Result<Box<dyn Map + '_>> {
+        Ok(Box::new(Entries { out: &mut self.out, list: Vec::new(), name: String::new(), entry: None }))
+    }
+}
+
+/// The entries, while they are parsed: the last has a name, and is added when it is whole.
+struct Entries<'a> {
+    out: &'a mut Option<RawAuths>,
+    list: Vec<(String, RawAuth)>,
+    name: String,
+    entry: Option<RawAuth>,
+}
+
+impl Entries<'_> {
+    fn shift(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            let name = std::mem::take(&mut self.name);
+            let at = self.list.partition_point(|(other, _)| *other < name);
+            self.list.insert(at, (name, entry));
+        }
+    }
+}
+
+impl Map for Entries<'_> {
+    fn key(&mut self, name: &str) -> miniserde::Result<&mut dyn Visitor> {
+        self.shift();
+        self.name = name.to_owned();
+        Ok(Deserialize::begin(&mut self.entry))
+    }
+
+    fn finish(&mut self) -> miniserde::Result<()> {
+        self.shift();
+        *self.out = Some(RawAuths(std::mem::take(&mut self.list)));
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Must never: read a file or decide anything.
 
-use argh::FromArgs;
+use argh::{FromArgs, SubCommand, SubCommands};
 use std::path::PathBuf;
 
 /// A/B update agent of KubeSolo OS. Exit codes: 0 done, 1 internal, 2 usage or configuration, 3 nothing to do,
@@ -25,8 +25,48 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-/// Flags that every command takes.
-#[derive(Clone, Debug, Default)]
+/// Flags of every command on a machine. argh can not flatten a struct into another, and written into each command they take
+/// 15 KB more (size-budget.md): usage.rs parts them from the command's own.
+#[derive(FromArgs, Debug, Default)]
+#[argh(help_triggers("-h", "--help", "help"))]
+pub struct Flags {
+    /// configuration file (default /etc/kubesolo/update.conf)
+    #[argh(option)]
+    pub config: Option<PathBuf>,
+    /// state file (default update/state.json on the data partition)
+    #[argh(option)]
+    pub state: Option<PathBuf>,
+    /// directory that stands for / (tests, chroots, rescue)
+    #[argh(option)]
+    pub root: Option<PathBuf>,
+    /// update server: an HTTP(S) URL, or an OCI reference
+    #[argh(option)]
+    pub server: Option<String>,
+    /// OCI reference: host/repository, with :tag or @digest if need be
+    #[argh(option)]
+    pub registry: Option<String>,
+    /// tag to use in place of the reference's
+    #[argh(option)]
+    pub tag: Option<String>,
+    /// OCI image layout: a directory, or a tar or tar.gz file
+    #[argh(option)]
+    pub layout: Option<PathBuf>,
+    /// answer with one JSON document
+    #[argh(switch)]
+    pub json: bool,
+    /// answer with variables that a shell can eval
+    #[argh(switch)]
+    pub shell: bool,
+    /// print only what needs a person
+    #[argh(switch)]
+    pub quiet: bool,
+    /// print more: each request and check, whole digests
+    #[argh(switch)]
+    pub verbose: bool,
+}
+
+/// What is read of the flags that several commands take.
+#[derive(Debug, Default)]
 pub struct Common {
     /// `--config`
     pub config: Option<PathBuf>,
@@ -56,214 +96,153 @@ pub struct Common {
     pub command: &'static str,
 }
 
-/// argh can not flatten a struct into another, so the common flags are written into each command here.
-/// (Types are matched as words, since argh reads their spelling.)
-macro_rules! command {
-    ($(#[$meta:meta])* $name:ident, $word:literal { $($(#[$field_meta:meta])* $field:ident: $kind:ident $(<$inner:ident>)?,)* }) => {
-        $(#[$meta])*
-        #[derive(FromArgs, Debug)]
-        #[argh(subcommand, name = $word)]
-        #[argh(help_triggers("-h", "--help", "help"))]
-        pub struct $name {
-            /// configuration file (default /etc/kubesolo/update.conf)
-            #[argh(option)]
-            pub config: Option<PathBuf>,
-            /// state file (default update/state.json on the data partition)
-            #[argh(option)]
-            pub state: Option<PathBuf>,
-            /// directory that stands for / (tests, chroots, rescue)
-            #[argh(option)]
-            pub root: Option<PathBuf>,
-            /// update server: an HTTP(S) URL, or an OCI reference
-            #[argh(option)]
-            pub server: Option<String>,
-            /// OCI reference: host/repository, with :tag or @digest if need be
-            #[argh(option)]
-            pub registry: Option<String>,
-            /// tag to use in place of the reference's
-            #[argh(option)]
-            pub tag: Option<String>,
-            /// OCI image layout: a directory, or a tar or tar.gz file
-            #[argh(option)]
-            pub layout: Option<PathBuf>,
-            /// answer with one JSON document
-            #[argh(switch)]
-            pub json: bool,
-            /// answer with variables that a shell can eval
-            #[argh(switch)]
-            pub shell: bool,
-            /// print only what needs a person
-            #[argh(switch)]
-            pub quiet: bool,
-            /// print more: each request and check, whole digests
-            #[argh(switch)]
-            pub verbose: bool,
-            $($(#[$field_meta])* pub $field: $kind $(<$inner>)?,)*
-        }
-
-        impl $name {
-            /// Returns the flags that every command takes.
-            pub fn common(&self) -> Common {
-                Common {
-                    config: self.config.clone(),
-                    state: self.state.clone(),
-                    root: self.root.clone(),
-                    server: self.server.clone(),
-                    registry: self.registry.clone(),
-                    tag: self.tag.clone(),
-                    layout: self.layout.clone(),
-                    retries: None,
-                    json: self.json,
-                    shell: self.shell,
-                    quiet: self.quiet,
-                    verbose: self.verbose,
-                    command: $word,
-                }
-            }
-        }
-    };
+/// Ask the source for an update and run the gates; changes nothing.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "check")]
+#[argh(help_triggers("-h", "--help", "help"))]
+pub struct Check {
+    /// wait a random time up to so many seconds first, so that a fleet does not ask all at once
+    #[argh(option)]
+    pub splay: Option<u64>,
+    /// tries after the first that may bring nothing, 0 to 100
+    #[argh(option)]
+    pub retries: Option<u32>,
+    /// take a version that is older than the running one
+    #[argh(switch)]
+    pub allow_downgrade: bool,
+    /// take an artifact that failed here before
+    #[argh(switch)]
+    pub retry_failed: bool,
+    /// go on outside of the maintenance window, or where the clock is not set
+    #[argh(switch)]
+    pub ignore_window: bool,
 }
 
-command! {
-    /// Ask the source for an update and run the gates; changes nothing.
-    Check, "check" {
-        /// wait a random time up to so many seconds first, so that a fleet does not ask all at once
-        #[argh(option)]
-        splay: Option<u64>,
-        /// tries after the first that may bring nothing, 0 to 100
-        #[argh(option)]
-        retries: Option<u32>,
-        /// take a version that is older than the running one
-        #[argh(switch)]
-        allow_downgrade: bool,
-        /// take an artifact that failed here before
-        #[argh(switch)]
-        retry_failed: bool,
-        /// go on outside of the maintenance window, or where the clock is not set
-        #[argh(switch)]
-        ignore_window: bool,
-    }
+/// Download an update into the slot that is not running, and prove it.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "apply")]
+#[argh(help_triggers("-h", "--help", "help"))]
+pub struct Apply {
+    /// wait a random time up to so many seconds first, so that a fleet does not ask all at once
+    #[argh(option)]
+    pub splay: Option<u64>,
+    /// tries after the first that may bring nothing, 0 to 100
+    #[argh(option)]
+    pub retries: Option<u32>,
+    /// exit code 0, not 3, 4 or 8, where there is nothing to do, an update waits (for its window, the end of a trial, another
+    /// version than the one that failed), or another run does it
+    #[argh(switch)]
+    pub ok_if_nothing: bool,
+    /// activate it when it is staged
+    #[argh(switch)]
+    pub activate: bool,
+    /// activate it and restart the machine
+    #[argh(switch)]
+    pub reboot: bool,
+    /// take a version that is older than the running one
+    #[argh(switch)]
+    pub allow_downgrade: bool,
+    /// take an artifact that failed here before
+    #[argh(switch)]
+    pub retry_failed: bool,
+    /// go on outside of the maintenance window, or where the clock is not set
+    #[argh(switch)]
+    pub ignore_window: bool,
+    /// go on although GRUB has not shown that it can write its environment block
+    #[argh(switch)]
+    pub allow_unproven_bootloader: bool,
 }
 
-command! {
-    /// Download an update into the slot that is not running, and prove it.
-    Apply, "apply" {
-        /// wait a random time up to so many seconds first, so that a fleet does not ask all at once
-        #[argh(option)]
-        splay: Option<u64>,
-        /// tries after the first that may bring nothing, 0 to 100
-        #[argh(option)]
-        retries: Option<u32>,
-        /// exit code 0, not 3, 4 or 8, where there is nothing to do, an update waits (for its window, the end of a trial, another
-        /// version than the one that failed), or another run does it
-        #[argh(switch)]
-        ok_if_nothing: bool,
-        /// activate it when it is staged
-        #[argh(switch)]
-        activate: bool,
-        /// activate it and restart the machine
-        #[argh(switch)]
-        reboot: bool,
-        /// take a version that is older than the running one
-        #[argh(switch)]
-        allow_downgrade: bool,
-        /// take an artifact that failed here before
-        #[argh(switch)]
-        retry_failed: bool,
-        /// go on outside of the maintenance window, or where the clock is not set
-        #[argh(switch)]
-        ignore_window: bool,
-        /// go on although GRUB has not shown that it can write its environment block
-        #[argh(switch)]
-        allow_unproven_bootloader: bool,
-    }
+/// Let GRUB try the staged slot at the next boot.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "activate")]
+#[argh(help_triggers("-h", "--help", "help"))]
+pub struct Activate {
+    /// restart the machine afterwards
+    #[argh(switch)]
+    pub reboot: bool,
+    /// go on outside of the maintenance window, or where the clock is not set
+    #[argh(switch)]
+    pub ignore_window: bool,
+    /// go on although GRUB has not shown that it can write its environment block
+    #[argh(switch)]
+    pub allow_unproven_bootloader: bool,
 }
 
-command! {
-    /// Let GRUB try the staged slot at the next boot.
-    Activate, "activate" {
-        /// restart the machine afterwards
-        #[argh(switch)]
-        reboot: bool,
-        /// go on outside of the maintenance window, or where the clock is not set
-        #[argh(switch)]
-        ignore_window: bool,
-        /// go on although GRUB has not shown that it can write its environment block
-        #[argh(switch)]
-        allow_unproven_bootloader: bool,
-    }
+/// Go back to the other slot at the next boot.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "rollback")]
+#[argh(help_triggers("-h", "--help", "help"))]
+pub struct Rollback {
+    /// go back even to what failed here before
+    #[argh(switch)]
+    pub retry_failed: bool,
+    /// restart the machine afterwards
+    #[argh(switch)]
+    pub reboot: bool,
+    /// go on although GRUB has not shown that it can write its environment block
+    #[argh(switch)]
+    pub allow_unproven_bootloader: bool,
 }
 
-command! {
-    /// Go back to the other slot at the next boot.
-    Rollback, "rollback" {
-        /// go back even to what failed here before
-        #[argh(switch)]
-        retry_failed: bool,
-        /// restart the machine afterwards
-        #[argh(switch)]
-        reboot: bool,
-        /// go on although GRUB has not shown that it can write its environment block
-        #[argh(switch)]
-        allow_unproven_bootloader: bool,
-    }
+/// Wait until containerd, the API server, the node and the site's checks are healthy; confirms a trial boot.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "healthcheck")]
+#[argh(help_triggers("-h", "--help", "help"))]
+pub struct Healthcheck {
+    /// seconds until the node counts as unhealthy (default 900)
+    #[argh(option)]
+    pub timeout: Option<u64>,
+    /// seconds that each check may take (default 30)
+    #[argh(option)]
+    pub check_timeout: Option<u64>,
+    /// seconds for which all checks must pass without a break (default 0)
+    #[argh(option)]
+    pub stable_for: Option<u64>,
+    /// watchdog device to feed while waiting, such as /dev/watchdog
+    #[argh(option)]
+    pub watchdog: Option<PathBuf>,
+    /// restart the machine when a trial boot is unhealthy, so that GRUB counts it
+    #[argh(switch)]
+    pub reboot_on_failure: bool,
 }
 
-command! {
-    /// Wait until containerd, the API server, the node and the site's checks are healthy; confirms a trial boot.
-    Healthcheck, "healthcheck" {
-        /// seconds until the node counts as unhealthy (default 900)
-        #[argh(option)]
-        timeout: Option<u64>,
-        /// seconds that each check may take (default 30)
-        #[argh(option)]
-        check_timeout: Option<u64>,
-        /// seconds for which all checks must pass without a break (default 0)
-        #[argh(option)]
-        stable_for: Option<u64>,
-        /// watchdog device to feed while waiting, such as /dev/watchdog
-        #[argh(option)]
-        watchdog: Option<PathBuf>,
-        /// restart the machine when a trial boot is unhealthy, so that GRUB counts it
-        #[argh(switch)]
-        reboot_on_failure: bool,
-    }
+/// Show slots, boot variables and the state of the update.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "status")]
+#[argh(help_triggers("-h", "--help", "help"))]
+pub struct Status {}
+
+/// Serve metrics for Prometheus, or write them once.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "metrics")]
+#[argh(help_triggers("-h", "--help", "help"))]
+pub struct Metrics {
+    /// address and port to serve on (default 127.0.0.1:9199)
+    #[argh(option)]
+    pub listen: Option<String>,
+    /// print them and end
+    #[argh(switch)]
+    pub once: bool,
+    /// write them into this file (NAME.prom), for node_exporter's textfile collector, or to standard output (-), and end
+    #[argh(option)]
+    pub textfile: Option<PathBuf>,
 }
 
-command! {
-    /// Show slots, boot variables and the state of the update.
-    Status, "status" {
-    }
-}
-
-command! {
-    /// Serve metrics for Prometheus, or write them once.
-    Metrics, "metrics" {
-        /// address and port to serve on (default 127.0.0.1:9199)
-        #[argh(option)]
-        listen: Option<String>,
-        /// print them and end
-        #[argh(switch)]
-        once: bool,
-        /// write them into this file (NAME.prom), for node_exporter's textfile collector, or to standard output (-), and end
-        #[argh(option)]
-        textfile: Option<PathBuf>,
-    }
-}
-
-command! {
-    /// Read both slots and the boot variables, and hold them against what they should be.
-    Verify, "verify" {
-        /// read this slot only: A or B
-        #[argh(option)]
-        slot: Option<String>,
-        /// ask the source too: who signed what it offers, and whether a slot holds that
-        #[argh(switch)]
-        source: bool,
-        /// write both copies of the boot variables anew if one of them is damaged or full
-        #[argh(switch)]
-        repair_boot_variables: bool,
-    }
+/// Read both slots and the boot variables, and hold them against what they should be.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "verify")]
+#[argh(help_triggers("-h", "--help", "help"))]
+pub struct Verify {
+    /// read this slot only: A or B
+    #[argh(option)]
+    pub slot: Option<String>,
+    /// ask the source too: who signed what it offers, and whether a slot holds that
+    #[argh(switch)]
+    pub source: bool,
+    /// write both copies of the boot variables anew if one of them is damaged or full
+    #[argh(switch)]
+    pub repair_boot_variables: bool,
 }
 
 /// Print the device of the boot disk's partition of a label.
@@ -391,23 +370,31 @@ pub enum Command {
 }
 
 impl Command {
-    /// Returns the flags that every command on a machine takes.
-    pub fn common(&self) -> Common {
-        match self {
-            Command::Check(c) => Common { retries: c.retries, ..c.common() },
-            Command::Apply(c) => Common { retries: c.retries, ..c.common() },
-            Command::Activate(c) => c.common(),
-            Command::Rollback(c) => c.common(),
-            Command::Healthcheck(c) => c.common(),
-            Command::Status(c) => c.common(),
-            Command::Metrics(c) => c.common(),
-            Command::Verify(c) => c.common(),
-            Command::Device(c) => Common { json: c.json, shell: c.shell, root: c.root.clone(), ..Common::default() },
-            Command::Inspect(c) => {
-                let (json, shell, quiet, verbose) = (c.json, c.shell, c.quiet, c.verbose);
-                Common { json, shell, quiet, verbose, ..Common::default() }
-            }
-            Command::Lint(c) => Common { json: c.json, shell: c.shell, ..Common::default() },
-        }
+    /// Commands that touch no machine, or only look for a device: they have flags of their own, and no others.
+    const WITHOUT_FLAGS: [&str; 3] = [Device::COMMAND.name, Inspect::COMMAND.name, Lint::COMMAND.name];
+
+    /// Returns a command that takes the [`Flags`], by its name.
+    pub fn with_flags(name: &str) -> Option<&'static str> {
+        let known = Self::COMMANDS.iter().map(|command| command.name).find(|known| *known == name);
+        known.filter(|known| !Self::WITHOUT_FLAGS.contains(known))
+    }
+}
+
+impl Cli {
+    /// Returns what is read of the flags that several commands take. Input: `flags`: of those with [`Flags`]; `command`: which.
+    pub fn common(&self, flags: Flags, command: &'static str) -> Common {
+        let Flags { config, state, root, server, registry, tag, layout, .. } = flags;
+        let (json, shell, quiet, verbose) = match &self.command {
+            Some(Command::Device(c)) => (c.json, c.shell, false, false),
+            Some(Command::Lint(c)) => (c.json, c.shell, false, false),
+            Some(Command::Inspect(c)) => (c.json, c.shell, c.quiet, c.verbose),
+            _ => (flags.json, flags.shell, flags.quiet, flags.verbose),
+        };
+        let retries = match &self.command {
+            Some(Command::Check(c)) => c.retries,
+            Some(Command::Apply(c)) => c.retries,
+            _ => None,
+        };
+        Common { config, state, root, server, registry, tag, layout, retries, json, shell, quiet, verbose, command }
     }
 }

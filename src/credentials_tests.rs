@@ -79,6 +79,15 @@ fn keys_as_each_tool_writes_them() {
         let file = read(&format!(r#"{{"auths": {{"docker.io": {one}, "https://index.docker.io/v1/": {other}}}}}"#));
         assert_eq!(user(&file, "registry-1.docker.io", "library/os"), "u:p", "{one} {other}");
     }
+    // Both known: the same counts, whichever stands first.
+    for keys in [["r.example", "https://r.example"], ["https://r.example", "r.example"]] {
+        let entries = keys.map(|key| {
+            let auth = if key.starts_with("https") { "dTpw" } else { "czpw" };
+            format!(r#""{key}": {{"auth": "{auth}"}}"#)
+        });
+        let file = read(&format!(r#"{{"auths": {{{}}}}}"#, entries.join(", ")));
+        assert_eq!(user(&file, "r.example", "os"), "s:p", "{keys:?}");
+    }
     // A repository of that name is no version of an API.
     let file = read(r#"{"auths": {"r/v2/os": {"auth": "dTpw"}}}"#);
     assert_eq!(user(&file, "r", "os"), "nobody");

@@ -1,7 +1,6 @@
 //! Parses, dispatches, prints the error, sets the exit code. Must never: decide anything.
 
-use argh::FromArgs;
-use kubesolo_update::cli::{Cli, Command};
+use kubesolo_update::cli::{Cli, Command, Common};
 use kubesolo_update::cmd::answer::{Form, Reply};
 use kubesolo_update::cmd::{
     self, Outcome, activate, apply, check, device, healthcheck, inspect, lint, metrics, rollback, status, verify,
@@ -22,16 +21,15 @@ fn main() -> ExitCode {
     if arguments.iter().any(|word| word.to_str().is_none()) {
         return cmd::finish(Err(Error::new(Kind::Usage, "an argument is not UTF-8")), reply);
     }
-    let ended = match Cli::from_args(&["kubesolo-update"], &typed.words) {
-        Ok(cli) => answer(&cli, &typed, &mut reply),
+    let ended = match usage::parse("kubesolo-update", &typed.words) {
+        Ok((cli, common)) => answer(&cli, &common, &typed, &mut reply),
         Err(early) if early.status.is_ok() => print(&usage::help(&early.output), Form::Text, &mut reply),
         Err(early) => Err(typed.wrong(early.output.trim_end())),
     };
     cmd::finish(ended, reply)
 }
 
-fn answer(cli: &Cli, typed: &Typed<'_>, reply: &mut Reply) -> Result<Outcome, Error> {
-    let common = cli.command.as_ref().map(Command::common).unwrap_or_default();
+fn answer(cli: &Cli, common: &Common, typed: &Typed<'_>, reply: &mut Reply) -> Result<Outcome, Error> {
     let form = match (cli.json || common.json, cli.shell || common.shell) {
         (true, true) => return Err(Error::new(Kind::Usage, "--json and --shell exclude each other")),
         (true, false) => Form::Json,
@@ -52,28 +50,27 @@ fn answer(cli: &Cli, typed: &Typed<'_>, reply: &mut Reply) -> Result<Outcome, Er
             if progress::is_quiet() && !decides {
                 reply.hold();
             }
-            run(command, reply)
+            run(command, common, reply)
         }
         None => Err(Error::new(Kind::Usage, "no command").hint("--help lists them")),
     }
 }
 
-fn run(command: &Command, out: &mut Reply) -> Result<Outcome, Error> {
+fn run(command: &Command, common: &Common, out: &mut Reply) -> Result<Outcome, Error> {
     match command {
         Command::Device(args) => return device::run(args, out),
         Command::Lint(args) => return lint::run(args, out),
         Command::Inspect(args) => return inspect::run(args, out),
         _ => {}
     }
-    let common = command.common();
     let system = System::new(common.root.clone().unwrap_or_else(|| "/".into()));
     let config = match command {
         Command::Status(_)
         | Command::Verify(_)
         | Command::Rollback(_)
         | Command::Healthcheck(_)
-        | Command::Metrics(_) => config::load_leniently(&system, &common)?,
-        _ => config::load(&system, &common)?,
+        | Command::Metrics(_) => config::load_leniently(&system, common)?,
+        _ => config::load(&system, common)?,
     };
     match command {
         Command::Check(args) => check::run(&system, &config, args, out),
@@ -82,7 +79,7 @@ fn run(command: &Command, out: &mut Reply) -> Result<Outcome, Error> {
         Command::Rollback(args) => rollback::run(&system, &config, args, out),
         Command::Status(_) => status::run(&system, &config, out),
         Command::Healthcheck(args) => healthcheck::run(&system, &config, args, out),
-        Command::Metrics(args) => metrics::run(&system, &config, args, out),
+        Command::Metrics(args) => metrics::run(&system, &config, common, args, out),
         Command::Verify(args) => verify::run(&system, &config, args, out),
         Command::Device(args) => device::run(args, out),
         Command::Inspect(args) => inspect::run(args, out),

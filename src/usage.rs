@@ -3,11 +3,13 @@
 //!
 //! Must never: run what was not typed.
 
-use crate::cli::{Cli, Command};
+mod flags;
+
+use crate::cli::{Cli, Command, Common, Flags};
 use crate::cmd::answer::Form;
 use crate::error::{Error, Kind};
 use crate::text::fold;
-use argh::{FromArgs, SubCommands};
+use argh::{EarlyExit, FromArgs, SubCommands};
 
 /// What there is to ask for help with; the bare word only where a command, or nothing more, is expected.
 const HELP: [&str; 3] = ["--help", "-h", "help"];
@@ -47,7 +49,7 @@ impl<'a> Typed<'a> {
         let is_asked = |at| options.get(at) == Some(&HELP[2]);
         let command = commands().find(|known| name == Some(known));
         // Nor where an option expects its value: a registry called `-h` is refused, and not a question that ends with 0.
-        let is_taken = |at: usize| at > 0 && help_of(command).contains(&[" [", options[at - 1], " <"].concat());
+        let is_taken = |at: usize| at > 0 && flags::has_value(&help_of(command), options[at - 1]);
         let mut triggers = options.iter().enumerate().filter(|(_, word)| HELP[..2].contains(word));
         let is_help =
             triggers.any(|(at, _)| !is_taken(at)) || is_asked(0) || first.is_some_and(|(at, _)| is_asked(at + 1));
@@ -89,7 +91,7 @@ impl<'a> Typed<'a> {
                 format!("behind -- nothing is an option: {command} {option}")
             }
             Some(near) if near == option => format!("an option stands behind its command: {command} {option}"),
-            Some(near) if near == start && !help.contains(&[near, " <"].concat()) => {
+            Some(near) if near == start && !flags::has_value(&help, near) => {
                 format!("it takes no value: {near}")
             }
             Some(near) if near == start => format!("the value is the next word: {start} {value}"),
@@ -100,10 +102,35 @@ impl<'a> Typed<'a> {
     }
 }
 
+/// Reads a line. Input: `program`: its name; `words`: what stands behind it.
+/// Errors: what argh says, to print or to refuse it with.
+pub fn parse(program: &str, words: &[&str]) -> Result<(Cli, Common), EarlyExit> {
+    let name = words.iter().find(|word| !word.starts_with('-'));
+    let Some(command) = name.and_then(|name| Command::with_flags(name)) else {
+        let cli = Cli::from_args(&[program], words)?;
+        let common = cli.common(Flags::default(), "");
+        return Ok((cli, common));
+    };
+    let shared = said(Flags::from_args(&["", command], &HELP[..1]));
+    let full = |own: &str| flags::shown(own, &shared, command);
+    let all = full(&said(Cli::from_args(&[program], &[command, HELP[0]])));
+    let (own, rest) = flags::part(words, &shared, &all);
+    let cli = Cli::from_args(&[program], &own).map_err(|early| match early.status {
+        Ok(()) => EarlyExit { output: full(&early.output), ..early },
+        Err(()) => early,
+    })?;
+    let common = cli.common(Flags::from_args(&[program, command], &rest)?, command);
+    Ok((cli, common))
+}
+
 /// Returns what `--help` says, as argh has it.
 fn help_of(command: Option<&'static str>) -> String {
     let words: Vec<&str> = command.into_iter().chain([HELP[0]]).collect();
-    Cli::from_args(&[""], &words).err().map_or_else(String::new, |early| early.output)
+    said(parse("", &words))
+}
+
+fn said<T>(parsed: Result<T, EarlyExit>) -> String {
+    parsed.err().map_or_else(String::new, |early| early.output)
 }
 
 /// Makes what argh prints fit a console: it breaks the lines of options itself, and no others.

@@ -82,9 +82,61 @@ fn what_there_is_not_is_told_from_what_is_meant() {
         (&["check", "--root"], &["--root", "check --help"]),
     ] {
         let typed = read(line);
-        let early = Cli::from_args(&["kubesolo-update"], &typed.words).unwrap_err();
+        let early = parse("kubesolo-update", &typed.words).unwrap_err();
         let said = typed.wrong(early.output.trim_end()).to_string();
         assert!(words.iter().all(|word| said.contains(word)), "{line:?}: {said}");
+    }
+}
+
+#[test]
+fn a_flag_is_told_from_the_value_of_an_option() {
+    for (line, taken) in [
+        (&["check", "--tag", "t", "--splay", "7", "--json"][..], "check Some(7) Some(\"t\") json"),
+        (&["--json", "check", "--verbose", "--tag", "--json"], "check None Some(\"--json\") json verbose"),
+        (&["check", "--tag", "help"], "check None Some(\"help\")"),
+        (&["--", "check", "--tag", "t"], "check None Some(\"t\")"),
+        (&["check", "--splay", "--json"], "Error parsing option '--splay' with value '--json'"),
+        (&["check", "--splay", "--tag", "t"], "Error parsing option '--splay' with value '--tag'"),
+        (&["check", "--json", "--tag"], "No value provided for option '--tag'"),
+        (&["check", "--tag", "a", "--tag", "b"], "'--tag' with value 'b': duplicate values"),
+        (&["--tag", "t", "check"], "Unrecognized argument: --tag"),
+        (&["check", "--", "--tag", "t"], "Unrecognized argument: --tag"),
+        (&["check", "--json", "x", "--tag", "t"], "Unrecognized argument: x"),
+        (&["check", "--json", "help", "--tag", "t"], "Trailing arguments are not allowed after `help`."),
+        (&["lint", "--tag", "t"], "Unrecognized argument: --tag"),
+        (&["lint", "--json"], " None json"),
+        (&["inspect", "x", "--tag", "t"], " None"),
+    ] {
+        match parse("kubesolo-update", line) {
+            Err(early) => assert!(early.output.contains(taken), "{line:?}: {}", early.output),
+            Ok((cli, common)) => {
+                let splay = match &cli.command {
+                    Some(Command::Check(check)) => format!(" {:?}", check.splay),
+                    _ => String::new(),
+                };
+                let json = if cli.json || common.json { " json" } else { "" };
+                let verbose = if common.verbose { " verbose" } else { "" };
+                assert_eq!(format!("{}{splay} {:?}{json}{verbose}", common.command, common.tag), taken, "{line:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn help_has_the_flags_of_all_commands_before_those_of_its_own() {
+    for (command, usage, rows) in [
+        ("check", "[--layout <layout>] [--json] [--shell] [--quiet] [--verbose] [--splay <splay>]", 16),
+        ("status", "[--layout <layout>] [--json] [--shell] [--quiet] [--verbose]\n\nShow slots", 11),
+        ("device", "device [--json] [--shell] [--root <root>] [--] <label>\n", 3),
+    ] {
+        for line in [&[command, "--help"][..], &[command, "--json", "help"]] {
+            let said = parse("kubesolo-update", line).unwrap_err().output;
+            assert!(said.starts_with(&format!("Usage: kubesolo-update {command} [--")), "{said}");
+            assert!(said.contains(usage), "{said}");
+            let options = said.split_once("\nOptions:\n").unwrap().1;
+            assert_eq!(options.lines().filter(|row| row.starts_with("  --")).count(), rows, "{said}");
+            assert!(options.ends_with("\n  -h, --help, help  display usage information\n"), "{said}");
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Must never: take the lock, change anything but the file that was named, or keep a mount between two scrapes.
 
 use crate::atomic::{self, read_bounded};
-use crate::cli;
+use crate::cli::{self, Common};
 use crate::cmd::answer::Reply;
 use crate::cmd::{Outcome, check, say};
 use crate::config::{self, Config};
@@ -29,7 +29,7 @@ const STANDARD_OUTPUT: &str = "-";
 /// Runs the command.
 /// Errors: Usage: more than one way, or an address or a file that makes no sense. Network: the address can not be
 /// listened on. State: the file can not be written.
-pub fn run(system: &System, config: &Config, args: &cli::Metrics, out: &mut Reply) -> Result<Outcome> {
+pub fn run(system: &System, config: &Config, flags: &Common, args: &cli::Metrics, out: &mut Reply) -> Result<Outcome> {
     let ways = [args.listen.is_some(), args.once, args.textfile.is_some()];
     if ways.iter().filter(|way| **way).count() > 1 {
         return Err(Error::new(Kind::Usage, "--listen, --once and --textfile exclude each other"));
@@ -44,7 +44,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Metrics, out: &mut Repl
             say(out, gather(system, config).trim_end())?
         }
         Some(path) => write(path, &|| gather(system, config))?,
-        None => serve(system, config, args)?,
+        None => serve(system, config, flags, args)?,
     }
     Ok(Outcome::Done)
 }
@@ -71,7 +71,7 @@ fn write(path: &Path, gather: &dyn Fn() -> String) -> Result<()> {
     atomic::replace_with_mode(path, gather().as_bytes(), TEXTFILE_MODE).io(Kind::State, "write", path.display())
 }
 
-fn serve(system: &System, config: &Config, args: &cli::Metrics) -> Result<()> {
+fn serve(system: &System, config: &Config, flags: &Common, args: &cli::Metrics) -> Result<()> {
     let address = args.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
     let parsed: SocketAddr = address.parse().map_err(|_| {
         Error::new(Kind::Usage, "not an IP address and a port such as 127.0.0.1:9199 or [::]:9199")
@@ -84,10 +84,9 @@ fn serve(system: &System, config: &Config, args: &cli::Metrics) -> Result<()> {
     // With port 0 the system has chosen one.
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     aside(&format!("metrics at http://{host}:{port}/metrics"));
-    let flags = args.common();
     let mut gather = || {
         // What is set now, not what was set when this began; while the file is broken, that.
-        let now = config::load(system, &flags);
+        let now = config::load(system, flags);
         Ok(gather(system, now.as_ref().unwrap_or(config)))
     };
     server::serve(&listener, &mut gather, &|| system.now().moment_secs())

@@ -4,7 +4,7 @@
 //! Must never: keep a raw pointer or descriptor beyond the call it was made for.
 #![allow(unsafe_code)]
 
-#[cfg(target_env = "musl")]
+#[cfg(any(target_env = "musl", test))]
 mod musl;
 pub mod spawn;
 

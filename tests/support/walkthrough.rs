@@ -6,6 +6,7 @@
 //! next: each of its lines has to come, in order, with whatever lies between them.
 
 use super::kit::repo;
+use super::loader::asks;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -211,10 +212,11 @@ impl Walk {
             machine.wait("59    ", what);
             return machine.send(key.as_bytes());
         }
+        let asks = asks();
         for _ in 0..ESCAPES {
             machine.wait("2    ", what);
             machine.send(b"\x1b");
-            if machine.wait_either(["PRESS THE KEY", PROMPT], what) == "PRESS THE LETTER" {
+            if machine.wait_either([asks, PROMPT], what) == asks {
                 return;
             }
             // Too late: a busy host took two seconds. A person would start it once more.

@@ -2,8 +2,8 @@
 
 use crate::support::boot_cases::values;
 use crate::support::loader::{
-    BOOTS_PRINTED, SHIPPED, build_image, make_disk, make_shipped_disk, put_blocks, put_shim, read_block, slots_tried,
-    words_after,
+    BOOTS_PRINTED, SHIPPED, asks, build_image, make_disk, make_shipped_disk, put_blocks, put_shim, read_block,
+    slots_tried, words_after,
 };
 use crate::support::qemu::{Drive, Firmware, Machine, need_machine};
 use crate::support::run;
@@ -11,7 +11,6 @@ use std::fs;
 use std::path::Path;
 
 const ESCAPE: &[u8] = b"\x1b";
-const ASKS: &str = "PRESS THE KEY";
 
 /// A disk whose clocks run otherwise than shipped: a busy host is slower than a finger in two seconds, and nobody waits
 /// for a whole minute.
@@ -37,7 +36,7 @@ fn call(firmware: Firmware, machine: &mut Machine) {
         // Firmware whose console is the line waits two seconds, in case a longer sequence begins: the second ends that.
         machine.press(ESCAPE);
     }
-    machine.wait_said(ASKS, 1);
+    machine.wait_said(asks(), 1);
     // The clock runs: keys are being read.
     machine.wait_said("59    ", 1);
 }
@@ -108,7 +107,7 @@ fn a_line_that_echoes_does_not_stop_the_boot() {
     let mut machine = Machine::start(Firmware::Bios, std::slice::from_ref(&drive), 0, dir.path());
     machine.echo();
     hold_normal_boot(&mut machine, &drive);
-    assert!(machine.said().contains(ASKS), "no Escape came back: {}", machine.said());
+    assert!(machine.said().contains(asks()), "no Escape came back: {}", machine.said());
 }
 
 /// Escape after Escape: each gets its choice, the tenth a normal boot.
@@ -136,7 +135,7 @@ fn keys_that_choose_nothing_do_not_stop_the_clock() {
     let mut machine = Machine::start(Firmware::Bios, std::slice::from_ref(&drive), 0, dir.path());
     machine.wait_said("30    ", 1);
     machine.press(ESCAPE);
-    machine.wait_said(ASKS, 1);
+    machine.wait_said(asks(), 1);
     machine.wait_said("5    ", 1);
     let choosing = b"abdem\x1b";
     let others: Vec<u8> = (1..=255).filter(|byte| !choosing.contains(byte)).collect();
@@ -144,5 +143,5 @@ fn keys_that_choose_nothing_do_not_stop_the_clock() {
     // Arrows and Home, as terminals send them.
     machine.press(b"\x1b[A\x1b[B\x1b[H");
     hold_normal_boot(&mut machine, &drive);
-    assert_eq!(machine.said().matches(ASKS).count(), 1, "{}", machine.said());
+    assert_eq!(machine.said().matches(asks()).count(), 1, "{}", machine.said());
 }

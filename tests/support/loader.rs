@@ -14,10 +14,19 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 pub const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/grub/grub.cfg");
+/// What GRUB prints when it was asked for the choice. Who waits for it calls [`asks`].
+const ASKS: &str = "PRESS THE KEY, WITHOUT SHIFT:";
 pub const COPIES: [&str; 2] = ["grubenv", "grubenv.bak"];
 pub const EFI_OFFSET: u64 = 1 << 20;
 pub const EFI_BYTES: u64 = 64 << 20;
 const SLOT_OFFSETS: [u64; 2] = [65 << 20, 81 << 20];
+
+/// Returns the words that GRUB prints when it was asked for the choice. Words that it no longer has would be waited for in vain.
+pub fn asks() -> &'static str {
+    let said = format!("{ASKS}\"\n");
+    assert_eq!(fs::read_to_string(SHIPPED).unwrap().matches(&said).count(), 1, "{SHIPPED} does not say '{ASKS}'");
+    ASKS
+}
 
 /// The configuration inside GRUB where a test brings its own: a file on the EFI partition.
 const FROM_DISK: &str = "source \"$prefix/test.cfg\"\n";

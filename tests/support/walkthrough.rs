@@ -6,6 +6,7 @@
 //! next: each of its lines has to come, in order, with whatever lies between them.
 
 use super::kit::repo;
+use super::loader::asks;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(600);
 /// What the console shows when it waits for a command.
 const PROMPT: &str = "~ # ";
+/// What the stand-in for the system says first, at each boot.
+const BOOTS: &str = "TEST: version";
 const END: &str = "@end-of-block";
 /// Most times that GRUB's two seconds are tried for.
 const ESCAPES: usize = 5;
@@ -64,6 +67,8 @@ struct Terminal {
     seen: usize,
     /// Here the answers begin to what was typed last.
     answers: usize,
+    /// Up to here, prompts have been answered.
+    asked: usize,
 }
 
 impl Terminal {
@@ -80,7 +85,7 @@ impl Terminal {
                 }
             }
         });
-        Terminal { child, keys, said, text: String::new(), seen: 0, answers: 0 }
+        Terminal { child, keys, said, text: String::new(), seen: 0, answers: 0, asked: 0 }
     }
 
     fn send(&mut self, keys: &[u8]) {
@@ -196,10 +201,16 @@ impl Walk {
     #[track_caller]
     fn type_line(&mut self, line: &str, what: &str) {
         let machine = self.machine();
+        // What runs beside the shell may have said its words behind the prompt; but the prompt is of this boot.
+        let read = machine.seen;
+        let boot = machine.text[..read].rfind(BOOTS).unwrap_or(0);
+        machine.seen = read.min(machine.asked.max(boot));
         machine.wait(PROMPT, what);
+        machine.seen = machine.seen.max(read);
         machine.send(format!("{line}\n").as_bytes());
         // Its echo is no answer.
         machine.wait("\n", what);
+        machine.asked = machine.seen;
     }
 
     /// Presses a key when GRUB asks for it.
@@ -211,10 +222,11 @@ impl Walk {
             machine.wait("59    ", what);
             return machine.send(key.as_bytes());
         }
+        let asks = asks();
         for _ in 0..ESCAPES {
             machine.wait("2    ", what);
             machine.send(b"\x1b");
-            if machine.wait_either(["PRESS THE KEY", PROMPT], what) == "PRESS THE LETTER" {
+            if machine.wait_either([asks, PROMPT], what) == asks {
                 return;
             }
             // Too late: a busy host took two seconds. A person would start it once more.

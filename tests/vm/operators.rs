@@ -33,3 +33,27 @@ fn the_operators_guide_leads_from_an_empty_directory_to_an_updated_and_rolled_ba
         walk.follow(block);
     }
 }
+
+/// A machine that is a few lines of shell: its health check says its words behind the prompt, as on a busy host.
+const SAYS_IT_LATE: &str = r#"
+```sh in a second terminal
+timeout 20 sh -c 'printf "TEST: version 1\n~ # healthy\n"; read -r line; printf "%s\nanswer to %s\n" "$line" "$line"'
+```
+```text
+TEST: version 1
+healthy
+```
+```sh on the machine
+status
+```
+```text
+answer to status
+```
+"#;
+
+#[apply(test)]
+fn words_behind_a_prompt_do_not_hide_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut walk = Walk::new(dir.path(), &[]);
+    blocks(SAYS_IT_LATE).iter().for_each(|block| walk.follow(block));
+}

@@ -60,6 +60,8 @@ fn a_slow_version_is_confirmed_when_it_is_healthy_and_not_before() {
     vm.expect_hello("manual", BORN, 'A');
     apply_and_reboot(&mut vm);
     vm.expect_hello("auto 100", "1.1.0", 'B');
+    // Its first round of checks is over: it waits now, and holds nothing that `status` would wait for.
+    vm.wait_said("10-kubesolo: KubeSolo does not answer");
     // Not healthy even after the agent has looked: so what it saw is what there was before.
     let early = vm.run("kubesolo-update status --json; test ! -e /run/kubesolo-healthy").expect(0, &[]);
     assert_eq!(early.jq(".boot | [.active_slot,.boot_success]"), "[\"B\",false]");

@@ -182,3 +182,21 @@ fn what_counts_for_nothing_is_remarked() {
         assert!(file.remarks.iter().all(|remark| remark.contains(words) && !remark.contains("hunter2")), "{entries}");
     }
 }
+
+/// As in a map that is sorted by key: what stands first in the file decides nothing.
+#[test]
+fn of_two_entries_for_one_place_the_later_key_counts_and_of_one_key_the_later_entry() {
+    let one = |user: &str| format!(r#"{{"username": "{user}", "password": "p"}}"#);
+    for (keys, want) in [
+        (&["a.example", "a.example"][..], "1:p"),
+        (&["a.example", "b.example", "a.example", "a.example"], "3:p"),
+        (&["https://a.example", "a.example"], "0:p"),
+        (&["a.example", "https://a.example"], "1:p"),
+        (&["https://a.example/v1/", "https://a.example", "a.example", "https://a.example"], "0:p"),
+    ] {
+        let members: Vec<String> =
+            keys.iter().enumerate().map(|(n, key)| format!("\"{key}\": {}", one(&n.to_string()))).collect();
+        let file = read(&format!(r#"{{"auths": {{{}}}}}"#, members.join(", ")));
+        assert_eq!(user(&file, "a.example", "os"), want, "{keys:?}");
+    }
+}

@@ -183,20 +183,21 @@ fn what_counts_for_nothing_is_remarked() {
     }
 }
 
-/// As in a map that is sorted by key: what stands first in the file decides nothing.
+/// What stands first in the file decides nothing.
 #[test]
-fn of_two_entries_for_one_place_the_later_key_counts_and_of_one_key_the_later_entry() {
-    let one = |user: &str| format!(r#"{{"username": "{user}", "password": "p"}}"#);
+fn of_two_entries_for_one_place_that_of_the_later_key_counts() {
+    let parse = |keys: &[&str]| {
+        let entry = |(n, key)| format!(r#""{key}": {{"username": "{n}", "password": "p"}}"#);
+        let members: Vec<String> = keys.iter().enumerate().map(entry).collect();
+        Credentials::parse(format!(r#"{{"auths": {{{}}}}}"#, members.join(", ")).as_bytes(), "config.json")
+    };
     for (keys, want) in [
-        (&["a.example", "a.example"][..], "1:p"),
-        (&["a.example", "b.example", "a.example", "a.example"], "3:p"),
-        (&["https://a.example", "a.example"], "0:p"),
+        (&["https://a.example", "a.example"][..], "0:p"),
         (&["a.example", "https://a.example"], "1:p"),
-        (&["https://a.example/v1/", "https://a.example", "a.example", "https://a.example"], "0:p"),
+        (&["https://a.example/v1/", "https://a.example", "b.example", "a.example"], "0:p"),
+        (&["http://a.example", "a.example:443", "A.EXAMPLE"], "0:p"),
     ] {
-        let members: Vec<String> =
-            keys.iter().enumerate().map(|(n, key)| format!("\"{key}\": {}", one(&n.to_string()))).collect();
-        let file = read(&format!(r#"{{"auths": {{{}}}}}"#, members.join(", ")));
-        assert_eq!(user(&file, "a.example", "os"), want, "{keys:?}");
+        assert_eq!(user(&parse(keys).unwrap(), "a.example", "os"), want, "{keys:?}");
     }
+    assert!(parse(&["a.example", "b.example", "a.example"]).unwrap_err().to_string().contains("same name twice"));
 }

@@ -191,3 +191,22 @@ fn what_counts_for_nothing_is_remarked() {
         assert!(file.remarks.iter().all(|remark| remark.contains(words) && !remark.contains("hunter2")), "{entries}");
     }
 }
+
+/// What stands first in the file decides nothing.
+#[test]
+fn of_two_entries_for_one_place_that_of_the_later_key_counts() {
+    let parse = |keys: &[&str]| {
+        let entry = |(n, key)| format!(r#""{key}": {{"username": "{n}", "password": "p"}}"#);
+        let members: Vec<String> = keys.iter().enumerate().map(entry).collect();
+        Credentials::parse(format!(r#"{{"auths": {{{}}}}}"#, members.join(", ")).as_bytes(), "config.json")
+    };
+    for (keys, want) in [
+        (&["https://a.example", "a.example"][..], "0:p"),
+        (&["a.example", "https://a.example"], "1:p"),
+        (&["https://a.example/v1/", "https://a.example", "b.example", "a.example"], "0:p"),
+        (&["http://a.example", "a.example:443", "A.EXAMPLE"], "0:p"),
+    ] {
+        assert_eq!(user(&parse(keys).unwrap(), "a.example", "os"), want, "{keys:?}");
+    }
+    assert!(parse(&["a.example", "b.example", "a.example"]).unwrap_err().to_string().contains("same name twice"));
+}

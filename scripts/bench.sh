@@ -20,12 +20,13 @@ KERNEL_TYPE=application/vnd.kubesolo.os.kernel.v1+octet-stream
 INITRAMFS_TYPE=application/vnd.kubesolo.os.initramfs.v1+gzip
 
 BINARY=
+BESIDE=
 WORK=
 DEVICE=
 
 usage() {
     cat <<USAGE
-Usage: scripts/bench.sh [--runs N] [--quick] [--binary FILE]
+Usage: scripts/bench.sh [--runs N] [--quick] [--binary FILE] [--beside FILE]
 
 Measures wall time, CPU time and peak memory of kubesolo-update apply beside oras pull, and beside
 curl with openssl dgst and dd, for a 256 MiB artifact from a docker-registry on this machine; peak
@@ -35,6 +36,7 @@ in \$TMPDIR (default: /tmp). Leaves nothing behind.
   --runs N        runs of each (default: $RUNS)
   --quick         one run with 64 MiB: shows that this script works, and measures nothing
   --binary FILE   the agent (default: dist/kubesolo-update-ARCH, from make build)
+  --beside FILE   another build of the agent, which takes turns with it
   -h, --help      this text
 USAGE
 }
@@ -77,6 +79,8 @@ limited() { timeout --foreground -k 10 "$LIMIT_SECS" "$@"; }
 
 quietly() { "$@" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "failed: $*"; }; }
 
+absolute() { printf '%s/%s\n' "$(CDPATH='' cd -- "$(dirname -- "$1")" && pwd)" "$(basename -- "$1")"; }
+
 check() {
     case $(uname -m) in
         x86_64) ARCH=amd64 ;;
@@ -85,7 +89,11 @@ check() {
     esac
     [ -n "$BINARY" ] || BINARY=$REPO/dist/kubesolo-update-$ARCH
     [ -x "$BINARY" ] || die "$BINARY is missing: make build makes it"
-    BINARY=$(CDPATH='' cd -- "$(dirname -- "$BINARY")" && pwd)/$(basename -- "$BINARY")
+    BINARY=$(absolute "$BINARY")
+    if [ -n "$BESIDE" ]; then
+        [ -x "$BESIDE" ] || die "--beside $BESIDE: no such program"
+        BESIDE=$(absolute "$BESIDE")
+    fi
     export KUBESOLO_UPDATE="$BINARY"
     for tool in losetup partx blockdev mountpoint sgdisk mcopy grub-editenv debugfs gzip cpio jq curl openssl oras \
         docker-registry mke2fs timeout /usr/bin/time; do
@@ -231,7 +239,7 @@ timed() {
 
 sectors_written() { awk '{ print $7 }' "/sys/class/block/$(basename "$DEVICE")p3/stat"; }
 
-# apply NAME TAG: on a machine that never saw the artifact. Holds the result against the device's own count.
+# apply NAME TAG [AGENT]: on a machine that never saw the artifact. Holds the result against the device's own count.
 apply() {
     rm -rf root/var/lib/kubesolo/update
     # What lies in the slot already is not fetched again.
@@ -239,7 +247,7 @@ apply() {
     sync -f .
     before=$(sectors_written)
     timed "$1" timeout --foreground -k 10 "$LIMIT_SECS" \
-        "$BINARY" apply --root root --registry "$REPOSITORY:$2" --json >answer
+        "${3:-$BINARY}" apply --root root --registry "$REPOSITORY:$2" --json >answer
     jq -e '.result == "staged"' answer >/dev/null || { cat answer >&2; die "apply did not stage"; }
     written=$((($(sectors_written) - before) * 512))
     [ "$written" -ge "$(artifact_bytes "$2")" ] || die "apply wrote $written bytes to slot B only"
@@ -269,6 +277,10 @@ check_slot() {
 
 round() {
     apply apply main
+    if [ -n "$BESIDE" ]; then
+        apply beside main "$BESIDE"
+        apply beside-programs programs "$BESIDE"
+    fi
     peer oras oras.sh "$REPOSITORY:main"
     peer tee tee.sh "$BLOBS" main.layers
     peer dd dd.sh "$BLOBS" main.layers
@@ -362,6 +374,13 @@ TEXT
     row programs 'kubesolo-update apply'
     ratios programs oras 'apply / oras'
     ratios programs dd 'apply / curl without tee'
+    if [ -n "$BESIDE" ]; then
+        printf '\nBeside %s (%s):\n\n' "$BESIDE" "$("$BESIDE" --version)"
+        row beside 'its apply'
+        row beside-programs 'its apply, of programs'
+        ratios apply beside 'apply / its apply'
+        ratios programs beside-programs 'the same, of programs'
+    fi
     printf '\nPeak memory of apply: %.1f MiB with %s MiB, %.1f MiB with %s MiB (must: 6)\n' \
         "$(median apply "$RSS")" "$(mib "$(artifact_bytes main)")" "$(median large "$RSS")" \
         "$(mib "$(artifact_bytes large)")"
@@ -382,6 +401,7 @@ main() {
             --quick) QUICK=yes RUNS=1 KERNEL_MIB=16 INITRAMFS_MIB=48 SLOT_MIB=192 NEEDED_MIB=1280 ;;
             --runs) [ $# -ge 2 ] || misuse "--runs needs a value"; RUNS=$2; shift ;;
             --binary) [ $# -ge 2 ] || misuse "--binary needs a value"; BINARY=$2; shift ;;
+            --beside) [ $# -ge 2 ] || misuse "--beside needs a value"; BESIDE=$2; shift ;;
             *) usage >&2; misuse "unknown option: $1" ;;
         esac
         shift

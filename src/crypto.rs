@@ -16,7 +16,7 @@ use webpki::ring as algorithm;
 
 /// Returns what TLS uses: 1.2 and 1.3, AES-GCM, ephemeral keys. AES-128 stands first: every peer has it, and it
 /// is the cheapest where the CPU helps. X25519 is left out for its size: P-256 is there anyway, and TLS 1.3 asks every
-/// server for it (RFC 8446, section 9.1; docs/decisions/0004).
+/// server for it (RFC 8446, section 9.1; docs/decisions/0015).
 pub fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![

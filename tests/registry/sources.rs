@@ -194,7 +194,7 @@ fn tls_1_2_with_an_rsa_key_and_p_384_works_and_older_does_not() {
         // Left out on purpose: docs/decisions/0001.
         (&["-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"], Some("handshake failure")),
         (&["-tls1_3", "-ciphersuites", "TLS_AES_128_GCM_SHA256"], None),
-        // As above: 0004. P-256 is there wherever TLS 1.3 is kept to.
+        // As above: 0015. P-256 is there wherever TLS 1.3 is kept to.
         (&["-tls1_3", "-groups", "X25519"], Some("handshake failure")),
         (&["-tls1_3", "-groups", "X25519:P-256"], None),
         (&["-tls1_2", "-cipher", "ECDHE-RSA-AES256-GCM-SHA384"], None),

@@ -386,3 +386,12 @@ fn each_place_has_its_own_secret_and_no_others() {
         assert!(!client.doubt(), "{bases:?}");
     }
 }
+
+#[test]
+fn the_longest_url_fits_into_a_request() {
+    let path = format!("/{}", "\u{e9}".repeat(4000));
+    let (port, server) = serve(vec![answer("200 OK", "", "ok")]);
+    assert_eq!(client().document(&url(port, &path), "*/*", 9, None).unwrap().body, b"ok");
+    let head = &server.join().unwrap()[0];
+    assert!(head.starts_with(&format!("GET /{} HTTP/1.1\r\n", "%C3%A9".repeat(4000))));
+}

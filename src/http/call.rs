@@ -74,19 +74,17 @@ impl Client {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            match of_ureq(error) {
-                (Cause::Io(e), _)
-                    if repeatable && has_ended(&e) && made == self.dialling.made.load(Ordering::Relaxed) =>
-                {
+            let made_none = made == self.dialling.made.load(Ordering::Relaxed);
+            let (cause, unreached) = of_ureq(error);
+            let failure = match cause {
+                Cause::Io(e) if repeatable && made_none && has_ended(&e) => {
                     repeatable = false;
+                    continue;
                 }
-                (Cause::Io(e), unreached) => {
-                    return Err(Failure { unreached, ..explain(e, url, &self.timeouts, limit) });
-                }
-                (Cause::Failure(failure), unreached) => {
-                    return Err(Failure { unreached: failure.unreached || unreached, ..failure });
-                }
-            }
+                Cause::Io(e) => explain(e, url, &self.timeouts, limit),
+                Cause::Failure(failure) => failure,
+            };
+            return Err(Failure { unreached: failure.unreached || unreached, ..failure });
         }
     }
 }

@@ -23,8 +23,8 @@ use ureq::{Agent, Error, Timeout};
 const HEAD_BYTES: usize = 8 << 10;
 /// What is read at once of a body; more than a head may be, with what was read behind it.
 const INPUT_BYTES: usize = MAX_HEAD + 2 * HEAD_BYTES;
-/// Longest line of a request: one with a token is the longest.
-const OUTPUT_BYTES: usize = 16 << 10;
+/// Longest line of a request: a URL of which each byte is percent-encoded.
+const OUTPUT_BYTES: usize = 32 << 10;
 
 /// A socket whose every wait ends.
 pub(crate) struct Socket {

@@ -7,6 +7,7 @@
 #[cfg(any(target_env = "musl", test))]
 mod musl;
 pub mod spawn;
+pub mod thread;
 
 use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions};

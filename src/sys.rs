@@ -7,6 +7,7 @@
 #[cfg(any(target_env = "musl", test))]
 mod musl;
 pub mod spawn;
+pub mod start;
 pub mod thread;
 
 use std::ffi::{CStr, CString};

@@ -128,6 +128,15 @@ mod tests {
         }
     }
 
+    /// The resolver has to ask nobody about an address.
+    #[test]
+    fn an_answer_is_waited_for_no_longer_than_it_takes() {
+        let begun = Instant::now();
+        let until = Until::new(begun.checked_add(Duration::from_secs(120)), Wait::Connect);
+        assert_eq!(ask("127.0.0.1", until).unwrap(), ["127.0.0.1:0".parse().unwrap()]);
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    }
+
     #[test]
     fn no_time_no_answer() {
         let start = Instant::now();

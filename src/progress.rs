@@ -8,7 +8,10 @@ mod line;
 
 use crate::error::{Error, Kind};
 use crate::onlooker;
-use crate::sys;
+use crate::sys::{
+    self,
+    thread::{Thread, lock},
+};
 use crate::text::{self, printable};
 use bar::{Bar, Phase, clock};
 use line::{Line, TERMINAL_STEP, make_room};
@@ -16,8 +19,7 @@ use std::fs::OpenOptions;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Of the thread that shows how far it is.
@@ -130,7 +132,7 @@ pub fn drain() {
 pub struct Progress {
     shared: Arc<(Mutex<Shown>, Condvar)>,
     begun: Instant,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread>,
 }
 
 struct Shown {
@@ -151,7 +153,7 @@ impl Progress {
             move || show(&shared, begun)
         };
         // Where there is no thread to be had, nothing is shown.
-        let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn(show).ok();
+        let thread = Thread::start(STACK_BYTES, show).ok();
         if thread.is_some() {
             // Until then, no other thread may change its mount namespace, which old kernels need for each mount.
             let (shown, changed) = &*shared;
@@ -192,12 +194,10 @@ impl Drop for Progress {
         lock(&self.shared.0).has_ended = true;
         self.shared.1.notify_all();
         // The line is gone when it has ended.
-        let _ = self.thread.take().map(JoinHandle::join);
+        if let Some(thread) = self.thread.take() {
+            thread.join();
+        }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn show((shown, changed): &(Mutex<Shown>, Condvar), begun: Instant) {
@@ -228,7 +228,7 @@ pub fn wait(time: Duration, why: &str, now_secs: u64) {
         if line.is_rewritten() && line.is_due() {
             line.show("waiting", &["; ", &clock(left.as_secs() + 1), " left"].concat());
         }
-        thread::sleep(left.min(if line.is_rewritten() { TERMINAL_STEP } else { left }));
+        std::thread::sleep(left.min(if line.is_rewritten() { TERMINAL_STEP } else { left }));
     }
 }
 

@@ -7,6 +7,8 @@
 #[cfg(any(target_env = "musl", test))]
 mod musl;
 pub mod spawn;
+pub mod start;
+pub mod thread;
 
 use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions};

@@ -19,7 +19,6 @@ use crate::session;
 use crate::text::{folded, short_digests};
 use answer::Reply;
 use std::io::Write;
-use std::process::ExitCode;
 
 /// Exit code of a run that had nothing to do.
 const NOTHING: u8 = 3;
@@ -80,8 +79,8 @@ fn needs_nobody(ended: &Result<Outcome>) -> bool {
     }
 }
 
-/// Ends the program: says the error on stderr, and gives the answer.
-pub fn finish(ended: Result<Outcome>, mut reply: Reply) -> ExitCode {
+/// Ends the program: says the error on stderr, and gives the answer. Returns: the exit code.
+pub fn finish(ended: Result<Outcome>, mut reply: Reply) -> u8 {
     let is_silent = is_quiet() && needs_nobody(&ended);
     if is_silent {
         reply.forget();
@@ -91,7 +90,7 @@ pub fn finish(ended: Result<Outcome>, mut reply: Reply) -> ExitCode {
         Ok(Outcome::Nothing) => (None, NOTHING),
         Ok(Outcome::Waits(error)) => {
             reply.result_or("waits");
-            return ExitCode::from(reply.give(0, Some(&error)));
+            return reply.give(0, Some(&error));
         }
         Ok(Outcome::Excused(error)) => {
             reply.result("busy");
@@ -110,7 +109,7 @@ pub fn finish(ended: Result<Outcome>, mut reply: Reply) -> ExitCode {
     if let Some(error) = error.as_ref().filter(|_| !is_silent) {
         note(&error.to_string());
     }
-    ExitCode::from(reply.give(exit_code, error.as_ref()))
+    reply.give(exit_code, error.as_ref())
 }
 
 #[cfg(test)]

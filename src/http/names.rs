@@ -5,13 +5,16 @@
 
 use super::deadline::Until;
 use super::peers::literal;
-use crate::sys;
+use crate::sys::{
+    self,
+    thread::{Thread, lock},
+};
 use crate::url::is_localhost;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Stack of the thread, on which resolvers keep whole answers. By default it would be 2 MiB.
 const STACK_BYTES: usize = 256 << 10;
@@ -45,25 +48,26 @@ pub(super) fn look_up(host: &str, port: u16, until: Until) -> io::Result<Vec<Soc
 }
 
 fn ask(host: &str, until: Until) -> io::Result<Vec<SocketAddr>> {
-    let answer: Arc<OnceLock<_>> = Arc::default();
-    let (host, waiting, to) = (host.to_owned(), thread::current(), answer.clone());
+    let shared: Arc<(Mutex<Option<_>>, Condvar)> = Arc::default();
+    let (host, to) = (host.to_owned(), shared.clone());
     let resolve = move || {
         // Or nobody here could change the mount namespace while this runs.
         sys::unshare_directories();
-        let _ = to.set(sys::look_up(&host));
-        waiting.unpark();
+        let found = sys::look_up(&host);
+        *lock(&to.0) = Some(found);
+        to.1.notify_all();
     };
-    thread::Builder::new().stack_size(STACK_BYTES).spawn(resolve)?;
+    // What is given up on ends when the resolver does, or with this process.
+    drop(Thread::start(STACK_BYTES, resolve)?);
+    let (answer, given) = &*shared;
+    let mut answer = lock(answer);
     loop {
-        match answer.get() {
-            Some(Ok(found)) => return Ok(found.clone()),
-            Some(Err(code)) => return Err(unresolved(*code)),
-            None => {}
-        }
-        // What is given up on ends when the resolver does, or with this process.
-        match until.left()? {
-            Some(left) => thread::park_timeout(left),
-            None => thread::park(),
+        match answer.take() {
+            Some(found) => return found.map_err(unresolved),
+            None => {
+                let left = until.left()?.unwrap_or(Duration::MAX);
+                answer = given.wait_timeout(answer, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
         }
     }
 }
@@ -92,7 +96,7 @@ const EAI_ADDRFAMILY: i32 = -9;
 mod tests {
     use super::super::deadline::Wait;
     use super::*;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     fn soon() -> Until {
         Until::new(Instant::now().checked_add(Duration::from_secs(20)), Wait::Connect)
@@ -122,6 +126,15 @@ mod tests {
         ] {
             assert!(unresolved(code).to_string().contains(words), "{code}");
         }
+    }
+
+    /// The resolver has to ask nobody about an address.
+    #[test]
+    fn an_answer_is_waited_for_no_longer_than_it_takes() {
+        let begun = Instant::now();
+        let until = Until::new(begun.checked_add(Duration::from_secs(120)), Wait::Connect);
+        assert_eq!(ask("127.0.0.1", until).unwrap(), ["127.0.0.1:0".parse().unwrap()]);
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod man_page;
 mod p256;
 mod pictures;
 mod signature_bits;
+mod start;
 mod threat_model;
 
 fn main() -> std::process::ExitCode {

@@ -10,7 +10,7 @@ no_arguments() {
     case $1 in
     -h | --help)
         say "Usage: findings/$(basename -- "$0")"
-        sed -n '2,/^set /s/^#/ /p' "$0"
+        sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
         exit 0
         ;;
     esac

@@ -1,4 +1,4 @@
-//! Starts one thread by pthread_create(3): std's own threads take 6 KB more, for what no caller here asks of them: names, hooks,
+//! Starts one thread by pthread_create(3): std's own threads take 8 KB more, for what no caller here asks of them: names, hooks,
 //! results, scopes, a message where the stack is used up.
 //!
 //! Must never: free what a thread works with before it has ended.

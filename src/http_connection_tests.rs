@@ -185,7 +185,7 @@ fn any_bytes_end_in_an_answer_or_an_error() {
             dice = dice.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             // Half of them begin as answers do.
             let letter = (dice >> 33) as usize % LETTERS.len();
-            text.push_str(LETTERS[if at == 0 && letter % 2 == 0 { 0 } else { letter }]);
+            text.push_str(LETTERS[if at == 0 && letter.is_multiple_of(2) { 0 } else { letter }]);
         }
         answers.push(text);
     }

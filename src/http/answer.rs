@@ -268,6 +268,7 @@ impl Read for Reader {
             let (kind, why) = match of_ureq(e.into()).0 {
                 Cause::Io(e) => (e.kind(), why(&e, &self.timeouts, self.limit).0),
                 Cause::Failure(failure) => (ErrorKind::Other, failure.error.to_string()),
+                Cause::Refused(status) => (ErrorKind::Other, status.to_string()),
             };
             io::Error::new(kind, format!("{}: {why}", self.host))
         })

@@ -60,7 +60,8 @@ impl Client {
     ) -> std::result::Result<Response<Body>, Failure> {
         let agent = &self.agents[usize::from(identified)];
         let (host, length) = (url.authority(), ask.form.map(|form| form.len().to_string()));
-        headers.push((header::HOST, &host));
+        // First, as RFC 9110, section 7.2, would have it.
+        headers.insert(0, (header::HOST, &host));
         headers.extend(length.as_deref().map(|length| (header::CONTENT_LENGTH, length)));
         let mut repeatable = ask.form.is_none();
         loop {
@@ -83,6 +84,7 @@ impl Client {
                 }
                 Cause::Io(e) => explain(e, url, &self.timeouts, limit),
                 Cause::Failure(failure) => failure,
+                Cause::Refused(status) => self.dialling.proxies.refused(status, url)?,
             };
             return Err(Failure { unreached: failure.unreached || unreached, ..failure });
         }

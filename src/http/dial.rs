@@ -8,7 +8,8 @@ use super::failure::{Cause, of_ureq};
 use super::names::look_up;
 use super::peers::{Peers, check_loopback, literal};
 use super::proxy::{Proxies, Proxy};
-use super::transport::{Dial, Socket, Stream, Wire, agent};
+use super::transport::{Dial, Socket, Stream, Wire, agent, is_quiet};
+use crate::error::{Error, Kind};
 use crate::tls::TlsConnector;
 use crate::url::Url;
 use std::io::{self, ErrorKind};
@@ -88,8 +89,15 @@ impl Dialling {
         let through = Box::new(Through(Mutex::new(Some(tcp)), self.peers.clone()));
         let answer = agent(config.clone(), through).run(request).map_err(|e| of_ureq(e).0)?;
         match answer.status().as_u16() {
-            200..300 => Ok(own),
-            status => Err(proxy.refused(status, url).into()),
+            200..300 => {}
+            status => return Err(Cause::Refused(status)),
+        }
+        // What comes before we have spoken is no TLS: a page of somebody who wants to be seen first, as in hotels.
+        match is_quiet(&own) {
+            true => Ok(own),
+            false => Err(Error::new(Kind::Source, "the proxy speaks in the server's place")
+                .at("connect to", url.host())
+                .into()),
         }
     }
 }
@@ -105,7 +113,7 @@ impl Dial for Through {
     fn dial(&self, _: &Uri, _: &Config, until: Until) -> Result<Wire, ureq::Error> {
         let tcp = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let tcp = tcp.ok_or_else(|| io::Error::from(ErrorKind::NotConnected))?;
-        Ok(Wire::new(Stream::Plain(Socket { tcp, until }), self.1.clone(), None, None))
+        Ok(Wire::new(Stream::Plain(Socket { tcp, until }), self.1.clone(), None, None).no_further_than_the_head())
     }
 }
 

@@ -45,6 +45,8 @@ pub(super) enum Cause {
     Io(io::Error),
     /// Already in words.
     Failure(Failure),
+    /// The status of a proxy that does not let us through.
+    Refused(u16),
 }
 
 impl From<io::Error> for Cause {
@@ -87,7 +89,7 @@ pub(super) fn of_ureq(error: ureq::Error) -> (Cause, bool) {
         },
         // The connection ended between two parts of a body's frame.
         ureq::Error::BodyStalled => ErrorKind::UnexpectedEof.into(),
-        ureq::Error::Protocol(e) => malformed(format!("this is not HTTP/1.1: {e}")),
+        ureq::Error::Protocol(e) => malformed(format!("the answer cannot be read: {e}")),
         e => malformed(e.to_string()),
     };
     (cause.into(), false)

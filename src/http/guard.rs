@@ -13,8 +13,8 @@ pub(super) const MAX_HEAD: usize = 32 << 10;
 const MAX_INTERIM: usize = 8;
 /// What every answer begins with.
 const VERSION: &[u8] = b"HTTP/1.";
-/// Where its status begins, behind the version and a blank.
-const STATUS_AT: usize = VERSION.len() + 2;
+/// Most lines of a head; ureq's limit (`MAX_RESPONSE_HEADERS`), in words.
+const MAX_LINES: usize = 128;
 
 /// What has come of the answer to one request.
 #[derive(Debug, Default)]
@@ -55,7 +55,11 @@ impl Guard {
             Some(0) => return Err("the status line is not that of HTTP/1.1".to_owned()),
             Some(_) => return Err("a header line is malformed".to_owned()),
         }
-        if head.get(STATUS_AT) != Some(&b'1') || head[STATUS_AT..].starts_with(b"101") {
+        // With the status line, and what is behind the two last ends.
+        if head.split(|b| *b == b'\n').count() > MAX_LINES + 3 {
+            return Err(format!("more than {MAX_LINES} header lines"));
+        }
+        if !is_interim(&head[VERSION.len()..]) {
             return Ok(Seen::Head { may_keep: !(has(head, b"transfer-encoding:") && has(head, b"content-length:")) });
         }
         self.interim += 1;
@@ -64,6 +68,12 @@ impl Guard {
             _ => Err(format!("more than {MAX_INTERIM} headers before that of the answer")),
         }
     }
+}
+
+/// Says whether a head, behind `HTTP/1.`, says "wait a little": 101 does not.
+fn is_interim(rest: &[u8]) -> bool {
+    let [b'0' | b'1', b' ', b'1', ten, one, b' ' | b'\r' | b'\n', ..] = rest else { return false };
+    ten.is_ascii_digit() && one.is_ascii_digit() && [*ten, *one] != *b"01"
 }
 
 fn too_long() -> String {
@@ -172,6 +182,13 @@ mod tests {
     }
 
     #[test]
+    fn a_head_has_so_many_lines() {
+        let head = |count: usize| look(&format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(count)));
+        assert_eq!(head(MAX_LINES), HEAD);
+        assert!(head(MAX_LINES + 1).unwrap_err().contains("128 header lines"));
+    }
+
+    #[test]
     fn nothing_can_be_taken_for_the_end_of_a_line() {
         for bad in ["\0", "\x0b", "\x0c", "\x7f", "\rX: c", "\r\r", "\x1b[2J"] {
             for text in [format!("HTTP/1.1 200 O{bad}K\r\n\r\n"), format!("HTTP/1.1 200 OK\r\nA: b{bad}\r\n\r\n")] {
@@ -206,7 +223,11 @@ mod tests {
             assert_eq!(guard.look(&mut wait), Ok(Seen::Interim(wait.len() - 4)));
         }
         assert!(guard.look(&mut wait).unwrap_err().contains("more than 8 headers"));
-        assert_eq!(look("HTTP/1.1 101 Switching Protocols\r\n\r\n"), HEAD);
+        for line in ["101 Switching Protocols", "1000 X", "1xx X", "1", "10", "200 OK"] {
+            assert_eq!(look(&format!("HTTP/1.1 {line}\r\n\r\n")), HEAD, "for ureq to judge: {line}");
+        }
+        assert_eq!(look("HTTP/1.9 100 X\r\n\r\n"), HEAD);
+        assert_eq!(look("HTTP/1.0 199\n\n"), Ok(Seen::Interim(14)));
     }
 
     #[test]

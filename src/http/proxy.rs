@@ -71,6 +71,12 @@ impl Proxies {
         let proxy = proxy.filter(|_| !self.env.is_direct(url.host(), url.port()));
         proxy.map(|proxy| proxy.as_ref().map_err(Error::clone)).transpose()
     }
+
+    /// Makes the failure where the one in between does not connect us. Errors: there is none.
+    pub fn refused(&self, status: u16, url: &Url) -> Result<Failure> {
+        let proxy = self.of(url)?.ok_or_else(|| Error::new(Kind::Internal, "no proxy").at("fetch", url))?;
+        Ok(proxy.refused(status, url))
+    }
 }
 
 /// Port of a proxy that names none. Source: Go's `httpproxy`.
@@ -115,7 +121,7 @@ impl Proxy {
     }
 
     /// Makes the failure for a proxy that does not connect us.
-    pub fn refused(&self, status: u16, url: &Url) -> Failure {
+    fn refused(&self, status: u16, url: &Url) -> Failure {
         let why = format!("the proxy {} answered {status} {}", self.host, status::reason(status));
         let error = Error::new(Kind::Network, why).at("fetch", url);
         let error = match (status, &self.authorization) {

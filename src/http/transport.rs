@@ -100,10 +100,14 @@ impl Stream {
         {
             return false;
         }
-        let tcp = &self.socket().tcp;
-        let peeked = tcp.set_nonblocking(true).and_then(|()| tcp.peek(&mut [0]));
-        tcp.set_nonblocking(false).is_ok() && peeked.is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
+        is_quiet(&self.socket().tcp)
     }
+}
+
+/// Says whether nothing waits to be read, the end included.
+pub(super) fn is_quiet(tcp: &TcpStream) -> bool {
+    let peeked = tcp.set_nonblocking(true).and_then(|()| tcp.peek(&mut [0]));
+    tcp.set_nonblocking(false).is_ok() && peeked.is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
 }
 
 /// Makes connections; what [`super::dial`] does.
@@ -165,6 +169,8 @@ pub(super) struct Wire {
     buffers: LazyBuffers,
     /// While the head of an answer is waited for: what has come of it, and is kept from ureq.
     head: Option<(Guard, Vec<u8>)>,
+    /// What is read of it at once.
+    head_step: usize,
     may_keep: bool,
     peers: Peers,
     /// `None`: a proxy knows.
@@ -178,7 +184,12 @@ impl Wire {
     /// it is known.
     pub fn new(stream: Stream, peers: Peers, address: Option<IpAddr>, origin: Option<String>) -> Wire {
         let buffers = LazyBuffers::new(INPUT_BYTES, OUTPUT_BYTES);
-        Wire { stream, buffers, head: None, may_keep: true, peers, address, origin }
+        Wire { stream, buffers, head: None, head_step: HEAD_BYTES, may_keep: true, peers, address, origin }
+    }
+
+    /// The same, for who goes on with the connection himself.
+    pub fn no_further_than_the_head(self) -> Wire {
+        Wire { head_step: 1, ..self }
     }
 
     /// Reads a whole head, and hands it on. Returns: `false`: the connection ended before.
@@ -187,7 +198,7 @@ impl Wire {
             match guard.look(bytes).map_err(malformed)? {
                 Seen::Part => {
                     let old = bytes.len();
-                    bytes.resize(old + HEAD_BYTES, 0);
+                    bytes.resize(old + self.head_step, 0);
                     let length = self.stream.read(&mut bytes[old..])?;
                     bytes.truncate(old + length);
                     if length == 0 {

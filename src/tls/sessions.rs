@@ -183,7 +183,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let (pem, server) = server(dir.path(), version);
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-            let now: Clock = Arc::new(move || Now::new(now.try_into().unwrap(), 0));
+            let now: Clock = Arc::new(move || Now::new(now, 0));
             let trust = Trust {
                 ca: Some(Pem::File(pem)),
                 ca_candidates: vec![],

@@ -320,7 +320,7 @@ median() { column "$@" | awk '{ v[NR] = $1 } END { print (v[int((NR + 1) / 2)] +
 WALL='$1' CPU='$2 + $3' RSS='$4 / 1024'
 
 row() {
-    printf '%-31s %6.2f  %5.2f-%-6.2f %5.2f+%-5.2f %5.2f %7.1f\n' "$2" "$(median "$1" "$WALL")" \
+    printf '%-31s %6.2f  %5.2f-%-6.2f %5.2f+%-5.2f %5.2f %7.2f\n' "$2" "$(median "$1" "$WALL")" \
         "$(column "$1" "$WALL" | head -n 1)" "$(column "$1" "$WALL" | tail -n 1)" \
         "$(median "$1" "\$2")" "$(median "$1" "\$3")" "$(median "$1" "$CPU")" "$(median "$1" "$RSS")"
 }

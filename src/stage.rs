@@ -18,7 +18,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Read at once, in bytes.
-const CHUNK: usize = 128 * 1024;
+const CHUNK: usize = 64 * 1024;
 /// Handed to the device while the rest still arrives, in bytes: the last fsync is short then, and dirty memory small.
 const WRITEBACK_BYTES: u64 = 4 * 1024 * 1024;
 /// Largest page of any kernel that we run on, in bytes: some for arm64 have this one.

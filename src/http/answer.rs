@@ -112,7 +112,7 @@ impl Answer {
         let status = self.status();
         let is_passing = retry::is_passing(status);
         let asked = self.header("retry-after").and_then(|h| retry::retry_after(&h, self.now));
-        let (url, who, shown) = (self.url.clone(), self.who(), self.shown);
+        let (url, who, shown, by_proxy) = (self.url.clone(), self.who(), self.shown, self.proxy.is_some());
         let wants = challenge::schemes(self.all("www-authenticate").iter().map(String::as_str));
         let wants = if status == 401 && !wants.is_empty() { format!("; it wants {wants}") } else { String::new() };
         let detail = self.into_detail().map_or(String::new(), |d| format!(": {d}"));
@@ -127,7 +127,12 @@ impl Answer {
                 error.hint("`server` is the directory that holds latest.json: leave /latest.json out")
             }
             404 => error.hint("is the path right?"),
-            407 => error.hint("the proxy wants a user and a password: http://user:password@host:port"),
+            400 if !url.is_secure() => {
+                error.hint("does this port speak TLS? Then https:// or, for a registry, plain_http = no")
+            }
+            400 => error
+                .hint("some say this where they want a client certificate, or do not take it: client_cert, client_key"),
+            407 if by_proxy => error.hint("the proxy wants a user and a password: http://user:password@host:port"),
             _ => error,
         };
         Err(Failure { error: error.at("fetch", url), is_passing, asked, unreached: false })
@@ -268,6 +273,7 @@ impl Read for Reader {
             let (kind, why) = match of_ureq(e.into()).0 {
                 Cause::Io(e) => (e.kind(), why(&e, &self.timeouts, self.limit).0),
                 Cause::Failure(failure) => (ErrorKind::Other, failure.error.to_string()),
+                Cause::OfProxy(who, e) => (e.kind(), who),
                 Cause::Refused(status) => (ErrorKind::Other, status.to_string()),
             };
             io::Error::new(kind, format!("{}: {why}", self.host))

@@ -5,7 +5,7 @@
 
 use super::deadline::Limit;
 use super::dial::{Dialling, Introduced};
-use super::failure::{Cause, Failure, explain, of_ureq};
+use super::failure::{Cause, Failure, explain, explain_of, of_ureq};
 use super::{Ask, Client, transport};
 use crate::error::{Error, Kind, Result};
 use crate::url::Url;
@@ -84,6 +84,7 @@ impl Client {
                 }
                 Cause::Io(e) => explain(e, url, &self.timeouts, limit),
                 Cause::Failure(failure) => failure,
+                Cause::OfProxy(who, e) => explain_of(&who, e, url, &self.timeouts, limit),
                 Cause::Refused(status) => self.dialling.proxies.refused(status, url)?,
             };
             return Err(Failure { unreached: failure.unreached || unreached, ..failure });

@@ -51,7 +51,12 @@ impl Dialling {
     fn connect(&self, url: &Url, identified: bool, config: &Config, until: Until) -> Result<Wire, Cause> {
         let proxy = self.proxies.of(url)?;
         let (host, port) = proxy.map_or((url.host(), url.port()), |p| (p.host.as_str(), p.port));
-        let addresses = look_up(host, port, until.for_name())?;
+        // Whose fault it is, where it is not the server's.
+        let blame = |e: io::Error| match proxy {
+            Some(proxy) => Cause::OfProxy(format!("the proxy {}:{}", proxy.host, proxy.port), e),
+            None => Cause::Io(e),
+        };
+        let addresses = look_up(host, port, until.for_name()).map_err(blame)?;
         // Behind a proxy there are no addresses, unless the name is one: the proxy decides.
         let literal = literal(url.host());
         let seen: Vec<IpAddr> = match proxy {
@@ -63,7 +68,7 @@ impl Dialling {
             // What is allowed for this machine's sake is for this machine.
             check_loopback(url.host(), &seen)?;
         }
-        let mut socket = dial(&addresses, until)?;
+        let mut socket = dial(&addresses, until).map_err(blame)?;
         let address = if proxy.is_none() { socket.tcp.peer_addr().ok().map(|a| a.ip()) } else { literal };
         if let Some(address) = address {
             self.peers.reached(url.host(), address);
@@ -73,7 +78,10 @@ impl Dialling {
             return Ok(Wire::new(Stream::Plain(socket), self.peers.clone(), address, origin));
         }
         if let Some(proxy) = proxy {
-            socket.tcp = self.tunnel(socket.tcp, proxy, url, config)?;
+            socket.tcp = self.tunnel(socket.tcp, proxy, url, config).map_err(|cause| match cause {
+                Cause::Io(e) => blame(e),
+                cause => cause,
+            })?;
         }
         let tls = self.tls.connect(url.host(), identified, socket)?;
         Ok(Wire::new(Stream::Tls(Box::new(tls)), self.peers.clone(), address, None))

@@ -47,6 +47,8 @@ pub(super) enum Cause {
     Failure(Failure),
     /// The status of a proxy that does not let us through.
     Refused(u16),
+    /// On the way to a proxy: which, and what.
+    OfProxy(String, io::Error),
 }
 
 impl From<io::Error> for Cause {
@@ -102,12 +104,17 @@ pub(super) fn malformed(why: impl Into<String>) -> io::Error {
 
 /// Says what went wrong on the way, and whether the next try may fare better.
 pub(super) fn explain(error: io::Error, url: &Url, timeouts: &Timeouts, limit: Limit) -> Failure {
+    explain_of(url.host(), error, url, timeouts, limit)
+}
+
+/// The same of somebody in between.
+pub(super) fn explain_of(who: &str, error: io::Error, url: &Url, timeouts: &Timeouts, limit: Limit) -> Failure {
     if let Some(ours) = inside::<Error>(&error) {
         return ours.clone().into();
     }
     let is_passing = inside::<rustls::Error>(&error).is_none() && error.kind() != ErrorKind::InvalidData;
     let (why, hint) = why(&error, timeouts, limit);
-    let error = Error::new(Kind::Network, format!("{}: {why}", url.host())).at("fetch", url).hint(hint);
+    let error = Error::new(Kind::Network, format!("{who}: {why}")).at("fetch", url).hint(hint);
     Failure { error, is_passing, asked: None, unreached: false }
 }
 

@@ -59,7 +59,7 @@ impl Guard {
         if head.split(|b| *b == b'\n').count() > MAX_LINES + 3 {
             return Err(format!("more than {MAX_LINES} header lines"));
         }
-        if !is_interim(&head[VERSION.len()..]) {
+        if !is_interim(head) {
             return Ok(Seen::Head { may_keep: !(has(head, b"transfer-encoding:") && has(head, b"content-length:")) });
         }
         self.interim += 1;
@@ -70,10 +70,12 @@ impl Guard {
     }
 }
 
-/// Says whether a head, behind `HTTP/1.`, says "wait a little": 101 does not.
-fn is_interim(rest: &[u8]) -> bool {
+/// Says whether a head says "wait a little", as 101 does not. What only looks like it is ureq's to refuse.
+fn is_interim(head: &[u8]) -> bool {
+    let rest = &head[VERSION.len()..];
     let [b'0' | b'1', b' ', b'1', ten, one, b' ' | b'\r' | b'\n', ..] = rest else { return false };
-    ten.is_ascii_digit() && one.is_ascii_digit() && [*ten, *one] != *b"01"
+    let mut lines = rest.split(|b| *b == b'\n').skip(1).filter(|line| !matches!(line, [] | [b'\r']));
+    ten.is_ascii_digit() && one.is_ascii_digit() && [*ten, *one] != *b"01" && lines.all(|line| line.contains(&b':'))
 }
 
 fn too_long() -> String {
@@ -223,7 +225,7 @@ mod tests {
             assert_eq!(guard.look(&mut wait), Ok(Seen::Interim(wait.len() - 4)));
         }
         assert!(guard.look(&mut wait).unwrap_err().contains("more than 8 headers"));
-        for line in ["101 Switching Protocols", "1000 X", "1xx X", "1", "10", "200 OK"] {
+        for line in ["101 Switching Protocols", "1000 X", "1xx X", "1", "10", "200 OK", "103 X\r\nno colon"] {
             assert_eq!(look(&format!("HTTP/1.1 {line}\r\n\r\n")), HEAD, "for ureq to judge: {line}");
         }
         assert_eq!(look("HTTP/1.9 100 X\r\n\r\n"), HEAD);

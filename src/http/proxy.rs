@@ -125,8 +125,9 @@ impl Proxy {
         let why = format!("the proxy {} answered {status} {}", self.host, status::reason(status));
         let error = Error::new(Kind::Network, why).at("fetch", url);
         let error = match (status, &self.authorization) {
-            (407, None) => error.hint("it wants a user and a password: http://user:password@host:port"),
-            (407, Some(_)) => error.hint("it does not take this user and password"),
+            (401 | 407, None) => error.hint("it wants a user and a password: http://user:password@host:port"),
+            (401 | 407, Some(_)) => error.hint("it does not take this user and password"),
+            (405 | 501, _) => error.hint("it does not know CONNECT: is this a proxy?"),
             (403, _) => error.hint("its rules do not let this host or port through"),
             _ => error,
         };

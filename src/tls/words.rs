@@ -91,7 +91,7 @@ fn alert_name(code: u8) -> &'static str {
     match code {
         // The one who has such a key has nothing to sign with, and shows no certificate.
         40 => {
-            " (handshake failure: no cipher in common, or its key is of another kind than P-256, P-384, Ed25519 and RSA)"
+            " (handshake failure: no cipher or curve in common (curves here: P-256, P-384), or its key is of another kind than P-256, P-384, Ed25519 and RSA)"
         }
         42 | 46 => " (it does not accept the client certificate, or there is none: client_cert, client_key)",
         48 => " (it does not know the client certificate's CA)",

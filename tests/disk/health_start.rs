@@ -91,7 +91,7 @@ note("agent-stat", content("$agent/stat"));
 #[apply(test)]
 fn a_check_has_the_agents_environment_and_a_group_of_its_own() {
     Trial::ready();
-    support::need_all(&["env", "perl"]);
+    support::need("perl");
     let trial = Trial::booted();
     trial.root.install_check("10-site", "");
     let path = trial.root.path("etc/kubesolo/health.d/10-site");

@@ -15,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Read at once, in bytes; a multiple of [`ALIGN`].
-const CHUNK: usize = 256 * 1024;
+const CHUNK: usize = 128 * 1024;
 /// What O_DIRECT asks of buffers, on every device so far.
 const ALIGN: usize = 4096;
 

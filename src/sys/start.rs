@@ -33,6 +33,9 @@ pub unsafe fn start(mut words: *const *const libc::c_char, run: fn(Vec<OsString>
     // Or the first one who reads no more would end this process, in the middle of an update.
     // SAFETY: plain values, and no other thread yet.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    // Who started us may ignore it, and then nobody can be asked how a health check ended.
+    // SAFETY: as above.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     let mut typed = Vec::new();
     // SAFETY: as the caller vouches; nothing behind the null is looked at.
     unsafe {

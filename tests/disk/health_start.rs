@@ -146,3 +146,15 @@ fn a_check_has_the_agents_environment_and_a_group_of_its_own() {
 fn os(bytes: &[u8]) -> &std::ffi::OsStr {
     std::os::unix::ffi::OsStrExt::from_bytes(bytes)
 }
+
+/// A supervisor may have told this process that it wants to hear of no child; that is inherited.
+#[apply(test)]
+fn a_check_counts_where_signals_of_children_are_ignored() {
+    Trial::ready();
+    let trial = Trial::booted();
+    trial.root.install_check("10-site", "exit 0");
+    let mut env = support::command("env");
+    env.arg("--ignore-signal=CHLD");
+    let mut agent = trial.root.command_under(env, &["healthcheck", "--timeout", "0"]);
+    Run::from(agent.output().unwrap()).expect(0, &["the trial boot is confirmed"]);
+}

@@ -148,6 +148,54 @@ fn plain_http_through_a_proxy_names_the_server_and_keeps_its_password_from_it() 
     }
 }
 
+/// Asks for something by way of a proxy on this port. Returns: what is said.
+fn asked_through(port: u16, text: &str) -> String {
+    let mut options = HttpOptions::new(&System::new("/nonexistent"));
+    options.tries = 1;
+    options.timeouts.connect = Duration::from_secs(5);
+    options.proxy.http = Some(("HTTP_PROXY", format!("http://127.0.0.1:{port}")));
+    options.proxy.https = options.proxy.http.clone();
+    let client = Client::new(options).unwrap().with_plain_http(PlainHttp::Yes);
+    client.document(&Url::parse(text).unwrap(), "*/*", 9, None).unwrap_err().to_string()
+}
+
+#[test]
+fn a_proxy_answers_for_what_is_its_own() {
+    let page = answer("200 OK", "Content-Type: text/html\r\n", "<html>log in</html>");
+    for (said, words) in [
+        (page, "connect to r.invalid: the proxy speaks in the server's place"),
+        ("SSH-2.0-x\r\n".to_owned(), "fetch https://r.invalid/x: the proxy 127.0.0.1:PORT: the answer is not HTTP/1.1"),
+        (String::new(), "the proxy 127.0.0.1:PORT: connection closed before the end"),
+        (
+            answer("501 Not Implemented", "", ""),
+            "fetch https://r.invalid/x: the proxy 127.0.0.1 answered 501 Not Implemented (it does not know CONNECT",
+        ),
+        (answer("401 Unauthorized", "", ""), "answered 401 Unauthorized (it wants a user and a password"),
+    ] {
+        let (port, proxy) = serve(vec![said]);
+        let text = asked_through(port, "https://r.invalid/x?k=geheim");
+        assert!(
+            text.contains(&words.replace("PORT", &port.to_string())) && !text.contains("geheim"),
+            "{words}: {text}"
+        );
+        proxy.join().unwrap();
+    }
+    // Nobody listens there any more.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for scheme in ["http", "https"] {
+        let text = asked_through(port, &format!("{scheme}://r.invalid/x"));
+        assert!(text.contains(&format!("the proxy 127.0.0.1:{port}: Connection refused")), "{text}");
+    }
+}
+
+#[test]
+fn a_bad_request_says_what_it_may_mean() {
+    let (port, server) = serve(vec![answer("400 Bad Request", "", "")]);
+    let e = client().document(&url(port, "/x"), "*/*", 9, None).unwrap_err();
+    assert!(e.to_string().ends_with("plain_http = no)"), "{e}");
+    server.join().unwrap();
+}
+
 /// ureq holds that much cannot happen; in the release build, a panic ends the agent without a word.
 #[test]
 fn any_bytes_end_in_an_answer_or_an_error() {

@@ -98,6 +98,36 @@ fn a_connection_is_used_again_where_that_is_safe() {
     }
 }
 
+/// Not seen before the request is out: a server may give up a connection at the very moment.
+#[test]
+fn a_request_goes_out_again_where_a_kept_connection_ends_under_it() {
+    const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let head = |stream: &mut TcpStream| {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+            head.push(byte[0]);
+        }
+        head.len()
+    };
+    let server = thread::spawn(move || {
+        let (mut first, _) = listener.accept().unwrap();
+        head(&mut first);
+        first.write_all(GOOD.as_bytes()).unwrap();
+        assert!(head(&mut first) > 0, "the second request, on the same connection");
+        drop(first);
+        let (mut second, _) = listener.accept().unwrap();
+        head(&mut second);
+        second.write_all(GOOD.as_bytes()).unwrap();
+    });
+    let client = client();
+    for _ in 0..2 {
+        assert_eq!(client.document(&url(port, "/"), "*/*", 9, None).unwrap().body, b"ok");
+    }
+    server.join().unwrap();
+}
+
 #[test]
 fn answers_that_are_none_end() {
     let wait = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -161,7 +191,7 @@ fn asked_through(port: u16, text: &str) -> String {
 
 #[test]
 fn a_proxy_answers_for_what_is_its_own() {
-    let page = answer("200 OK", "Content-Type: text/html\r\n", "<html>log in</html>");
+    let page = answer("200 OK", "Content-Type: text/html\r\n", "<html>log in</html>") + "HANG";
     for (said, words) in [
         (page, "connect to r.invalid: the proxy speaks in the server's place"),
         ("SSH-2.0-x\r\n".to_owned(), "fetch https://r.invalid/x: the proxy 127.0.0.1:PORT: the answer is not HTTP/1.1"),

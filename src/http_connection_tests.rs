@@ -128,6 +128,40 @@ fn a_request_goes_out_again_where_a_kept_connection_ends_under_it() {
     server.join().unwrap();
 }
 
+/// Where nobody says how long a body is, its end has to be said by TLS: else anybody on the way could cut it.
+#[test]
+fn a_body_that_tls_does_not_end_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pem, config) = crate::tls::test_server(dir.path(), &rustls::version::TLS13);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = thread::spawn(move || {
+        for ends in [true, false] {
+            let tcp = listener.accept().unwrap().0;
+            let mut tls = rustls::StreamOwned::new(rustls::ServerConnection::new(config.clone()).unwrap(), tcp);
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && tls.read(&mut byte).unwrap() == 1 {
+                head.push(byte[0]);
+            }
+            tls.write_all(b"HTTP/1.1 200 OK\r\n\r\nabc").unwrap();
+            if ends {
+                tls.conn.send_close_notify();
+            }
+            tls.flush().unwrap();
+        }
+    });
+    let mut options = HttpOptions::new(&System::new("/"));
+    options.tries = 1;
+    options.ca = Some(crate::tls::Pem::File(pem));
+    options.server_name = Some("registry.example".to_owned());
+    let client = Client::new(options).unwrap();
+    let url = Url::parse(&format!("https://127.0.0.1:{port}/")).unwrap();
+    assert_eq!(client.document(&url, "*/*", 9, None).unwrap().body, b"abc");
+    let e = client.document(&url, "*/*", 9, None).unwrap_err();
+    assert!(e.to_string().contains("connection closed before the end"), "{e}");
+    server.join().unwrap();
+}
+
 #[test]
 fn answers_that_are_none_end() {
     let wait = "HTTP/1.1 100 Continue\r\n\r\n";

@@ -27,6 +27,8 @@ use std::sync::{Arc, OnceLock};
 use verifier::{ClockedVerifier, FloorClock};
 
 pub use pem::Pem;
+#[cfg(test)]
+pub(crate) use sessions::tests::server as test_server;
 pub(crate) use words::{advice, words};
 
 /// Tells what is known of the time; its floor is the time of the build.

@@ -85,7 +85,7 @@ impl ClientSessionStore for Sessions {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::{Clock, Pem, Trust};
     use super::*;
     use crate::clock::Now;
@@ -140,7 +140,10 @@ mod tests {
     }
 
     /// Makes a certificate for `registry.example` and a server that has it, of one version of TLS.
-    fn server(dir: &std::path::Path, version: &'static SupportedProtocolVersion) -> (PathBuf, Arc<ServerConfig>) {
+    pub(crate) fn server(
+        dir: &std::path::Path,
+        version: &'static SupportedProtocolVersion,
+    ) -> (PathBuf, Arc<ServerConfig>) {
         let (key, pem) = (dir.join("key.pem"), dir.join("ca.pem"));
         let made = Command::new("openssl")
             .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=r".split(' '))

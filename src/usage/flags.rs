@@ -40,15 +40,7 @@ pub fn shown(own: &str, shared: &str, command: &str) -> String {
         found.map_or("", |(found, _)| found)
     };
     let name = [" ", command].concat();
-    let usage = [
-        &name,
-        between(
-            &name, "
-
-",
-        ),
-    ]
-    .concat();
+    let usage = [&name, between(&name, "\n\n")].concat();
     let rows = [OPTIONS, between(OPTIONS, HELP_ROW)].concat();
     own.replacen(&name, &usage, 1).replacen(OPTIONS, &rows, 1)
 }

@@ -19,8 +19,6 @@ use std::path::Path;
 
 /// Read at once, in bytes.
 const CHUNK: usize = 96 * 1024;
-/// Who sends so much at once is waited for until a chunk is full: a few large writes cost less than many.
-const FAST: usize = 16 * 1024;
 /// Handed to the device while the rest still arrives, in bytes: the last fsync is short then, and dirty memory small.
 const WRITEBACK_BYTES: u64 = 4 * 1024 * 1024;
 /// Largest page of any kernel that we run on, in bytes: some for arm64 have this one.
@@ -276,23 +274,25 @@ impl Sink<'_> {
     fn copy(&mut self, body: &mut dyn Read, writer: &mut Writer<'_>, progress: &mut dyn FnMut(Step)) -> Result<()> {
         let (name, expected) = (self.part.name, self.part.expected.size_bytes);
         let mut buffer = vec![0u8; CHUNK];
-        let mut is_over = false;
-        while !is_over {
-            let (length, ended) = fill(body, &mut buffer);
-            is_over = length == 0;
+        loop {
+            let length = match body.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    let ours = e.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+                    let kind = ours.map_or(Kind::Network, Error::kind);
+                    return Err(Error::new(kind, e.to_string()).at("download", name));
+                }
+            };
             let bytes = &buffer[..length];
             if writer.written + length as u64 > expected {
                 let why = format!("it is longer than the {expected} bytes that were announced");
                 return Err(Error::new(Kind::Digest, why).at("download", name));
             }
-            // What came before an error is there for the next run.
             self.look_at(bytes);
             writer.write(bytes)?;
             progress(Step::Written(length as u64));
-            ended.map_err(|e| {
-                let ours = e.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-                Error::new(ours.map_or(Kind::Network, Error::kind), e.to_string()).at("download", name)
-            })?;
         }
         if writer.written < expected {
             let why = format!("it ended after {} of {expected} bytes", writer.written);
@@ -315,24 +315,6 @@ impl Sink<'_> {
             )
         })
     }
-}
-
-/// Reads until the buffer is full, or what comes is little, the end, or an error. Returns: how much it is: 0: the end.
-fn fill(body: &mut dyn Read, buffer: &mut [u8]) -> (usize, io::Result<()>) {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match body.read(&mut buffer[filled..]) {
-            Ok(length) => {
-                filled += length;
-                if length < FAST {
-                    break;
-                }
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return (filled, Err(e)),
-        }
-    }
-    (filled, Ok(()))
 }
 
 #[cfg(test)]

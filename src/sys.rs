@@ -533,7 +533,9 @@ fn done_within(limit: Duration, work: fn()) -> bool {
     };
     // SAFETY: plain values, null is allowed for the status; the number is the child's until it is waited for.
     unsafe {
-        libc::kill(child, libc::SIGKILL);
+        if !is_done {
+            libc::kill(child, libc::SIGKILL);
+        }
         libc::waitpid(child, std::ptr::null_mut(), libc::WNOHANG);
     }
     is_done

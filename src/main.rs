@@ -1,6 +1,4 @@
 //! Parses, dispatches, prints the error, sets the exit code. Must never: decide anything.
-#![no_main]
-#![deny(unsafe_code)]
 
 use kubesolo_update::cli::{Cli, Command, Common};
 use kubesolo_update::cmd::answer::{Form, Reply};
@@ -10,12 +8,12 @@ use kubesolo_update::cmd::{
 use kubesolo_update::error::{Error, Kind};
 use kubesolo_update::progress;
 use kubesolo_update::usage::{self, Typed};
-use kubesolo_update::{config, system::System};
-use std::ffi::OsString;
+use kubesolo_update::{config, sys, system::System};
+use std::process::ExitCode;
 
-kubesolo_update::program!(program);
-
-fn program(arguments: Vec<OsString>) -> u8 {
+fn main() -> ExitCode {
+    sys::hear_of_children();
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let words: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let typed = Typed::read(&words);

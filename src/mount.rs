@@ -183,7 +183,7 @@ impl Order<'_> {
         if let Err(e) = home.enter() {
             // The root directory may be another one now: no path means what it meant.
             note(&format!("leave a mount namespace of its own: {e}; this run ends here"));
-            sys::start::leave(Kind::Internal.exit_code());
+            std::process::exit(i32::from(Kind::Internal.exit_code()));
         }
         mounted
     }

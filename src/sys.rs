@@ -7,7 +7,6 @@
 #[cfg(any(target_env = "musl", test))]
 mod musl;
 pub mod spawn;
-pub mod start;
 pub mod thread;
 
 use std::ffi::{CStr, CString};
@@ -496,6 +495,13 @@ pub fn columns(file: &impl AsRawFd) -> Option<usize> {
     // SAFETY: an open descriptor; the kernel fills the structure, which is ours alone for the length of the call.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) }).ok()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// Asks to be told of children that end. Who starts us may have SIGCHLD ignored, which is inherited, and then nobody can be asked
+/// how a health check ended.
+pub fn hear_of_children() {
+    // SAFETY: plain values.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
 /// Writes out everything the kernel holds, for so long. A disk that has died may keep sync(2) for ever, and nothing ends

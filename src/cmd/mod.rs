@@ -19,6 +19,7 @@ use crate::session;
 use crate::text::{folded, short_digests};
 use answer::Reply;
 use std::io::Write;
+use std::process::ExitCode;
 
 /// Exit code of a run that had nothing to do.
 const NOTHING: u8 = 3;
@@ -79,8 +80,8 @@ fn needs_nobody(ended: &Result<Outcome>) -> bool {
     }
 }
 
-/// Ends the program: says the error on stderr, and gives the answer. Returns: the exit code.
-pub fn finish(ended: Result<Outcome>, mut reply: Reply) -> u8 {
+/// Ends the program: says the error on stderr, and gives the answer.
+pub fn finish(ended: Result<Outcome>, mut reply: Reply) -> ExitCode {
     let is_silent = is_quiet() && needs_nobody(&ended);
     if is_silent {
         reply.forget();
@@ -90,7 +91,7 @@ pub fn finish(ended: Result<Outcome>, mut reply: Reply) -> u8 {
         Ok(Outcome::Nothing) => (None, NOTHING),
         Ok(Outcome::Waits(error)) => {
             reply.result_or("waits");
-            return reply.give(0, Some(&error));
+            return ExitCode::from(reply.give(0, Some(&error)));
         }
         Ok(Outcome::Excused(error)) => {
             reply.result("busy");
@@ -109,7 +110,7 @@ pub fn finish(ended: Result<Outcome>, mut reply: Reply) -> u8 {
     if let Some(error) = error.as_ref().filter(|_| !is_silent) {
         note(&error.to_string());
     }
-    reply.give(exit_code, error.as_ref())
+    ExitCode::from(reply.give(exit_code, error.as_ref()))
 }
 
 #[cfg(test)]

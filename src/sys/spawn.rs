@@ -25,7 +25,7 @@ pub struct Child {
 impl Child {
     /// Starts a program without arguments, in this process's working directory and environment, as the leader of a process
     /// group of its own. It has nothing to read, and both its outputs go to one place. Signals that are blocked or ignored here
-    /// are so there, but for SIGPIPE, which this process ignores (sys/start.rs).
+    /// are so there, but for SIGPIPE, which std has this process ignore.
     /// Input: `path`: with a slash in it: nothing is looked for in PATH. `output`: closed on exec, as all that std opens.
     /// Errors: what the kernel says of the program: ENOENT also where its interpreter is missing, ENOEXEC, EACCES, ETXTBSY.
     pub fn spawn(path: &Path, output: &impl AsRawFd) -> io::Result<Child> {

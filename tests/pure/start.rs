@@ -1,7 +1,7 @@
 //! What is there before the first line of the program runs: its words, its descriptors, its signals; and how it ends.
 
 use crate::support::root::{Root, Run};
-use crate::support::{command, need};
+use crate::support::command;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -99,7 +99,6 @@ impl Drop for Server {
 /// What is opened gets the lowest number that is free, and an answer would be written into it.
 #[apply(test)]
 fn what_is_opened_never_becomes_a_standard_descriptor() {
-    need("sh");
     for closed in ["", "<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"] {
         let server = Server::start(closed);
         server.wait();
@@ -114,7 +113,6 @@ fn what_is_opened_never_becomes_a_standard_descriptor() {
 
 #[apply(test)]
 fn a_closed_pipe_is_no_signal_and_none_is_blocked() {
-    need("sh");
     let server = Server::start("");
     server.wait();
     let pipe = 1 << (libc::SIGPIPE - 1);

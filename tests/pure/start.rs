@@ -1,7 +1,7 @@
 //! What is there before the first line of the program runs: its words, its descriptors, its signals; and how it ends.
 
-use crate::support::root::{Root, Run};
 use crate::support::command;
+use crate::support::root::{Root, Run};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

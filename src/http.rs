@@ -56,7 +56,6 @@ pub struct Client {
     timeouts: Timeouts,
     tries: u32,
     now: Clock,
-    peers: Peers,
     auth: Auth,
     /// Addresses of the same files: the source's own first.
     bases: Vec<Url>,
@@ -144,7 +143,6 @@ impl Client {
         };
         Ok(Client {
             agents: call::agents(&dialling),
-            peers: dialling.peers.clone(),
             dialling,
             plain_http: PlainHttp::Auto,
             timeouts: options.timeouts,

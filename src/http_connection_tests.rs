@@ -306,7 +306,6 @@ fn any_bytes_end_in_an_answer_or_an_error() {
     let client = client();
     let mut good = 0;
     for _ in 0..count {
-        // One more where a redirect leads back here.
         good += usize::from(client.whatever(&url(port, "/"), 99, &mut |_, _| Ok(())).is_ok());
     }
     drop(client);

@@ -272,9 +272,8 @@ impl Read for Reader {
             self.body = None;
             let (kind, why) = match of_ureq(e.into()).0 {
                 Cause::Io(e) => (e.kind(), why(&e, &self.timeouts, self.limit).0),
-                Cause::Failure(failure) => (ErrorKind::Other, failure.error.to_string()),
-                Cause::OfProxy(who, e) => (e.kind(), who),
-                Cause::Refused(status) => (ErrorKind::Other, status.to_string()),
+                // Of connecting, which is over.
+                cause => (ErrorKind::Other, cause.to_string()),
             };
             io::Error::new(kind, format!("{}: {why}", self.host))
         })

@@ -114,9 +114,9 @@ impl Client {
                 let realm = Url::parse(&realm).map_err(|e| at(Error::new(Kind::Source, format!("realm: {e}"))))?;
                 check_realm(&realm, url, credential.is_some()).map_err(at)?;
                 let form = TokenForm { realm, service, scope };
-                self.peers.confine_to_network_of(url.host());
+                self.dialling.peers.confine_to_network_of(url.host());
                 let token = self.fetch_token(&form, url, credential.as_ref(), limit);
-                self.peers.set_free();
+                self.dialling.peers.set_free();
                 let (token, lasts) = token?;
                 let until = Instant::now().checked_add(lasts.saturating_sub(MARGIN).max(lasts / 2));
                 let shown = if credential.is_some() { Shown::Credentials } else { Shown::Anonymous };

@@ -10,12 +10,13 @@ use super::peers::{Peers, check_loopback, literal};
 use super::proxy::{Proxies, Proxy};
 use super::transport::{Dial, Socket, Stream, Wire, agent, is_quiet};
 use crate::error::{Error, Kind};
+use crate::sys::thread::lock;
 use crate::tls::TlsConnector;
 use crate::url::Url;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use ureq::SendBody;
 use ureq::config::Config;
@@ -119,7 +120,7 @@ struct Through(Mutex<Option<TcpStream>>, Peers);
 
 impl Dial for Through {
     fn dial(&self, _: &Uri, _: &Config, until: Until) -> Result<Wire, ureq::Error> {
-        let tcp = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let tcp = lock(&self.0).take();
         let tcp = tcp.ok_or_else(|| io::Error::from(ErrorKind::NotConnected))?;
         Ok(Wire::new(Stream::Plain(Socket { tcp, until }), self.1.clone(), None, None).no_further_than_the_head())
     }

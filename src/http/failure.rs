@@ -57,12 +57,6 @@ impl From<io::Error> for Cause {
     }
 }
 
-impl From<Failure> for Cause {
-    fn from(failure: Failure) -> Cause {
-        Cause::Failure(failure)
-    }
-}
-
 impl From<Error> for Cause {
     fn from(error: Error) -> Cause {
         Cause::Failure(error.into())

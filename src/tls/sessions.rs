@@ -3,10 +3,11 @@
 //! rustls's own store is a hash map, and keeps one server where it is asked for eight sessions.
 //! Must never: hand out a ticket of TLS 1.3 twice (RFC 8446, appendix C.4), or grow with what a server sends.
 
+use crate::sys::thread::lock;
 use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// Servers remembered, the one that was met first is given up first: a registry, its token server, a few redirects.
 const SERVERS: usize = 8;
@@ -27,7 +28,7 @@ struct Server {
 
 impl Sessions {
     fn servers(&self) -> MutexGuard<'_, Vec<Server>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

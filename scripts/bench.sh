@@ -366,8 +366,8 @@ report() {
     cat <<TEXT
 
 apply does more than the peers: it inflates the initramfs to see that it is
-whole, and reads all files back from the device and hashes them again. Theirs
-is SHA-256 once, and the bytes durable. This initramfs does not compress, so it
+whole, and reads all files back from the device and hashes them there. Theirs
+is SHA-256 as the bytes come, and the bytes durable. This initramfs does not compress, so it
 is cheap to inflate; with one of programs ($(mib "$(artifact_bytes programs)") MiB in all):
 
 TEXT

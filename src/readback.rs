@@ -22,7 +22,7 @@ const ALIGN: usize = 4096;
 /// Hashes a regular file as the device returns it.
 /// Returns: its length and digest, and the CRC-32 of the same bytes. `progress` is told how many bytes each step read.
 /// Errors: Device: it can not be read, or is no regular file.
-fn hash(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<(FileRecord, u32)> {
+pub fn hash(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<(FileRecord, u32)> {
     let op = "read back";
     let mut file = open(path).io(Kind::Device, op, path.display())?;
     let mut space = vec![0u8; CHUNK + ALIGN];

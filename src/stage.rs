@@ -1,24 +1,23 @@
 //! Staging: bytes from a source into the slot that is not running, proven before they count.
 //!
-//! One pass: each piece is hashed, checked, and written; then synced, read back from the device,
+//! One pass: each piece is summed up, checked, and written; then synced, read back from the device and hashed,
 //! renamed into place. The record is removed first and written last.
 //! Must never: touch a slot it was not given, or keep a copy of an image elsewhere.
 
 use crate::atomic::{self, ASIDE, TEMPORARY};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::initramfs;
-use crate::oci::digest::Digest;
 use crate::readback;
 use crate::slot::{DIGESTS, FileRecord, INITRAMFS, KERNEL, RECORD, Record, VERSION, digests};
 use crate::sys;
-use sha2::{Digest as _, Sha256};
+use flate2::Crc;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Read at once, in bytes.
-const CHUNK: usize = 96 * 1024;
+const CHUNK: usize = 64 * 1024;
 /// Handed to the device while the rest still arrives, in bytes: the last fsync is short then, and dirty memory small.
 const WRITEBACK_BYTES: u64 = 4 * 1024 * 1024;
 /// Largest page of any kernel that we run on, in bytes: some for arm64 have this one.
@@ -103,7 +102,7 @@ fn allow_changes_in(dir: &Path) {
 }
 
 /// Returns how much of a file an earlier run has left that is worth going on from, in bytes; 0 where nothing is.
-/// Nobody vouches for these bytes: [`write()`] hashes them with the rest.
+/// Nobody vouches for these bytes: [`write()`] proves them with the rest.
 ///
 /// Less than there is: after a power cut the last page may hold zeros where the rest of it was still in memory (ext4
 /// sets the size to the end of a page that it writes early; measured: tests/vm/resume.rs, Linux 6.1).
@@ -123,7 +122,7 @@ pub fn left_over(dir: &Path, part: &Part<'_>) -> u64 {
 /// the expected length at most.
 /// Returns: its CRC-32, of the bytes that were read back.
 /// Errors: Network: it ends early or breaks off; what is there stays for the next run. Digest: it is longer, or hashes to
-/// something else. Source: it is no initramfs. Device: it can not be written, or reads back differently.
+/// something else. Source: it is no initramfs. Device: it can not be written, or reads back as something else than what came.
 /// Power cut: `NAME.part-DIGITS` with some of the bytes; without a record it means nothing.
 pub fn write(
     dir: &Path,
@@ -156,7 +155,7 @@ fn write_unproven(
         options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW).open(unproven);
     let mut file = open.io(Kind::Device, "create", unproven.display())?;
     file.set_len(from).io(Kind::Device, "cut to length", unproven.display())?;
-    let mut sink = Sink { part, judge: part.is_initramfs.then(Check::default), hasher: Sha256::new(), bytes: 0 };
+    let mut sink = Sink { part, judge: part.is_initramfs.then(Check::default), crc: Crc::new(), bytes: 0 };
     if let Err(e) = sink.take_up(&mut file, from, progress) {
         // A sector that can not be read: written anew it may do, and somewhere else it will.
         let _ = fs::remove_file(unproven);
@@ -164,16 +163,12 @@ fn write_unproven(
     }
     let mut writer = Writer { file: &mut file, path: unproven, written: from, handed_over: from };
     sink.copy(body, &mut writer, progress)?;
-    sink.check()?;
     file.sync_all().io(Kind::Device, "sync", unproven.display())?;
     // The pages are clean now; without them a copy in memory can not stand in for the device.
     sys::drop_cache(&file).io(Kind::Device, "drop the cache of", unproven.display())?;
     drop(file);
-    readback::verify(unproven, part.expected, &mut |n| progress(Step::ReadBack(n))).map_err(|e| {
-        Error::new(Kind::Device, e.to_string())
-            .at("prove", part.name)
-            .hint("the disk does not keep what is written to it: it may be failing")
-    })
+    // What the disk did not keep is no more worth going on from than what the source had wrong.
+    sink.prove(unproven, progress).inspect_err(|_| drop(fs::remove_file(unproven)))
 }
 
 /// Writes the version, what GRUB holds the files against, then the record: from here on the slot is valid.
@@ -246,13 +241,15 @@ impl Writer<'_> {
 struct Sink<'a> {
     part: &'a Part<'a>,
     judge: Option<Check>,
-    hasher: Sha256,
+    /// Of what came: tells a disk that does not keep it from a source that gave something else. The digest of what was read
+    /// back is the proof (decision 0016).
+    crc: Crc,
     bytes: u64,
 }
 
 impl Sink<'_> {
     fn look_at(&mut self, bytes: &[u8]) {
-        self.hasher.update(bytes);
+        self.crc.update(bytes);
         if let Some(judge) = self.judge.as_mut() {
             judge.update(bytes);
         }
@@ -301,11 +298,22 @@ impl Sink<'_> {
         Ok(())
     }
 
-    fn check(self) -> Result<()> {
-        let (name, expected) = (self.part.name, self.part.expected.sha256);
-        let found = Digest::finish(self.hasher);
-        if found != expected {
-            return Err(Error::new(Kind::Digest, format!("it is {found}, expected was {expected}"))
+    /// Holds what the device gives back against what the part must be.
+    fn prove(self, path: &Path, progress: &mut dyn FnMut(Step)) -> Result<u32> {
+        let (name, expected) = (self.part.name, self.part.expected);
+        let unkept = |why: String| {
+            Error::new(Kind::Device, why)
+                .at("prove", name)
+                .hint("the disk does not keep what is written to it: it may be failing")
+        };
+        let (found, crc32) =
+            readback::hash(path, &mut |n| progress(Step::ReadBack(n))).map_err(|e| unkept(e.to_string()))?;
+        let is_what_came = (found.size_bytes, crc32) == (self.bytes, self.crc.sum());
+        if found != *expected && !is_what_came {
+            return Err(unkept(format!("it reads back as {}, which is not what was written", found.sha256)));
+        }
+        if found != *expected {
+            return Err(Error::new(Kind::Digest, format!("it is {}, expected was {}", found.sha256, expected.sha256))
                 .at("verify", name)
                 .hint("the source is damaged or was tampered with; nothing of it will be booted"));
         }
@@ -313,7 +321,8 @@ impl Sink<'_> {
             Error::new(Kind::Source, why).at("look through", name).hint(
                 "it is what the publisher named, but kernels do not unpack it whole: make it anew and publish that",
             )
-        })
+        })?;
+        Ok(crc32)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of staging into a directory; tests/disk/apply.rs stages into real partitions.
 
 use super::*;
+use crate::oci::digest::Digest;
 
 fn record_of(bytes: &[u8]) -> FileRecord {
     FileRecord { size_bytes: bytes.len() as u64, sha256: Digest::of(bytes) }
@@ -89,6 +90,35 @@ fn a_body_that_breaks_off_is_a_network_error() {
 }
 
 #[test]
+fn a_disk_that_does_not_keep_what_came_is_not_the_source() {
+    /// Gives a piece at a time; before it ends, the last byte that was written changes where it lies.
+    struct Rots<'a>(&'a Path, &'a [u8]);
+    impl Read for Rots<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.1.is_empty() {
+                let mut lies = fs::read(self.0)?;
+                *lies.last_mut().unwrap() ^= 1;
+                fs::write(self.0, lies)?;
+            }
+            self.1.read(buffer)
+        }
+    }
+    let good: Vec<u8> = (0..300_000u32).map(|i| ((i * 7) >> 5) as u8).collect();
+    let wrong = [&good[..good.len() - 1], b"!"].concat();
+    // Wrong bytes that rot as well: what cannot be kept is told first.
+    for body in [&good, &wrong] {
+        let dir = tempfile::tempdir().unwrap();
+        let expected = record_of(&good);
+        let part = Part { name: KERNEL, expected: &expected, is_initramfs: false };
+        let path = dir.path().join(part.unproven_name());
+        let e = write(dir.path(), &part, 0, &mut Rots(&path, body), &mut |_| {}).unwrap_err();
+        assert_eq!(e.kind(), Kind::Device, "{e}");
+        assert!(e.to_string().contains("not what was written"), "{e}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "it is not gone on from");
+    }
+}
+
+#[test]
 fn an_initramfs_must_be_gzip_but_a_wrong_digest_explains_more() {
     let dir = tempfile::tempdir().unwrap();
     let e = stage(dir.path(), &record_of(b"not gzip"), true, b"not gzip").unwrap_err();
@@ -160,7 +190,7 @@ fn a_link_in_the_way_is_not_followed() {
 }
 
 #[test]
-fn what_an_earlier_run_left_is_hashed_and_not_trusted() {
+fn what_an_earlier_run_left_is_proven_and_not_trusted() {
     let dir = tempfile::tempdir().unwrap();
     let bytes: Vec<u8> = (0..600_000u32).map(|i| ((i * 7) >> 5) as u8).collect();
     let expected = record_of(&bytes);

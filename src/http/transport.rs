@@ -6,7 +6,7 @@
 
 use super::deadline::{Until, Wait};
 use super::failure::malformed;
-use super::guard::{Guard, MAX_HEAD, Seen};
+use super::guard::{Guard, Seen};
 use super::peers::Peers;
 use rustls::{ClientConnection, StreamOwned};
 use std::fmt;
@@ -21,10 +21,8 @@ use ureq::{Agent, Error, Timeout};
 
 /// What is read from a connection at once while a head is waited for.
 const HEAD_BYTES: usize = 8 << 10;
-/// What is read at once of a body; more than a head may be, with what was read behind it. Half of it takes a tenth more processor
-/// time, a third more of it shows in the peak of memory.
-const INPUT_BYTES: usize = 96 << 10;
-const _: () = assert!(INPUT_BYTES >= MAX_HEAD + 2 * HEAD_BYTES);
+/// What is read at once of a body, but for what was read with a long head.
+const BODY_BYTES: usize = 64 << 10;
 /// Longest line of a request: a URL of which each byte is percent-encoded.
 const OUTPUT_BYTES: usize = 32 << 10;
 
@@ -165,6 +163,16 @@ pub(super) fn wait(reason: Timeout) -> Wait {
     }
 }
 
+/// ureq's buffers are filled with zeros, so the whole of them counts as memory; a request and an answer are never there at once.
+fn for_request() -> LazyBuffers {
+    LazyBuffers::new(1, OUTPUT_BYTES)
+}
+
+/// Input: the bytes of its head, with what was read behind it.
+fn for_answer(head: usize) -> LazyBuffers {
+    LazyBuffers::new(head.max(BODY_BYTES), 1)
+}
+
 /// One connection.
 pub(super) struct Wire {
     stream: Stream,
@@ -185,8 +193,16 @@ impl Wire {
     /// Input: `origin`: scheme and authority, where a proxy is asked in the server's place; `address`: of the server, where
     /// it is known.
     pub fn new(stream: Stream, peers: Peers, address: Option<IpAddr>, origin: Option<String>) -> Wire {
-        let buffers = LazyBuffers::new(INPUT_BYTES, OUTPUT_BYTES);
-        Wire { stream, buffers, head: None, head_step: HEAD_BYTES, may_keep: true, peers, address, origin }
+        Wire {
+            stream,
+            buffers: for_request(),
+            head: None,
+            head_step: HEAD_BYTES,
+            may_keep: true,
+            peers,
+            address,
+            origin,
+        }
     }
 
     /// The same, for who goes on with the connection himself.
@@ -210,6 +226,7 @@ impl Wire {
                 Seen::Interim(length) => drop(bytes.drain(..length)),
                 Seen::Head { may_keep } => {
                     self.may_keep &= may_keep;
+                    self.buffers = for_answer(bytes.len());
                     self.buffers.input_append_buf()[..bytes.len()].copy_from_slice(bytes);
                     self.buffers.input_appended(bytes.len());
                     self.head = None;
@@ -262,6 +279,7 @@ impl Transport for Wire {
     }
 
     fn is_open(&mut self) -> bool {
+        self.buffers = for_request();
         self.may_keep && self.address.is_none_or(|address| self.peers.may(address)) && self.stream.is_quiet()
     }
 
@@ -372,7 +390,7 @@ mod tests {
     #[test]
     fn a_line_without_end_has_one() {
         let (mut wire, mut peer) = wire();
-        let sends = std::thread::spawn(move || peer.write_all(&vec![b'x'; INPUT_BYTES + 1]));
+        let sends = std::thread::spawn(move || peer.write_all(&vec![b'x'; BODY_BYTES + 1]));
         let e = loop {
             match wire.await_input(long()) {
                 Ok(more) => assert!(more),

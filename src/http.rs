@@ -342,7 +342,7 @@ impl Client {
                     places.remove(at);
                 }
                 match places.get(at) {
-                    Some(next) => setback(&error, &format!("trying {}", next.host())),
+                    Some(next) => setback(&error, &format!("trying {}", next.authority())),
                     // The wait says why the first one failed, and nothing of this one, which is not asked again.
                     None if !is_passing && waits.is_some() => setback(&error, "the other places are asked again"),
                     None => {}

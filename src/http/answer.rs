@@ -126,7 +126,8 @@ impl Answer {
             404 if url.path().ends_with("/latest.json/latest.json") => {
                 error.hint("`server` is the directory that holds latest.json: leave /latest.json out")
             }
-            404 => error.hint("is the path right?"),
+            404 if url.path().ends_with("/latest.json") => error.hint("is the path right?"),
+            404 => error.hint("latest.json, or a redirect, names this address: is the file published there?"),
             400 if !url.is_secure() => {
                 error.hint("does this port speak TLS? Then https:// or, for a registry, plain_http = no")
             }

@@ -139,6 +139,8 @@ pub(super) fn why(error: &io::Error, timeouts: &Timeouts, limit: Limit) -> (Stri
     }
     match error.kind() {
         ErrorKind::UnexpectedEof => ("connection closed before the end".to_owned(), ""),
+        ErrorKind::ConnectionRefused => (error.to_string(), "does a server run there, on this port?"),
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => (error.to_string(), "is there a route to it?"),
         _ => (error.to_string(), ""),
     }
 }

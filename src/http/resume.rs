@@ -142,7 +142,7 @@ impl Transfer {
         match self.places.first() {
             None => Err(error),
             Some(next) if self.round < self.places.len() => {
-                setback(&error, &format!("trying {}", next.url.host()));
+                setback(&error, &format!("trying {}", next.url.authority()));
                 Ok(())
             }
             Some(_) if self.is_last => Err(error),
@@ -323,7 +323,8 @@ impl Client {
         match retry::next(failed, self.tries, limit.left(), asked, dice) {
             retry::Next::Wait(time) => {
                 let going_on = retry::going_on(failed, self.tries, limit.left(), progress::is_watched());
-                setback(&error, &format!("trying again in {} s{going_on}", secs(time)));
+                // What a person may do is said if it comes to the end.
+                setback(&error.hint_instead(""), &format!("trying again in {} s{going_on}", secs(time)));
                 std::thread::sleep(time);
                 Ok(())
             }

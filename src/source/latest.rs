@@ -94,18 +94,17 @@ impl Latest {
         }
         self.client.past_caches().document_if_there(url, "*/*", DETACHED_MAX_BYTES, &mut |signature| {
             let mut tally = Tally::new(&self.ring);
-            let is_there = signature.is_some();
-            if let Some(signature) = signature {
-                is_copy.set(is_copy.get() || signature.is_copy);
-                tally.take_detached(&document.body, &signature.body);
-            }
-            let place = &self.signature_url;
-            let hint = format!("its signature is expected at {place}: scripts/sign.sh --latest makes it");
-            match is_there {
-                // A mirror may have sent it.
-                true => tally.finish(&document.final_url.to_string(), ""),
-                false => tally.finish(&self.url.to_string(), &hint),
-            }
+            let Some(signature) = signature else {
+                let place = &self.signature_url;
+                let hint = format!("its signature is expected at {place}: scripts/sign.sh --latest makes it");
+                return tally.finish(&self.url.to_string(), &hint);
+            };
+            is_copy.set(is_copy.get() || signature.is_copy);
+            tally.take_detached(&document.body, &signature.body);
+            // Either may be a mirror's, and then the other one is not to be blamed for it.
+            let is_one_place = document.final_url.origin() == signature.final_url.origin();
+            let place = if is_one_place { &document.final_url } else { &signature.final_url };
+            tally.finish(&place.to_string(), "")
         })
     }
 

@@ -28,7 +28,11 @@ fn retries_on_the_command_line_beat_those_of_the_file() {
     machine.root.configure("signature = off\nretries = 100\n");
     for command in ["check", "apply"] {
         let run = |retries: &str| machine.root.agent(&[&[command, "--retries", retries], &DEAD[..]].concat());
-        assert_eq!(tries(&run("0").expect(6, &["Connection refused"])), 0, "{command}");
+        assert_eq!(
+            tries(&run("0").expect(6, &["Connection refused", "does a server run there, on this port?"])),
+            0,
+            "{command}"
+        );
         assert_eq!(tries(&run("1").expect(6, &["(try 2 of 2)"])), 1, "{command}");
         for typed in ["101", "4294967295"] {
             run(typed).expect(2, &["--retries", "not between 0 and 100"]);

@@ -190,6 +190,31 @@ fn cron_hears_of_a_signature_that_does_not_verify_although_a_mirror_answers() {
     }
 }
 
+/// A document from one place and its signature from another: what does not verify is not blamed on the place of the document.
+#[apply(test)]
+fn a_mirrors_signature_is_the_mirrors() {
+    let site = Site::new();
+    let [document, _] = site.signed("2.0.0");
+    let forged = base64(&KeyPair::p256(site.dir.path(), "stranger").sign(document.as_bytes()));
+    let first = Listener::start("127.0.0.1", None, move |request| match path(request) {
+        "/latest.json" => Answer::ok(document.as_str()),
+        _ => Answer::status(503),
+    });
+    let mirror = Listener::start("127.0.0.1", None, move |request| match path(request) {
+        "/latest.json.sig" => Answer::ok(forged.as_str()),
+        _ => Answer::status(404),
+    });
+    let conf = format!("server = http://{}/\nmirror = http://{}/\nretries = 0\n", first.host(), mirror.host());
+    site.machine.root.configure(&conf);
+    let run = site.machine.root.agent(&["check"]).expect(5, &["none is by an installed key"]);
+    let last = run.stderr.lines().last().unwrap();
+    assert!(
+        last.contains(&format!("http://{}/latest.json.sig", mirror.host())) && !last.contains(first.host()),
+        "{last}"
+    );
+    assert!(run.stderr.contains(&format!("trying {}", mirror.host())), "{run:?}");
+}
+
 /// Caches that do not ask the server because a client says so, as RFC 9111 lets them, and that say how old their copy is.
 #[apply(test)]
 fn a_cache_that_keeps_what_is_old_is_asked_by_another_name() {

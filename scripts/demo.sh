@@ -238,7 +238,7 @@ steps() {
     quietly "$REPO/scripts/sign.sh" --key publisher.key --layout "$ROOT/media/usb:latest"
     title '3. Ask for an update. This changes nothing, so cron may do it at any time.'
     run kubesolo-update check --root "$ROOT"
-    title '4. Take it: each byte is hashed, written to slot B, and read back from disk.'
+    title '4. Take it: each byte is written to slot B, read back from disk, and hashed.'
     run kubesolo-update apply --root "$ROOT"
     tell '' 'Staged is not active: if the power failed now, 1.0.0 would start as always.'
     run kubesolo-update status --root "$ROOT"

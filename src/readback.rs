@@ -1,6 +1,6 @@
 //! Reads a file from the device, not from the page cache, and hashes it.
 //!
-//! What was verified on its way in says nothing of what the flash kept.
+//! What came says nothing of what the flash kept.
 //! Must never: report a digest of bytes that only memory holds, where the kernel lets it avoid that.
 
 use crate::error::{Error, IoContext, Kind, Result};
@@ -15,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Read at once, in bytes; a multiple of [`ALIGN`].
-const CHUNK: usize = 128 * 1024;
+const CHUNK: usize = 96 * 1024;
 /// What O_DIRECT asks of buffers, on every device so far.
 const ALIGN: usize = 4096;
 

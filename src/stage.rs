@@ -17,7 +17,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Read at once, in bytes.
-const CHUNK: usize = 64 * 1024;
+const CHUNK: usize = 48 * 1024;
 /// Handed to the device while the rest still arrives, in bytes: the last fsync is short then, and dirty memory small.
 const WRITEBACK_BYTES: u64 = 4 * 1024 * 1024;
 /// Largest page of any kernel that we run on, in bytes: some for arm64 have this one.
@@ -163,12 +163,8 @@ fn write_unproven(
     }
     let mut writer = Writer { file: &mut file, path: unproven, written: from, handed_over: from };
     sink.copy(body, &mut writer, progress)?;
-    file.sync_all().io(Kind::Device, "sync", unproven.display())?;
-    // The pages are clean now; without them a copy in memory can not stand in for the device.
-    sys::drop_cache(&file).io(Kind::Device, "drop the cache of", unproven.display())?;
-    drop(file);
     // What the disk did not keep is no more worth going on from than what the source had wrong.
-    sink.prove(unproven, progress).inspect_err(|_| drop(fs::remove_file(unproven)))
+    sink.prove(file, unproven, progress).inspect_err(|_| drop(fs::remove_file(unproven)))
 }
 
 /// Writes the version, what GRUB holds the files against, then the record: from here on the slot is valid.
@@ -241,8 +237,8 @@ impl Writer<'_> {
 struct Sink<'a> {
     part: &'a Part<'a>,
     judge: Option<Check>,
-    /// Of what came: tells a disk that does not keep it from a source that gave something else. The digest of what was read
-    /// back is the proof (decision 0016).
+    /// Of what came: tells a disk that does not keep it from a source that gave something else. The proof is the digest of what
+    /// was read back (docs/decisions/0016-hashed-where-it-landed.md).
     crc: Crc,
     bytes: u64,
 }
@@ -298,8 +294,12 @@ impl Sink<'_> {
         Ok(())
     }
 
-    /// Holds what the device gives back against what the part must be.
-    fn prove(self, path: &Path, progress: &mut dyn FnMut(Step)) -> Result<u32> {
+    /// Holds what the device gives back against what came, then against what the part must be.
+    fn prove(self, file: File, path: &Path, progress: &mut dyn FnMut(Step)) -> Result<u32> {
+        file.sync_all().io(Kind::Device, "sync", path.display())?;
+        // The pages are clean now; without them a copy in memory can not stand in for the device.
+        sys::drop_cache(&file).io(Kind::Device, "drop the cache of", path.display())?;
+        drop(file);
         let (name, expected) = (self.part.name, self.part.expected);
         let unkept = |why: String| {
             Error::new(Kind::Device, why)
@@ -308,9 +308,9 @@ impl Sink<'_> {
         };
         let (found, crc32) =
             readback::hash(path, &mut |n| progress(Step::ReadBack(n))).map_err(|e| unkept(e.to_string()))?;
-        let is_what_came = (found.size_bytes, crc32) == (self.bytes, self.crc.sum());
-        if found != *expected && !is_what_came {
-            return Err(unkept(format!("it reads back as {}, which is not what was written", found.sha256)));
+        // First: the judge has seen what came.
+        if (found.size_bytes, crc32) != (self.bytes, self.crc.sum()) {
+            return Err(unkept(format!("it reads back as {}, which is not what came", found.sha256)));
         }
         if found != *expected {
             return Err(Error::new(Kind::Digest, format!("it is {}, expected was {}", found.sha256, expected.sha256))

@@ -402,6 +402,8 @@ fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, ho
 /// Most times that a file is fetched anew because its pieces do not make the whole, or a mirror has something else.
 const MAX_FRESH_STARTS: u32 = 2;
 
+const AGAIN: &str = "from the start again";
+
 /// A file that is about to come.
 struct Opened {
     /// How much of it is there.
@@ -415,8 +417,8 @@ impl Opened {
     }
 }
 
-/// Fetches one file, going on where an earlier run stopped. Pieces that together are not what was published say nothing of
-/// the source: then it is fetched in one piece.
+/// Fetches one file, going on where an earlier run stopped. Pieces that together are not what was published, or that the disk
+/// does not give back as they came, say nothing of the source: then it is fetched in one piece.
 /// Input: `opened`: where it was opened already; `progress`: beside it, how much came before this file.   Returns: its CRC-32.
 fn fetch(
     dir: &Path,
@@ -426,11 +428,11 @@ fn fetch(
     mut opened: Option<Opened>,
     progress: (&Progress, u64),
 ) -> Result<u32> {
-    let mut fresh_starts = 0;
+    let (mut fresh_starts, mut is_whole) = (0, false);
     loop {
         let Opened { from, mut body } = match opened.take() {
             Some(opened) => opened,
-            None if fresh_starts == 0 => Opened::new(source, file, stage::left_over(dir, part))?,
+            None if !is_whole => Opened::new(source, file, stage::left_over(dir, part))?,
             None => Opened::new(source, file, 0)?,
         };
         if from > 0 {
@@ -440,15 +442,26 @@ fn fetch(
             Ok(crc32) => return Ok(crc32),
             Err(e) => e,
         };
-        // Either the pieces do not belong together, or what was there was of no use.
+        if from > 0 && matches!(e.kind(), Kind::Device | Kind::Digest) && stage::left_over(dir, part) == 0 {
+            // Which of the two is wrong is not known, and no place is blamed: the whole will tell.
+            match e.kind() {
+                Kind::Device => setback(&e, AGAIN),
+                _ => aside(&format!(
+                    "{}: with what an earlier run left it is not what was published; {AGAIN}",
+                    part.name
+                )),
+            }
+            is_whole = true;
+            continue;
+        }
         let pieced = e.kind() == Kind::Digest && body.is_pieced.get();
-        let useless = from > 0 && stage::left_over(dir, part) == 0;
         let elsewhere = e.kind() == Kind::Digest && source.doubt();
-        if !(pieced || useless || elsewhere) || fresh_starts == MAX_FRESH_STARTS {
+        if !(pieced || elsewhere) || fresh_starts == MAX_FRESH_STARTS {
             return Err(e);
         }
-        setback(&e, if elsewhere { "from the start again, at the next place" } else { "from the start again" });
+        setback(&e, &if elsewhere { [AGAIN, ", at the next place"].concat() } else { AGAIN.to_owned() });
         fresh_starts += 1;
+        is_whole = true;
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::deadline::{Until, Wait};
 use super::failure::malformed;
-use super::guard::{Guard, Seen};
+use super::guard::{Guard, MAX_HEAD, Seen};
 use super::peers::Peers;
 use rustls::{ClientConnection, StreamOwned};
 use std::fmt;
@@ -21,8 +21,9 @@ use ureq::{Agent, Error, Timeout};
 
 /// What is read from a connection at once while a head is waited for.
 const HEAD_BYTES: usize = 8 << 10;
-/// What is read at once of a body, but for what was read with a long head.
-const BODY_BYTES: usize = 64 << 10;
+/// What is read at once of a body; a head with what was read behind it fits as well.
+const BODY_BYTES: usize = 48 << 10;
+const _: () = assert!(BODY_BYTES >= MAX_HEAD + HEAD_BYTES);
 /// Longest line of a request: a URL of which each byte is percent-encoded.
 const OUTPUT_BYTES: usize = 32 << 10;
 
@@ -168,9 +169,8 @@ fn for_request() -> LazyBuffers {
     LazyBuffers::new(1, OUTPUT_BYTES)
 }
 
-/// Input: the bytes of its head, with what was read behind it.
-fn for_answer(head: usize) -> LazyBuffers {
-    LazyBuffers::new(head.max(BODY_BYTES), 1)
+fn for_answer() -> LazyBuffers {
+    LazyBuffers::new(BODY_BYTES, 1)
 }
 
 /// One connection.
@@ -226,7 +226,7 @@ impl Wire {
                 Seen::Interim(length) => drop(bytes.drain(..length)),
                 Seen::Head { may_keep } => {
                     self.may_keep &= may_keep;
-                    self.buffers = for_answer(bytes.len());
+                    self.buffers = for_answer();
                     self.buffers.input_append_buf()[..bytes.len()].copy_from_slice(bytes);
                     self.buffers.input_appended(bytes.len());
                     self.head = None;

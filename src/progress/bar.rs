@@ -57,6 +57,10 @@ impl Bar {
         self.at = at.min(self.phases.len() - 1);
         self.file = file;
         self.phases[self.at].done_bytes = before_bytes;
+        // What comes after a piece that is done again is done again as well.
+        for later in &mut self.phases[self.at + 1..] {
+            later.done_bytes = later.done_bytes.min(before_bytes);
+        }
         self.moved_bytes = 0;
         self.moved_at = now;
         self.samples.clear();

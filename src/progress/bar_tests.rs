@@ -88,3 +88,17 @@ fn odd_sizes() {
     small.moved(3000, at(500));
     assert_eq!(small.text(at(500)), "fetching vmlinuz  100 %  3000 of 2000 B", "longer than announced");
 }
+
+#[test]
+fn a_file_that_is_fetched_again_is_read_back_again() {
+    let mut bar = Bar::new(vec![Phase::new("fetching", 1000), Phase::new("reading back", 1000)]);
+    let at = Duration::from_secs;
+    bar.start(0, "f", 0, at(0));
+    bar.moved(1000, at(2));
+    bar.start(1, "", 0, at(2));
+    bar.moved(1000, at(4));
+    // From the start again: 500 of 1000 in a second, and all of it to be read back, at the rate that is known.
+    bar.start(0, "f", 0, at(4));
+    bar.moved(500, at(5));
+    assert!(bar.text(at(5)).ends_with("0:03 left"), "{}", bar.text(at(5)));
+}

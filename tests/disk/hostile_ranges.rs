@@ -3,10 +3,11 @@
 //! Whatever becomes of a request with Range, the file is asked for from its start in the same run, once; and an honest
 //! piece is progress.
 
-use crate::support::disk::need_disks;
+use crate::support::disk::{B, need_disks};
 use crate::support::hostile::{Ask, Length, Reply, Step};
+use crate::support::hostile_bench::{Bench, MIRRORED, honest};
 use crate::support::hostile_table::{
-    PUBLISHED, Published, Row, Slot, apply, assert_listed, assert_staged, hold_all, row,
+    PUBLISHED, Published, Row, Slot, apply, assert_listed, assert_staged, hold_all, part_name, row,
 };
 use crate::support::machine::Machine;
 
@@ -213,6 +214,34 @@ fn what_is_left_of_a_download_does_not_stop_the_next_run() {
         .start(&machine);
         apply(&machine).expect(0, &["Range", "asking for the whole", "2.0.0 is staged"]);
         assert_staged(&machine, name);
+    }
+}
+
+/// What an earlier run left may be spoilt (by the disk, by a place that is not asked any more, by a power cut while it was read
+/// back): the place that sends the rest is not to blame for it, unless it sends something else as a whole.
+#[apply(test)]
+fn what_is_left_and_spoilt_is_blamed_on_nobody() {
+    const WITH: &str = "vmlinuz: with what an earlier run left it is not what was published; from the start again";
+    let wrong = |ask: &Ask| {
+        let kernel = PUBLISHED.kernel.iter().map(|b| !b).collect::<Vec<u8>>();
+        if PUBLISHED.is_kernel(ask) && !ask.is_other { Reply::ok(kernel) } else { honest(ask) }
+    };
+    for conf in MIRRORED {
+        for is_first_wrong in [false, true] {
+            let bench = Bench::new(conf, move |ask| if is_first_wrong { wrong(ask) } else { honest(ask) });
+            let whole = PUBLISHED.kernel.len() as u64;
+            for left in [CUT as u64, whole] {
+                bench.machine.in_slot(B, &format!("rm -f vmlinuz; head -c {left} /dev/zero >{}", part_name()));
+                let before = bench.at_other().len();
+                let run = bench.run(&["apply", "--retry-failed"]);
+                assert!(run.stderr.contains(WITH), "{run:?}");
+                assert_eq!(run.stderr.contains("tampered"), is_first_wrong, "{run:?}");
+                assert_eq!(run.stderr.contains("at the next place"), is_first_wrong, "{run:?}");
+                assert_eq!(bench.at_other().len() > before, is_first_wrong, "{run:?}");
+                bench.staged(run);
+                bench.machine.root.agent(&["rollback"]).expect(0, &[]);
+            }
+        }
     }
 }
 

@@ -130,6 +130,7 @@ size-all: build-all
 #: [LONG=--include-ignored] | integration tests against a release build
 integration: build-host
 	scripts/install-deps.sh --optional build test vm
+	-scripts/vendor.sh --fetch
 	$(RUN_TESTS) $(foreach p,$(PROGRAMS),--test $(p)) -- $(LONG)
 
 #: [LONG=--include-ignored] | GRUB alone, in QEMU

@@ -14,7 +14,7 @@ WORK=
 
 usage() {
     cat <<USAGE
-Usage: scripts/vendor.sh [--check | --mend | --settings DIR]
+Usage: scripts/vendor.sh [--check | --fetch | --mend | --settings DIR]
 
 Downloads the source of every crate in Cargo.lock into vendor/ (not committed; a build without
 network uses it), writes .cargo/config.toml (not committed), so that \`cargo build --offline\` works as
@@ -22,6 +22,8 @@ it stands, and vendor/MANIFEST.tsv (committed): crate, version, SHA-256 of the c
 licence.
 
   --check         only hold MANIFEST.tsv against Cargo.lock: no network, nothing is written
+  --fetch         only download the crates of Cargo.lock and of std into cargo's own cache, so that this script works
+                  without network; nothing is written here
   --mend          only take .cargo/config.toml away where vendor/ no longer holds the crates of
                   Cargo.lock, so that cargo fetches them again: no network (make and build.sh do it)
   --settings DIR  only write .cargo/config.toml for the copy of this repository in DIR, which has vendor/
@@ -123,21 +125,29 @@ mend() {
         "(.cargo/config.toml is taken away). Next, for builds without network: scripts/vendor.sh"
 }
 
-fill() {
-    set -- --locked --versioned-dirs --no-delete
-    lock=
-    # A release build compiles std as well (scripts/build.sh): its crates have to be there too.
-    cargo=cargo
+# find_std: a release build compiles std as well (scripts/build.sh), so its crates have to be there too.
+# Sets `std`, its Cargo.toml, empty where there is none; and `cargo`, the one beside it.
+find_std() {
     for rustc in /usr/bin/rustc rustc; do
         command -v "$rustc" >/dev/null || continue
         std=$("$rustc" --print sysroot)/lib/rustlib/src/rust/library/Cargo.toml
-        if [ -e "$std" ]; then
-            set -- "$@" --sync "$std"
-            lock=${std%.toml}.lock
-            cargo=${rustc%rustc}cargo
-            break
-        fi
+        cargo=${rustc%rustc}cargo
+        [ ! -e "$std" ] || return 0
     done
+    std='' cargo=cargo
+}
+
+fetch() {
+    find_std
+    "$cargo" fetch --quiet --locked
+    [ -z "$std" ] || RUSTC_BOOTSTRAP=1 "$cargo" fetch --quiet --locked --manifest-path "$std"
+}
+
+fill() {
+    set -- --locked --versioned-dirs --no-delete
+    find_std
+    [ -z "$std" ] || set -- "$@" --sync "$std"
+    lock=${std:+${std%.toml}.lock}
     drop_settings
     # By ourselves: newer cargos take away the files beside the crates as well.
     rm -rf "$REPO/vendor/.complete" "$REPO"/vendor/*/
@@ -158,6 +168,7 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --check) work=check ;;
+            --fetch) work=fetch ;;
             --mend) work=mend ;;
             --settings) [ -n "${2:-}" ] || { usage >&2; say "error: --settings needs a value"; exit 2; }; work=settings; dir=$2; shift ;;
             *) usage >&2; say "error: unknown option: $1"; exit 2 ;;
@@ -170,6 +181,7 @@ main() {
     case $work in
         settings) settings "$dir" vendor; return ;;
         mend) cd "$REPO"; mend; return ;;
+        fetch) cd "$REPO"; fetch; return ;;
     esac
     WORK=$(mktemp -d)
     cd "$REPO"

@@ -1,7 +1,7 @@
 //! `scripts/licenses.sh`: every crate that cargo links has its licence texts in the document, and none is left out in silence.
 
 use crate::support::kit::repo;
-use crate::support::release_files::{Source, names, refused};
+use crate::support::release_files::{Source, names, refused, std_lock};
 use crate::support::{command, need_all, need_file, run};
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,8 +25,7 @@ const WORDS: [(&str, &str); 8] = [
 fn need_tools() {
     need_all(&["cargo", "git", "jq"]);
     need_file(&repo().join(".tools/zig/versions"));
-    let sysroot = run(command("/usr/bin/rustc").args(["--print", "sysroot"]));
-    need_file(std::path::Path::new(&format!("{}/lib/rustlib/src/rust/library/Cargo.lock", sysroot.trim())));
+    need_file(&std_lock());
 }
 
 /// "NAME VERSION" of each crate that cargo says is linked, on either architecture; those that run at build time included.

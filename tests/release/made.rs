@@ -5,7 +5,7 @@ use crate::support::container::{pull, unpack};
 use crate::support::kit::repo;
 use crate::support::pull::P256;
 use crate::support::registry::{Ca, Registry};
-use crate::support::release_files::{Source, VERSION, block, names, need_release_tools, refused, shell};
+use crate::support::release_files::{Source, VERSION, block, names, need_release_tools, refused, shell, std_lock};
 use crate::support::signing::{KeyPair, unbase64};
 use crate::support::{command, need, need_file, run};
 use std::fs;
@@ -179,8 +179,7 @@ fn the_source_archive_holds_the_commit_and_every_crate_of_both_locks() {
     metadata.args(["metadata", "--offline", "--locked", "--format-version", "1"]);
     let said = run(metadata.current_dir(&tree).env("CARGO_HOME", dir.path().join("empty")));
     assert!(said.contains("vendor/argh-"), "the crates of the archive are not used");
-    let sysroot = PathBuf::from(run(command("/usr/bin/rustc").args(["--print", "sysroot"])).trim());
-    let locks = [tree.join("Cargo.lock"), sysroot.join("lib/rustlib/src/rust/library/Cargo.lock")];
+    let locks = [tree.join("Cargo.lock"), std_lock()];
     let mut crates: Vec<String> = locks.iter().flat_map(|lock| locked(lock)).map(|(name, _)| name).collect();
     crates.sort();
     crates.dedup();

@@ -20,6 +20,14 @@ pub fn need_release_tools() {
     need_file(&repo().join(".tools/zig/versions"));
 }
 
+/// Cargo.lock of the standard library that a release build compiles: that of the Rust which builds.
+pub fn std_lock() -> PathBuf {
+    let rust = run(command(repo().join("scripts/build.sh").to_str().unwrap()).arg("--check-rust"));
+    let rustc = rust.split(' ').next().unwrap();
+    let sysroot = run(command(rustc).args(["--print", "sysroot"]));
+    PathBuf::from(sysroot.trim()).join("lib/rustlib/src/rust/library/Cargo.lock")
+}
+
 /// A repository with nothing in it that is not committed.
 pub struct Source {
     pub dir: TempDir,

@@ -9,7 +9,7 @@
 #          by default as soon as there are 33. Only `ClientSessionMemoryCache::new` says so. rustls 0.23.46, ring 0.17.14.
 # Matters: a registry, its token server and where it redirects to are three names: a store of "eight sessions" knows the last of
 #          them alone, and every connection to the others costs a whole handshake. The agent has a store of its own
-#          (src/tls/sessions.rs).
+#          (src/http/tls/sessions.rs).
 set -eu
 # shellcheck source=findings/lib/crates.sh
 . "$(dirname -- "$0")/lib/crates.sh"

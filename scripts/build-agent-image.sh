@@ -133,7 +133,7 @@ make() {
     tree=$WORK/tree-$1
     image_new "$1"
     if [ -n "$CA_FILE" ]; then
-        # The first place where the agent looks (src/system.rs).
+        # The first place where the agent looks (src/os/system.rs).
         put 644 "$CA_FILE" etc/ssl/certs/ca-certificates.crt
         image_layer "$1" "$tree" etc
     fi

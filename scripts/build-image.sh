@@ -240,7 +240,7 @@ plan() {
     say "  4   KSOLODATA  at $DATA_START MiB, $DATA_MIB MiB, ext4   $(guid data)"
 }
 
-# Both copies of the environment block: src/grubenv/vars.rs, Block::fresh(A). A test holds one against the other.
+# Both copies of the environment block: src/boot/vars.rs, Block::fresh(A). A test holds one against the other.
 environment_block() {
     {
         printf '# GRUB Environment Block\nactive_slot=A\nboot_success=1\nboot_counter=3\nrollback_from=\nboot_canary=0\n'
@@ -257,7 +257,7 @@ slot_record() {
 # crc32 FILE: as GRUB's hashsum prints it. The end of gzip is the CRC-32 of what went in, lowest byte first, and its length.
 crc32() { gzip -nc1 <"$1" | tail -c 8 | od -An -v -tx1 -N4 | awk '{ print $4 $3 $2 $1 }'; }
 
-# slot.crc32, what GRUB holds the files against: digests() in src/slot.rs, which a test holds this to.
+# slot.crc32, what GRUB holds the files against: digests() in src/slot/record.rs, which a test holds this to.
 slot_digests() {
     printf '%s  kubesolo-os.gz\n%s  vmlinuz\n' "$INITRAMFS_CRC32" "$KERNEL_CRC32" >"$WORK/lines"
     printf "%$((512 - $(wc -c <"$WORK/lines")))s" ''

@@ -2,58 +2,39 @@
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 
-pub mod atomic;
-pub mod base64;
+/// The words of the house: errors, text, time, URLs, digests, JSON.
+pub mod base;
+/// GRUB's side: its environment block, its variables, its decision table.
 pub mod boot;
+/// What was typed.
 pub mod cli;
-pub mod clock;
+/// The commands: each reads words, calls for one thing, writes words.
 pub mod cmd;
-pub mod cmdline;
+/// What the file says, overlaid by what was typed.
 pub mod config;
-pub mod credentials;
-pub mod crypto;
-pub mod directory;
-pub mod error;
-pub mod ext4;
-pub mod failed;
-pub mod gate;
-pub mod gpt;
-pub mod grubenv;
-pub mod grubenv_file;
+/// Partitions: found, mounted, made anew.
+pub mod disk;
+/// Whether this node is healthy.
 pub mod health;
-pub mod history;
+/// The one HTTP client, around ureq.
 pub mod http;
-pub mod initramfs;
-pub mod inspect;
-pub mod json;
+/// What is written down on the data partition.
+pub mod ledger;
+/// This machine: what it booted from, and what lies where.
 pub mod machine;
-pub mod metrics;
-pub mod mount;
-pub mod next_step;
+/// What Prometheus scrapes.
+pub mod observe;
+/// OCI formats.
 pub mod oci;
-pub mod onlooker;
-pub mod partition;
-pub mod progress;
-pub mod readback;
-pub mod reconcile;
-pub mod remake;
-pub mod report;
-pub mod seen;
-pub mod session;
+/// What is offered, and whether this machine may take it.
+pub mod offer;
+/// The operating system: system calls, files, paths, progress.
+pub mod os;
+/// A slot's directory: its record, staging, reading back.
 pub mod slot;
+/// Where updates come from: HTTP server, registry, layout.
 pub mod source;
-pub mod stage;
-pub mod state;
-pub mod store;
-pub mod superblock;
-pub mod sys;
-pub mod system;
-pub mod text;
-pub mod time;
-pub mod tls;
+/// Who signed, and who is trusted.
 pub mod trust;
-pub mod url;
-pub mod usage;
-pub mod version;
-pub mod watchdog;
-pub mod window;
+/// The story of an update.
+pub mod update;

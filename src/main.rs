@@ -1,14 +1,17 @@
 //! Parses, dispatches, prints the error, sets the exit code. Must never: decide anything.
 
+use kubesolo_update::base::error::{Error, Kind};
+use kubesolo_update::cli::usage::{self, Form, Typed};
 use kubesolo_update::cli::{Cli, Command, Common};
-use kubesolo_update::cmd::answer::{Form, Reply};
+use kubesolo_update::cmd::answer::Reply;
+use kubesolo_update::cmd::words::say;
 use kubesolo_update::cmd::{
     self, Outcome, activate, apply, check, device, healthcheck, inspect, lint, metrics, rollback, status, verify,
 };
-use kubesolo_update::error::{Error, Kind};
-use kubesolo_update::progress;
-use kubesolo_update::usage::{self, Typed};
-use kubesolo_update::{config, sys, system::System};
+use kubesolo_update::config;
+use kubesolo_update::os::progress;
+use kubesolo_update::os::sys;
+use kubesolo_update::os::system::System;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -93,6 +96,6 @@ fn print(text: &str, form: Form, reply: &mut Reply) -> Result<Outcome, Error> {
     if form == Form::Text {
         *reply = Reply::new(form, None);
     }
-    cmd::say(reply, text)?;
+    say(reply, text)?;
     Ok(Outcome::Done)
 }

@@ -2,79 +2,21 @@
 //!
 //! Must never: activate what it has not just read whole, or while GRUB could not count the trial's boots.
 
+use crate::base::error::Result;
+use crate::base::text::printable;
 use crate::cli;
 use crate::cmd::answer::Reply;
-use crate::cmd::{Outcome, restart as restart_machine, tell};
+use crate::cmd::words::say_activated;
+use crate::cmd::words::tell;
+use crate::cmd::{Outcome, restart as restart_machine};
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
-use crate::gate::{self, Gate, Refusal};
-use crate::machine::ARCHITECTURE;
-use crate::next_step::{self, Memory, Other};
-use crate::progress::Progress;
-use crate::session::Session;
-use crate::slot::{Record, Slot};
-use crate::state::Phase;
-use crate::system::System;
-use crate::text::printable;
-use crate::trust::keyring::Keyring;
-use crate::version::Version;
-use crate::window::Window;
-use std::io::Write;
-
-/// What a person or the configuration says of an activation.
-#[derive(Clone, Copy)]
-pub struct Terms<'a> {
-    /// When it may happen; `None`: at any time.
-    pub window: Option<&'a Window>,
-    /// `--allow-unproven-bootloader`
-    pub allow_unproven_bootloader: bool,
-}
-
-impl<'a> Terms<'a> {
-    /// Reads them. Input: `ignore_window`: `--ignore-window`.
-    pub fn new(config: &'a Config, ignore_window: bool, allow_unproven_bootloader: bool) -> Terms<'a> {
-        Terms { window: config.window.as_ref().filter(|_| !ignore_window), allow_unproven_bootloader }
-    }
-
-    /// Refuses what must not happen now.
-    /// Errors: Gate: the maintenance window is shut.
-    pub fn demand_window(&self, session: &Session<'_>, op: &str, subject: &str) -> Result<()> {
-        match self.window.and_then(|window| gate::outside(window, session.time())) {
-            None => Ok(()),
-            Some(refusal) => Err(gate::refused_to(op, subject, &[refusal])),
-        }
-    }
-}
-
-impl Terms<'_> {
-    /// Says whether the machine is restarted now. Input: `reboot`: whether that was asked for; `activation`: what came of that.
-    /// Returns: `None`: there is no reason to. Errors: Gate: the maintenance window has shut meanwhile.
-    pub fn restart(&self, session: &Session<'_>, reboot: bool, activation: &Activation) -> Option<Result<()>> {
-        let is_active = matches!(activation, Activation::Done | Activation::Before);
-        (reboot && is_active).then(|| self.demand_window(session, "restart", "the machine"))
-    }
-}
-
-/// Returns why nothing was activated, or the machine is not restarted, since the window is shut.
-pub fn shut(activation: &Activation, restart: Option<&Result<()>>) -> Option<Error> {
-    match (activation, restart) {
-        (Activation::Shut(error), _) | (_, Some(Err(error))) => Some(error.clone()),
-        _ => None,
-    }
-}
-
-/// How an activation ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// GRUB will try the slot at the next boot.
-    Done,
-    /// It was activated before, and waits for that boot.
-    Before,
-    /// Nothing is staged.
-    Nothing,
-    /// The window is shut: what is staged stays staged. The error to end with.
-    Shut(Error),
-}
+use crate::os::system::System;
+use crate::update::activate::Terms;
+use crate::update::activate::shut;
+use crate::update::activate::{self, Activation};
+use crate::update::next_step::{self, Memory, Other};
+use crate::update::restart::refuse_reboot_below_root;
+use crate::update::session::Session;
 
 /// Runs the command.
 /// Errors: as [`activate`]; Usage: `--reboot` below a `--root`.
@@ -83,7 +25,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut Rep
     let mut session = Session::open(system, config)?;
     let slot = session.target();
     let terms = Terms::new(config, args.ignore_window, args.allow_unproven_bootloader);
-    let activation = activate(&mut session, terms)?;
+    let activation = activate::activate(&mut session, terms)?;
     let restart = terms.restart(&session, args.reboot, &activation);
     let shut = shut(&activation, restart.as_ref());
     let restarts = matches!(restart, Some(Ok(())));
@@ -121,125 +63,4 @@ fn way_on(session: &Session<'_>) -> String {
     let other = Other::of(&session.machine.view(session.target()), (false, false), &memory);
     let is_unknown = next_step::is_unknown(&view);
     next_step::way_on(session.running, is_unknown, other, session.vars.boot_canary)
-}
-
-/// Says that a slot is on trial from the next boot on.
-/// Errors: Internal: stdout is gone.
-pub fn say_activated(out: &mut dyn Write, slot: Slot, reboot: bool) -> Result<()> {
-    let next = if reboot { "restarting" } else { "restart to try it" };
-    tell(out, &format!("slot {slot} is active, on trial for three boots; {next}"))
-}
-
-/// Refuses to restart the machine that merely holds the `--root`.
-/// Errors: Usage: it was asked for.
-pub fn refuse_reboot_below_root(system: &System, reboot: bool) -> Result<()> {
-    match reboot && !system.is_live() {
-        true => Err(Error::new(Kind::Usage, "--reboot and --root exclude each other")),
-        false => Ok(()),
-    }
-}
-
-/// Activates the target slot.
-///
-/// Errors: Signature: what it holds was not verified by keys that are trusted now, or is revoked. Config: the keys. Gate: a trial is pending (a window that is shut is no error). Boot: GRUB is not proven. Slot: the slot is not what its record says.
-/// Power cut: before the boot variables are written: staged, as before. After it: on trial; the next run
-/// finds the state behind and follows.
-pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activation> {
-    let slot = session.target();
-    let ring = session.keyring()?;
-    ring.demands_signatures()?;
-    if let Some(why) = session.pending_trial() {
-        if session.vars.active_slot == Some(slot) {
-            if let Ok(record) = session.machine.view(slot).record {
-                demand_trust(&ring, &record, slot, "`rollback` calls the trial off")?;
-            }
-            return Ok(Activation::Before);
-        }
-        return Err(gate::refused("another slot", &[Refusal { gate: Gate::TrialPending, why, hint: "" }]));
-    }
-    match session.state.phase {
-        Phase::Staged if session.state.insisted => {}
-        Phase::Staged => session.refuse_known_bad(slot, ("take", "`apply --retry-failed` takes it"))?,
-        _ if is_newer(session, slot) => {}
-        _ => return Ok(Activation::Nothing),
-    }
-    demand_proven_bootloader(session, terms.allow_unproven_bootloader)?;
-    let shut = |session: &Session<'_>| terms.demand_window(session, "activate", &format!("slot {slot}")).err();
-    if let Some(error) = shut(session) {
-        return Ok(Activation::Shut(error));
-    }
-    let (record, _) = scrub(session, slot)?;
-    demand_trust(&ring, &record, slot, "run apply again")?;
-    let expected = session.state.manifest_digest.filter(|_| session.state.phase == Phase::Staged);
-    if expected.is_some() && record.manifest_digest != expected {
-        return Err(Error::new(Kind::Slot, "it holds another artifact than the one that was staged")
-            .at("activate", format!("slot {slot}"))
-            .hint("run apply again"));
-    }
-    // Reading a slot takes minutes on slow flash.
-    if let Some(error) = shut(session) {
-        return Ok(Activation::Shut(error));
-    }
-    session.save_boot(|block| block.activate(slot))?;
-    let now = session.now();
-    let running = session.machine.view(session.running);
-    let recorded = session.state.activate(running.version(), slot, &record, now);
-    session.state.switched_boot_id = session.machine.boot_id();
-    Session::note_unrecorded(recorded.and_then(|()| session.save_state()));
-    Ok(Activation::Done)
-}
-
-/// Refuses what was not verified by keys that are trusted now.
-fn demand_trust(ring: &Keyring, record: &Record, slot: Slot, hint: &str) -> Result<()> {
-    let accepted = ring.still_accepts(&record.signed_by, &record.digests());
-    accepted.map_err(|e| e.at("activate", format!("slot {slot}")).hint(hint))
-}
-
-/// Says whether a slot may be activated although the state does not call it staged (the state file was lost): it
-/// holds a newer version than the running one, and not one that failed here or was called off.
-fn is_newer(session: &Session<'_>, slot: Slot) -> bool {
-    let (running, target) = (session.machine.view(session.running), session.machine.view(slot));
-    let Ok(record) = target.record else { return false };
-    if session.refuse_known_bad(slot, ("", "")).is_err() || session.holds_called_off(slot) {
-        return false;
-    }
-    match (running.version().map(Version::parse), Version::parse(&record.version)) {
-        (Some(Ok(running)), Ok(version)) => version > running,
-        _ => false,
-    }
-}
-
-/// Refuses while GRUB has not shown that it can write: it could not count, so it could not come back.
-/// Errors: Boot: `boot_canary` is not 1.
-pub fn demand_proven_bootloader(session: &Session<'_>, allow_unproven: bool) -> Result<()> {
-    if session.vars.boot_canary || allow_unproven {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Boot, "GRUB has not shown that it can write its environment block (boot_canary is 0)")
-        .at("put a slot", "on trial")
-        .hint("restart once so that GRUB can show it; --allow-unproven-bootloader goes on without a way back"))
-}
-
-/// Reads a whole slot and changes nothing. Returns, errors: as [`crate::machine::Machine::scrub_as_it_is`].
-pub fn read_as_it_is(session: &Session<'_>, slot: Slot) -> Result<Record> {
-    let progress = progress_of(session, slot);
-    session.machine.scrub_as_it_is(slot, &mut |n| progress.add(n))
-}
-
-fn progress_of(session: &Session<'_>, slot: Slot) -> Progress {
-    let total =
-        session.machine.view(slot).record.map_or(0, |r| r.kernel.size_bytes.saturating_add(r.initramfs.size_bytes));
-    Progress::of(&format!("reading slot {slot}"), total)
-}
-
-/// Reads a whole slot and checks that it is for this machine.
-/// Returns, errors: as [`crate::machine::Machine::scrub`]; Slot: it is for another architecture.
-pub fn scrub(session: &Session<'_>, slot: Slot) -> Result<(Record, bool)> {
-    let progress = progress_of(session, slot);
-    let (record, was_mended) = session.machine.scrub(slot, &mut |n| progress.add(n))?;
-    if record.architecture != ARCHITECTURE {
-        let why = format!("it holds a system for {}, this machine is {ARCHITECTURE}", printable(&record.architecture));
-        return Err(Error::new(Kind::Slot, why).at("boot", format!("slot {slot}")));
-    }
-    Ok((record, was_mended))
 }

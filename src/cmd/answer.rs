@@ -3,10 +3,13 @@
 //!
 //! Must never: write two documents, or take an answer that could not be written for one that was.
 
-use crate::cmd::tell;
-use crate::error::Error;
-use crate::progress::note;
-use crate::text::printable;
+use crate::base::digest::Digest;
+use crate::base::error::Error;
+use crate::base::text::printable;
+use crate::cli::usage::Form;
+use crate::cmd::words::tell;
+use crate::offer::artifact::Artifact;
+use crate::os::progress::note;
 use miniserde::ser::Fragment;
 use miniserde::{Serialize, json};
 use std::io::{self, ErrorKind, Write, stdout};
@@ -17,18 +20,6 @@ const SCHEMA_VERSION: u64 = 2;
 const PREFIX: &str = "KUBESOLO";
 /// Exit code of an answer that was not written.
 const UNWRITTEN: u8 = 1;
-
-/// What an answer is written as.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
-    /// Lines for a person.
-    #[default]
-    Text,
-    /// One JSON document.
-    Json,
-    /// Lines that a shell can `eval`.
-    Shell,
-}
 
 /// The answer in the making. As a [`Write`] it takes the lines for a person, and drops them where a program asked.
 pub struct Reply {
@@ -141,7 +132,7 @@ impl Reply {
         head.open("refusals", '[');
         for refusal in refusals {
             head.open("", '{');
-            head.field("gate", &refusal.gate.label());
+            head.field("gate", &refusal.gate);
             head.field("reason", &printable(&refusal.why));
             head.field("hint", &Some(refusal.hint).filter(|hint| !hint.is_empty()));
             head.close('}');
@@ -292,6 +283,24 @@ impl Members {
         let comma = if rest.text.is_empty() { "" } else { "," };
         ["{", &self.text, comma, &rest.text, "}\n"].concat()
     }
+}
+
+/// Adds what is said of an artifact.
+pub fn facts(members: &mut Members, artifact: &Artifact) {
+    let text = |value: &Option<String>| value.as_deref().map(printable);
+    let size = artifact.kernel.size_bytes.saturating_add(artifact.initramfs.size_bytes);
+    members.field("version", &printable(&artifact.version));
+    members.field("channel", &text(&artifact.channel));
+    members.field("architecture", &text(&artifact.architecture));
+    members.field("manifest_digest", &artifact.digest.to_string());
+    members.field("index_digest", &artifact.index_digest.map(|d| d.to_string()));
+    members.field("signed_by", &Digest::texts(&artifact.signed_by));
+    members.field("source", &printable(&artifact.source));
+    members.field("size_bytes", &size);
+    members.field("min_compatible_version", &text(&artifact.min_compatible_version));
+    members.field("release_date", &text(&artifact.release_date));
+    members.field("release_notes", &text(&artifact.release_notes));
+    members.field("expires", &text(&artifact.expires));
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Both documents say the same.
 
 use super::*;
-use crate::error::Kind;
-use crate::gate::{Gate, Refusal};
+use crate::base::error::Kind;
+use crate::base::error::Refused;
 
 fn reply(form: Form) -> Reply {
     let mut reply = Reply::new(form, Some("check"));
@@ -25,8 +25,8 @@ fn reply(form: Form) -> Reply {
 }
 
 fn refused() -> Error {
-    let refusal = |gate, hint| Refusal { gate, why: "why\n".into(), hint };
-    let refusals = vec![refusal(Gate::Size, ""), refusal(Gate::Window, "--ignore-window goes on")];
+    let refusal = |gate, hint| Refused { gate, why: "why\n".into(), hint };
+    let refusals = vec![refusal("size", ""), refusal("maintenance_window", "--ignore-window goes on")];
     Error::new(Kind::Gate, "refused").refusing(refusals)
 }
 

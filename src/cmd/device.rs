@@ -3,13 +3,14 @@
 //!
 //! Must never: mount, lock, write, or read a configuration; or name a partition of another disk.
 
+use crate::base::error::{Error, Kind, Result};
 use crate::cli::Device;
+use crate::cmd::Outcome;
 use crate::cmd::answer::Reply;
-use crate::cmd::{Outcome, say};
-use crate::error::{Error, Kind, Result};
+use crate::cmd::words::say;
+use crate::disk::partition::OURS;
 use crate::machine;
-use crate::partition::OURS;
-use crate::system::System;
+use crate::os::system::System;
 
 /// Runs it.
 /// Errors: Usage: no label of ours. Device: no such partition, or the boot disk is not known.

@@ -3,21 +3,23 @@
 //! On a machine that is not on trial it looks and changes nothing.
 //! Must never: hold the lock or a mount while a check runs, or confirm a slot that is not the running one.
 
+use crate::base::error::{Error, Kind, Result};
+use crate::base::text::printable;
+use crate::boot::block::Block;
+use crate::boot::this_boot;
 use crate::cli;
-use crate::cmd::activate::refuse_reboot_below_root;
 use crate::cmd::answer::Reply;
-use crate::cmd::{Outcome, restart, tell};
+use crate::cmd::words::tell;
+use crate::cmd::{Outcome, restart};
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
-use crate::grubenv::Block;
-use crate::health::round::Plan;
+use crate::health::round::{Plan, Subjects};
+use crate::health::watchdog::{self, Watchdog};
 use crate::health::{self, Ending, Outcome as Checked, Pace, Watched};
-use crate::progress::{Waiting, note, note_last};
-use crate::session::Session;
-use crate::state::Phase;
-use crate::system::System;
-use crate::text::printable;
-use crate::watchdog::{self, Watchdog};
+use crate::ledger::state::Phase;
+use crate::os::progress::{Waiting, note, note_last};
+use crate::os::system::System;
+use crate::update::restart::refuse_reboot_below_root;
+use crate::update::session::Session;
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::time::Duration;
@@ -44,7 +46,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
     let begun = begin(system, config)?;
     let on_trial = begun.on_trial;
     let check_limit = Duration::from_secs(args.check_timeout.unwrap_or(CHECK_TIMEOUT_SECS));
-    let watched = watch(&Plan::new(system, config, check_limit), pace, args);
+    let watched = watch(&Plan::new(system, subjects(system, config), check_limit), pace, args);
     let unhealthy = (!watched.healthy).then(|| {
         let error = Error::new(Kind::Unhealthy, watched.reason.as_str()).at("check", "the health of this node");
         match watched.last.0.is_empty() {
@@ -100,6 +102,17 @@ fn worth_a_restart(system: &System, config: &Config, trial: Trial) -> Option<&'s
     }
 }
 
+/// Returns what the configuration asks of this machine.
+fn subjects(system: &System, config: &Config) -> Subjects {
+    Subjects {
+        containerd: config.containerd_socket.resolve(|| system.containerd_socket()),
+        kubeconfig: config.kubeconfig.resolve(|| system.kubeconfig()),
+        workloads: config.workloads.clone(),
+        boot_id: this_boot::boot_id(system),
+        fault: config.fault.clone(),
+    }
+}
+
 /// Waits until the node is healthy, and feeds the watchdog meanwhile.
 fn watch(plan: &Plan<'_>, pace: Pace, args: &cli::Healthcheck) -> Watched {
     let mut dog = start_watchdog(args);
@@ -126,7 +139,7 @@ fn start_watchdog(args: &cli::Healthcheck) -> Option<Watchdog> {
 /// What the run began with. The second session can not ask for it where the first could record nothing.
 struct Begun {
     on_trial: bool,
-    /// See [`crate::reconcile::no_way_back`].
+    /// See [`crate::update::reconcile::no_way_back`].
     no_way_back: bool,
     /// What comes out of it decides whether an artifact is to blame that failed before.
     is_control: bool,

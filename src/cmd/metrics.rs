@@ -2,16 +2,19 @@
 //!
 //! Must never: take the lock, change anything but the file that was named, or keep a mount between two scrapes.
 
-use crate::atomic::{self, read_bounded};
+use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::cli::{self, Common};
+use crate::cmd::Outcome;
 use crate::cmd::answer::Reply;
-use crate::cmd::{Outcome, check, say};
+use crate::cmd::words::say;
 use crate::config::{self, Config};
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::metrics::{Facts, server, text};
-use crate::progress::{aside, note};
-use crate::report::Report;
-use crate::system::System;
+use crate::observe::prometheus::{Facts, text};
+use crate::observe::server;
+use crate::os::files::{self, read_bounded};
+use crate::os::progress::{aside, note};
+use crate::os::system::System;
+use crate::update::judge::would_take;
+use crate::update::survey::Report;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -55,7 +58,7 @@ fn gather(system: &System, config: &Config) -> String {
         note(&format!("{denied}; what could not be looked at is left out"));
     }
     let read = |name| read_bounded(&system.path(name), PROC_MAX_BYTES).ok().flatten().unwrap_or_default();
-    let available = check::would_take(&report, config, system.now());
+    let available = would_take(&report, config, system.now());
     text(&Facts { report: &report, available, meminfo: &read("/proc/meminfo"), stat: &read("/proc/stat") })
 }
 
@@ -68,7 +71,7 @@ fn write(path: &Path, gather: &dyn Fn() -> String) -> Result<()> {
             .at("write", path.display())
             .hint("`--textfile -` writes to standard output"));
     }
-    atomic::replace_with_mode(path, gather().as_bytes(), TEXTFILE_MODE).io(Kind::State, "write", path.display())
+    files::replace_with_mode(path, gather().as_bytes(), TEXTFILE_MODE).io(Kind::State, "write", path.display())
 }
 
 fn serve(system: &System, config: &Config, flags: &Common, args: &cli::Metrics) -> Result<()> {

@@ -1,4 +1,7 @@
 //! The commands: each reads, lets pure code decide, acts, and reports. One file a command.
+//!
+//! May import: base, os, oci, offer, trust, slot, http, boot, disk, ledger, source, health, cli, config, machine,
+//! update, observe. Must never import: another command.
 
 pub mod activate;
 pub mod answer;
@@ -12,20 +15,19 @@ pub mod metrics;
 pub mod rollback;
 pub mod status;
 pub mod verify;
+pub mod words;
 
-use crate::error::{Course, Error, Result};
-use crate::progress::{is_quiet, is_verbose, note};
-use crate::session;
-use crate::text::{folded, short_digests};
+use crate::base::error::{Course, Error, Result};
+use crate::os::progress::{self, is_quiet, note};
+use crate::os::sys;
+use crate::os::system::System;
+use crate::update::session;
 use answer::Reply;
-use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Exit code of a run that had nothing to do.
 const NOTHING: u8 = 3;
-
-/// Where a line's text begins, at most: behind a name of 16 characters.
-const MOST_LABEL_COLUMNS: usize = 20;
 
 /// How a command ended that has given its answer.
 #[derive(Debug)]
@@ -40,29 +42,6 @@ pub enum Outcome {
     Excused(Error),
     /// The same of what comes by itself: not on stderr, where a job's faults are looked for.
     Waits(Error),
-}
-
-/// Writes a line of the answer for a person. What was done is done: what could not be written is known to the [`Reply`].
-/// Errors: none; the result makes it fit in a chain.
-pub fn say(out: &mut dyn Write, line: &str) -> Result<()> {
-    let _ = writeln!(out, "{line}");
-    Ok(())
-}
-
-/// Writes a line for a person in as many lines as it takes; digests short, unless `--verbose` asks for whole ones.
-/// Errors: as [`say`].
-pub fn tell(out: &mut dyn Write, line: &str) -> Result<()> {
-    say(out, &lines(line, is_verbose()))
-}
-
-/// Makes lines of one: what goes on stands below the text, right of its label.
-fn lines(line: &str, is_verbose: bool) -> String {
-    let line = if is_verbose { line.to_owned() } else { short_digests(line) };
-    let is_blank = |at: usize| line.as_bytes().get(at) == Some(&b' ');
-    // A label ends with two blanks at least, or is nothing but blanks.
-    let gap = (0..MOST_LABEL_COLUMNS).find(|at| is_blank(*at) && is_blank(at + 1));
-    let text = gap.and_then(|gap| (gap..=MOST_LABEL_COLUMNS).find(|at| !is_blank(*at)));
-    folded(&line, text.filter(|at| line.is_char_boundary(*at)).unwrap_or(2))
 }
 
 /// Restarts the machine; the answer is given before. Input: `error`: what the run would end with.
@@ -113,32 +92,24 @@ pub fn finish(ended: Result<Outcome>, mut reply: Reply) -> ExitCode {
     ExitCode::from(reply.give(exit_code, error.as_ref()))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Answers that no medium is plugged in.
+pub fn nothing_there(why: &Error, out: &mut Reply) -> Outcome {
+    out.result("no_medium");
+    out.message(&why.to_string());
+    Outcome::Nothing
+}
 
-    #[test]
-    fn what_goes_on_stands_right_of_the_label() {
-        let words = "word ".repeat(30);
-        for (line, indent) in [
-            (format!("Slot A  {words}"), 8),
-            (format!("Running   {words}"), 10),
-            (format!("        {words}"), 8),
-            (format!("10-db            ok          3 ms  {words}"), 17),
-            (format!("healthy; {words}"), 2),
-            (format!("a name that is long      and {words}"), 2),
-            (format!("é  {words}"), 4),
-        ] {
-            let lines = lines(line.trim_end(), false);
-            let mut all = lines.lines();
-            assert!(line.starts_with(all.next().unwrap()), "{lines}");
-            for next in all {
-                assert_eq!(next.len() - next.trim_start().len(), indent, "{lines}");
-                assert!(next.len() < 80, "{lines}");
-            }
-        }
-        let digest = format!("Source  sha256:{}", "a".repeat(64));
-        assert_eq!(lines(&digest, false), "Source  sha256:aaaaaaaaaaaa");
-        assert_eq!(lines(&digest, true).lines().map(str::trim_start).collect::<String>().len(), digest.len());
+/// Waits a random time, in the whole range alike. Input: at most so many seconds.
+pub fn splay(system: &System, most_secs: Option<u64>) {
+    if let Some(millis) = most_secs.map(|secs| secs.saturating_mul(1000)).filter(|millis| *millis > 0) {
+        let time = Duration::from_millis(sys::random_u64() % millis);
+        progress::wait(time, "so that a fleet does not ask all at once", system.now().clock_secs());
     }
 }
+
+/// Tries after the first where somebody waits for them and has said nothing else: three seconds at most for a server that
+/// is not there.
+pub const WATCHED_RETRIES: u32 = 2;
+
+/// Said when a person interrupts a command that only looks.
+pub const INTERRUPTED: &str = "\nkubesolo-update: interrupted; nothing was changed\n";

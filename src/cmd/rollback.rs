@@ -5,20 +5,21 @@
 //! where GRUB could not boot the running slot again: there it would boot the other one anyway.
 //! Must never: make a slot active that it has not just read whole, unless that slot is the running one.
 
+use crate::base::error::{Course, Error, Kind, Result};
+use crate::boot::block::BootVars;
 use crate::cli;
-use crate::cmd::activate::{demand_proven_bootloader, read_as_it_is, refuse_reboot_below_root, scrub};
 use crate::cmd::answer::Reply;
 use crate::cmd::{Outcome, restart as restart_machine};
 use crate::config::Config;
-use crate::error::{Course, Error, Kind, Result};
-use crate::grubenv::BootVars;
-use crate::next_step::{self, is_unbootable};
-use crate::progress::note;
-use crate::reconcile::{self, Blame, MANUAL};
-use crate::session::Session;
-use crate::slot::{Record, Slot};
-use crate::state::Phase;
-use crate::system::System;
+use crate::ledger::state::Phase;
+use crate::os::progress::note;
+use crate::os::system::System;
+use crate::slot::record::{Record, Slot};
+use crate::update::activate::{demand_proven_bootloader, read_as_it_is, scrub};
+use crate::update::next_step::{self, is_unbootable};
+use crate::update::reconcile::{self, Blame, MANUAL};
+use crate::update::restart::refuse_reboot_below_root;
+use crate::update::session::Session;
 
 /// Runs the command.
 /// Errors: Slot: the other slot is not whole. Signature: what it holds is revoked, or was never confirmed here and is not trusted. Gate: what it holds failed here before. Boot: GRUB is not proven.

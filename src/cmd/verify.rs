@@ -5,26 +5,28 @@
 //! put into it, and whether they are still trusted.
 //! Must never: repair anything that was not asked for, or write to a slot.
 
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::text::printable;
+use crate::boot::block::Known;
+use crate::boot::env_files::REPAIR_HINT;
 use crate::cli;
+use crate::cmd::Outcome;
 use crate::cmd::answer::{Members, Reply};
-use crate::cmd::check::{self, signers};
-use crate::cmd::{Outcome, tell};
+use crate::cmd::words::{signers, tell};
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
-use crate::gate;
-use crate::grubenv::Known;
-use crate::grubenv_file::REPAIR_HINT;
+use crate::ledger::state::{Phase, State};
 use crate::machine::{ARCHITECTURE, Machine};
-use crate::oci::digest::Digest;
-use crate::progress::{Progress, note};
-use crate::session::env_remarks;
-use crate::slot::{Record, Slot};
-use crate::source::Artifact;
-use crate::state::{Phase, State};
-use crate::sys::Access;
-use crate::system::System;
-use crate::text::printable;
+use crate::offer::artifact::Artifact;
+use crate::offer::gate;
+use crate::os::progress::{Progress, note};
+use crate::os::sys::Access;
+use crate::os::system::System;
+use crate::slot::record::{Record, Slot};
 use crate::trust::keyring::Keyring;
+use crate::update::ask::open;
+use crate::update::ask::resolve;
+use crate::update::session::env_remarks;
 use std::io::Write;
 
 /// What was found.
@@ -111,7 +113,7 @@ fn ask(system: &System, config: &Config, machine: &Machine<'_>, ring: Keyring) -
     let data = machine.data(config.state_file.as_deref(), Access::Read);
     // What certificates and signatures are judged by depends on it.
     let proven = data.ok().map(|data| data.store.proven().known()).transpose()?.unwrap_or_default();
-    check::resolve(check::open(system, config, &proven, ring)?.as_mut(), ARCHITECTURE)
+    resolve(open(system, config, &proven, ring)?.as_mut(), ARCHITECTURE)
 }
 
 /// Says whether a slot holds exactly what a source offers.

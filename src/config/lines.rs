@@ -2,8 +2,8 @@
 //!
 //! Must never: show what may be secret, or what a terminal would act on.
 
-use crate::error::{Error, Kind, Result};
-use crate::url::without_secrets;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::url::without_secrets;
 
 /// Those that take a URL, and leave out what is secret in it where they show it.
 pub(super) const URL_KEYS: [&str; 3] = ["server", "registry", "mirror"];

@@ -5,13 +5,13 @@
 use super::kubeconfig::{Credential, KUBECONFIG_MAX_BYTES, Kubeconfig};
 use super::node::{self, NodeList};
 use super::workloads::Workload;
-use crate::atomic::read_required;
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::base::text::printable;
+use crate::base::url::Url;
+use crate::http::tls::{Identity, Pem};
 use crate::http::{Client, HttpOptions, Timeouts};
-use crate::system::System;
-use crate::text::printable;
-use crate::tls::{Identity, Pem};
-use crate::url::Url;
+use crate::os::files::read_required;
+use crate::os::system::System;
 use std::path::Path;
 use std::time::Duration;
 

@@ -3,9 +3,9 @@
 //! A socket that only accepts is not healthy: a stopped or hung containerd leaves one behind.
 //! Must never: wait beyond its limit, or take more than a few frames from whoever answers.
 
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::sys;
-use crate::text::{printable, secs};
+use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::base::text::{printable, secs};
+use crate::os::sys;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;

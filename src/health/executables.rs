@@ -3,10 +3,11 @@
 //! Exit status 0 is healthy; the last line of output says why not. Each has a time limit, and what it
 //! started ends with it. Must never: run a file that others than root may write.
 
-use crate::directory;
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::sys::{self, spawn::Child};
-use crate::text::printable;
+use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::base::text::printable;
+use crate::os::directory;
+use crate::os::sys;
+use crate::os::sys::spawn::Child;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -4,8 +4,8 @@
 //! Must never: say that a value is not there because it was not understood.
 
 use super::yaml::{Document, Node};
-use crate::base64;
-use crate::error::{Error, Kind, Result};
+use crate::base::base64;
+use crate::base::error::{Error, Kind, Result};
 
 /// Largest kubeconfig that is read, in bytes.
 pub const KUBECONFIG_MAX_BYTES: u64 = 1024 * 1024;

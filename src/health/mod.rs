@@ -1,6 +1,9 @@
 //! Is this node healthy? Checks are run in rounds until they pass, for as long as was asked, or the time is up.
 //!
 //! Must never: touch the state or the boot variables; that is for the command.
+//!
+//! May import: base, os, http. Must never import: config, machine, ledger, boot: it is handed its subjects, and
+//! confirms nothing.
 
 pub mod apiserver;
 pub mod containerd;
@@ -8,11 +11,12 @@ pub mod executables;
 pub mod kubeconfig;
 pub mod node;
 pub mod round;
+pub mod watchdog;
 pub mod workloads;
 mod yaml;
 
-use crate::error::Result;
-use crate::text::secs;
+use crate::base::error::Result;
+use crate::base::text::secs;
 use std::time::{Duration, Instant};
 
 /// How long to wait between two rounds.
@@ -134,7 +138,7 @@ fn next(pace: Pace, now: Duration, passing_since: Option<Duration>) -> Next {
 }
 
 /// Runs rounds until they pass, or the time is up; one is always run.
-/// Input: `alive`: called at least every [`crate::watchdog::LONGEST_STEP`]; `told`: what is waited for after a round; `round`: runs every check once, each within its own
+/// Input: `alive`: called at least every [`crate::health::watchdog::LONGEST_STEP`]; `told`: what is waited for after a round; `round`: runs every check once, each within its own
 /// limit, and calls what it gets as often. What it ends with as an error waiting does not mend: that is a failed check, and the
 /// last round.
 pub fn wait_until_healthy(
@@ -199,7 +203,7 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Error, Kind};
+    use crate::base::error::{Error, Kind};
 
     fn outcome(failure: Option<&str>) -> Outcome {
         let ended = failure.map_or(Ok("fine".into()), |why| Err(Error::new(Kind::Unhealthy, why)));

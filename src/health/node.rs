@@ -2,8 +2,8 @@
 //!
 //! A list can have megabytes (images, labels, conditions that others added). Must never: use memory that grows with it.
 
-use crate::error::{Error, Kind, Result};
-use crate::text::printable;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::text::printable;
 
 /// Longest text that is kept, in bytes.
 const MAX_TEXT: usize = 512;

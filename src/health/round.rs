@@ -5,38 +5,44 @@
 use super::apiserver::ApiServer;
 use super::workloads::Workload;
 use super::{Ending, Outcome, Round, containerd, executables};
-use crate::atomic::read_bounded;
-use crate::config::{Config, Place};
-use crate::error::Result;
-use crate::machine::Machine;
-use crate::progress::detail;
-use crate::system::System;
-use crate::watchdog::LONGEST_STEP;
+use crate::base::error::{Error, Result};
+use crate::health::watchdog::LONGEST_STEP;
+use crate::os::files::read_bounded;
+use crate::os::progress::detail;
+use crate::os::system::System;
 use std::cell::{Ref, RefCell};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Longest host name that is read, in bytes; the kernel's own limit is 64.
 const HOST_MAX_BYTES: u64 = 256;
 
+/// What is to be asked on this machine; beside it, the executables that the site brings.
+pub struct Subjects {
+    /// containerd's socket; `None`: there is none.
+    pub containerd: Option<PathBuf>,
+    /// How the API server is reached; `None`: there is none.
+    pub kubeconfig: Option<PathBuf>,
+    /// Deployments that must be available.
+    pub workloads: Vec<Workload>,
+    /// This boot, which tells this machine's node.
+    pub boot_id: Option<String>,
+    /// Why none of this could be read.
+    pub fault: Option<Error>,
+}
+
 /// What is checked, and how long each check may take.
 pub struct Plan<'a> {
     system: &'a System,
-    containerd: Option<PathBuf>,
-    kubeconfig: Option<PathBuf>,
-    workloads: Vec<Workload>,
+    subjects: Subjects,
     limit: Duration,
-    fault: Option<crate::error::Error>,
     running: RefCell<String>,
 }
 
 impl<'a> Plan<'a> {
-    /// Makes the plan of a machine.
-    pub fn new(system: &'a System, config: &Config, limit: Duration) -> Plan<'a> {
-        let containerd = config.containerd_socket.resolve(|| system.containerd_socket());
-        let kubeconfig = config.kubeconfig.resolve(|| system.kubeconfig());
-        let (workloads, fault) = (config.workloads.clone(), config.fault.clone());
-        Plan { system, containerd, kubeconfig, workloads, limit, fault, running: RefCell::default() }
+    /// Makes a plan. Input: `limit`: for each check.
+    pub fn new(system: &'a System, subjects: Subjects, limit: Duration) -> Plan<'a> {
+        Plan { system, subjects, limit, running: RefCell::default() }
     }
 
     /// Returns the name of the check that runs, or ran last.
@@ -49,27 +55,28 @@ impl<'a> Plan<'a> {
     /// Errors: Config: the checks can not be listed, or the agent's configuration can not be read: a system that could
     /// never be updated again is not healthy.
     pub fn run(&self, alive: &mut dyn FnMut()) -> Result<Round> {
-        if let Some(fault) = &self.fault {
+        let Subjects { containerd, kubeconfig, workloads, boot_id, fault } = &self.subjects;
+        if let Some(fault) = fault {
             return Err(fault.clone());
         }
         let mut run = Run { round: Round::default(), broken: false, alive, running: &self.running };
         // Nothing can be said meanwhile: these are over sooner.
         let limit = self.limit.min(LONGEST_STEP / 2);
-        if let Some(socket) = &self.containerd {
+        if let Some(socket) = containerd {
             run.check("containerd", true, &mut |_| containerd::check(socket, limit));
         }
-        if let Some(kubeconfig) = &self.kubeconfig {
+        if let Some(kubeconfig) = kubeconfig {
             let mut server = None;
             run.check("apiserver", true, &mut |_| {
                 server.insert(ApiServer::open(self.system, kubeconfig, limit)?).ready()
             });
             run.check("node", true, &mut |_| match &server {
-                Some(server) => server.node(&host(self.system), Machine::boot_id_of(self.system).as_deref()),
+                Some(server) => server.node(&host(self.system), boot_id.as_deref()),
                 None => Ok(String::new()),
             });
-            if !self.workloads.is_empty() {
+            if !workloads.is_empty() {
                 run.check("workloads", true, &mut |_| match &server {
-                    Some(server) => server.workloads(&self.workloads),
+                    Some(server) => server.workloads(workloads),
                     None => Ok(String::new()),
                 });
             }
@@ -126,15 +133,4 @@ impl Run<'_> {
 fn host(system: &System) -> String {
     let bytes = read_bounded(&system.host_name(), HOST_MAX_BYTES).ok().flatten().unwrap_or_default();
     String::from_utf8_lossy(&bytes).trim().to_owned()
-}
-
-impl Place {
-    /// Returns where it is. Input: `usual`: where nothing else is said.
-    fn resolve(&self, usual: impl Fn() -> PathBuf) -> Option<PathBuf> {
-        match self {
-            Place::Usual => Some(usual()),
-            Place::At(path) => Some(Path::to_path_buf(path)),
-            Place::Off => None,
-        }
-    }
 }

@@ -2,8 +2,8 @@
 //!
 //! Must never: call one available of which the API server says nothing.
 
-use crate::error::{Error, Kind, Result};
-use crate::text::printable;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::text::printable;
 use miniserde::{Deserialize, json};
 
 /// Most deployments that are asked for.

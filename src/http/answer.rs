@@ -2,16 +2,16 @@
 //!
 //! Must never: show a URL's query, or hand out what is encoded in a way that was not asked for.
 
-use super::auth::CREDENTIALS_HINT;
-use super::deadline::Limit;
+use super::deadline::{Limit, Timeouts};
 use super::failure::{Cause, Failure, explain, malformed, of_ureq, why};
+use super::message::Document;
 use super::proxy::Proxy;
 use super::status::reason;
-use super::{Client, Document, Timeouts, guard, retry};
-use crate::clock::Now;
-use crate::error::{Error, Kind, Result};
-use crate::oci::challenge;
-use crate::url::Url;
+use super::{guard, retry};
+use crate::base::clock::Now;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::url::Url;
+use crate::http::challenge;
 use std::io::{self, ErrorKind, Read};
 use ureq::http::Response;
 use ureq::http::response::Parts;
@@ -36,21 +36,32 @@ pub(super) struct Answer {
     proxy: Option<String>,
 }
 
+pub(super) const CREDENTIALS_HINT: &str = "set auth_file to a Docker config.json with an entry for this host";
+
+/// What an answer answers.
+pub(super) struct Asked {
+    pub url: Url,
+    /// Then there is no body.
+    pub is_head: bool,
+    /// Whether the request held something that must not be shown.
+    pub knows_secret: bool,
+}
+
 impl Answer {
-    /// Input: `answers_head`: there is no body. Errors: Network: it can not be said where the body ends.
+    /// Errors: Network: it can not be said where the body ends.
     pub fn new(
         response: Response<ureq::Body>,
-        (url, answers_head, authorized): (Url, bool, bool),
-        client: &Client,
+        Asked { url, is_head, knows_secret }: Asked,
+        timeouts: &Timeouts,
+        now: Now,
         limit: Limit,
     ) -> std::result::Result<Answer, Failure> {
-        let Client { timeouts, now, .. } = client;
         let (head, body) = response.into_parts();
-        guard::framing(head.status, head.version, &head.headers, answers_head)
+        guard::framing(head.status, head.version, &head.headers, is_head)
             .map_err(|why| explain(malformed(why), &url, timeouts, limit))?;
         let host = url.host().to_owned();
         let body = Reader { body: Some(body.into_reader()), host, timeouts: *timeouts, limit };
-        Ok(Answer { head, body, url, now: now(), authorized, shown: Shown::Nothing, proxy: None })
+        Ok(Answer { head, body, url, now, authorized: knows_secret, shown: Shown::Nothing, proxy: None })
     }
 
     /// Says as what it was asked.
@@ -311,12 +322,12 @@ pub(super) fn error_detail(reader: Reader, knows_secret: bool) -> Option<String>
     }
     #[derive(miniserde::Deserialize)]
     struct One {
-        code: crate::json::Field<String>,
-        message: crate::json::Field<String>,
+        code: crate::base::json::Field<String>,
+        message: crate::base::json::Field<String>,
     }
     let mut body = Vec::new();
     reader.take(8 << 10).read_to_end(&mut body).ok()?;
-    let first = crate::json::parse::<Answer>(&body, "error").ok()?.errors.into_iter().next()?;
+    let first = crate::base::json::parse::<Answer>(&body, "error").ok()?.errors.into_iter().next()?;
     let (code, message) = (first.code.optional("code").ok()?, first.message.optional("message").ok()?);
     if knows_secret {
         return code.filter(|code| CODES.contains(&code.as_str()));

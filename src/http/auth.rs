@@ -3,15 +3,17 @@
 //! Must never: give a password to another host in the clear, or to one on a network that the registry is not on; send
 //! a token to any server but the one that asked for it; try more than one fresh token for a request.
 
-use super::answer::Shown;
+use super::answer::{Answer, CREDENTIALS_HINT, Shown, error_detail};
 use super::deadline::Limit;
-use super::{Answer, Ask, Client, Failure, error_detail};
-use crate::base64;
-use crate::credentials::{Credential, Credentials, Secret};
-use crate::error::{Error, Kind, Result};
-use crate::json::{self, Field};
-use crate::oci::challenge::{self, Challenge};
-use crate::url::Url;
+use super::exchange::Exchange;
+use super::failure::Failure;
+use super::message::Ask;
+use crate::base::base64;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::json::{self, Field};
+use crate::base::url::Url;
+use crate::http::challenge::{self, Challenge};
+use crate::http::credentials::{Credential, Credentials, Secret};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +25,6 @@ const TOKEN_MAX: usize = 12 << 10;
 const DEFAULT_SECS: u64 = 60;
 /// A token is not used any more this long before its end: requests take time, and clocks differ.
 const MARGIN: Duration = Duration::from_secs(10);
-pub(super) const CREDENTIALS_HINT: &str = "set auth_file to a Docker config.json with an entry for this host";
 
 /// What is known of who we are. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -81,25 +82,31 @@ impl Auth {
     }
 }
 
-impl Client {
+impl Auth {
     /// Answers a challenge, so that the next request carries what the server wants to see.
     /// Input: `refused`: its 401; `url`: what was asked of it.
     /// Errors: Network: it was the end of it: there is nothing to show, or the token server refused. Source: a
     /// challenge that can not be answered, or must not. Config: the credentials can not be had.
-    pub(super) fn authenticate(&self, refused: Answer, url: &Url, limit: Limit) -> std::result::Result<(), Failure> {
+    pub fn authenticate(
+        &self,
+        exchange: &Exchange,
+        refused: Answer,
+        url: &Url,
+        limit: Limit,
+    ) -> std::result::Result<(), Failure> {
         let at = |e: Error| Failure::from(e.at("authenticate for", url));
         let challenge = challenge::choose(refused.all("www-authenticate").iter().map(String::as_str));
         // Read, so that the connection can be used again.
         let who = refused.who();
         let detail = refused.into_detail();
-        let credential = self.auth.find(url).map_err(at)?;
-        if credential.is_some() && !url.is_secure() && !self.is_configured(url) {
+        let credential = self.find(url).map_err(at)?;
+        if credential.is_some() && !url.is_secure() && !exchange.is_configured(url) {
             let why = "credentials go without TLS only to a server that the configuration names";
             return Err(at(Error::new(Kind::Source, why)));
         }
         match (challenge.map_err(at)?, credential) {
             (Challenge::Basic, Some(Credential::Password { user, password })) => {
-                self.auth.keep(url, basic(&user, &password), Shown::Credentials, None);
+                self.keep(url, basic(&user, &password), Shown::Credentials, None);
                 Ok(())
             }
             (Challenge::Basic, Some(Credential::Identity(_))) => {
@@ -114,61 +121,61 @@ impl Client {
                 let realm = Url::parse(&realm).map_err(|e| at(Error::new(Kind::Source, format!("realm: {e}"))))?;
                 check_realm(&realm, url, credential.is_some()).map_err(at)?;
                 let form = TokenForm { realm, service, scope };
-                self.dialling.peers.confine_to_network_of(url.host());
-                let token = self.fetch_token(&form, url, credential.as_ref(), limit);
-                self.dialling.peers.set_free();
+                exchange.caller.dialling.peers.confine_to_network_of(url.host());
+                let token = fetch_token(exchange, &form, url, credential.as_ref(), limit);
+                exchange.caller.dialling.peers.set_free();
                 let (token, lasts) = token?;
                 let until = Instant::now().checked_add(lasts.saturating_sub(MARGIN).max(lasts / 2));
                 let shown = if credential.is_some() { Shown::Credentials } else { Shown::Anonymous };
-                self.auth.keep(url, Secret::new(format!("Bearer {token}")), shown, until);
+                self.keep(url, Secret::new(format!("Bearer {token}")), shown, until);
                 Ok(())
             }
         }
     }
+}
 
-    /// Source: distribution-spec 1.1 "Token authentication"; for identity tokens RFC 6749, section 6.
-    fn fetch_token(
-        &self,
-        form: &TokenForm,
-        url: &Url,
-        credential: Option<&Credential>,
-        limit: Limit,
-    ) -> std::result::Result<(String, Duration), Failure> {
-        let repository = repository_of(url.path());
-        let scope =
-            form.scope.clone().or_else(|| (!repository.is_empty()).then(|| format!("repository:{repository}:pull")));
-        let mut pairs = Vec::new();
-        pairs.extend(form.service.as_deref().map(|service| ("service", service)));
-        pairs.extend(scope.as_deref().map(|scope| ("scope", scope)));
-        let header;
-        let (target, body, authorization) = match credential {
-            Some(Credential::Identity(token)) => {
-                pairs.extend([("grant_type", "refresh_token"), ("client_id", "kubesolo-update")]);
-                pairs.push(("refresh_token", token.reveal()));
-                (form.realm.clone(), Some(crate::url::form(&pairs)), None)
-            }
-            Some(Credential::Password { user, password }) => {
-                header = basic(user, password);
-                (form.realm.with_query(&pairs), None, Some(&header))
-            }
-            None => (form.realm.with_query(&pairs), None, None),
-        };
-        let ask = Ask { accept: "application/json", form: body.as_deref(), ..Ask::default() };
-        let answer = self.exchange(&target, &ask, authorization, limit)?;
-        if matches!(answer.status(), 400 | 401 | 403) {
-            let (status, host) = (answer.status(), answer.url.host().to_owned());
-            let detail = error_detail(answer.into_reader(), credential.is_some());
-            let detail = detail.map_or(String::new(), |d| format!(": {d}"));
-            let hint = match credential {
-                Some(_) => "are the credentials in auth_file right, and may they pull this repository?",
-                None => CREDENTIALS_HINT,
-            };
-            let why = format!("the token server {host} answered {status}{detail}");
-            return Err(Error::new(Kind::Network, why).at("authenticate for", url).hint(hint).into());
+/// Source: distribution-spec 1.1 "Token authentication"; for identity tokens RFC 6749, section 6.
+fn fetch_token(
+    exchange: &Exchange,
+    form: &TokenForm,
+    url: &Url,
+    credential: Option<&Credential>,
+    limit: Limit,
+) -> std::result::Result<(String, Duration), Failure> {
+    let repository = repository_of(url.path());
+    let scope =
+        form.scope.clone().or_else(|| (!repository.is_empty()).then(|| format!("repository:{repository}:pull")));
+    let mut pairs = Vec::new();
+    pairs.extend(form.service.as_deref().map(|service| ("service", service)));
+    pairs.extend(scope.as_deref().map(|scope| ("scope", scope)));
+    let header;
+    let (target, body, authorization) = match credential {
+        Some(Credential::Identity(token)) => {
+            pairs.extend([("grant_type", "refresh_token"), ("client_id", "kubesolo-update")]);
+            pairs.push(("refresh_token", token.reveal()));
+            (form.realm.clone(), Some(crate::base::url::form(&pairs)), None)
         }
-        let document = answer.check_status(false)?.into_document(TOKEN_ANSWER_MAX)?;
-        read_token(&document.body).map_err(|e| e.at("read the token for", url).into())
+        Some(Credential::Password { user, password }) => {
+            header = basic(user, password);
+            (form.realm.with_query(&pairs), None, Some(&header))
+        }
+        None => (form.realm.with_query(&pairs), None, None),
+    };
+    let ask = Ask { accept: "application/json", form: body.as_deref(), ..Ask::default() };
+    let answer = exchange.send(&target, &ask, authorization, limit)?;
+    if matches!(answer.status(), 400 | 401 | 403) {
+        let (status, host) = (answer.status(), answer.url.host().to_owned());
+        let detail = error_detail(answer.into_reader(), credential.is_some());
+        let detail = detail.map_or(String::new(), |d| format!(": {d}"));
+        let hint = match credential {
+            Some(_) => "are the credentials in auth_file right, and may they pull this repository?",
+            None => CREDENTIALS_HINT,
+        };
+        let why = format!("the token server {host} answered {status}{detail}");
+        return Err(Error::new(Kind::Network, why).at("authenticate for", url).hint(hint).into());
     }
+    let document = answer.check_status(false)?.into_document(TOKEN_ANSWER_MAX)?;
+    read_token(&document.body).map_err(|e| e.at("read the token for", url).into())
 }
 
 struct TokenForm {

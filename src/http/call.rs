@@ -6,14 +6,14 @@
 use super::deadline::Limit;
 use super::dial::{Dialling, Introduced};
 use super::failure::{Cause, Failure, explain, explain_of, of_ureq};
-use super::{Ask, Client, transport};
-use crate::error::{Error, Kind, Result};
-use crate::url::Url;
+use super::message::{Ask, request};
+use super::transport;
+use crate::base::url::Url;
 use std::io::{self, Cursor, ErrorKind};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use ureq::config::{AutoHeaderValue, Config};
-use ureq::http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use ureq::http::{HeaderName, Response, header};
 use ureq::{Agent, Body, SendBody};
 
 /// Connections that are kept: a registry, and where it redirects to.
@@ -21,8 +21,15 @@ const MAX_KEPT: usize = 2;
 /// After this, a server has most likely closed it.
 const MAX_IDLE: Duration = Duration::from_secs(15);
 
-/// Sets ureq up: for servers that may not know who we are, and for those that may.
-pub(super) fn agents(dialling: &Dialling) -> [Agent; 2] {
+/// Makes requests of ureq. Clones share connections.
+#[derive(Clone)]
+pub(super) struct Caller {
+    pub dialling: Dialling,
+    /// For servers that may not know who we are, and for those that may.
+    agents: [Agent; 2],
+}
+
+fn agents(dialling: &Dialling) -> [Agent; 2] {
     let t = dialling.timeouts;
     let config = Config::builder()
         .http_status_as_error(false)
@@ -48,10 +55,15 @@ fn sayable(time: Duration) -> Option<Duration> {
     Instant::now().checked_add(time).map(|_| time)
 }
 
-impl Client {
+impl Caller {
+    /// Sets ureq up.
+    pub fn new(dialling: Dialling) -> Caller {
+        Caller { agents: agents(&dialling), dialling }
+    }
+
     /// Sends a request, on a kept connection if there is one, and reads the head of the answer.
     /// Input: `identified`: whether the server may know who we are; `headers`: besides Host; `ask.form`: it is sent once.
-    pub(super) fn call(
+    pub fn call(
         &self,
         url: &Url,
         identified: bool,
@@ -82,33 +94,14 @@ impl Client {
                     repeatable = false;
                     continue;
                 }
-                Cause::Io(e) => explain(e, url, &self.timeouts, limit),
+                Cause::Io(e) => explain(e, url, &self.dialling.timeouts, limit),
                 Cause::Failure(failure) => failure,
-                Cause::OfProxy(who, e) => explain_of(&who, e, url, &self.timeouts, limit),
+                Cause::OfProxy(who, e) => explain_of(&who, e, url, &self.dialling.timeouts, limit),
                 Cause::Refused(status) => self.dialling.proxies.refused(status, url)?,
             };
             return Err(Failure { unreached: failure.unreached || unreached, ..failure });
         }
     }
-}
-
-/// Writes a request down. Input: `headers`: Host as well.
-/// Errors: Source: a value that is not fit for a header; the header is named and not shown.
-pub(super) fn request(
-    method: Method,
-    uri: &str,
-    headers: &[(HeaderName, &str)],
-    body: SendBody<'static>,
-) -> Result<Request<SendBody<'static>>> {
-    let unfit = |what: &str| Error::new(Kind::Source, "not fit for an HTTP header").at("send", what);
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = Uri::try_from(uri).map_err(|_| unfit("the URL"))?;
-    for (name, value) in headers {
-        let value = HeaderValue::from_str(value).map_err(|_| unfit(name.as_str()))?;
-        request.headers_mut().append(name, value);
-    }
-    Ok(request)
 }
 
 /// Says whether a kept connection had ended before it was used again, or brought what belongs to the request before.

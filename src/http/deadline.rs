@@ -2,7 +2,7 @@
 //!
 //! Must never: let a peer hold us by sending a little now and then, or what nobody is given.
 
-use crate::text::secs;
+use crate::base::text::secs;
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
@@ -145,6 +145,16 @@ impl fmt::Display for Late {
 }
 
 impl std::error::Error for Late {}
+
+/// Says what ureq waited for.
+pub(super) fn wait(reason: ureq::Timeout) -> Wait {
+    match reason {
+        ureq::Timeout::Global | ureq::Timeout::PerCall => Wait::Whole,
+        ureq::Timeout::Resolve | ureq::Timeout::Connect => Wait::Connect,
+        ureq::Timeout::PerRead | ureq::Timeout::RecvBody => Wait::Data,
+        _ => Wait::Answer,
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,17 +2,17 @@
 //!
 //! Must never: connect to a network that is not allowed now, or speak to a server before a proxy has let us through.
 
-use super::call::request;
 use super::deadline::{Timeouts, Until};
 use super::failure::{Cause, of_ureq};
+use super::message::request;
 use super::names::look_up;
 use super::peers::{Peers, check_loopback, literal};
 use super::proxy::{Proxies, Proxy};
 use super::transport::{Dial, Socket, Stream, Wire, agent, is_quiet};
-use crate::error::{Error, Kind};
-use crate::sys::thread::lock;
-use crate::tls::TlsConnector;
-use crate::url::Url;
+use crate::base::error::{Error, Kind};
+use crate::base::url::Url;
+use crate::http::tls::TlsConnector;
+use crate::os::sys::thread::lock;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};

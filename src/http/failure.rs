@@ -2,14 +2,12 @@
 //!
 //! Must never: show a URL's query.
 
-use super::Timeouts;
-use super::deadline::{Late, Limit, Wait};
+use super::deadline::{Late, Limit, Timeouts, Wait, wait};
 use super::names::Unresolved;
-use super::transport;
-use crate::error::{Error, Kind};
-use crate::text::secs;
-use crate::tls::{advice, words};
-use crate::url::Url;
+use crate::base::error::{Error, Kind};
+use crate::base::text::secs;
+use crate::base::url::Url;
+use crate::http::tls::{advice, words};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -78,7 +76,7 @@ pub(super) fn of_ureq(error: ureq::Error) -> (Cause, bool) {
             Ok(inside) => return of_ureq(inside),
             Err(e) => e,
         },
-        ureq::Error::Timeout(reason) => io::Error::new(ErrorKind::TimedOut, Late(transport::wait(reason))),
+        ureq::Error::Timeout(reason) => io::Error::new(ErrorKind::TimedOut, Late(wait(reason))),
         ureq::Error::Other(other) => match other.downcast::<Cause>() {
             Ok(cause) => return (*cause, true),
             Err(other) => io::Error::other(other),

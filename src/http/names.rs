@@ -5,11 +5,9 @@
 
 use super::deadline::Until;
 use super::peers::literal;
-use crate::sys::{
-    self,
-    thread::{Thread, lock},
-};
-use crate::url::is_localhost;
+use crate::base::url::is_localhost;
+use crate::os::sys;
+use crate::os::sys::thread::{Thread, lock};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -94,8 +92,8 @@ const EAI_ADDRFAMILY: i32 = -9;
 
 #[cfg(test)]
 mod tests {
-    use super::super::deadline::Wait;
     use super::*;
+    use crate::http::deadline::Wait;
     use std::time::Instant;
 
     fn soon() -> Until {

@@ -1,11 +1,12 @@
 //! How the client is set up: where plain HTTP may be used, which certificates count, who we are, how long to wait.
 
-use super::{ProxyEnv, Timeouts};
-use crate::credentials::Credentials;
-use crate::error::{Error, Kind, Result};
-use crate::system::System;
-use crate::tls::{Clock, Identity, Pem};
-use crate::url::Url;
+use super::deadline::Timeouts;
+use super::proxy::ProxyEnv;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::url::Url;
+use crate::http::credentials::Credentials;
+use crate::http::tls::{Clock, Identity, Pem};
+use crate::os::system::System;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,7 +4,7 @@
 //! site, or on this machine, that it could not reach itself.
 //! Must never: judge a name by itself, since its owner says what it means.
 
-use crate::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -6,10 +6,10 @@ use super::failure::Failure;
 use super::peers::literal;
 use super::retry;
 use super::status;
-use crate::base64;
-use crate::credentials::Secret;
-use crate::error::{Error, Kind, Result};
-use crate::url::{Url, is_loopback, parse_authority};
+use crate::base::base64;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::url::{Url, is_loopback, parse_authority};
+use crate::http::credentials::Secret;
 use std::net::IpAddr;
 
 /// Holds what the environment says.

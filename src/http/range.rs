@@ -2,8 +2,8 @@
 //!
 //! Must never: take a part for another one, or a server that is not there for one that refuses.
 
-use super::Failure;
-use crate::error::Kind;
+use super::failure::Failure;
+use crate::base::error::Kind;
 
 /// So many requests with Range in a row that bring nothing are a refusal, whatever is said: the first may be a passing trouble.
 const REFUSALS: u32 = 2;
@@ -47,7 +47,7 @@ pub(super) fn check_range(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
+    use crate::base::error::Error;
 
     #[test]
     fn a_part_is_the_part_that_was_asked_for() {

@@ -5,17 +5,19 @@
 //! the next piece. What comes out is checked by the reader: a digest over all of it.
 //! Must never: go on without end, or hand out a byte twice or from the wrong place.
 
+use super::answer::{Answer, Reader, is_gzip};
+use super::client::Client;
 use super::deadline::Limit;
+use super::failure::Failure;
+use super::message::Ask;
 use super::range::{check_range, is_refusal};
-use super::{Answer, Ask, Client, Failure, Reader, retry};
-use crate::error::{Error, Kind, Result};
-use crate::progress::{self, aside, setback};
-use crate::text::secs;
-use crate::url::Url;
+use super::retry;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::url::Url;
+use crate::os::progress::{aside, setback};
 use std::cell::Cell;
 use std::io::{self, Read};
 use std::rc::Rc;
-use std::time::Duration;
 
 /// So many bytes without a break count as progress: the tries before are forgotten.
 const PROGRESS_BYTES: u64 = 256 << 10;
@@ -65,7 +67,7 @@ impl Client {
             round: 0,
             failed: 0,
             since_break: 0,
-            limit: Limit::body(&self.timeouts, size_bytes),
+            limit: Limit::body(self.timeouts(), size_bytes),
             is_pieced: is_pieced.clone(),
         };
         transfer.open_again(None)?;
@@ -165,7 +167,7 @@ impl Transfer {
         }
         self.piece_end = None;
         let ask = Ask { accept: "*/*", ..Ask::default() };
-        let answer = self.client.send(&url, &ask, self.limit)?.check_status(super::is_gzip(&url))?;
+        let answer = self.client.send(&url, &ask, self.limit)?.check_status(is_gzip(&url))?;
         match answer.status() {
             206 => {
                 Err(Error::new(Kind::Source, "a part was sent where the whole was asked for").at("fetch", &url).into())
@@ -202,7 +204,7 @@ impl Transfer {
             aside(&format!("{} answered 416 to Range, bytes from {}; asking for the whole", url.host(), self.at));
             return Ok(None);
         }
-        let answer = answer.check_status(super::is_gzip(url))?;
+        let answer = answer.check_status(is_gzip(url))?;
         if answer.status() != 206 {
             return self.whole(answer, url).map(Some);
         }
@@ -313,27 +315,5 @@ impl Transfer {
             }
         };
         self.open_again(broken).map_err(io::Error::other)
-    }
-}
-
-impl Client {
-    /// Waits before another try. Errors: there is none: the failure, with what it was tried for.
-    pub(super) fn wait(&self, failed: u32, limit: Limit, asked: Option<Duration>, error: Error) -> Result<()> {
-        let dice = crate::sys::random_u64();
-        match retry::next(failed, self.tries, limit.left(), asked, dice) {
-            retry::Next::Wait(time) => {
-                let going_on = retry::going_on(failed, self.tries, limit.left(), progress::is_watched());
-                // What a person may do is said if it comes to the end.
-                setback(&error.hint_instead(""), &format!("trying again in {} s{going_on}", secs(time)));
-                std::thread::sleep(time);
-                Ok(())
-            }
-            retry::Next::Enough => Err(error),
-            retry::Next::TooLong(time) => Err(error.hint(format!(
-                "the server asks to be left alone for {} s, and {} s are left for this: try again later",
-                time.as_secs(),
-                limit.left().as_secs()
-            ))),
-        }
     }
 }

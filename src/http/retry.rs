@@ -2,8 +2,8 @@
 //!
 //! Must never: try without end, wait beyond the deadline, or come back at the same moment as all other machines.
 
-use crate::clock::Now;
-use crate::time::parse_http_date;
+use crate::base::clock::Now;
+use crate::base::time::parse_http_date;
 use std::time::Duration;
 
 /// Wait before the second try, at most; twice that before the third, and so on.

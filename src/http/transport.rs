@@ -4,7 +4,7 @@
 //! release (`tests/pure/crates.rs`). Must never: wait without an end, use a kept connection for another server than
 //! the one it was made for, or take a break for the end of a body.
 
-use super::deadline::{Until, Wait};
+use super::deadline::{Until, wait};
 use super::failure::malformed;
 use super::guard::{Guard, MAX_HEAD, Seen};
 use super::peers::Peers;
@@ -17,7 +17,7 @@ use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
-use ureq::{Agent, Error, Timeout};
+use ureq::{Agent, Error};
 
 /// What is read from a connection at once while a head is waited for.
 const HEAD_BYTES: usize = 8 << 10;
@@ -154,16 +154,6 @@ fn until(timeout: NextTimeout) -> Until {
     Until::new(after.and_then(|after| Instant::now().checked_add(after)), wait(timeout.reason))
 }
 
-/// Says what ureq waited for.
-pub(super) fn wait(reason: Timeout) -> Wait {
-    match reason {
-        Timeout::Global | Timeout::PerCall => Wait::Whole,
-        Timeout::Resolve | Timeout::Connect => Wait::Connect,
-        Timeout::PerRead | Timeout::RecvBody => Wait::Data,
-        _ => Wait::Answer,
-    }
-}
-
 /// ureq's buffers are filled with zeros, so the whole of them counts as memory; a request and an answer are never there at once.
 fn for_request() -> LazyBuffers {
     LazyBuffers::new(1, OUTPUT_BYTES)
@@ -297,8 +287,10 @@ impl fmt::Debug for Wire {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::deadline::Wait;
     use std::net::TcpListener;
     use std::time::Duration;
+    use ureq::Timeout;
     use ureq::unversioned::transport::time;
 
     fn next(after: time::Duration, reason: Timeout) -> NextTimeout {

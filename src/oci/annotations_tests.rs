@@ -1,7 +1,7 @@
 //! Tests of `annotations.rs`. What the signing scripts say of the same names is in tests/registry/names.rs.
 
 use super::*;
-use crate::json;
+use crate::base::json;
 
 #[test]
 fn an_annotation_of_ours_that_is_not_known_is_named() {

@@ -2,7 +2,7 @@
 //!
 //! What other readers take for an empty entry must not end all of them. Must never: take memory for a `null`.
 
-use super::manifest::RawDescriptor;
+use crate::oci::descriptor::RawDescriptor;
 use miniserde::de::{Deserialize, Seq, Visitor};
 use miniserde::{Result, make_place};
 

@@ -5,9 +5,9 @@
 
 use super::annotations::is_misspelt_architecture;
 use super::entries::Entries;
-use super::manifest::Descriptor;
-use super::referrers;
-use crate::error::{Error, Kind, Result};
+use super::reference;
+use crate::base::error::{Error, Kind, Result};
+use crate::oci::descriptor::{Descriptor, RawDescriptor, plain_type};
 
 /// Most manifests that are looked into when an index does not say what they are for.
 pub(super) const MAX_CANDIDATES: usize = 8;
@@ -133,7 +133,7 @@ impl Index {
     /// where none is asked for and no sound one is `latest`, any tag, or none like all the others.
     pub fn fault_of(&self, tag: Option<&str>) -> Option<&Error> {
         let wanted = tag.unwrap_or("latest");
-        let is_tagged = |name: &Option<String>| name.as_deref().is_some_and(|name| !referrers::is_tag(name));
+        let is_tagged = |name: &Option<String>| name.as_deref().is_some_and(|name| !reference::is_tag(name));
         let is_there = tag.is_some() || self.entries.iter().any(|e| e.ref_name.as_deref() == Some(wanted));
         let has_tags = self.entries.iter().any(|e| is_tagged(&e.ref_name));
         let is_meant = |fault: &&Fault| match is_there {
@@ -175,6 +175,31 @@ pub(crate) fn nothing_for(architecture: &str, offered: impl Iterator<Item = Stri
     let is_misspelt = |name: &String| is_misspelt_architecture(name.strip_prefix("linux/").unwrap_or(name));
     let hint = if names.iter().any(is_misspelt) { " (write amd64 or arm64)" } else { "" };
     Error::new(Kind::Gate, format!("nothing for linux/{architecture} here; offered: {offered}{hint}"))
+}
+
+impl RawDescriptor {
+    /// Reads an entry of an index. Input: `index`: its number in the document.
+    pub(crate) fn entry(mut self, index: usize) -> Result<Entry> {
+        let place = format!("manifests[{index}]");
+        let platform = match self.platform.take() {
+            None => None,
+            Some(p) => {
+                let os = p.os.optional(&format!("{place}.platform.os"))?;
+                os.zip(p.architecture.optional(&format!("{place}.platform.architecture"))?)
+            }
+        };
+        let (ref_name, predicate_type, saved_as) = match self.annotations.take() {
+            None => (None, None, None),
+            Some(a) => (
+                a.ref_name.optional(&format!("{place}: org.opencontainers.image.ref.name"))?,
+                a.predicate_type.optional(&format!("{place}: dev.sigstore.bundle.predicateType"))?,
+                a.kind.optional("kind").ok().flatten(),
+            ),
+        };
+        let artifact_type = std::mem::take(&mut self.artifact_type).optional(&format!("{place}.artifactType"))?;
+        let artifact_type = artifact_type.map(|text| plain_type(&text)).filter(|text| !text.is_empty());
+        Ok(Entry { descriptor: self.check(&place)?, platform, ref_name, artifact_type, predicate_type, saved_as })
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Tests of `index.rs`: entries that make no sense here, beside the one for this machine and in its place.
 
-use super::super::manifest::{self, Document};
 use super::*;
+use crate::oci::manifest::{self, Document};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -3,10 +3,12 @@
 //! The kernel unpacks one gzip stream behind the other, so a part that is the same in two releases can be a layer of its
 //! own (docs/decisions/0009). Must never: take several layers without a digest of the whole.
 
-use super::digest::Digest;
-use super::manifest::{Descriptor, INITRAMFS_TYPE, source};
-use crate::error::Result;
+use crate::base::digest::Digest;
+use crate::base::error::Result;
+use crate::oci::descriptor::{Descriptor, source};
 
+/// Media type of an initramfs's layers.
+pub const INITRAMFS_TYPE: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip";
 /// Most layers that it may come in.
 pub const MAX_LAYERS: usize = 16;
 /// Annotation of the manifest with the digest of all layers together.

@@ -5,41 +5,21 @@
 //! without that annotation takes the platform of the index entry that led to it; one reached by
 //! tag alone then has none. Must never: guess what a document is when it says two things at once.
 
-use super::digest::Digest;
+use super::descriptor::{Descriptor, INDEX_TYPES, MANIFEST_TYPES, plain_type, source};
 use super::entries::Entries;
 pub(crate) use super::index::nothing_for;
 pub use super::index::{Choice, Entry, Index};
-use super::initramfs::{self, Initramfs};
-use crate::error::{Error, Kind, Result};
-use crate::json::{self, Field};
+use super::initramfs::{self, INITRAMFS_TYPE, Initramfs};
+use crate::base::error::Result;
+use crate::base::json::{self, Field};
 use miniserde::Deserialize;
 
-/// Largest index or manifest that is read. Source: distribution-spec 1.1, "Pushing manifests" (4 MiB).
-pub const DOCUMENT_CAP: u64 = 4 << 20;
 /// `Accept` for manifests. A registry may answer 404 for an index unless it is named here
 /// (measured: docker-registry 2.8.2).
 pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 /// Media type of the kernel's layer.
 pub const KERNEL_TYPE: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
-/// Media type of an initramfs's layers.
-pub const INITRAMFS_TYPE: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip";
-
-const INDEX_TYPES: [&str; 2] =
-    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
-pub(super) const MANIFEST_TYPES: [&str; 2] =
-    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
-
-/// Names a blob or document: what it is, how long, and its digest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Descriptor {
-    /// Media type, lower case, without parameters.
-    pub media_type: String,
-    /// Digest of the bytes.
-    pub digest: Digest,
-    /// Length in bytes; above 0 and below 2^63.
-    pub size_bytes: u64,
-}
 
 /// What a tag or digest led to.
 #[derive(Debug)]
@@ -88,33 +68,6 @@ struct RawDocument {
     annotations: Option<Annotations>,
 }
 
-#[derive(Debug, Deserialize)]
-pub(super) struct RawDescriptor {
-    #[serde(rename = "mediaType")]
-    pub(super) media_type: Field<String>,
-    #[serde(rename = "artifactType")]
-    artifact_type: Field<String>,
-    digest: Field<String>,
-    size: Field<u64>,
-    platform: Option<RawPlatform>,
-    annotations: Option<EntryAnnotations>,
-}
-
-#[derive(Debug, Deserialize)]
-struct RawPlatform {
-    os: Field<String>,
-    architecture: Field<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct EntryAnnotations {
-    #[serde(rename = "org.opencontainers.image.ref.name")]
-    ref_name: Field<String>,
-    #[serde(rename = "dev.sigstore.bundle.predicateType")]
-    predicate_type: Field<String>,
-    kind: Field<String>,
-}
-
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Annotations {
     #[serde(rename = "io.kubesolo.os.version")]
@@ -136,7 +89,7 @@ struct Annotations {
 }
 
 /// Reads an index or a manifest.
-/// Input: `bytes`: at most [`DOCUMENT_CAP`]; `declared_type`: the Content-Type, or the media type of the
+/// Input: `bytes`: at most [`super::descriptor::DOCUMENT_CAP`]; `declared_type`: the Content-Type, or the media type of the
 /// descriptor that led here; `name`: for errors.
 /// Errors: Source: malformed JSON; an unknown type; a type that contradicts `mediaType` or the
 /// content; another schemaVersion than 2. What a malformed entry means is for who chooses one, see [`Index`].
@@ -175,84 +128,6 @@ fn read(bytes: &[u8], declared_type: Option<&str>, name: &str) -> Result<Documen
             annotations: raw.annotations.unwrap_or_default(),
         })),
         (false, _, None) => Err(source("'layers' is missing")),
-    }
-}
-
-pub(super) fn source(why: impl Into<String>) -> Error {
-    Error::new(Kind::Source, why)
-}
-
-/// Cuts parameters (`; charset=...`) off a media type. Source: RFC 9110, section 8.3.1.
-fn plain_type(text: &str) -> String {
-    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
-}
-
-impl RawDescriptor {
-    pub(super) fn check(self, place: &str) -> Result<Descriptor> {
-        let media_type = plain_type(&self.media_type.need(&format!("{place}.mediaType"))?);
-        let digest = self.digest.need(&format!("{place}.digest"))?;
-        let digest = Digest::parse(&digest).map_err(|e| source(format!("'{place}.digest': {e}")))?;
-        let size_bytes = self.size.need(&format!("{place}.size"))?;
-        if size_bytes == 0 || size_bytes > i64::MAX as u64 {
-            return Err(source(format!("'{place}.size' is {size_bytes}, not between 1 and 2^63-1")));
-        }
-        Ok(Descriptor { media_type, digest, size_bytes })
-    }
-
-    /// Returns the platform that it says it is for, if that can be read.
-    pub(super) fn platform(&self) -> Option<(String, String)> {
-        match &self.platform {
-            Some(RawPlatform { os: Field::Is(os), architecture: Field::Is(name) }) => Some((os.clone(), name.clone())),
-            _ => None,
-        }
-    }
-
-    /// Returns its tag in an image layout, if that can be read.
-    pub(super) fn ref_name(&self) -> Option<String> {
-        match &self.annotations {
-            Some(EntryAnnotations { ref_name: Field::Is(name), .. }) => Some(name.clone()),
-            _ => None,
-        }
-    }
-
-    pub(super) fn entry(mut self, index: usize) -> Result<Entry> {
-        let place = format!("manifests[{index}]");
-        let platform = match self.platform.take() {
-            None => None,
-            Some(p) => {
-                let os = p.os.optional(&format!("{place}.platform.os"))?;
-                os.zip(p.architecture.optional(&format!("{place}.platform.architecture"))?)
-            }
-        };
-        let (ref_name, predicate_type, saved_as) = match self.annotations.take() {
-            None => (None, None, None),
-            Some(a) => (
-                a.ref_name.optional(&format!("{place}: org.opencontainers.image.ref.name"))?,
-                a.predicate_type.optional(&format!("{place}: dev.sigstore.bundle.predicateType"))?,
-                a.kind.optional("kind").ok().flatten(),
-            ),
-        };
-        let artifact_type = std::mem::take(&mut self.artifact_type).optional(&format!("{place}.artifactType"))?;
-        let artifact_type = artifact_type.map(|text| plain_type(&text)).filter(|text| !text.is_empty());
-        Ok(Entry { descriptor: self.check(&place)?, platform, ref_name, artifact_type, predicate_type, saved_as })
-    }
-}
-
-impl Descriptor {
-    /// Checks that this may be followed from an index: a manifest or another index, and not too large.
-    pub(super) fn check_document(&self) -> Result<()> {
-        if !INDEX_TYPES.iter().chain(&MANIFEST_TYPES).any(|known| self.media_type == *known) {
-            return Err(source(format!("media type '{}' is not an image manifest", self.media_type)));
-        }
-        check_document_size(self.size_bytes)
-    }
-}
-
-/// Checks a document's size before it is read. Errors: Source: above [`DOCUMENT_CAP`].
-pub fn check_document_size(size_bytes: u64) -> Result<()> {
-    match size_bytes > DOCUMENT_CAP {
-        true => Err(source(format!("{size_bytes} bytes is more than a document may have ({DOCUMENT_CAP})"))),
-        false => Ok(()),
     }
 }
 

@@ -1,7 +1,9 @@
 //! Tests of `manifest.rs`: accepted documents, and one wrong thing at a time.
 
-use super::super::index::MAX_CANDIDATES;
 use super::*;
+use crate::base::error::Kind;
+use crate::oci::descriptor::DOCUMENT_CAP;
+use crate::oci::index::MAX_CANDIDATES;
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

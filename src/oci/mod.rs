@@ -1,12 +1,11 @@
 //! OCI formats as pure functions: no file, clock or network in here.
+//!
+//! May import: base. Must never import: os, http, trust: formats have no opinion and touch nothing.
 
 pub mod annotations;
-pub mod beside;
-pub mod challenge;
-pub mod digest;
+pub mod descriptor;
 mod entries;
 pub mod index;
 pub mod initramfs;
 pub mod manifest;
 pub mod reference;
-pub mod referrers;

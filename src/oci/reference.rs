@@ -2,9 +2,9 @@
 //!
 //! Must never: guess a registry for a reference that names none, or let an unchecked part into a URL.
 
-use super::digest::Digest;
-use crate::error::{Error, Kind, Result};
-use crate::url::{parse_authority, without_secrets};
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::url::{parse_authority, without_secrets};
 use std::fmt;
 
 /// Longest host and repository together, in bytes: what registries of today accept.
@@ -122,7 +122,7 @@ impl Reference {
 
     /// Says whether the registry is this machine.
     pub fn is_loopback(&self) -> bool {
-        crate::url::is_loopback(&self.host)
+        crate::base::url::is_loopback(&self.host)
     }
 }
 
@@ -190,6 +190,18 @@ fn shown(text: &str) -> String {
         true => format!("'{}'", without_secrets(text)),
         false => format!("'{}{pin}'", without_secrets(name)),
     }
+}
+
+/// Says whether a tag is one of the referrers tag schema, one that cosign 2 makes beside a release, or one that scripts/sign.sh gives to a
+/// signature. Source: as above; measured: cosign 3.1.1.
+pub fn is_tag(tag: &str) -> bool {
+    let is_hex = |text: &str| text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if let Some((subject, manifest)) = tag.strip_prefix("signature-").and_then(|rest| rest.split_once('-')) {
+        return is_hex(subject) && is_hex(manifest);
+    }
+    let name = tag.strip_prefix("sha256-").unwrap_or_default();
+    let hex = [".sig", ".att", ".sbom"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+    Digest::parse_hex(hex).is_ok()
 }
 
 #[cfg(test)]
@@ -296,5 +308,29 @@ mod tests {
         assert_eq!(r.with_tag("../x").unwrap_err().kind(), Kind::Usage);
         let pinned = Reference::parse(&format!("r/os@sha256:{HEX}")).unwrap();
         assert_eq!(pinned.with_tag("v2").unwrap_err().kind(), Kind::Usage);
+    }
+
+    #[test]
+    fn tags_that_stand_beside_a_release_are_none_of_a_release() {
+        let hex = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+        for end in ["", ".sig", ".att", ".sbom"] {
+            assert!(is_tag(&format!("sha256-{hex}{end}")), "{end}");
+        }
+        assert!(is_tag("signature-9f86d081884c7d65-0f86d081884c7d65"));
+        for tag in [
+            "latest",
+            "sha256-",
+            "sha256-9f86",
+            "signature-1.2.0",
+            "signature-9f86d081884c7d65",
+            "signature-9f86d081884c7d65-0f86d081884c7d6",
+            "signature-9F86d081884c7d65-0f86d081884c7d65",
+            &format!("sha512-{hex}"),
+            &format!("sha256-{hex}.txt"),
+            &format!("sha256-{hex}.sig.sig"),
+            hex,
+        ] {
+            assert!(!is_tag(tag), "{tag}");
+        }
     }
 }

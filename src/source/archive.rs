@@ -4,7 +4,7 @@
 //! has a limit. Must never: write, or keep more than a few small documents in memory.
 
 use super::magic;
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::base::error::{Error, IoContext, Kind, Result};
 use flate2::bufread::MultiGzDecoder;
 use std::cell::Cell;
 use std::fs::File;

@@ -3,9 +3,10 @@
 //! Must never: leave out, repeat or add a byte unnoticed. What the whole hashes to is for the reader to check; that each
 //! blob is as long as its descriptor says is checked here.
 
-use super::{FileRef, bounded};
-use crate::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::http::Body;
+use crate::offer::artifact::FileRef;
+use crate::source::limits::bounded;
 use std::cell::Cell;
 use std::io::{self, Read};
 use std::rc::Rc;
@@ -103,10 +104,10 @@ impl Read for Joined {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Place;
     use super::*;
-    use crate::oci::digest::Digest;
-    use crate::oci::manifest::Descriptor;
+    use crate::base::digest::Digest;
+    use crate::oci::descriptor::Descriptor;
+    use crate::offer::artifact::Place;
     use std::io::Cursor;
 
     const WHOLE: &[u8] = b"abcdefghij";

@@ -6,17 +6,20 @@
 //! Its signature, `latest.json.sig`, is over its exact bytes and is checked before they are parsed.
 //! Must never: fetch a file's bytes to describe it, or take a file without digest and size.
 
-use super::{Artifact, FileRef, Place, Source, bounded, check_length, check_version, kept, remarks};
-use crate::error::{Error, Kind, Result};
+use super::{Source, remarks};
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::json::{self, Field};
+use crate::base::url::Url;
 use crate::http::{Body, Client, Document};
-use crate::json::{self, Field};
-use crate::oci::digest::Digest;
-use crate::oci::manifest::{DOCUMENT_CAP, nothing_for};
-use crate::progress::setback;
-use crate::sys;
+use crate::oci::descriptor::DOCUMENT_CAP;
+use crate::oci::manifest::nothing_for;
+use crate::offer::artifact::{Artifact, FileRef, Place};
+use crate::os::progress::setback;
+use crate::os::sys;
+use crate::source::limits::{bounded, check_length, check_version, kept};
 use crate::trust::keyring::Keyring;
-use crate::trust::verify::{DETACHED_MAX_BYTES, Tally};
-use crate::url::Url;
+use crate::trust::tally::{DETACHED_MAX_BYTES, Tally};
 use miniserde::Deserialize;
 use std::cell::Cell;
 

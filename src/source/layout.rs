@@ -7,15 +7,20 @@ use super::archive::Archive;
 use super::remarks::Remarks;
 use super::signatures::{FetchPiece, Wanted, look_at, prove};
 use super::unlisted;
-use super::{Artifact, Fetch, FileRef, Source, check_bytes, follow, joined};
-use crate::error::{Course, Error, IoContext, Kind, Result};
+use super::{Source, joined};
+use crate::base::digest::Digest;
+use crate::base::error::{Course, Error, IoContext, Kind, Result};
+use crate::base::json::{self, Field};
 use crate::http::Body;
-use crate::json::{self, Field};
-use crate::oci::digest::Digest;
-use crate::oci::manifest::{self, DOCUMENT_CAP, Descriptor, Document, Entry, check_document_size};
-use crate::oci::referrers;
+use crate::oci::descriptor::{DOCUMENT_CAP, Descriptor, check_document_size};
+use crate::oci::manifest::{self, Document, Entry};
+use crate::oci::reference;
+use crate::offer::artifact::{Artifact, FileRef};
+use crate::source::follow::{Fetch, follow};
+use crate::source::limits::check_bytes;
 use crate::trust::keyring::Keyring;
-use crate::trust::verify::Tally;
+use crate::trust::referrers;
+use crate::trust::tally::Tally;
 use std::cmp::Ordering;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -371,7 +376,7 @@ fn choose<'a>(entries: &'a [Entry], tag: Option<&str>) -> Result<&'a Descriptor>
         Ok(found)
     };
     // What signatures bring along is nothing to choose from.
-    let is_listed = |entry: &Entry| entry.ref_name.as_deref().is_some_and(referrers::is_tag);
+    let is_listed = |entry: &Entry| entry.ref_name.as_deref().is_some_and(reference::is_tag);
     let loose: Vec<&'a Entry> = entries.iter().filter(|e| !referrers::is_signature(e) && !is_listed(e)).collect();
     let mut tags: Vec<&str> = loose.iter().filter_map(|e| e.ref_name.as_deref()).collect();
     tags.sort_unstable();

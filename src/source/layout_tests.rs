@@ -1,7 +1,8 @@
 //! Tests of `layout.rs` on layouts written by hand; real ones are in `tests/registry/sources.rs`.
 
 use super::*;
-use crate::oci::manifest::{INITRAMFS_TYPE, KERNEL_TYPE};
+use crate::oci::initramfs::INITRAMFS_TYPE;
+use crate::oci::manifest::KERNEL_TYPE;
 use crate::trust::keyring::SignaturePolicy;
 use std::fs;
 use std::os::unix::fs::symlink;

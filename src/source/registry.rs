@@ -5,19 +5,22 @@
 
 use super::remarks::Remarks;
 use super::signatures::{FetchPiece, MAX_CANDIDATES, Piece, Wanted, look_at, prove};
-use super::{Artifact, Fetch, FileRef, PlainHttp, Source, check_bytes, check_length, follow, joined};
-use crate::error::{Error, Kind, Result};
-use crate::http::{Body, Client, Document};
-use crate::json;
-use crate::oci::beside::{self, Other};
-use crate::oci::digest::Digest;
-use crate::oci::manifest::{self, ACCEPT, DOCUMENT_CAP, Descriptor};
+use super::{Source, joined};
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::json;
+use crate::base::url::Url;
+use crate::http::{Body, Client, Document, PlainHttp};
+use crate::oci::descriptor::{DOCUMENT_CAP, Descriptor};
+use crate::oci::manifest::{self, ACCEPT};
 use crate::oci::reference::Reference;
-use crate::oci::referrers;
-use crate::trust::bundle;
+use crate::offer::artifact::{Artifact, FileRef};
+use crate::source::follow::{Fetch, follow};
+use crate::source::limits::{check_bytes, check_length};
+use crate::trust::beside::{self, Other};
 use crate::trust::keyring::Keyring;
-use crate::trust::verify::Tally;
-use crate::url::Url;
+use crate::trust::tally::Tally;
+use crate::trust::{bundle, referrers};
 
 /// One repository of a registry.
 pub struct Registry {

@@ -2,11 +2,11 @@
 //!
 //! Must never: decide anything, or speak of a document that does not belong to what was chosen.
 
-use super::Artifact;
-use crate::json;
+use crate::base::digest::Digest;
+use crate::base::json;
 use crate::oci::annotations::Names;
-use crate::oci::digest::Digest;
-use crate::progress::note;
+use crate::offer::artifact::Artifact;
+use crate::os::progress::note;
 use miniserde::Deserialize;
 
 /// Longest document that is looked through, in bytes; one with 64 KiB of release notes is far below it.

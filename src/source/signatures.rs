@@ -2,14 +2,14 @@
 //!
 //! Must never: let one broken candidate hide a good one, or look at more of them than there is a limit for.
 
-use super::Artifact;
-use crate::error::{Error, Kind, Result};
-use crate::oci::beside::{self, Other};
-use crate::oci::digest::Digest;
-use crate::oci::manifest::Descriptor;
-use crate::oci::referrers;
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Kind, Result};
+use crate::oci::descriptor::Descriptor;
+use crate::offer::artifact::Artifact;
+use crate::trust::beside::{self, Other};
 use crate::trust::keyring::Keyring;
-use crate::trust::verify::Tally;
+use crate::trust::referrers;
+use crate::trust::tally::Tally;
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(super) enum Piece {
     Bundle,
 }
 
-/// Fetches a piece by descriptor; what it returns has been checked with [`super::check_bytes`]. `None`: it is not there.
+/// Fetches a piece by descriptor; what it returns has been checked with [`super::limits::check_bytes`]. `None`: it is not there.
 pub(super) type FetchPiece<'a> = &'a mut dyn FnMut(Piece, &Descriptor) -> Result<Option<Vec<u8>>>;
 
 /// Most bundles, and in a registry most manifests around them, that are looked at for one document: each costs a request.

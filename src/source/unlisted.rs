@@ -3,10 +3,10 @@
 //! Must never: look at more blobs than there is a limit for, or take what lies there for anything but a candidate.
 
 use super::archive::Archive;
-use crate::oci::digest::Digest;
-use crate::oci::manifest::Descriptor;
-use crate::oci::referrers::{MANIFEST_MAX_BYTES, MANIFEST_TYPE};
+use crate::base::digest::Digest;
+use crate::oci::descriptor::Descriptor;
 use crate::trust::bundle;
+use crate::trust::referrers::{MANIFEST_MAX_BYTES, MANIFEST_TYPE};
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;

@@ -3,10 +3,10 @@
 //! Read in the order of trust: the envelope is parsed only as far as its signature needs, and what it says is parsed only
 //! once a key has verified it. Must never: count a statement of another kind as a signature of an artifact.
 
-use crate::base64;
-use crate::error::{Error, Kind, Result};
-use crate::json::{self, Field};
-use crate::oci::digest::Digest;
+use crate::base::base64;
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::json::{self, Field};
 use miniserde::Deserialize;
 
 /// Media type of the bundle, of the layer that holds it, and of the manifest around that.

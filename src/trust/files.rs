@@ -3,12 +3,12 @@
 //!
 //! Must never: read what others may write, follow a link, or pass over what may be meant to revoke.
 
-use super::keys::Key;
-use crate::atomic::{read_bounded, read_required};
-use crate::directory;
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::oci::digest::Digest;
-use crate::sys;
+use super::key::Key;
+use crate::base::digest::Digest;
+use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::os::directory;
+use crate::os::files::{read_bounded, read_required};
+use crate::os::sys;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;

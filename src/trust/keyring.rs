@@ -7,10 +7,10 @@
 //! what may be a list of what is revoked.
 
 use super::files::{REVOKED, Role, entries, read_key, read_named, refuse_above, refuse_stray_list, revoked_in, role};
-use super::keys::Key;
+use super::key::Key;
 use super::site;
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::oci::digest::Digest;
+use crate::base::digest::Digest;
+use crate::base::error::{Error, IoContext, Kind, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 

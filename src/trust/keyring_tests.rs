@@ -1,7 +1,7 @@
 //! Tests of `keyring.rs`, with keys that a real openssl makes.
 
-use super::super::keys::tests::{ED25519, P256, pair};
 use super::*;
+use crate::trust::key::tests::{ED25519, P256, pair};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 struct Machine {
@@ -106,7 +106,7 @@ fn what_others_may_write_is_not_read() {
 
 #[test]
 fn what_belongs_to_another_user_is_not_trusted() {
-    if crate::sys::user() != 0 {
+    if crate::os::sys::user() != 0 {
         return; // Only root can give a file away.
     }
     let machine = Machine::new();

@@ -1,12 +1,15 @@
 //! What the publisher has signed: keys, bundles, and what it takes to believe an artifact.
 //!
 //! Must never: let an installed key be ignored.
+//!
+//! May import: base, os, oci. Must never import: http, source, offer: who signed does not depend on where it came from.
 
+pub mod beside;
 pub mod bundle;
 mod files;
+pub mod key;
 pub mod keyring;
-pub mod keys;
 pub mod offered;
-pub mod proven;
+pub mod referrers;
 mod site;
-pub mod verify;
+pub mod tally;

@@ -1,7 +1,7 @@
 //! Tests of keys that a person names, with keys that a real openssl makes.
 
-use super::super::keys::tests::{ED25519, P256, pair};
 use super::*;
+use crate::trust::key::tests::{ED25519, P256, pair};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 #[test]

@@ -7,13 +7,13 @@
 use super::files::{
     KEY_MAX_BYTES, KEYS_DIR, LIST_MAX_BYTES, MAX_LISTS, Role, is_key, refuse_list, refuse_writable, revoked_lines, role,
 };
+use super::key::Key;
 use super::keyring::MAX_KEYS;
-use super::keys::Key;
 use super::site;
-use crate::atomic::read_required;
-use crate::directory;
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::oci::digest::Digest;
+use crate::base::digest::Digest;
+use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::os::directory;
+use crate::os::files::read_required;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 

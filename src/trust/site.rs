@@ -5,8 +5,8 @@
 //! Must never: trust a key that lies there, or pass over what may be meant to revoke.
 
 use super::files::{KEYS_DIR, REVOKED, Role, check_safe, entries, refuse_named, refuse_stray_list, revoked_in, role};
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::oci::digest::Digest;
+use crate::base::digest::Digest;
+use crate::base::error::{Error, IoContext, Kind, Result};
 use std::io;
 use std::path::Path;
 

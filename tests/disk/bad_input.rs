@@ -3,13 +3,12 @@
 //! Whatever comes: the documented exit code, an error that names the fault, the running slot untouched, a state
 //! file that is true, nothing half-written that counts as a system; and a good source afterwards still works.
 
-use crate::support;
 use crate::support::disk::{architecture, need_disks, noise, other_architecture};
 use crate::support::initramfs_table::{ROWS, Says, make, need_table, prepare};
 use crate::support::machine::{Left, Machine};
 use crate::support::raw::{Raw, Reply};
 use crate::support::release::{Medium, Release, Target, sha256};
-use crate::support::{need, run};
+use crate::support::{self, need, run};
 use std::fs;
 use std::path::Path;
 

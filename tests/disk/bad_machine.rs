@@ -7,7 +7,7 @@ use crate::support::release::{Medium, Release};
 use crate::support::root::{Root, Run, jq};
 use crate::support::trial::Trial;
 use crate::support::{command, need};
-use kubesolo_update::sys;
+use kubesolo_update::os::sys;
 use std::fs::{self, OpenOptions};
 
 #[apply(test)]

@@ -1,17 +1,16 @@
 //! The agent's mounts: in a chroot, beside others who mount and unmount, and on kernels that lack the calls for it.
 //! What runs in a namespace of its own here goes with it, whatever becomes of the test.
 
-use crate::support;
 use crate::support::disk::{A, B, DATA, Disk, EFI, need_disks, wait_for};
 use crate::support::machine::{Left, Machine};
 use crate::support::raw::{Raw, Reply};
 use crate::support::release::{Medium, Release};
 use crate::support::root::{Root, Run};
 use crate::support::trial::Trial;
-use crate::support::{command, need, run};
-use kubesolo_update::mount;
-use kubesolo_update::partition::Partition;
-use kubesolo_update::sys::{Access, FileSystemContext};
+use crate::support::{self, command, need, run};
+use kubesolo_update::disk::mount;
+use kubesolo_update::disk::partition::Partition;
+use kubesolo_update::os::sys::{Access, FileSystemContext};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -1,12 +1,11 @@
 //! healthcheck and verify on a disk image; GRUB's part is played by a real grub-editenv.
 
-use crate::support;
 use crate::support::disk::{A, B, need_disks};
 use crate::support::immutable::ReadOnly;
-use crate::support::need;
 use crate::support::release::{Medium, Release};
 use crate::support::root::{Root, Run};
 use crate::support::trial::Trial;
+use crate::support::{self, need};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};

@@ -2,13 +2,12 @@
 //!
 //! Longer than other files: each part of a node is small, and they share one bench.
 
-use crate::support;
 use crate::support::disk::{Disk, need_disks};
 use crate::support::node::{Api, Containerd, NodeList};
 use crate::support::registry::Ca;
 use crate::support::root::{Root, Run};
 use crate::support::trial::Trial;
-use crate::support::{command, need, run};
+use crate::support::{self, command, need, run};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;

@@ -1,6 +1,5 @@
 //! Servers that do harm over several requests or runs: what is kept between runs, mirrors, memory, and who is shown what.
 
-use crate::support;
 use crate::support::disk::B;
 use crate::support::hostile::{Ask, Hostile, Length, Reply, Step};
 use crate::support::hostile_bench::{
@@ -9,7 +8,7 @@ use crate::support::hostile_bench::{
 use crate::support::hostile_table::{PUBLISHED, TOKEN, assert_staged, index, part_name};
 use crate::support::pull::{AUTH_FILE, assert_secrecy, put};
 use crate::support::release::{Medium, Release};
-use crate::support::{command, need, run};
+use crate::support::{self, command, need, run};
 use std::fs;
 use std::sync::Arc;
 

@@ -1,12 +1,11 @@
 //! The disk image that `scripts/build-image.sh` makes, looked at with other tools than those that made it.
 
-use crate::support;
 use crate::support::disk::{A, B, BORN, DATA, Disk, EFI, architecture, build_image, need_disks};
 use crate::support::root::{Root, jq};
 use crate::support::unprivileged::unprivileged;
-use crate::support::{command, need, run};
-use kubesolo_update::grubenv::Block;
-use kubesolo_update::slot::{Record, Slot};
+use crate::support::{self, command, need, run};
+use kubesolo_update::boot::block::Block;
+use kubesolo_update::slot::record::{Record, Slot};
 use std::fs;
 use std::process::{Command, Output};
 

@@ -1,7 +1,7 @@
 //! Any sequence of commands, failures and restarts keeps the invariants of DESIGN sections 5 and 11.
 //!
 //! proptest makes up the lives of machines; the agent is the real one, on a disk image; GRUB is the decision table of
-//! `src/boot.rs`, to which `tests/grub/table.rs` holds a real GRUB. A failing life is made shorter, and printed as a line that runs
+//! `src/boot/grub_table.rs`, to which `tests/grub/table.rs` holds a real GRUB. A failing life is made shorter, and printed as a line that runs
 //! it again:  `LIFECYCLE_SCRIPT='apply activate; restart' cargo test --test disk lifecycle -- --nocapture`
 //!
 //! `LIFECYCLE_CASES`: how many lives; `LIFECYCLE_SECONDS`: no new life is begun after so long; `LIFECYCLE_SEED`: which;

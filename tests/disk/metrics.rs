@@ -1,14 +1,13 @@
 //! `metrics`: what it says of machines in every state, the two ways beside the server, and that it stands in nobody's way.
 
-use crate::support;
 use crate::support::disk::{A, B, Disk, need_disks, wait_for};
 use crate::support::prometheus::{check_metrics, need_promtool, value};
 use crate::support::release::Release;
 use crate::support::root::Root;
-use crate::support::run;
 use crate::support::served::{PATIENCE, Served};
 use crate::support::trial::Trial;
 use crate::support::web::{Answer, Web};
+use crate::support::{self, run};
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;

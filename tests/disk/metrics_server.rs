@@ -1,9 +1,8 @@
 //! `metrics` as a server: what it answers, and what clients who are slow, broken or hostile can do to it: nothing.
 
-use crate::support;
 use crate::support::disk::wait_for;
 use crate::support::served::{PATIENCE, Served, read_answer};
-use crate::support::{need, run};
+use crate::support::{self, need, run};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;

@@ -1,13 +1,12 @@
 //! Where people look: a real Prometheus scrapes the agent, every query of the dashboard finds something, and every alert
 //! fires where it should, and only there.
 
-use crate::support;
 use crate::support::disk::{need_disks, wait_for};
 use crate::support::prometheus::{Prometheus, need_prometheus, need_promtool};
 use crate::support::root::jq;
 use crate::support::served::{PATIENCE, Served};
 use crate::support::trial::Trial;
-use crate::support::{command, run};
+use crate::support::{self, command, run};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;

@@ -7,7 +7,7 @@ use crate::support::machine::Machine;
 use crate::support::release::{Medium, Release};
 use crate::support::root::{Root, Run};
 use crate::support::{command, need, run, with_own_mounts};
-use kubesolo_update::ext4::{Identity, Plan};
+use kubesolo_update::disk::ext4::{Identity, Plan};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

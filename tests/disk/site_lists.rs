@@ -9,7 +9,7 @@ use crate::support::root::Run;
 use crate::support::signing::KeyPair;
 use crate::support::web::{Answer, Web};
 use crate::support::{find, need_all, run};
-use kubesolo_update::base64;
+use kubesolo_update::base::base64;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

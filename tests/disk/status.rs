@@ -10,7 +10,7 @@ use crate::support::signing::KeyPair;
 use crate::support::trial::{Trial, wipe};
 use crate::support::web::{Answer, Web};
 use crate::support::{PYTHON, command, need, need_all, need_python, run};
-use kubesolo_update::sys::{self, Access};
+use kubesolo_update::os::sys::{self, Access};
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -102,7 +102,7 @@ fn a_good_update_on_the_screen() {
     hold(&trial.root, "stable", "well");
     let status = trial.root.agent(&["status", "--json"]);
     assert_eq!(
-        // Both may have ended in one second: their order is held in src/history_tests.rs.
+        // Both may have ended in one second: their order is held in src/ledger/history_tests.rs.
         status.jq(".history | map([.to_version, .result, .error_kind, .count]) | sort"),
         r#"[[null,"failed","network",1],["2.0.0","success",null,1]]"#
     );

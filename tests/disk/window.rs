@@ -5,7 +5,7 @@ use crate::support::release::Release;
 use crate::support::root::{Root, Run};
 use crate::support::web::{Answer, Web};
 use crate::support::{command, need};
-use kubesolo_update::time::{rfc3339, weekday_and_minute};
+use kubesolo_update::base::time::{rfc3339, weekday_and_minute};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// No server is waited for longer than 30 s for its first byte.

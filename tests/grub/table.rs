@@ -1,5 +1,5 @@
 //! The shipped GRUB configuration in a real GRUB, in virtual machines: what it boots and what it writes
-//! is what src/boot.rs says, for every row of tests/fixtures/boot-cases.tsv.
+//! is what src/boot/grub_table.rs says, for every row of tests/fixtures/boot-cases.tsv.
 //! `tests/support/boot_table.rs` boots them; other GRUBs than this system's have `versions.rs`.
 
 use crate::support::boot_cases::{Copies, Model, Row, values};
@@ -12,14 +12,14 @@ use crate::support::loader::{
 use crate::support::qemu::{Drive, Firmware, Machine, need_machine};
 use crate::support::real_kernel::{Fault, boot_for_real, boot_rotten};
 use crate::support::{command, need, run};
-use kubesolo_update::boot::Vars;
-use kubesolo_update::grubenv_file::EnvFiles;
-use kubesolo_update::slot::Slot;
+use kubesolo_update::boot::env_files::EnvFiles;
+use kubesolo_update::boot::grub_table::Vars;
+use kubesolo_update::slot::record::Slot;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the table says a copy holds, against what src/boot.rs says.
+/// What the table says a copy holds, against what src/boot/grub_table.rs says.
 #[track_caller]
 fn hold_after(row: &Row, before: &Copies, after: &Copies) {
     for n in 0..2 {
@@ -114,7 +114,7 @@ trait PathOf {
 
 impl PathOf for EnvFiles {
     fn path_of(&self, name: &str) -> PathBuf {
-        use kubesolo_update::grubenv_file::Copy;
+        use kubesolo_update::boot::env_files::Copy;
         self.path(if name == COPIES[0] { Copy::Main } else { Copy::Backup })
     }
 }

@@ -8,7 +8,7 @@ use crate::support::node::Api;
 use crate::support::registry::{Ca, Guard, ServerCert};
 use crate::support::root::{Root, jq};
 use crate::support::{command, need_all, run};
-use kubesolo_update::base64;
+use kubesolo_update::base::base64;
 use kubesolo_update::health::kubeconfig::{Credential, Kubeconfig};
 use std::fs;
 use std::io::{BufRead, BufReader};

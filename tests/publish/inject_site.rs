@@ -3,7 +3,7 @@
 use super::inject::{Bench, PUBLIC, need_tools, said};
 use crate::support::signing::KeyPair;
 use crate::support::{need, run};
-use kubesolo_update::trust::keys::Key;
+use kubesolo_update::trust::key::Key;
 use std::fs;
 use std::process::Command;
 

@@ -1,12 +1,11 @@
 //! `scripts/publish-layout.sh`: what it publishes, as a real oras and the agent read it; what it refuses.
 
-use crate::support;
 use crate::support::disk::{Disk, architecture, initramfs_of, kernel_noise, need_disks, noise, other_architecture};
 use crate::support::registry::oras;
 use crate::support::release::{Release, Target};
 use crate::support::root::{Root, jq};
 use crate::support::signing::{KeyPair, script};
-use crate::support::{need, need_all, run, script_code};
+use crate::support::{self, need, need_all, run, script_code};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,6 @@
 //! `scripts/build-os-image.sh` and `scripts/build-agent-image.sh`: what real umoci, buildah, skopeo and runc make of
 //! their images, out of layouts and out of real registries; what the scripts refuse.
 
-use crate::support;
 use crate::support::container::{
     Runc, configure, container_id, files, need_containers, need_image_tools, need_static_agent, pull, skopeo, unpack,
     unpacked,
@@ -13,7 +12,7 @@ use crate::support::registry::{Ca, Registry, oras};
 use crate::support::root::jq;
 use crate::support::signing::script;
 use crate::support::unprivileged::unprivileged;
-use crate::support::{command, need, run, script_code};
+use crate::support::{self, command, need, run, script_code};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};

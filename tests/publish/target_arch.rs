@@ -3,9 +3,8 @@
 //!
 //! Must never: compile. All runs are dry, or end at something that is missing and whose name tells the architecture.
 
-use crate::support;
 use crate::support::disk::{architecture, initramfs_of, kernel_noise, need_disks, noise, other_architecture};
-use crate::support::{find, need, need_file, require};
+use crate::support::{self, find, need, need_file, require};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,11 @@
 //! `scripts/usb-provision.sh` on loop devices: what is on the stick afterwards, as other tools read it; what it refuses; sticks that lie
 //! and runs that are killed.
 
-use crate::support;
 use crate::support::disk::{BORN, architecture, build_image, need_disks, other_architecture, wait_for};
 use crate::support::provision::{META_DATA, NETWORK, SiteFiles, Stick, USER_DATA, bytes, small_layout};
 use crate::support::publish::{before_path, wrap};
 use crate::support::root::Root;
-use crate::support::{PYTHON, command, need, need_all, need_python, run};
+use crate::support::{self, PYTHON, command, need, need_all, need_python, run};
 use std::fs;
 use std::io::Write;
 use std::path::Path;

@@ -2,10 +2,10 @@
 
 use crate::support::immutable::Immutable;
 use crate::support::{need, require};
-use kubesolo_update::error::Kind;
-use kubesolo_update::grubenv::{BLOCK_BYTES, Block, Damage, Known};
-use kubesolo_update::grubenv_file::{Copy, EnvFiles, Fault};
-use kubesolo_update::slot::Slot;
+use kubesolo_update::base::error::Kind;
+use kubesolo_update::boot::block::{BLOCK_BYTES, Block, Damage, Known};
+use kubesolo_update::boot::env_files::{Copy, EnvFiles, Fault};
+use kubesolo_update::slot::record::Slot;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::net::UnixListener;

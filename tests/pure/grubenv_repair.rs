@@ -1,9 +1,9 @@
 //! A repair ends in a sound block, whatever was there: held by the real `grub-editenv`, which lists and edits it.
 
 use crate::support::need;
-use kubesolo_update::grubenv::{BLOCK_BYTES, Block, BootVars, Known};
-use kubesolo_update::grubenv_file::{Copy, EnvFiles};
-use kubesolo_update::slot::Slot;
+use kubesolo_update::boot::block::{BLOCK_BYTES, Block, BootVars, Known};
+use kubesolo_update::boot::env_files::{Copy, EnvFiles};
+use kubesolo_update::slot::record::Slot;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};

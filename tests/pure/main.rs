@@ -22,6 +22,7 @@ mod pictures;
 mod signature_bits;
 mod start;
 mod threat_model;
+mod wings;
 
 fn main() -> std::process::ExitCode {
     if let Some(dir) = std::env::var_os(grubenv_file::CHILD) {

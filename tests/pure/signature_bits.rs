@@ -3,21 +3,21 @@
 //!
 //! Each flip is tried as damage, and as an attacker makes it: with every digest on the way to it computed anew.
 
-use crate::support;
 use crate::support::disk::architecture;
-use crate::support::need;
 use crate::support::signed::{
     INDEX_TYPE, MANIFEST_TYPE, blob_path, descriptor, each_flip, index_of, list, listed, manifest, put_blob, referrer,
 };
 use crate::support::signing::{Forge, KeyPair, base64};
 use crate::support::web::{Answer, Web};
+use crate::support::{self, need};
+use kubesolo_update::base::error::{Kind, Result};
 use kubesolo_update::config::SignaturePolicy;
-use kubesolo_update::error::{Kind, Result};
-use kubesolo_update::http::{Client, HttpOptions};
-use kubesolo_update::source::{Artifact, PlainHttp, SourceSpec, open_source};
-use kubesolo_update::system::System;
+use kubesolo_update::http::{Client, HttpOptions, PlainHttp};
+use kubesolo_update::offer::artifact::Artifact;
+use kubesolo_update::os::system::System;
+use kubesolo_update::source::spec::{SourceSpec, open_source};
 use kubesolo_update::trust::keyring::Keyring;
-use kubesolo_update::trust::verify::Tally;
+use kubesolo_update::trust::tally::Tally;
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;

@@ -1,7 +1,6 @@
 //! Pulling from real registries, by the program itself: what real tools have pushed; broken connections; mirrors; blobs
 //! on another server; polling; client certificates.
 
-use crate::support;
 use crate::support::disk::{need_disks, wait_for};
 use crate::support::ferro::Ferro;
 use crate::support::listener::Listener;
@@ -11,7 +10,7 @@ use crate::support::registry::{Ca, Registry, Settings};
 use crate::support::relay::{Fault, Relay};
 use crate::support::release::{Medium, Release, Target, sha256};
 use crate::support::web::Answer;
-use crate::support::{command, need_all, run};
+use crate::support::{self, command, need_all, run};
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;

@@ -9,7 +9,7 @@ use crate::support::relay::{Fault, Relay};
 use crate::support::release::Release;
 use crate::support::token_server::{self, PASSWORD, REFRESH_TOKEN, Signer, USER, basic, pairs};
 use crate::support::{command, need_all, run};
-use kubesolo_update::base64;
+use kubesolo_update::base::base64;
 use std::fs;
 use std::path::Path;
 

@@ -3,7 +3,6 @@
 //!
 //! Longer than other files: two tables, and the same table of states for `latest.json`, belong together.
 
-use crate::support;
 use crate::support::disk::{B, architecture, need_disks, other_architecture};
 use crate::support::ferro::Ferro;
 use crate::support::machine::{Left, Machine};
@@ -18,7 +17,7 @@ use crate::support::signed::{INDEX_TYPE, MANIFEST_TYPE, descriptor, digest, list
 use crate::support::signed::{Scene, Trust, Who, World, configure, install, release, small};
 use crate::support::signing::{BUNDLE_TYPE, Forge, KeyPair, attach, base64};
 use crate::support::web::{Answer, Web};
-use crate::support::{command, need, need_all, run};
+use crate::support::{self, command, need, need_all, run};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;

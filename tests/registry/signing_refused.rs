@@ -1,13 +1,12 @@
 //! `scripts/keygen.sh` and `scripts/sign.sh`: what they refuse, and what they show to nobody.
 
-use crate::support;
 use crate::support::ferro::Ferro;
 use crate::support::registry::Registry;
 use crate::support::release::{Release, Target};
 use crate::support::root::jq;
 use crate::support::signing::{BUNDLE_TYPE, KeyPair, Signed, cosign, script, sign, sign_command};
 use crate::support::signing_checks::{content, openssl_is, ready, refused, resolve, stderr, under};
-use crate::support::{need, run};
+use crate::support::{self, need, run};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;

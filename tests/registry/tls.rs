@@ -1,16 +1,15 @@
 //! TLS through the program itself: the release build has other messages and other code than a test build.
 
-use crate::support;
 use crate::support::disk::{B, Disk, initramfs_of, need_disks, noise};
 use crate::support::registry::{Ca, Files, Registry, oras};
 use crate::support::root::Root;
-use crate::support::{command, need, run};
-use kubesolo_update::clock::Now;
+use crate::support::{self, command, need, run};
+use kubesolo_update::base::clock::Now;
+use kubesolo_update::base::time::parse_rfc3339;
+use kubesolo_update::base::url::Url;
+use kubesolo_update::http::tls::Pem;
 use kubesolo_update::http::{Client, HttpOptions};
-use kubesolo_update::system::System;
-use kubesolo_update::time::parse_rfc3339;
-use kubesolo_update::tls::Pem;
-use kubesolo_update::url::Url;
+use kubesolo_update::os::system::System;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

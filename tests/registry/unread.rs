@@ -7,7 +7,7 @@ use crate::support::registry::{Registry, Settings, oras};
 use crate::support::release::{Medium, Release};
 use crate::support::token_server::{PASSWORD, USER};
 use crate::support::{command, need_all, run};
-use kubesolo_update::base64;
+use kubesolo_update::base::base64;
 use std::fs;
 use std::process::Command;
 

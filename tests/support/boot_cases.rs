@@ -2,9 +2,9 @@
 //! `save_env` makes of a block.
 
 use super::loader::content;
-use kubesolo_update::boot::{Decision, Vars, decide};
-use kubesolo_update::grubenv::Block;
-use kubesolo_update::slot::Slot;
+use kubesolo_update::boot::block::Block;
+use kubesolo_update::boot::grub_table::{Decision, Vars, decide};
+use kubesolo_update::slot::record::Slot;
 
 const TABLE: &str = include_str!("../fixtures/boot-cases.tsv");
 const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
@@ -106,7 +106,7 @@ pub fn values(copy: &Option<Vec<u8>>) -> String {
     NAMES.map(|name| String::from_utf8_lossy(block.get(name).unwrap_or_default()).into_owned()).join(":")
 }
 
-/// A machine whose boots are those that src/boot.rs decides.
+/// A machine whose boots are those that src/boot/grub_table.rs decides.
 pub struct Model {
     pub copies: Copies,
     pub disk: &'static str,

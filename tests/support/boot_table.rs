@@ -1,4 +1,4 @@
-//! The table of boots in a real GRUB, whichever one it is: all boots of a disk in one run, held against src/boot.rs.
+//! The table of boots in a real GRUB, whichever one it is: all boots of a disk in one run, held against src/boot/grub_table.rs.
 //!
 //! `linux`, `initrd`, `sleep` and `reboot` are unloaded and replaced by functions that print: no kernel
 //! starts, many boots fit into one run of GRUB, and every line of the shipped file is as shipped.
@@ -8,9 +8,9 @@ use super::boot_cases::{Copies, Model, NAMES, Row, block, rows, values};
 use super::loader::{COPIES, content, efi, guid, put, put_shim};
 use super::qemu::{Drive, Firmware, Machine};
 use super::{command, run};
-use kubesolo_update::boot::{Content, Decision};
-use kubesolo_update::grubenv::Block;
-use kubesolo_update::slot::Slot;
+use kubesolo_update::boot::block::Block;
+use kubesolo_update::boot::grub_table::{Content, Decision};
+use kubesolo_update::slot::record::Slot;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -134,7 +134,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Boots every case of the table, and holds all that GRUB did against src/boot.rs.
+/// Boots every case of the table, and holds all that GRUB did against src/boot/grub_table.rs.
 pub fn hold_grub(bench: &impl Bench, firmware: Firmware) {
     let dir = tempfile::tempdir().unwrap();
     let alone = firmware != Firmware::Bios;

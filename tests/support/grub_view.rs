@@ -1,14 +1,14 @@
 //! What GRUB sees of an EFI partition: its own FAT code finds both copies of the environment block (`grub-fstest`), its
-//! own `grub-editenv` lists what counts, and src/boot.rs, which tests/grub/table.rs holds to a real GRUB, decides.
+//! own `grub-editenv` lists what counts, and src/boot/grub_table.rs, which tests/grub/table.rs holds to a real GRUB, decides.
 
 use super::boot_cases::{Copies, Model};
 use super::disk::{Disk, EFI};
 use super::write_log::SECTOR;
 use super::{command, run};
 
-use kubesolo_update::boot::{Decision, Vars};
-use kubesolo_update::grubenv::Block;
-use kubesolo_update::slot::Slot;
+use kubesolo_update::boot::block::Block;
+use kubesolo_update::boot::grub_table::{Decision, Vars};
+use kubesolo_update::slot::record::Slot;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;

@@ -5,7 +5,7 @@ use super::root::jq;
 use super::signing::{BUNDLE_TYPE, KeyPair, PAYLOAD_TYPE, pre_authentication, unbase64};
 use super::{need_all, run};
 use kubesolo_update::trust::bundle::Bundle;
-use kubesolo_update::trust::keys::Key;
+use kubesolo_update::trust::key::Key;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

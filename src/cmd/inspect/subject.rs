@@ -2,11 +2,11 @@
 //!
 //! Must never: guess where two readings are possible.
 
+use crate::base::error::{Error, Kind, Result};
+use crate::base::url::without_secrets;
 use crate::cli::Common;
-use crate::error::{Error, Kind, Result};
-use crate::gate::DEFAULT_CHANNEL;
 use crate::oci::annotations::is_misspelt_architecture;
-use crate::url::without_secrets;
+use crate::offer::gate::DEFAULT_CHANNEL;
 use std::path::PathBuf;
 
 /// Architectures that there are machines of.

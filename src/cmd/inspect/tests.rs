@@ -1,7 +1,7 @@
 //! Tests of what `inspect` makes of the gates. The table against `check` is tests/registry/inspect.rs.
 
 use super::*;
-use crate::source::Place;
+use crate::offer::artifact::Place;
 
 fn artifact(version: &str) -> Artifact {
     let file = FileRef { size_bytes: 1, sha256: Digest::of(b"f"), place: Place::Nowhere };
@@ -34,7 +34,7 @@ fn labels(artifact: &Artifact, machine: Option<&str>, now_secs: u64) -> String {
 #[test]
 fn a_machine_that_is_spoken_of_remembers_nothing_and_refuses_as_others_do() {
     const THEN: u64 = 1_780_000_000;
-    let later = crate::time::parse_rfc3339("2030-01-01T00:00:00Z").unwrap();
+    let later = crate::base::time::parse_rfc3339("2030-01-01T00:00:00Z").unwrap();
     for (version, machine, now, said) in [
         ("2.0.0", Some("1.0.0/arm64/beta"), THEN, "Ok(Take)"),
         ("2.0.0", Some("1.0.0/arm64"), THEN, "channel"),

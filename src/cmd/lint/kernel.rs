@@ -4,9 +4,9 @@
 //! program, drivers/firmware/efi/libstub/zboot-header.S; the machine's number there: PE format, "COFF file header".
 //! Must never: take another architecture's, or say more of a kernel than its header says.
 
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::initramfs::unpack_head;
-use crate::progress::note;
+use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::os::progress::note;
+use crate::slot::initramfs::unpack_head;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;

@@ -3,8 +3,8 @@
 //!
 //! Must never: leave that directory, or write anything outside of it: what an initramfs names is a name there, no path.
 
-use crate::error::{Error, IoContext, Kind, Result};
-use crate::initramfs::{Lying, Tree};
+use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::slot::initramfs::{Lying, Tree};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;

@@ -2,8 +2,8 @@
 //!
 //! Must never: take what other tools (date, scripts/sign.sh) do not read, or count a span from where nobody would look for it.
 
-use crate::error::{Error, Kind, Result};
-use crate::time::{parse_rfc3339, rfc3339};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::time::{parse_rfc3339, rfc3339};
 
 /// What a date may be ahead of the clock here without a warning, in seconds. Source: scripts/sign.sh signs no more.
 const AHEAD_SECS: u64 = 24 * 3600;

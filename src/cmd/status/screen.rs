@@ -2,17 +2,17 @@
 //!
 //! Must never: be wider than 80 columns, or let a text from outside colour it.
 
-use crate::history::{Attempt, Part};
-use crate::inspect::View;
+use crate::base::text::{fold, printable, short_digests};
+use crate::ledger::history::{Attempt, Part};
+use crate::ledger::state::Phase;
 use crate::machine::ARCHITECTURE;
-use crate::next_step::is_lost;
-use crate::onlooker::Work;
-use crate::progress;
-use crate::reconcile::Finding;
-use crate::report::Report;
-use crate::slot::Slot;
-use crate::state::Phase;
-use crate::text::{fold, printable, short_digests};
+use crate::machine::view::View;
+use crate::os::onlooker::Work;
+use crate::os::progress;
+use crate::slot::record::Slot;
+use crate::update::next_step::is_lost;
+use crate::update::reconcile::Finding;
+use crate::update::survey::Report;
 
 const COLUMNS: usize = 80;
 /// Where texts begin, behind the labels.

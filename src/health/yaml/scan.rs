@@ -3,7 +3,7 @@
 //! A mapping's key is known to be one by the colon after it: the token that says so is put in front of it afterwards.
 //! Must never: leave out what it does not know.
 
-use crate::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
 
 /// Most tokens: a kubeconfig has some 30 for each cluster, and 12 clusters on a busy desk.
 const MAX_TOKENS: usize = 65_536;

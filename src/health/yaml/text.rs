@@ -3,7 +3,7 @@
 //! Must never: leave out what it does not know.
 
 use super::scan::{Is, Scanner, bad};
-use crate::error::Result;
+use crate::base::error::Result;
 use std::iter::repeat_n;
 use std::mem::take;
 

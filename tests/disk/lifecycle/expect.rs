@@ -3,8 +3,8 @@
 use super::ops::{Op, Verb};
 use super::view::{Content, Make, Offer, State};
 use super::world::World;
-use kubesolo_update::slot::Slot;
-use kubesolo_update::version::Version;
+use kubesolo_update::offer::version::Version;
+use kubesolo_update::slot::record::Slot;
 use std::cmp::Ordering;
 
 /// An answer, and what is so afterwards.

@@ -1,4 +1,4 @@
-//! A machine that operations happen to: the real agent on a disk image, GRUB by the decision table of `src/boot.rs`.
+//! A machine that operations happen to: the real agent on a disk image, GRUB by the decision table of `src/boot/grub_table.rs`.
 
 use super::ops::{CALLS, Fault, Op, Verb};
 use super::view::{self, Born, Content, Offer, State, Vars, content};
@@ -7,8 +7,8 @@ use crate::support::command;
 use crate::support::disk::{A, B, Disk};
 use crate::support::immutable::ReadOnly;
 use crate::support::root::{Root, Run};
-use kubesolo_update::boot::Why;
-use kubesolo_update::slot::Slot;
+use kubesolo_update::boot::grub_table::Why;
+use kubesolo_update::slot::record::Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

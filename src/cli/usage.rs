@@ -1,0 +1,190 @@
+//! What was typed, before and after it is parsed: where help is asked for, which command is meant, and what is likely meant
+//! by what there is not. Pure.
+//!
+//! Must never: run what was not typed.
+
+use super::flags::HELP;
+use crate::base::error::{Error, Kind};
+use crate::base::text::fold;
+use crate::cli::{Cli, Command, Common, Flags};
+use argh::{EarlyExit, FromArgs, SubCommands};
+
+/// What may stand before a command, without a value.
+const GLOBAL: [&str; 8] = ["--help", "-h", "--json", "--shell", "--quiet", "--verbose", "--version", "-V"];
+/// How argh begins what it says of a word that it does not know.
+const UNRECOGNIZED: &str = "Unrecognized argument: ";
+
+/// Columns that argh breaks the lines of options at: one of them broken once more would leave a single word.
+const HELP_COLUMNS: usize = 80;
+/// Where argh begins what it says of an option.
+const OPTION_COLUMNS: usize = 20;
+
+/// The words of a command line.
+pub struct Typed<'a> {
+    /// What is parsed: of a line that asks for help, only that.
+    pub words: Vec<&'a str>,
+    /// The command, where there is such a one.
+    pub command: Option<&'static str>,
+    /// What stands in its place.
+    name: Option<&'a str>,
+    json: bool,
+    shell: bool,
+}
+
+impl<'a> Typed<'a> {
+    /// Reads what can be read of any line. Input: without the program's name.
+    pub fn read(words: &[&'a str]) -> Typed<'a> {
+        let options: Vec<&str> = words.iter().copied().take_while(|word| *word != "--").collect();
+        let has = |word| options.contains(&word);
+        // Behind an option that is none here stands its value.
+        let is_value = |at: usize| at > 0 && options[at - 1].starts_with('-') && !GLOBAL.contains(&options[at - 1]);
+        let mut bare = options.iter().enumerate().filter(|(_, word)| !word.starts_with('-') && **word != HELP[2]);
+        let first = bare.find(|(at, _)| !is_value(*at));
+        let name = first.map(|(_, word)| *word);
+        // Else it may be a value: a channel may have that name.
+        let is_asked = |at| options.get(at) == Some(&HELP[2]);
+        let command = commands().find(|known| name == Some(known));
+        // Nor where an option expects its value: a registry called `-h` is refused, and not a question that ends with 0.
+        let is_taken = |at: usize| at > 0 && crate::cli::flags::has_value(&help_of(command), options[at - 1]);
+        let mut triggers = options.iter().enumerate().filter(|(_, word)| HELP[..2].contains(word));
+        let is_help =
+            triggers.any(|(at, _)| !is_taken(at)) || is_asked(0) || first.is_some_and(|(at, _)| is_asked(at + 1));
+        let words = if is_help { name.into_iter().chain([HELP[0]]).collect() } else { words.to_vec() };
+        Typed { words, command, name, json: has("--json"), shell: has("--shell") }
+    }
+
+    /// Returns what the answer is to be written as.
+    pub fn form(&self) -> Form {
+        match (self.json, self.shell) {
+            (true, _) => Form::Json,
+            (false, true) => Form::Shell,
+            (false, false) => Form::Text,
+        }
+    }
+
+    /// Makes the error of a line that could not be parsed. Input: `said`: by argh.
+    pub fn wrong(&self, said: &str) -> Error {
+        let error = |why: String, hint: String| Error::new(Kind::Usage, why).hint(hint);
+        if let (Some(name), None) = (self.name, self.command) {
+            let hint = match nearest(name, commands()) {
+                Some(known) => format!("did you mean `{known}`? --help lists the commands"),
+                None => format!("--help lists the commands: {}", commands().collect::<Vec<_>>().join(", ")),
+            };
+            return error(format!("unknown command `{name}`"), hint);
+        }
+        let command = self.command.unwrap_or_default();
+        let all = [command, " --help"].concat();
+        let all = all.trim_start();
+        let Some(option) = said.strip_prefix(UNRECOGNIZED).filter(|word| word.starts_with('-')) else {
+            return error(said.to_string(), format!("{all} lists the options"));
+        };
+        let help = help_of(self.command);
+        let known =
+            || help.split_whitespace().map(|word| word.trim_matches([',', '[', ']'])).filter(|w| w.starts_with("--"));
+        let (start, value) = option.split_once('=').unwrap_or((option, ""));
+        let hint = match nearest(start, known()) {
+            Some(near) if near == option && self.words.contains(&"--") => {
+                format!("behind -- nothing is an option: {command} {option}")
+            }
+            Some(near) if near == option => format!("an option stands behind its command: {command} {option}"),
+            Some(near) if near == start && !crate::cli::flags::has_value(&help, near) => {
+                format!("it takes no value: {near}")
+            }
+            Some(near) if near == start => format!("the value is the next word: {start} {value}"),
+            Some(near) => format!("did you mean {near}? {all} lists the options"),
+            None => format!("{all} lists the options"),
+        };
+        error(format!("unknown option `{option}`"), hint)
+    }
+}
+
+/// Reads a line. Input: `program`: its name; `words`: what stands behind it.
+/// Errors: what argh says, to print or to refuse it with.
+pub fn parse(program: &str, words: &[&str]) -> Result<(Cli, Common), EarlyExit> {
+    let name = words.iter().find(|word| !word.starts_with('-'));
+    let Some(command) = name.and_then(|name| Command::with_flags(name)) else {
+        let cli = Cli::from_args(&[program], words)?;
+        let common = cli.common(Flags::default(), "");
+        return Ok((cli, common));
+    };
+    let shared = said(Flags::from_args(&["", command], &HELP[..1]));
+    let full = |own: &str| crate::cli::flags::shown(own, &shared, command);
+    let all = full(&said(Cli::from_args(&[program], &[command, HELP[0]])));
+    let (own, rest) = crate::cli::flags::part(words, &shared, &all);
+    let cli = Cli::from_args(&[program], &own).map_err(|early| match early.status {
+        Ok(()) => EarlyExit { output: full(&early.output), ..early },
+        Err(()) => early,
+    })?;
+    let common = cli.common(Flags::from_args(&[program, command], &rest)?, command);
+    Ok((cli, common))
+}
+
+/// Returns what `--help` says, as argh has it.
+fn help_of(command: Option<&'static str>) -> String {
+    let words: Vec<&str> = command.into_iter().chain([HELP[0]]).collect();
+    said(parse("", &words))
+}
+
+fn said<T>(parsed: Result<T, EarlyExit>) -> String {
+    parsed.err().map_or_else(String::new, |early| early.output)
+}
+
+/// Makes what argh prints fit a console: it breaks the lines of options itself, and no others.
+pub fn help(said: &str) -> String {
+    // An option and its value stay together.
+    let keep = |line: &str| line.replace(" <", "\u{a0}<");
+    let indent = |line: &str| if line.starts_with(' ') { OPTION_COLUMNS } else { 2 };
+    let mut out = String::new();
+    for line in said.trim_end().lines() {
+        fold(&mut out, (0, indent(line)), HELP_COLUMNS, &keep(line));
+        out.push('\n');
+    }
+    out.trim_end().replace('\u{a0}', " ")
+}
+
+fn commands() -> impl Iterator<Item = &'static str> {
+    Command::COMMANDS.iter().map(|command| command.name)
+}
+
+/// Returns the word that is most like another, if it is like it: a third of its letters may differ.
+fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let most = word.trim_start_matches('-').len() / 3;
+    let all = known.map(|known| (distance(word.as_bytes(), known.as_bytes()), known));
+    all.min_by_key(|(far, _)| *far).filter(|(far, _)| *far <= most.max(1)).map(|(_, known)| known)
+}
+
+/// Counts the letters, small or capital, to change, add, leave out or swap with the next that make one word of another.
+fn distance(a: &[u8], b: &[u8]) -> usize {
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let other = usize::from(!a[i - 1].eq_ignore_ascii_case(&b[j - 1]));
+                let least = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + other);
+                match i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    true => least.min(rows[i - 2][j - 2] + 1),
+                    false => least,
+                }
+            };
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+/// What an answer is written as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Lines for a person.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+    /// Lines that a shell can `eval`.
+    Shell,
+}
+
+#[cfg(test)]
+#[path = "usage_tests.rs"]
+mod tests;

@@ -1,0 +1,319 @@
+//! `inspect`: what a machine would make of an artifact, told where there is no machine: for publishers and their CI.
+//!
+//! Needs no slots and no root. Must never: read keys, configuration or state that were not named, write anything, or end well
+//! where no signature was checked and the machines ask for one.
+
+mod subject;
+
+use super::Outcome;
+use super::answer::{Members, Reply};
+use crate::base::clock::Now;
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::text::{human_size, printable};
+use crate::cli::Inspect;
+use crate::cmd::INTERRUPTED;
+use crate::cmd::WATCHED_RETRIES;
+use crate::cmd::answer::facts;
+use crate::cmd::words::say;
+use crate::config::{self, Config, Raw, SignaturePolicy};
+use crate::ledger::proven::Proven;
+use crate::offer::artifact::{Artifact, FileRef};
+use crate::offer::gate::{self, Facts, Gate, Refusal, Verdict};
+use crate::os::progress::{self, is_verbose, is_watched, note};
+use crate::os::system::System;
+use crate::source::Source;
+use crate::trust::keyring::Keyring;
+use crate::update::ask::noted;
+use crate::update::ask::open;
+use crate::update::ask::resolve;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use subject::{ARCHITECTURES, Machine};
+
+/// Gates that only a machine can answer: they ask what it remembers, what it holds, or when it is asked.
+const OF_A_MACHINE: [Gate; 5] = [Gate::TrialPending, Gate::Replayed, Gate::FailedBefore, Gate::Size, Gate::Window];
+/// Those that need `--as` besides.
+const OF_ITS_KIND: [Gate; 4] = [Gate::Channel, Gate::Version, Gate::RunningVersion, Gate::MinCompatible];
+
+const INCOMPLETE: &str = "incomplete";
+
+/// What was asked for.
+struct Request {
+    config: Config,
+    machine: Option<Machine>,
+    ring: Keyring,
+}
+
+/// One artifact that was found, and what is to be said of it.
+struct Seen {
+    artifact: Artifact,
+    verdict: Verdict,
+    /// Why its files can not all be had.
+    missing: Option<Error>,
+}
+
+/// Runs the command.
+/// Errors: Usage, Config: what was typed, or a key; as [`Source::resolve`]; Source: its versions or dates are malformed.
+pub fn run(args: &Inspect, out: &mut Reply) -> Result<Outcome> {
+    progress::on_interrupt(&INTERRUPTED);
+    let system = System::new("/");
+    let request = read(args, &system)?;
+    let mut source = open(&system, &request.config, &Proven::default(), request.ring.clone())?;
+    let machine = request.machine.as_ref();
+    let mut all = Vec::new();
+    for artifact in find(source.as_mut(), machine)? {
+        let verdict = judge(&artifact, machine, system.now())?;
+        let missing = [&artifact.kernel, &artifact.initramfs].into_iter().find_map(|file| source.probe(file).err());
+        all.push(Seen { artifact, verdict, missing });
+    }
+    let (word, outcome) = conclude(&request, &all);
+    out.result(word);
+    if let Some(missing) = all.iter().find_map(|seen| seen.missing.as_ref()).filter(|_| word != INCOMPLETE) {
+        note(&missing.to_string());
+    }
+    match out.is_text() {
+        true => describe(out, &request, &all, &outcome)?,
+        false => answer(&mut out.members, &request, &all),
+    }
+    Ok(outcome)
+}
+
+/// Reads what was typed, and the files that it names.
+fn read(args: &Inspect, system: &System) -> Result<Request> {
+    let mut flags =
+        subject::place(&args.source, args.tag.as_deref(), &|path| Path::new(path).symlink_metadata().is_ok())?;
+    flags.config.clone_from(&args.config);
+    let (mut config, channel) = match args.config {
+        Some(_) => (config::load(system, &flags)?, true),
+        None => (config::validate(&Raw::default(), &flags, &|path| PathBuf::from(path))?, false),
+    };
+    let channel = channel.then_some(config.channel.as_str());
+    let machine = args.machine.as_deref().map(|text| Machine::parse(text, channel)).transpose()?;
+    let ring = noted(Keyring::named(&args.key, config.signature_threshold)?)?;
+    config.retries = config.retries.or(is_watched().then_some(WATCHED_RETRIES));
+    if let Some(path) = &args.authfile {
+        config.auth_file = Some(path.clone());
+    }
+    Ok(Request { config, machine, ring })
+}
+
+/// Asks for the machine's architecture; without one for each.
+/// Errors: as [`Source::resolve`]; Gate: there is nothing for it, or for any.
+fn find(source: &mut dyn Source, machine: Option<&Machine>) -> Result<Vec<Artifact>> {
+    if let Some(machine) = machine {
+        return Ok(vec![resolve(source, &machine.architecture)?]);
+    }
+    let (mut found, mut nothing) = (Vec::<Artifact>::new(), None);
+    for architecture in ARCHITECTURES {
+        match resolve(source, architecture) {
+            // A document without a choice is offered to all.
+            Ok(artifact) if found.iter().any(|other| other.digest == artifact.digest) => {}
+            Ok(artifact) => found.push(artifact),
+            Err(e) if e.kind() == Kind::Gate => nothing = nothing.or(Some(e)),
+            Err(e) => return Err(e),
+        }
+    }
+    match nothing.filter(|_| found.is_empty()) {
+        Some(e) => Err(e),
+        None => Ok(found),
+    }
+}
+
+/// Holds an artifact against the gates, as that machine would that remembers nothing. Pure.
+/// Errors: as [`gate::judge`].
+fn judge(artifact: &Artifact, machine: Option<&Machine>, now: Now) -> Result<Verdict> {
+    let said = artifact.architecture.as_deref().filter(|said| ARCHITECTURES.contains(said));
+    let version = machine.map(|machine| machine.version.as_str());
+    gate::judge(
+        artifact,
+        &Facts {
+            architecture: machine.map_or(said.unwrap_or(ARCHITECTURES[0]), |machine| &machine.architecture),
+            channel: machine.map_or(artifact.channel.as_deref().unwrap_or(gate::DEFAULT_CHANNEL), |m| &m.channel),
+            // The same version is taken for the same release, as of a slot without a record: `v1.0.0` is 1.0.0.
+            running_version: version.map(|v| if is_same(v, &artifact.version) { &artifact.version } else { v }),
+            running_digest: None,
+            running_files: None,
+            trial_pending: None,
+            staged_digest: None,
+            staged_insisted: false,
+            failed: &[],
+            now,
+            room_bytes: None,
+            window: None,
+            newest_release_secs: None,
+            // Nothing runs that it could be older than.
+            allow_downgrade: machine.is_none(),
+            retry_failed: false,
+            ignore_window: false,
+        },
+    )
+}
+
+/// A leading `v` says nothing.
+fn is_same(a: &str, b: &str) -> bool {
+    a.strip_prefix('v').unwrap_or(a) == b.strip_prefix('v').unwrap_or(b)
+}
+
+/// Says what it comes down to, and what the program ends with: what nobody signed is not authentic, whatever it is. Pure.
+/// Input: at least one.
+fn conclude(request: &Request, all: &[Seen]) -> (&'static str, Outcome) {
+    let first = &all[0].artifact;
+    let is_unchecked = request.ring.is_empty() && request.config.signature == SignaturePolicy::Required;
+    let mut refusals: Vec<Refusal> = Vec::new();
+    for seen in all {
+        if let Verdict::Refused(more) = &seen.verdict {
+            refusals.extend(more.iter().filter(|one| !refusals.contains(one)).cloned().collect::<Vec<_>>());
+        }
+    }
+    let missing = all.iter().find_map(|seen| seen.missing.clone());
+    match missing {
+        _ if is_unchecked => ("unchecked", Outcome::Refused(unchecked(first))),
+        _ if !refusals.is_empty() => {
+            ("refused", Outcome::Refused(gate::refused(&format!("version {}", first.version), &refusals)))
+        }
+        Some(missing) => (INCOMPLETE, Outcome::Refused(missing)),
+        None if all.iter().all(|seen| seen.verdict == Verdict::UpToDate) => ("up_to_date", Outcome::Nothing),
+        None if request.machine.is_none() && request.ring.is_empty() => ("unchecked", Outcome::Done),
+        None if request.machine.is_none() => ("authentic", Outcome::Done),
+        None => ("accepted", Outcome::Done),
+    }
+}
+
+fn unchecked(artifact: &Artifact) -> Error {
+    Error::new(Kind::Signature, "no --key was given: nobody's signature of it was checked")
+        .at("verify", format_args!("version {} from {}", artifact.version, gate::place(&artifact.source)))
+        .hint("--key names the publisher's public key, or a directory of keys")
+}
+
+fn describe(out: &mut dyn Write, request: &Request, all: &[Seen], outcome: &Outcome) -> Result<()> {
+    for seen in all {
+        tell(out, &seen.artifact, &request.ring)?;
+        let size = seen.artifact.kernel.size_bytes.saturating_add(seen.artifact.initramfs.size_bytes);
+        let there = if seen.missing.is_none() { "all of it is there" } else { "NOT all of it is there" };
+        row(out, "To fetch", &format!("{} ({size} bytes): {there}", human_size(size)))?;
+        for (name, file) in [("kernel", &seen.artifact.kernel), ("initramfs", &seen.artifact.initramfs)] {
+            for blob in file.blobs() {
+                row(out, "", &format!("{name}: {}, {}", human_size(blob.size_bytes), short(blob.sha256)))?;
+            }
+        }
+    }
+    if request.machine.is_none() && all.len() < ARCHITECTURES.len() {
+        row(out, "Missing", "there is nothing for the other architecture")?;
+    }
+    if let Some(m) = &request.machine {
+        row(out, "As", &format!("version {}, {}, channel {}", m.version, m.architecture, m.channel))?;
+    }
+    row(out, "Not asked", &not_asked(request).join(", "))?;
+    row(
+        out,
+        "Result",
+        &match (outcome, &request.machine) {
+            (Outcome::Refused(error), _) => error.to_string(),
+            (Outcome::Nothing, _) => "the same version runs there: nothing to do".to_string(),
+            (_, Some(_)) => "such a machine would take it".to_string(),
+            (_, None) if request.ring.is_empty() => {
+                "well made, and all of it is there; nobody's signature was checked (signature = off)".to_string()
+            }
+            (_, None) => "authentic and well made; --as VERSION/ARCH/CHANNEL says who would take it".to_string(),
+        },
+    )
+}
+
+/// Says what an artifact is, and who signed it.
+fn tell(out: &mut dyn Write, artifact: &Artifact, ring: &Keyring) -> Result<()> {
+    let architecture = artifact.architecture.as_deref().unwrap_or("no architecture");
+    let channel = artifact.channel.as_deref().unwrap_or(gate::DEFAULT_CHANNEL);
+    row(out, "Artifact", &format!("{} for {architecture}, channel {channel}", artifact.version))?;
+    row(out, "", &format!("manifest {}", short(artifact.digest)))?;
+    if let Some(index) = artifact.index_digest {
+        row(out, "", &format!("index {}", short(index)))?;
+    }
+    row(out, "Source", &gate::place(&artifact.source))?;
+    let needs = artifact.min_compatible_version.as_ref().map(|version| format!("{version} or later to update from"));
+    let texts = [("Needs", &needs), ("Released", &artifact.release_date), ("Expires", &artifact.expires)];
+    for (title, text) in texts {
+        text.as_deref().map_or(Ok(()), |text| row(out, title, text))?;
+    }
+    for id in &artifact.signed_by {
+        let file = ring.keys().iter().find(|key| key.id == *id).map_or("", |key| &key.name);
+        row(out, "Signed", &format!("by {} ({file})", short(*id)))?;
+    }
+    match artifact.signed_by.is_empty() {
+        true => row(out, "Signed", "not checked: no --key was given"),
+        false => Ok(()),
+    }
+}
+
+/// As a screen has room for it, or whole.
+fn short(digest: Digest) -> String {
+    if is_verbose() { digest.to_string() } else { ["sha256:", &digest.short()].concat() }
+}
+
+/// Writes a line with a title, wrapped at words.
+fn row(out: &mut dyn Write, title: &str, text: &str) -> Result<()> {
+    let mut line = format!("{title:<9}");
+    for word in printable(text).split(' ') {
+        if line.chars().count() + word.chars().count() >= 79 && line.len() > 9 {
+            say(out, &line)?;
+            line = " ".repeat(9);
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    say(out, &line)
+}
+
+fn not_asked(request: &Request) -> Vec<&'static str> {
+    let kind = OF_ITS_KIND.iter().filter(|_| request.machine.is_none());
+    OF_A_MACHINE.iter().chain(kind).map(|gate| gate.label()).collect()
+}
+
+fn answer(members: &mut Members, request: &Request, all: &[Seen]) {
+    let is_unchecked = request.ring.is_empty() && request.config.signature == SignaturePolicy::Required;
+    let takes = |seen: &Seen| seen.verdict == Verdict::Take && seen.missing.is_none() && !is_unchecked;
+    members.field("would_take", &request.machine.as_ref().map(|_| all.iter().all(takes)));
+    match &request.machine {
+        None => members.field("as", &None::<bool>),
+        Some(machine) => {
+            members.open("as", '{');
+            members.field("version", &printable(&machine.version));
+            members.field("architecture", &machine.architecture);
+            members.field("channel", &printable(&machine.channel));
+            members.close('}');
+        }
+    }
+    members.open("keys", '[');
+    for key in request.ring.trusted() {
+        members.open("", '{');
+        members.field("fingerprint", &key.id.to_string());
+        members.field("file", &printable(&key.name));
+        members.close('}');
+    }
+    members.close(']');
+    members.open("artifacts", '[');
+    for seen in all {
+        members.open("", '{');
+        facts(members, &seen.artifact);
+        members.field("complete", &seen.missing.is_none());
+        file(members, "kernel", &seen.artifact.kernel);
+        file(members, "initramfs", &seen.artifact.initramfs);
+        members.close('}');
+    }
+    members.close(']');
+    members.field("not_asked", &not_asked(request));
+}
+
+fn file(members: &mut Members, name: &str, file: &FileRef) {
+    members.open(name, '[');
+    for blob in file.blobs() {
+        members.open("", '{');
+        members.field("digest", &blob.sha256.to_string());
+        members.field("size_bytes", &blob.size_bytes);
+        members.close('}');
+    }
+    members.close(']');
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,457 @@
+//! Configuration: what the file says, overlaid by what was typed, then validated into what it means.
+//!
+//! Must never: guess at an unknown key, or let two sources stand.
+//!
+//! May import: base, os, oci, offer, trust, http, source, health, cli. Must never import: machine, update, cmd: it is
+//! read before anything is looked at.
+
+mod lines;
+
+use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::base::url::{Url, without_secrets};
+use crate::cli::Common;
+use crate::health::workloads::Workload;
+use crate::http::PlainHttp;
+use crate::http::tls::{Identity, Pem};
+use crate::oci::reference::Reference;
+use crate::offer::gate::DEFAULT_CHANNEL;
+use crate::offer::window::Window;
+use crate::os::files::{read_bounded, read_required};
+use crate::os::progress::note;
+use crate::os::system::System;
+use crate::source::spec::SourceSpec;
+use lines::{BYTE_ORDER_MARK, encoding_of, is_hidden, refuse_url};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use crate::trust::keyring::SignaturePolicy;
+
+/// Largest configuration file that is read, in bytes.
+const CONFIG_MAX_BYTES: u64 = 64 * 1024;
+
+/// Every key that `update.conf` may hold.
+const KEYS: [&str; 20] = [
+    "server",
+    "registry",
+    "layout",
+    "tag",
+    "mirror",
+    "channel",
+    "signature",
+    "signature_threshold",
+    "plain_http",
+    "auth_file",
+    "ca_file",
+    "client_cert",
+    "client_key",
+    "retries",
+    "stall_timeout",
+    "download_timeout",
+    "maintenance_window",
+    "containerd_socket",
+    "kubeconfig",
+    "workloads",
+];
+/// The one that may stand there several times.
+const REPEATED: &str = "mirror";
+/// Most tries after the first that `retries` may ask for: what keeps a request going is its deadline.
+const MAX_RETRIES: u32 = 100;
+/// Most keys that an update can have to be signed by.
+const MAX_THRESHOLD: u32 = 16;
+/// Longest time that can be waited for, in seconds: a week.
+const MAX_TIMEOUT_SECS: u32 = 7 * 24 * 3600;
+
+/// The configuration, validated.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where updates come from, if anything says so.
+    pub source: Option<SourceSpec>,
+    /// Channel to follow.
+    pub channel: String,
+    /// Whether an update must be signed.
+    pub signature: SignaturePolicy,
+    /// How many different keys must have signed an update.
+    pub signature_threshold: usize,
+    /// CA bundle in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Docker `config.json` with credentials.
+    pub auth_file: Option<PathBuf>,
+    /// Client certificate.
+    pub identity: Option<Identity>,
+    /// Tries in a row that may bring nothing, after the first; `None`: the default.
+    pub retries: Option<u32>,
+    /// Longest silence of a server; `None`: the default.
+    pub stall_timeout: Option<Duration>,
+    /// Longest time for one document or file, retries included; `None`: the default.
+    pub download_timeout: Option<Duration>,
+    /// When updates may be applied.
+    pub window: Option<Window>,
+    /// containerd's socket, for the health check.
+    pub containerd_socket: Place,
+    /// The administrator's kubeconfig, for the health check.
+    pub kubeconfig: Place,
+    /// Deployments that must have an available replica, for the health check.
+    pub workloads: Vec<Workload>,
+    /// `--state`.
+    pub state_file: Option<PathBuf>,
+    /// The command, as it was typed.
+    pub command: &'static str,
+    /// Why the file does not count, for a command that goes on without it.
+    pub fault: Option<Error>,
+}
+
+/// Where something is that a health check asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// Where KubeSolo has it.
+    #[default]
+    Usual,
+    /// Somewhere else.
+    At(PathBuf),
+    /// There is none here: it is not asked.
+    Off,
+}
+
+/// `key = value` lines as they stand in the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Raw {
+    entries: Vec<(String, String, usize)>,
+}
+
+impl Raw {
+    /// Parses `update.conf`. Pure.
+    /// Errors: Config: an unknown or repeated key, or a line without `=`; the line is named.
+    pub fn parse(text: &str) -> Result<Raw> {
+        let mut raw = Raw::default();
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        for (index, line) in text.lines().enumerate() {
+            let number = index + 1;
+            let bad = |why: String| Error::new(Kind::Config, format!("line {number}: {why}"));
+            let line = without_comment(line).trim();
+            if line.is_empty() {
+                continue;
+            }
+            if let Some(hidden) = line.chars().find(|c| is_hidden(*c)) {
+                return Err(bad(format!(
+                    "it holds U+{:04X}, which is not seen: type the line anew",
+                    u32::from(hidden)
+                )));
+            }
+            // What is no word may be the first half of a URL with a secret in it, and is shown as such.
+            let pair = line.split_once('=').filter(|(key, _)| is_word(key.trim()));
+            let (key, value) =
+                pair.ok_or_else(|| bad(format!("`{}` is not of the form key = value", without_secrets(line))))?;
+            let (key, value) = (key.trim(), value.trim());
+            if !KEYS.contains(&key) {
+                return Err(bad(format!("unknown key `{key}`")).hint(format!("known keys: {}", KEYS.join(", "))));
+            }
+            if let Some((_, _, first)) = raw.entries.iter().find(|(k, _, _)| k == key && key != REPEATED) {
+                return Err(bad(format!("`{key}` stands in line {first} already")));
+            }
+            if value.is_empty() {
+                return Err(bad(format!("`{key}` has no value")));
+            }
+            lines::check_value(key, value).map_err(|e| in_line(number, e))?;
+            raw.entries.push((key.to_string(), value.to_string(), number));
+        }
+        Ok(raw)
+    }
+
+    fn value(&self, key: &str) -> Option<&str> {
+        self.entries.iter().find(|(k, _, _)| k == key).map(|(_, v, _)| v.as_str())
+    }
+
+    /// Returns each value of a key, with its line.
+    fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = (&'a str, usize)> {
+        self.entries.iter().filter(move |(k, _, _)| k == key).map(|(_, v, line)| (v.as_str(), *line))
+    }
+
+    /// Blames the line that a value came from.
+    fn blame(&self, key: &str, error: Error) -> Error {
+        match self.entries.iter().find(|(k, _, _)| k == key) {
+            Some((_, _, line)) => in_line(*line, error),
+            None => error,
+        }
+    }
+}
+
+fn is_word(key: &str) -> bool {
+    key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+}
+
+fn in_line(line: usize, error: Error) -> Error {
+    Error::new(Kind::Config, format!("line {line}: {error}"))
+}
+
+/// A comment starts at a `#` that opens the line or follows a blank.
+fn without_comment(line: &str) -> &str {
+    let starts = line.char_indices().find(|(i, c)| *c == '#' && (*i == 0 || line[..*i].ends_with([' ', '\t'])));
+    starts.map_or(line, |(i, _)| &line[..i])
+}
+
+/// Reads the file, overlays the flags, validates.
+/// Errors: Config, Usage: what is wrong, and where.
+pub fn load(system: &System, flags: &Common) -> Result<Config> {
+    for (flag, path) in [("--config", &flags.config), ("--state", &flags.state), ("--layout", &flags.layout)] {
+        path.as_deref().map_or(Ok(()), |path| refuse_url(flag, &path.to_string_lossy())).map_err(as_usage)?;
+    }
+    let path = flags.config.clone().unwrap_or_else(|| system.config_file());
+    let read = match flags.config {
+        Some(_) => read_required(&path, CONFIG_MAX_BYTES).map(Some),
+        None => read_bounded(&path, CONFIG_MAX_BYTES),
+    };
+    let raw = match read.io(Kind::Config, "read", path.display())? {
+        None => Raw::default(),
+        Some(bytes) => {
+            let text = String::from_utf8(bytes)
+                .map_err(|e| Error::new(Kind::Config, encoding_of(e.as_bytes())).at("read", path.display()))?;
+            Raw::parse(&text).map_err(|e| e.at("read", path.display()))?
+        }
+    };
+    validate(&raw, flags, &|text| system.path(text)).map_err(|e| match e.kind() {
+        // The file has no part in what was typed.
+        Kind::Usage => e,
+        _ => e.at("read", path.display()),
+    })
+}
+
+/// The same for a command that must work on a damaged machine: a broken file is said on stderr and in the result, and
+/// counts as empty.
+/// Errors: Usage: what was typed makes no sense.
+pub fn load_leniently(system: &System, flags: &Common) -> Result<Config> {
+    match load(system, flags) {
+        Err(e) if e.kind() == Kind::Config => {
+            note(&e.to_string());
+            let config = validate(&Raw::default(), flags, &|text| system.path(text))?;
+            Ok(Config { fault: Some(e), ..config })
+        }
+        loaded => loaded,
+    }
+}
+
+/// Errors: Usage, Config: there are not so many.
+fn retries(raw: &Raw, flags: &Common) -> Result<Option<u32>> {
+    match flags.retries {
+        Some(typed) if typed > MAX_RETRIES => {
+            Err(Error::new(Kind::Usage, format!("`--retries {typed}` is not between 0 and {MAX_RETRIES}")))
+        }
+        Some(typed) => Ok(Some(typed)),
+        None => number(raw, "retries", 0..=MAX_RETRIES),
+    }
+}
+
+/// Turns lines and flags into what they mean. Pure.
+/// Input: `rooted`: puts a path of the file below `--root`; a path that was typed is taken as it is.
+/// Errors: Config, Usage: a value that makes no sense, or two sources.
+pub fn validate(raw: &Raw, flags: &Common, rooted: &dyn Fn(&str) -> PathBuf) -> Result<Config> {
+    let plain_http = match raw.value("plain_http") {
+        None | Some("auto") => PlainHttp::Auto,
+        Some("yes") => PlainHttp::Yes,
+        Some("no") => PlainHttp::No,
+        Some(other) => return Err(raw.blame("plain_http", one_of("plain_http", other, "auto, yes, no"))),
+    };
+    let signature = match raw.value("signature") {
+        None | Some("required") => SignaturePolicy::Required,
+        Some("off") => SignaturePolicy::Off,
+        Some(other) => return Err(raw.blame("signature", one_of("signature", other, "required, off"))),
+    };
+    let window = raw.value("maintenance_window").map(Window::parse).transpose();
+    let channel = raw.value("channel").unwrap_or(DEFAULT_CHANNEL).to_string();
+    if !channel.bytes().all(|b| b.is_ascii_graphic()) {
+        let error = Error::new(Kind::Config, "`channel` must be printable ASCII without blanks");
+        return Err(raw.blame("channel", error));
+    }
+    Ok(Config {
+        source: source(raw, flags, plain_http, rooted)?,
+        channel,
+        signature,
+        signature_threshold: number(raw, "signature_threshold", 1..=MAX_THRESHOLD)?.unwrap_or(1) as usize,
+        ca_file: raw.value("ca_file").map(rooted),
+        auth_file: raw.value("auth_file").map(rooted),
+        identity: identity(raw, rooted)?,
+        retries: retries(raw, flags)?,
+        stall_timeout: timeout(raw, "stall_timeout")?,
+        download_timeout: timeout(raw, "download_timeout")?,
+        window: window.map_err(|e| raw.blame("maintenance_window", e))?,
+        containerd_socket: place(raw, "containerd_socket", rooted),
+        kubeconfig: place(raw, "kubeconfig", rooted),
+        workloads: workloads(raw)?,
+        state_file: flags.state.clone(),
+        command: flags.command,
+        fault: None,
+    })
+}
+
+fn place(raw: &Raw, key: &str, rooted: &dyn Fn(&str) -> PathBuf) -> Place {
+    match raw.value(key) {
+        None => Place::Usual,
+        Some("off") => Place::Off,
+        Some(path) => Place::At(rooted(path)),
+    }
+}
+
+/// Errors: Config: another shape, or no API server to be asked.
+fn workloads(raw: &Raw) -> Result<Vec<Workload>> {
+    let Some(text) = raw.value("workloads").filter(|text| *text != "off") else { return Ok(Vec::new()) };
+    let list = Workload::parse_list(text).map_err(|e| raw.blame("workloads", e))?;
+    match raw.value("kubeconfig") {
+        Some("off") => {
+            Err(raw.blame("workloads", Error::new(Kind::Config, "it needs an API server, and `kubeconfig` is off")))
+        }
+        _ => Ok(list),
+    }
+}
+
+fn number(raw: &Raw, key: &str, range: RangeInclusive<u32>) -> Result<Option<u32>> {
+    let Some(text) = raw.value(key) else { return Ok(None) };
+    match text.parse().ok().filter(|n| range.contains(n)) {
+        Some(number) => Ok(Some(number)),
+        None => {
+            let why = format!("`{key} = {text}` is not between {} and {}", range.start(), range.end());
+            Err(raw.blame(key, Error::new(Kind::Config, why)))
+        }
+    }
+}
+
+fn timeout(raw: &Raw, key: &str) -> Result<Option<Duration>> {
+    Ok(number(raw, key, 1..=MAX_TIMEOUT_SECS)?.map(|secs| Duration::from_secs(secs.into())))
+}
+
+fn identity(raw: &Raw, rooted: &dyn Fn(&str) -> PathBuf) -> Result<Option<Identity>> {
+    match (raw.value("client_cert"), raw.value("client_key")) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => {
+            let (certificate, key) = (Pem::File(rooted(certificate)), Pem::File(rooted(key)));
+            Ok(Some(Identity { certificate, key }))
+        }
+        (Some(_), None) => Err(raw.blame("client_cert", Error::new(Kind::Config, "`client_key` is missing"))),
+        (None, Some(_)) => Err(raw.blame("client_key", Error::new(Kind::Config, "`client_cert` is missing"))),
+    }
+}
+
+fn one_of(key: &str, value: &str, known: &str) -> Error {
+    Error::new(Kind::Config, format!("`{key} = {value}` is none of: {known}"))
+}
+
+/// Takes the source that was typed, else the one in the file.
+fn source(
+    raw: &Raw,
+    flags: &Common,
+    plain_http: PlainHttp,
+    rooted: &dyn Fn(&str) -> PathBuf,
+) -> Result<Option<SourceSpec>> {
+    let typed = [flags.server.is_some(), flags.registry.is_some(), flags.layout.is_some()];
+    if typed.iter().filter(|t| **t).count() > 1 {
+        return Err(Error::new(Kind::Usage, "--server, --registry and --layout exclude each other"));
+    }
+    if typed.contains(&true) {
+        // The file's tag belongs to the file's source.
+        let (layout, tag) = (flags.layout.as_deref().map(|path| (path, true)), flags.tag.as_deref());
+        let option = if flags.server.is_some() { "--server" } else { "--registry" };
+        let found = spec(flags.server.as_deref(), flags.registry.as_deref(), layout, tag, plain_http);
+        return found.map_err(|e| as_usage(e).at("use", option));
+    }
+    let mut found = source_of_file(raw, flags, plain_http, rooted)?;
+    for (mirror, line) in raw.values(REPEATED) {
+        // A URL may hold a secret.
+        add_mirror(found.as_mut(), mirror).map_err(|e| in_line(line, e.at("use mirror", without_secrets(mirror))))?;
+    }
+    Ok(found)
+}
+
+/// Adds a mirror to the file's source; a source that was typed has none.
+/// Errors: Config: it is not of the source's kind, or there is none.
+fn add_mirror(source: Option<&mut SourceSpec>, text: &str) -> Result<()> {
+    match source {
+        Some(SourceSpec::Http { mirrors, .. }) => {
+            Url::configured(text)?;
+            mirrors.push(text.to_string());
+        }
+        Some(SourceSpec::Registry { reference, mirrors, .. }) => mirrors.push(reference.mirrored_at(text)?),
+        _ => return Err(Error::new(Kind::Config, "only `server` and `registry` have mirrors")),
+    }
+    Ok(())
+}
+
+fn source_of_file(
+    raw: &Raw,
+    flags: &Common,
+    plain_http: PlainHttp,
+    rooted: &dyn Fn(&str) -> PathBuf,
+) -> Result<Option<SourceSpec>> {
+    let tag = flags.tag.as_deref().or(raw.value("tag"));
+    let keys: Vec<&str> = ["server", "registry", "layout"].into_iter().filter(|k| raw.value(k).is_some()).collect();
+    if keys.len() > 1 {
+        let error = Error::new(Kind::Config, format!("`{}` exclude each other", keys.join("` and `")));
+        return Err(raw.blame(keys[1], error));
+    }
+    let layout = raw.value("layout").map(rooted);
+    let layout = layout.as_deref().map(|path| (path, false));
+    let found = spec(raw.value("server"), raw.value("registry"), layout, tag, plain_http);
+    found.map_err(|e| match (keys.first(), flags.tag.is_some()) {
+        (Some(key), false) => raw.blame(key, e),
+        _ => as_usage(e),
+    })
+}
+
+fn as_usage(error: Error) -> Error {
+    Error::new(Kind::Usage, error.to_string())
+}
+
+/// Input: `layout`: where, and whether that was typed.
+fn spec(
+    server: Option<&str>,
+    registry: Option<&str>,
+    layout: Option<(&Path, bool)>,
+    tag: Option<&str>,
+    plain_http: PlainHttp,
+) -> Result<Option<SourceSpec>> {
+    if let Some((path, is_typed)) = layout {
+        return Ok(Some(SourceSpec::Layout { path: path.to_path_buf(), tag: tag.map(str::to_string), is_typed }));
+    }
+    let is_http = |text: &str| {
+        let lower = text.to_ascii_lowercase();
+        lower.starts_with("http://") || lower.starts_with("https://")
+    };
+    match (server, registry) {
+        (Some(server), _) if is_http(server) => match tag {
+            Some(_) => Err(Error::new(Kind::Config, "`tag` has no meaning for an HTTP server")),
+            None => Ok(Some(SourceSpec::Http { server: server.to_string(), mirrors: Vec::new(), plain_http })),
+        },
+        (Some(text), _) | (_, Some(text)) => {
+            let mut reference = Reference::parse(text).map_err(|e| match server {
+                Some(_) => e.hint_instead("an HTTP server begins with http:// or https://"),
+                None => e,
+            })?;
+            if let Some(tag) = tag {
+                reference = reference.with_tag(tag)?;
+            }
+            Ok(Some(SourceSpec::Registry { reference, mirrors: Vec::new(), plain_http }))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// Says what [`is_channel`] holds a name to.
+pub const CHANNEL_RULE: &str = "--channel may hold letters, digits, '.', '_' and '-' only, 1 to 64 of them";
+
+/// Says whether a release may be published to a channel of this name. What a machine may be set to is wider: printable ASCII.
+pub fn is_channel(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+impl Place {
+    /// Returns where it is. Input: `usual`: where nothing else is said.
+    pub fn resolve(&self, usual: impl Fn() -> PathBuf) -> Option<PathBuf> {
+        match self {
+            Place::Usual => Some(usual()),
+            Place::At(path) => Some(Path::to_path_buf(path)),
+            Place::Off => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

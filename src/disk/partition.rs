@@ -1,0 +1,343 @@
+//! Finds the four partitions of the disk that this machine booted from, without udev.
+//!
+//! Reads sysfs, partition tables and superblocks; a provisioning stick carries the same labels, so
+//! only the boot disk's partitions count. Must never: write, or choose between two disks by chance.
+
+use crate::base::error::{Course, Error, IoContext, Kind, Result};
+use crate::boot::this_boot::BootedFrom;
+use crate::disk::gpt;
+use crate::disk::superblock::{self, FileSystem, PROBE_BYTES};
+use crate::os::system::System;
+use crate::slot::record::Slot;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Name and label of the EFI partition.
+pub const EFI: &str = "KSOLOEFI";
+/// Name and label of the data partition.
+pub const DATA: &str = "KSOLODATA";
+/// All four names, in the order of the disk.
+pub const OURS: [&str; 4] = [EFI, Slot::A.label(), Slot::B.label(), DATA];
+/// Said where a directory of the kernel's is missing.
+pub const BIND_HINT: &str = "in a chroot: `mount --rbind` /proc, /sys and /dev into its directory first, from outside";
+/// Said where a device may not be read.
+pub const ROOT_HINT: &str = "reading block devices needs root";
+
+/// One partition that the agent uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Name and label, `KSOLOA` for example.
+    pub label: String,
+    /// Kernel name, `sda2` for example.
+    pub name: String,
+    /// Device node.
+    pub node: PathBuf,
+    /// `major:minor`, as in /proc/self/mountinfo.
+    pub device_number: String,
+    /// Whether the boot loader named its disk and the partition table calls it so: it is that partition whatever lies in it.
+    pub is_named: bool,
+}
+
+impl Partition {
+    /// Says whether the kernel lets nobody write to the device, whatever lies in it. Where it does not tell: no.
+    pub fn is_read_only(&self) -> bool {
+        let said = fs::read_to_string(format!("/sys/dev/block/{}/ro", self.device_number));
+        said.is_ok_and(|text| text.trim() == "1")
+    }
+
+    /// Says what makes a device writable.
+    pub fn read_only_hint(&self) -> String {
+        let node = self.node.display();
+        format!("the device is read-only: `blockdev --setrw {node}`, and look for a write-protect switch on the medium")
+    }
+}
+
+/// The partitions of the disk that this machine booted from.
+#[derive(Clone, Debug)]
+pub struct BootDisk {
+    /// Kernel name, `sda` for example.
+    pub disk: String,
+    partitions: Vec<Partition>,
+}
+
+impl BootDisk {
+    /// Returns the partition with a label.
+    /// Errors: Device: the boot disk has none.
+    pub fn partition(&self, label: &str) -> Result<&Partition> {
+        self.partitions.iter().find(|p| p.label == label).ok_or_else(|| {
+            Error::new(Kind::Device, format!("disk {} has no partition of that name or label", self.disk))
+                .at("find partition", label)
+                .hint("is this the disk that KubeSolo OS was installed on?")
+        })
+    }
+
+    /// Returns a slot's partition.
+    /// Errors: Device: the boot disk has none.
+    pub fn slot(&self, slot: Slot) -> Result<&Partition> {
+        self.partition(slot.label())
+    }
+}
+
+/// A partition as sysfs shows it.
+struct Seen {
+    name: String,
+    disk: String,
+    number: u32,
+    device_number: String,
+    partition_name: Option<String>,
+}
+
+/// Finds the boot disk and its partitions.
+/// Errors: Device: no such disk, or several that can not be told apart; they are named.
+pub fn find(system: &System, from: &BootedFrom) -> Result<BootDisk> {
+    let seen = list(system)?;
+    let candidates = disks(system, from, &seen).map(|disk| collect(system, disk, &seen)).collect::<Result<_>>()?;
+    let mut chosen = choose(candidates, from).map_err(|e| unseen(system, &seen).unwrap_or(e))?;
+    if from.partition_guid.is_none() {
+        // Perhaps the disk that this machine booted from is gone.
+        chosen.partitions.iter_mut().for_each(|part| part.is_named = false);
+    }
+    check_running_slot(system, from, &chosen, &seen)?;
+    Ok(chosen)
+}
+
+/// Returns the numbers of all partitions of the disks that may be the boot disk: one, or a disk and its copies.
+pub fn numbers(system: &System, from: &BootedFrom) -> Vec<String> {
+    let seen = list(system).unwrap_or_default();
+    let disks: Vec<&str> = disks(system, from, &seen).collect();
+    seen.iter().filter(|s| disks.contains(&s.disk.as_str())).map(|s| s.device_number.clone()).collect()
+}
+
+/// The disks that may be the boot disk.
+fn disks<'a>(system: &System, from: &BootedFrom, seen: &'a [Seen]) -> impl Iterator<Item = &'a str> {
+    let mut disks: Vec<&str> = seen.iter().map(|s| s.disk.as_str()).collect();
+    disks.dedup();
+    disks.retain(|disk| match &from.partition_guid {
+        Some(guid) => holds(system, disk, guid, seen),
+        None => collect(system, disk, seen).map_or(true, |disk| !disk.partitions.is_empty()),
+    });
+    disks.into_iter()
+}
+
+/// Returns why nothing is known of the devices, where that is so: not that there is no boot disk.
+fn unseen(system: &System, seen: &[Seen]) -> Option<Error> {
+    let opened = |seen: &Seen| File::open(system.device(&seen.name)).map_err(|e| e.kind());
+    let is_denied = seen.iter().any(|seen| opened(seen).err() == Some(io::ErrorKind::PermissionDenied));
+    // A container has no nodes for what the kernel lists, and sees nothing of /sys.
+    let has_nodes = seen.iter().any(|seen| opened(seen).err() != Some(io::ErrorKind::NotFound));
+    let (why, hint) = match (is_denied, has_nodes) {
+        (true, _) => ("permission denied: no block device was read", ROOT_HINT),
+        (false, false) => ("/dev has no partition's device: no block device was read", BIND_HINT),
+        (false, true) => return None,
+    };
+    Some(Error::new(Kind::Device, why).at("find", "the boot disk").hint(hint).taking(Course::Denied))
+}
+
+/// Refuses a kernel command line whose slot is not the partition it names: the other one might be the running one.
+fn check_running_slot(system: &System, from: &BootedFrom, disk: &BootDisk, seen: &[Seen]) -> Result<()> {
+    let (Some(slot), Some(guid)) = (from.slot, &from.partition_guid) else { return Ok(()) };
+    let number = table_number(system, &disk.disk, guid);
+    let named = seen.iter().find(|s| s.disk == disk.disk && Some(s.number) == number);
+    let found = named.and_then(|s| disk.partitions.iter().find(|p| p.name == s.name));
+    match found {
+        Some(part) if part.label != slot.label() => {
+            let why = format!("kubesolo.slot={slot}, but kubesolo.part= names {} ({})", part.label, part.name);
+            Err(Error::new(Kind::Boot, why)
+                .at("find", "the running slot")
+                .hint("the kernel command line contradicts itself: mend the GRUB configuration"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes the only candidate. Pure.
+fn choose(mut candidates: Vec<BootDisk>, from: &BootedFrom) -> Result<BootDisk> {
+    let subject = match &from.partition_guid {
+        Some(guid) => format!("with partition {guid} (kubesolo.part=)"),
+        None => "with KubeSolo partitions".to_string(),
+    };
+    if candidates.len() > 1 {
+        let names: Vec<String> = candidates.iter().map(describe).collect();
+        let hint = match from.partition_guid {
+            Some(_) => "two disks carry the same GUID: one is a copy of the other; unplug it",
+            None => "unplug the one that is not the boot disk, or boot with kubesolo.part=GUID",
+        };
+        let why = format!("{} disks qualify: {}", candidates.len(), names.join("; "));
+        return Err(Error::new(Kind::Device, why).at("find the boot disk", subject).hint(hint));
+    }
+    candidates.pop().ok_or_else(|| {
+        Error::new(Kind::Device, "no disk qualifies").at("find the boot disk", subject).hint(format!(
+            "a machine that KubeSolo OS did not boot has none; reading block devices needs root; {BIND_HINT}"
+        ))
+    })
+}
+
+fn describe(disk: &BootDisk) -> String {
+    let parts: Vec<String> = disk.partitions.iter().map(|p| format!("{}={}", p.name, p.label)).collect();
+    format!("{} ({})", disk.disk, parts.join(" "))
+}
+
+/// Lists partitions. One that vanishes meanwhile is left out.
+fn list(system: &System) -> Result<Vec<Seen>> {
+    let dir = system.class_block();
+    let entries =
+        fs::read_dir(&dir).io(Kind::Device, "list block devices in", dir.display()).map_err(|e| e.hint(BIND_HINT))?;
+    let mut seen: Vec<Seen> = entries.filter_map(|entry| look_at(&entry.ok()?.path())).collect();
+    // One number is there once on a disk.
+    seen.sort_unstable_by(|a, b| (&a.disk, a.number).cmp(&(&b.disk, b.number)));
+    Ok(seen)
+}
+
+fn look_at(entry: &Path) -> Option<Seen> {
+    let number = fs::read_to_string(entry.join("partition")).ok()?.trim().parse().ok()?;
+    let device_number = fs::read_to_string(entry.join("dev")).ok()?.trim().to_string();
+    let uevent = fs::read_to_string(entry.join("uevent")).unwrap_or_default();
+    let partition_name = uevent.lines().find_map(|l| l.strip_prefix("PARTNAME=")).map(str::to_string);
+    // /sys/class/block/sda2 -> …/block/sda/sda2
+    let real = fs::canonicalize(entry).ok()?;
+    let disk = real.parent()?.file_name()?.to_str()?.to_string();
+    let name = entry.file_name()?.to_str()?.to_string();
+    Some(Seen { name, disk, number, device_number, partition_name })
+}
+
+/// Gathers the partitions of one disk that carry one of our names.
+fn collect(system: &System, disk: &str, seen: &[Seen]) -> Result<BootDisk> {
+    let mut partitions: Vec<Partition> = Vec::new();
+    for s in seen.iter().filter(|s| s.disk == disk) {
+        let node = system.device(&s.name);
+        let is_ours = |name: &String| OURS.contains(&name.as_str());
+        // The kernel does not tell the name of a partition that was added by hand (partx).
+        let in_table = || in_table(system, disk, |header, entries| header.name(entries, s.number)).filter(is_ours);
+        let name = s.partition_name.clone().or_else(in_table);
+        let is_named = name.is_some();
+        let label = match name {
+            Some(name) => name,
+            None => probe(&node).map(|fs| fs.label().to_string()).unwrap_or_default(),
+        };
+        if !is_ours(&label) {
+            continue;
+        }
+        if let Some(twin) = partitions.iter().find(|p| p.label == label) {
+            let why = format!("{} and {} both carry it", twin.name, s.name);
+            return Err(Error::new(Kind::Device, why).at("find partition", label));
+        }
+        let device_number = s.device_number.clone();
+        partitions.push(Partition { label, name: s.name.clone(), node, device_number, is_named });
+    }
+    Ok(BootDisk { disk: disk.to_string(), partitions })
+}
+
+/// Says whether a disk's table has the GUID, at a number that the kernel knows as well.
+fn holds(system: &System, disk: &str, guid: &str, seen: &[Seen]) -> bool {
+    let number = table_number(system, disk, guid);
+    number.is_some_and(|n| seen.iter().any(|s| s.disk == disk && s.number == n))
+}
+
+fn table_number(system: &System, disk: &str, guid: &str) -> Option<u32> {
+    in_table(system, disk, |header, entries| header.find(entries, guid))
+}
+
+/// What is looked for in a table: its header, its entries.
+type Look<'a, T> = dyn FnMut(&gpt::Header, &[u8]) -> Option<T> + 'a;
+
+fn in_table<T>(system: &System, disk: &str, mut look: impl FnMut(&gpt::Header, &[u8]) -> Option<T>) -> Option<T> {
+    let block_bytes = fs::read_to_string(system.class_block().join(disk).join("queue/logical_block_size"))
+        .ok()
+        .and_then(|t| t.trim().parse().ok())
+        .unwrap_or(512);
+    find_in_table(&system.device(disk), block_bytes, &mut look)
+}
+
+/// Looks in the first table, and in the backup at the disk's end if that is damaged.
+fn find_in_table<T>(node: &Path, block_bytes: u64, look: &mut Look<'_, T>) -> Option<T> {
+    if !matches!(block_bytes, 512 | 1024 | 2048 | 4096) {
+        return None;
+    }
+    let mut file = File::open(node).ok()?;
+    let length = file.seek(SeekFrom::End(0)).ok()?;
+    let last = (length / block_bytes).checked_sub(1)?;
+    for lba in [1, last] {
+        let found = read_at(&mut file, lba * block_bytes, block_bytes as usize).and_then(|block| {
+            let header = gpt::header(&block)?;
+            let entries = read_at(&mut file, header.entries_lba.checked_mul(block_bytes)?, header.entries_bytes)?;
+            look(&header, &entries)
+        });
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+fn read_at(file: &mut File, offset: u64, length: usize) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    file.seek(SeekFrom::Start(offset)).ok()?;
+    file.read_exact(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// Reads what file system a partition has.
+/// Errors: Device: it can not be opened or read.
+pub fn probe(node: &Path) -> Result<FileSystem> {
+    probe_with(node, 0)
+}
+
+/// Reads it past every cache: what GRUB would see.
+/// Errors: Device: it can not be opened or read.
+pub fn probe_on_disk(node: &Path) -> Result<FileSystem> {
+    probe_with(node, libc::O_DIRECT)
+}
+
+fn probe_with(node: &Path, flags: i32) -> Result<FileSystem> {
+    let op = "read the superblock of";
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(node);
+    let is_missing = opened.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    let mut file =
+        opened.io(Kind::Device, op, node.display()).map_err(|e| if is_missing { e.hint(BIND_HINT) } else { e })?;
+    // O_DIRECT wants an aligned buffer; twice the length always holds one.
+    let mut space = vec![0u8; 2 * PROBE_BYTES];
+    let skip = space.as_ptr().align_offset(PROBE_BYTES).min(PROBE_BYTES);
+    let start = &mut space[skip..skip + PROBE_BYTES];
+    let mut length = 0;
+    while length < PROBE_BYTES {
+        match file.read(&mut start[length..]).io(Kind::Device, op, node.display())? {
+            0 => break,
+            n => length += n,
+        }
+    }
+    Ok(superblock::read(&start[..length]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(name: &str) -> BootDisk {
+        let partition = Partition {
+            label: "KSOLOA".into(),
+            name: format!("{name}2"),
+            node: PathBuf::from("/dev/null"),
+            device_number: "1:3".into(),
+            is_named: false,
+        };
+        BootDisk { disk: name.into(), partitions: vec![partition] }
+    }
+
+    #[test]
+    fn one_disk_is_taken_two_are_refused_by_name() {
+        let from = BootedFrom::default();
+        assert_eq!(choose(vec![disk("sda")], &from).unwrap().disk, "sda");
+        let e = choose(vec![disk("sda"), disk("sdb")], &from).unwrap_err();
+        assert_eq!(e.exit_code(), 7);
+        assert!(e.to_string().contains("sda2=KSOLOA") && e.to_string().contains("sdb2=KSOLOA"), "{e}");
+        assert_eq!(choose(vec![], &from).unwrap_err().exit_code(), 7);
+    }
+
+    #[test]
+    fn a_missing_partition_is_named() {
+        let e = disk("sda").partition(DATA).unwrap_err().to_string();
+        assert!(e.contains("KSOLODATA") && e.contains("sda"), "{e}");
+    }
+}

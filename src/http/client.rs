@@ -1,0 +1,319 @@
+//! The one HTTP client: documents, in however many tries and from however many places.
+//!
+//! Must never: read a document beyond its cap, wait or try for ever, or put a URL's query string into a message.
+
+use super::answer::{Answer, Shown, is_gzip};
+use super::auth::Auth;
+use super::call::Caller;
+use super::deadline::{Limit, Timeouts};
+use super::dial::Dialling;
+use super::exchange::Exchange;
+use super::failure::Failure;
+use super::message::{Ask, Document};
+use super::options::{HttpOptions, PlainHttp};
+use super::peers::Peers;
+use super::proxy::Proxies;
+use super::retry;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::text::secs;
+use crate::base::url::Url;
+use crate::http::tls::{TlsConnector, Trust};
+use crate::os::progress::{self, setback};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Sends requests. Cheap to clone; clones share connections, tokens and what is known of servers.
+#[derive(Clone)]
+pub struct Client {
+    pub(super) exchange: Exchange,
+    pub(super) tries: u32,
+    auth: Auth,
+    /// When all documents have to be there, if so.
+    whole: Option<Limit>,
+    /// So many places have sent something wrong.
+    doubted: usize,
+}
+
+impl Client {
+    /// Sets the client up; reads no file and opens no connection.
+    /// Errors: Config: the user agent is not fit for a header.
+    pub fn new(options: HttpOptions) -> Result<Client> {
+        if options.user_agent.chars().any(char::is_control) {
+            return Err(Error::new(Kind::Config, "not fit for an HTTP header").at("use", "user agent"));
+        }
+        let tls = TlsConnector::new(Trust {
+            ca: options.ca,
+            ca_candidates: options.ca_candidates,
+            now: options.now.clone(),
+            floor_secs: options.clock_floor_secs,
+            shares_clock: options.shares_clock,
+            server_name: options.server_name,
+            identity: options.identity,
+        });
+        let dialling = Dialling {
+            tls,
+            peers: Peers::default(),
+            proxies: Proxies::new(options.proxy),
+            user_agent: options.user_agent,
+            timeouts: options.timeouts,
+            made: Arc::default(),
+        };
+        let exchange = Exchange {
+            caller: Caller::new(dialling),
+            plain_http: PlainHttp::Auto,
+            now: options.now,
+            bases: Vec::new(),
+            past_caches: false,
+        };
+        let auth = Auth::new(options.credentials);
+        Ok(Client { exchange, tries: options.tries.max(1), auth, whole: None, doubted: 0 })
+    }
+
+    /// Returns how long things may take.
+    pub(super) fn timeouts(&self) -> &Timeouts {
+        &self.exchange.caller.dialling.timeouts
+    }
+
+    /// Returns the same client with another rule for plain HTTP, which holds for redirects as well.
+    pub fn with_plain_http(&self, plain_http: PlainHttp) -> Client {
+        Client { exchange: Exchange { plain_http, ..self.exchange.clone() }, ..self.clone() }
+    }
+
+    /// Returns the same client, but for one that tries each place once.
+    pub fn once(&self) -> Client {
+        Client { tries: 1, ..self.clone() }
+    }
+
+    /// Returns the same client for what changes under its name: caches on the way are to ask the server whether what they
+    /// have is still what is there. Source: RFC 9111, section 5.2.1.4.
+    pub fn past_caches(&self) -> Client {
+        Client { exchange: Exchange { past_caches: true, ..self.exchange.clone() }, ..self.clone() }
+    }
+
+    /// Returns the same client, which from now on has the time of one document for all that it fetches.
+    pub fn with_one_limit(&self) -> Client {
+        Client { whole: Some(Limit::document(self.timeouts())), ..self.clone() }
+    }
+
+    /// From now on the place that was first comes last: what came from it was wrong.
+    /// Returns: whether there is another one that has not been doubted yet.
+    pub fn doubt(&mut self) -> bool {
+        self.doubted += 1;
+        self.doubted < self.exchange.bases.len()
+    }
+
+    /// Returns the same client for a source that has mirrors.
+    /// Input: what its URLs begin with, path and all, and what they begin with elsewhere, in the order of trying.
+    pub fn with_bases(&self, bases: Vec<Url>) -> Client {
+        Client { exchange: Exchange { bases, ..self.exchange.clone() }, ..self.clone() }
+    }
+
+    /// Fetches a document whole.
+    /// Input: `accept`: the Accept header; `cap_bytes`: refused above this, before reading where the
+    /// length is known, and never read further than one byte beyond; `etag`: of what is known: 304 is then an answer.
+    /// Errors: Network: connection, TLS, timeout, or a status that is not 2xx. Source: too long,
+    /// compressed, or a bad redirect. Config: no CA certificates, or plain HTTP where it is not allowed.
+    pub fn document(&self, url: &Url, accept: &str, cap_bytes: u64, etag: Option<&str>) -> Result<Document> {
+        self.document_as(url, accept, cap_bytes, etag, &mut Ok)
+    }
+
+    /// The same, and makes something of it; a place whose document is refused is not the last one that is asked.
+    /// Errors: as above, and those of `make`.
+    pub fn document_as<T>(
+        &self,
+        url: &Url,
+        accept: &str,
+        cap_bytes: u64,
+        etag: Option<&str>,
+        make: &mut dyn FnMut(Document) -> Result<T>,
+    ) -> Result<T> {
+        let ask = Ask { accept, if_none_match: etag, ..Ask::default() };
+        self.try_all(url, &mut |url, limit| {
+            let answer = self.send(url, &ask, limit)?;
+            if etag.is_some() && answer.status() == 304 {
+                return Ok(make(answer.describe())?);
+            }
+            Ok(make(answer.check_status(false)?.into_document(cap_bytes)?)?)
+        })
+    }
+
+    /// The same for what need not be there: `make` gets `None` where the server has none, or knows no such thing.
+    pub fn document_if_there<T>(
+        &self,
+        url: &Url,
+        accept: &str,
+        cap_bytes: u64,
+        make: &mut dyn FnMut(Option<Document>) -> Result<T>,
+    ) -> Result<T> {
+        self.try_all(url, &mut |url, limit| {
+            let answer = self.send(url, &Ask { accept, ..Ask::default() }, limit)?;
+            match answer.status() {
+                400 | 404 | 405 | 410 | 501 => Ok(make(None)?),
+                _ => Ok(make(Some(answer.check_status(false)?.into_document(cap_bytes)?))?),
+            }
+        })
+    }
+
+    /// Fetches whatever the server answers, of any status, with no other credentials than the client certificate, which no
+    /// other server gets to see: a redirect is an answer, and not followed.
+    /// Input: `take`: gets the status and each piece of the body as it comes, of `cap_bytes` at most.
+    /// Errors: Network: connection, TLS, timeout. Source: longer than `cap_bytes`; and those of `take`.
+    pub fn whatever(&self, url: &Url, cap_bytes: u64, take: &mut dyn FnMut(u16, &[u8]) -> Result<()>) -> Result<u16> {
+        self.try_all(url, &mut |url, limit| {
+            let ask = Ask { accept: "application/json, text/plain", stays: true, ..Ask::default() };
+            let answer = self.exchange.send(url, &ask, None, limit)?;
+            let status = answer.status();
+            answer.pour(cap_bytes, &mut |bytes| take(status, bytes))?;
+            Ok(status)
+        })
+    }
+
+    /// Asks for a document's headers only.
+    /// Returns: `None`: the server knows no HEAD. Errors: as [`Client::document`].
+    pub fn head(&self, url: &Url, accept: &str) -> Result<Option<Document>> {
+        let ask = Ask { accept, is_head: true, ..Ask::default() };
+        self.try_all(url, &mut |url, limit| {
+            let answer = self.send(url, &ask, limit)?;
+            match answer.status() {
+                405 | 501 => Ok(None),
+                _ => Ok(Some(answer.check_status(false)?.describe())),
+            }
+        })
+    }
+
+    /// Asks whether a body could be opened, and reads nothing of it.
+    /// Input: `check`: gets its length, where the server says. A server that knows no HEAD is taken to have it.
+    /// Errors: as [`Client::stream`], and those of `check`.
+    pub fn probe(&self, url: &Url, check: &mut dyn FnMut(Option<u64>) -> Result<()>) -> Result<()> {
+        let head = Ask { accept: "*/*", is_head: true, ..Ask::default() };
+        self.try_all(url, &mut |url, limit| {
+            let answer = self.send(url, &head, limit)?;
+            let length = match answer.status() {
+                405 | 501 => None,
+                // Presigned addresses are signed for GET alone, and some walls let nothing else through. The body is
+                // dropped with its connection.
+                400..=499 => {
+                    let answer = self.send(url, &Ask { is_head: false, ..head }, limit)?;
+                    answer.check_status(is_gzip(url))?.length()
+                }
+                // 0: said by servers that make their answers only for GET.
+                _ => answer.check_status(is_gzip(url))?.length().filter(|length| *length > 0),
+            };
+            Ok(check(length)?)
+        })
+    }
+
+    /// Returns the URLs at which the same thing lies: the one given first, but for those that were doubted.
+    pub(super) fn places(&self, url: &Url) -> Vec<Url> {
+        let mut places = vec![url.clone()];
+        // One may lie below another: the nearest knows what is secret. Its own place stands there already.
+        let below =
+            self.exchange.bases.iter().enumerate().rev().filter_map(|(at, base)| Some((at, base, url.beyond(base)?)));
+        if let Some((own, _, rest)) = below.max_by_key(|(_, base, _)| base.path().len()) {
+            let others = self.exchange.bases.iter().enumerate().filter(|(at, _)| *at != own);
+            places.extend(others.map(|(_, base)| base.extended(&rest)));
+        }
+        let mut seen: Vec<Url> = Vec::new();
+        places.retain(|place| {
+            let new = !seen.contains(place);
+            seen.push(place.clone());
+            new
+        });
+        let doubted = self.doubted % places.len();
+        places.rotate_left(doubted);
+        places
+    }
+
+    /// Does something with each place until it works; again, after a wait, where the trouble may pass.
+    /// Errors: that of the place named first, if no other worked.
+    fn try_all<T>(&self, url: &Url, once: &mut Once<'_, T>) -> Result<T> {
+        let limit = self.whole.unwrap_or_else(|| Limit::document(self.timeouts()));
+        let (mut places, mut first, mut failed) = (self.places(url), None, 0);
+        loop {
+            let mut waits: Option<(Error, Option<Duration>)> = None;
+            let mut at = 0;
+            while let Some(place) = places.get(at) {
+                let Failure { error, is_passing, asked, .. } = match once(place, limit) {
+                    Ok(done) => return Ok(done),
+                    Err(failure) => failure,
+                };
+                if is_passing {
+                    at += 1;
+                    waits.get_or_insert((error.clone(), asked));
+                } else {
+                    places.remove(at);
+                }
+                match places.get(at) {
+                    Some(next) => setback(&error, &format!("trying {}", next.authority())),
+                    // The wait says why the first one failed, and nothing of this one, which is not asked again.
+                    None if !is_passing && waits.is_some() => setback(&error, "the other places are asked again"),
+                    None => {}
+                }
+                // What is wrong with what a place sends counts for more than the trouble of the moment before it.
+                let is_worse = !is_passing && error.kind() != Kind::Network;
+                if first.as_ref().is_none_or(|(_, was_passing)| *was_passing && is_worse) {
+                    first = Some((error, is_passing));
+                }
+            }
+            failed += 1;
+            let Some((error, asked)) = waits else {
+                return Err(first.map_or_else(|| Error::new(Kind::Internal, "nowhere to ask"), |(error, _)| error));
+            };
+            // Another place may have been waited for: what the first one said for good stands.
+            self.wait(failed, limit, asked, error).map_err(|late| match &first {
+                Some((error, false)) => error.clone(),
+                _ => late,
+            })?;
+        }
+    }
+
+    /// Sends one request, with what the server wants to see of us; follows redirects.
+    pub(super) fn send(&self, url: &Url, ask: &Ask<'_>, limit: Limit) -> std::result::Result<Answer, Failure> {
+        let exchange = || {
+            let (header, shown) = self.auth.header(url).map_or((None, Shown::Nothing), |(h, shown)| (Some(h), shown));
+            let answer = self.exchange.send(url, ask, header.as_ref(), limit)?;
+            let is_led = answer.url.origin() != url.origin();
+            Ok::<_, Failure>(answer.shown(if is_led { Shown::Led } else { shown }))
+        };
+        let answer = exchange()?;
+        // Another server's 401 is no question to us.
+        if answer.status() != 401 || answer.url.origin() != url.origin() {
+            return Ok(answer);
+        }
+        // What we hold has ended, or there is nothing yet: once afresh, and then it is an answer.
+        self.auth.forget(url);
+        self.auth.authenticate(&self.exchange, answer, url, limit)?;
+        exchange()
+    }
+
+    /// Waits before another try. Errors: there is none: the failure, with what it was tried for.
+    pub(super) fn wait(&self, failed: u32, limit: Limit, asked: Option<Duration>, error: Error) -> Result<()> {
+        let dice = crate::os::sys::random_u64();
+        match retry::next(failed, self.tries, limit.left(), asked, dice) {
+            retry::Next::Wait(time) => {
+                let going_on = retry::going_on(failed, self.tries, limit.left(), progress::is_watched());
+                // What a person may do is said if it comes to the end.
+                setback(&error.hint_instead(""), &format!("trying again in {} s{going_on}", secs(time)));
+                std::thread::sleep(time);
+                Ok(())
+            }
+            retry::Next::Enough => Err(error),
+            retry::Next::TooLong(time) => Err(error.hint(format!(
+                "the server asks to be left alone for {} s, and {} s are left for this: try again later",
+                time.as_secs(),
+                limit.left().as_secs()
+            ))),
+        }
+    }
+}
+
+/// One try at one place.
+type Once<'a, T> = dyn FnMut(&Url, Limit) -> std::result::Result<T, Failure> + 'a;
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod connection_tests;

@@ -1,0 +1,36 @@
+//! The one HTTP client. From below: `transport` under ureq, `dial`, `call` (one request), `exchange` (with its redirects), `auth`,
+//! `client` (places and tries), `resume` (a file, however often the connection breaks). Requests go out without compression:
+//! what is hashed is what is sent.
+//!
+//! May import: base, os. Must never import: oci, trust, source, config: it moves bytes; whose, it does not ask.
+
+mod answer;
+mod auth;
+mod call;
+pub mod challenge;
+mod client;
+pub mod credentials;
+pub mod crypto;
+mod deadline;
+mod dial;
+mod exchange;
+mod failure;
+mod guard;
+mod message;
+mod names;
+mod options;
+mod peers;
+mod proxy;
+mod range;
+mod resume;
+mod retry;
+mod status;
+pub mod tls;
+mod transport;
+
+pub use client::Client;
+pub use deadline::Timeouts;
+pub use message::Document;
+pub use options::{HttpOptions, PlainHttp};
+pub use proxy::ProxyEnv;
+pub use resume::Body;

@@ -1,0 +1,324 @@
+//! Artifacts that rolled back, so that they are not tried again by themselves. Pure.
+//!
+//! The content of `update/failed.json`. An artifact that was not healthy is not to blame where the slot that the machine came
+//! back to is not healthy either (a switch that is down): until that slot was checked it is undecided, and so it stays if that
+//! one fails as well. What is undecided is tried again, at most [`MAX_RETRIES`] times.
+//! Must never: grow without bound.
+
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::text::printable;
+use miniserde::{Deserialize, Serialize, json};
+
+/// How many are remembered; the oldest are forgotten first.
+const KEPT: usize = 32;
+/// Largest file that is read, in bytes.
+pub const FAILED_MAX_BYTES: u64 = 256 * 1024;
+/// How often an artifact is tried again of which it is undecided whether it is to blame.
+pub const MAX_RETRIES: u64 = 2;
+
+/// What is known of the slot that the machine came back to: the control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Nothing was checked since.
+    Unchecked,
+    /// It was not healthy either, and is not since then.
+    Unhealthy,
+    /// It was not healthy either, and is again.
+    Recovered,
+}
+
+const CONTROLS: [(&str, Control); 3] =
+    [("unchecked", Control::Unchecked), ("unhealthy", Control::Unhealthy), ("recovered", Control::Recovered)];
+
+impl Control {
+    fn name(self) -> &'static str {
+        CONTROLS[self as usize].0
+    }
+}
+
+/// Why an artifact that failed may not be to blame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// How often it has failed so.
+    pub tries: u64,
+    /// What is known of the other slot.
+    pub control: Control,
+    /// The boot in which it was recorded: in it, a check is still to be expected.
+    pub boot_id: Option<String>,
+    /// The boot in which that trial was activated: what is recorded twice, since the first run was cut off, is one try.
+    pub activated_in: Option<String>,
+}
+
+/// One artifact that must not be taken again by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Identity of the artifact.
+    pub digest: Digest,
+    /// Its version, for people.
+    pub version: String,
+    /// Why it was rolled back.
+    pub reason: String,
+    /// When (RFC 3339).
+    pub at: String,
+    /// `None`: it is to blame.
+    pub doubt: Option<Doubt>,
+}
+
+impl Failure {
+    /// Says why it is not to be taken now; `None`: it may be tried again.
+    fn refusal(&self, boot_id: Option<&str>) -> Option<String> {
+        let why = match &self.doubt {
+            None => String::new(),
+            Some(doubt) if doubt.tries > MAX_RETRIES => format!("; tried {} times", doubt.tries),
+            Some(doubt) => match doubt.control {
+                Control::Recovered => return None,
+                Control::Unhealthy => {
+                    "; the slot that runs was not healthy either: it is tried again once that is".to_owned()
+                }
+                Control::Unchecked if boot_id.is_some() && doubt.boot_id.as_deref() == boot_id => {
+                    "; whether it is to blame is decided when `healthcheck` has checked the slot that runs; unchecked, it is tried again in the next boot"
+                        .to_owned()
+                }
+                // Nobody checks here.
+                Control::Unchecked => return None,
+            },
+        };
+        Some(format!("failed here before: {}{why}", self.reason))
+    }
+}
+
+/// Holds the remembered failures, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failures(Vec<Failure>);
+
+#[derive(Serialize, Deserialize)]
+struct RawFailure {
+    manifest_digest: String,
+    version: Option<String>,
+    reason: Option<String>,
+    at: Option<String>,
+    undecided: Option<String>,
+    tries: Option<u64>,
+    boot_id: Option<String>,
+    activated_in: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Raw {
+    failed: Vec<RawFailure>,
+}
+
+impl Failures {
+    /// Reads `failed.json`.
+    /// Errors: State: not JSON, or a digest that is none.
+    pub fn parse(bytes: &[u8]) -> Result<Failures> {
+        let bad = || Error::new(Kind::State, "is not a list of failed artifacts");
+        let text = std::str::from_utf8(bytes).map_err(|_| bad())?;
+        let raw: Raw = json::from_str(text).map_err(|_| bad())?;
+        let mut failures = Failures::default();
+        for f in raw.failed {
+            // What a newer agent calls undecided, and this one does not know, is to blame.
+            let control = f.undecided.and_then(|name| CONTROLS.iter().find(|(known, _)| *known == name));
+            let (boot_id, activated_in) = (f.boot_id, f.activated_in);
+            let doubt = control.map(|(_, control)| {
+                let tries = f.tries.unwrap_or(1);
+                Doubt { tries, control: *control, boot_id, activated_in }
+            });
+            failures.remember(Failure {
+                digest: Digest::parse(&f.manifest_digest).map_err(|_| bad())?,
+                doubt,
+                version: f.version.unwrap_or_default(),
+                reason: f.reason.unwrap_or_default(),
+                at: f.at.unwrap_or_default(),
+            });
+        }
+        Ok(failures)
+    }
+
+    /// Writes the list as one JSON line.
+    pub fn encode(&self) -> String {
+        let failed = self.0.iter().map(|f| RawFailure {
+            manifest_digest: f.digest.to_string(),
+            version: Some(f.version.clone()),
+            reason: Some(f.reason.clone()),
+            at: Some(f.at.clone()),
+            undecided: f.doubt.as_ref().map(|doubt| doubt.control.name().to_owned()),
+            tries: f.doubt.as_ref().map(|doubt| doubt.tries),
+            boot_id: f.doubt.as_ref().and_then(|doubt| doubt.boot_id.clone()),
+            activated_in: f.doubt.as_ref().and_then(|doubt| doubt.activated_in.clone()),
+        });
+        let mut text = json::to_string(&Raw { failed: failed.collect() });
+        text.push('\n');
+        text
+    }
+
+    /// Adds a failure; an older entry of the same artifact goes.
+    pub fn remember(&mut self, mut failure: Failure) {
+        failure.reason = printable(&failure.reason);
+        self.0.retain(|f| f.digest != failure.digest);
+        self.0.push(failure);
+        if self.0.len() > KEPT {
+            self.0.remove(0);
+        }
+    }
+
+    /// Adds a failure of which it is undecided whether the artifact is to blame. What is known to be to blame stays so.
+    /// Input: `boot_id`: this boot's; `activated_in`: that in which the trial was activated.
+    pub fn remember_undecided(&mut self, failure: Failure, boot_id: Option<String>, activated_in: Option<String>) {
+        let tries = match self.0.iter().find(|f| f.digest == failure.digest).map(|f| &f.doubt) {
+            Some(None) => return self.remember(failure),
+            Some(Some(doubt)) if activated_in.is_some() && doubt.activated_in == activated_in => doubt.tries,
+            Some(Some(doubt)) => doubt.tries.saturating_add(1),
+            None => 1,
+        };
+        let doubt = Some(Doubt { tries, control: Control::Unchecked, boot_id, activated_in });
+        self.remember(Failure { doubt, ..failure });
+    }
+
+    /// Returns what is known of the slot that runs, where it is undecided whether an artifact is to blame. Input: `boot_id`:
+    /// this boot's.
+    pub fn doubt_of(&self, digest: Digest, boot_id: Option<&str>) -> Option<Control> {
+        let failure = self.0.iter().find(|f| f.digest == digest)?;
+        let doubt = failure.doubt.as_ref().filter(|doubt| doubt.tries <= MAX_RETRIES)?;
+        // In a boot in which nobody has checked it is tried again.
+        Some(if failure.refusal(boot_id).is_none() { Control::Recovered } else { doubt.control })
+    }
+
+    /// Says whether an artifact is remembered, to blame or not.
+    pub fn holds(&self, digest: Digest) -> bool {
+        self.0.iter().any(|f| f.digest == digest)
+    }
+
+    /// Says whether a check of the running slot decides anything.
+    pub fn has_undecided(&self) -> bool {
+        self.0.iter().any(|f| f.doubt.is_some())
+    }
+
+    /// Takes into account how healthy the slot is that runs since then: the first check decides whether what failed is to
+    /// blame. Input: `running`: the artifact in it, which is no control of itself. Returns: whether anything is new.
+    pub fn control(&mut self, healthy: bool, running: Option<Digest>) -> bool {
+        let before = self.clone();
+        for failure in self.0.iter_mut().filter(|f| Some(f.digest) != running) {
+            let Some(doubt) = &mut failure.doubt else { continue };
+            match (doubt.control, healthy) {
+                (Control::Unchecked, true) => failure.doubt = None,
+                (Control::Unchecked, false) => doubt.control = Control::Unhealthy,
+                (Control::Unhealthy, true) => doubt.control = Control::Recovered,
+                _ => {}
+            }
+        }
+        *self != before
+    }
+
+    /// Removes an artifact: it proved itself after all.
+    /// Returns: whether it was there.
+    pub fn forget(&mut self, digest: Digest) -> bool {
+        let before = self.0.len();
+        self.0.retain(|f| f.digest != digest);
+        self.0.len() != before
+    }
+
+    /// Returns what the gates need: which artifacts are not to be taken now, and why. Input: `boot_id`: this boot's.
+    pub fn refusals(&self, boot_id: Option<&str>) -> Vec<(Digest, String)> {
+        self.0.iter().filter_map(|f| Some((f.digest, f.refusal(boot_id)?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(n: usize) -> Failure {
+        let digest = Digest::of(&n.to_le_bytes());
+        let (version, reason, at) = (format!("1.0.{n}"), "unhealthy".into(), "2026-11-22T20:00:00Z".into());
+        Failure { digest, version, reason, at, doubt: None }
+    }
+
+    #[test]
+    fn remembers_once_and_not_for_ever() {
+        let mut list = Failures::default();
+        for n in 0..KEPT + 5 {
+            list.remember(failure(n));
+            list.remember(failure(n));
+        }
+        assert_eq!(list.0.len(), KEPT);
+        assert_eq!(list.0[0], failure(5));
+        assert_eq!(Failures::parse(list.encode().as_bytes()).unwrap(), list);
+        assert!(list.forget(failure(7).digest) && !list.forget(failure(7).digest));
+    }
+
+    /// A boot of the slot that the machine came back to: is it healthy; and may the release be tried again then?
+    #[test]
+    fn nobody_is_blamed_without_a_control() {
+        const WAITS: &str = "decided when `healthcheck` has checked";
+        const AS_WELL: &str = "was not healthy either";
+        let may = |list: &Failures, boot: &str| {
+            let list = Failures::parse(list.encode().as_bytes()).unwrap();
+            list.refusals(Some(boot)).pop().map(|(_, why)| why)
+        };
+        let said =
+            |why: Option<String>, words: &str| assert!(why.as_ref().is_some_and(|w| w.contains(words)), "{why:?}");
+        let fail = |list: &mut Failures, boot: &str| {
+            list.remember_undecided(failure(1), Some(boot.into()), Some(format!("before {boot}")))
+        };
+        // The old slot is healthy: what failed is to blame, for good.
+        let mut list = Failures::default();
+        fail(&mut list, "boot 1");
+        said(may(&list, "boot 1"), WAITS);
+        assert!(list.control(true, None) && !list.control(false, None));
+        said(may(&list, "boot 2"), "failed here before: unhealthy");
+        fail(&mut list, "boot 3");
+        assert!(!list.has_undecided(), "insisting on it once more makes it no better");
+        // It is not: the site is down. Tried again when that is over, twice; then it is enough.
+        let mut list = Failures::default();
+        for (n, over) in [(1, false), (2, false), (3, true)] {
+            let boot = format!("boot {n}");
+            fail(&mut list, &boot);
+            said(may(&list, &boot), if over { "tried 3 times" } else { WAITS });
+            assert!(list.control(false, None));
+            said(may(&list, &boot), if over { "tried 3 times" } else { AS_WELL });
+            assert!(!list.control(false, None), "nothing new");
+            said(may(&list, "a later boot"), if over { "tried 3 times" } else { AS_WELL });
+            list.control(true, None);
+            assert_eq!(may(&list, &boot).is_none(), !over, "{n}");
+        }
+        // Nobody checks: the next boot tries again.
+        let mut list = Failures::default();
+        fail(&mut list, "boot 1");
+        said(may(&list, "boot 1"), WAITS);
+        assert_eq!(may(&list, "boot 2"), None);
+        // Recorded once more, since the run that did it was cut off before the state was written: one trial, one try.
+        let mut list = Failures::default();
+        for boot in ["boot 1", "boot 1", "boot 2", "boot 3"] {
+            list.remember_undecided(failure(1), Some(boot.into()), Some("boot 0".into()));
+            said(may(&list, boot), WAITS);
+        }
+        assert_eq!(list.0[0].doubt.as_ref().unwrap().tries, 1);
+        // The artifact itself runs (its own trial was not healthy): no control.
+        assert!(!list.control(true, Some(failure(1).digest)) && list.has_undecided());
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_failure_is_blame() {
+        let digest = failure(1).digest;
+        for (more, refused) in [
+            ("", true),
+            (r#","undecided":"perhaps","tries":1"#, true),
+            (r#","undecided":null"#, true),
+            (r#","undecided":"recovered""#, false),
+            (r#","undecided":"recovered","tries":3"#, true),
+        ] {
+            let text = format!(r#"{{"failed":[{{"manifest_digest":"{digest}","reason":"x"{more}}}]}}"#);
+            let list = Failures::parse(text.as_bytes()).unwrap();
+            assert_eq!(!list.refusals(Some("boot")).is_empty(), refused, "{more}");
+        }
+    }
+
+    #[test]
+    fn broken_files_are_errors() {
+        for bad in ["", "{}", "[]", "{\"failed\":[{\"manifest_digest\":\"x\"}]}", "{\"failed\":{}}", "\u{0}"] {
+            assert_eq!(Failures::parse(bad.as_bytes()).unwrap_err().exit_code(), 7, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What has proven itself on this machine: the artifacts that were confirmed, and the newest release date among them, which
+//! only ever grows. Pure.
+//!
+//! The content of `update/proven.json`. That date has certainly passed, so it is a floor for the clock; and no release from
+//! before it is taken. Must never: move back, or jump by what a slip of the publisher's pen says.
+
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::time::{parse_rfc3339, rfc3339};
+use crate::slot::record::Record;
+use miniserde::{Deserialize, Serialize, json};
+
+/// Largest file that is read, in bytes.
+pub const PROVEN_MAX_BYTES: u64 = 16 << 10;
+/// How many artifacts are remembered; the oldest are forgotten first.
+const KEPT: usize = 16;
+/// Furthest ahead of the clock that a date is believed, in seconds: ten years. Machines without a clock battery are
+/// years behind; a date that is further off is a slip.
+const FURTHEST_SECS: u64 = 10 * 365 * 24 * 3600;
+
+/// Remembers what was confirmed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proven {
+    /// Newest release date in seconds since 1970, UTC; `None`: nothing with a signed date was confirmed yet.
+    pub release_secs: Option<u64>,
+    /// By digest; the one that was confirmed last comes last.
+    artifacts: Vec<Digest>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Raw {
+    newest_release_date: Option<String>,
+    artifacts: Option<Vec<String>>,
+}
+
+impl Proven {
+    /// Reads `proven.json`. Errors: State: it is none.
+    pub fn parse(bytes: &[u8]) -> Result<Proven> {
+        let bad = || Error::new(Kind::State, "does not say what has proven itself");
+        let text = std::str::from_utf8(bytes).map_err(|_| bad())?;
+        let raw: Raw = json::from_str(text).map_err(|_| bad())?;
+        let release_secs = raw.newest_release_date.map(|date| parse_rfc3339(&date)).transpose();
+        let artifacts = Digest::parse_all(&raw.artifacts.unwrap_or_default());
+        Ok(Proven { release_secs: release_secs.map_err(|_| bad())?, artifacts: artifacts.map_err(|_| bad())? })
+    }
+
+    /// Writes it as one JSON line.
+    pub fn encode(&self) -> String {
+        let artifacts = Some(Digest::texts(&self.artifacts));
+        let raw = Raw { newest_release_date: self.release_secs.map(rfc3339), artifacts };
+        let mut text = json::to_string(&raw);
+        text.push('\n');
+        text
+    }
+
+    /// Takes into account what was confirmed. Input: `date`: its release date, RFC 3339, where that was signed;
+    /// `now_secs`: the clock. Returns: whether anything is new.
+    pub fn add(&mut self, artifact: Digest, date: Option<&str>, now_secs: u64) -> bool {
+        let before = self.clone();
+        // To the end: the other slot's artifact was confirmed just before this one, however old it is.
+        self.artifacts.retain(|known| *known != artifact);
+        self.artifacts.push(artifact);
+        if self.artifacts.len() > KEPT {
+            self.artifacts.remove(0);
+        }
+        let furthest = self.no_earlier_than(now_secs).saturating_add(FURTHEST_SECS);
+        // A date that is none was refused by the gates.
+        let secs = date.and_then(|date| parse_rfc3339(date).ok()).filter(|secs| *secs <= furthest);
+        self.release_secs = self.release_secs.max(secs);
+        *self != before
+    }
+
+    /// The same for what a slot holds that was confirmed. What the image builder put there has no name, and proves nothing.
+    pub fn add_record(&mut self, record: &Record, now_secs: u64) -> bool {
+        record.manifest_digest.is_some_and(|digest| self.add(digest, record.release_date.as_deref(), now_secs))
+    }
+
+    /// Says whether an artifact was confirmed here.
+    pub fn holds(&self, artifact: Digest) -> bool {
+        self.artifacts.contains(&artifact)
+    }
+
+    /// Returns the later of a clock and what is certainly past.
+    pub fn no_earlier_than(&self, now_secs: u64) -> u64 {
+        now_secs.max(self.release_secs.unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 24 * 3600;
+
+    fn artifact(n: usize) -> Digest {
+        Digest::of(&n.to_le_bytes())
+    }
+
+    #[test]
+    fn a_date_only_grows() {
+        let mut proven = Proven::default();
+        assert_eq!(proven.no_earlier_than(5), 5);
+        let now = parse_rfc3339("2026-01-01T00:00:00Z").unwrap();
+        assert!(proven.add(artifact(1), Some("2026-03-01T00:00:00Z"), now));
+        for (date, moves) in [
+            (Some("2026-03-01T00:00:00Z"), false),
+            (Some("2020-01-01T00:00:00Z"), false),
+            (Some("tomorrow"), false),
+            (None, false),
+            (Some("2026-03-01T00:00:01Z"), true),
+        ] {
+            let before = proven.release_secs;
+            assert_eq!(proven.add(artifact(1), date, now), moves, "{date:?}");
+            assert!(proven.release_secs >= before);
+        }
+        assert_eq!(proven.no_earlier_than(now), now + 59 * DAY + 1);
+        assert_eq!(proven.no_earlier_than(now + 100 * DAY), now + 100 * DAY);
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_does_not_count() {
+        let mut proven = Proven::default();
+        let now = parse_rfc3339("2026-01-01T00:00:00Z").unwrap();
+        proven.add(artifact(1), Some("2099-01-01T00:00:00Z"), now);
+        assert_eq!(proven.release_secs, None);
+        proven.add(artifact(1), Some("2035-12-01T00:00:00Z"), now);
+        assert!(proven.release_secs.is_some());
+    }
+
+    #[test]
+    fn artifacts_are_remembered_once_and_not_for_ever() {
+        let mut proven = Proven::default();
+        for n in 0..KEPT + 3 {
+            assert!(proven.add(artifact(n), None, 0) && !proven.add(artifact(n), None, 0));
+        }
+        assert!(proven.holds(artifact(KEPT + 2)) && proven.holds(artifact(3)) && !proven.holds(artifact(2)));
+        assert_eq!(Proven::parse(proven.encode().as_bytes()).unwrap(), proven);
+        // What is confirmed again is not the next one to be forgotten.
+        assert!(proven.add(artifact(3), None, 0) && !proven.add(artifact(3), None, 0));
+        proven.add(artifact(100), None, 0);
+        assert!(proven.holds(artifact(3)) && !proven.holds(artifact(4)));
+    }
+
+    #[test]
+    fn survives_a_round_trip_and_is_none_when_broken() {
+        let mut dated = Proven::default();
+        dated.add(artifact(1), Some("2026-03-01T00:00:00Z"), 1_700_000_000);
+        for proven in [Proven::default(), dated] {
+            assert_eq!(Proven::parse(proven.encode().as_bytes()).unwrap(), proven);
+        }
+        for bad in ["", "[]", r#"{"newest_release_date":"x"}"#, r#"{"artifacts":["x"]}"#, r#"{"artifacts":{}}"#, "\0"] {
+            assert_eq!(Proven::parse(bad.as_bytes()).unwrap_err().exit_code(), 7, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What a source offered when it was asked last, so that asking again costs one small request. Pure.
+//!
+//! The content of `update/seen.json`. It saves a download of metadata and nothing else: whatever is installed is resolved
+//! and proven anew. Must never: be what an update is installed from.
+
+use crate::base::digest::Digest;
+use crate::offer::artifact::{Artifact, FileRef, Place};
+use miniserde::{Deserialize, Serialize, json};
+
+/// Largest file that is read, in bytes.
+pub const SEEN_MAX_BYTES: u64 = 64 * 1024;
+
+/// One answer of one source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// What tells whether it still holds: the digest behind a tag, or an ETag.
+    pub validator: String,
+    /// Keys and what is revoked, as they were then: see [`crate::trust::keyring::Keyring::fingerprint`].
+    pub keyring: Digest,
+    /// What was offered. Its files can not be opened: they have no place.
+    pub artifact: Artifact,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Raw {
+    source: Option<String>,
+    validator: Option<String>,
+    version: Option<String>,
+    channel: Option<String>,
+    architecture: Option<String>,
+    min_compatible_version: Option<String>,
+    release_notes: Option<String>,
+    release_date: Option<String>,
+    expires: Option<String>,
+    manifest_digest: Option<String>,
+    index_digest: Option<String>,
+    keyring: Option<String>,
+    signed_by: Option<Vec<String>>,
+    kernel: Option<RawFile>,
+    initramfs: Option<RawFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RawFile {
+    size: u64,
+    sha256: String,
+}
+
+impl Seen {
+    /// Reads `seen.json`. Returns: `None` where it is broken: then the source is asked in full.
+    pub fn parse(bytes: &[u8]) -> Option<Seen> {
+        let raw: Raw = json::from_str(std::str::from_utf8(bytes).ok()?).ok()?;
+        let file = |raw: Option<RawFile>| {
+            let raw = raw?;
+            let sha256 = Digest::parse_hex(&raw.sha256).ok()?;
+            Some(FileRef { size_bytes: raw.size, sha256, place: Place::Nowhere })
+        };
+        let index_digest = match raw.index_digest {
+            Some(text) => Some(Digest::parse(&text).ok()?),
+            None => None,
+        };
+        let signed_by = Digest::parse_all(&raw.signed_by.unwrap_or_default()).ok()?;
+        let artifact = Artifact {
+            version: raw.version?,
+            channel: raw.channel,
+            architecture: raw.architecture,
+            min_compatible_version: raw.min_compatible_version,
+            release_notes: raw.release_notes,
+            release_date: raw.release_date,
+            expires: raw.expires,
+            digest: Digest::parse(&raw.manifest_digest?).ok()?,
+            index_digest,
+            passed: Vec::new(),
+            signed_by,
+            source: raw.source?,
+            kernel: file(raw.kernel)?,
+            initramfs: file(raw.initramfs)?,
+        };
+        Some(Seen { validator: raw.validator?, keyring: Digest::parse(&raw.keyring?).ok()?, artifact })
+    }
+
+    /// Writes it as one JSON line.
+    pub fn encode(&self) -> String {
+        let a = &self.artifact;
+        let file = |f: &FileRef| Some(RawFile { size: f.size_bytes, sha256: f.sha256.hex() });
+        let mut text = json::to_string(&Raw {
+            source: Some(a.source.clone()),
+            validator: Some(self.validator.clone()),
+            version: Some(a.version.clone()),
+            channel: a.channel.clone(),
+            architecture: a.architecture.clone(),
+            min_compatible_version: a.min_compatible_version.clone(),
+            release_notes: a.release_notes.clone(),
+            release_date: a.release_date.clone(),
+            expires: a.expires.clone(),
+            manifest_digest: Some(a.digest.to_string()),
+            index_digest: a.index_digest.map(|d| d.to_string()),
+            keyring: Some(self.keyring.to_string()),
+            signed_by: Some(Digest::texts(&a.signed_by)),
+            kernel: file(&a.kernel),
+            initramfs: file(&a.initramfs),
+        });
+        text.push('\n');
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen() -> Seen {
+        let file = |n| FileRef { size_bytes: n, sha256: Digest::of(b"f"), place: Place::Nowhere };
+        let artifact = Artifact {
+            version: "1.2.0".into(),
+            channel: Some("stable".into()),
+            architecture: Some("amd64".into()),
+            min_compatible_version: None,
+            release_notes: Some("first\nsecond".into()),
+            release_date: Some("2026-01-01T00:00:00Z".into()),
+            expires: None,
+            digest: Digest::of(b"m"),
+            index_digest: Some(Digest::of(b"i")),
+            passed: Vec::new(),
+            signed_by: vec![Digest::of(b"k")],
+            source: "registry r/os:latest".into(),
+            kernel: file(7),
+            initramfs: file(8),
+        };
+        Seen { validator: "\"e\"".into(), keyring: Digest::of(b"ring"), artifact }
+    }
+
+    #[test]
+    fn survives_a_round_trip_and_no_truncation() {
+        let text = seen().encode();
+        assert_eq!(Seen::parse(text.as_bytes()), Some(seen()));
+        for cut in 0..text.len() - 2 {
+            assert_eq!(Seen::parse(&text.as_bytes()[..cut]), None, "{cut}");
+        }
+        for (from, to) in [("sha256:", "sha1:"), ("\"size\":7", "\"size\":-7"), ("validator", "v"), ("keyring", "k")] {
+            assert_eq!(Seen::parse(text.replacen(from, to, 1).as_bytes()), None, "{to}");
+        }
+    }
+}

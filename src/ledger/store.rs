@@ -1,0 +1,395 @@
+//! The agent's files on the data partition: lock, state, failed artifacts.
+//!
+//! A broken file is kept aside, said aloud, and never stops an update. One that could not be read is not broken: perhaps it
+//! can be read the next time, and until then nothing is decided by it, or changed.
+//! Must never: hold a second copy of the state in memory across commands.
+
+use crate::base::error::{Error, IoContext, Kind, Result, legible};
+use crate::ledger::failures::{FAILED_MAX_BYTES, Failures};
+use crate::ledger::proven::{PROVEN_MAX_BYTES, Proven};
+use crate::ledger::seen::{SEEN_MAX_BYTES, Seen};
+use crate::ledger::state::{STATE_MAX_BYTES, State};
+use crate::os::files::{self, ASIDE, in_the_way, make_way, make_way_for_directory, read_own};
+use crate::os::onlooker::{self, LINE_MAX_BYTES, Work};
+use crate::os::progress::note;
+use crate::os::sys;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Where the kernel lists locks. Never below a `--root`: it is about this kernel.
+const LOCKS: &str = "/proc/locks";
+
+/// What a person can do where the agent's own file cannot be replaced.
+const UNMOUNT: &str = "unmount it: the file is the agent's own";
+
+/// Finds the agent's files.
+pub struct Store {
+    state_file: PathBuf,
+    /// A person named the state file: what is in its place is not moved out of the way.
+    is_named: bool,
+    dir: PathBuf,
+}
+
+/// Held by the one run that may change anything; ends with the process.
+pub struct Lock {
+    file: File,
+    /// Whether the file may be written: it has no second name, of something of somebody else's.
+    is_ours: bool,
+}
+
+impl Lock {
+    /// Tells those who look on what this run is. Input: `command`: the word that was typed; `now_secs`: since 1970.
+    pub fn tell(&self, command: &str, now_secs: u64) {
+        if self.is_ours {
+            onlooker::begin(&self.file, command, now_secs);
+        }
+    }
+
+    /// A file that cannot be written tells nothing.
+    fn clear(&self) {
+        if self.is_ours {
+            let _ = self.file.set_len(0);
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// Nothing was cut off.
+    fn drop(&mut self) {
+        onlooker::end();
+        self.clear();
+    }
+}
+
+/// A file's content, and what was wrong with it.
+pub struct Loaded<T> {
+    /// What it says; the default where it is missing or broken.
+    pub value: T,
+    /// Why it could not be used.
+    pub damage: Option<Error>,
+    /// Whether that is for its content, not for the disk's sake.
+    is_broken: bool,
+}
+
+/// What is remembered from one run to the next.
+#[derive(Default)]
+pub struct Memory {
+    /// The attempt's state.
+    pub state: State,
+    /// Artifacts that rolled back.
+    pub failures: Failures,
+    /// What was confirmed on this machine.
+    pub proven: Proven,
+    /// What was broken: the sentences that stderr should get.
+    pub said: Vec<String>,
+}
+
+impl Store {
+    /// Points at `update/` on the data partition. A `--state` file moves the state alone.
+    pub fn new(data_dir: &Path, state_flag: Option<&Path>) -> Store {
+        let dir = data_dir.join("update");
+        let state_file = state_flag.map_or_else(|| dir.join("state.json"), Path::to_path_buf);
+        Store { state_file, is_named: state_flag.is_some(), dir }
+    }
+
+    /// What the site has put on the data partition, for the boot hook (docs/decisions/0010).
+    pub fn site(&self) -> PathBuf {
+        self.dir.with_file_name("site")
+    }
+
+    /// Takes the lock, making the directory if need be.
+    /// Errors: Busy: another run holds it. State: the data partition can not be written.
+    pub fn lock(&self) -> Result<Lock> {
+        let path = self.dir.join("lock");
+        let busy = || {
+            Error::new(Kind::Busy, "another run holds it").at("lock", path.display()).hint("wait until that run ends")
+        };
+        let open = |write: bool| {
+            let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+            OpenOptions::new().read(!write).write(write).create(write).truncate(false).custom_flags(flags).open(&path)
+        };
+        let make = || {
+            self.make_way()?;
+            fs::create_dir_all(&self.dir)?;
+            make_way(&path)?;
+            open(true)
+        };
+        // What can not be written can still be locked, if an earlier run has made it.
+        let file = match make() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(busy()),
+            made => made.or_else(|e| match in_the_way(&path) {
+                Ok(None) => open(false).map_err(|_| e),
+                _ => Err(e),
+            }),
+        };
+        let file = explain(file, "open", &path, "the data partition may be full, read-only or missing")?;
+        if !sys::try_lock(&file).io(Kind::State, "lock", path.display())? {
+            return Err(busy());
+        }
+        let is_ours = file.metadata().is_ok_and(|meta| meta.nlink() == 1);
+        let lock = Lock { file, is_ours };
+        // What a run that was cut off has left is not about this one.
+        lock.clear();
+        let _ = sys::mark(&lock.file);
+        Ok(lock)
+    }
+
+    /// Moves aside what lies in the place of the directory; beside a state that a person named, it may be that person's.
+    fn make_way(&self) -> io::Result<()> {
+        if !self.is_named
+            && let Some(what) = make_way_for_directory(&self.dir)?
+        {
+            let dir = legible(self.dir.display().to_string());
+            note(&format!(
+                "{dir}: it is no directory but {what}; kept as {dir}{ASIDE}, and what was remembered counts as new"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Says whether another run holds the lock, without taking it: that run must not find it taken.
+    /// Source: proc_locks(5).
+    pub fn is_locked(&self) -> bool {
+        self.holder().is_some()
+    }
+
+    /// Finds out who holds the lock; 0: whom one cannot see from here.
+    fn holder(&self) -> Option<u32> {
+        let (path, flags) = (self.dir.join("lock"), libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        // Only a run of this agent marks it, but that is told of other containers, too.
+        let opened = OpenOptions::new().read(true).custom_flags(flags).open(&path);
+        if let Some(pid) = opened.ok().and_then(|file| sys::marked_by(&file).ok()?) {
+            return Some(pid);
+        }
+        let meta = fs::symlink_metadata(path).ok()?;
+        let dev = meta.dev();
+        let identity = format!("{:02x}:{:02x}:{}", libc::major(dev), libc::minor(dev), meta.ino());
+        let locks = fs::read_to_string(LOCKS).unwrap_or_default();
+        let line = locks.lines().find(|line| line.contains("FLOCK") && line.split(' ').any(|word| word == identity))?;
+        // `1: FLOCK  ADVISORY  WRITE 1234 07:01:12 0 EOF`
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        Some(words.iter().position(|word| *word == identity).and_then(|at| words[at - 1].parse().ok()).unwrap_or(0))
+    }
+
+    /// Looks at the run that holds the lock, or that was cut off while it did. Who holds it is the kernel's word: a process id that
+    /// stands in a file may be another process's by now.
+    pub fn work(&self) -> Option<Work> {
+        let holder = self.holder();
+        let line = read_own(&self.dir.join("lock"), LINE_MAX_BYTES).ok().flatten();
+        let said = line.and_then(|line| onlooker::read(&line));
+        match holder {
+            None => said,
+            Some(pid) => {
+                Some(Work { is_alive: true, pid: Some(pid).filter(|pid| *pid > 0), ..said.unwrap_or_default() })
+            }
+        }
+    }
+
+    /// Reads the state; a missing file is idle, a broken one as well.
+    pub fn state(&self) -> Loaded<State> {
+        match in_the_way(&self.state_file) {
+            Ok(Some(what)) if self.is_named => {
+                let error = Error::new(Kind::Usage, format!("it is no file but {what}")).hint("--state takes a file");
+                Loaded::faulty(error.at("read", self.state_file.display()), false)
+            }
+            _ => load(&self.state_file, STATE_MAX_BYTES, State::parse),
+        }
+    }
+
+    /// Writes the state, durably.
+    /// Errors: State: the data partition can not be written.
+    pub fn save_state(&self, state: &State) -> Result<()> {
+        save(&self.state_file, &state.encode())
+    }
+
+    /// Reads the remembered failures.
+    pub fn failures(&self) -> Loaded<Failures> {
+        load(&self.failed_file(), FAILED_MAX_BYTES, Failures::parse)
+    }
+
+    /// Writes the remembered failures, durably.
+    /// Errors: State: the data partition can not be written.
+    pub fn save_failures(&self, failures: &Failures) -> Result<()> {
+        save(&self.failed_file(), &failures.encode())
+    }
+
+    /// Reads what has proven itself here.
+    pub fn proven(&self) -> Loaded<Proven> {
+        load(&self.proven_file(), PROVEN_MAX_BYTES, Proven::parse)
+    }
+
+    /// Remembers it, durably.
+    /// Errors: State: the data partition can not be written.
+    pub fn save_proven(&self, proven: &Proven) -> Result<()> {
+        save(&self.proven_file(), &proven.encode())
+    }
+
+    fn proven_file(&self) -> PathBuf {
+        self.dir.join("proven.json")
+    }
+
+    /// Reads what a source offered last, if that is known.
+    pub fn seen(&self) -> Option<Seen> {
+        Seen::parse(&read_own(&self.seen_file(), SEEN_MAX_BYTES).ok()??)
+    }
+
+    /// Remembers it. A failure costs a few requests and nothing else, so it is nobody's business.
+    pub fn remember_seen(&self, seen: &Seen) {
+        let text = seen.encode();
+        if text.len() as u64 <= SEEN_MAX_BYTES && self.dir.is_dir() {
+            let _ = files::replace(&self.seen_file(), text.as_bytes());
+        }
+    }
+
+    fn seen_file(&self) -> PathBuf {
+        self.dir.join("seen.json")
+    }
+
+    /// Reads all that is remembered, under the lock; each file once, so that what is judged is what is used. Broken files are
+    /// moved out of the way.
+    /// Errors: State: one could not be read: nothing is known of what it says, and nothing was moved. Usage: `--state` names
+    /// what is no file.
+    pub fn recall(&self) -> Result<Memory> {
+        let (state, failures, proven) = (self.state(), self.failures(), self.proven());
+        let faults = [
+            (self.state_file.clone(), state.damage, state.is_broken),
+            (self.failed_file(), failures.damage, failures.is_broken),
+            (self.proven_file(), proven.damage, proven.is_broken),
+        ];
+        if let Some((_, Some(damage), _)) = faults.iter().find(|(_, damage, is_broken)| damage.is_some() && !is_broken)
+        {
+            return Err(damage.clone());
+        }
+        let mut said = Vec::new();
+        for (path, damage, _) in faults {
+            let Some(damage) = damage else { continue };
+            said.push(match files::set_aside(&path) {
+                Ok(aside) => {
+                    let kept = legible(aside.display().to_string());
+                    format!("{damage}; kept as {kept} and counted as new")
+                }
+                Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                    format!("{damage}; it could not be moved aside: {e} ({UNMOUNT})")
+                }
+                Err(e) => format!("{damage}; it could not be moved aside: {e}"),
+            });
+        }
+        Ok(Memory { state: state.value, failures: failures.value, proven: proven.value, said })
+    }
+
+    fn failed_file(&self) -> PathBuf {
+        self.dir.join("failed.json")
+    }
+}
+
+impl<T: Default> Loaded<T> {
+    /// Returns what it says. Errors: State: it could not be read: nothing is known of what it says.
+    pub fn known(self) -> Result<T> {
+        match self.damage {
+            Some(damage) if !self.is_broken => Err(damage),
+            _ => Ok(self.value),
+        }
+    }
+
+    fn faulty(damage: Error, is_broken: bool) -> Loaded<T> {
+        Loaded { value: T::default(), damage: Some(damage), is_broken }
+    }
+}
+
+fn load<T: Default>(path: &Path, max_bytes: u64, parse: fn(&[u8]) -> Result<T>) -> Loaded<T> {
+    // Once more: a single read that fails is common on cheap flash.
+    let bytes = read_own(path, max_bytes).or_else(|_| read_own(path, max_bytes));
+    let read = match bytes {
+        Ok(Some(bytes)) => parse(&bytes),
+        Ok(None) => Ok(T::default()),
+        // What is too long, or no file, was looked at well enough.
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(Error::new(Kind::State, e.to_string())),
+        Err(e) => {
+            let error = Error::new(Kind::State, e.to_string()).hint(files::way_out(&e));
+            return Loaded::faulty(error.at("read", path.display()), false);
+        }
+    };
+    match read {
+        Ok(value) => Loaded { value, damage: None, is_broken: false },
+        Err(e) => Loaded::faulty(e.at("read", path.display()), true),
+    }
+}
+
+fn save(path: &Path, text: &str) -> Result<()> {
+    explain(files::replace(path, text.as_bytes()), "write", path, "the data partition may be full or read-only")
+}
+
+/// Says what a person can do: for what is mounted there, or else the likely thing.
+fn explain<T>(done: io::Result<T>, op: &str, path: &Path, likely: &str) -> Result<T> {
+    let hint = match done.as_ref().map_err(io::Error::kind) {
+        Err(io::ErrorKind::ResourceBusy) => UNMOUNT,
+        Err(io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) => {
+            "something else lies in the place of its directory: move that away"
+        }
+        _ => likely,
+    };
+    done.io(Kind::State, op, path.display()).map_err(|e| e.hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::state::Phase;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path(), None);
+        (dir, store)
+    }
+
+    #[test]
+    fn a_missing_state_is_idle_and_a_written_one_is_read() {
+        let (_dir, store) = store();
+        assert_eq!(store.state().value, State::default());
+        let _lock = store.lock().unwrap();
+        let mut state = State::default();
+        state.begin(1).unwrap();
+        store.save_state(&state).unwrap();
+        assert_eq!(store.state().value.phase, Phase::Checking);
+    }
+
+    #[test]
+    fn the_lock_is_exclusive_and_ends_with_its_holder() {
+        let (_dir, store) = store();
+        assert!(!store.is_locked());
+        let lock = store.lock().unwrap();
+        assert_eq!(store.lock().err().map(|e| e.exit_code()), Some(8));
+        assert!(store.is_locked());
+        drop(lock);
+        assert!(!store.is_locked());
+        assert!(store.lock().is_ok());
+    }
+
+    #[test]
+    fn broken_files_are_kept_aside_and_count_as_new() {
+        let (dir, store) = store();
+        let _lock = store.lock().unwrap();
+        let update = dir.path().join("update");
+        for garbage in [&b"{\"phase\":"[..], b"\xff\xfe", &vec![b' '; 70_000]] {
+            fs::write(update.join("state.json"), garbage).unwrap();
+            assert!(store.state().damage.is_some());
+            let said = store.recall().unwrap().said;
+            assert_eq!(said.len(), 1, "{said:?}");
+            assert_eq!(fs::read(update.join("state.json.corrupt")).unwrap(), garbage);
+            assert!(store.state().damage.is_none());
+            assert!(store.recall().unwrap().said.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_state_flag_moves_the_state_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path(), Some(&dir.path().join("s.json")));
+        let _lock = store.lock().unwrap();
+        store.save_state(&State::default()).unwrap();
+        assert!(dir.path().join("s.json").exists() && dir.path().join("update/lock").exists());
+        assert_eq!(Store::new(dir.path(), None).lock().err().map(|e| e.exit_code()), Some(8));
+    }
+}

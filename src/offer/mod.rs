@@ -1,0 +1,8 @@
+//! What is offered, and whether this machine may take it: the gates, versions, the maintenance window. Pure.
+//!
+//! May import: base, oci. Must never import: os, http, source, trust: a policy that can fetch is no policy.
+
+pub mod artifact;
+pub mod gate;
+pub mod version;
+pub mod window;

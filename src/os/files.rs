@@ -1,0 +1,406 @@
+//! Small files as a whole: read up to a limit; replaced by temporary file, fsync, rename, fsync of the directory.
+//!
+//! The one door to the agent's own files, in whose place anything may lie: another program, a damaged file system or the
+//! kubelet (for a hostPath that is not there) made it. What is no file is never opened (a pipe would be waited for, a device
+//! may act on it), never written through, and makes way; what is mounted there stays, and a person is told. Replacing is for
+//! ext4 only (state, slot record).
+//! Must never: be used to write on the EFI partition, where GRUB reads without a journal and a rename is not safe (see
+//! grubenv_file.rs); remove anything on what is mounted at a path or below it, whatever it is mounted from.
+
+use crate::base::error::legible;
+use crate::os::mountinfo;
+use crate::os::sys;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process;
+
+/// What is in the way of a file, or made no sense, is kept under its name with this behind it.
+pub const ASIDE: &str = ".corrupt";
+/// Begins the ending of a file that is being written; what follows is the writer's own.
+pub const TEMPORARY: &str = ".tmp-";
+/// Names for a temporary file that are tried.
+const NAME_TRIES: u32 = 8;
+
+/// Reads a whole small file that somebody else provides, through links.
+/// Returns: `None` if it is not there.
+/// Errors: InvalidData: it is longer than `max_bytes`, or no file (a named pipe would be waited for).
+pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+    read(path, max_bytes, 0)
+}
+
+/// The same for one of the agent's own files: a link is none.
+/// Errors: InvalidData: it was read and is too long, or something else is in its place. Any other: it could not be read, and
+/// nothing is known of it.
+pub fn read_own(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+    match in_the_way(path)? {
+        Some(what) => Err(io::Error::new(ErrorKind::InvalidData, format!("it is no file but {what}"))),
+        None => read(path, max_bytes, libc::O_NOFOLLOW),
+    }
+}
+
+fn read(path: &Path, max_bytes: u64, flags: i32) -> io::Result<Option<Vec<u8>>> {
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | flags).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidData, "it is no file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(io::Error::new(ErrorKind::InvalidData, format!("longer than {max_bytes} bytes")));
+    }
+    Ok(Some(bytes))
+}
+
+/// The same as [`read_bounded`] for a file that has to be there. Errors: NotFound: it is not.
+pub fn read_required(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let missing = || io::Error::new(ErrorKind::NotFound, "there is no such file");
+    read_bounded(path, max_bytes)?.ok_or_else(missing)
+}
+
+/// Says what a person can do about a file that could not be read.
+pub fn way_out(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE) => {
+            "the machine is short of memory or of open files: try again"
+        }
+        Some(libc::ENOTDIR | libc::ELOOP) => {
+            "something else lies in the place of its directory: `apply` moves that aside"
+        }
+        Some(libc::EACCES | libc::EPERM) => "run it as root, and look at the permissions",
+        _ => "look at the kernel's log, and check the file system with fsck",
+    }
+}
+
+/// Says what lies in the place of a file, without opening it; `None`: a file, or nothing.
+pub fn in_the_way(path: &Path) -> io::Result<Option<&'static str>> {
+    let mode = match fs::symlink_metadata(path) {
+        Ok(meta) => meta.mode() & libc::S_IFMT,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    Ok(match mode {
+        libc::S_IFREG => None,
+        libc::S_IFDIR => Some("a directory"),
+        libc::S_IFLNK => Some("a symbolic link"),
+        libc::S_IFIFO => Some("a named pipe"),
+        libc::S_IFSOCK => Some("a socket"),
+        _ => Some("a device"),
+    })
+}
+
+/// The same for a directory; one that a link leads to is one.
+fn in_the_way_of_directory(path: &Path) -> io::Result<Option<&'static str>> {
+    match in_the_way(path)? {
+        None => Ok(path.try_exists()?.then_some("a file")),
+        // What cannot be looked at is not known to be no directory.
+        Some(what) => match fs::metadata(path) {
+            Ok(meta) => Ok((!meta.is_dir()).then_some(what)),
+            Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ELOOP) => Ok(Some(what)),
+            Err(e) => Err(e),
+        },
+    }
+}
+
+/// Moves what is no file out of the way of one. Input: a path of the agent's own.
+/// Returns: what that was.
+/// Errors: WouldBlock: another run is at it.
+pub fn make_way(path: &Path) -> io::Result<Option<&'static str>> {
+    make_way_if(path, in_the_way)
+}
+
+/// The same for a directory.
+pub fn make_way_for_directory(path: &Path) -> io::Result<Option<&'static str>> {
+    make_way_if(path, in_the_way_of_directory)
+}
+
+fn make_way_if(
+    path: &Path,
+    in_the_way: fn(&Path) -> io::Result<Option<&'static str>>,
+) -> io::Result<Option<&'static str>> {
+    if in_the_way(path)?.is_none() {
+        return Ok(None);
+    }
+    // Of two that do this at once, the second must not take the first one's file for it.
+    let dir = File::open(parent(path)?)?;
+    if !sys::try_lock(&dir)? {
+        return Err(ErrorKind::WouldBlock.into());
+    }
+    match in_the_way(path)? {
+        Some(what) => set_aside(path).map(|_| Some(what)),
+        None => Ok(None),
+    }
+}
+
+/// Moves aside what lies at a path of the agent's own, whatever it is; what was moved aside before goes.
+/// Returns: where it is now.
+/// Errors: ResourceBusy: something is mounted there: then nothing was removed, nor where the path cannot be renamed at all.
+pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    use ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, PermissionDenied};
+    let aside = with_ending(path, ASIDE)?;
+    let mut renamed = fs::rename(path, &aside);
+    // First what may not be changed, then what is in the way: each needs one more try.
+    for _ in 0..2 {
+        match renamed.as_ref().map_err(io::Error::kind) {
+            Err(PermissionDenied) => [path, &aside].into_iter().for_each(sys::allow_changes),
+            // A directory and a file do not replace one another, nor does anything a directory that is not empty.
+            Err(IsADirectory | NotADirectory | DirectoryNotEmpty | AlreadyExists) => {
+                remove(&aside)?;
+            }
+            _ => break,
+        }
+        renamed = fs::rename(path, &aside);
+    }
+    renamed.map_err(|e| in_use(e, &[path, &aside]))?;
+    sync_dir(parent(path)?)?;
+    Ok(aside)
+}
+
+/// Says what `Device or resource busy` means of a name that cannot be taken away: a file that is open does not keep Linux
+/// from it.
+fn in_use(error: io::Error, paths: &[&Path]) -> io::Error {
+    if error.kind() != ErrorKind::ResourceBusy {
+        return error;
+    }
+    let there = paths.iter().find(|path| mountinfo::is_mounted_in(path)).or(paths.first());
+    let there = there.map(|path| legible(path.display().to_string())).unwrap_or_default();
+    io::Error::new(ErrorKind::ResourceBusy, format!("something is mounted at {there}, or in it"))
+}
+
+/// Writes `bytes` to `path`, wholly or not at all. Several may do so at once: one of them wins.
+/// Power cut: the old content or the new, never a mixture; perhaps a stray temporary file beside it, which the next
+/// write removes.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_as(path, bytes, None)
+}
+
+/// The same, with the permissions that the file is to have from its first instant.
+pub fn replace_with_mode(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_as(path, bytes, Some(mode))
+}
+
+fn replace_as(path: &Path, bytes: &[u8], mode: Option<u32>) -> io::Result<()> {
+    // The descriptor holds the lock until the name is right.
+    let (temporary, mut file) = temporary(path)?;
+    let written = write_durably(&mut file, bytes, mode).and_then(|()| rename_over(&temporary, path));
+    if written.is_err() {
+        // The error that matters is the one in hand.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    sync_dir(parent(path)?)
+}
+
+fn rename_over(temporary: &Path, path: &Path) -> io::Result<()> {
+    let renamed = fs::rename(temporary, path);
+    match renamed.as_ref().map_err(io::Error::kind) {
+        Err(ErrorKind::IsADirectory) => drop(set_aside(path)?),
+        Err(ErrorKind::PermissionDenied) => [parent(path)?, path].into_iter().for_each(sys::allow_changes),
+        _ => return renamed.map_err(|e| in_use(e, &[path])),
+    }
+    fs::rename(temporary, path)
+}
+
+/// Makes a file beside `path` that nobody else writes to, and locks it. Left-overs of runs that were killed go.
+fn temporary(path: &Path) -> io::Result<(PathBuf, File)> {
+    let prefix = with_ending(path, TEMPORARY)?;
+    remove_left_over(&prefix);
+    let mut result = Err(ErrorKind::AlreadyExists.into());
+    let is_first = |e: &io::Error| e.kind() == ErrorKind::AlreadyExists;
+    for _ in 0..NAME_TRIES {
+        let name = with_ending(&prefix, &format!("{:x}-{:x}", process::id(), sys::random_u64()))?;
+        // Follows no link, and takes nothing that is there.
+        match OpenOptions::new().write(true).create_new(true).open(&name) {
+            Ok(file) => {
+                // Between the two, another run may have taken it for a left-over. Where nothing can be locked, none does.
+                let is_ours = sys::try_lock(&file).unwrap_or(true) && file.metadata()?.nlink() > 0;
+                if is_ours {
+                    return Ok((name, file));
+                }
+            }
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) if e.kind() == ErrorKind::PermissionDenied && result.as_ref().is_err_and(is_first) => {
+                sys::allow_changes(parent(path)?);
+                result = Err(e);
+            }
+            Err(e) => {
+                result = Err(e);
+                break;
+            }
+        }
+    }
+    result
+}
+
+/// Removes temporary files that nobody holds a lock on: who wrote them is gone.
+fn remove_left_over(prefix: &Path) {
+    let (Ok(dir), Some(prefix)) = (parent(prefix), prefix.file_name()) else { return };
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if !entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
+            continue;
+        }
+        let path = entry.path();
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        let open = || OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
+        if let (true, Ok(file)) = (is_file, open())
+            && sys::try_lock(&file).unwrap_or(false)
+        {
+            // Still locked: who has just made it finds it gone.
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+fn write_durably(file: &mut File, bytes: &[u8], mode: Option<u32>) -> io::Result<()> {
+    if let Some(mode) = mode {
+        file.set_permissions(Permissions::from_mode(mode))?;
+    }
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn parent(path: &Path) -> io::Result<&Path> {
+    match path.parent() {
+        Some(dir) if dir.as_os_str().is_empty() => Ok(Path::new(".")),
+        Some(dir) => Ok(dir),
+        None => Err(ErrorKind::InvalidInput.into()),
+    }
+}
+
+fn with_ending(path: &Path, ending: &str) -> io::Result<PathBuf> {
+    let mut name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_os_string();
+    name.push(ending);
+    Ok(path.with_file_name(name))
+}
+
+/// Makes renames and removals in a directory durable.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Removes whatever lies at a path of the agent's own, and makes that durable.
+/// Returns: whether there was anything.
+pub fn remove(path: &Path) -> io::Result<bool> {
+    match take_away(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+        removed => removed?,
+    }
+    sync_dir(parent(path)?)?;
+    Ok(true)
+}
+
+/// The same, as durable as the next sync of the directory makes it.
+/// Errors: NotFound: there is nothing. ResourceBusy: something is mounted there, or below it: then nothing is removed.
+pub fn take_away(path: &Path) -> io::Result<()> {
+    let removed = match fs::remove_file(path) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            sys::allow_changes(path);
+            fs::remove_file(path)
+        }
+        removed => removed,
+    };
+    match removed {
+        // What is mounted there would be emptied before the directory proves to be busy.
+        Err(e) if e.kind() == ErrorKind::IsADirectory => match mountinfo::is_mounted_in(path) {
+            true => Err(ErrorKind::ResourceBusy.into()),
+            false => remove_tree(path),
+        },
+        removed => removed,
+    }
+    .map_err(|e| in_use(e, &[path]))
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            allow_changes_below(path);
+            fs::remove_dir_all(path)
+        }
+        removed => removed,
+    }
+}
+
+/// Follows no link.
+fn allow_changes_below(path: &Path) {
+    sys::allow_changes(path);
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => allow_changes_below(&entry.path()),
+            _ => sys::allow_changes(&entry.path()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_is_an_error_and_waits_for_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        for odd in [&path, dir.path(), Path::new("/dev/zero")] {
+            assert!(read_bounded(odd, 10).unwrap_err().to_string().contains("no file"), "{}", odd.display());
+        }
+        let gone = dir.path().join("gone");
+        assert_eq!(read_bounded(&gone, 10).unwrap(), None);
+        assert_eq!(read_required(&gone, 10).unwrap_err().to_string(), "there is no such file");
+    }
+
+    #[test]
+    fn replaces_and_leaves_no_temporary() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        replace(&path, b"one").unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failed_write_keeps_the_old_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        replace(&path, b"one").unwrap();
+        let full = File::options().write(true).open("/dev/full");
+        assert_eq!(write_durably(&mut full.unwrap(), b"two", None).unwrap_err().kind(), ErrorKind::StorageFull);
+        // No name is that long.
+        assert!(replace(&dir.path().join("n".repeat(250)), b"two").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_killed_runs_left_goes_and_what_is_being_written_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        let (at_work, _file) = temporary(&path).unwrap();
+        for name in ["state.json.tmp-1-2", "state.json.tmp-", "state.json.tmp-f-ffff"] {
+            fs::write(dir.path().join(name), "half").unwrap();
+        }
+        let others = ["other.json.tmp-1-2", "state.json.tmp", "state.json.bak"].map(|name| dir.path().join(name));
+        others.iter().for_each(|other| fs::write(other, "theirs").unwrap());
+        replace(&path, b"one").unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut expected = [vec![path, at_work], others.to_vec()].concat();
+        left.sort();
+        expected.sort();
+        assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn removal_says_whether_it_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("slot.json");
+        assert!(!remove(&path).unwrap());
+        fs::write(&path, b"x").unwrap();
+        assert!(remove(&path).unwrap());
+        assert!(!path.exists());
+    }
+}

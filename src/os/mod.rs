@@ -1,0 +1,11 @@
+//! What the operating system does for all of them: system calls (the only `unsafe`), paths, small files, progress on stderr.
+//!
+//! May import: base. Must never import: a subject: it does not know what an update is.
+
+pub mod directory;
+pub mod files;
+pub mod mountinfo;
+pub mod onlooker;
+pub mod progress;
+pub mod sys;
+pub mod system;

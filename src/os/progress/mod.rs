@@ -1,0 +1,278 @@
+//! Progress and remarks on stderr; the answer of a command never goes through here.
+//!
+//! On a terminal one line that is rewritten; otherwise a line every few seconds (progress/line.rs).
+//! Must never: fail a command because nobody reads stderr.
+
+pub mod bar;
+mod line;
+mod voice;
+
+use crate::base::error::{Error, Kind};
+use crate::base::text::{self, printable};
+use crate::os::onlooker;
+use crate::os::sys;
+use crate::os::sys::thread::{Thread, lock};
+use bar::{Bar, Phase, clock};
+use line::{Line, TERMINAL_STEP, make_room};
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+pub use voice::{is_quiet, is_verbose, speak};
+
+/// Of the thread that shows how far it is.
+const STACK_BYTES: usize = 64 << 10;
+/// The kernel refuses a record of 1 KiB and more.
+const LOG_RECORD_MAX_BYTES: usize = 900;
+/// 2 s: at 9,600 baud, 2 KB.
+const DRAIN_ROUNDS: u32 = 40;
+const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+
+/// Says on stderr what is in the ordinary course of things, unless only what needs a person is to be said.
+pub fn aside(text: &str) {
+    if !is_quiet() {
+        note(text);
+    }
+}
+
+/// Says what failed and what is done about it. Only the ordinary trouble of a network needs nobody: that a place has what its
+/// publisher did not sign is said whatever was asked for, though another one has better.
+pub fn setback(error: &Error, then: &str) {
+    if !is_quiet() || !is_ordinary(error.kind()) {
+        note(&format!("{error}; {then}"));
+    }
+}
+
+/// Says whether a place that fails so is in the ordinary course of things.
+fn is_ordinary(kind: Kind) -> bool {
+    matches!(kind, Kind::Network | Kind::Source)
+}
+
+/// Says on stderr what only `--verbose` wants to know.
+pub fn detail(text: &dyn Fn() -> String) {
+    if is_verbose() {
+        note(&text());
+    }
+}
+
+/// Says one sentence on stderr.
+pub fn note(text: &str) {
+    make_room();
+    let text = ["kubesolo-update: ", &printable(text)].concat();
+    let text = if is_verbose() { text } else { text::short_digests(&text) };
+    // A log keeps each line as a record of its own, and is looked through for words that a line break would part.
+    let text = if stderr().is_terminal() { text::folded(&text, 8) } else { text };
+    // A closed stderr is no reason to stop an update.
+    let _ = writeln!(stderr(), "{text}");
+}
+
+/// Says why the machine restarts: on stderr and, as an error, in the kernel's log.
+/// Input: `kernel_log`: each write is one record there; the kernel takes about 1,000 bytes.
+pub fn note_last(text: &str, kernel_log: &Path) {
+    note(text);
+    let record = format!("<3>kubesolo-update: {}", printable(text)).into_bytes();
+    // No kernel log, no record: that is no reason to stay.
+    if let Ok(mut log) = OpenOptions::new().write(true).open(kernel_log) {
+        let _ = log.write_all(record.get(..LOG_RECORD_MAX_BYTES).unwrap_or(&record));
+    }
+}
+
+/// Says whether somebody sits in front of it.
+pub fn is_watched() -> bool {
+    stderr().is_terminal()
+}
+
+/// From now on Ctrl-C ends this process with these words, which say what was done and what was not.
+pub fn on_interrupt(words: &'static &'static str) {
+    // Without them it ends as well.
+    let _ = sys::say_on_interrupt(words);
+}
+
+/// Waits until a serial line has sent what was said: a restart would cut it off. Not for ever (as tcdrain does): one
+/// stray byte on the line may have stopped it.
+pub fn drain() {
+    for _ in 0..DRAIN_ROUNDS {
+        let unsent = [sys::unsent(&stderr()), sys::unsent(&stdout())];
+        if unsent.iter().all(Result::is_err) {
+            return;
+        }
+        // Once more after the last byte: a chip holds some, too.
+        std::thread::sleep(DRAIN_PAUSE);
+        if unsent.iter().flatten().all(|left| *left == 0) {
+            return;
+        }
+    }
+}
+
+/// Shows how far a long step is, also while nothing comes: a thread of its own looks at it.
+pub struct Progress {
+    shared: Arc<(Mutex<Shown>, Condvar)>,
+    begun: Instant,
+    thread: Option<Thread>,
+}
+
+struct Shown {
+    bar: Bar,
+    line: Line,
+    /// The thread shares no directories with the others any more.
+    is_apart: bool,
+    has_ended: bool,
+}
+
+impl Progress {
+    /// Begins with the first of some phases. Input: not empty.
+    pub fn new(phases: Vec<Phase>) -> Progress {
+        let shown = Shown { bar: Bar::new(phases), line: Line::new(), is_apart: false, has_ended: false };
+        let (shared, begun) = (Arc::new((Mutex::new(shown), Condvar::new())), Instant::now());
+        let show = {
+            let shared = shared.clone();
+            move || show(&shared, begun)
+        };
+        // Where there is no thread to be had, nothing is shown.
+        let thread = Thread::start(STACK_BYTES, show).ok();
+        if thread.is_some() {
+            // Until then, no other thread may change its mount namespace, which old kernels need for each mount.
+            let (shown, changed) = &*shared;
+            drop(changed.wait_while(lock(shown), |shown| !shown.is_apart));
+        }
+        Progress { shared, begun, thread }
+    }
+
+    /// Begins one of a single phase. Input: `what`: "reading slot B", for example; `total_bytes`: 0: not known.
+    pub fn of(what: &str, total_bytes: u64) -> Progress {
+        Progress::new(vec![Phase::new(what, total_bytes)])
+    }
+
+    /// Goes on with a phase, see [`Bar::start`].
+    pub fn start(&self, at: usize, file: &'static str, before_bytes: u64) {
+        self.with(|bar, now| bar.start(at, file, before_bytes, now));
+    }
+
+    /// Adds what was there already.
+    pub fn found(&self, bytes: u64) {
+        self.with(|bar, now| bar.found(bytes, now));
+    }
+
+    /// Adds what was done.
+    pub fn add(&self, bytes: u64) {
+        self.with(|bar, now| bar.moved(bytes, now));
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Bar, Duration)) {
+        let mut shown = lock(&self.shared.0);
+        change(&mut shown.bar, self.begun.elapsed());
+        onlooker::tell(&shown.bar.what(), shown.bar.percent());
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        lock(&self.shared.0).has_ended = true;
+        self.shared.1.notify_all();
+        // The line is gone when it has ended.
+        if let Some(thread) = self.thread.take() {
+            thread.join();
+        }
+    }
+}
+
+fn show((shown, changed): &(Mutex<Shown>, Condvar), begun: Instant) {
+    sys::unshare_directories();
+    let mut shown = lock(shown);
+    shown.is_apart = true;
+    changed.notify_all();
+    while !shown.has_ended {
+        if shown.line.is_due() {
+            let text = shown.bar.text(begun.elapsed());
+            shown.line.show(&text, "");
+        }
+        shown = changed.wait_timeout(shown, TERMINAL_STEP).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+/// Waits, and says at once until when; on a terminal it counts down.
+/// Input: `why`: what it is good for; `now_secs`: since 1970.
+pub fn wait(time: Duration, why: &str, now_secs: u64) {
+    let until = text::clock_of_day(now_secs.saturating_add(time.as_secs()));
+    aside(&format!("waiting {} (until {until}), {why}", clock(time.as_secs())));
+    let (mut line, begun) = (Line::new(), Instant::now());
+    loop {
+        let left = time.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return;
+        }
+        if line.is_rewritten() && line.is_due() {
+            line.show("waiting", &["; ", &clock(left.as_secs() + 1), " left"].concat());
+        }
+        std::thread::sleep(left.min(if line.is_rewritten() { TERMINAL_STEP } else { left }));
+    }
+}
+
+/// Shows what is waited for, and for how long: on a terminal always, elsewhere when it changes.
+pub struct Waiting {
+    what: String,
+    said: String,
+    limit: Duration,
+    start: Instant,
+    line: Line,
+}
+
+impl Waiting {
+    /// Begins to wait. Input: `limit`: for how long at most.
+    pub fn new(limit: Duration) -> Waiting {
+        Waiting { what: String::new(), said: String::new(), limit, start: Instant::now(), line: Line::new() }
+    }
+
+    /// Says what is waited for from now on. Input: `running`: as for [`Waiting::tick`].
+    pub fn for_what(&mut self, what: &str, running: &str) {
+        self.what = printable(what);
+        self.tick(running);
+    }
+
+    /// Shows it, if that is due. Called often. Input: `running`: the check that runs; shown until it is known what is wrong.
+    pub fn tick(&mut self, running: &str) {
+        // A check that ends soon is no news to a log; what is wrong is.
+        let is_news = self.said.is_empty() && !self.what.is_empty() && !is_quiet();
+        if !self.line.is_due() && !is_news {
+            return;
+        }
+        let what = if self.what.is_empty() { format!("{} runs", printable(running)) } else { self.what.clone() };
+        if !self.line.is_rewritten() && self.said == what {
+            return;
+        }
+        let times = format!("; {} of {}", clock(self.start.elapsed().as_secs()), clock(self.limit.as_secs()));
+        self.line.show(&what, &times);
+        self.said = what;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+
+    #[test]
+    fn the_last_words_are_one_record_in_the_kernels_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("kmsg");
+        note_last("nobody keeps it", &log);
+        assert!(!log.exists(), "a kernel log is not made");
+        fs::write(&log, "").unwrap();
+        note_last("10-api: not\nready; restarting", &log);
+        let said = fs::read_to_string(&log).unwrap();
+        assert!(said.starts_with("<3>kubesolo-update: 10-api") && !said.contains('\n'), "{said}");
+        note_last(&"x".repeat(5000), &log);
+        assert_eq!(fs::metadata(&log).unwrap().len(), 900);
+    }
+
+    #[test]
+    fn what_is_no_terminal_is_not_waited_for() {
+        assert!(sys::unsent(&File::open("/dev/null").unwrap()).is_err());
+        assert_eq!(File::open("/dev/ptmx").and_then(|pty| sys::unsent(&pty)).unwrap(), 0);
+        let start = Instant::now();
+        drain();
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
+}

@@ -1,0 +1,8 @@
+//! A slot's directory: the record that makes it valid, staging into it, reading it back, what an initramfs may be.
+//!
+//! May import: base, os. Must never import: boot, disk, source: bytes and a directory, nothing else.
+
+pub mod initramfs;
+pub mod readback;
+pub mod record;
+pub mod stage;

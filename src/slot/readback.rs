@@ -1,0 +1,138 @@
+//! Reads a file from the device, not from the page cache, and hashes it.
+//!
+//! What came says nothing of what the flash kept.
+//! Must never: report a digest of bytes that only memory holds, where the kernel lets it avoid that.
+
+use crate::base::digest::Digest;
+use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::os::sys;
+use crate::slot::record::FileRecord;
+use flate2::Crc;
+use sha2::{Digest as _, Sha256};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Read at once, in bytes; a multiple of [`ALIGN`].
+const CHUNK: usize = 96 * 1024;
+/// What O_DIRECT asks of buffers, on every device so far.
+const ALIGN: usize = 4096;
+
+/// Hashes a regular file as the device returns it.
+/// Returns: its length and digest, and the CRC-32 of the same bytes. `progress` is told how many bytes each step read.
+/// Errors: Device: it can not be read, or is no regular file.
+pub fn hash(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<(FileRecord, u32)> {
+    let op = "read back";
+    let mut file = open(path).io(Kind::Device, op, path.display())?;
+    let mut space = vec![0u8; CHUNK + ALIGN];
+    let skip = space.as_ptr().align_offset(ALIGN).min(ALIGN);
+    let buffer = &mut space[skip..skip + CHUNK];
+    let mut hasher = Sha256::new();
+    let mut crc = Crc::new();
+    let mut size_bytes = 0u64;
+    loop {
+        let length = match file.read(buffer) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e).io(Kind::Device, op, path.display()),
+        };
+        hasher.update(&buffer[..length]);
+        crc.update(&buffer[..length]);
+        size_bytes += length as u64;
+        progress(length as u64);
+        // After an unaligned end of file O_DIRECT refuses another read.
+        if length % ALIGN != 0 {
+            break;
+        }
+    }
+    Ok((FileRecord { size_bytes, sha256: Digest::finish(hasher) }, crc.sum()))
+}
+
+/// Opens past the page cache, or drops what it holds of the file where the file system can not do that.
+fn open(path: &Path) -> io::Result<File> {
+    let base = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let opened = OpenOptions::new().read(true).custom_flags(base | libc::O_DIRECT).open(path);
+    let file = match opened {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+            let file = OpenOptions::new().read(true).custom_flags(base).open(path)?;
+            file.sync_all()?;
+            sys::drop_cache(&file)?;
+            file
+        }
+        opened => opened?,
+    };
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("not a regular file")),
+    }
+}
+
+/// Holds a file on the device against what it should be.
+/// Returns: the CRC-32 of the bytes that were proven, for GRUB (`slot::digests`).
+/// Errors: Slot: missing, or another length or digest; the file is named, the caller says where it is.
+/// Device: it can not be read.
+pub fn verify(path: &Path, expected: &FileRecord, progress: &mut dyn FnMut(u64)) -> Result<u32> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let bad = |why: String| Error::new(Kind::Slot, format!("{name} {why}"));
+    match std::fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(bad("is missing".into())),
+        Ok(meta) if meta.is_file() && meta.len() != expected.size_bytes => {
+            return Err(bad(format!("has {} bytes, recorded are {}", meta.len(), expected.size_bytes)));
+        }
+        _ => {}
+    }
+    let (found, crc32) = hash(path, progress)?;
+    if found != *expected {
+        return Err(bad(format!("is {}, recorded is {}", found.sha256, expected.sha256)));
+    }
+    Ok(crc32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// The real gzip's: its last eight bytes are CRC-32 and length, lowest byte first.
+    fn gzips_crc32(path: &Path) -> u32 {
+        let output = std::process::Command::new("gzip").arg("-nc1").arg(path).output().unwrap();
+        let end = output.stdout.last_chunk::<8>().expect("gzip made no trailer");
+        u32::from_le_bytes([end[0], end[1], end[2], end[3]])
+    }
+
+    #[test]
+    fn hashes_every_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        for length in [0, 1, 4095, 4096, 4097, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK] {
+            let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            fs::write(&path, &bytes).unwrap();
+            File::open(&path).unwrap().sync_all().unwrap();
+            let mut seen = 0;
+            let (found, crc32) = hash(&path, &mut |n| seen += n).unwrap();
+            assert_eq!(crc32, gzips_crc32(&path), "{length}");
+            assert_eq!(found, FileRecord { size_bytes: length as u64, sha256: Digest::of(&bytes) }, "{length}");
+            assert_eq!(seen, length as u64);
+        }
+    }
+
+    #[test]
+    fn differences_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let expected = FileRecord { size_bytes: 3, sha256: Digest::of(b"abc") };
+        let words = |path: &Path| verify(path, &expected, &mut |_| {}).unwrap_err().to_string();
+        assert!(words(&path).contains("missing"));
+        fs::write(&path, b"abcd").unwrap();
+        assert!(words(&path).contains("4 bytes"));
+        fs::write(&path, b"abd").unwrap();
+        assert!(words(&path).contains("sha256:"));
+        fs::write(&path, b"abc").unwrap();
+        assert_eq!(verify(&path, &expected, &mut |_| {}).unwrap(), 0x3524_41c2);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(verify(&link, &expected, &mut |_| {}).is_err());
+    }
+}

@@ -1,0 +1,331 @@
+//! Staging: bytes from a source into the slot that is not running, proven before they count.
+//!
+//! One pass: each piece is summed up, checked, and written; then synced, read back from the device and hashed,
+//! renamed into place. The record is removed first and written last.
+//! Must never: touch a slot it was not given, or keep a copy of an image elsewhere.
+
+use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::os::files::{self, ASIDE, TEMPORARY};
+use crate::os::sys;
+use crate::slot::initramfs;
+use crate::slot::readback;
+use crate::slot::record::{DIGESTS, FileRecord, INITRAMFS, KERNEL, RECORD, Record, VERSION, digests};
+use flate2::Crc;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Read at once, in bytes.
+const CHUNK: usize = 48 * 1024;
+/// Handed to the device while the rest still arrives, in bytes: the last fsync is short then, and dirty memory small.
+const WRITEBACK_BYTES: u64 = 4 * 1024 * 1024;
+/// Largest page of any kernel that we run on, in bytes: some for arm64 have this one.
+const MAX_PAGE_BYTES: u64 = 64 << 10;
+/// Begins the ending of a file that is not proven yet; what follows is the beginning of the digest that it is to have.
+const UNPROVEN: &str = ".part-";
+/// So many hexadecimal digits of it: enough to tell one download from another, while the whole digest proves it.
+const UNPROVEN_DIGITS: usize = 16;
+
+/// One file to stage.
+#[derive(Clone)]
+pub struct Part<'a> {
+    /// Its name in the slot.
+    pub name: &'static str,
+    /// What it must be.
+    pub expected: &'a FileRecord,
+    /// Whether kernels must unpack it whole.
+    pub is_initramfs: bool,
+}
+
+/// What staging tells of its progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// So many more bytes were there already.
+    Found(u64),
+    /// So many more bytes are written.
+    Written(u64),
+    /// So many more bytes are read back.
+    ReadBack(u64),
+}
+
+impl Part<'_> {
+    fn unproven_name(&self) -> String {
+        let digits = self.expected.sha256.hex();
+        format!("{}{UNPROVEN}{}", self.name, &digits[..UNPROVEN_DIGITS])
+    }
+}
+
+/// Says whether staging may find and remove a file of this name in a slot: it is one of its own.
+pub fn is_own(name: &str) -> bool {
+    // `.tmp` is an older agent's.
+    let is_ending = |rest: &str| rest == ".tmp" || rest == ASIDE || rest.starts_with(TEMPORARY);
+    let tmp = [VERSION, DIGESTS, RECORD].into_iter().find(|n| name.strip_prefix(n).is_some_and(is_ending));
+    let part =
+        [KERNEL, INITRAMFS].into_iter().find(|n| name.strip_prefix(n).is_some_and(|rest| rest.starts_with(".part")));
+    [KERNEL, INITRAMFS, VERSION, DIGESTS].contains(&name) || tmp.is_some() || part.is_some()
+}
+
+/// Makes a slot invalid, then empties it, but for what an interrupted download of the same files has left in it.
+///
+/// Input: `kept`: files that are whole already; `wanted`: files to come.
+/// Errors: Device: the file system refuses.
+/// Power cut: before the record's removal is durable: the old slot, whole. After it: no record, so nothing
+/// activates this slot, whatever files are left; what GRUB holds them against is gone before the first new byte.
+pub fn invalidate(dir: &Path, kept: &[&str], wanted: &[Part<'_>]) -> Result<()> {
+    allow_changes_in(dir);
+    let record = dir.join(RECORD);
+    files::remove(&record).io(Kind::Device, "remove", record.display())?;
+    let wanted = wanted.iter().filter(|part| left_over(dir, part) > 0);
+    let unproven: Vec<String> = wanted.map(Part::unproven_name).collect();
+    for entry in fs::read_dir(dir).io(Kind::Device, "list", dir.display())? {
+        let entry = entry.io(Kind::Device, "list", dir.display())?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let path = entry.path();
+        if unproven.iter().any(|n| *n == name) {
+            sys::allow_changes(&path);
+            continue;
+        }
+        if !is_own(&name) || kept.contains(&&*name) {
+            continue;
+        }
+        files::take_away(&path).io(Kind::Device, "remove", path.display())?;
+    }
+    files::sync_dir(dir).io(Kind::Device, "sync", dir.display())
+}
+
+/// Takes the flags off a slot's root directory that would keep its files as they are. Nobody but the agent has set up a slot
+/// that is written over; and `dir` itself may be a link to where it is mounted.
+fn allow_changes_in(dir: &Path) {
+    sys::allow_changes(&dir.join("."));
+}
+
+/// Returns how much of a file an earlier run has left that is worth going on from, in bytes; 0 where nothing is.
+/// Nobody vouches for these bytes: [`write()`] proves them with the rest.
+///
+/// Less than there is: after a power cut the last page may hold zeros where the rest of it was still in memory (ext4
+/// sets the size to the end of a page that it writes early; measured: tests/vm/resume.rs, Linux 6.1).
+pub fn left_over(dir: &Path, part: &Part<'_>) -> u64 {
+    match fs::symlink_metadata(dir.join(part.unproven_name())) {
+        // With a second name it is something else as well, which is not to be written through.
+        Ok(meta) if meta.is_file() && meta.nlink() == 1 && meta.len() <= part.expected.size_bytes => {
+            meta.len().saturating_sub(1) / MAX_PAGE_BYTES * MAX_PAGE_BYTES
+        }
+        _ => 0,
+    }
+}
+
+/// Streams one file into the slot and proves it.
+///
+/// Input: `from`: bytes that are there already, see [`left_over`]; `body`: the rest, unverified; read to one byte past
+/// the expected length at most.
+/// Returns: its CRC-32, of the bytes that were read back.
+/// Errors: Network: it ends early or breaks off; what is there stays for the next run. Digest: it is longer, or hashes to
+/// something else. Source: it is no initramfs. Device: it can not be written, or reads back as something else than what came.
+/// Power cut: `NAME.part-DIGITS` with some of the bytes; without a record it means nothing.
+pub fn write(
+    dir: &Path,
+    part: &Part<'_>,
+    from: u64,
+    body: &mut dyn Read,
+    progress: &mut dyn FnMut(Step),
+) -> Result<u32> {
+    let unproven = dir.join(part.unproven_name());
+    let staged = write_unproven(&unproven, part, from, body, progress);
+    if staged.as_ref().is_err_and(|e| matches!(e.kind(), Kind::Digest | Kind::Source)) {
+        // The next run must not go on from bytes that are known to be wrong.
+        let _ = fs::remove_file(&unproven);
+    }
+    let crc32 = staged?;
+    let name = dir.join(part.name);
+    fs::rename(&unproven, &name).io(Kind::Device, "rename", name.display())?;
+    Ok(crc32)
+}
+
+fn write_unproven(
+    unproven: &Path,
+    part: &Part<'_>,
+    from: u64,
+    body: &mut dyn Read,
+    progress: &mut dyn FnMut(Step),
+) -> Result<u32> {
+    let mut options = OpenOptions::new();
+    let open =
+        options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW).open(unproven);
+    let mut file = open.io(Kind::Device, "create", unproven.display())?;
+    file.set_len(from).io(Kind::Device, "cut to length", unproven.display())?;
+    let mut sink = Sink { part, judge: part.is_initramfs.then(Check::default), crc: Crc::new(), bytes: 0 };
+    if let Err(e) = sink.take_up(&mut file, from, progress) {
+        // A sector that can not be read: written anew it may do, and somewhere else it will.
+        let _ = fs::remove_file(unproven);
+        return Err(e).io(Kind::Device, "read", unproven.display());
+    }
+    let mut writer = Writer { file: &mut file, path: unproven, written: from, handed_over: from };
+    sink.copy(body, &mut writer, progress)?;
+    // What the disk did not keep is no more worth going on from than what the source had wrong.
+    sink.prove(file, unproven, progress).inspect_err(|_| drop(fs::remove_file(unproven)))
+}
+
+/// Writes the version, what GRUB holds the files against, then the record: from here on the slot is valid.
+///
+/// Input: the CRC-32 of kernel and initramfs, as [`write()`] or `readback::verify` returned it for these files.
+/// Errors: Device: the file system refuses.
+/// Power cut: without the record, an invalid slot; with it, a whole one, and one that GRUB takes for whole.
+pub fn finish(dir: &Path, record: &Record, crc32s: [u32; 2]) -> Result<()> {
+    write_text(dir, VERSION, &format!("{}\n", record.version))?;
+    write_digests(dir, crc32s)?;
+    write_text(dir, RECORD, &record.encode())
+}
+
+/// Writes what GRUB holds the files against, alone.
+/// Input, errors: as [`finish`].
+pub fn write_digests(dir: &Path, [kernel, initramfs]: [u32; 2]) -> Result<()> {
+    allow_changes_in(dir);
+    write_text(dir, DIGESTS, &digests(kernel, initramfs))
+}
+
+fn write_text(dir: &Path, name: &str, text: &str) -> Result<()> {
+    let path = dir.join(name);
+    files::replace(&path, text.as_bytes()).io(Kind::Device, "write", path.display())
+}
+
+#[derive(Default)]
+struct Check {
+    judge: initramfs::Judge,
+    broken: Option<String>,
+}
+
+impl Check {
+    /// Remembers the first fault and goes on: a wrong digest is the better explanation, and comes last.
+    fn update(&mut self, bytes: &[u8]) {
+        if self.broken.is_none() {
+            self.broken = self.judge.update(bytes, &mut |_| {}).err();
+        }
+    }
+
+    fn finish(self) -> std::result::Result<(), String> {
+        match self.broken {
+            Some(why) => Err(why),
+            None => self.judge.finish(),
+        }
+    }
+}
+
+struct Writer<'a> {
+    file: &'a mut File,
+    path: &'a Path,
+    written: u64,
+    handed_over: u64,
+}
+
+impl Writer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).io(Kind::Device, "write", self.path.display())?;
+        self.written += bytes.len() as u64;
+        let waiting = self.written - self.handed_over;
+        if waiting >= WRITEBACK_BYTES {
+            // Only to be early; the fsync at the end is what counts.
+            let _ = sys::start_writeback(self.file, self.handed_over, waiting);
+            self.handed_over = self.written;
+        }
+        Ok(())
+    }
+}
+
+/// Looks at each byte of a file once, in order.
+struct Sink<'a> {
+    part: &'a Part<'a>,
+    judge: Option<Check>,
+    /// Of what came: tells a disk that does not keep it from a source that gave something else. The proof is the digest of what
+    /// was read back (docs/decisions/0016-hashed-where-it-landed.md).
+    crc: Crc,
+    bytes: u64,
+}
+
+impl Sink<'_> {
+    fn look_at(&mut self, bytes: &[u8]) {
+        self.crc.update(bytes);
+        if let Some(judge) = self.judge.as_mut() {
+            judge.update(bytes);
+        }
+        self.bytes += bytes.len() as u64;
+    }
+
+    /// Reads what an earlier run has left; afterwards the file stands where the rest belongs.
+    fn take_up(&mut self, file: &mut File, from: u64, progress: &mut dyn FnMut(Step)) -> io::Result<()> {
+        let mut buffer = vec![0u8; if from > 0 { CHUNK } else { 0 }];
+        while self.bytes < from {
+            let room = (from - self.bytes).min(CHUNK as u64) as usize;
+            file.read_exact(&mut buffer[..room])?;
+            self.look_at(&buffer[..room]);
+            progress(Step::Found(room as u64));
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, body: &mut dyn Read, writer: &mut Writer<'_>, progress: &mut dyn FnMut(Step)) -> Result<()> {
+        let (name, expected) = (self.part.name, self.part.expected.size_bytes);
+        let mut buffer = vec![0u8; CHUNK];
+        loop {
+            let length = match body.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    let ours = e.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+                    let kind = ours.map_or(Kind::Network, Error::kind);
+                    return Err(Error::new(kind, e.to_string()).at("download", name));
+                }
+            };
+            let bytes = &buffer[..length];
+            if writer.written + length as u64 > expected {
+                let why = format!("it is longer than the {expected} bytes that were announced");
+                return Err(Error::new(Kind::Digest, why).at("download", name));
+            }
+            self.look_at(bytes);
+            writer.write(bytes)?;
+            progress(Step::Written(length as u64));
+        }
+        if writer.written < expected {
+            let why = format!("it ended after {} of {expected} bytes", writer.written);
+            return Err(Error::new(Kind::Network, why).at("download", name).hint("try again"));
+        }
+        Ok(())
+    }
+
+    /// Holds what the device gives back against what came, then against what the part must be.
+    fn prove(self, file: File, path: &Path, progress: &mut dyn FnMut(Step)) -> Result<u32> {
+        file.sync_all().io(Kind::Device, "sync", path.display())?;
+        // The pages are clean now; without them a copy in memory can not stand in for the device.
+        sys::drop_cache(&file).io(Kind::Device, "drop the cache of", path.display())?;
+        drop(file);
+        let (name, expected) = (self.part.name, self.part.expected);
+        let unkept = |why: String| {
+            Error::new(Kind::Device, why)
+                .at("prove", name)
+                .hint("the disk does not keep what is written to it: it may be failing")
+        };
+        let (found, crc32) =
+            readback::hash(path, &mut |n| progress(Step::ReadBack(n))).map_err(|e| unkept(e.to_string()))?;
+        // First: the judge has seen what came.
+        if (found.size_bytes, crc32) != (self.bytes, self.crc.sum()) {
+            return Err(unkept(format!("it reads back as {}, which is not what came", found.sha256)));
+        }
+        if found != *expected {
+            return Err(Error::new(Kind::Digest, format!("it is {}, expected was {}", found.sha256, expected.sha256))
+                .at("verify", name)
+                .hint("the source is damaged or was tampered with; nothing of it will be booted"));
+        }
+        self.judge.map_or(Ok(()), Check::finish).map_err(|why| {
+            Error::new(Kind::Source, why).at("look through", name).hint(
+                "it is what the publisher named, but kernels do not unpack it whole: make it anew and publish that",
+            )
+        })?;
+        Ok(crc32)
+    }
+}
+
+#[cfg(test)]
+#[path = "stage_tests.rs"]
+mod tests;

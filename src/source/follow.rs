@@ -1,0 +1,162 @@
+//! From an index or a manifest to the artifact for one architecture.
+//!
+//! Must never: fetch what the keyring revokes, or follow without end.
+
+use super::limits::{check_version, kept};
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::json;
+use crate::oci::descriptor::Descriptor;
+use crate::oci::manifest::{self, Choice, Document, Index, Manifest};
+use crate::offer::artifact::{Artifact, FileRef, Place};
+use crate::trust::keyring::Keyring;
+
+/// Deepest nesting of indexes: one by platform, in one by variant, in one that a tool made around both.
+pub(super) const MAX_INDEXES: usize = 3;
+
+/// Most documents that are read to find one manifest.
+pub(super) const MAX_DOCUMENTS: usize = 16;
+
+/// Fetches a document by descriptor; what it returns has been checked with [`super::limits::check_bytes`].
+pub(super) type Fetch<'a> = &'a mut dyn FnMut(&Descriptor) -> Result<Vec<u8>>;
+
+/// Follows an index or a manifest to the artifact for one architecture.
+/// Input: `document`: parsed from bytes that hash to `digest`; `name`: the source, for people; `ring`: nothing below what it
+/// revokes is fetched.
+/// Returns: whether the manifest itself says what architecture it is for, as well.
+/// Errors: as [`super::Source::resolve`].
+pub(super) fn follow(
+    (document, digest): (Document, Digest),
+    architecture: &str,
+    name: &str,
+    ring: &Keyring,
+    fetch: Fetch,
+) -> Result<(Artifact, bool)> {
+    let index = match document {
+        Document::Manifest(m) => return artifact(m, digest, None, None, name),
+        Document::Index(index) => index,
+    };
+    let mut walk =
+        Walk { architecture, ring, fetch, left: MAX_DOCUMENTS, others: Vec::new(), chain: Vec::new(), fault: None };
+    walk.demand_unrevoked(digest)?;
+    match walk.look_into(&index, 1)? {
+        Some((found, manifest)) => {
+            let (mut artifact, is_stated) = artifact(manifest, found, Some(digest), Some(architecture), name)?;
+            artifact.passed.append(&mut walk.chain);
+            Ok((artifact, is_stated))
+        }
+        None => Err(index.nothing_for(architecture, &walk.others, walk.fault.as_ref())),
+    }
+}
+
+/// The search for one manifest below an index.
+pub(super) struct Walk<'a> {
+    architecture: &'a str,
+    ring: &'a Keyring,
+    fetch: Fetch<'a>,
+    /// Documents that may still be read.
+    left: usize,
+    /// Architectures that manifests turned out to be for.
+    others: Vec<String>,
+    /// Indexes inside the first one that lead to where it is.
+    chain: Vec<Digest>,
+    /// Why something was passed over that may have been it.
+    fault: Option<Error>,
+}
+
+impl Walk<'_> {
+    /// Finds the manifest for this architecture. What an index says of it counts; where it says nothing, the
+    /// manifest's own annotation does.
+    fn look_into(&mut self, index: &Index, depth: usize) -> Result<Option<(Digest, Manifest)>> {
+        self.fault = self.fault.take().or_else(|| index.fault().cloned());
+        let (candidates, is_marked) = match index.select(self.architecture) {
+            Ok(Choice::One(descriptor)) => (vec![descriptor], true),
+            Ok(Choice::LookInto(candidates)) => (candidates, false),
+            // Of an index inside another: there may be more to look into.
+            Err(_) if depth > 1 && !index.offers(self.architecture) => (Vec::new(), false),
+            Err(e) => return Err(e),
+        };
+        for descriptor in candidates {
+            // What is revoked and perhaps for others only is judged once it is known to be for this machine.
+            if is_marked {
+                self.demand_unrevoked(descriptor.digest)?;
+            }
+            match self.fetch(descriptor)? {
+                Document::Index(inner) => {
+                    if depth == MAX_INDEXES {
+                        let why = format!("more than {MAX_INDEXES} indexes inside one another");
+                        return Err(Error::new(Kind::Source, why).at("read", descriptor.digest));
+                    }
+                    self.chain.push(descriptor.digest);
+                    if let Some(found) = self.look_into(&inner, depth + 1)? {
+                        return Ok(Some(found));
+                    }
+                    self.chain.pop();
+                }
+                Document::Manifest(manifest) => match manifest.architecture() {
+                    Some(name) if name != self.architecture && !is_marked => self.others.push(name.to_owned()),
+                    None if !is_marked => {}
+                    _ => return Ok(Some((descriptor.digest, manifest))),
+                },
+            }
+        }
+        Ok(None)
+    }
+
+    fn demand_unrevoked(&self, digest: Digest) -> Result<()> {
+        self.ring.refuse_revoked(&[digest]).map_err(|e| e.at("follow", format_args!("manifest {digest}")))
+    }
+
+    fn fetch(&mut self, descriptor: &Descriptor) -> Result<Document> {
+        let name = format!("manifest {}", descriptor.digest);
+        let too_many = || Error::new(Kind::Source, format!("more than {MAX_DOCUMENTS} documents to look through"));
+        self.left = self.left.checked_sub(1).ok_or_else(|| too_many().at("read", &name))?;
+        let mut bytes = (self.fetch)(descriptor)?;
+        json::shorten(&mut bytes).map_err(|e| e.at("read", &name))?;
+        manifest::parse(&bytes, Some(&descriptor.media_type), &name)
+    }
+}
+
+/// Turns a manifest into an artifact. Input: `platform`: the architecture that an index gave it.
+pub(super) fn artifact(
+    manifest: Manifest,
+    digest: Digest,
+    index_digest: Option<Digest>,
+    platform: Option<&str>,
+    name: &str,
+) -> Result<(Artifact, bool)> {
+    let (meta, kernel, initramfs) = manifest.into_parts()?;
+    let is_stated = meta.architecture.is_some();
+    let version = check_version(meta.version, "io.kubesolo.os.version")
+        .map_err(|e| e.at("read", format_args!("manifest {digest}")))?;
+    let kernel = FileRef { size_bytes: kernel.size_bytes, sha256: kernel.digest, place: Place::Blob };
+    let (place, passed) = match initramfs.layers.len() {
+        1 => (Place::Blob, Vec::new()),
+        _ => {
+            let digests = initramfs.layers.iter().map(|layer| layer.digest).collect();
+            (Place::Blobs(initramfs.layers), digests)
+        }
+    };
+    let initramfs = FileRef { size_bytes: initramfs.size_bytes, sha256: initramfs.digest, place };
+    let artifact = Artifact {
+        version,
+        channel: meta.channel.map(kept),
+        architecture: meta.architecture.or(platform.map(str::to_owned)).map(kept),
+        min_compatible_version: meta.min_compatible_version.map(kept),
+        release_notes: meta.release_notes,
+        release_date: meta.release_date.map(kept),
+        expires: meta.expires.map(kept),
+        digest,
+        index_digest,
+        passed,
+        signed_by: Vec::new(),
+        source: name.to_owned(),
+        kernel,
+        initramfs,
+    };
+    Ok((artifact, is_stated))
+}
+
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod tests;

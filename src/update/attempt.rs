@@ -1,0 +1,168 @@
+//! One attempt, from the first question to the last proof; its end is in the state file, whatever it was.
+//!
+//! Must never: touch a slot while a trial is pending, or the running slot at all.
+
+use crate::base::error::{Course, Error, Kind, Result};
+use crate::config::Config;
+use crate::ledger::state::Phase;
+use crate::ledger::state::Taken;
+use crate::offer::artifact::Artifact;
+use crate::offer::gate::{self, Verdict};
+use crate::os::progress::note;
+use crate::source::Source;
+use crate::trust::keyring::Keyring;
+use crate::update::activate::scrub;
+use crate::update::download::stage_all;
+use crate::update::judge::Overrides;
+use crate::update::judge::Situation;
+use crate::update::judge::consult;
+use crate::update::judge::demand_known;
+use crate::update::judge::staged_digest;
+use crate::update::session::Session;
+
+/// How an attempt ended that did not fail.
+pub enum Attempted {
+    /// It is staged.
+    Staged(Artifact),
+    /// It was staged already.
+    StagedBefore(Artifact),
+    /// It runs already.
+    UpToDate(Artifact),
+}
+
+impl Attempted {
+    /// Returns what was offered.
+    pub fn artifact(&self) -> &Artifact {
+        match self {
+            Attempted::Staged(artifact) | Attempted::StagedBefore(artifact) | Attempted::UpToDate(artifact) => artifact,
+        }
+    }
+}
+
+/// Records that nobody could be asked: whoever watches the state sees that no update is taken. Not of a trial, to which the state
+/// belongs, and not where the command line alone is wrong, or no source is named: nothing is updated by itself there.
+pub fn record_stop(session: &mut Session<'_>, config: &Config, error: &Error) {
+    if error.kind() == Kind::Usage || config.source.is_none() || session.pending_trial().is_some() {
+        return;
+    }
+    let now = session.now();
+    // Whatever its exit code is: nothing was offered that is not authentic, and this machine has to be set up.
+    let recorded = Error::new(Kind::Config, error.to_string());
+    let failed = session.state.begin(now).and_then(|()| session.state.fail(&recorded, now));
+    // The first error is the one to report.
+    if let Err(e) = failed.and_then(|()| session.save_state()) {
+        note(&format!("not recorded: {e}"));
+    }
+}
+
+/// One attempt, from the first question to the last proof; its end is in the state file, whatever it was.
+pub fn attempt(
+    session: &mut Session<'_>,
+    config: &Config,
+    source: &mut dyn Source,
+    overrides: Overrides,
+    ring: &Keyring,
+) -> Result<Attempted> {
+    let mut situation = Situation {
+        running: session.machine.view(session.running),
+        target: session.machine.view(session.target()),
+        trial_pending: None,
+        staged_digest: None,
+        staged_insisted: session.state.insisted,
+        failed: session.refusals(),
+        now: session.time(),
+        proven: session.proven.clone(),
+    };
+    situation.staged_digest = staged_digest(&session.state, &situation.target);
+    demand_known(&situation, ring)?;
+    session.state.begin(session.now())?;
+    session.save_state()?;
+    let ended = decide_and_stage(session, config, source, &situation, overrides, ring);
+    let now = session.now();
+    match &ended {
+        Ok(Attempted::Staged(_)) => session.state.step(Phase::Staged, now)?,
+        Ok(_) | Err(Ended::Refused(_)) => session.state.answered(now),
+        Err(Ended::Failed(error)) => session.state.fail(error, now)?,
+    }
+    let saved = session.save_state();
+    match ended {
+        Ok(attempt) => saved.map(|()| attempt),
+        // The first error is the one to report.
+        Err(Ended::Refused(error) | Ended::Failed(error)) => Err(error),
+    }
+}
+
+/// An attempt that ended without a staged slot.
+enum Ended {
+    /// The ordinary course of things: the state goes back to what it was.
+    Refused(Error),
+    /// The state becomes `failed`.
+    Failed(Error),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Ended {
+        Ended::Failed(error)
+    }
+}
+
+fn decide_and_stage(
+    session: &mut Session<'_>,
+    config: &Config,
+    source: &mut dyn Source,
+    situation: &Situation,
+    overrides: Overrides,
+    ring: &Keyring,
+) -> std::result::Result<Attempted, Ended> {
+    let consult = |source: &mut dyn Source, store| consult(source, config, situation, overrides, ring, store);
+    let consulted = consult(source, Some(session.store()));
+    let (mut artifact, mut verdict) = consulted.map_err(|e| match (e.course(), e.kind()) {
+        (Course::Nothing, _) | (_, Kind::Busy) => Ended::Refused(e),
+        _ => Ended::Failed(e),
+    })?;
+    // What was insisted on is insisted on still where it has to be written anew.
+    let is_staged = situation.staged_digest == Some(artifact.digest);
+    let insisted = overrides.retry_failed || (is_staged && situation.staged_insisted);
+    if verdict == Verdict::Staged {
+        if is_whole(session, situation, ring) {
+            session.state.insisted |= overrides.retry_failed;
+            return Ok(Attempted::StagedBefore(artifact));
+        }
+        verdict = Verdict::Take;
+    }
+    if verdict == Verdict::Take && artifact.is_hearsay() {
+        (artifact, verdict) = consult(source, None)?;
+    }
+    match verdict {
+        Verdict::UpToDate => return Ok(Attempted::UpToDate(artifact)),
+        Verdict::Refused(refusals) => {
+            let error = gate::refused(&format!("version {}", artifact.version), &refusals);
+            let fault = refusals.iter().any(|r| r.gate.is_fault());
+            return Err(if fault { Ended::Failed(error) } else { Ended::Refused(error) });
+        }
+        Verdict::Take | Verdict::Staged => {}
+    }
+    // Before anything is recorded: whoever reads the slot is done soon, and nothing has failed.
+    let hold = session.machine.hold_target(session.target()).map_err(|e| match e.kind() {
+        Kind::Busy => Ended::Refused(e),
+        _ => Ended::Failed(e),
+    })?;
+    let taken = Taken {
+        from_version: situation.running.version(),
+        version: &artifact.version,
+        source: &artifact.source,
+        digest: artifact.digest,
+        target: session.target(),
+        insisted,
+    };
+    session.state.take(&taken, session.now())?;
+    session.save_state()?;
+    stage_all(session, source, &artifact, &hold)?;
+    Ok(Attempted::Staged(artifact))
+}
+
+/// Says whether what is staged may be activated as it is. What has rotted since then is staged anew.
+fn is_whole(session: &Session<'_>, situation: &Situation, ring: &Keyring) -> bool {
+    let Ok(record) = &situation.target.record else { return false };
+    ring.still_accepts(&record.signed_by, &record.digests()).is_ok() && scrub(session, session.target()).is_ok()
+}

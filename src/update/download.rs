@@ -1,0 +1,203 @@
+//! Downloads an artifact into the slot that is not running: what is there is kept, what was begun is gone on with.
+//!
+//! Must never: give up the old content before the source has shown the new.
+
+use crate::base::error::{Course, Kind, Result};
+use crate::base::text::human_size;
+use crate::base::text::printable;
+use crate::disk::mount::Hold;
+use crate::disk::remake;
+use crate::http::Body;
+use crate::machine::ARCHITECTURE;
+use crate::machine::view;
+use crate::offer::artifact::Artifact;
+use crate::offer::artifact::FileRef;
+use crate::offer::gate::DEFAULT_CHANNEL;
+use crate::os::progress::Progress;
+use crate::os::progress::aside;
+use crate::os::progress::bar::Phase as Stretch;
+use crate::os::progress::note;
+use crate::os::progress::setback;
+use crate::slot::readback;
+use crate::slot::record::FileRecord;
+use crate::slot::record::INITRAMFS;
+use crate::slot::record::KERNEL;
+use crate::slot::record::Record;
+use crate::slot::stage::Step;
+use crate::slot::stage::{self, Part};
+use crate::source::Source;
+use crate::update::session::Session;
+use std::path::Path;
+
+/// Stages an artifact; where the slot's file system is damaged, in one that is made anew.
+/// Power cut: see the functions of `stage` and of `remake`; until the slot is unmounted and its journal seen empty, the
+/// state says `downloading`.
+pub fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, hold: &Hold) -> Result<()> {
+    // A source that is gone must not cost the slot its old content: the last file is asked for first.
+    source.probe(&artifact.initramfs)?;
+    let part = session.machine.slot_partition(session.target())?;
+    let mut staged = stage(session, source, artifact, hold);
+    if let Err(damage) = &staged
+        && damage.course() == Course::Damaged
+        && part.is_named
+    {
+        note(&format!("{damage}; the file system of slot {} is made anew", session.target()));
+        staged = remake::remake(part, session.now(), hold).and_then(|()| stage(session, source, artifact, hold));
+    }
+    staged.map_err(|e| match (e.kind(), e.course()) {
+        (Kind::Device, Course::Fault | Course::Damaged) => remake::hint(e, part),
+        _ => e,
+    })
+}
+
+fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, hold: &Hold) -> Result<()> {
+    let slot = session.target();
+    let record = Record {
+        version: artifact.version.clone(),
+        architecture: ARCHITECTURE.to_string(),
+        channel: artifact.channel.clone().unwrap_or_else(|| DEFAULT_CHANNEL.to_string()),
+        source: printable(&artifact.source),
+        manifest_digest: Some(artifact.digest),
+        signed_by: artifact.signed_by.clone(),
+        index_digest: artifact.index_digest,
+        passed: artifact.passed.clone(),
+        // What nobody signed is nobody's date.
+        release_date: artifact.release_date.clone().filter(|_| !artifact.signed_by.is_empty()),
+        kernel: file_record(&artifact.kernel),
+        initramfs: file_record(&artifact.initramfs),
+    };
+    let kernel = Part { name: KERNEL, expected: &record.kernel, is_initramfs: false };
+    let initramfs = Part { name: INITRAMFS, expected: &record.initramfs, is_initramfs: true };
+    let mounted = session.machine.mount_target(slot, hold)?;
+    let dir = mounted.dir();
+    let mut wanted = Vec::new();
+    let mut kept = Vec::new();
+    let mut crcs = [0; 2];
+    let all_bytes = artifact.kernel.size_bytes.saturating_add(artifact.initramfs.size_bytes);
+    let looking = Progress::of(&format!("looking for the same in slot {slot}"), all_bytes);
+    for (n, (part, file)) in [(kernel, &artifact.kernel), (initramfs, &artifact.initramfs)].into_iter().enumerate() {
+        // The same kernel in two versions, or what an interrupted run has finished.
+        match readback::verify(&dir.join(part.name), part.expected, &mut |n| looking.add(n)) {
+            Ok(crc32) => {
+                kept.push(part.name);
+                crcs[n] = crc32;
+            }
+            Err(_) => wanted.push((n, part, file)),
+        }
+    }
+    drop(looking);
+    let mut first = match wanted.first() {
+        Some((_, part, file)) => Some(Opened::new(source, file, stage::left_over(dir, part))?),
+        None => None,
+    };
+    let parts: Vec<Part<'_>> = wanted.iter().map(|(_, part, _)| part.clone()).collect();
+    // Unmounted once, so that the record is gone for GRUB as well, which replays no journal.
+    stage::invalidate(dir, &kept, &parts)?;
+    mounted.unmount()?;
+    view::journal(session.machine.slot_partition(slot)?)?;
+    let mounted = session.machine.mount_target(slot, hold)?;
+    let dir = mounted.dir();
+    let total = wanted.iter().fold(0, |sum: u64, (_, part, _)| sum.saturating_add(part.expected.size_bytes));
+    let progress = Progress::new(vec![Stretch::new("fetching", total), Stretch::new("reading back", total)]);
+    let mut before_bytes = 0;
+    for (n, part, file) in &wanted {
+        crcs[*n] = fetch(dir, part, file, source, first.take(), (&progress, before_bytes))?;
+        before_bytes += part.expected.size_bytes;
+    }
+    drop(progress);
+    stage::finish(dir, &record, crcs)?;
+    mounted.unmount()?;
+    view::journal(session.machine.slot_partition(slot)?)
+}
+
+/// Most times that a file is fetched anew because its pieces do not make the whole, or a mirror has something else.
+const MAX_FRESH_STARTS: u32 = 2;
+
+const AGAIN: &str = "from the start again";
+
+/// A file that is about to come.
+struct Opened {
+    /// How much of it is there.
+    from: u64,
+    body: Body,
+}
+
+impl Opened {
+    fn new(source: &mut dyn Source, file: &FileRef, from: u64) -> Result<Opened> {
+        source.open(file, from).map(|body| Opened { from, body })
+    }
+}
+
+/// Fetches one file, going on where an earlier run stopped. Pieces that together are not what was published, or that the disk
+/// does not give back as they came, say nothing of the source: then it is fetched in one piece.
+/// Input: `opened`: where it was opened already; `progress`: beside it, how much came before this file.   Returns: its CRC-32.
+fn fetch(
+    dir: &Path,
+    part: &Part<'_>,
+    file: &FileRef,
+    source: &mut dyn Source,
+    mut opened: Option<Opened>,
+    progress: (&Progress, u64),
+) -> Result<u32> {
+    let (mut fresh_starts, mut is_whole) = (0, false);
+    loop {
+        let Opened { from, mut body } = match opened.take() {
+            Some(opened) => opened,
+            None if !is_whole => Opened::new(source, file, stage::left_over(dir, part))?,
+            None => Opened::new(source, file, 0)?,
+        };
+        if from > 0 {
+            aside(&format!("{}: going on after {}", part.name, human_size(from)));
+        }
+        let e = match write(dir, part, from, body.reader.as_mut(), progress) {
+            Ok(crc32) => return Ok(crc32),
+            Err(e) => e,
+        };
+        if from > 0 && matches!(e.kind(), Kind::Device | Kind::Digest) && stage::left_over(dir, part) == 0 {
+            // Which of the two is wrong is not known, and no place is blamed: the whole will tell.
+            match e.kind() {
+                Kind::Device => setback(&e, AGAIN),
+                _ => aside(&format!(
+                    "{}: with what an earlier run left it is not what was published; {AGAIN}",
+                    part.name
+                )),
+            }
+            is_whole = true;
+            continue;
+        }
+        let pieced = e.kind() == Kind::Digest && body.is_pieced.get();
+        let elsewhere = e.kind() == Kind::Digest && source.doubt();
+        if !(pieced || elsewhere) || fresh_starts == MAX_FRESH_STARTS {
+            return Err(e);
+        }
+        setback(&e, &if elsewhere { [AGAIN, ", at the next place"].concat() } else { AGAIN.to_owned() });
+        fresh_starts += 1;
+        is_whole = true;
+    }
+}
+
+fn write(
+    dir: &Path,
+    part: &Part<'_>,
+    from: u64,
+    body: &mut dyn std::io::Read,
+    (progress, before_bytes): (&Progress, u64),
+) -> Result<u32> {
+    progress.start(0, part.name, before_bytes);
+    let mut is_back = false;
+    stage::write(dir, part, from, body, &mut |step| match step {
+        Step::Found(n) => progress.found(n),
+        Step::Written(n) => progress.add(n),
+        Step::ReadBack(n) => {
+            if !is_back {
+                progress.start(1, "", before_bytes);
+                is_back = true;
+            }
+            progress.add(n);
+        }
+    })
+}
+
+fn file_record(file: &FileRef) -> FileRecord {
+    FileRecord { size_bytes: file.size_bytes, sha256: file.sha256 }
+}

@@ -1,0 +1,15 @@
+//! The story of an update: the survey of the machine, what happened since the last run, and the run that may change something.
+//!
+//! May import: base, os, oci, offer, trust, slot, http, boot, disk, ledger, source, health, config, machine. Must never
+//! import: cmd, cli, observe: no answer is printed here.
+
+pub mod activate;
+pub mod ask;
+pub mod attempt;
+pub mod download;
+pub mod judge;
+pub mod next_step;
+pub mod reconcile;
+pub mod restart;
+pub mod session;
+pub mod survey;

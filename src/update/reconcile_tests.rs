@@ -1,0 +1,537 @@
+//! Tests of the findings, and of whether machines come to rest.
+
+use super::*;
+use crate::base::error::{Error, Kind};
+use crate::boot::grub_table;
+
+fn vars(active: Slot, success: bool, counter: u8) -> BootVars {
+    BootVars {
+        active_slot: Some(active),
+        boot_success: Some(success),
+        boot_counter: Some(counter),
+        rollback_from: None,
+        boot_canary: true,
+    }
+}
+
+fn seen(running: Slot, vars: BootVars) -> Seen<'static> {
+    Seen { running, vars, boot_id: Some("second"), skipped: None }
+}
+
+fn state(phase: Phase) -> State {
+    let switched_boot_id = Some("first".to_string());
+    State { phase, target_slot: Some(Slot::B), switched_boot_id, ..State::default() }
+}
+
+#[test]
+fn agreement_is_nothing() {
+    for (phase, running, vars) in [
+        (Phase::Idle, Slot::A, vars(Slot::A, true, 3)),
+        (Phase::Staged, Slot::A, vars(Slot::A, true, 3)),
+        (Phase::Activated, Slot::B, vars(Slot::B, false, 2)),
+        (Phase::Verifying, Slot::B, vars(Slot::B, false, 0)),
+        (Phase::Success, Slot::B, vars(Slot::B, true, 2)),
+        (Phase::Failed, Slot::B, vars(Slot::B, false, 1)), // another trial boot after an unhealthy one
+        (Phase::Failed, Slot::A, vars(Slot::A, true, 3)),  // a download that failed
+        (Phase::RolledBack, Slot::A, vars(Slot::A, true, 0)),
+    ] {
+        assert_eq!(find(&state(phase), &seen(running, vars)), Finding::Nothing, "{phase:?}");
+    }
+}
+
+#[test]
+fn waiting_for_the_reboot_is_not_a_rollback() {
+    let waiting = Seen { boot_id: Some("first"), ..seen(Slot::A, vars(Slot::B, false, 3)) };
+    assert_eq!(find(&state(Phase::Activated), &waiting), Finding::Nothing);
+}
+
+#[test]
+fn every_way_back_is_seen() {
+    let marked = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 0) };
+    use Blame::{Decided, Undecided};
+    for (phase, running, vars, words, blame) in [
+        (Phase::Activated, Slot::A, marked, "three boots", Undecided),
+        (Phase::Verifying, Slot::A, marked, "three boots", Undecided),
+        (Phase::Staged, Slot::A, marked, "three boots", Undecided),
+        (Phase::Idle, Slot::A, marked, "three boots", Undecided), // the state file was lost
+        (Phase::Failed, Slot::A, marked, "three boots", Undecided),
+        (Phase::Activated, Slot::A, BootVars { boot_counter: Some(1), ..marked }, "2 of three boots", Undecided),
+        // Each boot was counted, and yet GRUB has not gone back by itself.
+        (Phase::Activated, Slot::A, vars(Slot::B, false, 0), "3 of three boots", Undecided),
+        (Phase::Verifying, Slot::A, vars(Slot::A, true, 2), "made active again", Decided),
+        (Phase::Success, Slot::B, vars(Slot::A, false, 3), "manual rollback", Decided), // cut off before the state
+    ] {
+        match find(&state(phase), &seen(running, vars)) {
+            Finding::RolledBack { gave_up: Slot::B, reason, blame: found } => {
+                assert!(reason.contains(words) && found == blame, "{phase:?}: {reason} {found:?}");
+            }
+            other => panic!("{phase:?}: {other:?}"),
+        }
+    }
+}
+
+/// As [`state`], and the last check of slot B failed.
+fn unhealthy(phase: Phase) -> State {
+    State { unhealthy: Some("10-net: down".into()), unhealthy_slot: Some(Slot::B), ..state(phase) }
+}
+
+#[test]
+fn what_was_left_with_boots_to_go_is_blamed_only_if_a_check_failed() {
+    for (phase, counter, words) in [
+        (Phase::Activated, 2, "1 of three"),
+        (Phase::Failed, 1, "2 of three"),
+        (Phase::Idle, 2, "by hand, or GRUB"), // the state file was lost
+    ] {
+        // Counted, and not named as skipped: whoever started slot A, it was not GRUB by itself.
+        let now = seen(Slot::A, vars(Slot::B, false, counter));
+        match find(&unhealthy(phase), &now) {
+            Finding::RolledBack { gave_up: Slot::B, reason, blame: Blame::Undecided } => {
+                assert!(reason.contains(words) && reason.ends_with("(last: 10-net: down)"), "{reason}");
+            }
+            other => panic!("{phase:?}: {other:?}"),
+        }
+        // A power cut before the first check, or a check that was of the other slot.
+        for judged_nothing in [state(phase), State { unhealthy_slot: Some(Slot::A), ..unhealthy(phase) }] {
+            match find(&judged_nothing, &now) {
+                Finding::Unjudged { slot: Slot::B, reason } => {
+                    let boots = 3 - counter;
+                    assert!(reason.contains(&format!("booted {boots} of three times, no check")), "{reason}");
+                }
+                other => panic!("{phase:?}: {other:?}"),
+            }
+        }
+    }
+}
+
+/// Where GRUB went to slot A and neither counted nor named it, or could not go on counting, it has to show that it writes.
+#[test]
+fn who_leaves_a_trial_without_grub_has_grub_prove_itself() {
+    let canary_after = |now: &Seen<'_>| {
+        let mut block = Block::fresh(Slot::A);
+        block.activate(Slot::B);
+        block.set("boot_canary", b"1").unwrap();
+        after_rollback(now, Slot::B, &mut block);
+        let vars = BootVars::read_whole(&block).unwrap();
+        assert_eq!((vars.active_slot, vars.boot_success), (Some(Slot::A), Some(true)));
+        vars.boot_canary
+    };
+    assert!(!canary_after(&seen(Slot::A, vars(Slot::B, false, 1))));
+    // GRUB named it: it was at work.
+    assert!(canary_after(&skipping(Slot::A, vars(Slot::B, false, 1))));
+}
+
+#[test]
+fn what_was_never_tried_is_not_blamed() {
+    let no_try = |state: &State, seen: &Seen<'_>| match find(state, seen) {
+        Finding::Unjudged { slot: Slot::B, reason } => reason,
+        other => panic!("{state:?}: {other:?}"),
+    };
+    // Another boot, not counted, and GRUB has not named it as skipped.
+    let passed_over = seen(Slot::A, vars(Slot::B, false, 3));
+    for phase in [Phase::Activated, Phase::Failed] {
+        assert!(no_try(&state(phase), &passed_over).contains("another boot loader in use"), "{phase:?}");
+    }
+    // GRUB could not count, and has gone back at once.
+    let uncounted = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 3) };
+    assert!(no_try(&state(Phase::Activated), &seen(Slot::A, uncounted)).contains("could not count its boot"));
+    // In the boot in which it was activated it simply waits.
+    let same_boot = Seen { boot_id: Some("first"), ..passed_over };
+    assert_eq!(find(&state(Phase::Activated), &same_boot), Finding::Nothing);
+    // Afterwards the slot that runs is confirmed, and GRUB has to show again that it counts.
+    let mut block = Block::fresh(Slot::B);
+    block.activate(Slot::B);
+    block.set("rollback_from", b"B").unwrap();
+    block.set("boot_canary", b"1").unwrap();
+    after_no_try(Slot::A, &mut block);
+    let after = BootVars::read_whole(&block).unwrap();
+    assert_eq!((after.active_slot, after.boot_success, after.boot_canary), (Some(Slot::A), Some(true), false));
+    assert_eq!((after.rollback_from, find(&state(Phase::Failed), &seen(Slot::A, after))), (None, Finding::Nothing));
+}
+
+#[test]
+fn what_was_called_off_before_its_first_boot_is_forgotten() {
+    let called_off = seen(Slot::A, vars(Slot::A, true, 3));
+    for id in [Some("first"), Some("second"), None] {
+        assert_eq!(find(&state(Phase::Activated), &Seen { boot_id: id, ..called_off }), Finding::CalledOff);
+    }
+    assert_eq!(find(&state(Phase::Idle), &called_off), Finding::Nothing);
+    // The same of a rollback: slot B, which was to be left, is the confirmed one again.
+    let stays = seen(Slot::B, vars(Slot::B, true, 3));
+    let rollback = State { is_under_way: true, ..state(Phase::RolledBack) };
+    assert_eq!(find(&rollback, &stays), Finding::CalledOff);
+    for (state, seen) in [
+        (state(Phase::RolledBack), stays),
+        (rollback.clone(), seen(Slot::B, vars(Slot::A, false, 3))),
+        (rollback.clone(), seen(Slot::B, vars(Slot::B, true, 2))),
+        (rollback.clone(), seen(Slot::A, vars(Slot::A, true, 3))),
+    ] {
+        assert_ne!(find(&state, &seen), Finding::CalledOff, "{seen:?}");
+    }
+}
+
+/// The reason of the trial's last check survives what follows.
+#[test]
+fn the_cause_survives_the_consequence() {
+    let marked = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 0) };
+    let cause = "10-net: no IPv4 address, exit status 1";
+    for phase in [Phase::Failed, Phase::Verifying] {
+        let known = State { unhealthy: Some(cause.into()), ..unhealthy(phase) };
+        for now in [seen(Slot::A, marked), seen(Slot::A, vars(Slot::B, false, 1))] {
+            match find(&known, &now) {
+                Finding::RolledBack { reason, .. } => {
+                    assert!(reason.ends_with(&format!(" (last: {cause})")), "{reason}")
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        // Of another slot, nothing is known.
+        let other = State { unhealthy_slot: Some(Slot::A), ..known };
+        match find(&other, &seen(Slot::A, marked)) {
+            Finding::RolledBack { reason, .. } => assert!(!reason.contains(cause), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn cuts_between_boot_variables_and_state_are_mended() {
+    assert_eq!(find(&state(Phase::Staged), &seen(Slot::A, vars(Slot::B, false, 3))), Finding::WasActivated);
+    assert_eq!(find(&state(Phase::Staged), &seen(Slot::B, vars(Slot::B, false, 2))), Finding::WasActivated);
+    assert_eq!(find(&state(Phase::Staged), &seen(Slot::B, vars(Slot::B, true, 2))), Finding::WasActivated);
+    assert_eq!(find(&state(Phase::Activated), &seen(Slot::B, vars(Slot::B, true, 2))), Finding::WasConfirmed);
+    assert_eq!(find(&state(Phase::Verifying), &seen(Slot::B, vars(Slot::B, true, 2))), Finding::WasConfirmed);
+    // Confirmed, and then the other slot was booted by hand.
+    assert_eq!(find(&state(Phase::Verifying), &seen(Slot::A, vars(Slot::B, true, 2))), Finding::WasConfirmed);
+}
+
+#[test]
+fn a_confirmed_slot_that_does_not_boot_is_not_active_any_more() {
+    for phase in [Phase::Idle, Phase::Success, Phase::Failed, Phase::RolledBack, Phase::Staged] {
+        let finding = find(&state(phase), &seen(Slot::A, vars(Slot::B, true, 3)));
+        assert_eq!(finding, Finding::NotTheActiveSlot, "{phase:?}");
+    }
+}
+
+#[test]
+fn a_manual_rollback_to_a_slot_that_can_not_be_loaded_is_seen() {
+    let found = find(&state(Phase::RolledBack), &skipping(Slot::B, vars(Slot::A, false, 2)));
+    assert_eq!(found, Finding::Skipped { slot: Slot::A });
+}
+
+#[test]
+fn a_rollback_that_waits_for_its_restart_is_not_undone() {
+    let waiting = Seen { boot_id: Some("first"), ..seen(Slot::B, vars(Slot::A, true, 2)) };
+    assert_eq!(find(&state(Phase::RolledBack), &waiting), Finding::Nothing);
+    assert!(pending_trial(Slot::B, &waiting.vars).unwrap().contains("slot A is active again"));
+}
+
+#[test]
+fn a_mark_nobody_can_record_is_cleared() {
+    let marked = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 0) };
+    assert_eq!(find(&state(Phase::Downloading), &seen(Slot::A, marked)), Finding::StaleMark);
+    // The state was written, then the power went before the mark was cleared.
+    assert_eq!(find(&state(Phase::RolledBack), &seen(Slot::A, marked)), Finding::StaleMark);
+}
+
+#[test]
+fn a_rollback_to_a_slot_that_fails_is_recorded() {
+    let marked = BootVars { rollback_from: Some(Slot::A), ..vars(Slot::B, true, 0) };
+    match find(&state(Phase::RolledBack), &seen(Slot::B, marked)) {
+        Finding::RolledBack { gave_up: Slot::A, reason, .. } => {
+            assert!(reason.contains("after a rollback"), "{reason}")
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn trials_are_named() {
+    assert_eq!(pending_trial(Slot::A, &vars(Slot::A, true, 3)), None);
+    assert!(pending_trial(Slot::B, &vars(Slot::B, false, 2)).unwrap().contains("slot B runs on trial"));
+    assert!(pending_trial(Slot::A, &vars(Slot::B, false, 3)).unwrap().contains("waits for its first boot"));
+}
+
+/// As [`seen`], in a boot in which GRUB could not load the other slot.
+fn skipping(running: Slot, vars: BootVars) -> Seen<'static> {
+    Seen { skipped: Some(running.other()), ..seen(running, vars) }
+}
+
+#[test]
+fn a_confirmed_slot_that_grub_could_not_load_is_known_at_once() {
+    for phase in [Phase::Idle, Phase::Success, Phase::Failed, Phase::RolledBack, Phase::Staged] {
+        let now = skipping(Slot::A, vars(Slot::B, true, 3));
+        assert_eq!(find(&state(phase), &now), Finding::Unloadable, "{phase:?}");
+        // Nothing is known of the boot in which it became active: then it was before this one.
+        let lost = State { switched_boot_id: None, ..state(phase) };
+        assert_eq!(find(&lost, &Seen { boot_id: None, ..now }), Finding::Unloadable, "{phase:?}");
+        // It became active after GRUB tried it: it has not been tried as it is now.
+        assert_eq!(find(&state(phase), &Seen { boot_id: Some("first"), ..now }), Finding::Nothing, "{phase:?}");
+    }
+    // The running slot is the active one: what else was tried was a person's choice.
+    assert_eq!(find(&state(Phase::Success), &skipping(Slot::B, vars(Slot::B, true, 3))), Finding::Nothing);
+}
+
+#[test]
+fn a_trial_that_grub_could_not_load_is_over_and_one_that_it_has_not_tried_is_not() {
+    for (phase, counter) in [(Phase::Activated, 2), (Phase::Activated, 3), (Phase::Failed, 0), (Phase::Idle, 2)] {
+        let now = skipping(Slot::A, vars(Slot::B, false, counter));
+        assert_eq!(find(&state(phase), &now), Finding::Skipped { slot: Slot::B }, "{phase:?}, {counter}");
+        // Looked at in this boot, and mended: the next one tells.
+        let mended = Seen { boot_id: Some("first"), ..now };
+        assert_eq!(find(&state(phase), &mended), Finding::Nothing, "{phase:?}, {counter}");
+    }
+    // Slot B was skipped, then written and activated, all in this boot: it waits for its first one.
+    let waiting = Seen { boot_id: Some("first"), ..skipping(Slot::A, vars(Slot::B, false, 3)) };
+    assert_eq!(find(&state(Phase::Activated), &waiting), Finding::Nothing);
+    // The state is lost, and GRUB has not counted a boot: the next one tells.
+    assert_eq!(find(&State::default(), &waiting), Finding::Nothing);
+    // Cut off between boot variables and state.
+    let staged = State { switched_boot_id: None, ..state(Phase::Staged) };
+    assert_eq!(find(&staged, &waiting), Finding::WasActivated);
+}
+
+#[test]
+fn a_slot_that_was_given_up_and_runs_keeps_its_mark_until_it_is_known_why() {
+    let marked = BootVars { rollback_from: Some(Slot::A), ..vars(Slot::B, true, 0) };
+    for now in [seen(Slot::A, marked), skipping(Slot::A, marked)] {
+        assert!(matches!(find(&state(Phase::Success), &now), Finding::RolledBack { gave_up: Slot::A, .. }));
+        let mut block = Block::fresh(Slot::B);
+        block.set("rollback_from", b"A").unwrap();
+        let before = block.clone();
+        after_rollback(&now, Slot::A, &mut block);
+        assert_eq!(block, before, "GRUB's mark is all that is known of the trials of slot A");
+        // In the same boot nothing is decided: the next one may load it. In another one, it is.
+        let recorded = |boot: &str| {
+            let switched_boot_id = Some(boot.to_string());
+            State { target_slot: Some(Slot::A), switched_boot_id, ..state(Phase::RolledBack) }
+        };
+        assert_eq!(find(&recorded("second"), &now), Finding::Nothing);
+        assert_eq!(worth_a_restart(&recorded("second"), &now), now.skipped.is_some());
+        assert!(!worth_a_restart(&recorded("first"), &now));
+        let next = if now.skipped.is_some() { Finding::Unloadable } else { Finding::NotTheActiveSlot };
+        assert_eq!(find(&recorded("first"), &now), next);
+    }
+    // The ordinary case: the other slot runs.
+    let mut block = Block::fresh(Slot::B);
+    block.set("rollback_from", b"A").unwrap();
+    after_rollback(&seen(Slot::B, marked), Slot::A, &mut block);
+    assert_eq!(block.get("rollback_from"), Some(&b""[..]));
+}
+
+#[test]
+fn the_way_back_is_lost_only_if_it_was_skipped_in_this_trial() {
+    let trial = vars(Slot::A, false, 3);
+    let before = |boot_id| no_way_back(&state(Phase::RolledBack), &Seen { boot_id, ..skipping(Slot::A, trial) });
+    // The last: nothing is known; restarts would only repeat it.
+    assert_eq!([before(Some("second")), before(Some("first")), before(None)], [true, false, true]);
+    assert!(!no_way_back(&state(Phase::RolledBack), &seen(Slot::A, trial)));
+    assert!(!no_way_back(&state(Phase::RolledBack), &skipping(Slot::A, vars(Slot::A, true, 3))));
+    assert!(!no_way_back(&state(Phase::RolledBack), &skipping(Slot::A, vars(Slot::B, false, 3))));
+}
+
+#[derive(Debug)]
+/// A machine whose slot B does not load and whose slot A never gets healthy, under a GRUB as in `boot.rs`.
+struct Hopeless {
+    block: Block,
+    state: State,
+    boots: u32,
+    /// GRUB can write.
+    saves: bool,
+    /// GRUB says what it skipped.
+    says: bool,
+    /// Slot B is damaged, so that Linux sees it as well.
+    damaged: bool,
+    /// The state survives a restart.
+    keeps: bool,
+}
+
+struct Boot {
+    running: Slot,
+    id: String,
+    skipped: Option<Slot>,
+}
+
+impl Boot {
+    fn seen<'a>(&'a self, block: &Block) -> Seen<'a> {
+        let vars = BootVars::read_whole(block).unwrap();
+        Seen { running: self.running, vars, boot_id: Some(&self.id), skipped: self.skipped }
+    }
+}
+
+impl Hopeless {
+    /// One boot, with `healthcheck --reboot-on-failure` in it. Returns: whether that restarts the machine.
+    fn boot(&mut self) -> bool {
+        let before = grub_table::Vars::read(&self.block.encode().unwrap());
+        let (saves, mut saved) = (self.saves, before);
+        let decision = grub_table::decide([before, before], [true; 2], &mut |vars| {
+            saved = if saves { Some(vars) } else { saved };
+            [saved, saved]
+        });
+        self.save(saved.unwrap());
+        let running = decision.boots(|slot| slot == Slot::A).unwrap();
+        let skipped = (self.says && decision.first != running).then_some(decision.first);
+        self.boots += 1;
+        if !self.keeps {
+            self.state = State::default();
+        }
+        let boot = Boot { running, id: format!("boot {}", self.boots), skipped };
+        self.open(&boot);
+        let seen = boot.seen(&self.block);
+        if !seen.on_trial() || seen.active() != running {
+            return self.keeps && worth_a_restart(&self.state, &seen);
+        }
+        let lost = no_way_back(&self.state, &seen);
+        if lost {
+            self.take_over(&seen, true);
+        }
+        !lost
+    }
+
+    /// As `Session::record_unjudged`.
+    fn unjudged(&mut self, seen: &Seen<'_>, slot: Slot, reason: &str, after: fn(Slot, &mut Block)) {
+        if self.state.phase.may_become(Phase::Failed) {
+            self.state.fail(&Error::new(Kind::Boot, reason), 0).unwrap();
+        } else {
+            self.state.roll_back(slot, None, reason, 0).unwrap();
+        }
+        self.state.switched_boot_id = seen.boot_id.map(str::to_string);
+        after(seen.running, &mut self.block);
+    }
+
+    /// As `Session::record_rollback`.
+    fn left(&mut self, seen: &Seen<'_>, gave_up: Slot, reason: &str) {
+        self.state.roll_back(gave_up, None, reason, 0).unwrap();
+        self.state.switched_boot_id = seen.boot_id.map(str::to_string);
+        after_rollback(seen, gave_up, &mut self.block);
+    }
+
+    /// As `Session::record_the_past`.
+    fn open(&mut self, boot: &Boot) {
+        for _ in 0..3 {
+            let seen = boot.seen(&self.block);
+            match find(&self.state, &seen) {
+                Finding::Nothing => return,
+                Finding::WasActivated => {
+                    self.state.step(Phase::Activated, 0).unwrap();
+                    self.state.switched_boot_id = seen.boot_id.map(str::to_string);
+                }
+                Finding::WasConfirmed => self.state.succeed(0).unwrap(),
+                Finding::Unjudged { slot, reason } => return self.unjudged(&seen, slot, &reason, after_no_try),
+                Finding::Skipped { slot } if self.damaged => return self.unjudged(&seen, slot, "rotten", after_rot),
+                Finding::Skipped { slot } => self.left(&seen, slot, "not loaded"),
+                Finding::CalledOff => {
+                    self.state.call_off(None, 0).unwrap();
+                    self.state.switched_boot_id = seen.boot_id.map(str::to_string);
+                }
+                Finding::RolledBack { gave_up, reason, .. } => self.left(&seen, gave_up, &reason),
+                Finding::StaleMark => self.block.clear_rollback(),
+                Finding::NotTheActiveSlot if !self.damaged => return self.block.clear_rollback(),
+                Finding::Unloadable | Finding::NotTheActiveSlot => {
+                    return self.take_over(&seen, seen.runs_though_given_up());
+                }
+            }
+        }
+    }
+
+    fn take_over(&mut self, seen: &Seen<'_>, for_good: bool) {
+        take_over(seen.running, for_good, &mut self.block);
+        self.state.roll_back(seen.running.other(), None, "", 0).unwrap();
+        self.state.switched_boot_id = seen.boot_id.map(str::to_string);
+    }
+
+    fn save(&mut self, vars: grub_table::Vars) {
+        let mark = vars.rollback_from.map_or(String::new(), |slot| slot.to_string());
+        for (name, value) in [
+            ("active_slot", vars.active.to_string()),
+            ("boot_success", u8::from(vars.success).to_string()),
+            ("boot_counter", vars.counter.to_string()),
+            ("rollback_from", mark),
+            ("boot_canary", u8::from(vars.canary).to_string()),
+        ] {
+            self.block.set(name, value.as_bytes()).unwrap();
+        }
+    }
+
+    /// Boots until nothing restarts it any more.
+    fn rest(&mut self) -> u32 {
+        (0..10).find(|_| !self.boot()).expect("it restarts for ever")
+    }
+}
+
+/// GRUB goes back to a slot that was confirmed, and one read of it fails, once.
+#[test]
+fn a_slot_that_does_not_load_once_is_tried_again() {
+    let mut block = Block::fresh(Slot::B);
+    block.set("active_slot", b"A").unwrap();
+    block.set("rollback_from", b"B").unwrap();
+    let mut machine =
+        Hopeless { block, state: state(Phase::Failed), boots: 0, saves: true, says: true, damaged: false, keeps: true };
+    let skipping = Boot { running: Slot::B, id: "boot 1".into(), skipped: Some(Slot::A) };
+    machine.open(&skipping);
+    let vars = BootVars::read_whole(&machine.block).unwrap();
+    assert_eq!((vars.active_slot, vars.boot_success, vars.rollback_from), (Some(Slot::A), Some(true), Some(Slot::B)));
+    assert_eq!((machine.state.phase, machine.state.target_slot), (Phase::RolledBack, Some(Slot::B)));
+    assert!(worth_a_restart(&machine.state, &skipping.seen(&machine.block)));
+    let loaded = Boot { running: Slot::A, id: "boot 2".into(), skipped: None };
+    machine.open(&loaded);
+    let vars = BootVars::read_whole(&machine.block).unwrap();
+    assert_eq!((vars.active_slot, vars.boot_success, vars.rollback_from), (Some(Slot::A), Some(true), None));
+    assert!(!worth_a_restart(&machine.state, &loaded.seen(&machine.block)));
+}
+
+/// Every state that a machine can be in, as far as it decides anything.
+fn every_start(visit: &mut dyn FnMut(Hopeless)) {
+    let switches = [0b0000, 0b0001, 0b0010, 0b0011, 0b0100, 0b0101, 0b0110, 0b0111].into_iter();
+    let switches: Vec<[bool; 4]> =
+        switches.flat_map(|n: u8| [n, n | 8]).map(|n| [1, 2, 4, 8].map(|bit| n & bit != 0)).collect();
+    for active in [Slot::A, Slot::B] {
+        for counter in 0..=3 {
+            for success in [true, false] {
+                for rollback_from in [None, Some(Slot::A), Some(Slot::B)] {
+                    for phase in Phase::ALL.into_iter().filter(|p| !p.is_unfinished()) {
+                        for target in [Slot::A, Slot::B] {
+                            for [saves, says, damaged, keeps] in &switches {
+                                let state = State { target_slot: Some(target), ..state(phase) };
+                                let (saves, says, damaged, keeps) = (*saves, *says, *damaged, *keeps);
+                                let block = Block::fresh(active);
+                                let mut start = Hopeless { block, state, boots: 0, saves, says, damaged, keeps };
+                                start.save(grub_table::Vars { active, counter, success, rollback_from, canary: true });
+                                visit(start);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_machine_without_a_healthy_slot_comes_to_rest_and_can_be_updated() {
+    let mut starts = 0;
+    every_start(&mut |mut machine| {
+        // A GRUB that neither counts nor says what it skipped would go on; ours says it.
+        if !machine.saves && !machine.says {
+            return;
+        }
+        starts += 1;
+        let start = format!("{machine:?}");
+        // Put on trial, three counted boots, the one in which GRUB has given it up, and one in which the other may load.
+        // The power fails twice: what seems to wait for a restart has had it.
+        let restarts = machine.rest() + machine.rest() + machine.rest();
+        assert!(restarts <= 5, "{restarts} restarts: {start}");
+        // From here on, no restart leads to another.
+        let rest = machine.block.clone();
+        assert_eq!(machine.rest(), 0, "{start}\n{machine:?}");
+        assert_eq!(machine.block, rest, "{start}");
+        // Slot B can be written: the way out. (To the agent, a trial that GRUB can not count still waits.)
+        let vars = BootVars::read_whole(&machine.block).unwrap();
+        // Without a state nothing is decided, and nothing could be installed.
+        if (machine.says || machine.damaged) && machine.saves && machine.keeps {
+            let found = (vars.active_slot, vars.boot_success, vars.rollback_from);
+            assert_eq!(found, (Some(Slot::A), Some(true), None), "{start}\n{machine:?}");
+            assert_eq!(pending_trial(Slot::A, &vars), None);
+        }
+    });
+    assert!(starts > 5000, "{starts}");
+}

@@ -1,6 +1,8 @@
 //! Update agent of KubeSolo OS. The binary is a thin shell around this library.
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
+// Thresholds: clippy.toml.
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::fn_params_excessive_bools))]
 
 /// The words of the house: errors, text, time, URLs, digests, JSON.
 pub mod base;

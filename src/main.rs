@@ -1,4 +1,5 @@
 //! Parses, dispatches, prints the error, sets the exit code. Must never: decide anything.
+#![warn(clippy::too_many_lines, clippy::fn_params_excessive_bools)]
 
 use kubesolo_update::base::error::{Error, Kind};
 use kubesolo_update::cli::usage::{self, Form, Typed};
@@ -41,7 +42,11 @@ fn answer(cli: &Cli, common: &Common, typed: &Typed<'_>, reply: &mut Reply) -> R
         (false, false) => Form::Text,
     };
     *reply = Reply::new(form, typed.command);
-    progress::speak(common.quiet, common.verbose);
+    match (common.quiet, common.verbose) {
+        (_, true) => progress::be_verbose(),
+        (true, false) => progress::be_quiet(),
+        (false, false) => {}
+    }
     match &cli.command {
         _ if cli.version => {
             reply.result("version");

@@ -4,6 +4,7 @@
 
 pub mod block;
 pub(crate) mod damage;
+pub mod env_copy;
 pub mod env_files;
 pub mod grub_table;
 pub(crate) mod salvage;

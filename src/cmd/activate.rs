@@ -14,7 +14,7 @@ use crate::os::system::System;
 use crate::update::activate::Terms;
 use crate::update::activate::shut;
 use crate::update::activate::{self, Activation};
-use crate::update::next_step::{self, Memory, Other};
+use crate::update::next_step::{self, Memory, Other, Stuck};
 use crate::update::restart::refuse_reboot_below_root;
 use crate::update::session::Session;
 
@@ -24,7 +24,10 @@ pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut Rep
     refuse_reboot_below_root(system, args.reboot)?;
     let mut session = Session::open(system, config)?;
     let slot = session.target();
-    let terms = Terms::new(config, args.ignore_window, args.allow_unproven_bootloader);
+    let terms = Terms {
+        window: config.window.as_ref().filter(|_| !args.ignore_window),
+        allow_unproven_bootloader: args.allow_unproven_bootloader,
+    };
     let activation = activate::activate(&mut session, terms)?;
     let restart = terms.restart(&session, args.reboot, &activation);
     let shut = shut(&activation, restart.as_ref());
@@ -62,5 +65,5 @@ fn way_on(session: &Session<'_>) -> String {
     let memory = Memory { refusals: &refusals, proven: &session.proven, ring: &ring };
     let other = Other::of(&session.machine.view(session.target()), (false, false), &memory);
     let is_unknown = next_step::is_unknown(&view);
-    next_step::way_on(session.running, is_unknown, other, session.vars.boot_canary)
+    next_step::way_on(Stuck { slot: session.running, is_unknown, has_proof: session.vars.boot_canary }, other)
 }

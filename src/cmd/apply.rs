@@ -15,7 +15,8 @@ use crate::cmd::words::tell;
 use crate::cmd::{Outcome, restart as restart_machine};
 use crate::config::Config;
 use crate::machine::view::View;
-use crate::offer::gate::{self, Gate, Refusal};
+use crate::offer::refusal::refused;
+use crate::offer::refusal::{Gate, Refusal};
 use crate::os::progress::{is_quiet, on_interrupt};
 use crate::os::system::System;
 use crate::slot::record::Slot;
@@ -25,7 +26,7 @@ use crate::update::activate::{self, Activation, Terms};
 use crate::update::ask::keyring;
 use crate::update::ask::open;
 use crate::update::attempt::{self, Attempted, record_stop};
-use crate::update::judge::Overrides;
+use crate::update::judge::{Overrides, Question};
 use crate::update::next_step::is_lost;
 use crate::update::restart::refuse_reboot_below_root;
 use crate::update::session::Session;
@@ -72,60 +73,76 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut Reply) 
     let (mut source, ring) = ready.inspect_err(|error| record_stop(&mut session, config, error))?;
     if let Some(why) = session.pending_trial() {
         // Before anything else, and without a mark in the state: that belongs to the trial.
-        return Err(gate::refused("a new version", &[Refusal { gate: Gate::TrialPending, why, hint: "" }]));
+        return Err(refused("a new version", &[Refusal { gate: Gate::TrialPending, why, hint: "" }]));
     }
     let overrides = Overrides {
         allow_downgrade: args.allow_downgrade,
         retry_failed: args.retry_failed,
         ignore_window: args.ignore_window,
     };
-    let attempt = match attempt::attempt(&mut session, config, source.as_mut(), overrides, &ring) {
+    let mut question = Question { source: source.as_mut(), config, ring: &ring, overrides };
+    let attempt = match attempt::attempt(&mut session, &mut question) {
         Err(e) if e.course() == Course::Nothing && is_quiet() && out.is_text() => return Ok(Outcome::Nothing),
         Err(e) if e.course() == Course::Nothing => return Ok(nothing_there(&e, out)),
         ended => ended?,
     };
-    let goes_on = args.activate || reboot;
-    let settled = matches!(attempt, Attempted::UpToDate(_));
-    let terms = Terms::new(config, args.ignore_window, args.allow_unproven_bootloader);
-    let activation = match goes_on && !settled {
+    let after = go_on(&mut session, config, args, &attempt)?;
+    let is_silent = is_quiet() && !after.is_activated() && !matches!(attempt, Attempted::Staged(_));
+    match out.is_text() {
+        false => answer(out, &attempt, session.running, &after),
+        true if is_silent => {}
+        true => describe(out, &attempt, &session.machine.view(session.target()), &after, &ring)?,
+    }
+    match (shut(&after.activation, after.restart.as_ref()), after.restart) {
+        // What was done stays done: what is staged is activated in the next window; what is active boots whenever the machine
+        // restarts, and `activate --reboot` restarts it.
+        (Some(error), _) => Ok(Outcome::Refused(error)),
+        (None, Some(_)) => Err(restart_machine(out, None)),
+        (None, None) => Ok(match attempt {
+            Attempted::UpToDate(_) => Outcome::Nothing,
+            Attempted::StagedBefore(_) if !(args.activate || reboot) => Outcome::Nothing,
+            _ => Outcome::Done,
+        }),
+    }
+}
+
+/// What was done with a staged slot.
+struct After {
+    activation: Activation,
+    /// Whether the machine is restarted now, or why not; `None`: there is no reason to.
+    restart: Option<Result<()>>,
+}
+
+impl After {
+    fn is_activated(&self) -> bool {
+        self.activation == Activation::Done
+    }
+
+    fn restarts(&self) -> bool {
+        matches!(self.restart, Some(Ok(())))
+    }
+}
+
+/// Activates what is staged, where that was asked for.
+/// Errors: as [`activate::activate`].
+fn go_on(session: &mut Session<'_>, config: &Config, args: &cli::Apply, attempt: &Attempted) -> Result<After> {
+    let terms = Terms {
+        window: config.window.as_ref().filter(|_| !args.ignore_window),
+        allow_unproven_bootloader: args.allow_unproven_bootloader,
+    };
+    let is_wanted = (args.activate || args.reboot) && !matches!(attempt, Attempted::UpToDate(_));
+    let activation = match is_wanted {
         true => {
             on_interrupt(&ACTIVATING);
-            activate::activate(&mut session, terms)?
+            activate::activate(session, terms)?
         }
         false => Activation::Nothing,
     };
-    let activated = activation == Activation::Done;
-    let restart = terms.restart(&session, reboot, &activation);
-    let restarts = matches!(restart, Some(Ok(())));
-    let slot = session.target();
-    let shut = shut(&activation, restart.as_ref());
-    let is_silent = is_quiet() && !activated && !matches!(attempt, Attempted::Staged(_));
-    match out.is_text() {
-        false => answer(out, &attempt, session.running, (activated, restarts)),
-        true if is_silent => {}
-        true => describe(out, &attempt, &session.machine.view(slot), (activated, restarts), &ring)?,
-    }
-    match (shut, restart) {
-        // What was done stays done: what is staged is activated in the next window; what is active boots whenever the machine
-        // restarts, and `activate --reboot` restarts it.
-        (Some(error), _) => return Ok(Outcome::Refused(error)),
-        (None, Some(_)) => return Err(restart_machine(out, None)),
-        (None, None) => {}
-    }
-    Ok(match attempt {
-        Attempted::UpToDate(_) => Outcome::Nothing,
-        Attempted::StagedBefore(_) if !goes_on => Outcome::Nothing,
-        _ => Outcome::Done,
-    })
+    let restart = terms.restart(session, args.reboot, &activation);
+    Ok(After { activation, restart })
 }
 
-fn describe(
-    out: &mut dyn Write,
-    attempt: &Attempted,
-    target: &View,
-    (activated, reboot): (bool, bool),
-    ring: &Keyring,
-) -> Result<()> {
+fn describe(out: &mut dyn Write, attempt: &Attempted, target: &View, after: &After, ring: &Keyring) -> Result<()> {
     let slot = target.slot;
     let version = printable(&attempt.artifact().version);
     tell(
@@ -146,8 +163,8 @@ fn describe(
     if !signed_by.is_empty() {
         tell(out, &format!("Signed {}", signers(signed_by, ring)))?;
     }
-    match activated {
-        true => say_activated(out, slot, reboot),
+    match after.is_activated() {
+        true => say_activated(out, slot, after.restarts()),
         false => tell(out, "Next: `kubesolo-update activate`, then restart"),
     }
 }
@@ -157,8 +174,7 @@ fn no_way_back(slot: Slot) -> String {
     format!(" (slot {slot} is not valid: there is no way back until another release is offered)")
 }
 
-/// Input: what was activated, and whether the machine restarts now.
-fn answer(out: &mut Reply, attempt: &Attempted, running: Slot, (activated, restarts): (bool, bool)) {
+fn answer(out: &mut Reply, attempt: &Attempted, running: Slot, after: &After) {
     let (result, slot) = match attempt {
         Attempted::UpToDate(_) => ("up_to_date", running),
         Attempted::StagedBefore(_) => ("staged_before", running.other()),
@@ -170,6 +186,6 @@ fn answer(out: &mut Reply, attempt: &Attempted, running: Slot, (activated, resta
     members.field("manifest_digest", &artifact.digest.to_string());
     members.field("signed_by", &Digest::texts(&artifact.signed_by));
     members.field("slot", &slot.name());
-    members.field("activated", &activated);
-    members.field("restarts", &restarts);
+    members.field("activated", &after.is_activated());
+    members.field("restarts", &after.restarts());
 }

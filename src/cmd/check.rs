@@ -18,16 +18,15 @@ use crate::config::Config;
 use crate::machine::{ARCHITECTURE, Machine};
 use crate::offer::artifact::Artifact;
 use crate::offer::gate::{self, Verdict};
+use crate::offer::refusal::reasons;
+use crate::offer::refusal::refused;
 use crate::os::progress::{self, is_watched};
 use crate::os::sys::Access;
 use crate::os::system::System;
 use crate::trust::keyring::Keyring;
 use crate::update::ask::keyring;
 use crate::update::ask::open;
-use crate::update::judge::Overrides;
-use crate::update::judge::Situation;
-use crate::update::judge::consult;
-use crate::update::judge::look;
+use crate::update::judge::{Overrides, Question, Situation, consult, look};
 use std::io::Write;
 
 /// Runs the command.
@@ -47,7 +46,8 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut Reply)
         retry_failed: args.retry_failed,
         ignore_window: args.ignore_window,
     };
-    let (artifact, verdict) = match consult(source.as_mut(), config, &situation, overrides, &ring, store) {
+    let mut question = Question { source: source.as_mut(), config, ring: &ring, overrides };
+    let (artifact, verdict) = match consult(&mut question, &situation, store) {
         Err(e) if e.course() == Course::Nothing => return Ok(nothing_there(&e, out)),
         consulted => consulted?,
     };
@@ -55,26 +55,30 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut Reply)
         out.release();
     }
     match out.is_text() {
-        true => describe(out, &artifact, &verdict, &situation, &ring, overrides)?,
+        true => describe(
+            out,
+            &Found { artifact: &artifact, verdict: &verdict, situation: &situation, ring: &ring, overrides },
+        )?,
         false => answer(out, &artifact, &verdict, &situation),
     }
     Ok(match verdict {
         Verdict::Take => Outcome::Done,
         Verdict::UpToDate | Verdict::Staged => Outcome::Nothing,
-        Verdict::Refused(refusals) => {
-            Outcome::Refused(gate::refused(&format!("version {}", artifact.version), &refusals))
-        }
+        Verdict::Refused(refusals) => Outcome::Refused(refused(&format!("version {}", artifact.version), &refusals)),
     })
 }
 
-fn describe(
-    out: &mut dyn Write,
-    artifact: &Artifact,
-    verdict: &Verdict,
-    situation: &Situation,
-    ring: &Keyring,
+/// What a person is told of.
+struct Found<'a> {
+    artifact: &'a Artifact,
+    verdict: &'a Verdict,
+    situation: &'a Situation,
+    ring: &'a Keyring,
     overrides: Overrides,
-) -> Result<()> {
+}
+
+fn describe(out: &mut dyn Write, found: &Found<'_>) -> Result<()> {
+    let Found { artifact, verdict, situation, ring, overrides } = found;
     let running = situation.running.version().unwrap_or("(unknown version)");
     tell(out, &format!("Running   {} (slot {}, {ARCHITECTURE})", printable(running), situation.running.slot))?;
     let (kernel, initramfs) = (human_size(artifact.kernel.size_bytes), human_size(artifact.initramfs.size_bytes));
@@ -102,7 +106,7 @@ fn describe(
             format!("staged in slot {}; `kubesolo-update activate` lets GRUB try it", situation.target.slot)
         }
         Verdict::Refused(refusals) => {
-            format!("refused: {}", gate::reasons(refusals))
+            format!("refused: {}", reasons(refusals))
         }
     };
     tell(out, &format!("Result    {}", printable(&result)))

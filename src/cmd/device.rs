@@ -4,7 +4,7 @@
 //! Must never: mount, lock, write, or read a configuration; or name a partition of another disk.
 
 use crate::base::error::{Error, Kind, Result};
-use crate::cli::Device;
+use crate::cli::publishers::Device;
 use crate::cmd::Outcome;
 use crate::cmd::answer::Reply;
 use crate::cmd::words::say;

@@ -5,7 +5,6 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::printable;
-use crate::boot::block::Block;
 use crate::boot::this_boot;
 use crate::cli;
 use crate::cmd::answer::Reply;
@@ -15,9 +14,9 @@ use crate::config::Config;
 use crate::health::round::{Plan, Subjects};
 use crate::health::watchdog::{self, Watchdog};
 use crate::health::{self, Ending, Outcome as Checked, Pace, Watched};
-use crate::ledger::state::Phase;
 use crate::os::progress::{Waiting, note, note_last};
 use crate::os::system::System;
+use crate::update::confirm::{self, Trial};
 use crate::update::restart::refuse_reboot_below_root;
 use crate::update::session::Session;
 use std::cell::RefCell;
@@ -33,17 +32,8 @@ const CHECK_TIMEOUT_SECS: u64 = 30;
 /// Boot, Device, State: the result could not be recorded.
 pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut Reply) -> Result<Outcome> {
     refuse_reboot_below_root(system, args.reboot_on_failure)?;
-    let pace = Pace {
-        timeout: Duration::from_secs(args.timeout.unwrap_or(TIMEOUT_SECS)),
-        stable_for: Duration::from_secs(args.stable_for.unwrap_or(0)),
-    };
-    if pace.stable_for > pace.timeout {
-        return Err(Error::new(Kind::Usage, "--stable-for is longer than --timeout: nothing could ever pass"));
-    }
-    if args.check_timeout == Some(0) {
-        return Err(Error::new(Kind::Usage, "--check-timeout 0: no check could ever pass"));
-    }
-    let begun = begin(system, config)?;
+    let pace = pace(args)?;
+    let begun = confirm::begin(system, config)?;
     let on_trial = begun.on_trial;
     let check_limit = Duration::from_secs(args.check_timeout.unwrap_or(CHECK_TIMEOUT_SECS));
     let watched = watch(&Plan::new(system, subjects(system, config), check_limit), pace, args);
@@ -55,7 +45,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
         }
     });
     let trial = match on_trial {
-        true => record(system, config, &begun, unhealthy.as_ref().map(|error| (error, &watched)))?,
+        true => confirm::record(system, config, &begun, unhealthy.as_ref().map(|error| (error, &watched)))?,
         false => {
             if begun.is_control {
                 let session = Session::open_to_recover(system, config);
@@ -67,13 +57,13 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
             Trial::Over
         }
     };
-    let confirmed = trial == Trial::Confirmed;
+    let checked = Verdict { watched: &watched, on_trial, confirmed: trial == Trial::Confirmed };
     match out.is_text() {
-        true => describe(out, &watched, on_trial, confirmed)?,
-        false => answer(out, &watched, on_trial, confirmed),
+        true => describe(out, &checked)?,
+        false => answer(out, &checked),
     }
     let Some(error) = unhealthy else { return Ok(Outcome::Done) };
-    let what_for = if args.reboot_on_failure { worth_a_restart(system, config, trial) } else { None };
+    let what_for = if args.reboot_on_failure { confirm::worth_a_restart(system, config, trial) } else { None };
     let Some(what_for) = what_for else {
         // On one screen, the reason stands right above.
         let is_seen = out.is_text() && stdout().is_terminal() && stderr().is_terminal();
@@ -89,17 +79,25 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
     Err(restart(out, Some(&error)))
 }
 
-/// Says what a restart of an unhealthy machine is good for, if it is.
-fn worth_a_restart(system: &System, config: &Config, trial: Trial) -> Option<&'static str> {
-    match trial {
-        Trial::GoesOn => Some("so that GRUB counts this boot"),
-        Trial::Confirmed => None,
-        Trial::Over => {
-            let session = Session::open(system, config).ok()?;
-            // Only if that is on record does the next boot know that this one was the first.
-            session.worth_a_restart().then_some("so that GRUB tries the slot that was confirmed once more")
-        }
+fn pace(args: &cli::Healthcheck) -> Result<Pace> {
+    let pace = Pace {
+        timeout: Duration::from_secs(args.timeout.unwrap_or(TIMEOUT_SECS)),
+        stable_for: Duration::from_secs(args.stable_for.unwrap_or(0)),
+    };
+    if pace.stable_for > pace.timeout {
+        return Err(Error::new(Kind::Usage, "--stable-for is longer than --timeout: nothing could ever pass"));
     }
+    if args.check_timeout == Some(0) {
+        return Err(Error::new(Kind::Usage, "--check-timeout 0: no check could ever pass"));
+    }
+    Ok(pace)
+}
+
+/// What came of it.
+struct Verdict<'a> {
+    watched: &'a Watched,
+    on_trial: bool,
+    confirmed: bool,
 }
 
 /// Returns what the configuration asks of this machine.
@@ -136,79 +134,7 @@ fn start_watchdog(args: &cli::Healthcheck) -> Option<Watchdog> {
     watchdog::start(args.watchdog.as_deref(), &|e| note(&format!("{e}; going on without it")))
 }
 
-/// What the run began with. The second session can not ask for it where the first could record nothing.
-struct Begun {
-    on_trial: bool,
-    /// See [`crate::update::reconcile::no_way_back`].
-    no_way_back: bool,
-    /// What comes out of it decides whether an artifact is to blame that failed before.
-    is_control: bool,
-}
-
-/// Says whether this boot is on trial, and if so records that it is being verified.
-fn begin(system: &System, config: &Config) -> Result<Begun> {
-    let mut session = Session::open_to_recover(system, config)?;
-    let on_trial = session.runs_on_trial();
-    if on_trial && session.trial_is_of_this_attempt() && session.state.phase.may_become(Phase::Verifying) {
-        let now = session.now();
-        session.state.step(Phase::Verifying, now)?;
-        session.note_state();
-    }
-    Ok(Begun { on_trial, no_way_back: session.no_way_back(), is_control: session.failures.has_undecided() })
-}
-
-/// What became of the trial.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Trial {
-    /// The running slot is confirmed.
-    Confirmed,
-    /// GRUB counts the next boot as well.
-    GoesOn,
-    /// There is none, or no more: another restart changes nothing.
-    Over,
-}
-
-/// Records how the trial ended.
-/// Power cut: before the boot variables are written: the trial goes on. After it: confirmed; the next run finds
-/// the state behind and follows.
-fn record(system: &System, config: &Config, begun: &Begun, unhealthy: Option<(&Error, &Watched)>) -> Result<Trial> {
-    let mut session = Session::open_to_recover(system, config)?;
-    if !session.runs_on_trial() {
-        note("the trial ended while the checks ran: nothing is recorded");
-        return Ok(Trial::Over);
-    }
-    let now = session.now();
-    let ours = session.state.phase == Phase::Verifying;
-    match unhealthy {
-        Some((error, _)) if begun.no_way_back && session.no_way_back() && !session.mend_other() => {
-            let why = format!("{error}; GRUB could not load slot {}, the way back", session.target());
-            session.take_over(&why, true)?;
-            Ok(Trial::Over)
-        }
-        Some((error, watched)) => {
-            if ours {
-                session.state.fail(error, now)?;
-            }
-            session.state.keep_cause(session.running, &watched.reason, watched.failed_check());
-            session.note_state();
-            Ok(Trial::GoesOn)
-        }
-        None => {
-            // First: a cut between the two would leave it remembered as failed for good.
-            session.forget_failure()?;
-            session.save_boot(Block::confirm)?;
-            session.remember_proof()?;
-            match ours {
-                true => session.state.succeed(now)?,
-                false => session.state.forget_cause(),
-            }
-            session.note_state();
-            Ok(Trial::Confirmed)
-        }
-    }
-}
-
-fn describe(out: &mut dyn Write, watched: &Watched, on_trial: bool, confirmed: bool) -> Result<()> {
+fn describe(out: &mut dyn Write, &Verdict { watched, on_trial, confirmed }: &Verdict<'_>) -> Result<()> {
     for check in &watched.last.0 {
         let (result, said) = result(check);
         let mut line = format!("{:<16} {result:<7} {:>6} ms  {}", check.name, check.duration_millis, printable(said));
@@ -239,7 +165,7 @@ fn result(check: &Checked) -> (&'static str, &str) {
     }
 }
 
-fn answer(out: &mut Reply, watched: &Watched, on_trial: bool, confirmed: bool) {
+fn answer(out: &mut Reply, &Verdict { watched, on_trial, confirmed }: &Verdict<'_>) {
     out.result(if watched.healthy { "healthy" } else { "unhealthy" });
     let members = &mut out.members;
     members.field("healthy", &watched.healthy);

@@ -21,7 +21,7 @@ use crate::base::error::{Course, Error, Result};
 use crate::os::progress::{self, is_quiet, note};
 use crate::os::sys;
 use crate::os::system::System;
-use crate::update::session;
+use crate::update::restart::reboot;
 use answer::Reply;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub enum Outcome {
 /// Returns: why it was not restarted.
 pub fn restart(out: &mut Reply, error: Option<&Error>) -> Error {
     out.give(error.map_or(0, Error::exit_code), error);
-    session::reboot()
+    reboot()
 }
 
 /// Says whether what came of a run is in the ordinary course of things, or comes by itself.

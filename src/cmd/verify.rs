@@ -8,25 +8,24 @@
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::printable;
-use crate::boot::block::Known;
-use crate::boot::env_files::REPAIR_HINT;
+use crate::boot::env_copy::REPAIR_HINT;
+use crate::boot::env_files::env_remarks;
 use crate::cli;
 use crate::cmd::Outcome;
 use crate::cmd::answer::{Members, Reply};
 use crate::cmd::words::{signers, tell};
 use crate::config::Config;
-use crate::ledger::state::{Phase, State};
 use crate::machine::{ARCHITECTURE, Machine};
 use crate::offer::artifact::Artifact;
 use crate::offer::gate;
-use crate::os::progress::{Progress, note};
+use crate::os::progress::Progress;
 use crate::os::sys::Access;
 use crate::os::system::System;
 use crate::slot::record::{Record, Slot};
 use crate::trust::keyring::Keyring;
 use crate::update::ask::open;
 use crate::update::ask::resolve;
-use crate::update::session::env_remarks;
+use crate::update::repair::repair;
 use std::io::Write;
 
 /// What was found.
@@ -122,60 +121,6 @@ fn is_same(record: &Record, artifact: &Artifact) -> bool {
         && (record.kernel.size_bytes, record.kernel.sha256) == (artifact.kernel.size_bytes, artifact.kernel.sha256)
         && (record.initramfs.size_bytes, record.initramfs.sha256)
             == (artifact.initramfs.size_bytes, artifact.initramfs.sha256)
-}
-
-/// Writes both copies anew, if one is damaged or full, or they differ.
-///
-/// Input: what can be read of them, see `grubenv::mend`. Where GRUB says nothing of the running slot and neither copy of the
-/// active one, that is a slot with a valid record.
-/// Returns: whether there was anything to repair.
-/// Errors: Device: a copy could not be read. State: neither copy is good, and the state could not be read, which may say that
-/// a slot is on trial. Nothing was written.
-/// Power cut: see `EnvFiles::repair`.
-fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
-    // The lock keeps an update from changing them meanwhile; a machine without data can still be repaired.
-    let data = machine.data(config.state_file.as_deref(), Access::Write);
-    let _lock = match &data {
-        Ok(data) => match data.store.lock() {
-            Err(e) if e.kind() == Kind::Busy => return Err(e),
-            lock => lock.ok(),
-        },
-        Err(e) if e.kind() == Kind::Busy => return Err(e.clone()),
-        Err(_) => None,
-    };
-    let env = machine.boot_env(Access::Write)?;
-    let loaded = env.files.load();
-    if loaded.is_sound() {
-        return Ok(false);
-    }
-    // Where a copy is good, that one says it.
-    let state = match &data {
-        Ok(data) if loaded.block.is_none() => data.store.state().known()?,
-        Err(e) if loaded.block.is_none() => {
-            note(&format!("{e}; whether a slot is on trial can only be read in the boot variables themselves"));
-            State::default()
-        }
-        _ => State::default(),
-    };
-    let running = machine.running().ok();
-    let is_valid = |slot| machine.view(slot).record.is_ok();
-    let proven = match running.is_none() && !is_valid(Slot::A) && is_valid(Slot::B) {
-        true => Slot::B,
-        false => Slot::A,
-    };
-    let is_in = |phases: &[Phase]| phases.contains(&state.resume_phase.unwrap_or(state.phase));
-    // Staged: the boot variables are written first.
-    let on_trial = state.target_slot.filter(|_| is_in(&[Phase::Staged, Phase::Activated, Phase::Verifying]));
-    let is_this_boot = state.switched_boot_id.is_some() && state.switched_boot_id == machine.boot_id();
-    let left = state.target_slot.filter(|_| is_this_boot && is_in(&[Phase::RolledBack]));
-    let mended = env.files.mended(Known { running, proven, on_trial, left })?;
-    env.files.repair(&mended.block)?;
-    for (what, lines) in [("left out of what was written", mended.left_out), ("kept of other lines", mended.kept)] {
-        if !lines.is_empty() {
-            note(&format!("boot variables: {what}: {}", lines.join(", ")));
-        }
-    }
-    Ok(true)
 }
 
 fn judge(findings: &Findings) -> Option<Error> {

@@ -2,6 +2,7 @@
 
 use super::lines::URL_KEYS;
 use super::*;
+use crate::config::lines::{KEYS, is_hidden};
 
 fn read(text: &str, flags: &Common) -> Result<Config> {
     validate(&Raw::parse(text)?, flags, &|p| Path::new("/root").join(p.trim_start_matches('/')))

@@ -4,6 +4,34 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::url::without_secrets;
+use crate::config::lines;
+
+/// Every key that `update.conf` may hold.
+pub(super) const KEYS: [&str; 20] = [
+    "server",
+    "registry",
+    "layout",
+    "tag",
+    "mirror",
+    "channel",
+    "signature",
+    "signature_threshold",
+    "plain_http",
+    "auth_file",
+    "ca_file",
+    "client_cert",
+    "client_key",
+    "retries",
+    "stall_timeout",
+    "download_timeout",
+    "maintenance_window",
+    "containerd_socket",
+    "kubeconfig",
+    "workloads",
+];
+
+/// The one that may stand there several times.
+pub(super) const REPEATED: &str = "mirror";
 
 /// Those that take a URL, and leave out what is secret in it where they show it.
 pub(super) const URL_KEYS: [&str; 3] = ["server", "registry", "mirror"];
@@ -47,4 +75,81 @@ pub(super) fn encoding_of(bytes: &[u8]) -> &'static str {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it is UTF-16: save it as UTF-8",
         _ => "it is not UTF-8: save it as UTF-8",
     }
+}
+
+/// `key = value` lines as they stand in the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Raw {
+    entries: Vec<(String, String, usize)>,
+}
+
+impl Raw {
+    /// Parses `update.conf`. Pure.
+    /// Errors: Config: an unknown or repeated key, or a line without `=`; the line is named.
+    pub fn parse(text: &str) -> Result<Raw> {
+        let mut raw = Raw::default();
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        for (index, line) in text.lines().enumerate() {
+            let number = index + 1;
+            let bad = |why: String| Error::new(Kind::Config, format!("line {number}: {why}"));
+            let line = without_comment(line).trim();
+            if line.is_empty() {
+                continue;
+            }
+            if let Some(hidden) = line.chars().find(|c| is_hidden(*c)) {
+                return Err(bad(format!(
+                    "it holds U+{:04X}, which is not seen: type the line anew",
+                    u32::from(hidden)
+                )));
+            }
+            // What is no word may be the first half of a URL with a secret in it, and is shown as such.
+            let pair = line.split_once('=').filter(|(key, _)| is_word(key.trim()));
+            let (key, value) =
+                pair.ok_or_else(|| bad(format!("`{}` is not of the form key = value", without_secrets(line))))?;
+            let (key, value) = (key.trim(), value.trim());
+            if !KEYS.contains(&key) {
+                return Err(bad(format!("unknown key `{key}`")).hint(format!("known keys: {}", KEYS.join(", "))));
+            }
+            if let Some((_, _, first)) = raw.entries.iter().find(|(k, _, _)| k == key && key != REPEATED) {
+                return Err(bad(format!("`{key}` stands in line {first} already")));
+            }
+            if value.is_empty() {
+                return Err(bad(format!("`{key}` has no value")));
+            }
+            lines::check_value(key, value).map_err(|e| in_line(number, e))?;
+            raw.entries.push((key.to_string(), value.to_string(), number));
+        }
+        Ok(raw)
+    }
+
+    pub(crate) fn value(&self, key: &str) -> Option<&str> {
+        self.entries.iter().find(|(k, _, _)| k == key).map(|(_, v, _)| v.as_str())
+    }
+
+    /// Returns each value of a key, with its line.
+    pub(crate) fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = (&'a str, usize)> {
+        self.entries.iter().filter(move |(k, _, _)| k == key).map(|(_, v, line)| (v.as_str(), *line))
+    }
+
+    /// Blames the line that a value came from.
+    pub(crate) fn blame(&self, key: &str, error: Error) -> Error {
+        match self.entries.iter().find(|(k, _, _)| k == key) {
+            Some((_, _, line)) => in_line(*line, error),
+            None => error,
+        }
+    }
+}
+
+pub(super) fn is_word(key: &str) -> bool {
+    key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+}
+
+pub(super) fn in_line(line: usize, error: Error) -> Error {
+    Error::new(Kind::Config, format!("line {line}: {error}"))
+}
+
+/// A comment starts at a `#` that opens the line or follows a blank.
+pub(super) fn without_comment(line: &str) -> &str {
+    let starts = line.char_indices().find(|(i, c)| *c == '#' && (*i == 0 || line[..*i].ends_with([' ', '\t'])));
+    starts.map_or(line, |(i, _)| &line[..i])
 }

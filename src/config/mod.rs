@@ -5,22 +5,24 @@
 //! May import: base, os, oci, offer, trust, http, source, health, cli. Must never import: machine, update, cmd: it is
 //! read before anything is looked at.
 
-mod lines;
+pub(crate) mod lines;
+mod source;
 
 use crate::base::error::{Error, IoContext, Kind, Result};
-use crate::base::url::{Url, without_secrets};
 use crate::cli::Common;
+use crate::config::lines::Raw;
+use crate::config::source::as_usage;
+use crate::config::source::source;
 use crate::health::workloads::Workload;
 use crate::http::PlainHttp;
 use crate::http::tls::{Identity, Pem};
-use crate::oci::reference::Reference;
 use crate::offer::gate::DEFAULT_CHANNEL;
 use crate::offer::window::Window;
 use crate::os::files::{read_bounded, read_required};
 use crate::os::progress::note;
 use crate::os::system::System;
 use crate::source::spec::SourceSpec;
-use lines::{BYTE_ORDER_MARK, encoding_of, is_hidden, refuse_url};
+use lines::{encoding_of, refuse_url};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,31 +32,6 @@ pub use crate::trust::keyring::SignaturePolicy;
 /// Largest configuration file that is read, in bytes.
 const CONFIG_MAX_BYTES: u64 = 64 * 1024;
 
-/// Every key that `update.conf` may hold.
-const KEYS: [&str; 20] = [
-    "server",
-    "registry",
-    "layout",
-    "tag",
-    "mirror",
-    "channel",
-    "signature",
-    "signature_threshold",
-    "plain_http",
-    "auth_file",
-    "ca_file",
-    "client_cert",
-    "client_key",
-    "retries",
-    "stall_timeout",
-    "download_timeout",
-    "maintenance_window",
-    "containerd_socket",
-    "kubeconfig",
-    "workloads",
-];
-/// The one that may stand there several times.
-const REPEATED: &str = "mirror";
 /// Most tries after the first that `retries` may ask for: what keeps a request going is its deadline.
 const MAX_RETRIES: u32 = 100;
 /// Most keys that an update can have to be signed by.
@@ -111,83 +88,6 @@ pub enum Place {
     At(PathBuf),
     /// There is none here: it is not asked.
     Off,
-}
-
-/// `key = value` lines as they stand in the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Raw {
-    entries: Vec<(String, String, usize)>,
-}
-
-impl Raw {
-    /// Parses `update.conf`. Pure.
-    /// Errors: Config: an unknown or repeated key, or a line without `=`; the line is named.
-    pub fn parse(text: &str) -> Result<Raw> {
-        let mut raw = Raw::default();
-        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-        for (index, line) in text.lines().enumerate() {
-            let number = index + 1;
-            let bad = |why: String| Error::new(Kind::Config, format!("line {number}: {why}"));
-            let line = without_comment(line).trim();
-            if line.is_empty() {
-                continue;
-            }
-            if let Some(hidden) = line.chars().find(|c| is_hidden(*c)) {
-                return Err(bad(format!(
-                    "it holds U+{:04X}, which is not seen: type the line anew",
-                    u32::from(hidden)
-                )));
-            }
-            // What is no word may be the first half of a URL with a secret in it, and is shown as such.
-            let pair = line.split_once('=').filter(|(key, _)| is_word(key.trim()));
-            let (key, value) =
-                pair.ok_or_else(|| bad(format!("`{}` is not of the form key = value", without_secrets(line))))?;
-            let (key, value) = (key.trim(), value.trim());
-            if !KEYS.contains(&key) {
-                return Err(bad(format!("unknown key `{key}`")).hint(format!("known keys: {}", KEYS.join(", "))));
-            }
-            if let Some((_, _, first)) = raw.entries.iter().find(|(k, _, _)| k == key && key != REPEATED) {
-                return Err(bad(format!("`{key}` stands in line {first} already")));
-            }
-            if value.is_empty() {
-                return Err(bad(format!("`{key}` has no value")));
-            }
-            lines::check_value(key, value).map_err(|e| in_line(number, e))?;
-            raw.entries.push((key.to_string(), value.to_string(), number));
-        }
-        Ok(raw)
-    }
-
-    fn value(&self, key: &str) -> Option<&str> {
-        self.entries.iter().find(|(k, _, _)| k == key).map(|(_, v, _)| v.as_str())
-    }
-
-    /// Returns each value of a key, with its line.
-    fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = (&'a str, usize)> {
-        self.entries.iter().filter(move |(k, _, _)| k == key).map(|(_, v, line)| (v.as_str(), *line))
-    }
-
-    /// Blames the line that a value came from.
-    fn blame(&self, key: &str, error: Error) -> Error {
-        match self.entries.iter().find(|(k, _, _)| k == key) {
-            Some((_, _, line)) => in_line(*line, error),
-            None => error,
-        }
-    }
-}
-
-fn is_word(key: &str) -> bool {
-    key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-}
-
-fn in_line(line: usize, error: Error) -> Error {
-    Error::new(Kind::Config, format!("line {line}: {error}"))
-}
-
-/// A comment starts at a `#` that opens the line or follows a blank.
-fn without_comment(line: &str) -> &str {
-    let starts = line.char_indices().find(|(i, c)| *c == '#' && (*i == 0 || line[..*i].ends_with([' ', '\t'])));
-    starts.map_or(line, |(i, _)| &line[..i])
 }
 
 /// Reads the file, overlays the flags, validates.
@@ -332,105 +232,6 @@ fn identity(raw: &Raw, rooted: &dyn Fn(&str) -> PathBuf) -> Result<Option<Identi
 
 fn one_of(key: &str, value: &str, known: &str) -> Error {
     Error::new(Kind::Config, format!("`{key} = {value}` is none of: {known}"))
-}
-
-/// Takes the source that was typed, else the one in the file.
-fn source(
-    raw: &Raw,
-    flags: &Common,
-    plain_http: PlainHttp,
-    rooted: &dyn Fn(&str) -> PathBuf,
-) -> Result<Option<SourceSpec>> {
-    let typed = [flags.server.is_some(), flags.registry.is_some(), flags.layout.is_some()];
-    if typed.iter().filter(|t| **t).count() > 1 {
-        return Err(Error::new(Kind::Usage, "--server, --registry and --layout exclude each other"));
-    }
-    if typed.contains(&true) {
-        // The file's tag belongs to the file's source.
-        let (layout, tag) = (flags.layout.as_deref().map(|path| (path, true)), flags.tag.as_deref());
-        let option = if flags.server.is_some() { "--server" } else { "--registry" };
-        let found = spec(flags.server.as_deref(), flags.registry.as_deref(), layout, tag, plain_http);
-        return found.map_err(|e| as_usage(e).at("use", option));
-    }
-    let mut found = source_of_file(raw, flags, plain_http, rooted)?;
-    for (mirror, line) in raw.values(REPEATED) {
-        // A URL may hold a secret.
-        add_mirror(found.as_mut(), mirror).map_err(|e| in_line(line, e.at("use mirror", without_secrets(mirror))))?;
-    }
-    Ok(found)
-}
-
-/// Adds a mirror to the file's source; a source that was typed has none.
-/// Errors: Config: it is not of the source's kind, or there is none.
-fn add_mirror(source: Option<&mut SourceSpec>, text: &str) -> Result<()> {
-    match source {
-        Some(SourceSpec::Http { mirrors, .. }) => {
-            Url::configured(text)?;
-            mirrors.push(text.to_string());
-        }
-        Some(SourceSpec::Registry { reference, mirrors, .. }) => mirrors.push(reference.mirrored_at(text)?),
-        _ => return Err(Error::new(Kind::Config, "only `server` and `registry` have mirrors")),
-    }
-    Ok(())
-}
-
-fn source_of_file(
-    raw: &Raw,
-    flags: &Common,
-    plain_http: PlainHttp,
-    rooted: &dyn Fn(&str) -> PathBuf,
-) -> Result<Option<SourceSpec>> {
-    let tag = flags.tag.as_deref().or(raw.value("tag"));
-    let keys: Vec<&str> = ["server", "registry", "layout"].into_iter().filter(|k| raw.value(k).is_some()).collect();
-    if keys.len() > 1 {
-        let error = Error::new(Kind::Config, format!("`{}` exclude each other", keys.join("` and `")));
-        return Err(raw.blame(keys[1], error));
-    }
-    let layout = raw.value("layout").map(rooted);
-    let layout = layout.as_deref().map(|path| (path, false));
-    let found = spec(raw.value("server"), raw.value("registry"), layout, tag, plain_http);
-    found.map_err(|e| match (keys.first(), flags.tag.is_some()) {
-        (Some(key), false) => raw.blame(key, e),
-        _ => as_usage(e),
-    })
-}
-
-fn as_usage(error: Error) -> Error {
-    Error::new(Kind::Usage, error.to_string())
-}
-
-/// Input: `layout`: where, and whether that was typed.
-fn spec(
-    server: Option<&str>,
-    registry: Option<&str>,
-    layout: Option<(&Path, bool)>,
-    tag: Option<&str>,
-    plain_http: PlainHttp,
-) -> Result<Option<SourceSpec>> {
-    if let Some((path, is_typed)) = layout {
-        return Ok(Some(SourceSpec::Layout { path: path.to_path_buf(), tag: tag.map(str::to_string), is_typed }));
-    }
-    let is_http = |text: &str| {
-        let lower = text.to_ascii_lowercase();
-        lower.starts_with("http://") || lower.starts_with("https://")
-    };
-    match (server, registry) {
-        (Some(server), _) if is_http(server) => match tag {
-            Some(_) => Err(Error::new(Kind::Config, "`tag` has no meaning for an HTTP server")),
-            None => Ok(Some(SourceSpec::Http { server: server.to_string(), mirrors: Vec::new(), plain_http })),
-        },
-        (Some(text), _) | (_, Some(text)) => {
-            let mut reference = Reference::parse(text).map_err(|e| match server {
-                Some(_) => e.hint_instead("an HTTP server begins with http:// or https://"),
-                None => e,
-            })?;
-            if let Some(tag) = tag {
-                reference = reference.with_tag(tag)?;
-            }
-            Ok(Some(SourceSpec::Registry { reference, mirrors: Vec::new(), plain_http }))
-        }
-        (None, None) => Ok(None),
-    }
 }
 
 /// Says what [`is_channel`] holds a name to.

@@ -81,7 +81,7 @@ impl BootDisk {
 }
 
 /// A partition as sysfs shows it.
-struct Seen {
+struct SysfsPartition {
     name: String,
     disk: String,
     number: u32,
@@ -111,7 +111,7 @@ pub fn numbers(system: &System, from: &BootedFrom) -> Vec<String> {
 }
 
 /// The disks that may be the boot disk.
-fn disks<'a>(system: &System, from: &BootedFrom, seen: &'a [Seen]) -> impl Iterator<Item = &'a str> {
+fn disks<'a>(system: &System, from: &BootedFrom, seen: &'a [SysfsPartition]) -> impl Iterator<Item = &'a str> {
     let mut disks: Vec<&str> = seen.iter().map(|s| s.disk.as_str()).collect();
     disks.dedup();
     disks.retain(|disk| match &from.partition_guid {
@@ -122,8 +122,8 @@ fn disks<'a>(system: &System, from: &BootedFrom, seen: &'a [Seen]) -> impl Itera
 }
 
 /// Returns why nothing is known of the devices, where that is so: not that there is no boot disk.
-fn unseen(system: &System, seen: &[Seen]) -> Option<Error> {
-    let opened = |seen: &Seen| File::open(system.device(&seen.name)).map_err(|e| e.kind());
+fn unseen(system: &System, seen: &[SysfsPartition]) -> Option<Error> {
+    let opened = |seen: &SysfsPartition| File::open(system.device(&seen.name)).map_err(|e| e.kind());
     let is_denied = seen.iter().any(|seen| opened(seen).err() == Some(io::ErrorKind::PermissionDenied));
     // A container has no nodes for what the kernel lists, and sees nothing of /sys.
     let has_nodes = seen.iter().any(|seen| opened(seen).err() != Some(io::ErrorKind::NotFound));
@@ -136,7 +136,7 @@ fn unseen(system: &System, seen: &[Seen]) -> Option<Error> {
 }
 
 /// Refuses a kernel command line whose slot is not the partition it names: the other one might be the running one.
-fn check_running_slot(system: &System, from: &BootedFrom, disk: &BootDisk, seen: &[Seen]) -> Result<()> {
+fn check_running_slot(system: &System, from: &BootedFrom, disk: &BootDisk, seen: &[SysfsPartition]) -> Result<()> {
     let (Some(slot), Some(guid)) = (from.slot, &from.partition_guid) else { return Ok(()) };
     let number = table_number(system, &disk.disk, guid);
     let named = seen.iter().find(|s| s.disk == disk.disk && Some(s.number) == number);
@@ -180,17 +180,17 @@ fn describe(disk: &BootDisk) -> String {
 }
 
 /// Lists partitions. One that vanishes meanwhile is left out.
-fn list(system: &System) -> Result<Vec<Seen>> {
+fn list(system: &System) -> Result<Vec<SysfsPartition>> {
     let dir = system.class_block();
     let entries =
         fs::read_dir(&dir).io(Kind::Device, "list block devices in", dir.display()).map_err(|e| e.hint(BIND_HINT))?;
-    let mut seen: Vec<Seen> = entries.filter_map(|entry| look_at(&entry.ok()?.path())).collect();
+    let mut seen: Vec<SysfsPartition> = entries.filter_map(|entry| look_at(&entry.ok()?.path())).collect();
     // One number is there once on a disk.
     seen.sort_unstable_by(|a, b| (&a.disk, a.number).cmp(&(&b.disk, b.number)));
     Ok(seen)
 }
 
-fn look_at(entry: &Path) -> Option<Seen> {
+fn look_at(entry: &Path) -> Option<SysfsPartition> {
     let number = fs::read_to_string(entry.join("partition")).ok()?.trim().parse().ok()?;
     let device_number = fs::read_to_string(entry.join("dev")).ok()?.trim().to_string();
     let uevent = fs::read_to_string(entry.join("uevent")).unwrap_or_default();
@@ -199,11 +199,11 @@ fn look_at(entry: &Path) -> Option<Seen> {
     let real = fs::canonicalize(entry).ok()?;
     let disk = real.parent()?.file_name()?.to_str()?.to_string();
     let name = entry.file_name()?.to_str()?.to_string();
-    Some(Seen { name, disk, number, device_number, partition_name })
+    Some(SysfsPartition { name, disk, number, device_number, partition_name })
 }
 
 /// Gathers the partitions of one disk that carry one of our names.
-fn collect(system: &System, disk: &str, seen: &[Seen]) -> Result<BootDisk> {
+fn collect(system: &System, disk: &str, seen: &[SysfsPartition]) -> Result<BootDisk> {
     let mut partitions: Vec<Partition> = Vec::new();
     for s in seen.iter().filter(|s| s.disk == disk) {
         let node = system.device(&s.name);
@@ -230,7 +230,7 @@ fn collect(system: &System, disk: &str, seen: &[Seen]) -> Result<BootDisk> {
 }
 
 /// Says whether a disk's table has the GUID, at a number that the kernel knows as well.
-fn holds(system: &System, disk: &str, guid: &str, seen: &[Seen]) -> bool {
+fn holds(system: &System, disk: &str, guid: &str, seen: &[SysfsPartition]) -> bool {
     let number = table_number(system, disk, guid);
     number.is_some_and(|n| seen.iter().any(|s| s.disk == disk && s.number == n))
 }

@@ -22,6 +22,16 @@ use crate::os::progress::{self, setback};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What is wanted of a document, see [`Client::document`].
+pub struct DocumentRequest<'a> {
+    /// The Accept header.
+    pub accept: &'a str,
+    /// Refused above this.
+    pub cap_bytes: u64,
+    /// Of what is known of it: 304 is then an answer.
+    pub etag: Option<&'a str>,
+}
+
 /// Sends requests. Cheap to clone; clones share connections, tokens and what is known of servers.
 #[derive(Clone)]
 pub struct Client {
@@ -76,7 +86,9 @@ impl Client {
 
     /// Returns the same client with another rule for plain HTTP, which holds for redirects as well.
     pub fn with_plain_http(&self, plain_http: PlainHttp) -> Client {
-        Client { exchange: Exchange { plain_http, ..self.exchange.clone() }, ..self.clone() }
+        let mut client = self.clone();
+        client.exchange.plain_http = plain_http;
+        client
     }
 
     /// Returns the same client, but for one that tries each place once.
@@ -87,7 +99,9 @@ impl Client {
     /// Returns the same client for what changes under its name: caches on the way are to ask the server whether what they
     /// have is still what is there. Source: RFC 9111, section 5.2.1.4.
     pub fn past_caches(&self) -> Client {
-        Client { exchange: Exchange { past_caches: true, ..self.exchange.clone() }, ..self.clone() }
+        let mut client = self.clone();
+        client.exchange.past_caches = true;
+        client
     }
 
     /// Returns the same client, which from now on has the time of one document for all that it fetches.
@@ -105,7 +119,9 @@ impl Client {
     /// Returns the same client for a source that has mirrors.
     /// Input: what its URLs begin with, path and all, and what they begin with elsewhere, in the order of trying.
     pub fn with_bases(&self, bases: Vec<Url>) -> Client {
-        Client { exchange: Exchange { bases, ..self.exchange.clone() }, ..self.clone() }
+        let mut client = self.clone();
+        client.exchange.bases = bases;
+        client
     }
 
     /// Fetches a document whole.
@@ -114,7 +130,7 @@ impl Client {
     /// Errors: Network: connection, TLS, timeout, or a status that is not 2xx. Source: too long,
     /// compressed, or a bad redirect. Config: no CA certificates, or plain HTTP where it is not allowed.
     pub fn document(&self, url: &Url, accept: &str, cap_bytes: u64, etag: Option<&str>) -> Result<Document> {
-        self.document_as(url, accept, cap_bytes, etag, &mut Ok)
+        self.document_as(url, &DocumentRequest { accept, cap_bytes, etag }, &mut Ok)
     }
 
     /// The same, and makes something of it; a place whose document is refused is not the last one that is asked.
@@ -122,9 +138,7 @@ impl Client {
     pub fn document_as<T>(
         &self,
         url: &Url,
-        accept: &str,
-        cap_bytes: u64,
-        etag: Option<&str>,
+        &DocumentRequest { accept, cap_bytes, etag }: &DocumentRequest<'_>,
         make: &mut dyn FnMut(Document) -> Result<T>,
     ) -> Result<T> {
         let ask = Ask { accept, if_none_match: etag, ..Ask::default() };

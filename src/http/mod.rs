@@ -18,7 +18,7 @@ mod failure;
 mod guard;
 mod message;
 mod names;
-mod options;
+pub(crate) mod options;
 mod peers;
 mod proxy;
 mod range;
@@ -28,7 +28,7 @@ mod status;
 pub mod tls;
 mod transport;
 
-pub use client::Client;
+pub use client::{Client, DocumentRequest};
 pub use deadline::Timeouts;
 pub use message::Document;
 pub use options::{HttpOptions, PlainHttp};

@@ -12,7 +12,7 @@ pub const SEEN_MAX_BYTES: u64 = 64 * 1024;
 
 /// One answer of one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct LastOffer {
     /// What tells whether it still holds: the digest behind a tag, or an ETag.
     pub validator: String,
     /// Keys and what is revoked, as they were then: see [`crate::trust::keyring::Keyring::fingerprint`].
@@ -46,9 +46,9 @@ struct RawFile {
     sha256: String,
 }
 
-impl Seen {
+impl LastOffer {
     /// Reads `seen.json`. Returns: `None` where it is broken: then the source is asked in full.
-    pub fn parse(bytes: &[u8]) -> Option<Seen> {
+    pub fn parse(bytes: &[u8]) -> Option<LastOffer> {
         let raw: Raw = json::from_str(std::str::from_utf8(bytes).ok()?).ok()?;
         let file = |raw: Option<RawFile>| {
             let raw = raw?;
@@ -76,7 +76,7 @@ impl Seen {
             kernel: file(raw.kernel)?,
             initramfs: file(raw.initramfs)?,
         };
-        Some(Seen { validator: raw.validator?, keyring: Digest::parse(&raw.keyring?).ok()?, artifact })
+        Some(LastOffer { validator: raw.validator?, keyring: Digest::parse(&raw.keyring?).ok()?, artifact })
     }
 
     /// Writes it as one JSON line.
@@ -109,7 +109,7 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn seen() -> Seen {
+    fn seen() -> LastOffer {
         let file = |n| FileRef { size_bytes: n, sha256: Digest::of(b"f"), place: Place::Nowhere };
         let artifact = Artifact {
             version: "1.2.0".into(),
@@ -127,18 +127,18 @@ mod tests {
             kernel: file(7),
             initramfs: file(8),
         };
-        Seen { validator: "\"e\"".into(), keyring: Digest::of(b"ring"), artifact }
+        LastOffer { validator: "\"e\"".into(), keyring: Digest::of(b"ring"), artifact }
     }
 
     #[test]
     fn survives_a_round_trip_and_no_truncation() {
         let text = seen().encode();
-        assert_eq!(Seen::parse(text.as_bytes()), Some(seen()));
+        assert_eq!(LastOffer::parse(text.as_bytes()), Some(seen()));
         for cut in 0..text.len() - 2 {
-            assert_eq!(Seen::parse(&text.as_bytes()[..cut]), None, "{cut}");
+            assert_eq!(LastOffer::parse(&text.as_bytes()[..cut]), None, "{cut}");
         }
         for (from, to) in [("sha256:", "sha1:"), ("\"size\":7", "\"size\":-7"), ("validator", "v"), ("keyring", "k")] {
-            assert_eq!(Seen::parse(text.replacen(from, to, 1).as_bytes()), None, "{to}");
+            assert_eq!(LastOffer::parse(text.replacen(from, to, 1).as_bytes()), None, "{to}");
         }
     }
 }

@@ -7,9 +7,10 @@
 use crate::base::error::{Error, IoContext, Kind, Result, legible};
 use crate::ledger::failures::{FAILED_MAX_BYTES, Failures};
 use crate::ledger::proven::{PROVEN_MAX_BYTES, Proven};
-use crate::ledger::seen::{SEEN_MAX_BYTES, Seen};
+use crate::ledger::seen::{LastOffer, SEEN_MAX_BYTES};
 use crate::ledger::state::{STATE_MAX_BYTES, State};
-use crate::os::files::{self, ASIDE, in_the_way, make_way, make_way_for_directory, read_own};
+use crate::os::files::{self, read_own};
+use crate::os::obstacles::{self, ASIDE, in_the_way, make_way, make_way_for_directory};
 use crate::os::onlooker::{self, LINE_MAX_BYTES, Work};
 use crate::os::progress::note;
 use crate::os::sys;
@@ -64,7 +65,7 @@ impl Drop for Lock {
 }
 
 /// A file's content, and what was wrong with it.
-pub struct Loaded<T> {
+pub struct Kept<T> {
     /// What it says; the default where it is missing or broken.
     pub value: T,
     /// Why it could not be used.
@@ -188,11 +189,11 @@ impl Store {
     }
 
     /// Reads the state; a missing file is idle, a broken one as well.
-    pub fn state(&self) -> Loaded<State> {
+    pub fn state(&self) -> Kept<State> {
         match in_the_way(&self.state_file) {
             Ok(Some(what)) if self.is_named => {
                 let error = Error::new(Kind::Usage, format!("it is no file but {what}")).hint("--state takes a file");
-                Loaded::faulty(error.at("read", self.state_file.display()), false)
+                Kept::faulty(error.at("read", self.state_file.display()), false)
             }
             _ => load(&self.state_file, STATE_MAX_BYTES, State::parse),
         }
@@ -205,7 +206,7 @@ impl Store {
     }
 
     /// Reads the remembered failures.
-    pub fn failures(&self) -> Loaded<Failures> {
+    pub fn failures(&self) -> Kept<Failures> {
         load(&self.failed_file(), FAILED_MAX_BYTES, Failures::parse)
     }
 
@@ -216,7 +217,7 @@ impl Store {
     }
 
     /// Reads what has proven itself here.
-    pub fn proven(&self) -> Loaded<Proven> {
+    pub fn proven(&self) -> Kept<Proven> {
         load(&self.proven_file(), PROVEN_MAX_BYTES, Proven::parse)
     }
 
@@ -231,12 +232,12 @@ impl Store {
     }
 
     /// Reads what a source offered last, if that is known.
-    pub fn seen(&self) -> Option<Seen> {
-        Seen::parse(&read_own(&self.seen_file(), SEEN_MAX_BYTES).ok()??)
+    pub fn seen(&self) -> Option<LastOffer> {
+        LastOffer::parse(&read_own(&self.seen_file(), SEEN_MAX_BYTES).ok()??)
     }
 
     /// Remembers it. A failure costs a few requests and nothing else, so it is nobody's business.
-    pub fn remember_seen(&self, seen: &Seen) {
+    pub fn remember_seen(&self, seen: &LastOffer) {
         let text = seen.encode();
         if text.len() as u64 <= SEEN_MAX_BYTES && self.dir.is_dir() {
             let _ = files::replace(&self.seen_file(), text.as_bytes());
@@ -265,7 +266,7 @@ impl Store {
         let mut said = Vec::new();
         for (path, damage, _) in faults {
             let Some(damage) = damage else { continue };
-            said.push(match files::set_aside(&path) {
+            said.push(match obstacles::set_aside(&path) {
                 Ok(aside) => {
                     let kept = legible(aside.display().to_string());
                     format!("{damage}; kept as {kept} and counted as new")
@@ -284,7 +285,7 @@ impl Store {
     }
 }
 
-impl<T: Default> Loaded<T> {
+impl<T: Default> Kept<T> {
     /// Returns what it says. Errors: State: it could not be read: nothing is known of what it says.
     pub fn known(self) -> Result<T> {
         match self.damage {
@@ -293,12 +294,12 @@ impl<T: Default> Loaded<T> {
         }
     }
 
-    fn faulty(damage: Error, is_broken: bool) -> Loaded<T> {
-        Loaded { value: T::default(), damage: Some(damage), is_broken }
+    fn faulty(damage: Error, is_broken: bool) -> Kept<T> {
+        Kept { value: T::default(), damage: Some(damage), is_broken }
     }
 }
 
-fn load<T: Default>(path: &Path, max_bytes: u64, parse: fn(&[u8]) -> Result<T>) -> Loaded<T> {
+fn load<T: Default>(path: &Path, max_bytes: u64, parse: fn(&[u8]) -> Result<T>) -> Kept<T> {
     // Once more: a single read that fails is common on cheap flash.
     let bytes = read_own(path, max_bytes).or_else(|_| read_own(path, max_bytes));
     let read = match bytes {
@@ -308,12 +309,12 @@ fn load<T: Default>(path: &Path, max_bytes: u64, parse: fn(&[u8]) -> Result<T>) 
         Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(Error::new(Kind::State, e.to_string())),
         Err(e) => {
             let error = Error::new(Kind::State, e.to_string()).hint(files::way_out(&e));
-            return Loaded::faulty(error.at("read", path.display()), false);
+            return Kept::faulty(error.at("read", path.display()), false);
         }
     };
     match read {
-        Ok(value) => Loaded { value, damage: None, is_broken: false },
-        Err(e) => Loaded::faulty(e.at("read", path.display()), true),
+        Ok(value) => Kept { value, damage: None, is_broken: false },
+        Err(e) => Kept::faulty(e.at("read", path.display()), true),
     }
 }
 

@@ -96,7 +96,7 @@ impl Page {
 
     /// What is read of slots, boot variables and state.
     fn machine(&mut self, facts: &Facts<'_>) {
-        let (state, vars) = (&facts.report.state, facts.report.vars.as_ref());
+        let state = &facts.report.state;
         self.info(facts.report);
         self.run(facts.report.work.as_ref());
         self.family("kubesolo_update_phase", GAUGE, "1 for the phase of the update attempt, 0 for the others.");
@@ -115,6 +115,12 @@ impl Page {
         for view in facts.report.slots.iter().filter(is_seen) {
             self.labelled("kubesolo_slot_valid", "slot", view.slot.name(), view.record.is_ok());
         }
+        self.attempt_and_boot(facts);
+    }
+
+    /// What is one number each.
+    fn attempt_and_boot(&mut self, facts: &Facts<'_>) {
+        let (state, vars) = (&facts.report.state, facts.report.vars.as_ref());
         let secs = |time: &Option<String>| time.as_deref().and_then(|t| parse_rfc3339(t).ok()).unwrap_or(0);
         let flag = |value: Option<bool>| u64::from(value == Some(true));
         let boots_left = vars.and_then(|v| v.boot_counter).unwrap_or(0).into();

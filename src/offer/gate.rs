@@ -6,15 +6,16 @@
 
 use crate::base::clock::Now;
 use crate::base::digest::Digest;
-use crate::base::error::{Course, Error, Kind, Refused, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::base::text::{human_size, printable};
-use crate::base::time::parse_rfc3339;
+use crate::base::time::{parse_rfc3339, rfc3339};
 use crate::oci::annotations::is_misspelt_architecture;
 use crate::offer::artifact::Artifact;
+use crate::offer::refusal::Gate;
+use crate::offer::refusal::Refusal;
 use crate::offer::version::Version;
 use crate::offer::window::Window;
 use std::cmp::Ordering;
-use std::fmt;
 
 /// Channel of an artifact whose publisher named none.
 pub const DEFAULT_CHANNEL: &str = "stable";
@@ -55,93 +56,6 @@ pub struct Facts<'a> {
     pub ignore_window: bool,
 }
 
-/// Names a gate. The label is part of the `--json` output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the labels say it
-pub enum Gate {
-    TrialPending,
-    Architecture,
-    Channel,
-    Version,
-    RunningVersion,
-    MinCompatible,
-    Expired,
-    Replayed,
-    FailedBefore,
-    Size,
-    Window,
-    /// There is a window, and the clock is not set.
-    Clock,
-}
-
-impl Gate {
-    /// Returns the stable label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Gate::TrialPending => "trial_pending",
-            Gate::Architecture => "architecture",
-            Gate::Channel => "channel",
-            Gate::Version => "newer",
-            Gate::RunningVersion => "running_version",
-            Gate::MinCompatible => "min_compatible_version",
-            Gate::Expired => "expired",
-            Gate::Replayed => "release_date",
-            Gate::FailedBefore => "failed_before",
-            Gate::Size => "size",
-            Gate::Window | Gate::Clock => "maintenance_window",
-        }
-    }
-
-    /// Says whether the refusal is a fault that a person must mend, rather than the ordinary course
-    /// of things (a window that is shut, a mirror that lags, a version already known to be bad).
-    pub fn is_fault(self) -> bool {
-        matches!(
-            self,
-            Gate::Architecture
-                | Gate::Channel
-                | Gate::RunningVersion
-                | Gate::MinCompatible
-                | Gate::Expired
-                | Gate::Size
-        )
-    }
-
-    /// Names the option that takes it all the same; empty: none does.
-    fn hint(self) -> &'static str {
-        match self {
-            Gate::Version | Gate::RunningVersion | Gate::Replayed => "--allow-downgrade takes it",
-            Gate::FailedBefore => "--retry-failed takes it",
-            Gate::Window | Gate::Clock => "--ignore-window goes on",
-            _ => "",
-        }
-    }
-
-    /// Says whether nobody has to do anything about the refusal: the window opens, the trial ends, or another version
-    /// comes. A source that offers an older version, or another build of what runs, is not that: its publisher is asked.
-    /// Nor is a clock that is not set: the window never opens by it.
-    pub fn waits(self) -> bool {
-        matches!(self, Gate::TrialPending | Gate::FailedBefore | Gate::Window)
-    }
-}
-
-/// One gate that refused, with the two values it compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Which gate.
-    pub gate: Gate,
-    /// Both values, for people.
-    pub why: String,
-    /// What takes it all the same; empty: nothing on this machine.
-    pub hint: &'static str,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.why)?;
-        if self.hint.is_empty() { Ok(()) } else { write!(f, " ({})", self.hint) }
-    }
-}
-
 /// What the gates say of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -155,80 +69,164 @@ pub enum Verdict {
     Refused(Vec<Refusal>),
 }
 
+/// An artifact beside what it is held against.
+struct Case<'a> {
+    artifact: &'a Artifact,
+    facts: &'a Facts<'a>,
+    offered: Version,
+    /// `None`: what runs has no version, or one that is in no order: builders of images write `2024.01`.
+    running: Option<Version>,
+    is_staged: bool,
+    /// What is staged has passed the gates of order, or a person insisted on it.
+    takes_any: bool,
+}
+
+/// One gate: `None`: it lets the artifact pass.
+/// Errors: Source: what the artifact says of itself is malformed.
+type Rule = fn(&Case<'_>) -> Result<Option<Refusal>>;
+
+/// Every gate, in the order in which refusals are told.
+const GATES: [Rule; 10] = [
+    architecture,
+    channel,
+    version,
+    min_compatible_version,
+    expiry,
+    release_date,
+    failed_before,
+    pending_trial,
+    size,
+    maintenance_window,
+];
+/// So many of them hold for what runs already: a wrong architecture or channel is a fault all the same.
+const FOR_WHAT_RUNS: usize = 2;
+/// So many of them hold for what is staged already: it has its place.
+const FOR_WHAT_IS_STAGED: usize = 7;
+
 /// Holds an artifact against every gate.
 /// Errors: Source: the artifact's own versions or dates are malformed.
 pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
-    let mut refusals = Vec::new();
-    let mut refuse = |gate: Gate, why: String| refusals.push(Refusal { gate, why, hint: gate.hint() });
-    // What is none is in no order: builders of images write `2024.01`.
-    let running = facts.running_version.and_then(|text| Version::parse(text).ok());
-    let offered = Version::parse(&artifact.version).map_err(|e| malformed(artifact, "version", &e))?;
-
-    let architecture = artifact.architecture.as_deref();
-    if architecture != Some(facts.architecture) {
-        refuse(Gate::Architecture, other_architecture(architecture, facts.architecture));
-    }
-    let channel = artifact.channel.as_deref().unwrap_or(DEFAULT_CHANNEL);
-    if channel != facts.channel {
-        refuse(Gate::Channel, format!("artifact is on {}, this machine follows {}", named(channel), facts.channel));
-    }
-    // What is staged has passed this gate, or a person insisted on it.
     let is_staged = facts.staged_digest == Some(artifact.digest);
-    let takes_any = facts.allow_downgrade || is_staged;
-    match running.as_ref().map(|running| (offered.cmp(running), running)) {
-        Some((Ordering::Equal, _)) | None if runs_already(artifact, facts) => {
-            // A wrong architecture or channel is a fault even when it is what runs.
-            let same = refusals.is_empty();
-            return Ok(if same { Verdict::UpToDate } else { Verdict::Refused(refusals) });
+    let case = Case {
+        artifact,
+        facts,
+        offered: Version::parse(&artifact.version).map_err(|e| malformed(artifact, "version", &e))?,
+        running: facts.running_version.and_then(|text| Version::parse(text).ok()),
+        is_staged,
+        takes_any: facts.allow_downgrade || is_staged,
+    };
+    let is_same_order = case.running.as_ref().is_none_or(|running| case.offered.cmp(running) == Ordering::Equal);
+    let runs_already = is_same_order && runs_already(artifact, facts);
+    let (verdict, gates) = match (runs_already, is_staged) {
+        (true, _) => (Verdict::UpToDate, &GATES[..FOR_WHAT_RUNS]),
+        (false, true) => (Verdict::Staged, &GATES[..FOR_WHAT_IS_STAGED]),
+        (false, false) => (Verdict::Take, &GATES[..]),
+    };
+    let mut refusals = Vec::new();
+    for gate in gates {
+        refusals.extend(gate(&case)?);
+    }
+    Ok(if refusals.is_empty() { verdict } else { Verdict::Refused(refusals) })
+}
+
+fn refuse(gate: Gate, why: String) -> Result<Option<Refusal>> {
+    Ok(Some(Refusal { gate, why, hint: gate.hint() }))
+}
+
+fn architecture(case: &Case<'_>) -> Result<Option<Refusal>> {
+    let (said, ours) = (case.artifact.architecture.as_deref(), case.facts.architecture);
+    match said == Some(ours) {
+        true => Ok(None),
+        false => refuse(Gate::Architecture, other_architecture(said, ours)),
+    }
+}
+
+fn channel(case: &Case<'_>) -> Result<Option<Refusal>> {
+    let channel = case.artifact.channel.as_deref().unwrap_or(DEFAULT_CHANNEL);
+    match channel == case.facts.channel {
+        true => Ok(None),
+        false => {
+            let why = format!("artifact is on {}, this machine follows {}", named(channel), case.facts.channel);
+            refuse(Gate::Channel, why)
         }
-        None if !takes_any => refuse(Gate::RunningVersion, incomparable(&offered, facts)),
-        Some((Ordering::Equal, running)) if !takes_any => refuse(Gate::Version, another_build(artifact, running)),
-        Some((Ordering::Less, running)) if !takes_any => {
-            refuse(Gate::Version, format!("{offered} is older than the running {running}"));
-        }
-        _ => {}
     }
-    if let Some(minimum) = &artifact.min_compatible_version {
-        let minimum = Version::parse(minimum).map_err(|e| malformed(artifact, "min_compatible_version", &e))?;
-        // A version that is none is left by a person who insists, or not at all.
-        if let Some(running) = running.filter(|running| *running < minimum) {
-            refuse(Gate::MinCompatible, format!("it needs at least {minimum} to update from, {running} is running"));
-        }
+}
+
+fn version(case: &Case<'_>) -> Result<Option<Refusal>> {
+    if case.takes_any {
+        return Ok(None);
     }
-    if let Some(expires) = &artifact.expires
-        && date_of(artifact, expires, "expires")? <= facts.now.earliest_secs()
-    {
-        let now = crate::base::time::rfc3339(facts.now.earliest_secs());
-        refuse(Gate::Expired, format!("it expired at {}, now is {now}", printable(expires)));
+    let Some(running) = &case.running else {
+        return refuse(Gate::RunningVersion, incomparable(&case.offered, case.facts));
+    };
+    match case.offered.cmp(running) {
+        Ordering::Greater => Ok(None),
+        Ordering::Equal => refuse(Gate::Version, another_build(case.artifact, running)),
+        Ordering::Less => refuse(Gate::Version, format!("{} is older than the running {running}", case.offered)),
     }
-    // The date of what nobody signed is anybody's word.
-    if !artifact.signed_by.is_empty() {
-        let released =
-            artifact.release_date.as_deref().map(|date| date_of(artifact, date, "release_date")).transpose()?;
-        if let Some(newest) = facts.newest_release_secs
-            && released.is_none_or(|released| released < newest)
-            && !takes_any
-        {
-            let newest = crate::base::time::rfc3339(newest);
-            let date = artifact.release_date.as_deref().map_or("a time that it does not say".to_string(), printable);
-            refuse(Gate::Replayed, format!("it was released at {date}, one of {newest} has run"));
+}
+
+fn min_compatible_version(case: &Case<'_>) -> Result<Option<Refusal>> {
+    let Some(minimum) = &case.artifact.min_compatible_version else { return Ok(None) };
+    let minimum = Version::parse(minimum).map_err(|e| malformed(case.artifact, "min_compatible_version", &e))?;
+    // A version that is none is left by a person who insists, or not at all.
+    match case.running.as_ref().filter(|running| **running < minimum) {
+        None => Ok(None),
+        Some(running) => {
+            refuse(Gate::MinCompatible, format!("it needs at least {minimum} to update from, {running} is running"))
         }
     }
-    let known_bad = facts.failed.iter().find(|(digest, _)| *digest == artifact.digest);
-    if let Some((_, reason)) = known_bad
-        && !facts.retry_failed
-        && !(is_staged && facts.staged_insisted)
-    {
-        refuse(Gate::FailedBefore, format!("{} {}", printable(&artifact.version), printable(reason)));
+}
+
+fn expiry(case: &Case<'_>) -> Result<Option<Refusal>> {
+    let Some(expires) = &case.artifact.expires else { return Ok(None) };
+    let now = case.facts.now.earliest_secs();
+    if date_of(case.artifact, expires, "expires")? > now {
+        return Ok(None);
     }
-    if !is_staged {
-        judge_place_and_time(artifact, facts, &mut refuse);
+    refuse(Gate::Expired, format!("it expired at {}, now is {}", printable(expires), rfc3339(now)))
+}
+
+fn release_date(case: &Case<'_>) -> Result<Option<Refusal>> {
+    // Only a signed release date counts.
+    if case.artifact.signed_by.is_empty() {
+        return Ok(None);
     }
-    Ok(match refusals.is_empty() {
-        false => Verdict::Refused(refusals),
-        true if is_staged => Verdict::Staged,
-        true => Verdict::Take,
-    })
+    let said = case.artifact.release_date.as_deref();
+    let released = said.map(|date| date_of(case.artifact, date, "release_date")).transpose()?;
+    let Some(newest) = case.facts.newest_release_secs.filter(|_| !case.takes_any) else { return Ok(None) };
+    if released.is_some_and(|released| released >= newest) {
+        return Ok(None);
+    }
+    let date = said.map_or("a time that it does not say".to_string(), printable);
+    refuse(Gate::Replayed, format!("it was released at {date}, one of {} has run", rfc3339(newest)))
+}
+
+fn failed_before(case: &Case<'_>) -> Result<Option<Refusal>> {
+    let (artifact, facts) = (case.artifact, case.facts);
+    let is_insisted = facts.retry_failed || (case.is_staged && facts.staged_insisted);
+    match facts.failed.iter().find(|(digest, _)| *digest == artifact.digest && !is_insisted) {
+        None => Ok(None),
+        Some((_, reason)) => {
+            refuse(Gate::FailedBefore, format!("{} {}", printable(&artifact.version), printable(reason)))
+        }
+    }
+}
+
+fn pending_trial(case: &Case<'_>) -> Result<Option<Refusal>> {
+    case.facts.trial_pending.map_or(Ok(None), |why| refuse(Gate::TrialPending, why.to_string()))
+}
+
+fn size(case: &Case<'_>) -> Result<Option<Refusal>> {
+    let needed = case.artifact.kernel.size_bytes.saturating_add(case.artifact.initramfs.size_bytes);
+    let Some(room) = case.facts.room_bytes.filter(|room| needed > *room) else { return Ok(None) };
+    let (n, r) = (human_size(needed), human_size(room));
+    refuse(Gate::Size, format!("it needs {n} ({needed} bytes), the target slot has room for {r} ({room} bytes)"))
+}
+
+fn maintenance_window(case: &Case<'_>) -> Result<Option<Refusal>> {
+    let window = case.facts.window.filter(|_| !case.facts.ignore_window);
+    Ok(window.and_then(|window| outside(window, case.facts.now)))
 }
 
 /// Says what an artifact is for instead. Input: what it says; what this machine is.
@@ -274,23 +272,6 @@ pub fn stands_still(artifact: &Artifact, verdict: &Verdict, now: Now) -> Result<
         .then(|| format!("what runs expired at {expires}, and nothing newer is offered: is the source held back?")))
 }
 
-fn judge_place_and_time(artifact: &Artifact, facts: &Facts<'_>, refuse: &mut dyn FnMut(Gate, String)) {
-    if let Some(why) = facts.trial_pending {
-        refuse(Gate::TrialPending, why.to_string());
-    }
-    let needed = artifact.kernel.size_bytes.saturating_add(artifact.initramfs.size_bytes);
-    if let Some(room) = facts.room_bytes
-        && needed > room
-    {
-        let (n, r) = (human_size(needed), human_size(room));
-        refuse(Gate::Size, format!("it needs {n} ({needed} bytes), the target slot has room for {r} ({room} bytes)"));
-    }
-    let window = facts.window.filter(|_| !facts.ignore_window);
-    if let Some(why) = window.and_then(|window| outside(window, facts.now)) {
-        refuse(why.gate, why.why);
-    }
-}
-
 /// Says why nothing may be changed now; `None`: the window is open.
 ///
 /// Asked at the beginning, and again before a slot is activated and before the machine is restarted: between them may be hours.
@@ -306,7 +287,7 @@ pub fn outside(window: &Window, now: Now) -> Option<Refusal> {
 /// Says when a window opens that is shut; `None`: it is open, or the clock is not set.
 pub fn opens_next(window: &Window, now: Now) -> Option<String> {
     let moment = now.moment_secs().filter(|moment| !window.is_open(*moment))?;
-    Some(crate::base::time::rfc3339(window.opens_next(moment)))
+    Some(rfc3339(window.opens_next(moment)))
 }
 
 /// Names a channel so that a blank in it, or its absence, is seen.
@@ -345,27 +326,6 @@ fn another_build(artifact: &Artifact, running: &Version) -> String {
         false => "Semantic Versioning does not order the two".to_owned(),
     };
     format!("{offered} has other files than {running}, which runs, but is not newer: another build of it; {why}")
-}
-
-/// Puts refusals into one sentence.
-pub fn reasons(refusals: &[Refusal]) -> String {
-    refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; ")
-}
-
-/// Turns refusals into the error that a command ends with. Input: `version`: "version 1.2.0", for example.
-pub fn refused(version: &str, refusals: &[Refusal]) -> Error {
-    refused_to("take", version, refusals)
-}
-
-/// The same for what else is done with a version. Input: `op`: "take", for example.
-pub fn refused_to(op: &str, version: &str, refusals: &[Refusal]) -> Error {
-    let error = Error::new(Kind::Gate, format!("refused: {}", reasons(refusals))).at(op, version);
-    let told = |refusal: &Refusal| Refused { gate: refusal.gate.label(), why: refusal.why.clone(), hint: refusal.hint };
-    let error = error.refusing(refusals.iter().map(told).collect());
-    match refusals.iter().all(|refusal| refusal.gate.waits()) {
-        true => error.taking(Course::Waits),
-        false => error,
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Tests of the gates.
 
 use super::*;
+use crate::base::error::Course;
 use crate::offer::artifact::{FileRef, Place};
+use crate::offer::refusal::refused;
 use std::sync::LazyLock;
 
 static FAILED: LazyLock<[(Digest, String); 1]> =

@@ -4,5 +4,6 @@
 
 pub mod artifact;
 pub mod gate;
+pub mod refusal;
 pub mod version;
 pub mod window;

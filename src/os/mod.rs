@@ -5,7 +5,9 @@
 pub mod directory;
 pub mod files;
 pub mod mountinfo;
+pub mod obstacles;
 pub mod onlooker;
+pub mod paths;
 pub mod progress;
 pub mod sys;
 pub mod system;

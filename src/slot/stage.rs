@@ -5,7 +5,9 @@
 //! Must never: touch a slot it was not given, or keep a copy of an image elsewhere.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
-use crate::os::files::{self, ASIDE, TEMPORARY};
+use crate::os::files::{self, TEMPORARY};
+use crate::os::obstacles::{self, ASIDE};
+use crate::os::paths;
 use crate::os::sys;
 use crate::slot::initramfs;
 use crate::slot::readback;
@@ -75,7 +77,7 @@ pub fn is_own(name: &str) -> bool {
 pub fn invalidate(dir: &Path, kept: &[&str], wanted: &[Part<'_>]) -> Result<()> {
     allow_changes_in(dir);
     let record = dir.join(RECORD);
-    files::remove(&record).io(Kind::Device, "remove", record.display())?;
+    obstacles::remove(&record).io(Kind::Device, "remove", record.display())?;
     let wanted = wanted.iter().filter(|part| left_over(dir, part) > 0);
     let unproven: Vec<String> = wanted.map(Part::unproven_name).collect();
     for entry in fs::read_dir(dir).io(Kind::Device, "list", dir.display())? {
@@ -90,9 +92,9 @@ pub fn invalidate(dir: &Path, kept: &[&str], wanted: &[Part<'_>]) -> Result<()> 
         if !is_own(&name) || kept.contains(&&*name) {
             continue;
         }
-        files::take_away(&path).io(Kind::Device, "remove", path.display())?;
+        obstacles::take_away(&path).io(Kind::Device, "remove", path.display())?;
     }
-    files::sync_dir(dir).io(Kind::Device, "sync", dir.display())
+    paths::sync_dir(dir).io(Kind::Device, "sync", dir.display())
 }
 
 /// Takes the flags off a slot's root directory that would keep its files as they are. Nobody but the agent has set up a slot

@@ -3,30 +3,33 @@
 //! An archive is as foreign as a network: names and sizes are checked, links are not followed, and its table of contents
 //! has a limit. Must never: write, or keep more than a few small documents in memory.
 
+use super::inflated::INFLATED_MAX;
 use super::magic;
 use crate::base::error::{Error, IoContext, Kind, Result};
-use flate2::bufread::MultiGzDecoder;
+use crate::source::inflated::AGAIN_MAX;
+use crate::source::inflated::Later;
+use crate::source::inflated::Stream;
+use crate::source::inflated::bad;
+use crate::source::inflated::broken;
+use crate::source::inflated::exact;
+use crate::source::tar::BLOCK;
+use crate::source::tar::Extended;
+use crate::source::tar::Header;
+use crate::source::tar::clean;
+use crate::source::tar::padded;
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
-/// tar's unit, in bytes.
-const BLOCK: usize = 512;
 /// Most members that are looked at. A layout with two architectures has some 20.
 const MAX_MEMBERS: usize = 4096;
-/// Longest member of tar's own that carries a long name or extended headers, in bytes.
-const MAX_EXTENDED: u64 = 64 << 10;
+
 /// Documents up to this size, in bytes, are kept while the table of contents is made: in gzip, each later look starts
 /// at the beginning.
 const KEPT_EACH: u64 = 32 << 10;
 /// All that is kept, in bytes.
 const KEPT_TOTAL: usize = 512 << 10;
-/// Most that an archive may inflate to, in bytes.
-const INFLATED_MAX: u64 = 4 << 30;
-/// Most that is inflated in all to get at documents that were not kept, in bytes. They are read before it is known who
-/// made the archive, and while the lock is held. Of a release of 200 MB with more than is kept, some 40.
-const AGAIN_MAX: u64 = 2 * INFLATED_MAX;
 
 /// The table of contents of one archive.
 #[derive(Debug)]
@@ -46,14 +49,6 @@ struct Member {
     /// `None`: no regular file.
     size_bytes: Option<u64>,
     kept: Option<Vec<u8>>,
-}
-
-/// What one header says. Pure.
-#[derive(Debug, PartialEq, Eq)]
-struct Header {
-    name: String,
-    size_bytes: u64,
-    kind: u8,
 }
 
 impl Archive {
@@ -156,15 +151,7 @@ impl Archive {
                 return Err(bad(format!("it has more than {MAX_MEMBERS} members")));
             }
             if matches!(header.kind, b'x' | b'L' | b'K' | b'g') {
-                if header.size_bytes > MAX_EXTENDED {
-                    return Err(bad(format!("an extended header of {} bytes", header.size_bytes)));
-                }
-                let padded = padded(header.size_bytes);
-                let mut text = vec![0; padded as usize];
-                exact(stream.fill(&mut text))?;
-                text.truncate(header.size_bytes as usize);
-                extended.take(header.kind, &text).map_err(bad)?;
-                at += padded;
+                at += extended.read(&header, stream)?;
                 continue;
             }
             std::mem::take(&mut extended).apply(&mut header);
@@ -199,222 +186,10 @@ impl Archive {
     }
 }
 
-fn bad(why: String) -> Error {
-    Error::new(Kind::Source, why)
-}
-
-fn broken(e: io::Error) -> Error {
-    bad(match e.kind() {
-        io::ErrorKind::UnexpectedEof => "it is cut short".to_owned(),
-        _ => e.to_string(),
-    })
-}
-
-fn exact(filled: io::Result<bool>) -> Result<()> {
-    match filled {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(bad("it is cut short".into())),
-        Err(e) => Err(broken(e)),
-    }
-}
-
-fn padded(size_bytes: u64) -> u64 {
-    size_bytes.div_ceil(BLOCK as u64).saturating_mul(BLOCK as u64)
-}
-
 /// Says whether a layout needs a file of this name. Source: image-spec 1.1, image-layout.md.
 fn is_wanted(name: &str) -> bool {
     let is_blob = |hex: &str| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit());
     name == "oci-layout" || name == "index.json" || name.strip_prefix("blobs/sha256/").is_some_and(is_blob)
-}
-
-/// Takes `./` away. Errors: the name leads out of the archive, or is none.
-fn clean(name: &str) -> std::result::Result<String, String> {
-    let parts: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    match name.starts_with('/') || parts.contains(&"..") {
-        true => Err(format!("'{name}' leads out of the archive")),
-        false => Ok(parts.join("/")),
-    }
-}
-
-impl Header {
-    fn is_file(&self) -> bool {
-        matches!(self.kind, 0 | b'0' | b'7')
-    }
-
-    /// Reads one header. Returns: `None` at the end of the archive. Errors: what is wrong with it.
-    fn parse(block: &[u8; BLOCK]) -> std::result::Result<Option<Header>, String> {
-        if block.iter().all(|b| *b == 0) {
-            return Ok(None);
-        }
-        let sum = |bytes: &[u8]| bytes.iter().map(|b| u64::from(*b)).sum::<u64>();
-        // The field of the checksum itself counts as blanks.
-        let found = sum(&block[..148]) + 8 * u64::from(b' ') + sum(&block[156..]);
-        if number(&block[148..156]) != Some(found) {
-            return Err("it is no tar archive, or a header in it is damaged".into());
-        }
-        let text = |field: &[u8]| {
-            let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
-            String::from_utf8(field[..end].to_vec()).map_err(|_| "a name in it is not UTF-8".to_owned())
-        };
-        let mut name = text(&block[..100])?;
-        // GNU's older format has times in the place of the prefix.
-        if &block[257..263] == b"ustar\0" && block[345] != 0 {
-            name = format!("{}/{name}", text(&block[345..500])?);
-        }
-        let size_bytes = number(&block[124..136]).ok_or_else(|| format!("the size of '{name}' is no number"))?;
-        Ok(Some(Header { name, size_bytes, kind: block[156] }))
-    }
-}
-
-/// Reads a number: octal digits, or GNU's base 256.
-fn number(field: &[u8]) -> Option<u64> {
-    if let [first @ (0x80 | 0xff), rest @ ..] = field {
-        let fits = *first == 0x80 && rest.len() >= 8 && rest[..rest.len() - 8].iter().all(|b| *b == 0);
-        return fits.then(|| rest[rest.len() - 8..].iter().fold(0, |value, b| value << 8 | u64::from(*b)));
-    }
-    let is_blank = |b: &u8| *b == b' ' || *b == 0;
-    let start = field.iter().position(|b| !is_blank(b))?;
-    let digits: Vec<u8> = field[start..].iter().copied().take_while(|b| !is_blank(b)).collect();
-    if !field[start + digits.len()..].iter().all(is_blank) {
-        return None;
-    }
-    digits.iter().try_fold(0u64, |value, b| match b {
-        b'0'..=b'7' => value.checked_mul(8)?.checked_add(u64::from(b - b'0')),
-        _ => None,
-    })
-}
-
-/// What stands before a header, for it alone.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Extended {
-    name: Option<String>,
-    size_bytes: Option<u64>,
-}
-
-impl Extended {
-    fn take(&mut self, kind: u8, text: &[u8]) -> std::result::Result<(), String> {
-        let utf8 = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| "a name in it is not UTF-8".to_owned());
-        match kind {
-            b'L' => {
-                let end = text.iter().position(|b| *b == 0).unwrap_or(text.len());
-                self.name = Some(utf8(&text[..end])?);
-            }
-            b'x' => {
-                let mut rest = text;
-                while !rest.is_empty() {
-                    let (key, value, tail) = record(rest).ok_or("an extended header in it is malformed")?;
-                    match key {
-                        b"path" => self.name = Some(utf8(value)?),
-                        b"size" => {
-                            let size = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
-                            self.size_bytes = Some(size.ok_or("a size in it is no number")?);
-                        }
-                        _ if key.starts_with(b"GNU.sparse") => return Err("it holds a sparse file".into()),
-                        _ => {}
-                    }
-                    rest = tail;
-                }
-            }
-            // Names of link targets, and what holds for all: nothing that a layout needs.
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn apply(self, header: &mut Header) {
-        if let Some(name) = self.name {
-            header.name = name;
-        }
-        header.size_bytes = self.size_bytes.unwrap_or(header.size_bytes);
-    }
-}
-
-/// Takes one record, `LENGTH KEY=VALUE\n`, off extended headers.
-fn record(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let blank = text.iter().position(|b| *b == b' ')?;
-    let length: usize = std::str::from_utf8(&text[..blank]).ok()?.parse().ok()?;
-    let (whole, tail) = text.split_at_checked(length)?;
-    let body = whole.get(blank + 1..)?.strip_suffix(b"\n")?;
-    let equals = body.iter().position(|b| *b == b'=')?;
-    Some((&body[..equals], &body[equals + 1..], tail))
-}
-
-enum Stream {
-    Plain { file: File, length: u64 },
-    Gzip(Box<MultiGzDecoder<BufReader<File>>>),
-}
-
-impl Stream {
-    fn new(file: File, is_gzip: bool) -> io::Result<Stream> {
-        Ok(match is_gzip {
-            true => Stream::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(64 << 10, file)))),
-            false => Stream::Plain { length: file.metadata()?.len(), file },
-        })
-    }
-
-    /// Fills the buffer. Returns: false at the end. Errors: UnexpectedEof: the end comes in the middle of it.
-    fn fill(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.read(&mut buffer[filled..]) {
-                Ok(0) if filled == 0 => return Ok(false),
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => filled += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(true)
-    }
-
-    /// Errors: UnexpectedEof: there is less.
-    fn skip(&mut self, bytes: u64) -> io::Result<()> {
-        match self {
-            Stream::Plain { file, length } => {
-                let to = file.stream_position()?.saturating_add(bytes);
-                if to > *length {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                file.seek(SeekFrom::Start(to)).map(drop)
-            }
-            Stream::Gzip(inner) => match io::copy(&mut inner.take(bytes), &mut io::sink())? {
-                skipped if skipped == bytes => Ok(()),
-                _ => Err(io::ErrorKind::UnexpectedEof.into()),
-            },
-        }
-    }
-}
-
-/// What is opened, and its place looked for, when somebody reads it: who asks only whether it is there, waits for nothing.
-struct Later {
-    /// The archive, whether it is gzip, and the first byte.
-    place: (PathBuf, bool, u64),
-    stream: Option<Stream>,
-}
-
-impl Read for Later {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            None => {
-                let (path, is_gzip, at) = &self.place;
-                let mut stream = Stream::new(File::open(path)?, *is_gzip)?;
-                stream.skip(*at)?;
-                self.stream.insert(stream)
-            }
-        };
-        stream.read(buffer)
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Plain { file, .. } => file.read(buffer),
-            Stream::Gzip(inner) => inner.read(buffer),
-        }
-    }
 }
 
 #[cfg(test)]

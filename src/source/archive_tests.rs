@@ -2,6 +2,7 @@
 //! tests/registry/registries.rs.
 
 use super::*;
+use crate::source::tar::{MAX_EXTENDED, number};
 use std::io::Write;
 
 fn octal(value: u64, width: usize) -> Vec<u8> {

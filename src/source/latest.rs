@@ -11,7 +11,7 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::json::{self, Field};
 use crate::base::url::Url;
-use crate::http::{Body, Client, Document};
+use crate::http::{Body, Client, Document, DocumentRequest};
 use crate::oci::descriptor::DOCUMENT_CAP;
 use crate::oci::manifest::nothing_for;
 use crate::offer::artifact::{Artifact, FileRef, Place};
@@ -131,9 +131,11 @@ impl Latest {
     fn ask(&self, architecture: &str, more: &[(&str, &str)], is_copy: &Cell<bool>) -> Result<Made> {
         let (url, signature) = (self.url.with_query(more), self.signature_url.with_query(more));
         let client = self.client.past_caches();
-        client.document_as(&url, "application/json", DOCUMENT_CAP, None, &mut |document| {
-            self.make(document, architecture, &signature, is_copy)
-        })
+        client.document_as(
+            &url,
+            &DocumentRequest { accept: "application/json", cap_bytes: DOCUMENT_CAP, etag: None },
+            &mut |document| self.make(document, architecture, &signature, is_copy),
+        )
     }
 }
 

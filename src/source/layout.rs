@@ -4,6 +4,7 @@
 //! layout are opened. Must never: follow a symbolic link inside it, hang on a pipe, or write to it.
 
 use super::archive::Archive;
+use super::choose::choose;
 use super::remarks::Remarks;
 use super::signatures::{FetchPiece, Wanted, look_at, prove};
 use super::unlisted;
@@ -14,7 +15,6 @@ use crate::base::json::{self, Field};
 use crate::http::Body;
 use crate::oci::descriptor::{DOCUMENT_CAP, Descriptor, check_document_size};
 use crate::oci::manifest::{self, Document, Entry};
-use crate::oci::reference;
 use crate::offer::artifact::{Artifact, FileRef};
 use crate::source::follow::{Fetch, follow};
 use crate::source::limits::check_bytes;
@@ -28,8 +28,6 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Most tags that an error names.
-const MAX_NAMED: usize = 16;
 /// Most manifests that are read to find the signatures of one: those of all releases lie together here.
 const MAX_MANIFESTS: usize = 1024;
 /// What it means that a blob is not there, or shorter than it should be.
@@ -359,83 +357,6 @@ fn open_regular(path: &Path) -> Result<(File, u64)> {
         true => Ok((file, meta.len())),
         false => Err(Error::new(Kind::Source, "not a regular file").at("open", path.display())),
     }
-}
-
-/// Picks the entry for a tag, or for a digest in its place; without one: `latest`, else the only tag, else the only entry that is no signature.
-/// Errors: Config: no such tag, or none chosen where there are several. Source: nothing there, or one
-/// tag on two different things.
-fn choose<'a>(entries: &'a [Entry], tag: Option<&str>) -> Result<&'a Descriptor> {
-    let tagged = |want: &str| -> Result<Option<&'a Descriptor>> {
-        let mut found: Option<&'a Descriptor> = None;
-        for entry in entries.iter().filter(|e| e.ref_name.as_deref() == Some(want)) {
-            if found.is_some_and(|f| f.digest != entry.descriptor.digest) {
-                return Err(Error::new(Kind::Source, format!("tag '{want}' is on more than one entry")));
-            }
-            found = Some(&entry.descriptor);
-        }
-        Ok(found)
-    };
-    // What signatures bring along is nothing to choose from.
-    let is_listed = |entry: &Entry| entry.ref_name.as_deref().is_some_and(reference::is_tag);
-    let loose: Vec<&'a Entry> = entries.iter().filter(|e| !referrers::is_signature(e) && !is_listed(e)).collect();
-    let mut tags: Vec<&str> = loose.iter().filter_map(|e| e.ref_name.as_deref()).collect();
-    tags.sort_unstable();
-    tags.dedup();
-    let listed = || offered(&tags, &loose);
-    // A tag has no colon.
-    if let Some(digest) = tag.filter(|tag| tag.contains(':')) {
-        return by_digest(digest, entries, &listed());
-    }
-    if let Some(tag) = tag {
-        let missing = || Error::new(Kind::Config, format!("no tag '{tag}' here; {}", listed())).hint(CHOOSE);
-        return tagged(tag)?.ok_or_else(missing);
-    }
-    if let Some(found) = tagged("latest")? {
-        return Ok(found);
-    }
-    match (tags.as_slice(), loose.as_slice()) {
-        ([only], _) => tagged(only)?.ok_or_else(|| Error::new(Kind::Internal, "a tag got lost")),
-        ([], [only]) => Ok(&only.descriptor),
-        ([], []) => Err(Error::new(Kind::Source, "the layout is empty")),
-        _ => {
-            let why = format!("{} entries and none is tagged 'latest'; {}", loose.len(), listed());
-            Err(Error::new(Kind::Config, why).hint(match tags.is_empty() {
-                true => "choose one with --tag sha256:HEX, or name it: oras tag --oci-layout DIR@sha256:HEX latest",
-                false => CHOOSE,
-            }))
-        }
-    }
-}
-
-/// Length of a digest as a person is shown it: `sha256:` and 12 digits.
-const SHORT_DIGEST: usize = 19;
-
-/// Finds an entry by its digest, or by as many digits of it as a person is shown, where no other begins so.
-fn by_digest<'a>(wanted: &str, entries: &'a [Entry], listed: &str) -> Result<&'a Descriptor> {
-    let missing = |why: String| Error::new(Kind::Config, format!("{why} {wanted} here; {listed}")).hint(CHOOSE);
-    let is_hex = |hex: &str| hex.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-    if wanted.len() < SHORT_DIGEST || !wanted.strip_prefix("sha256:").is_some_and(is_hex) {
-        Digest::parse(wanted).map_err(|e| Error::new(Kind::Config, e.to_string()))?;
-    }
-    let mut found =
-        entries.iter().map(|entry| &entry.descriptor).filter(|it| it.digest.to_string().starts_with(wanted));
-    let first = found.next();
-    match found.any(|other| first.is_some_and(|first| first.digest != other.digest)) {
-        true => Err(missing("several entries begin with".into())),
-        false => first.ok_or_else(|| missing("no entry".into())),
-    }
-}
-
-/// A run by cron is given no flag.
-const CHOOSE: &str = "choose one with --tag, or `tag` in update.conf";
-
-/// Says what there is to choose from.
-fn offered(tags: &[&str], loose: &[&Entry]) -> String {
-    if tags.is_empty() {
-        let digests: Vec<String> = loose.iter().take(MAX_NAMED).map(|e| e.descriptor.digest.to_string()).collect();
-        return format!("it has no tags; it holds {}", digests.join(", "));
-    }
-    format!("it has: {}", tags[..tags.len().min(MAX_NAMED)].join(", "))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::*;
 use crate::oci::initramfs::INITRAMFS_TYPE;
 use crate::oci::manifest::KERNEL_TYPE;
+use crate::source::choose::SHORT_DIGEST;
 use crate::trust::keyring::SignaturePolicy;
 use std::fs;
 use std::os::unix::fs::symlink;

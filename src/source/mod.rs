@@ -7,7 +7,9 @@
 //! nothing and writes nothing.
 
 pub mod archive;
+mod choose;
 mod follow;
+mod inflated;
 mod joined;
 pub mod latest;
 pub mod layout;
@@ -17,6 +19,7 @@ pub mod registry;
 mod remarks;
 mod signatures;
 pub mod spec;
+mod tar;
 mod unlisted;
 
 use crate::base::error::Result;

@@ -10,7 +10,7 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::json;
 use crate::base::url::Url;
-use crate::http::{Body, Client, Document, PlainHttp};
+use crate::http::{Body, Client, Document, DocumentRequest, PlainHttp};
 use crate::oci::descriptor::{DOCUMENT_CAP, Descriptor};
 use crate::oci::manifest::{self, ACCEPT};
 use crate::oci::reference::Reference;
@@ -66,22 +66,27 @@ impl Registry {
         let (pinned, url) = (self.reference.digest(), self.top_url());
         // A tag is a name that moves.
         let client = self.client.past_caches();
-        client.document_as(&url, ACCEPT, DOCUMENT_CAP, None, &mut |mut document| {
-            let digest = Digest::of(&document.body);
-            check_header(&document, digest)?;
-            if pinned.is_some_and(|want| want != digest) {
-                return Err(Error::new(Kind::Digest, format!("the answer hashes to {digest}")).at("fetch", &url));
-            }
-            json::shorten(&mut document.body).map_err(|e| e.at("read", &self.reference))?;
-            let name = self.reference.to_string();
-            remarks.look(digest, &document.body);
-            Ok((manifest::parse(&document.body, document.content_type.as_deref(), &name)?, digest))
-        })
+        client.document_as(
+            &url,
+            &DocumentRequest { accept: ACCEPT, cap_bytes: DOCUMENT_CAP, etag: None },
+            &mut |mut document| {
+                let digest = Digest::of(&document.body);
+                check_header(&document, digest)?;
+                if pinned.is_some_and(|want| want != digest) {
+                    return Err(Error::new(Kind::Digest, format!("the answer hashes to {digest}")).at("fetch", &url));
+                }
+                json::shorten(&mut document.body).map_err(|e| e.at("read", &self.reference))?;
+                let name = self.reference.to_string();
+                remarks.look(digest, &document.body);
+                Ok((manifest::parse(&document.body, document.content_type.as_deref(), &name)?, digest))
+            },
+        )
     }
 
     fn fetch(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
         let url = self.url("manifests", &descriptor.digest.to_string());
-        self.client.document_as(&url, ACCEPT, DOCUMENT_CAP.min(descriptor.size_bytes), None, &mut |document| {
+        let wanted = DocumentRequest { accept: ACCEPT, cap_bytes: DOCUMENT_CAP.min(descriptor.size_bytes), etag: None };
+        self.client.document_as(&url, &wanted, &mut |document| {
             check_bytes(&document.body, descriptor).map_err(|e| e.at("fetch", &url))?;
             check_header(&document, descriptor.digest)?;
             check_type(&document, &descriptor.media_type)?;

@@ -4,11 +4,12 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::printable;
-use crate::config::Config;
 use crate::ledger::state::Phase;
 use crate::machine::ARCHITECTURE;
-use crate::offer::gate::Refusal;
-use crate::offer::gate::{self, Gate};
+use crate::offer::gate;
+use crate::offer::refusal::refused;
+use crate::offer::refusal::refused_to;
+use crate::offer::refusal::{Gate, Refusal};
 use crate::offer::version::Version;
 use crate::offer::window::Window;
 use crate::os::progress::Progress;
@@ -27,17 +28,12 @@ pub struct Terms<'a> {
 }
 
 impl<'a> Terms<'a> {
-    /// Reads them. Input: `ignore_window`: `--ignore-window`.
-    pub fn new(config: &'a Config, ignore_window: bool, allow_unproven_bootloader: bool) -> Terms<'a> {
-        Terms { window: config.window.as_ref().filter(|_| !ignore_window), allow_unproven_bootloader }
-    }
-
     /// Refuses what must not happen now.
     /// Errors: Gate: the maintenance window is shut.
     pub fn demand_window(&self, session: &Session<'_>, op: &str, subject: &str) -> Result<()> {
         match self.window.and_then(|window| gate::outside(window, session.time())) {
             None => Ok(()),
-            Some(refusal) => Err(gate::refused_to(op, subject, &[refusal])),
+            Some(refusal) => Err(refused_to(op, subject, &[refusal])),
         }
     }
 }
@@ -88,7 +84,7 @@ pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activatio
             }
             return Ok(Activation::Before);
         }
-        return Err(gate::refused("another slot", &[Refusal { gate: Gate::TrialPending, why, hint: "" }]));
+        return Err(refused("another slot", &[Refusal { gate: Gate::TrialPending, why, hint: "" }]));
     }
     match session.state.phase {
         Phase::Staged if session.state.insisted => {}

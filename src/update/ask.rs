@@ -10,7 +10,7 @@ use crate::http::ProxyEnv;
 use crate::http::credentials;
 use crate::http::tls::Pem;
 use crate::ledger::proven::Proven;
-use crate::ledger::seen::Seen;
+use crate::ledger::seen::LastOffer;
 use crate::ledger::store::Store;
 use crate::machine::ARCHITECTURE;
 use crate::offer::artifact::Artifact;
@@ -79,7 +79,7 @@ pub fn ask(source: &mut dyn Source, ring: &Keyring, store: Option<&Store>) -> Re
     }
     let artifact = resolve(source, ARCHITECTURE)?;
     if let (Some(store), Some(validator)) = (store, source.validator()) {
-        store.remember_seen(&Seen { validator, keyring: ring.fingerprint(), artifact: artifact.clone() });
+        store.remember_seen(&LastOffer { validator, keyring: ring.fingerprint(), artifact: artifact.clone() });
     }
     Ok(artifact)
 }

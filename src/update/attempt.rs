@@ -7,17 +7,13 @@ use crate::config::Config;
 use crate::ledger::state::Phase;
 use crate::ledger::state::Taken;
 use crate::offer::artifact::Artifact;
-use crate::offer::gate::{self, Verdict};
+use crate::offer::gate::Verdict;
+use crate::offer::refusal::refused;
 use crate::os::progress::note;
-use crate::source::Source;
 use crate::trust::keyring::Keyring;
 use crate::update::activate::scrub;
 use crate::update::download::stage_all;
-use crate::update::judge::Overrides;
-use crate::update::judge::Situation;
-use crate::update::judge::consult;
-use crate::update::judge::demand_known;
-use crate::update::judge::staged_digest;
+use crate::update::judge::{Question, Situation, consult, demand_known, staged_digest};
 use crate::update::session::Session;
 
 /// How an attempt ended that did not fail.
@@ -56,13 +52,7 @@ pub fn record_stop(session: &mut Session<'_>, config: &Config, error: &Error) {
 }
 
 /// One attempt, from the first question to the last proof; its end is in the state file, whatever it was.
-pub fn attempt(
-    session: &mut Session<'_>,
-    config: &Config,
-    source: &mut dyn Source,
-    overrides: Overrides,
-    ring: &Keyring,
-) -> Result<Attempted> {
+pub fn attempt(session: &mut Session<'_>, question: &mut Question<'_>) -> Result<Attempted> {
     let mut situation = Situation {
         running: session.machine.view(session.running),
         target: session.machine.view(session.target()),
@@ -74,10 +64,10 @@ pub fn attempt(
         proven: session.proven.clone(),
     };
     situation.staged_digest = staged_digest(&session.state, &situation.target);
-    demand_known(&situation, ring)?;
+    demand_known(&situation, question.ring)?;
     session.state.begin(session.now())?;
     session.save_state()?;
-    let ended = decide_and_stage(session, config, source, &situation, overrides, ring);
+    let ended = decide_and_stage(session, question, &situation);
     let now = session.now();
     match &ended {
         Ok(Attempted::Staged(_)) => session.state.step(Phase::Staged, now)?,
@@ -108,35 +98,32 @@ impl From<Error> for Ended {
 
 fn decide_and_stage(
     session: &mut Session<'_>,
-    config: &Config,
-    source: &mut dyn Source,
+    question: &mut Question<'_>,
     situation: &Situation,
-    overrides: Overrides,
-    ring: &Keyring,
 ) -> std::result::Result<Attempted, Ended> {
-    let consult = |source: &mut dyn Source, store| consult(source, config, situation, overrides, ring, store);
-    let consulted = consult(source, Some(session.store()));
+    let consulted = consult(question, situation, Some(session.store()));
     let (mut artifact, mut verdict) = consulted.map_err(|e| match (e.course(), e.kind()) {
         (Course::Nothing, _) | (_, Kind::Busy) => Ended::Refused(e),
         _ => Ended::Failed(e),
     })?;
     // What was insisted on is insisted on still where it has to be written anew.
     let is_staged = situation.staged_digest == Some(artifact.digest);
-    let insisted = overrides.retry_failed || (is_staged && situation.staged_insisted);
+    let retries = question.overrides.retry_failed;
+    let insisted = retries || (is_staged && situation.staged_insisted);
     if verdict == Verdict::Staged {
-        if is_whole(session, situation, ring) {
-            session.state.insisted |= overrides.retry_failed;
+        if is_whole(session, situation, question.ring) {
+            session.state.insisted |= retries;
             return Ok(Attempted::StagedBefore(artifact));
         }
         verdict = Verdict::Take;
     }
     if verdict == Verdict::Take && artifact.is_hearsay() {
-        (artifact, verdict) = consult(source, None)?;
+        (artifact, verdict) = consult(question, situation, None)?;
     }
     match verdict {
         Verdict::UpToDate => return Ok(Attempted::UpToDate(artifact)),
         Verdict::Refused(refusals) => {
-            let error = gate::refused(&format!("version {}", artifact.version), &refusals);
+            let error = refused(&format!("version {}", artifact.version), &refusals);
             let fault = refusals.iter().any(|r| r.gate.is_fault());
             return Err(if fault { Ended::Failed(error) } else { Ended::Refused(error) });
         }
@@ -157,7 +144,7 @@ fn decide_and_stage(
     };
     session.state.take(&taken, session.now())?;
     session.save_state()?;
-    stage_all(session, source, &artifact, &hold)?;
+    stage_all(session, question.source, &artifact, &hold)?;
     Ok(Attempted::Staged(artifact))
 }
 

@@ -22,7 +22,7 @@ use crate::slot::readback;
 use crate::slot::record::FileRecord;
 use crate::slot::record::INITRAMFS;
 use crate::slot::record::KERNEL;
-use crate::slot::record::Record;
+use crate::slot::record::{Record, Slot};
 use crate::slot::stage::Step;
 use crate::slot::stage::{self, Part};
 use crate::source::Source;
@@ -70,44 +70,58 @@ fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, ho
     let initramfs = Part { name: INITRAMFS, expected: &record.initramfs, is_initramfs: true };
     let mounted = session.machine.mount_target(slot, hold)?;
     let dir = mounted.dir();
-    let mut wanted = Vec::new();
-    let mut kept = Vec::new();
-    let mut crcs = [0; 2];
-    let all_bytes = artifact.kernel.size_bytes.saturating_add(artifact.initramfs.size_bytes);
-    let looking = Progress::of(&format!("looking for the same in slot {slot}"), all_bytes);
-    for (n, (part, file)) in [(kernel, &artifact.kernel), (initramfs, &artifact.initramfs)].into_iter().enumerate() {
-        // The same kernel in two versions, or what an interrupted run has finished.
-        match readback::verify(&dir.join(part.name), part.expected, &mut |n| looking.add(n)) {
-            Ok(crc32) => {
-                kept.push(part.name);
-                crcs[n] = crc32;
-            }
-            Err(_) => wanted.push((n, part, file)),
-        }
-    }
-    drop(looking);
+    let files =
+        [SlotFile { part: kernel, file: &artifact.kernel }, SlotFile { part: initramfs, file: &artifact.initramfs }];
+    let mut crcs = look_for_same(dir, slot, &files);
+    let wanted: Vec<usize> = (0..files.len()).filter(|n| crcs[*n].is_none()).collect();
+    let kept: Vec<&str> = (0..files.len()).filter(|n| crcs[*n].is_some()).map(|n| files[n].part.name).collect();
     let mut first = match wanted.first() {
-        Some((_, part, file)) => Some(Opened::new(source, file, stage::left_over(dir, part))?),
+        Some(n) => Some(Opened::new(source, files[*n].file, stage::left_over(dir, &files[*n].part))?),
         None => None,
     };
-    let parts: Vec<Part<'_>> = wanted.iter().map(|(_, part, _)| part.clone()).collect();
+    let parts: Vec<Part<'_>> = wanted.iter().map(|n| files[*n].part.clone()).collect();
     // Unmounted once, so that the record is gone for GRUB as well, which replays no journal.
     stage::invalidate(dir, &kept, &parts)?;
     mounted.unmount()?;
     view::journal(session.machine.slot_partition(slot)?)?;
     let mounted = session.machine.mount_target(slot, hold)?;
     let dir = mounted.dir();
-    let total = wanted.iter().fold(0, |sum: u64, (_, part, _)| sum.saturating_add(part.expected.size_bytes));
-    let progress = Progress::new(vec![Stretch::new("fetching", total), Stretch::new("reading back", total)]);
-    let mut before_bytes = 0;
-    for (n, part, file) in &wanted {
-        crcs[*n] = fetch(dir, part, file, source, first.take(), (&progress, before_bytes))?;
-        before_bytes += part.expected.size_bytes;
+    let total = parts.iter().fold(0, |sum: u64, part| sum.saturating_add(part.expected.size_bytes));
+    let mut way = Way {
+        progress: Progress::new(vec![Stretch::new("fetching", total), Stretch::new("reading back", total)]),
+        before_bytes: 0,
+    };
+    for n in wanted {
+        crcs[n] = Some(fetch(dir, &files[n], source, first.take(), &way)?);
+        way.before_bytes += files[n].part.expected.size_bytes;
     }
-    drop(progress);
-    stage::finish(dir, &record, crcs)?;
+    drop(way);
+    stage::finish(dir, &record, crcs.map(Option::unwrap_or_default))?;
     mounted.unmount()?;
     view::journal(session.machine.slot_partition(slot)?)
+}
+
+/// A file of an artifact, and what it is to be in the slot.
+struct SlotFile<'a> {
+    part: Part<'a>,
+    file: &'a FileRef,
+}
+
+/// How far all files together are.
+struct Way {
+    progress: Progress,
+    /// Of the files before this one.
+    before_bytes: u64,
+}
+
+/// Finds what is there already: the same kernel in two versions, or what an interrupted run has finished.
+/// Returns: the CRC-32 of each file that is.
+fn look_for_same(dir: &Path, slot: Slot, files: &[SlotFile<'_>; 2]) -> [Option<u32>; 2] {
+    let all_bytes = files.iter().fold(0, |sum: u64, wanted| sum.saturating_add(wanted.file.size_bytes));
+    let looking = Progress::of(&format!("looking for the same in slot {slot}"), all_bytes);
+    let [kernel, initramfs] = files;
+    [kernel, initramfs]
+        .map(|wanted| readback::verify(&dir.join(wanted.part.name), wanted.part.expected, &mut |n| looking.add(n)).ok())
 }
 
 /// Most times that a file is fetched anew because its pieces do not make the whole, or a mirror has something else.
@@ -130,14 +144,13 @@ impl Opened {
 
 /// Fetches one file, going on where an earlier run stopped. Pieces that together are not what was published, or that the disk
 /// does not give back as they came, say nothing of the source: then it is fetched in one piece.
-/// Input: `opened`: where it was opened already; `progress`: beside it, how much came before this file.   Returns: its CRC-32.
+/// Input: `opened`: where it was opened already. Returns: its CRC-32.
 fn fetch(
     dir: &Path,
-    part: &Part<'_>,
-    file: &FileRef,
+    SlotFile { part, file }: &SlotFile<'_>,
     source: &mut dyn Source,
     mut opened: Option<Opened>,
-    progress: (&Progress, u64),
+    way: &Way,
 ) -> Result<u32> {
     let (mut fresh_starts, mut is_whole) = (0, false);
     loop {
@@ -149,7 +162,7 @@ fn fetch(
         if from > 0 {
             aside(&format!("{}: going on after {}", part.name, human_size(from)));
         }
-        let e = match write(dir, part, from, body.reader.as_mut(), progress) {
+        let e = match write(dir, part, from, body.reader.as_mut(), way) {
             Ok(crc32) => return Ok(crc32),
             Err(e) => e,
         };
@@ -181,8 +194,9 @@ fn write(
     part: &Part<'_>,
     from: u64,
     body: &mut dyn std::io::Read,
-    (progress, before_bytes): (&Progress, u64),
+    Way { progress, before_bytes }: &Way,
 ) -> Result<u32> {
+    let before_bytes = *before_bytes;
     progress.start(0, part.name, before_bytes);
     let mut is_back = false;
     stage::write(dir, part, from, body, &mut |step| match step {

@@ -25,7 +25,7 @@ use crate::source::Source;
 use crate::trust::keyring::Keyring;
 use crate::update::ask;
 use crate::update::next_step::Other;
-use crate::update::next_step::{self, Memory};
+use crate::update::next_step::{self, Memory, Stuck};
 use crate::update::reconcile::{self, pending_trial};
 use crate::update::session::remember;
 use crate::update::survey::Report;
@@ -73,20 +73,28 @@ impl Overrides {
     }
 }
 
+/// What is asked: is there something to take?
+pub struct Question<'a> {
+    /// Who is asked.
+    pub source: &'a mut dyn Source,
+    /// What the configuration wants.
+    pub config: &'a Config,
+    /// Who must have signed it.
+    pub ring: &'a Keyring,
+    /// What the person allows.
+    pub overrides: Overrides,
+}
+
 /// Asks the source and judges what it offers.
-/// Input: `ring`: who must have signed it; `store`: where what was offered last is remembered. What is
-/// [`Artifact::is_hearsay`] comes from there.
+/// Input: `store`: where what was offered last is remembered. What is [`Artifact::is_hearsay`] comes from there.
 /// Errors: what the source ends with; Slot: the running slot cannot be looked into; Device: the target can not be read.
 pub fn consult(
-    source: &mut dyn Source,
-    config: &Config,
+    question: &mut Question<'_>,
     situation: &Situation,
-    overrides: Overrides,
-    ring: &Keyring,
     store: Option<&Store>,
 ) -> Result<(Artifact, Verdict)> {
-    demand_known(situation, ring)?;
-    let artifact = ask::ask(source, ring, store)?;
+    demand_known(situation, question.ring)?;
+    let artifact = ask::ask(question.source, question.ring, store)?;
     let standing = Standing {
         trial_pending: situation.trial_pending.as_deref(),
         staged_digest: situation.staged_digest,
@@ -96,7 +104,7 @@ pub fn consult(
         newest_release_secs: situation.proven.release_secs,
     };
     let views = [&situation.running, &situation.target];
-    let verdict = judge(&artifact, config, views, &standing, overrides)?;
+    let verdict = judge(&artifact, question.config, views, &standing, question.overrides)?;
     if let Some(remark) = gate::stands_still(&artifact, &verdict, situation.now)? {
         note(&remark);
     }
@@ -190,7 +198,7 @@ pub fn demand_known(situation: &Situation, ring: &Keyring) -> Result<()> {
     let other = Other::of(&situation.target, staged, &memory);
     Err(Error::new(Kind::Slot, e.to_string())
         .at("find the version of", format!("the running slot {}", running.slot))
-        .hint(next_step::way_on(running.slot, true, other, true)))
+        .hint(next_step::way_on(Stuck { slot: running.slot, is_unknown: true, has_proof: true }, other)))
 }
 
 /// Reads what the gates need, without the lock and without recording anything.
@@ -212,7 +220,7 @@ pub fn look(system: &System, machine: &Machine<'_>, store: Option<&Store>) -> Re
         Ok(vars) => {
             trial_pending = pending_trial(running, &vars);
             is_confirmed = reconcile::is_confirmed(running, &vars);
-            let seen = reconcile::Seen { running, vars, boot_id: boot_id.as_deref(), skipped: machine.skipped() };
+            let seen = reconcile::Boot { running, vars, boot_id: boot_id.as_deref(), skipped: machine.skipped() };
             // A rollback that no changing command has recorded yet counts all the same.
             remember(&mut failures, &reconcile::find(&state, &seen), &state, machine);
         }

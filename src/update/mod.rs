@@ -6,10 +6,14 @@
 pub mod activate;
 pub mod ask;
 pub mod attempt;
+pub mod confirm;
 pub mod download;
+pub mod go_back;
 pub mod judge;
 pub mod next_step;
 pub mod reconcile;
+pub mod repair;
 pub mod restart;
 pub mod session;
+pub mod settle;
 pub mod survey;

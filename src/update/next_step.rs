@@ -88,11 +88,22 @@ pub fn is_unbootable(view: &View) -> bool {
     is_lost(view) && is_unknown(view)
 }
 
-/// Names the way on from a running slot that is not valid. Input: `is_unknown`: nothing of it can be read; `has_proof`: GRUB
-/// has shown that it can write.
-pub fn way_on(running: Slot, is_unknown: bool, other: Other, has_proof: bool) -> String {
-    let (slot, proof) = (running.other(), if has_proof { "" } else { " --allow-unproven-bootloader" });
-    match (other, is_unknown) {
+/// The running slot of a machine that needs a way on.
+#[derive(Clone, Copy)]
+pub struct Stuck {
+    /// Which.
+    pub slot: Slot,
+    /// Whether nothing of it can be read.
+    pub is_unknown: bool,
+    /// Whether GRUB has shown that it can write.
+    pub has_proof: bool,
+}
+
+/// Names the way on from a running slot that is not valid.
+pub fn way_on(running: Stuck, other: Other) -> String {
+    let slot = running.slot.other();
+    let proof = if running.has_proof { "" } else { " --allow-unproven-bootloader" };
+    match (other, running.is_unknown) {
         (Other::Staged, _) => format!("`activate{proof}`, then restart: slot {slot} is staged, and valid"),
         (Other::Lost, true) => {
             "do not restart: neither slot can be read; write the disk anew with `usb-provision.sh`".into()
@@ -151,7 +162,7 @@ pub fn next_step(facts: &Facts<'_>) -> String {
     let on_trial = vars.boot_success == Some(false);
     let is_active = vars.active_slot.is_none_or(|active| active == running);
     if is_lost(here) && (is_passed || (is_active && !on_trial)) {
-        return way_on(running, is_unknown(here), facts.other, vars.boot_canary);
+        return way_on(Stuck { slot: running, is_unknown: is_unknown(here), has_proof: vars.boot_canary }, facts.other);
     }
     if matches!(facts.finding, Finding::RolledBack { blame: Blame::Undecided, .. }) {
         return "`healthcheck` of this slot decides whether that version is to blame".into();
@@ -245,15 +256,18 @@ mod tests {
             "`rollback`, then restart: slot B",
         ];
         for (other, begin) in other.into_iter().zip(begins) {
-            let said = way_on(Slot::A, true, other, true);
+            let said = way_on(Stuck { slot: Slot::A, is_unknown: true, has_proof: true }, other);
             assert!(said.starts_with(begin), "{other:?}: {said}");
             // It stands in brackets, behind the error of `apply`.
             assert!(!said.contains('('), "{said}");
             // GRUB has not shown that it can write: what tries a slot says that it goes on all the same.
-            let unproven = way_on(Slot::A, true, other, false);
+            let unproven = way_on(Stuck { slot: Slot::A, is_unknown: true, has_proof: false }, other);
             assert_eq!(unproven.contains("--allow-unproven-bootloader"), !said.starts_with("do not"), "{unproven}");
         }
         // Its version is known, so that `apply` decides.
-        assert!(way_on(Slot::A, false, Other::Good, true).contains("`apply` writes an update into the other slot"));
+        assert!(
+            way_on(Stuck { slot: Slot::A, is_unknown: false, has_proof: true }, Other::Good)
+                .contains("`apply` writes an update into the other slot")
+        );
     }
 }

@@ -13,7 +13,7 @@ pub const MANUAL: &str = "manual rollback";
 
 /// What this run sees.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct Boot<'a> {
     /// The running slot.
     pub running: Slot,
     /// GRUB's variables.
@@ -24,7 +24,7 @@ pub struct Seen<'a> {
     pub skipped: Option<Slot>,
 }
 
-impl Seen<'_> {
+impl Boot<'_> {
     fn active(&self) -> Slot {
         self.vars.active_slot.unwrap_or(self.running)
     }
@@ -117,7 +117,7 @@ pub fn pending_trial(running: Slot, vars: &BootVars) -> Option<String> {
 }
 
 /// Changes the boot variables once a rollback is recorded.
-pub fn after_rollback(seen: &Seen<'_>, gave_up: Slot, block: &mut Block) {
+pub fn after_rollback(seen: &Boot<'_>, gave_up: Slot, block: &mut Block) {
     if !seen.runs_though_given_up() {
         block.clear_rollback();
     }
@@ -146,7 +146,7 @@ pub fn take_over(running: Slot, for_good: bool, block: &mut Block) {
 
 /// Says whether the trial of the running slot can not end by itself: in this very trial GRUB tried the other slot
 /// first, since it can not count any more, and it did not load. (Of slots that a person asked for, it says nothing.)
-pub fn no_way_back(state: &State, seen: &Seen<'_>) -> bool {
+pub fn no_way_back(state: &State, seen: &Boot<'_>) -> bool {
     // If the trial began in this boot, that slot was skipped before there was a trial.
     let skipped = seen.skipped == Some(seen.running.other()) && !same_boot(state, seen);
     skipped && seen.on_trial() && seen.active() == seen.running
@@ -154,12 +154,12 @@ pub fn no_way_back(state: &State, seen: &Seen<'_>) -> bool {
 
 /// Says whether a restart may bring the confirmed slot back: GRUB gave the running one up and, as it says, could not load
 /// that one, and this boot is the first of which that is known. Once, since the next boot is not the first.
-pub fn worth_a_restart(state: &State, seen: &Seen<'_>) -> bool {
+pub fn worth_a_restart(state: &State, seen: &Boot<'_>) -> bool {
     seen.runs_though_given_up() && seen.skipped == Some(seen.active()) && same_boot(state, seen)
 }
 
 /// Finds what the last run or GRUB left to be recorded.
-pub fn find(state: &State, seen: &Seen<'_>) -> Finding {
+pub fn find(state: &State, seen: &Boot<'_>) -> Finding {
     let (active, on_trial) = (seen.active(), seen.on_trial());
     if let Some(gave_up) = seen.vars.rollback_from {
         // Recorded already, and cut off before the mark was cleared; or nothing that can be recorded.
@@ -200,7 +200,7 @@ pub fn find(state: &State, seen: &Seen<'_>) -> Finding {
 
 /// Says whether the agent itself switched the active slot in this boot: then it is not for GRUB's doing that
 /// another slot runs.
-fn same_boot(state: &State, seen: &Seen<'_>) -> bool {
+fn same_boot(state: &State, seen: &Boot<'_>) -> bool {
     state.switched_boot_id.is_some() && state.switched_boot_id.as_deref() == seen.boot_id
 }
 
@@ -208,7 +208,7 @@ fn same_boot(state: &State, seen: &Seen<'_>) -> bool {
 const ALL_BOOTS: u8 = 3;
 
 /// How often GRUB has counted a boot of the slot on trial, or of the one that it gave up.
-fn counted(seen: &Seen<'_>) -> u8 {
+fn counted(seen: &Boot<'_>) -> u8 {
     ALL_BOOTS.saturating_sub(seen.vars.boot_counter.unwrap_or(0))
 }
 
@@ -221,7 +221,7 @@ pub fn with_cause(state: &State, gave_up: Slot, reason: String) -> String {
 }
 
 /// GRUB gave a slot up: since it used up its boots, or since they could not be counted.
-fn given_up(state: &State, seen: &Seen<'_>, gave_up: Slot) -> Finding {
+fn given_up(state: &State, seen: &Boot<'_>, gave_up: Slot) -> Finding {
     let reason = match (state.phase, counted(seen)) {
         (_, 0) if seen.running != gave_up => {
             let reason = format!("slot {gave_up} was never tried: GRUB could not count its boot, and went back");
@@ -247,7 +247,7 @@ pub fn not_loaded(slot: Slot, running: Slot) -> String {
 
 /// The active slot is on trial, has had its turn, and another one runs. GRUB counts what it tries, and names what it could not
 /// load: nothing is guessed.
-fn passed_over(state: &State, seen: &Seen<'_>) -> Finding {
+fn passed_over(state: &State, seen: &Boot<'_>) -> Finding {
     let (active, running) = (seen.active(), seen.running);
     if seen.skipped == Some(active) {
         // In this boot it was looked at already, and mended.
@@ -284,7 +284,7 @@ pub fn after_rot(running: Slot, block: &mut Block) {
 
 /// Says whether the active slot, which does not run, has had its turn: GRUB counted a boot, or this is another boot than
 /// the one in which that slot was made active.
-fn had_its_turn(state: &State, seen: &Seen<'_>) -> bool {
+fn had_its_turn(state: &State, seen: &Boot<'_>) -> bool {
     let was_counted = counted(seen) > 0;
     // The id in the state is of the boot in which that very slot was made active.
     let switched_to = match state.phase {
@@ -296,7 +296,7 @@ fn had_its_turn(state: &State, seen: &Seen<'_>) -> bool {
     was_counted || (switched_to == seen.vars.active_slot && ids_known && !same_boot(state, seen))
 }
 
-fn trial(target: Slot, active: Slot, on_trial: bool, seen: &Seen<'_>) -> Finding {
+fn trial(target: Slot, active: Slot, on_trial: bool, seen: &Boot<'_>) -> Finding {
     match (active == target, seen.running == target, on_trial) {
         (false, _, _) => Finding::RolledBack {
             gave_up: target,

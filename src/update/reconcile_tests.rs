@@ -14,8 +14,8 @@ fn vars(active: Slot, success: bool, counter: u8) -> BootVars {
     }
 }
 
-fn seen(running: Slot, vars: BootVars) -> Seen<'static> {
-    Seen { running, vars, boot_id: Some("second"), skipped: None }
+fn seen(running: Slot, vars: BootVars) -> Boot<'static> {
+    Boot { running, vars, boot_id: Some("second"), skipped: None }
 }
 
 fn state(phase: Phase) -> State {
@@ -41,7 +41,7 @@ fn agreement_is_nothing() {
 
 #[test]
 fn waiting_for_the_reboot_is_not_a_rollback() {
-    let waiting = Seen { boot_id: Some("first"), ..seen(Slot::A, vars(Slot::B, false, 3)) };
+    let waiting = Boot { boot_id: Some("first"), ..seen(Slot::A, vars(Slot::B, false, 3)) };
     assert_eq!(find(&state(Phase::Activated), &waiting), Finding::Nothing);
 }
 
@@ -106,7 +106,7 @@ fn what_was_left_with_boots_to_go_is_blamed_only_if_a_check_failed() {
 /// Where GRUB went to slot A and neither counted nor named it, or could not go on counting, it has to show that it writes.
 #[test]
 fn who_leaves_a_trial_without_grub_has_grub_prove_itself() {
-    let canary_after = |now: &Seen<'_>| {
+    let canary_after = |now: &Boot<'_>| {
         let mut block = Block::fresh(Slot::A);
         block.activate(Slot::B);
         block.set("boot_canary", b"1").unwrap();
@@ -122,7 +122,7 @@ fn who_leaves_a_trial_without_grub_has_grub_prove_itself() {
 
 #[test]
 fn what_was_never_tried_is_not_blamed() {
-    let no_try = |state: &State, seen: &Seen<'_>| match find(state, seen) {
+    let no_try = |state: &State, seen: &Boot<'_>| match find(state, seen) {
         Finding::Unjudged { slot: Slot::B, reason } => reason,
         other => panic!("{state:?}: {other:?}"),
     };
@@ -135,7 +135,7 @@ fn what_was_never_tried_is_not_blamed() {
     let uncounted = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 3) };
     assert!(no_try(&state(Phase::Activated), &seen(Slot::A, uncounted)).contains("could not count its boot"));
     // In the boot in which it was activated it simply waits.
-    let same_boot = Seen { boot_id: Some("first"), ..passed_over };
+    let same_boot = Boot { boot_id: Some("first"), ..passed_over };
     assert_eq!(find(&state(Phase::Activated), &same_boot), Finding::Nothing);
     // Afterwards the slot that runs is confirmed, and GRUB has to show again that it counts.
     let mut block = Block::fresh(Slot::B);
@@ -152,7 +152,7 @@ fn what_was_never_tried_is_not_blamed() {
 fn what_was_called_off_before_its_first_boot_is_forgotten() {
     let called_off = seen(Slot::A, vars(Slot::A, true, 3));
     for id in [Some("first"), Some("second"), None] {
-        assert_eq!(find(&state(Phase::Activated), &Seen { boot_id: id, ..called_off }), Finding::CalledOff);
+        assert_eq!(find(&state(Phase::Activated), &Boot { boot_id: id, ..called_off }), Finding::CalledOff);
     }
     assert_eq!(find(&state(Phase::Idle), &called_off), Finding::Nothing);
     // The same of a rollback: slot B, which was to be left, is the confirmed one again.
@@ -220,7 +220,7 @@ fn a_manual_rollback_to_a_slot_that_can_not_be_loaded_is_seen() {
 
 #[test]
 fn a_rollback_that_waits_for_its_restart_is_not_undone() {
-    let waiting = Seen { boot_id: Some("first"), ..seen(Slot::B, vars(Slot::A, true, 2)) };
+    let waiting = Boot { boot_id: Some("first"), ..seen(Slot::B, vars(Slot::A, true, 2)) };
     assert_eq!(find(&state(Phase::RolledBack), &waiting), Finding::Nothing);
     assert!(pending_trial(Slot::B, &waiting.vars).unwrap().contains("slot A is active again"));
 }
@@ -252,8 +252,8 @@ fn trials_are_named() {
 }
 
 /// As [`seen`], in a boot in which GRUB could not load the other slot.
-fn skipping(running: Slot, vars: BootVars) -> Seen<'static> {
-    Seen { skipped: Some(running.other()), ..seen(running, vars) }
+fn skipping(running: Slot, vars: BootVars) -> Boot<'static> {
+    Boot { skipped: Some(running.other()), ..seen(running, vars) }
 }
 
 #[test]
@@ -263,9 +263,9 @@ fn a_confirmed_slot_that_grub_could_not_load_is_known_at_once() {
         assert_eq!(find(&state(phase), &now), Finding::Unloadable, "{phase:?}");
         // Nothing is known of the boot in which it became active: then it was before this one.
         let lost = State { switched_boot_id: None, ..state(phase) };
-        assert_eq!(find(&lost, &Seen { boot_id: None, ..now }), Finding::Unloadable, "{phase:?}");
+        assert_eq!(find(&lost, &Boot { boot_id: None, ..now }), Finding::Unloadable, "{phase:?}");
         // It became active after GRUB tried it: it has not been tried as it is now.
-        assert_eq!(find(&state(phase), &Seen { boot_id: Some("first"), ..now }), Finding::Nothing, "{phase:?}");
+        assert_eq!(find(&state(phase), &Boot { boot_id: Some("first"), ..now }), Finding::Nothing, "{phase:?}");
     }
     // The running slot is the active one: what else was tried was a person's choice.
     assert_eq!(find(&state(Phase::Success), &skipping(Slot::B, vars(Slot::B, true, 3))), Finding::Nothing);
@@ -277,11 +277,11 @@ fn a_trial_that_grub_could_not_load_is_over_and_one_that_it_has_not_tried_is_not
         let now = skipping(Slot::A, vars(Slot::B, false, counter));
         assert_eq!(find(&state(phase), &now), Finding::Skipped { slot: Slot::B }, "{phase:?}, {counter}");
         // Looked at in this boot, and mended: the next one tells.
-        let mended = Seen { boot_id: Some("first"), ..now };
+        let mended = Boot { boot_id: Some("first"), ..now };
         assert_eq!(find(&state(phase), &mended), Finding::Nothing, "{phase:?}, {counter}");
     }
     // Slot B was skipped, then written and activated, all in this boot: it waits for its first one.
-    let waiting = Seen { boot_id: Some("first"), ..skipping(Slot::A, vars(Slot::B, false, 3)) };
+    let waiting = Boot { boot_id: Some("first"), ..skipping(Slot::A, vars(Slot::B, false, 3)) };
     assert_eq!(find(&state(Phase::Activated), &waiting), Finding::Nothing);
     // The state is lost, and GRUB has not counted a boot: the next one tells.
     assert_eq!(find(&State::default(), &waiting), Finding::Nothing);
@@ -321,7 +321,7 @@ fn a_slot_that_was_given_up_and_runs_keeps_its_mark_until_it_is_known_why() {
 #[test]
 fn the_way_back_is_lost_only_if_it_was_skipped_in_this_trial() {
     let trial = vars(Slot::A, false, 3);
-    let before = |boot_id| no_way_back(&state(Phase::RolledBack), &Seen { boot_id, ..skipping(Slot::A, trial) });
+    let before = |boot_id| no_way_back(&state(Phase::RolledBack), &Boot { boot_id, ..skipping(Slot::A, trial) });
     // The last: nothing is known; restarts would only repeat it.
     assert_eq!([before(Some("second")), before(Some("first")), before(None)], [true, false, true]);
     assert!(!no_way_back(&state(Phase::RolledBack), &seen(Slot::A, trial)));
@@ -345,16 +345,16 @@ struct Hopeless {
     keeps: bool,
 }
 
-struct Boot {
+struct World {
     running: Slot,
     id: String,
     skipped: Option<Slot>,
 }
 
-impl Boot {
-    fn seen<'a>(&'a self, block: &Block) -> Seen<'a> {
+impl World {
+    fn seen<'a>(&'a self, block: &Block) -> Boot<'a> {
         let vars = BootVars::read_whole(block).unwrap();
-        Seen { running: self.running, vars, boot_id: Some(&self.id), skipped: self.skipped }
+        Boot { running: self.running, vars, boot_id: Some(&self.id), skipped: self.skipped }
     }
 }
 
@@ -374,7 +374,7 @@ impl Hopeless {
         if !self.keeps {
             self.state = State::default();
         }
-        let boot = Boot { running, id: format!("boot {}", self.boots), skipped };
+        let boot = World { running, id: format!("boot {}", self.boots), skipped };
         self.open(&boot);
         let seen = boot.seen(&self.block);
         if !seen.on_trial() || seen.active() != running {
@@ -388,7 +388,7 @@ impl Hopeless {
     }
 
     /// As `Session::record_unjudged`.
-    fn unjudged(&mut self, seen: &Seen<'_>, slot: Slot, reason: &str, after: fn(Slot, &mut Block)) {
+    fn unjudged(&mut self, seen: &Boot<'_>, slot: Slot, reason: &str, after: fn(Slot, &mut Block)) {
         if self.state.phase.may_become(Phase::Failed) {
             self.state.fail(&Error::new(Kind::Boot, reason), 0).unwrap();
         } else {
@@ -399,14 +399,14 @@ impl Hopeless {
     }
 
     /// As `Session::record_rollback`.
-    fn left(&mut self, seen: &Seen<'_>, gave_up: Slot, reason: &str) {
+    fn left(&mut self, seen: &Boot<'_>, gave_up: Slot, reason: &str) {
         self.state.roll_back(gave_up, None, reason, 0).unwrap();
         self.state.switched_boot_id = seen.boot_id.map(str::to_string);
         after_rollback(seen, gave_up, &mut self.block);
     }
 
     /// As `Session::record_the_past`.
-    fn open(&mut self, boot: &Boot) {
+    fn open(&mut self, boot: &World) {
         for _ in 0..3 {
             let seen = boot.seen(&self.block);
             match find(&self.state, &seen) {
@@ -433,7 +433,7 @@ impl Hopeless {
         }
     }
 
-    fn take_over(&mut self, seen: &Seen<'_>, for_good: bool) {
+    fn take_over(&mut self, seen: &Boot<'_>, for_good: bool) {
         take_over(seen.running, for_good, &mut self.block);
         self.state.roll_back(seen.running.other(), None, "", 0).unwrap();
         self.state.switched_boot_id = seen.boot_id.map(str::to_string);
@@ -466,13 +466,13 @@ fn a_slot_that_does_not_load_once_is_tried_again() {
     block.set("rollback_from", b"B").unwrap();
     let mut machine =
         Hopeless { block, state: state(Phase::Failed), boots: 0, saves: true, says: true, damaged: false, keeps: true };
-    let skipping = Boot { running: Slot::B, id: "boot 1".into(), skipped: Some(Slot::A) };
+    let skipping = World { running: Slot::B, id: "boot 1".into(), skipped: Some(Slot::A) };
     machine.open(&skipping);
     let vars = BootVars::read_whole(&machine.block).unwrap();
     assert_eq!((vars.active_slot, vars.boot_success, vars.rollback_from), (Some(Slot::A), Some(true), Some(Slot::B)));
     assert_eq!((machine.state.phase, machine.state.target_slot), (Phase::RolledBack, Some(Slot::B)));
     assert!(worth_a_restart(&machine.state, &skipping.seen(&machine.block)));
-    let loaded = Boot { running: Slot::A, id: "boot 2".into(), skipped: None };
+    let loaded = World { running: Slot::A, id: "boot 2".into(), skipped: None };
     machine.open(&loaded);
     let vars = BootVars::read_whole(&machine.block).unwrap();
     assert_eq!((vars.active_slot, vars.boot_success, vars.rollback_from), (Some(Slot::A), Some(true), None));

@@ -6,13 +6,14 @@
 use crate::base::clock::Now;
 use crate::base::error::{Course, Error, Kind, Result};
 use crate::boot::block::BootVars;
-use crate::boot::env_files::{Copy, REPAIR_HINT};
+use crate::boot::env_copy::{EnvCopy, REPAIR_HINT};
+use crate::boot::env_files::env_remarks;
 use crate::config::Config;
 use crate::ledger::failures::Failures;
 use crate::ledger::proven::Proven;
 use crate::ledger::state::{Phase, State};
-use crate::machine::Machine;
 use crate::machine::view::View;
+use crate::machine::{Data, Machine};
 use crate::offer::artifact::Artifact;
 use crate::offer::gate;
 use crate::offer::version::Version;
@@ -22,8 +23,8 @@ use crate::os::system::System;
 use crate::slot::record::Slot;
 use crate::trust::keyring::Keyring;
 use crate::update::next_step::{self, Facts, Memory, Other};
-use crate::update::reconcile::{self, Finding, Seen};
-use crate::update::session::{env_remarks, remember};
+use crate::update::reconcile::{self, Boot, Finding};
+use crate::update::session::remember;
 use std::time::{Duration, Instant};
 
 /// What was found.
@@ -37,7 +38,7 @@ pub struct Report {
     /// Whether another run keeps them from being read: nothing is known of them then.
     pub is_boot_busy: bool,
     /// Which copy of them counts.
-    pub env_source: Option<Copy>,
+    pub env_source: Option<EnvCopy>,
     /// The run that is at work, or was cut off.
     pub work: Option<Work>,
     /// Why nothing could be looked at: whoever asks is not root.
@@ -93,101 +94,32 @@ impl Report {
         let machine = Machine::look(system);
         let data = machine.data(config.state_file.as_deref(), Access::Read);
         let site = data.as_ref().ok().map(|data| data.store.site());
-        let ring =
-            Keyring::of_machine(&system.keys_dir(), (config.signature, config.signature_threshold), site.as_deref());
+        let signature = (config.signature, config.signature_threshold);
+        let ring = Keyring::of_machine(&system.keys_dir(), signature, site.as_deref());
         let stopped = stopped(config, &ring);
         let mut remarks: Vec<String> = stopped.iter().map(ToString::to_string).collect();
-        let mut told = |e: Error| remarks.push(e.to_string());
-        let running = machine.running().map_err(&mut told).ok();
+        let running = machine.running().map_err(|e| remarks.push(e.to_string())).ok();
         let slots = [machine.view(Slot::A), machine.view(Slot::B)];
-        let (mut state, mut failures, mut offered) = (State::default(), Failures::default(), None);
-        let (mut proven, mut work) = (Proven::default(), None);
-        match data {
-            Err(e) => told(e),
-            Ok(data) => {
-                let (read_state, read_failures) = (data.store.state(), data.store.failures());
-                (state, failures) = (read_state.value, read_failures.value);
-                // What a run has left that came to its end, or one that changed nothing, says nothing any more.
-                work = data.store.work().filter(|work| work.is_alive || state.phase.is_unfinished());
-                let read_proven = data.store.proven();
-                proven = read_proven.value;
-                offered = data.store.seen().map(|seen| seen.artifact);
-                [read_state.damage, read_failures.damage, read_proven.damage].into_iter().flatten().for_each(&mut told);
-            }
-        }
-        let (mut vars, mut env_source, mut is_boot_busy, mut in_use) = (None, None, false, None);
-        match machine.boot_env(Access::Read) {
-            // That says nothing of them.
-            Err(e) if e.kind() == Kind::Busy => {
-                (is_boot_busy, in_use) = (true, Some("`status` again, when that run has ended"));
-            }
-            Err(e) => {
-                // No command gets at them either.
-                in_use = Some("do what the NOTE says; until then nothing can be activated");
-                told(e);
-            }
-            Ok(env) => {
-                let loaded = env.files.load();
-                env_source = loaded.block.as_ref().map(|_| loaded.which);
-                vars = loaded.usable().map(|(_, vars)| vars).ok();
-                if vars.is_none() && loaded.way_out() != REPAIR_HINT {
-                    in_use = Some(
-                        "do what the NOTE says: what cannot be read is not written over; if it stays so, move that file away, then `verify --repair-boot-variables`",
-                    );
-                }
-                remarks.extend(env_remarks(&loaded));
-            }
-        }
+        let Remembered { state, mut failures, offered, proven, work } = Remembered::read(data, &mut remarks);
+        let boot = BootRead::of(&machine, &mut remarks);
         let boot_id = machine.boot_id();
-        let finding = match (running, vars) {
-            (Some(running), Some(vars)) => {
+        let finding = match running.zip(boot.vars) {
+            Some((running, vars)) => {
                 let skipped = machine.skipped();
-                reconcile::find(&state, &Seen { running, vars, boot_id: boot_id.as_deref(), skipped })
+                reconcile::find(&state, &Boot { running, vars, boot_id: boot_id.as_deref(), skipped })
             }
-            _ => Finding::Nothing,
+            None => Finding::Nothing,
         };
         remember(&mut failures, &finding, &state, &machine);
         remarks.extend(not_recorded_yet(&finding));
-        let doubt = state.manifest_digest.and_then(|digest| failures.doubt_of(digest, boot_id.as_deref()));
-        let refusals = failures.refusals(boot_id.as_deref());
-        let is_refused = !state.insisted && refusals.iter().any(|(digest, _)| state.manifest_digest == Some(*digest));
-        let memory = Memory { refusals: &refusals, proven: &proven, ring: &ring };
-        let other =
-            running.map_or(Other::Lost, |running| other_slot(&slots[running.other() as usize], &state, &memory));
-        // What stops everything says it already.
-        let judged = running.filter(|_| stopped.is_none());
-        remarks.extend(judged.and_then(|running| not_accepted(&slots, running, &state, &memory)));
-        let mut denied = slots.iter().filter_map(|view| view.record.as_ref().err());
-        let denied = denied.find(|e| e.course() == Course::Denied).cloned();
-        let next = match in_use.filter(|_| running.is_some()) {
-            _ if denied.is_some() => "ask as root of the machine itself, not from a container".into(),
-            _ if state.phase.is_unfinished() && is_at_work(work.as_ref(), &slots) => "wait until that run ends".into(),
-            Some(next) => next.into(),
-            None => next_step::next_step(&Facts {
-                running: running.map(|slot| (slot, &slots)),
-                vars: vars.as_ref(),
-                state: &state,
-                finding: &finding,
-                doubt,
-                is_refused,
-                is_stopped: stopped.is_some(),
-                other,
-                is_skipped: running.is_some() && machine.skipped() == running.map(Slot::other),
-            }),
-        };
-        let next = next + &when_open(config, system, running.zip(vars.as_ref()));
-        let what_runs = running.and_then(|slot| slots[slot as usize].version());
-        remarks.extend(what_runs.and_then(incomparable));
-        remarks.extend(never_open(config, system.now().with_floor(proven.no_earlier_than(0))));
-        let remarks = once_each(remarks);
-        Report {
+        let mut report = Report {
             running,
             slots,
-            vars,
-            is_boot_busy,
-            env_source,
+            vars: boot.vars,
+            is_boot_busy: boot.is_busy,
+            env_source: boot.source,
             work,
-            denied,
+            denied: None,
             state,
             failures,
             offered,
@@ -196,8 +128,55 @@ impl Report {
             stopped,
             remarks,
             finding,
-            next,
-        }
+            next: String::new(),
+        };
+        report.conclude(system, config, &ring, (boot.in_use, machine.skipped()));
+        report
+    }
+
+    /// Says what follows from what was read. Input: what to do first where the boot variables could not be read; which slot
+    /// GRUB passed over.
+    fn conclude(
+        &mut self,
+        system: &System,
+        config: &Config,
+        ring: &Result<Keyring>,
+        (in_use, skipped): (Option<&'static str>, Option<Slot>),
+    ) {
+        let refusals = self.failures.refusals(self.boot_id.as_deref());
+        let memory = Memory { refusals: &refusals, proven: &self.proven, ring };
+        let running = self.running;
+        let other = running
+            .map_or(Other::Lost, |running| other_slot(&self.slots[running.other() as usize], &self.state, &memory));
+        // What stops everything says it already.
+        let judged = running.filter(|_| self.stopped.is_none());
+        let not_accepted = judged.and_then(|running| not_accepted(&self.slots, running, &self.state, &memory));
+        self.remarks.extend(not_accepted);
+        let mut denied = self.slots.iter().filter_map(|view| view.record.as_ref().err());
+        self.denied = denied.find(|e| e.course() == Course::Denied).cloned();
+        let digest = self.state.manifest_digest;
+        let next = match in_use.filter(|_| running.is_some()) {
+            _ if self.denied.is_some() => "ask as root of the machine itself, not from a container".into(),
+            _ if self.state.phase.is_unfinished() && self.is_at_work() => "wait until that run ends".into(),
+            Some(next) => next.into(),
+            None => next_step::next_step(&Facts {
+                running: running.map(|slot| (slot, &self.slots)),
+                vars: self.vars.as_ref(),
+                state: &self.state,
+                finding: &self.finding,
+                doubt: digest.and_then(|digest| self.failures.doubt_of(digest, self.boot_id.as_deref())),
+                is_refused: !self.state.insisted && refusals.iter().any(|(refused, _)| digest == Some(*refused)),
+                is_stopped: self.stopped.is_some(),
+                other,
+                is_skipped: running.is_some() && skipped == running.map(Slot::other),
+            }),
+        };
+        self.next = next + &when_open(config, system, running.zip(self.vars.as_ref()));
+        let what_runs = running.and_then(|slot| self.slots[slot as usize].version());
+        let no_order = what_runs.and_then(incomparable);
+        self.remarks.extend(no_order);
+        self.remarks.extend(never_open(config, system.now().with_floor(self.proven.no_earlier_than(0))));
+        self.remarks = once_each(std::mem::take(&mut self.remarks));
     }
 
     /// Says whether what was left last is remembered as failed: else its slot was to blame, or nobody.
@@ -213,6 +192,72 @@ impl Report {
     /// Returns what is in the running slot, where that is known.
     pub fn running_view(&self) -> Option<&View> {
         self.slots.iter().find(|view| Some(view.slot) == self.running)
+    }
+}
+
+/// What is written down.
+#[derive(Default)]
+struct Remembered {
+    state: State,
+    failures: Failures,
+    offered: Option<Artifact>,
+    proven: Proven,
+    work: Option<Work>,
+}
+
+impl Remembered {
+    fn read(data: Result<Data>, remarks: &mut Vec<String>) -> Remembered {
+        let store = match &data {
+            Ok(data) => &data.store,
+            Err(e) => {
+                remarks.push(e.to_string());
+                return Remembered::default();
+            }
+        };
+        let (state, failures, proven) = (store.state(), store.failures(), store.proven());
+        let damage = [state.damage, failures.damage, proven.damage];
+        remarks.extend(damage.iter().flatten().map(ToString::to_string));
+        // What a run has left that came to its end, or one that changed nothing, says nothing any more.
+        let work = store.work().filter(|work| work.is_alive || state.value.phase.is_unfinished());
+        let offered = store.seen().map(|seen| seen.artifact);
+        Remembered { state: state.value, failures: failures.value, offered, proven: proven.value, work }
+    }
+}
+
+/// What GRUB's side says.
+#[derive(Default)]
+struct BootRead {
+    vars: Option<BootVars>,
+    source: Option<EnvCopy>,
+    is_busy: bool,
+    /// What is to be done first.
+    in_use: Option<&'static str>,
+}
+
+impl BootRead {
+    fn of(machine: &Machine<'_>, remarks: &mut Vec<String>) -> BootRead {
+        let env = match machine.boot_env(Access::Read) {
+            // That says nothing of them.
+            Err(e) if e.kind() == Kind::Busy => {
+                let in_use = Some("`status` again, when that run has ended");
+                return BootRead { is_busy: true, in_use, ..BootRead::default() };
+            }
+            Err(e) => {
+                // No command gets at them either.
+                remarks.push(e.to_string());
+                let in_use = Some("do what the NOTE says; until then nothing can be activated");
+                return BootRead { in_use, ..BootRead::default() };
+            }
+            Ok(env) => env,
+        };
+        let loaded = env.files.load();
+        let vars = loaded.usable().map(|(_, vars)| vars).ok();
+        let is_stuck = vars.is_none() && loaded.way_out() != REPAIR_HINT;
+        let in_use = is_stuck.then_some(
+            "do what the NOTE says: what cannot be read is not written over; if it stays so, move that file away, then `verify --repair-boot-variables`",
+        );
+        remarks.extend(env_remarks(&loaded));
+        BootRead { vars, source: loaded.block.as_ref().map(|_| loaded.which), is_busy: false, in_use }
     }
 }
 

@@ -211,7 +211,8 @@ fn by_chance(offers: &[Offer]) -> Counts {
         let worker = |n: u64| {
             let (counts, stop) = (&counts, &stop);
             scope.spawn(move || {
-                let found = one_thread(offers, seed.wrapping_add(n), cases.div_ceil(THREADS), deadline, counts, stop);
+                let share = Share { seed: seed.wrapping_add(n), cases: cases.div_ceil(THREADS), deadline };
+                let found = one_thread(offers, &share, counts, stop);
                 stop.fetch_or(found.is_some(), Ordering::SeqCst);
                 found
             })
@@ -225,11 +226,16 @@ fn by_chance(offers: &[Offer]) -> Counts {
     counts.into_inner().unwrap()
 }
 
-fn one_thread(
-    offers: &[Offer],
+/// What one thread does of it.
+struct Share {
     seed: u64,
     cases: u64,
     deadline: Instant,
+}
+
+fn one_thread(
+    offers: &[Offer],
+    &Share { seed, cases, deadline }: &Share,
     counts: &Mutex<Counts>,
     stop: &AtomicBool,
 ) -> Option<String> {

@@ -114,8 +114,8 @@ trait PathOf {
 
 impl PathOf for EnvFiles {
     fn path_of(&self, name: &str) -> PathBuf {
-        use kubesolo_update::boot::env_files::Copy;
-        self.path(if name == COPIES[0] { Copy::Main } else { Copy::Backup })
+        use kubesolo_update::boot::env_copy::EnvCopy;
+        self.path(if name == COPIES[0] { EnvCopy::Main } else { EnvCopy::Backup })
     }
 }
 

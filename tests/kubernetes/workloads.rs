@@ -11,8 +11,17 @@ fn path(kind: &str, namespace: &str) -> String {
     format!("/apis/apps/v1/namespaces/{namespace}/{}s", kind.to_lowercase())
 }
 
-/// A Deployment or StatefulSet. Input: `image`: another one is a change; `status`: what its controller says.
-fn object(kind: &str, namespace: &str, name: &str, replicas: &str, image: &str, status: &str) -> String {
+/// A Deployment or StatefulSet.
+#[derive(Clone, Copy)]
+struct Object<'a> {
+    kind: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+    replicas: &'a str,
+}
+
+/// Input: `image`: another one is a change; `status`: what its controller says.
+fn object(Object { kind, namespace, name, replicas }: Object<'_>, image: &str, status: &str) -> String {
     let more = if kind == "StatefulSet" { r#""serviceName":"x","# } else { "" };
     format!(
         r#"{{"apiVersion":"apps/v1","kind":"{kind}","metadata":{{"name":"{name}","namespace":"{namespace}"}},"spec":{{{more}"replicas":{replicas},
@@ -27,17 +36,18 @@ pub fn put(bench: &Bench, words: &str) {
     let (kind, what) = what.split_once(':').unwrap_or(("Deployment", what));
     let (namespace, name) = what.split_once('/').expect(words);
     let (all, one) = (path(kind, namespace), format!("{}/{name}", path(kind, namespace)));
+    let it = Object { kind, namespace, name, replicas };
     let generation = || jq(&bench.api.get(&one), ".metadata.generation").parse::<u64>().unwrap();
-    bench.api.create(&all, &object(kind, namespace, name, replicas, "a", "{}"));
+    bench.api.create(&all, &object(it, "a", "{}"));
     assert_eq!(generation(), 1, "{words}");
     if seen != "new" {
         let status = format!(
             r#"{{"observedGeneration":1,"replicas":{replicas},"updatedReplicas":{replicas},"readyReplicas":{available},"availableReplicas":{available}}}"#
         );
-        bench.api.replace(&format!("{one}/status"), &object(kind, namespace, name, replicas, "a", &status));
+        bench.api.replace(&format!("{one}/status"), &object(it, "a", &status));
     }
     if seen == "changed" {
-        bench.api.replace(&one, &object(kind, namespace, name, replicas, "b", "{}"));
+        bench.api.replace(&one, &object(it, "b", "{}"));
         assert_eq!(generation(), 2, "{words}");
     }
 }

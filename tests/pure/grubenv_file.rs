@@ -4,7 +4,9 @@ use crate::support::immutable::Immutable;
 use crate::support::{need, require};
 use kubesolo_update::base::error::Kind;
 use kubesolo_update::boot::block::{BLOCK_BYTES, Block, Damage, Known};
-use kubesolo_update::boot::env_files::{Copy, EnvFiles, Fault};
+use kubesolo_update::boot::env_copy::EnvCopy;
+use kubesolo_update::boot::env_copy::Fault;
+use kubesolo_update::boot::env_files::EnvFiles;
 use kubesolo_update::slot::record::Slot;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -44,13 +46,13 @@ fn trial() -> Block {
 fn repair_makes_two_written_out_files_and_load_reads_them() {
     let (dir, files) = two_copies(&trial());
     assert_eq!(names_in(dir.path()), ["grubenv", "grubenv.bak"]);
-    for copy in [Copy::Main, Copy::Backup] {
+    for copy in [EnvCopy::Main, EnvCopy::Backup] {
         let meta = fs::metadata(files.path(copy)).unwrap();
         assert_eq!(meta.len(), 1024);
         assert!(meta.blocks() > 0, "GRUB does not save to sparse files");
     }
     let loaded = files.load();
-    assert_eq!((loaded.which, loaded.copies_differ, loaded.damage.len()), (Copy::Main, false, 0));
+    assert_eq!((loaded.which, loaded.copies_differ, loaded.damage.len()), (EnvCopy::Main, false, 0));
     let (block, vars) = loaded.usable().unwrap();
     assert_eq!((block, vars.active_slot), (&trial(), Some(Slot::B)));
 }
@@ -59,14 +61,14 @@ fn repair_makes_two_written_out_files_and_load_reads_them() {
 fn save_overwrites_the_same_file_in_place() {
     let (dir, files) = two_copies(&Block::fresh(Slot::A));
     let directory_before = fs::metadata(dir.path()).unwrap();
-    for (copy, link) in [(Copy::Main, "m"), (Copy::Backup, "b")] {
+    for (copy, link) in [(EnvCopy::Main, "m"), (EnvCopy::Backup, "b")] {
         fs::hard_link(files.path(copy), dir.path().join(link)).unwrap();
     }
-    let before = [Copy::Main, Copy::Backup].map(|c| fs::metadata(files.path(c)).unwrap().ino());
+    let before = [EnvCopy::Main, EnvCopy::Backup].map(|c| fs::metadata(files.path(c)).unwrap().ino());
     let names = names_in(dir.path());
-    let reader = fs::File::open(files.path(Copy::Main)).unwrap();
+    let reader = fs::File::open(files.path(EnvCopy::Main)).unwrap();
     assert_eq!(files.save(&trial()).unwrap().backup, None);
-    assert_eq!([Copy::Main, Copy::Backup].map(|c| fs::metadata(files.path(c)).unwrap().ino()), before);
+    assert_eq!([EnvCopy::Main, EnvCopy::Backup].map(|c| fs::metadata(files.path(c)).unwrap().ino()), before);
     assert_eq!(names_in(dir.path()), names);
     assert_eq!(fs::metadata(dir.path()).unwrap().ino(), directory_before.ino());
     let expected = trial().encode().unwrap();
@@ -118,12 +120,12 @@ fn kind(path: &Path) -> u32 {
 fn save_makes_the_bad_copy_whole_from_the_good_one() {
     let fresh = Block::fresh(Slot::A);
     for (name, damage, _) in GONE {
-        for copy in [Copy::Main, Copy::Backup] {
+        for copy in [EnvCopy::Main, EnvCopy::Backup] {
             let (_dir, files) = two_copies(&fresh);
             damage(&files.path(copy));
             assert_eq!(files.load().damage.len(), 1, "{name}");
             assert_eq!(files.save(&trial()).unwrap().backup, None, "{name} {copy}");
-            for copy in [Copy::Main, Copy::Backup] {
+            for copy in [EnvCopy::Main, EnvCopy::Backup] {
                 assert_eq!(fs::read(files.path(copy)).unwrap(), trial().encode().unwrap(), "{name}");
             }
         }
@@ -135,14 +137,14 @@ fn save_guesses_nothing_where_neither_copy_is_good() {
     let fresh = Block::fresh(Slot::A);
     for (name, damage, says) in GONE {
         let (dir, files) = two_copies(&fresh);
-        fs::write(files.path(Copy::Backup), "no block").unwrap();
-        damage(&files.path(Copy::Main));
-        let size = fs::symlink_metadata(files.path(Copy::Main)).ok().map(|m| m.len());
+        fs::write(files.path(EnvCopy::Backup), "no block").unwrap();
+        damage(&files.path(EnvCopy::Main));
+        let size = fs::symlink_metadata(files.path(EnvCopy::Main)).ok().map(|m| m.len());
         let names = names_in(dir.path());
         let e = files.save(&trial()).unwrap_err();
         assert_eq!(e.exit_code(), 7);
         assert!(e.to_string().contains(says), "{name}: {e}");
-        assert_eq!(fs::symlink_metadata(files.path(Copy::Main)).ok().map(|m| m.len()), size, "{name}");
+        assert_eq!(fs::symlink_metadata(files.path(EnvCopy::Main)).ok().map(|m| m.len()), size, "{name}");
         assert_eq!(names_in(dir.path()), names, "{name}");
     }
 }
@@ -154,7 +156,9 @@ fn what_is_in_the_way_is_never_followed_and_kept_aside() {
     let writes: [Write; 2] =
         [|files| assert_eq!(files.save(&trial()).unwrap().backup, None), |files| files.repair(&trial()).unwrap()];
     for (name, damage, says) in IN_THE_WAY {
-        for (copy, write) in [Copy::Main, Copy::Backup].into_iter().flat_map(|copy| writes.map(|write| (copy, write))) {
+        for (copy, write) in
+            [EnvCopy::Main, EnvCopy::Backup].into_iter().flat_map(|copy| writes.map(|write| (copy, write)))
+        {
             let (dir, files) = two_copies(&fresh);
             let (path, aside) = (files.path(copy), dir.path().join(format!("{copy}.corrupt")));
             // The second time, something was kept aside before.
@@ -165,7 +169,7 @@ fn what_is_in_the_way_is_never_followed_and_kept_aside() {
                 assert_eq!(loaded.damage, [(copy, Fault::NoFile(says))], "{name}");
                 assert!(loaded.block.is_some() && loaded.which != copy, "{name}: the other is good");
                 write(&files);
-                for copy in [Copy::Main, Copy::Backup] {
+                for copy in [EnvCopy::Main, EnvCopy::Backup] {
                     assert!(fs::read(files.path(copy)).unwrap() == trial().encode().unwrap(), "{name} {copy}");
                     assert_eq!(kind(&files.path(copy)), libc::S_IFREG, "{name} {copy}");
                 }
@@ -174,7 +178,7 @@ fn what_is_in_the_way_is_never_followed_and_kept_aside() {
         }
         // Neither is good: nothing is guessed, and nothing is touched, until a repair is asked for.
         let (dir, files) = two_copies(&fresh);
-        for copy in [Copy::Main, Copy::Backup] {
+        for copy in [EnvCopy::Main, EnvCopy::Backup] {
             damage(&files.path(copy));
         }
         let names = names_in(dir.path());
@@ -194,7 +198,7 @@ fn fifo(path: &Path) {
 #[apply(test)]
 fn load_takes_the_first_good_copy_and_names_each_fault() {
     let (_dir, files) = two_copies(&Block::fresh(Slot::A));
-    let (main, backup) = (files.path(Copy::Main), files.path(Copy::Backup));
+    let (main, backup) = (files.path(EnvCopy::Main), files.path(EnvCopy::Backup));
     // A save cut between the copies: main wins, and it is said.
     fs::write(&main, trial().encode().unwrap()).unwrap();
     let loaded = files.load();
@@ -204,18 +208,18 @@ fn load_takes_the_first_good_copy_and_names_each_fault() {
     // Sound bytes, senseless value: GRUB takes the backup, so the agent does.
     fs::write(&main, padded(b"active_slot=C\nboot_success=1\nboot_counter=3\n")).unwrap();
     let loaded = files.load();
-    assert_eq!((loaded.which, loaded.block), (Copy::Backup, Some(trial())));
-    assert!(matches!(loaded.damage.as_slice(), [(Copy::Main, Fault::Senseless(_))]));
+    assert_eq!((loaded.which, loaded.block), (EnvCopy::Backup, Some(trial())));
+    assert!(matches!(loaded.damage.as_slice(), [(EnvCopy::Main, Fault::Senseless(_))]));
     fs::write(&main, padded(b"active_slot=A\nboot_success=1\n")).unwrap();
-    assert_eq!(files.load().which, Copy::Backup);
+    assert_eq!(files.load().which, EnvCopy::Backup);
     // A hostile length costs neither memory nor time, and is told truly.
     let huge = fs::File::options().write(true).open(&main).unwrap();
     huge.set_len(1 << 40).unwrap();
     huge.write_at(b"\nfar=1\n", 5000).unwrap();
     fs::write(&backup, padded(b"active_slot=B\nactive_slot=A\nkeep=me\n")).unwrap();
     let loaded = files.load();
-    assert_eq!(loaded.damage[0], (Copy::Main, Fault::Damaged(Damage::WrongLength(1 << 40))));
-    assert_eq!(loaded.damage[1], (Copy::Backup, Fault::Damaged(Damage::Duplicate(b"active_slot".into()))));
+    assert_eq!(loaded.damage[0], (EnvCopy::Main, Fault::Damaged(Damage::WrongLength(1 << 40))));
+    assert_eq!(loaded.damage[1], (EnvCopy::Backup, Fault::Damaged(Damage::Duplicate(b"active_slot".into()))));
     assert_eq!(loaded.block, None);
     let e = loaded.usable().unwrap_err();
     assert_eq!(e.kind(), Kind::Boot);
@@ -226,7 +230,7 @@ fn load_takes_the_first_good_copy_and_names_each_fault() {
     assert!(mended.block.get("far").is_none(), "read beyond the limit");
     // Nothing there at all.
     let nowhere = EnvFiles::new("/nonexistent").load();
-    assert_eq!(nowhere.damage, [(Copy::Main, Fault::Missing), (Copy::Backup, Fault::Missing)]);
+    assert_eq!(nowhere.damage, [(EnvCopy::Main, Fault::Missing), (EnvCopy::Backup, Fault::Missing)]);
 }
 
 #[apply(test)]
@@ -250,7 +254,7 @@ fn reading_back_notices_bytes_that_are_not_what_was_written() {
     let stop = AtomicBool::new(false);
     let noticed = std::thread::scope(|scope| {
         scope.spawn(|| {
-            let file = fs::File::options().write(true).open(files.path(Copy::Main)).unwrap();
+            let file = fs::File::options().write(true).open(files.path(EnvCopy::Main)).unwrap();
             while !stop.load(Ordering::Relaxed) {
                 file.write_at(b"X", 1000).unwrap();
             }
@@ -272,7 +276,7 @@ fn reading_back_notices_bytes_that_are_not_what_was_written() {
 fn a_bad_copy_is_mended_before_the_good_one_is_touched() {
     let fresh = Block::fresh(Slot::A);
     let (_dir, files) = two_copies(&fresh);
-    let (main, backup) = (files.path(Copy::Main), files.path(Copy::Backup));
+    let (main, backup) = (files.path(EnvCopy::Main), files.path(EnvCopy::Backup));
     let guard = Immutable::new(&main);
     fs::write(&backup, padded(b"active_slot=B\n")).unwrap();
     let e = files.save(&trial()).unwrap_err();
@@ -295,14 +299,14 @@ fn repair_mends_any_file_and_guesses_at_nothing_else() {
     {
         let dir = tempfile::tempdir().unwrap();
         let files = EnvFiles::new(dir.path());
-        for (copy, size) in [(Copy::Main, main), (Copy::Backup, backup)] {
+        for (copy, size) in [(EnvCopy::Main, main), (EnvCopy::Backup, backup)] {
             if let Some(size) = size {
                 // Sparse: GRUB would not save to it.
                 fs::File::create(files.path(copy)).unwrap().set_len(size).unwrap();
             }
         }
         files.repair(&fresh).unwrap();
-        for copy in [Copy::Main, Copy::Backup] {
+        for copy in [EnvCopy::Main, EnvCopy::Backup] {
             assert_eq!(fs::read(files.path(copy)).unwrap(), fresh.encode().unwrap(), "{main:?} {backup:?} {copy}");
             assert!(fs::metadata(files.path(copy)).unwrap().blocks() > 0);
         }
@@ -310,7 +314,7 @@ fn repair_mends_any_file_and_guesses_at_nothing_else() {
     }
     // A bad main that cannot be mended leaves the good backup alone.
     let (dir, files) = two_copies(&fresh);
-    fs::remove_file(files.path(Copy::Main)).and_then(|()| fs::create_dir(files.path(Copy::Main))).unwrap();
+    fs::remove_file(files.path(EnvCopy::Main)).and_then(|()| fs::create_dir(files.path(EnvCopy::Main))).unwrap();
     let guard = Immutable::new(dir.path());
     let e = files.repair(&trial()).unwrap_err();
     assert!(e.kind() == Kind::Boot && e.to_string().starts_with("move aside "), "{e}");
@@ -344,9 +348,9 @@ fn a_torn_write_is_noticed_and_tears_no_boot_variable() {
     // Ignored, the signal becomes an error of the write; POSIX counts in units of 512 bytes.
     let said = child(&["sh", "-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\""], dir.path());
     assert!(said.contains("512 of 1024 bytes were written"), "{said}");
-    assert_eq!(fs::read(files.path(Copy::Backup)).unwrap(), old.encode().unwrap(), "backup is kept");
+    assert_eq!(fs::read(files.path(EnvCopy::Backup)).unwrap(), old.encode().unwrap(), "backup is kept");
     let loaded = files.load();
-    assert_eq!(loaded.which, Copy::Main, "{:?}", loaded.damage);
+    assert_eq!(loaded.which, EnvCopy::Main, "{:?}", loaded.damage);
     assert_eq!(loaded.usable().unwrap().1.active_slot, Some(Slot::B), "sector 1 is new and whole");
 }
 

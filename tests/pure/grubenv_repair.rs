@@ -2,7 +2,8 @@
 
 use crate::support::need;
 use kubesolo_update::boot::block::{BLOCK_BYTES, Block, BootVars, Known};
-use kubesolo_update::boot::env_files::{Copy, EnvFiles};
+use kubesolo_update::boot::env_copy::EnvCopy;
+use kubesolo_update::boot::env_files::EnvFiles;
 use kubesolo_update::slot::record::Slot;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -52,7 +53,7 @@ fn copies(main: Option<&[u8]>, backup: Option<&[u8]>) -> (tempfile::TempDir, Env
     // In memory where that can be had: nothing here is about a disk, and each write is synced.
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let files = EnvFiles::new(dir.path());
-    for (copy, bytes) in [(Copy::Main, main), (Copy::Backup, backup)] {
+    for (copy, bytes) in [(EnvCopy::Main, main), (EnvCopy::Backup, backup)] {
         if let Some(bytes) = bytes {
             fs::write(files.path(copy), bytes).unwrap();
         }
@@ -76,11 +77,11 @@ fn repair_with(files: &EnvFiles, known: Known) -> Vec<String> {
     let written = mended.block.encode().unwrap();
     assert!(loaded.block.is_some_and(|block| block.encode() == Ok(written)), "something else was written");
     assert!(files.mended(known).unwrap().block.encode() == Ok(written), "a second repair changes it again");
-    let [bytes, backup] = [Copy::Main, Copy::Backup].map(|copy| fs::read(files.path(copy)).unwrap());
+    let [bytes, backup] = [EnvCopy::Main, EnvCopy::Backup].map(|copy| fs::read(files.path(copy)).unwrap());
     assert!(bytes == backup && bytes.len() == BLOCK_BYTES);
     // GRUB's own part of a trial that fails, by GRUB's own code.
     let (_dir, others) = copies(Some(&bytes), None);
-    let other = others.path(Copy::Main);
+    let other = others.path(EnvCopy::Main);
     let list = listed(&other);
     for (name, value) in mended.block.variables() {
         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
@@ -200,7 +201,7 @@ fn whatever_was_there_a_repair_ends_in_a_sound_block() {
         let (_dir, files) = copies(Some(&bytes), Some(&bytes));
         assert!(!files.load().is_sound(), "{name}: nothing is wrong with it");
         let left_out = repair(&files, Some(Slot::A)).join(", ");
-        let list = listed(&files.path(Copy::Main));
+        let list = listed(&files.path(EnvCopy::Main));
         for (variable, value) in
             [("active_slot", "A"), ("boot_success", "1"), ("boot_counter", "3")].iter().chain(wanted)
         {
@@ -226,7 +227,7 @@ fn of_noise_nothing_is_kept_that_a_terminal_acts_on() {
         let (_dir, files) = copies(Some(&main), (seed % 2 == 0).then_some(&main));
         let left_out = repair(&files, Some(Slot::A));
         assert!(left_out.iter().all(|piece| !piece.contains(char::is_control)), "{left_out:?}");
-        let written = fs::read(files.path(Copy::Main)).unwrap();
+        let written = fs::read(files.path(EnvCopy::Main)).unwrap();
         let text = String::from_utf8(written).unwrap_or_else(|e| panic!("{seed}: {e}"));
         assert!(!text.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{seed}: {text:?}");
     }
@@ -297,7 +298,7 @@ fn the_copy_in_which_a_trial_can_be_activated_wins() {
         assert!(!files.load().is_sound(), "{name}");
         let running = Slot::parse(values[0]);
         let said = repair(&files, running);
-        let list = listed(&files.path(Copy::Main));
+        let list = listed(&files.path(EnvCopy::Main));
         assert_eq!(["active_slot", "boot_success", "boot_counter"].map(|n| list[n].as_str()), values, "{name}");
         for variable in ["x", "y", "full"] {
             assert_eq!(list.contains_key(variable), kept.contains(&variable), "{name}: {variable}");
@@ -323,7 +324,7 @@ fn a_machine_that_no_slot_booted_is_repaired_as_well() {
     ] {
         let (_dir, files) = copies(Some(&bytes), None);
         repair(&files, running);
-        let list = listed(&files.path(Copy::Main));
+        let list = listed(&files.path(EnvCopy::Main));
         assert_eq!(["active_slot", "boot_success", "boot_counter"].map(|n| list[n].as_str()), values);
     }
 }
@@ -395,7 +396,7 @@ fn a_repair_confirms_no_trial_and_forgets_no_rollback() {
         let (_dir, files) = copies(Some(&bytes), Some(&bytes));
         assert!(!files.load().is_sound(), "{name}");
         let left_out = repair_with(&files, Known { running, proven: Slot::A, on_trial, left }).join(", ");
-        let list = listed(&files.path(Copy::Main));
+        let list = listed(&files.path(EnvCopy::Main));
         let found = ["active_slot", "boot_success", "boot_counter", "rollback_from"].map(|n| list[n].as_str()).concat();
         assert_eq!(found, wanted, "{name}: {left_out}");
         assert_eq!(left_out, said, "{name}");

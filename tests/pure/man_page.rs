@@ -168,7 +168,7 @@ fn exit_codes_are_those_of_the_readme() {
 fn configuration_keys_and_defaults_are_those_of_the_program() {
     let source = fs::read_to_string(page()).unwrap();
     let text = section(&source, ".Sh CONFIGURATION");
-    let config = fs::read_to_string(repo().join("src/config/mod.rs")).unwrap();
+    let config = fs::read_to_string(repo().join("src/config/lines.rs")).unwrap();
     let (_, keys) = config.split_once("const KEYS: [&str; ").expect("the list of keys");
     let keys: Vec<&str> = keys.split_once("];").unwrap().0.split('"').skip(1).step_by(2).collect();
     let items = text.lines().filter_map(|line| line.strip_prefix(".It Ic "));

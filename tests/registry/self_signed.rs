@@ -42,13 +42,15 @@ impl Bench {
         file("pem")
     }
 
-    /// Asks a server that shows a certificate. Input: `ca`: content of `ca_file`; `chain`: what it shows beside it.
+    /// Asks a server that shows a certificate, and what stands behind it in the list. Input: `ca`: content of `ca_file`;
+    /// `ends`: exit code and words.
     #[track_caller]
-    fn ask(&self, host: &str, certificate: &Path, chain: Option<&Path>, ca: &[u8], code: i32, words: &[&str]) {
+    fn ask(&self, host: &str, shown: &[&Path], ca: &[u8], ends: (i32, &[&str])) {
+        let certificate = shown[0];
         let mut server = command("openssl");
         server.args(["s_server", "-HTTP", "-accept", "127.0.0.1:0", "-cert"]).arg(certificate);
         server.arg("-key").arg(certificate.with_extension("key")).current_dir(self.document.parent().unwrap());
-        if let Some(chain) = chain {
+        for chain in &shown[1..] {
             server.arg("-cert_chain").arg(chain);
         }
         let server = server.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
@@ -60,7 +62,7 @@ impl Bench {
         let conf =
             format!("signature = off\nretries = 0\nserver = https://{address}\nca_file = /etc/kubesolo/ca.pem\n");
         self.root.configure(&conf);
-        self.root.agent(&["check"]).expect(code, words);
+        self.root.agent(&["check"]).expect(ends.0, ends.1);
     }
 }
 
@@ -107,9 +109,9 @@ fn the_very_certificate_that_the_operator_trusts() {
         println!("{n}: {key} {more:?} {host}");
         let certificate = bench.make(&format!("c{n}"), key, &more);
         let pem = fs::read(&certificate).unwrap();
-        bench.ask(host, &certificate, None, &pem, code, words);
+        bench.ask(host, &[&certificate], &pem, (code, words));
         // It twice, as a server shows it that was given one file for both.
-        bench.ask(host, &certificate, Some(&certificate), &pem, code, words);
+        bench.ask(host, &[&certificate, &certificate], &pem, (code, words));
     }
 }
 
@@ -121,13 +123,13 @@ fn a_certificate_that_is_like_it_is_not_it() {
     let other = bench.make("other", P256, &days);
     let pem = |path: &Path| fs::read(path).unwrap();
     // Another of the same name; the same key once more; among others it counts.
-    bench.ask("localhost", &shown, None, &pem(&other), 6, NOT_ACCEPTED);
+    bench.ask("localhost", &[&shown], &pem(&other), (6, NOT_ACCEPTED));
     let again = bench.disk.dir().join("again.pem");
     let mut req = command("openssl");
     req.args(["req", "-x509", "-subj", "/CN=localhost"]).args(days).arg("-key").arg(shown.with_extension("key"));
     run(req.arg("-out").arg(&again));
-    bench.ask("localhost", &shown, None, &pem(&again), 6, NOT_ACCEPTED);
-    bench.ask("localhost", &shown, None, &[pem(&other), pem(&shown)].concat(), 0, &["Offered   2.0.0"]);
+    bench.ask("localhost", &[&shown], &pem(&again), (6, NOT_ACCEPTED));
+    bench.ask("localhost", &[&shown], &[pem(&other), pem(&shown)].concat(), (0, &["Offered   2.0.0"]));
     // Signed by it, and a CA's as well; then one that it signed and that is none.
     let sign = |name: &str, extensions: &str| {
         let file = |ending: &str| bench.disk.dir().join(format!("{name}.{ending}"));
@@ -145,18 +147,18 @@ fn a_certificate_that_is_like_it_is_not_it() {
         file("pem")
     };
     let inner = sign("inner", &format!("{NAMES}\nbasicConstraints=CA:TRUE\n"));
-    bench.ask("localhost", &inner, None, &pem(&other), 6, NOT_ACCEPTED);
-    bench.ask("localhost", &inner, None, &pem(&inner), 0, &["Offered   2.0.0"]);
+    bench.ask("localhost", &[&inner], &pem(&other), (6, NOT_ACCEPTED));
+    bench.ask("localhost", &[&inner], &pem(&inner), (0, &["Offered   2.0.0"]));
     // Of a CA that is not known: the certificate itself is.
     let leaf = sign("leaf", &format!("{NAMES}\nbasicConstraints=CA:FALSE\n"));
-    bench.ask("localhost", &leaf, None, &pem(&other), 0, &["Offered   2.0.0"]);
-    bench.ask("localhost", &leaf, None, &pem(&leaf), 0, &["Offered   2.0.0"]);
-    bench.ask("localhost", &leaf, None, &[pem(&shown), pem(&leaf)].concat(), 0, &["Offered   2.0.0"]);
-    bench.ask("localhost", &leaf, None, &pem(&shown), 6, &["the signature of the server's certificate is wrong"]);
-    bench.ask("localhost", &leaf, None, &pem(&inner), 6, &["signed by an unknown CA"]);
+    bench.ask("localhost", &[&leaf], &pem(&other), (0, &["Offered   2.0.0"]));
+    bench.ask("localhost", &[&leaf], &pem(&leaf), (0, &["Offered   2.0.0"]));
+    bench.ask("localhost", &[&leaf], &[pem(&shown), pem(&leaf)].concat(), (0, &["Offered   2.0.0"]));
+    bench.ask("localhost", &[&leaf], &pem(&shown), (6, &["the signature of the server's certificate is wrong"]));
+    bench.ask("localhost", &[&leaf], &pem(&inner), (6, &["signed by an unknown CA"]));
     // Without extensions: version 1.
     let old = sign("old", "");
-    bench.ask("localhost", &old, None, &pem(&old), 6, &["X.509 of version 1", "-addext subjectAltName=DNS:HOST"]);
+    bench.ask("localhost", &[&old], &pem(&old), (6, &["X.509 of version 1", "-addext subjectAltName=DNS:HOST"]));
 }
 
 #[apply(test)]
@@ -187,7 +189,7 @@ fn a_trusted_certificate_has_its_dates() {
         sign.args(["ca", "-batch", "-notext", "-md", "sha256", "-selfsign", "-startdate", from, "-enddate", to]);
         sign.arg("-config").arg(dir.join("ca.conf")).arg("-keyfile").arg(certificate.with_extension("key"));
         run(sign.arg("-in").arg(dir.join("csr")).arg("-out").arg(&certificate));
-        bench.ask("localhost", &certificate, None, &fs::read(&certificate).unwrap(), code, words);
+        bench.ask("localhost", &[&certificate], &fs::read(&certificate).unwrap(), (code, words));
     }
 }
 
@@ -232,6 +234,6 @@ fn a_bundle_is_read_as_people_and_tools_write_it() {
     ] {
         println!("{name}");
         let code = if words.is_empty() { 0 } else { 2 };
-        bench.ask("localhost", &certificate, None, &ca, code, &[words]);
+        bench.ask("localhost", &[&certificate], &ca, (code, &[words]));
     }
 }

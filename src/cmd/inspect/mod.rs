@@ -11,15 +11,18 @@ use crate::base::clock::Now;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::{human_size, printable};
-use crate::cli::Inspect;
+use crate::cli::publishers::Inspect;
 use crate::cmd::INTERRUPTED;
 use crate::cmd::WATCHED_RETRIES;
 use crate::cmd::answer::facts;
 use crate::cmd::words::say;
-use crate::config::{self, Config, Raw, SignaturePolicy};
+use crate::config::lines::Raw;
+use crate::config::{self, Config, SignaturePolicy};
 use crate::ledger::proven::Proven;
 use crate::offer::artifact::{Artifact, FileRef};
-use crate::offer::gate::{self, Facts, Gate, Refusal, Verdict};
+use crate::offer::gate::{self, Facts, Verdict};
+use crate::offer::refusal::refused;
+use crate::offer::refusal::{Gate, Refusal};
 use crate::os::progress::{self, is_verbose, is_watched, note};
 use crate::os::system::System;
 use crate::source::Source;
@@ -46,7 +49,7 @@ struct Request {
 }
 
 /// One artifact that was found, and what is to be said of it.
-struct Seen {
+struct JudgedOffer {
     artifact: Artifact,
     verdict: Verdict,
     /// Why its files can not all be had.
@@ -65,7 +68,7 @@ pub fn run(args: &Inspect, out: &mut Reply) -> Result<Outcome> {
     for artifact in find(source.as_mut(), machine)? {
         let verdict = judge(&artifact, machine, system.now())?;
         let missing = [&artifact.kernel, &artifact.initramfs].into_iter().find_map(|file| source.probe(file).err());
-        all.push(Seen { artifact, verdict, missing });
+        all.push(JudgedOffer { artifact, verdict, missing });
     }
     let (word, outcome) = conclude(&request, &all);
     out.result(word);
@@ -157,7 +160,7 @@ fn is_same(a: &str, b: &str) -> bool {
 
 /// Says what it comes down to, and what the program ends with: what nobody signed is not authentic, whatever it is. Pure.
 /// Input: at least one.
-fn conclude(request: &Request, all: &[Seen]) -> (&'static str, Outcome) {
+fn conclude(request: &Request, all: &[JudgedOffer]) -> (&'static str, Outcome) {
     let first = &all[0].artifact;
     let is_unchecked = request.ring.is_empty() && request.config.signature == SignaturePolicy::Required;
     let mut refusals: Vec<Refusal> = Vec::new();
@@ -170,7 +173,7 @@ fn conclude(request: &Request, all: &[Seen]) -> (&'static str, Outcome) {
     match missing {
         _ if is_unchecked => ("unchecked", Outcome::Refused(unchecked(first))),
         _ if !refusals.is_empty() => {
-            ("refused", Outcome::Refused(gate::refused(&format!("version {}", first.version), &refusals)))
+            ("refused", Outcome::Refused(refused(&format!("version {}", first.version), &refusals)))
         }
         Some(missing) => (INCOMPLETE, Outcome::Refused(missing)),
         None if all.iter().all(|seen| seen.verdict == Verdict::UpToDate) => ("up_to_date", Outcome::Nothing),
@@ -186,7 +189,7 @@ fn unchecked(artifact: &Artifact) -> Error {
         .hint("--key names the publisher's public key, or a directory of keys")
 }
 
-fn describe(out: &mut dyn Write, request: &Request, all: &[Seen], outcome: &Outcome) -> Result<()> {
+fn describe(out: &mut dyn Write, request: &Request, all: &[JudgedOffer], outcome: &Outcome) -> Result<()> {
     for seen in all {
         tell(out, &seen.artifact, &request.ring)?;
         let size = seen.artifact.kernel.size_bytes.saturating_add(seen.artifact.initramfs.size_bytes);
@@ -269,9 +272,9 @@ fn not_asked(request: &Request) -> Vec<&'static str> {
     OF_A_MACHINE.iter().chain(kind).map(|gate| gate.label()).collect()
 }
 
-fn answer(members: &mut Members, request: &Request, all: &[Seen]) {
+fn answer(members: &mut Members, request: &Request, all: &[JudgedOffer]) {
     let is_unchecked = request.ring.is_empty() && request.config.signature == SignaturePolicy::Required;
-    let takes = |seen: &Seen| seen.verdict == Verdict::Take && seen.missing.is_none() && !is_unchecked;
+    let takes = |seen: &JudgedOffer| seen.verdict == Verdict::Take && seen.missing.is_none() && !is_unchecked;
     members.field("would_take", &request.machine.as_ref().map(|_| all.iter().all(takes)));
     match &request.machine {
         None => members.field("as", &None::<bool>),

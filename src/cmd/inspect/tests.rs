@@ -96,8 +96,8 @@ fn what_weighs_most_is_what_it_ends_with() {
             machine: machine.then(|| Machine::parse("1.0.0/arm64", None).unwrap()),
             ring: Keyring::named(&keys, 1).unwrap(),
         };
-        let seen = |verdict| Seen { artifact: artifact("2.0.0"), verdict, missing: missing.clone() };
-        let all: Vec<Seen> = verdicts.into_iter().map(seen).collect();
+        let seen = |verdict| JudgedOffer { artifact: artifact("2.0.0"), verdict, missing: missing.clone() };
+        let all: Vec<JudgedOffer> = verdicts.into_iter().map(seen).collect();
         let (said, outcome) = conclude(&request, &all);
         let ended = match &outcome {
             Outcome::Refused(error) => error.exit_code(),
@@ -111,6 +111,6 @@ fn what_weighs_most_is_what_it_ends_with() {
     let mut config = config::validate(&Raw::default(), &flags, &|path| PathBuf::from(path)).unwrap();
     config.signature = SignaturePolicy::Off;
     let request = Request { config, machine: None, ring: Keyring::named(&[], 1).unwrap() };
-    let all = [Seen { artifact: artifact("2.0.0"), verdict: Verdict::Take, missing: None }];
+    let all = [JudgedOffer { artifact: artifact("2.0.0"), verdict: Verdict::Take, missing: None }];
     assert!(matches!(conclude(&request, &all), ("unchecked", Outcome::Done)));
 }

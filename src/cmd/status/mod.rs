@@ -8,7 +8,7 @@ mod screen;
 use crate::base::digest::Digest;
 use crate::base::error::Result;
 use crate::base::text::printable;
-use crate::boot::env_files::Copy;
+use crate::boot::env_copy::EnvCopy;
 use crate::cmd::Outcome;
 use crate::cmd::answer::{Members, Reply};
 use crate::cmd::words::say;
@@ -53,7 +53,7 @@ fn answer(doc: &mut Members, report: &Report) {
     doc.close(']');
     doc.open("boot", '{');
     doc.field("readable", &vars.is_some());
-    doc.field("copy", &report.env_source.map(Copy::file_name));
+    doc.field("copy", &report.env_source.map(EnvCopy::file_name));
     doc.field("active_slot", &vars.and_then(|v| v.active_slot).map(Slot::name));
     doc.field("boot_success", &vars.and_then(|v| v.boot_success));
     doc.field("boot_counter", &vars.and_then(|v| v.boot_counter));

@@ -59,12 +59,8 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
         return ("running_slot_invalid", "\u{5}the running slot is NOT valid");
     }
     let is_lost_beside = is_lost(&report.slots[running.other() as usize]);
-    let went_back = match is_lost_beside {
-        true => ("rolled_back", "\u{4}it went back; the last update was ROLLED BACK; there is NO way back"),
-        false => ("rolled_back", "\u{4}it went back; the last update was ROLLED BACK"),
-    };
     if matches!(report.finding, Finding::RolledBack { .. }) {
-        return went_back;
+        return went_back(is_lost_beside);
     }
     if report.finding == Finding::Unloadable {
         return match running {
@@ -79,24 +75,38 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
         (true, true) => ("trial", "\u{4}ON TRIAL, not confirmed yet"),
         (true, false) => ("activated", "\u{4}well; the next boot TRIES the other slot"),
         (false, false) => ("restart_needed", "\u{4}the next boot goes to the OTHER slot"),
-        (false, true) => match phase {
-            Phase::Checking | Phase::Downloading if report.is_at_work() => ("working", "\u{4}an update is at work"),
-            Phase::Checking | Phase::Downloading => ("cut_off", "\u{4}an update was CUT OFF; `apply` goes on"),
-            _ if report.stopped.is_some() => ("stopped", "\u{5}no update is taken: see the NOTES below"),
-            Phase::Failed => ("failed", "\u{5}the last attempt FAILED"),
-            // The slot was left, and not what it held.
-            Phase::RolledBack if is_lost_beside && !report.is_blamed() => match running {
-                Slot::A => ("no_fallback", "\u{4}slot B is DAMAGED, slot A runs in its place; there is NO way back"),
-                Slot::B => ("no_fallback", "\u{4}slot A is DAMAGED, slot B runs in its place; there is NO way back"),
-            },
-            Phase::RolledBack => went_back,
-            Phase::Staged if is_lost_beside => ("staged_invalid", "\u{4}well; what was staged is DAMAGED"),
-            Phase::Staged => ("staged", "\u{3}well; an update is staged"),
-            _ if !vars.boot_canary => ("bootloader_unproven", "\u{4}well, but no update can be TRIED yet"),
-            _ if is_invalid(running.other()) => ("no_fallback", "\u{4}well, but there is NO way back"),
-            _ if !report.remarks.is_empty() => ("remarks", "\u{4}it runs; see the NOTES below"),
-            _ => ("well", "\u{3}all is well"),
+        (false, true) => at_rest(report, running, vars.boot_canary),
+    }
+}
+
+fn went_back(is_lost_beside: bool) -> (&'static str, &'static str) {
+    match is_lost_beside {
+        true => ("rolled_back", "\u{4}it went back; the last update was ROLLED BACK; there is NO way back"),
+        false => ("rolled_back", "\u{4}it went back; the last update was ROLLED BACK"),
+    }
+}
+
+/// The same of a machine that runs its active slot, which is confirmed.
+fn at_rest(report: &Report, running: Slot, is_bootloader_proven: bool) -> (&'static str, &'static str) {
+    let other = &report.slots[running.other() as usize];
+    let is_lost_beside = is_lost(other);
+    match report.state.phase {
+        Phase::Checking | Phase::Downloading if report.is_at_work() => ("working", "\u{4}an update is at work"),
+        Phase::Checking | Phase::Downloading => ("cut_off", "\u{4}an update was CUT OFF; `apply` goes on"),
+        _ if report.stopped.is_some() => ("stopped", "\u{5}no update is taken: see the NOTES below"),
+        Phase::Failed => ("failed", "\u{5}the last attempt FAILED"),
+        // The slot was left, and not what it held.
+        Phase::RolledBack if is_lost_beside && !report.is_blamed() => match running {
+            Slot::A => ("no_fallback", "\u{4}slot B is DAMAGED, slot A runs in its place; there is NO way back"),
+            Slot::B => ("no_fallback", "\u{4}slot A is DAMAGED, slot B runs in its place; there is NO way back"),
         },
+        Phase::RolledBack => went_back(is_lost_beside),
+        Phase::Staged if is_lost_beside => ("staged_invalid", "\u{4}well; what was staged is DAMAGED"),
+        Phase::Staged => ("staged", "\u{3}well; an update is staged"),
+        _ if !is_bootloader_proven => ("bootloader_unproven", "\u{4}well, but no update can be TRIED yet"),
+        _ if other.record.is_err() => ("no_fallback", "\u{4}well, but there is NO way back"),
+        _ if !report.remarks.is_empty() => ("remarks", "\u{4}it runs; see the NOTES below"),
+        _ => ("well", "\u{3}all is well"),
     }
 }
 

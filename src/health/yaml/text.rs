@@ -7,6 +7,15 @@ use crate::base::error::Result;
 use std::iter::repeat_n;
 use std::mem::take;
 
+/// How a text is written that may have line breaks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Plain,
+    Quoted,
+    /// In quotes, behind a backslash at the end of a line.
+    Escaped,
+}
+
 impl Scanner<'_> {
     /// `|` and `>`. Source: YAML 1.2.2, section 8.1.
     pub fn block_text(&mut self, is_literal: bool) -> Result<()> {
@@ -86,7 +95,8 @@ impl Scanner<'_> {
     }
 
     /// Skips spaces and line breaks within a text. Returns: what they stand for, and whether there were line breaks.
-    fn fold(&mut self, is_plain: bool, escaped: bool) -> Result<(String, bool)> {
+    fn fold(&mut self, style: Style) -> Result<(String, bool)> {
+        let (is_plain, escaped) = (style == Style::Plain, style == Style::Escaped);
         let (mut out, mut breaks, at) = (String::new(), usize::from(escaped), self.at);
         loop {
             match self.peek(0) {
@@ -127,7 +137,7 @@ impl Scanner<'_> {
                 b'\\' if self.peek(1) == b'\n' => {
                     self.at += 1;
                     self.newline();
-                    out.push_str(&self.fold(false, true)?.0);
+                    out.push_str(&self.fold(Style::Escaped)?.0);
                 }
                 b'\\' => out.push(self.escape()?),
                 b'\'' if self.peek(1) == quote && quote == b'\'' => {
@@ -136,7 +146,7 @@ impl Scanner<'_> {
                 }
                 b if b == quote => break,
                 0 => return Err(bad(line, "a quote is open at the end")),
-                _ => out.push_str(&self.fold(false, false)?.0),
+                _ => out.push_str(&self.fold(Style::Quoted)?.0),
             }
             if self.is_mark() {
                 return Err(bad(line, "a quote is open at the end of the document"));
@@ -198,7 +208,7 @@ impl Scanner<'_> {
             if !self.is_gap(0) || self.peek(0) == 0 {
                 break;
             }
-            gap = self.fold(true, false)?;
+            gap = self.fold(Style::Plain)?;
             if !self.is_flow() && (self.column() as isize) < indent {
                 break;
             }

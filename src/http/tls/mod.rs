@@ -6,7 +6,7 @@
 mod pem;
 mod sessions;
 mod verifier;
-mod words;
+pub(crate) mod words;
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::printable;

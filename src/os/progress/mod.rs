@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use voice::{is_quiet, is_verbose, speak};
+pub use voice::{be_quiet, be_verbose, is_quiet, is_verbose};
 
 /// Of the thread that shows how far it is.
 const STACK_BYTES: usize = 64 << 10;

@@ -13,10 +13,14 @@ const PLAIN: u8 = 1;
 
 const VERBOSE: u8 = 2;
 
-/// Sets how much is said from now on. `--verbose` beside `--quiet` says all.
-pub fn speak(quiet: bool, verbose: bool) {
-    let voice = if verbose { VERBOSE } else { PLAIN - u8::from(quiet) };
-    VOICE.store(voice, Ordering::Relaxed);
+/// From now on only what needs a person is said.
+pub fn be_quiet() {
+    VOICE.store(QUIET, Ordering::Relaxed);
+}
+
+/// From now on all there is is said.
+pub fn be_verbose() {
+    VOICE.store(VERBOSE, Ordering::Relaxed);
 }
 
 /// Says whether only what needs a person is to be said.

@@ -4,39 +4,31 @@
 //! Must never: keep a raw pointer or descriptor beyond the call it was made for.
 #![allow(unsafe_code)]
 
+mod call;
+mod children;
+mod locks;
+mod mounts;
 #[cfg(any(target_env = "musl", test))]
 mod musl;
+mod sockets;
 pub mod spawn;
 pub mod thread;
 
-use std::ffi::{CStr, CString};
+pub use call::{Access, open_dir};
+pub use children::{has_ended, kill_group};
+pub use locks::{mark, marked_by, try_lock, try_lock_for};
+pub use mounts::{FileSystemContext, MountNamespace, follow_mounts, mount, unshare_directories, unshare_mounts};
+pub use sockets::{connect_unix, look_up};
+
+use call::{c_path, check};
+
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsRawFd, FromRawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
-
-/// How a file system is mounted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Nothing is written, not even a journal replay.
-    Read,
-    /// Read and write.
-    Write,
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn c_path(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
-}
 
 /// Returns a number that nobody can guess; 0 where the kernel has none to give.
 pub fn random_u64() -> u64 {
@@ -48,67 +40,6 @@ pub fn random_u64() -> u64 {
 pub fn user() -> u32 {
     // SAFETY: takes nothing, and can not fail.
     unsafe { libc::geteuid() }
-}
-
-/// Leaves the mount namespace for a copy of it that nobody else is in; it goes when nobody is in it any more.
-/// Errors: EPERM without CAP_SYS_ADMIN.
-pub fn unshare_mounts() -> io::Result<()> {
-    // SAFETY: plain values; this thread alone loses its view. Others only look names up, see `unshare_directories`.
-    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })
-}
-
-/// Gives this thread a root and a working directory of its own: the kernel lets nobody go to another mount namespace who
-/// shares his. Where that is forbidden, it stays so: whoever may not do this may not mount either.
-pub fn unshare_directories() {
-    // SAFETY: plain values; what changes is this thread's alone.
-    let _ = unsafe { libc::unshare(libc::CLONE_FS) };
-}
-
-/// Keeps what is mounted below a mount point away from other namespaces, but not what they unmount from this one.
-/// Input: `everything_below`: also for all mounts below it.
-/// Errors: EINVAL: it is no mount point.
-pub fn follow_mounts(dir: &Path, everything_below: bool) -> io::Result<()> {
-    let dir = c_path(dir)?;
-    let flags = libc::MS_SLAVE | if everything_below { libc::MS_REC } else { 0 };
-    // SAFETY: both strings are NUL-terminated and outlive the call; null is allowed for the unused arguments.
-    check(unsafe { libc::mount(c"none".as_ptr(), dir.as_ptr(), std::ptr::null(), flags, std::ptr::null()) })
-}
-
-/// A mount namespace to come back to.
-pub struct MountNamespace {
-    namespace: File,
-    root: File,
-    working_dir: Option<File>,
-}
-
-impl MountNamespace {
-    /// Remembers the namespace, the root directory and the working directory of this process.
-    pub fn current() -> io::Result<MountNamespace> {
-        let namespace = File::open("/proc/self/ns/mnt")?;
-        Ok(MountNamespace { namespace, root: open_dir(Path::new("/"))?, working_dir: open_dir(Path::new(".")).ok() })
-    }
-
-    /// Goes back there. What was mounted elsewhere meanwhile is gone from view.
-    /// Errors: EPERM without CAP_SYS_ADMIN and CAP_SYS_CHROOT. Afterwards the root directory may be another one: the
-    /// process must not go on.
-    pub fn enter(&self) -> io::Result<()> {
-        // A thread that was just begun may still share them with this one: setns fails then (EINVAL).
-        unshare_directories();
-        // SAFETY: plain values and open descriptors; no other thread shares its directories. setns also moves the root to
-        // that of the namespace, hence the way back into what may be a chroot.
-        unsafe {
-            check(libc::setns(self.namespace.as_raw_fd(), libc::CLONE_NEWNS))?;
-            check(libc::fchdir(self.root.as_raw_fd()))?;
-            check(libc::chroot(c".".as_ptr()))?;
-            // Paths that were typed may be relative to it.
-            self.working_dir.as_ref().map_or(Ok(()), |dir| check(libc::fchdir(dir.as_raw_fd())))
-        }
-    }
-}
-
-/// Opens a directory as a place to look things up from. Input: a path whose last part may be a mount point.
-pub fn open_dir(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(path)
 }
 
 /// Opens a block device that nobody has mounted, in whichever namespace; until it is closed nobody can.
@@ -194,155 +125,6 @@ extern "C" fn say_last_words(signal: libc::c_int) {
     unsafe { libc::raise(signal) };
 }
 
-/// Kills a process group that this process made. Called before its leader is waited for: until then, the number is no other
-/// group's.
-/// Errors: ESRCH: no process is left in it. InvalidInput: 0 and 1, which mean this process's own group, and all processes.
-pub fn kill_group(leader: u32) -> io::Result<()> {
-    let group = group_of(leader).ok_or(io::ErrorKind::InvalidInput)?;
-    // SAFETY: plain values.
-    check(unsafe { libc::kill(group, libc::SIGKILL) })
-}
-
-/// As kill(2) wants it. Pure.
-fn group_of(leader: u32) -> Option<libc::pid_t> {
-    libc::pid_t::try_from(leader).ok().filter(|leader| *leader > 1).map(|leader| -leader)
-}
-
-/// Says whether a child has ended, and leaves it to be waited for: its number stays its own until then.
-/// Errors: ECHILD: there is no such child.
-pub fn has_ended(child: u32) -> io::Result<bool> {
-    let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: plain old data, for which zero is a value.
-    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the structure outlives the call.
-    check(unsafe { libc::waitid(libc::P_PID, child, &raw mut info, how) })?;
-    // SAFETY: waitid(2): what it fills in has this member, and is left alone where no child has ended.
-    Ok(unsafe { info.si_pid() } != 0)
-}
-
-/// Mounts a block device without set-uid, device nodes or programs, over a directory.
-/// Input: `options`: file-system specific, comma-separated.
-pub fn mount(device: &Path, dir: &Path, fstype: &str, access: Access, options: &str) -> io::Result<()> {
-    let (device, dir) = (c_path(device)?, c_path(dir)?);
-    let (fstype, options) = (CString::new(fstype)?, CString::new(options)?);
-    let mut flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_NOATIME;
-    if access == Access::Read {
-        flags |= libc::MS_RDONLY;
-    }
-    // SAFETY: all five strings outlive the call and are NUL-terminated.
-    check(unsafe { libc::mount(device.as_ptr(), dir.as_ptr(), fstype.as_ptr(), flags, options.as_ptr().cast()) })
-}
-
-/// A file system that is being described to the kernel (Linux 5.2, fsopen(2)).
-pub struct FileSystemContext(File);
-
-impl FileSystemContext {
-    /// Begins one. Errors: ENOSYS: an older kernel. EPERM: without CAP_SYS_ADMIN, or a filter that knows no such call.
-    /// ENODEV: the kernel has no such file system.
-    pub fn open(fstype: &str) -> io::Result<FileSystemContext> {
-        let fstype = CString::new(fstype)?;
-        // SAFETY: a NUL-terminated string that outlives the call.
-        descriptor(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), libc::FSOPEN_CLOEXEC) })
-            .map(FileSystemContext)
-    }
-
-    /// Sets an option. Input: `value`: `None` for one that takes none.
-    pub fn set(&self, name: &str, value: Option<&Path>) -> io::Result<()> {
-        let (name, value) = (CString::new(name)?, value.map(c_path).transpose()?);
-        let command = if value.is_some() { libc::FSCONFIG_SET_STRING } else { libc::FSCONFIG_SET_FLAG };
-        self.configure(command, Some(&name), value.as_deref())
-    }
-
-    /// Finds or makes the file system. Input: `alone`: only makes.
-    /// Errors: EBUSY: it is mounted the other way (read-only, or not), or at all. EOPNOTSUPP: `alone`, before Linux 6.6.
-    pub fn create(&self, alone: bool) -> io::Result<()> {
-        let command = if alone { libc::FSCONFIG_CMD_CREATE_EXCL } else { libc::FSCONFIG_CMD_CREATE };
-        self.configure(command, None, None)
-    }
-
-    fn configure(&self, command: libc::c_uint, name: Option<&CStr>, value: Option<&CStr>) -> io::Result<()> {
-        let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
-        let (name, value) = (pointer(name), pointer(value));
-        // SAFETY: an open descriptor; strings that are NUL-terminated and outlive the call, or null.
-        match unsafe { libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), command, name, value, 0) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
-    /// Mounts it nowhere, without set-uid, device nodes or programs: it is gone when this is closed and no file on it is open.
-    pub fn mount(&self, access: Access) -> io::Result<File> {
-        let mut flags =
-            libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_NOATIME;
-        if access == Access::Read {
-            flags |= libc::MOUNT_ATTR_RDONLY;
-        }
-        // SAFETY: plain values and an open descriptor.
-        descriptor(unsafe { libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), libc::FSMOUNT_CLOEXEC, flags) })
-    }
-
-    /// Takes what the kernel has to say about the last failure: one message a read, `e` for an error in front.
-    pub fn said(&self) -> String {
-        let (mut said, mut buffer) = (Vec::new(), [0; 256]);
-        while let Ok(length @ 1..) = (&self.0).read(&mut buffer) {
-            let message = String::from_utf8_lossy(&buffer[..length]);
-            said.push(message.split_once(' ').map_or(&*message, |(_, text)| text).trim().to_string());
-        }
-        said.join("; ")
-    }
-}
-
-fn descriptor(result: libc::c_long) -> io::Result<File> {
-    match libc::c_int::try_from(result) {
-        // SAFETY: a descriptor that was just made, and that nobody else has.
-        Ok(fd @ 0..) => Ok(unsafe { File::from_raw_fd(fd) }),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Takes an exclusive lock that ends with the process.
-/// Returns: false if another process holds it.
-pub fn try_lock(file: &File) -> io::Result<bool> {
-    try_lock_for(file, Access::Write)
-}
-
-/// The same, or for reading one that others who read may hold as well.
-pub fn try_lock_for(file: &File, access: Access) -> io::Result<bool> {
-    let kind = if access == Access::Read { libc::LOCK_SH } else { libc::LOCK_EX };
-    // SAFETY: the descriptor is open for the length of the call.
-    match check(unsafe { libc::flock(file.as_raw_fd(), kind | libc::LOCK_NB) }) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        Err(e) => Err(e),
-    }
-}
-
-/// Marks a file as this process's, for whoever asks [`marked_by`]: it keeps nobody out, and ends with the process.
-/// Source: fcntl(2), advisory record locks. Closing any descriptor of that file ends it as well.
-pub fn mark(file: &File) -> io::Result<()> {
-    let mark = whole_file();
-    // SAFETY: the descriptor is open for the length of the call, and the structure is read only.
-    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const mark) })
-}
-
-/// Says whose a file is, without taking it.
-/// Returns: `None`: nobody's; 0: a process's that cannot be seen from here, in another container.
-pub fn marked_by(file: &File) -> io::Result<Option<u32>> {
-    let mut mark = whole_file();
-    // SAFETY: the descriptor is open, and the structure outlives the call, which fills it.
-    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut mark) })?;
-    let is_marked = i32::from(mark.l_type) != libc::F_UNLCK;
-    Ok(is_marked.then(|| u32::try_from(mark.l_pid).unwrap_or(0)))
-}
-
-fn whole_file() -> libc::flock {
-    // SAFETY: all fields are numbers, for which zero is a value.
-    let mut mark: libc::flock = unsafe { std::mem::zeroed() };
-    mark.l_type = libc::F_WRLCK as libc::c_short;
-    mark.l_whence = libc::SEEK_SET as libc::c_short;
-    mark
-}
-
 /// Size and free room of a file system, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Space {
@@ -400,73 +182,6 @@ pub fn random(bytes: &mut [u8]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Connects to a Unix socket.
-/// Input: `limit`: how long a socket that accepts nobody is waited for, and then each write.
-/// Errors: WouldBlock: it accepts nobody.
-pub fn connect_unix(path: &Path, limit: std::time::Duration) -> io::Result<UnixStream> {
-    let bytes = path.as_os_str().as_bytes();
-    // SAFETY: plain old data, for which zero is a value.
-    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
-    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    // One byte stays zero: the end.
-    if bytes.len() >= address.sun_path.len() || bytes.contains(&0) {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
-    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
-        *to = *from as libc::c_char;
-    }
-    // SAFETY: plain values.
-    let socket = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-    if socket < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a descriptor that was just made, and that nobody else has.
-    let stream = unsafe { UnixStream::from_raw_fd(socket) };
-    // Source: unix(7) and socket(7): SO_SNDTIMEO holds for connect as well.
-    stream.set_write_timeout(Some(limit))?;
-    let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
-    // SAFETY: the address lives as long as the call, and `length` is its own.
-    check(unsafe { libc::connect(stream.as_raw_fd(), (&raw const address).cast(), length) })?;
-    Ok(stream)
-}
-
-/// Asks the resolver for a host's addresses, and waits as long as that takes. Their port is 0.
-/// Errors: its code, which is negative (getaddrinfo(3)); what is positive is an errno.
-pub fn look_up(host: &str) -> std::result::Result<Vec<SocketAddr>, libc::c_int> {
-    let host = CString::new(host).map_err(|_| libc::EAI_NONAME)?;
-    // SAFETY: plain old data, for which zero is a value.
-    let mut hints: libc::addrinfo = unsafe { std::mem::zeroed() };
-    hints.ai_socktype = libc::SOCK_STREAM;
-    let mut list = std::ptr::null_mut();
-    // SAFETY: a NUL-terminated string and hints that outlive the call; null is allowed for the service.
-    match unsafe { libc::getaddrinfo(host.as_ptr(), std::ptr::null(), &raw const hints, &raw mut list) } {
-        0 => {}
-        libc::EAI_SYSTEM => return Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)),
-        code => return Err(code),
-    }
-    let (mut found, mut next) = (Vec::new(), list);
-    // SAFETY: each entry lives until the list is freed, and its end is null.
-    while let Some(entry) = unsafe { next.as_ref() } {
-        next = entry.ai_next;
-        match entry.ai_family {
-            // SAFETY: the family says what the address is.
-            libc::AF_INET => {
-                let at = unsafe { entry.ai_addr.cast::<libc::sockaddr_in>().read_unaligned() };
-                found.push((Ipv4Addr::from(u32::from_be(at.sin_addr.s_addr)), 0).into());
-            }
-            // SAFETY: as above.
-            libc::AF_INET6 => {
-                let at = unsafe { entry.ai_addr.cast::<libc::sockaddr_in6>().read_unaligned() };
-                found.push(SocketAddrV6::new(at.sin6_addr.s6_addr.into(), 0, 0, at.sin6_scope_id).into());
-            }
-            _ => {}
-        }
-    }
-    // SAFETY: it was just made, and nothing of it is used any more.
-    unsafe { libc::freeaddrinfo(list) };
-    Ok(found)
 }
 
 /// Sets after how many seconds a hardware watchdog that is not fed restarts the machine.
@@ -561,33 +276,7 @@ pub fn reboot() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Seek, SeekFrom, Write};
-    use std::os::unix::process::CommandExt;
-    use std::process::Command;
-
-    /// Not asked of the kernel: 0 would end this process, and 1 all that there are.
-    #[test]
-    fn what_is_no_group_of_ours_is_not_killed() {
-        for leader in [0, 1, 1 << 31, u32::MAX] {
-            assert_eq!(group_of(leader), None, "{leader}");
-        }
-        assert_eq!([2, i32::MAX as u32].map(group_of), [Some(-2), Some(-i32::MAX)]);
-    }
-
-    #[test]
-    fn a_child_that_has_ended_keeps_its_number_until_it_is_waited_for() {
-        let mut child = Command::new("cat").process_group(0).stdin(std::process::Stdio::piped()).spawn().unwrap();
-        assert!(!has_ended(child.id()).unwrap());
-        drop(child.stdin.take());
-        while !has_ended(child.id()).unwrap() {
-            std::thread::yield_now();
-        }
-        kill_group(child.id()).expect("the group is there as long as its leader was not waited for");
-        assert!(has_ended(child.id()).unwrap());
-        assert!(child.wait().unwrap().success());
-        assert_eq!(has_ended(child.id()).unwrap_err().raw_os_error(), Some(libc::ECHILD));
-        assert_eq!(kill_group(child.id()).unwrap_err().raw_os_error(), Some(libc::ESRCH));
-    }
+    use std::io::{Read, Seek, SeekFrom, Write};
 
     #[test]
     fn other_flags_than_the_one_stay() {

@@ -85,23 +85,12 @@ struct Case<'a> {
 /// Errors: Source: what the artifact says of itself is malformed.
 type Rule = fn(&Case<'_>) -> Result<Option<Refusal>>;
 
-/// Every gate, in the order in which refusals are told.
-const GATES: [Rule; 10] = [
-    architecture,
-    channel,
-    version,
-    min_compatible_version,
-    expiry,
-    release_date,
-    failed_before,
-    pending_trial,
-    size,
-    maintenance_window,
-];
-/// So many of them hold for what runs already: a wrong architecture or channel is a fault all the same.
-const FOR_WHAT_RUNS: usize = 2;
-/// So many of them hold for what is staged already: it has its place.
-const FOR_WHAT_IS_STAGED: usize = 7;
+/// Every gate, in the order in which refusals are told. These hold for what runs already as well: it may be a fault.
+const OF_WHAT_IT_IS: [Rule; 2] = [architecture, channel];
+/// These hold for what is staged already as well.
+const OF_ORDER: [Rule; 5] = [version, min_compatible_version, expiry, release_date, failed_before];
+/// What is staged has its place.
+const OF_PLACE_AND_TIME: [Rule; 3] = [pending_trial, size, maintenance_window];
 
 /// Holds an artifact against every gate.
 /// Errors: Source: the artifact's own versions or dates are malformed.
@@ -117,13 +106,13 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
     };
     let is_same_order = case.running.as_ref().is_none_or(|running| case.offered.cmp(running) == Ordering::Equal);
     let runs_already = is_same_order && runs_already(artifact, facts);
-    let (verdict, gates) = match (runs_already, is_staged) {
-        (true, _) => (Verdict::UpToDate, &GATES[..FOR_WHAT_RUNS]),
-        (false, true) => (Verdict::Staged, &GATES[..FOR_WHAT_IS_STAGED]),
-        (false, false) => (Verdict::Take, &GATES[..]),
+    let (verdict, gates): (Verdict, &[&[Rule]]) = match (runs_already, is_staged) {
+        (true, _) => (Verdict::UpToDate, &[&OF_WHAT_IT_IS]),
+        (false, true) => (Verdict::Staged, &[&OF_WHAT_IT_IS, &OF_ORDER]),
+        (false, false) => (Verdict::Take, &[&OF_WHAT_IT_IS, &OF_ORDER, &OF_PLACE_AND_TIME]),
     };
     let mut refusals = Vec::new();
-    for gate in gates {
+    for gate in gates.iter().copied().flatten() {
         refusals.extend(gate(&case)?);
     }
     Ok(if refusals.is_empty() { verdict } else { Verdict::Refused(refusals) })

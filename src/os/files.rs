@@ -7,11 +7,8 @@
 //! Must never: be used to write on the EFI partition, where GRUB reads without a journal and a rename is not safe (see
 //! grubenv_file.rs); remove anything on what is mounted at a path or below it, whatever it is mounted from.
 
-use crate::os::obstacles::in_the_way;
-use crate::os::obstacles::in_use;
-use crate::os::obstacles::set_aside;
-pub(crate) use crate::os::paths::sync_dir;
-use crate::os::paths::{parent, with_ending};
+use crate::os::obstacles::{in_the_way, in_use, set_aside};
+use crate::os::paths::{parent, sync_dir, with_ending};
 use crate::os::sys;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};

@@ -2,13 +2,10 @@
 //!
 //! Must never: truncate or rename on FAT.
 
-use crate::base::error::IoContext;
-use crate::base::error::{Error, Kind, Result};
-use crate::boot::block::BLOCK_BYTES;
-use crate::boot::block::Block;
+use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::boot::block::{BLOCK_BYTES, Block};
 use crate::boot::damage::Damage;
-use crate::boot::vars::BootVars;
-use crate::boot::vars::Senseless;
+use crate::boot::vars::{BootVars, Senseless};
 use crate::os::files::way_out;
 use crate::os::obstacles::{in_the_way, set_aside};
 use crate::os::paths::sync_dir;

@@ -8,9 +8,8 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::boot::block::{BLOCK_BYTES, Block, BootVars, Known, Mended, has_room_for_rollback, mend};
-use crate::boot::env_copy::REPAIR_HINT;
 use crate::boot::env_copy::{
-    EnvCopy, Fault, demand_read, good_bytes, judge, out_of_place, overwrite, read_copy, recreate,
+    EnvCopy, Fault, REPAIR_HINT, demand_read, good_bytes, judge, out_of_place, overwrite, read_copy, recreate,
 };
 use std::path::PathBuf;
 

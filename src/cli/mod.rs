@@ -8,9 +8,7 @@ pub mod flags;
 pub mod publishers;
 pub mod usage;
 
-use crate::cli::publishers::Device;
-use crate::cli::publishers::Inspect;
-use crate::cli::publishers::Lint;
+use crate::cli::publishers::{Device, Inspect, Lint};
 use argh::{FromArgs, SubCommand, SubCommands};
 use std::path::PathBuf;
 

@@ -1,8 +1,7 @@
 //! Both documents say the same.
 
 use super::*;
-use crate::base::error::Kind;
-use crate::base::error::Refused;
+use crate::base::error::{Kind, Refused};
 
 fn reply(form: Form) -> Reply {
     let mut reply = Reply::new(form, Some("check"));

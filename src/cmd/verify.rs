@@ -23,8 +23,7 @@ use crate::os::sys::Access;
 use crate::os::system::System;
 use crate::slot::record::{Record, Slot};
 use crate::trust::keyring::Keyring;
-use crate::update::ask::open;
-use crate::update::ask::resolve;
+use crate::update::ask::{open, resolve};
 use crate::update::repair::repair;
 use std::io::Write;
 

@@ -4,8 +4,7 @@
 
 use crate::base::digest::Digest;
 use crate::base::error::Result;
-use crate::base::text::printable;
-use crate::base::text::{folded, short_digests};
+use crate::base::text::{folded, printable, short_digests};
 use crate::os::progress::is_verbose;
 use crate::slot::record::Slot;
 use crate::trust::keyring::Keyring;

@@ -1,12 +1,9 @@
 //! Which source the file names, and which was typed: what was typed is the whole of it.
 
 use crate::base::error::{Error, Kind, Result};
-use crate::base::url::Url;
-use crate::base::url::without_secrets;
+use crate::base::url::{Url, without_secrets};
 use crate::cli::Common;
-use crate::config::lines::REPEATED;
-use crate::config::lines::Raw;
-use crate::config::lines::in_line;
+use crate::config::lines::{REPEATED, Raw, in_line};
 use crate::http::options::PlainHttp;
 use crate::oci::reference::Reference;
 use crate::source::spec::SourceSpec;

@@ -18,9 +18,10 @@ use crate::offer::artifact::{Artifact, FileRef};
 use crate::source::follow::{Fetch, follow};
 use crate::source::limits::{check_bytes, check_length};
 use crate::trust::beside::{self, Other};
+use crate::trust::bundle;
 use crate::trust::keyring::Keyring;
+use crate::trust::referrers;
 use crate::trust::tally::Tally;
-use crate::trust::{bundle, referrers};
 
 /// One repository of a registry.
 pub struct Registry {

@@ -3,9 +3,7 @@
 //! Source: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block"; GNU tar, "Basic Tar Format".
 
 use crate::base::error::Result;
-use crate::source::inflated::Stream;
-use crate::source::inflated::bad;
-use crate::source::inflated::exact;
+use crate::source::inflated::{Stream, bad, exact};
 
 /// tar's unit, in bytes.
 pub(super) const BLOCK: usize = 512;

@@ -7,14 +7,11 @@ use crate::base::text::printable;
 use crate::ledger::state::Phase;
 use crate::machine::ARCHITECTURE;
 use crate::offer::gate;
-use crate::offer::refusal::refused;
-use crate::offer::refusal::refused_to;
-use crate::offer::refusal::{Gate, Refusal};
+use crate::offer::refusal::{Gate, Refusal, refused, refused_to};
 use crate::offer::version::Version;
 use crate::offer::window::Window;
 use crate::os::progress::Progress;
-use crate::slot::record::Record;
-use crate::slot::record::Slot;
+use crate::slot::record::{Record, Slot};
 use crate::trust::keyring::Keyring;
 use crate::update::session::Session;
 

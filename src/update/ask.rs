@@ -4,22 +4,18 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::config::Config;
-use crate::http::Client;
-use crate::http::HttpOptions;
-use crate::http::ProxyEnv;
 use crate::http::credentials;
 use crate::http::tls::Pem;
+use crate::http::{Client, HttpOptions, ProxyEnv};
 use crate::ledger::proven::Proven;
 use crate::ledger::seen::LastOffer;
 use crate::ledger::store::Store;
 use crate::machine::ARCHITECTURE;
 use crate::offer::artifact::Artifact;
-use crate::os::progress::note;
-use crate::os::progress::setback;
+use crate::os::progress::{note, setback};
 use crate::os::system::System;
 use crate::source::Source;
-use crate::source::spec::SourceSpec;
-use crate::source::spec::open_source;
+use crate::source::spec::{SourceSpec, open_source};
 use crate::trust::keyring::Keyring;
 use std::path::PathBuf;
 

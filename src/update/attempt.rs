@@ -4,8 +4,7 @@
 
 use crate::base::error::{Course, Error, Kind, Result};
 use crate::config::Config;
-use crate::ledger::state::Phase;
-use crate::ledger::state::Taken;
+use crate::ledger::state::{Phase, Taken};
 use crate::offer::artifact::Artifact;
 use crate::offer::gate::Verdict;
 use crate::offer::refusal::refused;

@@ -3,28 +3,19 @@
 //! Must never: give up the old content before the source has shown the new.
 
 use crate::base::error::{Course, Kind, Result};
-use crate::base::text::human_size;
-use crate::base::text::printable;
+use crate::base::text::{human_size, printable};
 use crate::disk::mount::Hold;
 use crate::disk::remake;
 use crate::http::Body;
 use crate::machine::ARCHITECTURE;
 use crate::machine::view;
-use crate::offer::artifact::Artifact;
-use crate::offer::artifact::FileRef;
+use crate::offer::artifact::{Artifact, FileRef};
 use crate::offer::gate::DEFAULT_CHANNEL;
-use crate::os::progress::Progress;
-use crate::os::progress::aside;
 use crate::os::progress::bar::Phase as Stretch;
-use crate::os::progress::note;
-use crate::os::progress::setback;
+use crate::os::progress::{Progress, aside, note, setback};
 use crate::slot::readback;
-use crate::slot::record::FileRecord;
-use crate::slot::record::INITRAMFS;
-use crate::slot::record::KERNEL;
-use crate::slot::record::{Record, Slot};
-use crate::slot::stage::Step;
-use crate::slot::stage::{self, Part};
+use crate::slot::record::{FileRecord, INITRAMFS, KERNEL, Record, Slot};
+use crate::slot::stage::{self, Part, Step};
 use crate::source::Source;
 use crate::update::session::Session;
 use std::path::Path;

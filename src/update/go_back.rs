@@ -9,14 +9,10 @@ use crate::base::error::{Course, Error, Kind, Result};
 use crate::boot::vars::BootVars;
 use crate::ledger::state::Phase;
 use crate::os::progress::note;
-use crate::slot::record::Record;
-use crate::slot::record::Slot;
-use crate::update::activate::demand_proven_bootloader;
-use crate::update::activate::read_as_it_is;
-use crate::update::activate::scrub;
+use crate::slot::record::{Record, Slot};
+use crate::update::activate::{demand_proven_bootloader, read_as_it_is, scrub};
 use crate::update::next_step::{self, is_unbootable};
-use crate::update::reconcile::MANUAL;
-use crate::update::reconcile::{self, Blame};
+use crate::update::reconcile::{self, Blame, MANUAL};
 use crate::update::session::Session;
 
 /// What a person consents to.

@@ -5,8 +5,7 @@
 use crate::base::error::{Kind, Result};
 use crate::boot::salvage::Known;
 use crate::config::Config;
-use crate::ledger::state::Phase;
-use crate::ledger::state::State;
+use crate::ledger::state::{Phase, State};
 use crate::machine::Machine;
 use crate::os::progress::note;
 use crate::os::sys::Access;

@@ -4,8 +4,7 @@
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::os::onlooker;
-use crate::os::progress::drain;
-use crate::os::progress::note;
+use crate::os::progress::{drain, note};
 use crate::os::sys;
 use crate::os::system::System;
 use std::time::Duration;

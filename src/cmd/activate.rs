@@ -11,7 +11,7 @@ use crate::cmd::{Outcome, restart as restart_machine};
 use crate::config::Config;
 use crate::os::system::System;
 use crate::update::activate::{self, Activation, Terms, shut};
-use crate::update::next_step::{self, Memory, Other, Stuck};
+use crate::update::next_step::{self, Held, Other, Standing, Stuck};
 use crate::update::restart::refuse_reboot_below_root;
 use crate::update::session::Session;
 
@@ -36,7 +36,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut Rep
         Activation::Shut(_) => "refused",
     });
     out.members.field("slot", &slot.name());
-    out.members.field("version", &session.state.to_version.as_deref().map(printable));
+    out.members.field("version", &session.state().to_version.as_deref().map(printable));
     out.members.field("restarts", &restarts);
     match &activation {
         Activation::Done => say_activated(out, slot, restarts)?,
@@ -59,8 +59,8 @@ fn way_on(session: &Session<'_>) -> String {
         return "`kubesolo-update apply` stages an update".into();
     }
     let (refusals, ring) = (session.refusals(), session.keyring());
-    let memory = Memory { refusals: &refusals, proven: &session.proven, ring: &ring };
-    let other = Other::of(&session.machine.view(session.target()), (false, false), &memory);
+    let standing = Standing { refusals: &refusals, proven: session.proven(), ring: &ring };
+    let other = Other::of(&session.machine.view(session.target()), Held::Other, &standing);
     let is_unknown = next_step::is_unknown(&view);
     next_step::way_on(Stuck { slot: session.running, is_unknown, has_proof: session.vars.boot_canary }, other)
 }

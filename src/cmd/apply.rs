@@ -63,7 +63,7 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut Reply) 
     splay(system, args.splay);
     let mut session = Session::open(system, config)?;
     let ready = keyring(system, config, Some(session.store()))
-        .and_then(|ring| Ok((open(system, config, &session.proven, ring.clone())?, ring)));
+        .and_then(|ring| Ok((open(system, config, session.proven(), ring.clone())?, ring)));
     let (mut source, ring) = ready.inspect_err(|error| record_stop(&mut session, config, error))?;
     if let Some(why) = session.pending_trial() {
         // Before anything else, and without a mark in the state: that belongs to the trial.

@@ -30,9 +30,11 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut Reply)
     let machine = Machine::look(system);
     let data = machine.data(config.state_file.as_deref(), Access::Read).ok();
     let store = data.as_ref().map(|data| &data.store);
-    let situation = look(system, &machine, store)?;
+    let running = machine.running()?;
+    let survey = look(system, &machine, store);
+    let situation = Situation::of(&survey, running, system.now());
     let ring = keyring(system, config, store)?;
-    let mut source = open(system, config, &situation.proven, ring.clone())?;
+    let mut source = open(system, config, &survey.proven, ring.clone())?;
     let overrides = Overrides {
         allow_downgrade: args.allow_downgrade,
         retry_failed: args.retry_failed,
@@ -64,7 +66,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut Reply)
 struct Found<'a> {
     artifact: &'a Artifact,
     verdict: &'a Verdict,
-    situation: &'a Situation,
+    situation: &'a Situation<'a>,
     ring: &'a Keyring,
     overrides: Overrides,
 }
@@ -104,7 +106,7 @@ fn describe(out: &mut dyn Write, found: &Found<'_>) -> Result<()> {
     tell(out, &format!("Result    {}", printable(&result)))
 }
 
-fn answer(out: &mut Reply, artifact: &Artifact, verdict: &Verdict, situation: &Situation) {
+fn answer(out: &mut Reply, artifact: &Artifact, verdict: &Verdict, situation: &Situation<'_>) {
     out.result(match verdict {
         Verdict::Take => "available",
         Verdict::UpToDate => "up_to_date",

@@ -14,7 +14,7 @@ use crate::os::files::{self, read_bounded};
 use crate::os::progress::{aside, note};
 use crate::os::system::System;
 use crate::update::judge::would_take;
-use crate::update::survey::Report;
+use crate::update::report::Report;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;

@@ -248,6 +248,14 @@ impl Store {
         self.dir.join("seen.json")
     }
 
+    /// Reads all that is remembered, without the lock, and moves nothing: what is broken counts as new.
+    pub fn glance(&self) -> Memory {
+        let (state, failures, proven) = (self.state(), self.failures(), self.proven());
+        let damage = [state.damage, failures.damage, proven.damage];
+        let said = damage.iter().flatten().map(ToString::to_string).collect();
+        Memory { state: state.value, failures: failures.value, proven: proven.value, said }
+    }
+
     /// Reads all that is remembered, under the lock; each file once, so that what is judged is what is used. Broken files are
     /// moved out of the way.
     /// Errors: State: one could not be read: nothing is known of what it says, and nothing was moved. Usage: `--state` names

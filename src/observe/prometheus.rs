@@ -13,7 +13,7 @@ use crate::machine::ARCHITECTURE;
 use crate::machine::view::View;
 use crate::os::onlooker::Work;
 use crate::slot::record::Slot;
-use crate::update::survey::Report;
+use crate::update::report::Report;
 
 /// Value of a label whose truth is not known. Not empty: to Prometheus, an empty label is none.
 const UNKNOWN: &str = "unknown";
@@ -96,7 +96,7 @@ impl Page {
 
     /// What is read of slots, boot variables and state.
     fn machine(&mut self, facts: &Facts<'_>) {
-        let state = &facts.report.state;
+        let state = &facts.report.survey.state;
         self.info(facts.report);
         self.run(facts.report.work.as_ref());
         self.family("kubesolo_update_phase", GAUGE, "1 for the phase of the update attempt, 0 for the others.");
@@ -112,7 +112,7 @@ impl Page {
         );
         // What is in use, or being written, was not looked at.
         let is_seen = |view: &&View| view.record.as_ref().err().is_none_or(|e| !e.is_unseen());
-        for view in facts.report.slots.iter().filter(is_seen) {
+        for view in facts.report.survey.slots.iter().filter(is_seen) {
             self.labelled("kubesolo_slot_valid", "slot", view.slot.name(), view.record.is_ok());
         }
         self.attempt_and_boot(facts);
@@ -120,7 +120,7 @@ impl Page {
 
     /// What is one number each.
     fn attempt_and_boot(&mut self, facts: &Facts<'_>) {
-        let (state, vars) = (&facts.report.state, facts.report.vars.as_ref());
+        let (state, vars) = (&facts.report.survey.state, facts.report.survey.vars.as_ref());
         let secs = |time: &Option<String>| time.as_deref().and_then(|t| parse_rfc3339(t).ok()).unwrap_or(0);
         let flag = |value: Option<bool>| u64::from(value == Some(true));
         let boots_left = vars.and_then(|v| v.boot_counter).unwrap_or(0).into();
@@ -199,10 +199,10 @@ impl Page {
 
     fn info(&mut self, report: &Report) {
         const NAME: &str = "kubesolo_os_info";
-        let view = report.running_view();
+        let view = report.survey.running_view();
         let version = view.and_then(|v| v.version()).map_or(UNKNOWN.into(), printable);
         let channel = view.and_then(|v| v.record.as_ref().ok()).map_or(UNKNOWN.into(), |r| printable(&r.channel));
-        let slot = report.running.map_or(UNKNOWN, Slot::name);
+        let slot = report.survey.running.map_or(UNKNOWN, Slot::name);
         self.family(NAME, GAUGE, "The system that runs.");
         let labels =
             [("version", version.as_str()), ("channel", &channel), ("architecture", ARCHITECTURE), ("slot", slot)];
@@ -218,7 +218,7 @@ impl Page {
 
     fn last_error(&mut self, report: &Report) {
         const NAME: &str = "kubesolo_update_last_error";
-        let kind = match (&report.state.last_error_kind, &report.state.last_error) {
+        let kind = match (&report.survey.state.last_error_kind, &report.survey.state.last_error) {
             // Not known to the state: `update.conf` was broken, or an update was staged, when an attempt ended with it.
             (None, None) if report.stopped.is_some() => Some(Kind::Config.label()),
             (Some(kind), _) => Some(kind.as_str()),

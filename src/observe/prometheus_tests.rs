@@ -7,26 +7,30 @@ use crate::ledger::state::State;
 use crate::machine::view::View;
 use crate::slot::record::Slot;
 use crate::update::reconcile::Finding;
+use crate::update::survey::Survey;
 use std::collections::BTreeMap;
 
 fn broken() -> Report {
     let view = |slot| View::unreadable(slot, Error::new(Kind::Device, "gone"));
     Report {
-        running: None,
-        slots: [view(Slot::A), view(Slot::B)],
-        vars: None,
+        survey: Survey {
+            running: None,
+            slots: [view(Slot::A), view(Slot::B)],
+            vars: None,
+            skipped: None,
+            boot_id: None,
+            state: State::default(),
+            failures: Failures::default(),
+            proven: Proven::default(),
+            finding: Finding::Nothing,
+        },
         is_boot_busy: false,
         env_source: None,
         work: None,
         denied: None,
-        state: State::default(),
-        failures: Failures::default(),
         offered: None,
-        proven: Proven::default(),
-        boot_id: None,
         stopped: None,
         remarks: Vec::new(),
-        finding: Finding::Nothing,
         next: String::new(),
     }
 }
@@ -70,10 +74,11 @@ fn a_machine_of_which_nothing_is_known_has_every_series() {
 #[test]
 fn what_is_known_is_said() {
     let mut report = broken();
-    report.running = Some(Slot::B);
-    report.slots[1].version = Some("1\\2\"3\n4".into());
-    report.vars = Some(BootVars { boot_success: Some(true), boot_counter: Some(2), boot_canary: true, ..vars() });
-    report.state = State {
+    report.survey.running = Some(Slot::B);
+    report.survey.slots[1].version = Some("1\\2\"3\n4".into());
+    report.survey.vars =
+        Some(BootVars { boot_success: Some(true), boot_counter: Some(2), boot_canary: true, ..vars() });
+    report.survey.state = State {
         phase: Phase::RolledBack,
         attempts_total: u64::MAX,
         rollbacks_total: 3,
@@ -134,7 +139,7 @@ fn what_could_not_be_looked_at_is_left_out() {
     assert_eq!(values["kubesolo_update_readable"], 0);
     for course in [Course::InUse, Course::Denied] {
         let mut report = broken();
-        report.slots[1].record = Err(Error::new(Kind::Device, "in use").taking(course));
+        report.survey.slots[1].record = Err(Error::new(Kind::Device, "in use").taking(course));
         let page = of(&report, b"", b"");
         assert!(page.contains("kubesolo_slot_valid{slot=\"A\"} 0\n") && !page.contains("{slot=\"B\"}"), "{page}");
     }
@@ -171,8 +176,8 @@ fn vars() -> BootVars {
 fn an_error_without_a_known_kind_is_an_error_all_the_same() {
     for kind in [None, Some("of tomorrow")] {
         let mut report = broken();
-        report.state.last_error = Some("x".into());
-        report.state.last_error_kind = kind.map(str::to_string);
+        report.survey.state.last_error = Some("x".into());
+        report.survey.state.last_error_kind = kind.map(str::to_string);
         let values = values(&of(&report, b"", b""));
         let set: Vec<_> = values.iter().filter(|(s, v)| s.contains("last_error") && **v == 1).collect();
         assert_eq!(set, [(&"kubesolo_update_last_error{kind=\"unknown\"}".to_string(), &1)]);
@@ -187,6 +192,6 @@ fn broken_tables_are_zero_and_long_labels_are_cut() {
     let most = values(&of(&broken(), format!("MemTotal: {} kB", u64::MAX).as_bytes(), b"\xff"));
     assert_eq!(most["kubesolo_memory_total_bytes"], u64::MAX);
     let mut report = broken();
-    (report.running, report.slots[0].version) = (Some(Slot::A), Some("\"".repeat(100_000)));
+    (report.survey.running, report.survey.slots[0].version) = (Some(Slot::A), Some("\"".repeat(100_000)));
     assert!(of(&report, b"", b"").len() < 20_000);
 }

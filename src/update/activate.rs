@@ -13,7 +13,7 @@ use crate::offer::window::Window;
 use crate::os::progress::Progress;
 use crate::slot::record::{Record, Slot};
 use crate::trust::keyring::Keyring;
-use crate::update::session::Session;
+use crate::update::session::{Recording, Session};
 
 /// What a person or the configuration says of an activation.
 #[derive(Clone, Copy)]
@@ -83,8 +83,8 @@ pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activatio
         }
         return Err(refused("another slot", &[Refusal { gate: Gate::TrialPending, why, hint: "" }]));
     }
-    match session.state.phase {
-        Phase::Staged if session.state.insisted => {}
+    match session.state().phase {
+        Phase::Staged if session.state().insisted => {}
         Phase::Staged => session.refuse_known_bad(slot, ("take", "`apply --retry-failed` takes it"))?,
         _ if is_newer(session, slot) => {}
         _ => return Ok(Activation::Nothing),
@@ -96,7 +96,7 @@ pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activatio
     }
     let (record, _) = scrub(session, slot)?;
     demand_trust(&ring, &record, slot, "run apply again")?;
-    let expected = session.state.manifest_digest.filter(|_| session.state.phase == Phase::Staged);
+    let expected = session.state().manifest_digest.filter(|_| session.state().phase == Phase::Staged);
     if expected.is_some() && record.manifest_digest != expected {
         return Err(Error::new(Kind::Slot, "it holds another artifact than the one that was staged")
             .at("activate", format!("slot {slot}"))
@@ -109,9 +109,11 @@ pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activatio
     session.save_boot(|block| block.activate(slot))?;
     let now = session.now();
     let running = session.machine.view(session.running);
-    let recorded = session.state.activate(running.version(), slot, &record, now);
-    session.state.switched_boot_id = session.machine.boot_id();
-    Session::note_unrecorded(recorded.and_then(|()| session.save_state()));
+    let boot_id = session.machine.boot_id();
+    session.change(Recording::Afterwards, |state| {
+        state.switched_boot_id = boot_id;
+        state.activate(running.version(), slot, &record, now)
+    })?;
     Ok(Activation::Done)
 }
 

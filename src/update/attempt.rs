@@ -12,7 +12,8 @@ use crate::os::progress::note;
 use crate::trust::keyring::Keyring;
 use crate::update::activate::scrub;
 use crate::update::download::stage_all;
-use crate::update::judge::{Question, Situation, consult, demand_known, staged_digest};
+use crate::update::judge::{Question, Situation, consult, demand_known};
+use crate::update::session::Recording::Due;
 use crate::update::session::Session;
 
 /// How an attempt ended that did not fail.
@@ -43,39 +44,33 @@ pub fn record_stop(session: &mut Session<'_>, config: &Config, error: &Error) {
     let now = session.now();
     // Whatever its exit code is: nothing was offered that is not authentic, and this machine has to be set up.
     let recorded = Error::new(Kind::Config, error.to_string());
-    let failed = session.state.begin(now).and_then(|()| session.state.fail(&recorded, now));
     // The first error is the one to report.
-    if let Err(e) = failed.and_then(|()| session.save_state()) {
+    if let Err(e) = session.change(Due, |state| state.begin(now).and_then(|()| state.fail(&recorded, now))) {
         note(&format!("not recorded: {e}"));
     }
 }
 
 /// One attempt, from the first question to the last proof; its end is in the state file, whatever it was.
 pub fn attempt(session: &mut Session<'_>, question: &mut Question<'_>) -> Result<Attempted> {
-    let mut situation = Situation {
-        running: session.machine.view(session.running),
-        target: session.machine.view(session.target()),
-        trial_pending: None,
-        staged_digest: None,
-        staged_insisted: session.state.insisted,
-        failed: session.refusals(),
-        now: session.time(),
-        proven: session.proven.clone(),
-    };
-    situation.staged_digest = staged_digest(&session.state, &situation.target);
+    let survey = session.survey();
+    let situation = Situation::of(&survey, session.running, session.time());
     demand_known(&situation, question.ring)?;
-    session.state.begin(session.now())?;
-    session.save_state()?;
+    let now = session.now();
+    session.change(Due, |state| state.begin(now))?;
     let ended = decide_and_stage(session, question, &situation);
     let now = session.now();
-    match &ended {
-        Ok(Attempted::Staged(_)) => session.state.step(Phase::Staged, now)?,
-        Ok(_) | Err(Ended::Refused(_)) => session.state.answered(now),
-        Err(Ended::Failed(error)) => session.state.fail(error, now)?,
-    }
-    let saved = session.save_state();
+    let recorded = session.change(Due, |state| match &ended {
+        Ok(Attempted::Staged(_)) => state.step(Phase::Staged, now),
+        Err(Ended::Failed(error)) => state.fail(error, now),
+        ended => {
+            // On what is staged already, a person may insist now.
+            state.insisted |= matches!(ended, Ok(Attempted::StagedBefore(_))) && question.overrides.retry_failed;
+            state.answered(now);
+            Ok(())
+        }
+    });
     match ended {
-        Ok(attempt) => saved.map(|()| attempt),
+        Ok(attempt) => recorded.map(|()| attempt),
         // The first error is the one to report.
         Err(Ended::Refused(error) | Ended::Failed(error)) => Err(error),
     }
@@ -98,7 +93,7 @@ impl From<Error> for Ended {
 fn decide_and_stage(
     session: &mut Session<'_>,
     question: &mut Question<'_>,
-    situation: &Situation,
+    situation: &Situation<'_>,
 ) -> std::result::Result<Attempted, Ended> {
     let consulted = consult(question, situation, Some(session.store()));
     let (mut artifact, mut verdict) = consulted.map_err(|e| match (e.course(), e.kind()) {
@@ -107,11 +102,9 @@ fn decide_and_stage(
     })?;
     // What was insisted on is insisted on still where it has to be written anew.
     let is_staged = situation.staged_digest == Some(artifact.digest);
-    let retries = question.overrides.retry_failed;
-    let insisted = retries || (is_staged && situation.staged_insisted);
+    let insisted = question.overrides.retry_failed || (is_staged && situation.survey.state.insisted);
     if verdict == Verdict::Staged {
         if is_whole(session, situation, question.ring) {
-            session.state.insisted |= retries;
             return Ok(Attempted::StagedBefore(artifact));
         }
         verdict = Verdict::Take;
@@ -141,14 +134,14 @@ fn decide_and_stage(
         target: session.target(),
         insisted,
     };
-    session.state.take(&taken, session.now())?;
-    session.save_state()?;
+    let now = session.now();
+    session.change(Due, |state| state.take(&taken, now))?;
     stage_all(session, question.source, &artifact, &hold)?;
     Ok(Attempted::Staged(artifact))
 }
 
 /// Says whether what is staged may be activated as it is. What has rotted since then is staged anew.
-fn is_whole(session: &Session<'_>, situation: &Situation, ring: &Keyring) -> bool {
+fn is_whole(session: &Session<'_>, situation: &Situation<'_>, ring: &Keyring) -> bool {
     let Ok(record) = &situation.target.record else { return false };
     ring.still_accepts(&record.signed_by, &record.digests()).is_ok() && scrub(session, session.target()).is_ok()
 }

@@ -9,7 +9,7 @@ use crate::health::Watched;
 use crate::ledger::state::Phase;
 use crate::os::progress::note;
 use crate::os::system::System;
-use crate::update::session::Session;
+use crate::update::session::{Recording, Session};
 
 /// Says what a restart of an unhealthy machine is good for, if it is.
 pub fn worth_a_restart(system: &System, config: &Config, trial: Trial) -> Option<&'static str> {
@@ -38,10 +38,9 @@ pub struct Begun {
 pub fn begin(system: &System, config: &Config) -> Result<Begun> {
     let mut session = Session::open_to_recover(system, config)?;
     let on_trial = session.runs_on_trial();
-    if on_trial && session.trial_is_of_this_attempt() && session.state.phase.may_become(Phase::Verifying) {
+    if on_trial && session.trial_is_of_this_attempt() && session.state().phase.may_become(Phase::Verifying) {
         let now = session.now();
-        session.state.step(Phase::Verifying, now)?;
-        session.note_state();
+        session.change(Recording::Afterwards, |state| state.step(Phase::Verifying, now))?;
     }
     Ok(Begun { on_trial, no_way_back: session.no_way_back(), is_control: session.failures.has_undecided() })
 }
@@ -67,7 +66,7 @@ pub fn record(system: &System, config: &Config, begun: &Begun, unhealthy: Option
         return Ok(Trial::Over);
     }
     let now = session.now();
-    let ours = session.state.phase == Phase::Verifying;
+    let ours = session.state().phase == Phase::Verifying;
     match unhealthy {
         Some((error, _)) if begun.no_way_back && session.no_way_back() && !session.mend_other() => {
             let why = format!("{error}; GRUB could not load slot {}, the way back", session.target());
@@ -75,11 +74,11 @@ pub fn record(system: &System, config: &Config, begun: &Begun, unhealthy: Option
             Ok(Trial::Over)
         }
         Some((error, watched)) => {
-            if ours {
-                session.state.fail(error, now)?;
-            }
-            session.state.keep_cause(session.running, &watched.reason, watched.failed_check());
-            session.note_state();
+            let running = session.running;
+            session.change(Recording::Afterwards, |state| {
+                state.keep_cause(running, &watched.reason, watched.failed_check());
+                if ours { state.fail(error, now) } else { Ok(()) }
+            })?;
             Ok(Trial::GoesOn)
         }
         None => {
@@ -87,11 +86,13 @@ pub fn record(system: &System, config: &Config, begun: &Begun, unhealthy: Option
             session.forget_failure()?;
             session.save_boot(Block::confirm)?;
             session.remember_proof()?;
-            match ours {
-                true => session.state.succeed(now)?,
-                false => session.state.forget_cause(),
-            }
-            session.note_state();
+            session.change(Recording::Afterwards, |state| {
+                if ours {
+                    return state.succeed(now);
+                }
+                state.forget_cause();
+                Ok(())
+            })?;
             Ok(Trial::Confirmed)
         }
     }

@@ -13,7 +13,7 @@ use crate::slot::record::{Record, Slot};
 use crate::update::activate::{demand_proven_bootloader, read_as_it_is, scrub};
 use crate::update::next_step::{self, is_unbootable};
 use crate::update::reconcile::{self, Blame, MANUAL};
-use crate::update::session::Session;
+use crate::update::session::{Recording, Session};
 
 /// What a person consents to.
 #[derive(Clone, Copy)]
@@ -35,35 +35,34 @@ pub fn go_back(session: &mut Session<'_>, consent: Consent) -> Result<Back> {
     match back {
         Back::Before | Back::Nowhere => {}
         Back::Discard => {
-            session.call_off()?;
             // The record is the whole act here: without it the slot would still be tried.
-            session.save_state()?;
+            session.call_off(Recording::Required)?;
         }
         Back::Cancel => {
             session.save_boot(|block| block.back_to_confirmed(running))?;
-            Session::note_unrecorded(session.call_off());
+            session.call_off(Recording::Afterwards)?;
         }
         Back::ToConfirmed => {
             prove(session, other)?;
             session.save_boot(|block| block.back_to_confirmed(other))?;
-            let reason = reconcile::with_cause(&session.state, running, MANUAL.to_owned());
-            Session::note_unrecorded(session.leave(running, &reason, Blame::Decided));
+            let reason = reconcile::with_cause(session.state(), running, MANUAL.to_owned());
+            session.leave(running, &reason, Blame::Decided, Recording::Afterwards)?;
         }
         Back::OnTrial => {
             session.demand_memory()?;
             demand_proven_bootloader(session, consent.unproven_bootloader)?;
-            let is_insisted = session.state.phase == Phase::Staged && session.state.insisted;
+            let is_insisted = session.state().phase == Phase::Staged && session.state().insisted;
             if !consent.known_bad && !is_insisted {
                 session.refuse_known_bad(other, ("go back to", "--retry-failed goes back all the same"))?;
             }
             let (record, _) = scrub(session, other)?;
             refuse_untrusted(session, &record, other)?;
             session.save_boot(|block| block.activate(other))?;
-            let left = match is_damaged {
-                true => session.leave(running, &format!("{MANUAL}: slot {running} is not valid"), Blame::Slot),
-                false => session.leave(running, MANUAL, Blame::Decided),
+            let (reason, blame) = match is_damaged {
+                true => (&*format!("{MANUAL}: slot {running} is not valid"), Blame::Slot),
+                false => (MANUAL, Blame::Decided),
             };
-            Session::note_unrecorded(left);
+            session.leave(running, reason, blame, Recording::Afterwards)?;
         }
     }
     Ok(back)
@@ -134,7 +133,7 @@ fn choose(session: &Session<'_>) -> (Back, bool) {
     let (running, other) = (session.running, session.running.other());
     let view = session.machine.view(running);
     let is_lost = is_unbootable(&view);
-    match plan(running, &session.vars, session.state.phase) {
+    match plan(running, &session.vars, session.state().phase) {
         Back::Discard if is_lost => (Back::OnTrial, true),
         // A file that has rotted is not seen in the record; without that, nothing is known against it.
         Back::OnTrial if session.holds_called_off(other) && !is_lost => {

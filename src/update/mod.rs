@@ -13,6 +13,7 @@ pub mod judge;
 pub mod next_step;
 pub mod reconcile;
 pub mod repair;
+pub mod report;
 pub mod restart;
 pub mod session;
 pub mod settle;

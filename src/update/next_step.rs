@@ -31,7 +31,7 @@ pub enum Other {
 }
 
 /// What the other slot is judged by.
-pub struct Memory<'a> {
+pub struct Standing<'a> {
     /// Artifacts that are not to be taken now, and why.
     pub refusals: &'a [(Digest, String)],
     /// What was confirmed here.
@@ -40,20 +40,31 @@ pub struct Memory<'a> {
     pub ring: &'a Result<Keyring>,
 }
 
+/// What a slot holds in the eyes of the attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Not what is staged.
+    Other,
+    /// What is staged.
+    Staged,
+    /// The same, on which a person insisted although it failed here.
+    Insisted,
+}
+
 impl Other {
-    /// Judges it. Input: `is_staged`: whether it holds what is staged; `insisted`: whether a person insisted on that.
-    pub fn of(view: &View, (is_staged, insisted): (bool, bool), memory: &Memory<'_>) -> Other {
+    /// Judges it.
+    pub fn of(view: &View, held: Held, standing: &Standing<'_>) -> Other {
         let record = match &view.record {
             Ok(record) => record,
             Err(e) if e.is_in_use() => return Other::InUse,
             Err(_) => return Other::Lost,
         };
-        let is_bad = memory.refusals.iter().any(|(digest, _)| Some(*digest) == record.manifest_digest);
-        match trust(memory.proven, memory.ring, record) {
+        let is_bad = standing.refusals.iter().any(|(digest, _)| Some(*digest) == record.manifest_digest);
+        match trust(standing.proven, standing.ring, record) {
             Err(_) => Other::Untrusted,
-            Ok(()) if is_bad && !(is_staged && insisted) => Other::KnownBad,
-            Ok(()) if is_staged => Other::Staged,
-            Ok(()) => Other::Good,
+            Ok(()) if is_bad && held != Held::Insisted => Other::KnownBad,
+            Ok(()) if held == Held::Other => Other::Good,
+            Ok(()) => Other::Staged,
         }
     }
 }

@@ -9,10 +9,10 @@ use crate::base::text::printable;
 use crate::boot::block::{Block, BootVars};
 use crate::boot::env_files::env_remarks;
 use crate::config::{Config, SignaturePolicy};
-use crate::ledger::failures::{Failure, Failures};
+use crate::ledger::failures::Failures;
 use crate::ledger::proven::Proven;
 use crate::ledger::state::{Phase, State};
-use crate::ledger::store::{Lock, Store};
+use crate::ledger::store::{Lock, Memory, Store};
 use crate::machine::{BootEnv, Data, Machine};
 use crate::offer::refusal::{Gate, Refusal, refused_to};
 use crate::os::progress::note;
@@ -20,7 +20,19 @@ use crate::os::sys::Access;
 use crate::os::system::System;
 use crate::slot::record::Slot;
 use crate::trust::keyring::Keyring;
-use crate::update::reconcile::{self, Blame, Finding};
+use crate::update::reconcile;
+use crate::update::survey::{Survey, artifact_in};
+
+/// What it costs that a change is not recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Recording {
+    /// The run fails: the record is the act.
+    Required,
+    /// The run fails, unless it recovers a damaged machine ([`Session::open_to_recover`]), where the act matters more.
+    Due,
+    /// It is only said: the deed is done, and the next run finds the state behind the boot variables and follows.
+    Afterwards,
+}
 
 /// Everything a changing command works on.
 pub struct Session<'a> {
@@ -28,15 +40,14 @@ pub struct Session<'a> {
     pub machine: Machine<'a>,
     /// The running slot.
     pub running: Slot,
-    /// The attempt's state; change it, then [`Session::save_state`].
-    pub state: State,
     /// Artifacts that rolled back.
-    pub failures: Failures,
+    pub(super) failures: Failures,
     /// What was confirmed on this machine.
-    pub proven: Proven,
+    pub(super) proven: Proven,
     /// GRUB's variables as they are now.
     pub vars: BootVars,
-    pub(super) system: &'a System,
+    state: State,
+    system: &'a System,
     /// Policy and threshold.
     signature: (SignaturePolicy, usize),
     must_record: bool,
@@ -44,7 +55,7 @@ pub struct Session<'a> {
     unreadable: Option<Error>,
     block: Block,
     env: BootEnv,
-    pub(super) data: Data,
+    data: Data,
     _lock: Lock,
 }
 
@@ -118,7 +129,7 @@ impl<'a> Session<'a> {
         }
         match self.machine.view(self.running).record {
             Ok(record) if self.proven.add_record(&record, self.system.now().earliest_secs()) => {
-                self.recorded(self.data.store.save_proven(&self.proven))
+                self.recorded(Recording::Due, self.data.store.save_proven(&self.proven))
             }
             _ => Ok(()),
         }
@@ -126,7 +137,24 @@ impl<'a> Session<'a> {
 
     /// Names the artifact in a slot, digest and version.
     pub fn artifact_in(&self, slot: Slot) -> Option<(Digest, String)> {
-        artifact_in(&self.state, &self.machine, slot)
+        artifact_in(&self.state, &self.machine.view(slot))
+    }
+
+    /// Takes together what is known now, for the gates.
+    pub fn survey(&self) -> Survey {
+        let (state, failures, proven) = (self.state.clone(), self.failures.clone(), self.proven.clone());
+        let memory = Memory { state, failures, proven, said: Vec::new() };
+        Survey::of(&self.machine, memory, Some(self.vars), self.system.now())
+    }
+
+    /// Returns the attempt's state; [`Session::change`] changes it.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Returns what was confirmed on this machine.
+    pub fn proven(&self) -> &Proven {
+        &self.proven
     }
 
     /// Refuses to try what may have failed here, where that cannot be read.
@@ -179,34 +207,34 @@ impl<'a> Session<'a> {
         reconcile::pending_trial(self.running, &self.vars)
     }
 
-    /// Writes the state, durably.
-    /// Errors: State: the data partition can not be written.
-    pub fn save_state(&self) -> Result<()> {
-        self.data.store.save_state(&self.state)
+    /// Changes the state and records that, durably: the one way to do either.
+    /// Errors: as [`Recording`] has it: the change is not allowed, or the data partition cannot be written.
+    pub fn change(&mut self, recording: Recording, change: impl FnOnce(&mut State) -> Result<()>) -> Result<()> {
+        let changed = change(&mut self.state);
+        self.save_state(recording, changed)
     }
 
-    /// Writes the state after the deed is done: a failure is said and costs only the record. The next run finds
-    /// the state behind the boot variables and follows.
-    pub fn note_state(&self) {
-        Session::note_unrecorded(self.save_state());
+    // Apart from the one above, which is compiled anew for each change (size-budget.md).
+    #[inline(never)]
+    fn save_state(&self, recording: Recording, changed: Result<()>) -> Result<()> {
+        self.recorded(recording, changed.and_then(|()| self.data.store.save_state(&self.state)))
     }
 
-    /// Says why a deed that is done is not recorded: the command has not failed.
-    pub fn note_unrecorded(recorded: Result<()>) {
-        if let Err(e) = recorded {
-            note(&format!("done, but not recorded: {e}"));
+    /// Records which artifacts rolled back.
+    /// Errors: as [`Session::change`].
+    pub(super) fn save_failures(&self, recording: Recording) -> Result<()> {
+        self.recorded(recording, self.data.store.save_failures(&self.failures))
+    }
+
+    /// Passes the error of a record on, or only says it.
+    pub(super) fn recorded(&self, recording: Recording, saved: Result<()>) -> Result<()> {
+        let Err(e) = saved else { return Ok(()) };
+        match recording {
+            Recording::Due if !self.must_record => note(&format!("not recorded: {e}")),
+            Recording::Afterwards => note(&format!("done, but not recorded: {e}")),
+            Recording::Due | Recording::Required => return Err(e),
         }
-    }
-
-    /// Lets a failure to record pass, where the act matters more.
-    pub(super) fn recorded(&self, saved: Result<()>) -> Result<()> {
-        match saved {
-            Err(e) if !self.must_record => {
-                note(&format!("not recorded: {e}"));
-                Ok(())
-            }
-            saved => saved,
-        }
+        Ok(())
     }
 
     /// Changes the boot variables: both copies, each proven.
@@ -244,7 +272,7 @@ impl<'a> Session<'a> {
     pub fn control_failures(&mut self, healthy: bool) -> Result<()> {
         let running = self.artifact_in(self.running).map(|(digest, _)| digest);
         match self.failures.control(healthy, running) {
-            true => self.recorded(self.data.store.save_failures(&self.failures)),
+            true => self.save_failures(Recording::Due),
             false => Ok(()),
         }
     }
@@ -264,9 +292,9 @@ impl<'a> Session<'a> {
     /// Forgets that the running artifact failed before: it proved itself.
     /// Errors: State: the data partition can not be written.
     pub fn forget_failure(&mut self) -> Result<()> {
-        let artifact = artifact_in(&self.state, &self.machine, self.running);
+        let artifact = self.artifact_in(self.running);
         match artifact.is_some_and(|(digest, _)| self.failures.forget(digest)) {
-            true => self.recorded(self.data.store.save_failures(&self.failures)),
+            true => self.save_failures(Recording::Due),
             false => Ok(()),
         }
     }
@@ -289,28 +317,4 @@ fn locked_data(machine: &Machine<'_>, config: &Config, must_record: bool) -> Res
         lock => lock?,
     };
     Ok((data, lock))
-}
-
-/// Names the artifact in a slot, digest and version: by its record, or where that can not be read by the state, if
-/// the attempt was about that slot.
-pub fn artifact_in(state: &State, machine: &Machine<'_>, slot: Slot) -> Option<(Digest, String)> {
-    match machine.view(slot).record {
-        Ok(record) => Some((record.manifest_digest?, record.version)),
-        Err(_) if state.target_slot == Some(slot) => {
-            Some((state.manifest_digest?, state.to_version.clone().unwrap_or_default()))
-        }
-        Err(_) => None,
-    }
-}
-
-/// Takes a rollback that is not recorded yet into what is remembered, as the next run that changes something will.
-pub fn remember(failures: &mut Failures, finding: &Finding, state: &State, machine: &Machine<'_>) {
-    let Finding::RolledBack { gave_up, reason, blame } = finding else { return };
-    let Some((digest, version)) = artifact_in(state, machine, *gave_up) else { return };
-    let failure = Failure { digest, version, reason: reason.clone(), at: String::new(), doubt: None };
-    match blame {
-        Blame::Slot => {}
-        Blame::Decided => failures.remember(failure),
-        Blame::Undecided => failures.remember_undecided(failure, machine.boot_id(), state.switched_boot_id.clone()),
-    }
 }

@@ -19,7 +19,7 @@ use crate::os::onlooker::Work;
 use crate::os::progress;
 use crate::os::system::System;
 use crate::slot::record::Slot;
-use crate::update::survey::Report;
+use crate::update::report::Report;
 use std::io::{IsTerminal, stdout};
 
 /// Runs the command.
@@ -43,13 +43,13 @@ pub fn run(system: &System, config: &Config, out: &mut Reply) -> Result<Outcome>
 }
 
 fn answer(doc: &mut Members, report: &Report) {
-    let (state, vars) = (&report.state, report.vars.as_ref());
+    let (state, vars) = (&report.survey.state, report.survey.vars.as_ref());
     doc.field("architecture", &ARCHITECTURE);
     doc.field("agent_version", &env!("CARGO_PKG_VERSION"));
-    doc.field("running_slot", &report.running.map(Slot::name));
-    doc.field("running_version", &report.running_view().and_then(View::version).map(printable));
+    doc.field("running_slot", &report.survey.running.map(Slot::name));
+    doc.field("running_version", &report.survey.running_view().and_then(View::version).map(printable));
     doc.open("slots", '[');
-    report.slots.iter().for_each(|view| slot(doc, view, report));
+    report.survey.slots.iter().for_each(|view| slot(doc, view, report));
     doc.close(']');
     doc.open("boot", '{');
     doc.field("readable", &vars.is_some());
@@ -117,8 +117,8 @@ fn slot(doc: &mut Members, view: &View, report: &Report) {
     doc.field("slot", &view.slot.name());
     doc.field("valid", &record.is_some());
     doc.field("looked_at", &view.record.as_ref().err().is_none_or(|e| !e.is_unseen()));
-    doc.field("running", &(report.running == Some(view.slot)));
-    doc.field("active", &report.vars.is_some_and(|v| v.active_slot == Some(view.slot)));
+    doc.field("running", &(report.survey.running == Some(view.slot)));
+    doc.field("active", &report.survey.vars.is_some_and(|v| v.active_slot == Some(view.slot)));
     doc.field("version", &view.version().map(printable));
     doc.field("architecture", &record.map(|r| printable(&r.architecture)));
     doc.field("channel", &record.map(|r| printable(&r.channel)));

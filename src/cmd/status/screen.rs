@@ -12,7 +12,7 @@ use crate::os::progress;
 use crate::slot::record::Slot;
 use crate::update::next_step::is_lost;
 use crate::update::reconcile::Finding;
-use crate::update::survey::Report;
+use crate::update::report::Report;
 
 const COLUMNS: usize = 80;
 /// Where texts begin, behind the labels.
@@ -39,7 +39,7 @@ pub fn is_coloured(is_terminal: bool, term: Option<&str>, no_color: Option<&str>
 /// Finds what matters most.
 /// Returns: its name in `--json`, and what it means, with its colour in front.
 pub fn condition(report: &Report) -> (&'static str, &'static str) {
-    let Some(running) = report.running else {
+    let Some(running) = report.survey.running else {
         return ("not_booted_from_a_slot", "\u{5}it can NOT be updated like this");
     };
     if report.denied.is_some() {
@@ -48,27 +48,27 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
     if report.is_boot_busy {
         return ("boot_busy", "\u{4}another run is at work; the boot variables were not read");
     }
-    let Some(vars) = report.vars else {
+    let Some(vars) = report.survey.vars else {
         return ("boot_unreadable", "\u{5}the boot variables can NOT be read");
     };
-    let is_invalid = |slot: Slot| report.slots[slot as usize].record.is_err();
-    if report.slots[running as usize].record.as_ref().is_err_and(|e| e.is_in_use()) {
+    let is_invalid = |slot: Slot| report.survey.slots[slot as usize].record.is_err();
+    if report.survey.slots[running as usize].record.as_ref().is_err_and(|e| e.is_in_use()) {
         return ("running_slot_busy", "\u{4}the running slot is in use, and was not read");
     }
     if is_invalid(running) {
         return ("running_slot_invalid", "\u{5}the running slot is NOT valid");
     }
-    let is_lost_beside = is_lost(&report.slots[running.other() as usize]);
-    if matches!(report.finding, Finding::RolledBack { .. }) {
+    let is_lost_beside = is_lost(&report.survey.slots[running.other() as usize]);
+    if matches!(report.survey.finding, Finding::RolledBack { .. }) {
         return went_back(is_lost_beside);
     }
-    if report.finding == Finding::Unloadable {
+    if report.survey.finding == Finding::Unloadable {
         return match running {
             Slot::A => ("restart_needed", "\u{4}slot B did NOT load; slot A runs in its place"),
             Slot::B => ("restart_needed", "\u{4}slot A did NOT load; slot B runs in its place"),
         };
     }
-    let phase = report.state.phase;
+    let phase = report.survey.state.phase;
     match (vars.boot_success == Some(false), vars.active_slot.is_none_or(|active| active == running)) {
         (true, true) if phase == Phase::Failed => ("unhealthy", "\u{5}ON TRIAL, and NOT healthy"),
         (true, true) if is_lost_beside => ("trial", "\u{4}ON TRIAL, not confirmed yet; there is NO way back"),
@@ -88,9 +88,9 @@ fn went_back(is_lost_beside: bool) -> (&'static str, &'static str) {
 
 /// The same of a machine that runs its active slot, which is confirmed.
 fn at_rest(report: &Report, running: Slot, is_bootloader_proven: bool) -> (&'static str, &'static str) {
-    let other = &report.slots[running.other() as usize];
+    let other = &report.survey.slots[running.other() as usize];
     let is_lost_beside = is_lost(other);
-    match report.state.phase {
+    match report.survey.state.phase {
         Phase::Checking | Phase::Downloading if report.is_at_work() => ("working", "\u{4}an update is at work"),
         Phase::Checking | Phase::Downloading => ("cut_off", "\u{4}an update was CUT OFF; `apply` goes on"),
         _ if report.stopped.is_some() => ("stopped", "\u{5}no update is taken: see the NOTES below"),
@@ -132,8 +132,8 @@ fn who(work: &Work) -> String {
 pub fn draw(report: &Report, coloured: bool) -> String {
     let mut page = Page { text: String::new(), said: Vec::new(), coloured, is_verbose: progress::is_verbose() };
     let (_, verdict) = condition(report);
-    let version = report.running_view().and_then(View::version).map_or("(unknown version)".into(), printable);
-    let place = match report.running {
+    let version = report.survey.running_view().and_then(View::version).map_or("(unknown version)".into(), printable);
+    let place = match report.survey.running {
         Some(Slot::A) => "slot A",
         Some(Slot::B) => "slot B",
         None => "not booted from a slot",
@@ -141,7 +141,7 @@ pub fn draw(report: &Report, coloured: bool) -> String {
     let headline = [BOLD, "KubeSolo OS ", &version, PLAIN, ", ", ARCHITECTURE, ", ", place, ": ", verdict, PLAIN];
     page.line("", &headline);
     page.text.push('\n');
-    for view in &report.slots {
+    for view in &report.survey.slots {
         page.slot(view, report);
         let digest = view.record.as_ref().ok().and_then(|record| record.manifest_digest);
         if let Some(digest) = digest.filter(|_| progress::is_verbose()) {
@@ -152,7 +152,7 @@ pub fn draw(report: &Report, coloured: bool) -> String {
     page.work(report);
     page.update(report);
     let present = present(report);
-    let past = report.state.history.by_end().into_iter().rev();
+    let past = report.survey.state.history.by_end().into_iter().rev();
     let (mut label, shown) = ("Past", if progress::is_verbose() { usize::MAX } else { SHOWN });
     for attempt in past.filter(|attempt| !present.is_some_and(|present| std::ptr::eq(present, *attempt))).take(shown) {
         page.attempt(label, attempt);
@@ -168,7 +168,7 @@ pub fn draw(report: &Report, coloured: bool) -> String {
 /// Finds the entry of the history that is the attempt which the state itself tells of.
 /// Checks that fail while an update is staged do not end it, and come after it.
 fn present(report: &Report) -> Option<&Attempt> {
-    report.state.history.attempts().iter().rfind(|attempt| attempt.has_come_to(report.state.phase))
+    report.survey.state.history.attempts().iter().rfind(|attempt| attempt.has_come_to(report.survey.state.phase))
 }
 
 /// How often it happened, where that was more than once.
@@ -196,8 +196,8 @@ struct Page {
 
 impl Page {
     fn slot(&mut self, view: &View, report: &Report) {
-        let is_running = report.running == Some(view.slot);
-        let active = report.vars.filter(|vars| vars.active_slot == Some(view.slot));
+        let is_running = report.survey.running == Some(view.slot);
+        let active = report.survey.vars.filter(|vars| vars.active_slot == Some(view.slot));
         let marks = match (is_running, active.map(|vars| vars.boot_success == Some(false))) {
             (true, Some(true)) => "running, active, on trial ",
             (true, Some(false)) => "running, active           ",
@@ -247,7 +247,7 @@ impl Page {
         if report.is_boot_busy {
             return self.line("Boot", &[YELLOW, "not read", PLAIN, ": another run is at work on them"]);
         }
-        let Some(vars) = &report.vars else { return self.line("Boot", &[RED, "variables unreadable", PLAIN]) };
+        let Some(vars) = &report.survey.vars else { return self.line("Boot", &[RED, "variables unreadable", PLAIN]) };
         let active = vars.active_slot.map_or("?".into(), |slot| slot.to_string());
         let trial = match (vars.boot_success, vars.boot_counter) {
             (Some(false), Some(3)) => " on trial, 3 boots left",
@@ -262,7 +262,7 @@ impl Page {
     }
 
     fn update(&mut self, report: &Report) {
-        let state = &report.state;
+        let state = &report.survey.state;
         let colour = match state.phase {
             Phase::Failed => RED,
             Phase::RolledBack | Phase::Activated | Phase::Verifying => YELLOW,

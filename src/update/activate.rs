@@ -109,10 +109,9 @@ pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activatio
     session.save_boot(|block| block.activate(slot))?;
     let now = session.now();
     let running = session.machine.view(session.running);
-    let boot_id = session.machine.boot_id();
-    session.change(Recording::Afterwards, |state| {
-        state.switched_boot_id = boot_id;
-        state.activate(running.version(), slot, &record, now)
+    session.carry_out(Recording::Afterwards, &mut |plan, here| {
+        plan.switched(here);
+        plan.state.activate(running.version(), slot, &record, now)
     })?;
     Ok(Activation::Done)
 }

@@ -45,7 +45,7 @@ pub fn record_stop(session: &mut Session<'_>, config: &Config, error: &Error) {
     // Whatever its exit code is: nothing was offered that is not authentic, and this machine has to be set up.
     let recorded = Error::new(Kind::Config, error.to_string());
     // The first error is the one to report.
-    if let Err(e) = session.change(Due, |state| state.begin(now).and_then(|()| state.fail(&recorded, now))) {
+    if let Err(e) = session.change(Due, &mut |state| state.begin(now).and_then(|()| state.fail(&recorded, now))) {
         note(&format!("not recorded: {e}"));
     }
 }
@@ -56,10 +56,10 @@ pub fn attempt(session: &mut Session<'_>, question: &mut Question<'_>) -> Result
     let situation = Situation::of(&survey, session.running, session.time());
     demand_known(&situation, question.ring)?;
     let now = session.now();
-    session.change(Due, |state| state.begin(now))?;
+    session.change(Due, &mut |state| state.begin(now))?;
     let ended = decide_and_stage(session, question, &situation);
     let now = session.now();
-    let recorded = session.change(Due, |state| match &ended {
+    let recorded = session.change(Due, &mut |state| match &ended {
         Ok(Attempted::Staged(_)) => state.step(Phase::Staged, now),
         Err(Ended::Failed(error)) => state.fail(error, now),
         ended => {
@@ -135,7 +135,7 @@ fn decide_and_stage(
         insisted,
     };
     let now = session.now();
-    session.change(Due, |state| state.take(&taken, now))?;
+    session.change(Due, &mut |state| state.take(&taken, now))?;
     stage_all(session, question.source, &artifact, &hold)?;
     Ok(Attempted::Staged(artifact))
 }

@@ -9,6 +9,7 @@ use crate::health::Watched;
 use crate::ledger::state::Phase;
 use crate::os::progress::note;
 use crate::os::system::System;
+use crate::update::plan::Look;
 use crate::update::session::{Recording, Session};
 
 /// Says what a restart of an unhealthy machine is good for, if it is.
@@ -40,7 +41,7 @@ pub fn begin(system: &System, config: &Config) -> Result<Begun> {
     let on_trial = session.runs_on_trial();
     if on_trial && session.trial_is_of_this_attempt() && session.state().phase.may_become(Phase::Verifying) {
         let now = session.now();
-        session.change(Recording::Afterwards, |state| state.step(Phase::Verifying, now))?;
+        session.change(Recording::Afterwards, &mut |state| state.step(Phase::Verifying, now))?;
     }
     Ok(Begun { on_trial, no_way_back: session.no_way_back(), is_control: session.failures.has_undecided() })
 }
@@ -68,14 +69,16 @@ pub fn record(system: &System, config: &Config, begun: &Begun, unhealthy: Option
     let now = session.now();
     let ours = session.state().phase == Phase::Verifying;
     match unhealthy {
-        Some((error, _)) if begun.no_way_back && session.no_way_back() && !session.mend_other() => {
+        Some((error, _))
+            if begun.no_way_back && session.no_way_back() && !matches!(session.look_at_other(), Look::Mended) =>
+        {
             let why = format!("{error}; GRUB could not load slot {}, the way back", session.target());
-            session.take_over(&why, true)?;
+            session.carry_out(Recording::Due, &mut |plan, here| plan.take_over(here, &why, true))?;
             Ok(Trial::Over)
         }
         Some((error, watched)) => {
             let running = session.running;
-            session.change(Recording::Afterwards, |state| {
+            session.change(Recording::Afterwards, &mut |state| {
                 state.keep_cause(running, &watched.reason, watched.failed_check());
                 if ours { state.fail(error, now) } else { Ok(()) }
             })?;
@@ -83,10 +86,13 @@ pub fn record(system: &System, config: &Config, begun: &Begun, unhealthy: Option
         }
         None => {
             // First: a cut between the two would leave it remembered as failed for good.
-            session.forget_failure()?;
+            session.carry_out(Recording::Due, &mut |plan, here| {
+                plan.forget_failure(here);
+                Ok(())
+            })?;
             session.save_boot(Block::confirm)?;
             session.remember_proof()?;
-            session.change(Recording::Afterwards, |state| {
+            session.change(Recording::Afterwards, &mut |state| {
                 if ours {
                     return state.succeed(now);
                 }

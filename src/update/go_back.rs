@@ -12,6 +12,7 @@ use crate::os::progress::note;
 use crate::slot::record::{Record, Slot};
 use crate::update::activate::{demand_proven_bootloader, read_as_it_is, scrub};
 use crate::update::next_step::{self, is_unbootable};
+use crate::update::plan::Plan;
 use crate::update::reconcile::{self, Blame, MANUAL};
 use crate::update::session::{Recording, Session};
 
@@ -36,17 +37,19 @@ pub fn go_back(session: &mut Session<'_>, consent: Consent) -> Result<Back> {
         Back::Before | Back::Nowhere => {}
         Back::Discard => {
             // The record is the whole act here: without it the slot would still be tried.
-            session.call_off(Recording::Required)?;
+            session.carry_out(Recording::Required, &mut Plan::call_off)?;
         }
         Back::Cancel => {
             session.save_boot(|block| block.back_to_confirmed(running))?;
-            session.call_off(Recording::Afterwards)?;
+            session.carry_out(Recording::Afterwards, &mut Plan::call_off)?;
         }
         Back::ToConfirmed => {
             prove(session, other)?;
             session.save_boot(|block| block.back_to_confirmed(other))?;
             let reason = reconcile::with_cause(session.state(), running, MANUAL.to_owned());
-            session.leave(running, &reason, Blame::Decided, Recording::Afterwards)?;
+            session.carry_out(Recording::Afterwards, &mut |plan, here| {
+                plan.leave(here, running, &reason, Blame::Decided)
+            })?;
         }
         Back::OnTrial => {
             session.demand_memory()?;
@@ -62,7 +65,7 @@ pub fn go_back(session: &mut Session<'_>, consent: Consent) -> Result<Back> {
                 true => (&*format!("{MANUAL}: slot {running} is not valid"), Blame::Slot),
                 false => (MANUAL, Blame::Decided),
             };
-            session.leave(running, reason, blame, Recording::Afterwards)?;
+            session.carry_out(Recording::Afterwards, &mut |plan, here| plan.leave(here, running, reason, blame))?;
         }
     }
     Ok(back)

@@ -11,6 +11,7 @@ pub mod download;
 pub mod go_back;
 pub mod judge;
 pub mod next_step;
+pub mod plan;
 pub mod reconcile;
 pub mod repair;
 pub mod report;

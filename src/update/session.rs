@@ -20,7 +20,8 @@ use crate::os::sys::Access;
 use crate::os::system::System;
 use crate::slot::record::Slot;
 use crate::trust::keyring::Keyring;
-use crate::update::reconcile;
+use crate::update::plan::{Here, Plan};
+use crate::update::reconcile::{self, Boot};
 use crate::update::survey::{Survey, artifact_in};
 
 /// What it costs that a change is not recorded.
@@ -110,7 +111,7 @@ impl<'a> Session<'a> {
             data,
             _lock: lock,
         };
-        session.record_the_past()?;
+        session.settle()?;
         session.remember_proof()?;
         Ok(session)
     }
@@ -207,27 +208,55 @@ impl<'a> Session<'a> {
         reconcile::pending_trial(self.running, &self.vars)
     }
 
-    /// Changes the state and records that, durably: the one way to do either.
-    /// Errors: as [`Recording`] has it: the change is not allowed, or the data partition cannot be written.
-    pub fn change(&mut self, recording: Recording, change: impl FnOnce(&mut State) -> Result<()>) -> Result<()> {
-        let changed = change(&mut self.state);
-        self.save_state(recording, changed)
+    /// Changes the state, and records that.
+    /// Errors: as [`Session::carry_out`].
+    pub fn change(&mut self, recording: Recording, change: &mut dyn FnMut(&mut State) -> Result<()>) -> Result<()> {
+        self.carry_out(recording, &mut |plan, _| change(&mut plan.state))
     }
 
-    // Apart from the one above, which is compiled anew for each change (size-budget.md).
-    #[inline(never)]
-    fn save_state(&self, recording: Recording, changed: Result<()>) -> Result<()> {
-        self.recorded(recording, changed.and_then(|()| self.data.store.save_state(&self.state)))
-    }
-
-    /// Records which artifacts rolled back.
-    /// Errors: as [`Session::change`].
-    pub(super) fn save_failures(&self, recording: Recording) -> Result<()> {
-        self.recorded(recording, self.data.store.save_failures(&self.failures))
+    /// Makes a plan of what is to be remembered and what GRUB is told, and carries it out, durably: the one way to record anything
+    /// of an attempt.
+    /// Errors: as [`Recording`] has it, State: the change is not allowed, or the data partition cannot be written. Boot, Device: as
+    /// [`Session::save_boot`].
+    pub fn carry_out(
+        &mut self,
+        recording: Recording,
+        make: &mut dyn FnMut(&mut Plan, &Here<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let machine = &self.machine;
+        let here = Here {
+            running: self.running,
+            boot_id: machine.boot_id(),
+            skipped: machine.skipped(),
+            view: &|slot| machine.view(slot),
+            proven: &self.proven,
+            now_secs: self.now(),
+        };
+        let (state, failures, block) = (self.state.clone(), self.failures.clone(), self.block.clone());
+        let mut plan = Plan { state, failures, block, said: Vec::new(), boot_first: false };
+        if let Err(e) = make(&mut plan, &here) {
+            return self.recorded(recording, Err(e));
+        }
+        plan.said.iter().for_each(|said| note(said));
+        if plan.boot_first {
+            self.write_boot(&plan.block)?;
+        }
+        if self.failures != plan.failures {
+            self.failures = plan.failures;
+            self.recorded(recording, self.data.store.save_failures(&self.failures))?;
+        }
+        if self.state != plan.state {
+            self.state = plan.state;
+            self.recorded(recording, self.data.store.save_state(&self.state))?;
+        }
+        if self.block != plan.block {
+            self.write_boot(&plan.block)?;
+        }
+        Ok(())
     }
 
     /// Passes the error of a record on, or only says it.
-    pub(super) fn recorded(&self, recording: Recording, saved: Result<()>) -> Result<()> {
+    fn recorded(&self, recording: Recording, saved: Result<()>) -> Result<()> {
         let Err(e) = saved else { return Ok(()) };
         match recording {
             Recording::Due if !self.must_record => note(&format!("not recorded: {e}")),
@@ -242,22 +271,22 @@ impl<'a> Session<'a> {
     pub fn save_boot(&mut self, change: impl FnOnce(&mut Block)) -> Result<()> {
         let mut block = self.block.clone();
         change(&mut block);
-        self.write_boot(block)
+        self.write_boot(&block)
     }
 
     // Apart from the one above, which is compiled anew for each change (size-budget.md).
     #[inline(never)]
-    fn write_boot(&mut self, block: Block) -> Result<()> {
+    fn write_boot(&mut self, block: &Block) -> Result<()> {
         // Once more: one write that fails is common on cheap flash, and what it left may be what GRUB acts on.
-        let saved = self.env.files.save(&block).or_else(|e| {
+        let saved = self.env.files.save(block).or_else(|e| {
             note(&format!("{e}; once more"));
-            self.env.files.save(&block)
+            self.env.files.save(block)
         })?;
         if let Some(error) = saved.backup {
             note(&format!("the second copy of the boot variables is not written: {error}"));
         }
-        self.vars = BootVars::read_whole(&block)?;
-        self.block = block;
+        self.vars = BootVars::read_whole(block)?;
+        self.block.clone_from(block);
         Ok(())
     }
 
@@ -268,13 +297,28 @@ impl<'a> Session<'a> {
     }
 
     /// Records how healthy the confirmed slot is that runs: what failed before on this machine may not be to blame.
-    /// Errors: State: the data partition can not be written.
+    /// Errors: as [`Session::carry_out`].
     pub fn control_failures(&mut self, healthy: bool) -> Result<()> {
         let running = self.artifact_in(self.running).map(|(digest, _)| digest);
-        match self.failures.control(healthy, running) {
-            true => self.save_failures(Recording::Due),
-            false => Ok(()),
-        }
+        self.carry_out(Recording::Due, &mut |plan, _| {
+            plan.failures.control(healthy, running);
+            Ok(())
+        })
+    }
+
+    /// Holds what is remembered against this boot.
+    fn boot<'b>(&self, boot_id: Option<&'b str>) -> Boot<'b> {
+        Boot { running: self.running, vars: self.vars, boot_id, skipped: self.machine.skipped() }
+    }
+
+    /// Returns whether the trial of the running slot cannot end by itself, see [`reconcile::no_way_back`].
+    pub fn no_way_back(&self) -> bool {
+        reconcile::no_way_back(&self.state, &self.boot(self.machine.boot_id().as_deref()))
+    }
+
+    /// Returns whether a restart may bring the confirmed slot back, see [`reconcile::worth_a_restart`].
+    pub fn worth_a_restart(&self) -> bool {
+        reconcile::worth_a_restart(&self.state, &self.boot(self.machine.boot_id().as_deref()))
     }
 
     /// Says whether the running slot is on trial.
@@ -287,16 +331,6 @@ impl<'a> Session<'a> {
         let digest = self.artifact_in(self.running).map(|(digest, _)| digest);
         let same = self.state.target_slot == Some(self.running) && self.state.manifest_digest == digest;
         same && self.state.phase != Phase::RolledBack
-    }
-
-    /// Forgets that the running artifact failed before: it proved itself.
-    /// Errors: State: the data partition can not be written.
-    pub fn forget_failure(&mut self) -> Result<()> {
-        let artifact = self.artifact_in(self.running);
-        match artifact.is_some_and(|(digest, _)| self.failures.forget(digest)) {
-            true => self.save_failures(Recording::Due),
-            false => Ok(()),
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Must never: guess a time zone, or accept a date without one.
 
 use crate::base::error::{Error, Kind, Result};
+use std::fmt;
 
 /// Time the binary was built, in seconds since 1970: no clock before it is believed.
 /// Source: `KUBESOLO_BUILD_EPOCH`, set by scripts/build.sh; 0 in a plain `cargo build`.
@@ -22,6 +23,28 @@ const fn digits(text: &[u8]) -> u64 {
         i += 1;
     }
     value
+}
+
+/// A moment: seconds since 1970, UTC. Shown as RFC 3339.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// Reads an RFC 3339 timestamp. Errors: as [`parse_rfc3339`].
+    pub fn parse(text: &str) -> Result<Moment> {
+        parse_rfc3339(text).map(Moment)
+    }
+
+    /// Reads one as the agent writes it, in no other shape.
+    pub fn parse_own(text: &str) -> Option<Moment> {
+        Moment::parse(text).ok().filter(|moment| moment.to_string() == text)
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&rfc3339(self.0))
+    }
 }
 
 /// Writes seconds since 1970 as `YYYY-MM-DDThh:mm:ssZ`.

@@ -289,18 +289,18 @@ impl Members {
 pub fn facts(members: &mut Members, artifact: &Artifact) {
     let text = |value: &Option<String>| value.as_deref().map(printable);
     let size = artifact.kernel.size_bytes.saturating_add(artifact.initramfs.size_bytes);
-    members.field("version", &printable(&artifact.version));
-    members.field("channel", &text(&artifact.channel));
-    members.field("architecture", &text(&artifact.architecture));
+    members.field("version", &printable(&artifact.release.version));
+    members.field("channel", &text(&artifact.release.channel));
+    members.field("architecture", &text(&artifact.release.architecture));
     members.field("manifest_digest", &artifact.digest.to_string());
     members.field("index_digest", &artifact.index_digest.map(|d| d.to_string()));
     members.field("signed_by", &Digest::texts(&artifact.signed_by));
     members.field("source", &printable(&artifact.source));
     members.field("size_bytes", &size);
-    members.field("min_compatible_version", &text(&artifact.min_compatible_version));
-    members.field("release_date", &text(&artifact.release_date));
-    members.field("release_notes", &text(&artifact.release_notes));
-    members.field("expires", &text(&artifact.expires));
+    members.field("min_compatible_version", &text(&artifact.release.min_compatible_version));
+    members.field("release_date", &text(&artifact.release.release_date));
+    members.field("release_notes", &text(&artifact.release.release_notes));
+    members.field("expires", &text(&artifact.release.expires));
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ fn go_on(session: &mut Session<'_>, config: &Config, args: &cli::Apply, attempt:
 
 fn describe(out: &mut dyn Write, attempt: &Attempted, target: &View, after: &After, ring: &Keyring) -> Result<()> {
     let slot = target.slot;
-    let version = printable(&attempt.artifact().version);
+    let version = printable(&attempt.artifact().release.version);
     tell(
         out,
         &match attempt {
@@ -176,7 +176,7 @@ fn answer(out: &mut Reply, attempt: &Attempted, running: Slot, after: &After) {
     };
     out.result(result);
     let (artifact, members) = (attempt.artifact(), &mut out.members);
-    members.field("version", &printable(&artifact.version));
+    members.field("version", &printable(&artifact.release.version));
     members.field("manifest_digest", &artifact.digest.to_string());
     members.field("signed_by", &Digest::texts(&artifact.signed_by));
     members.field("slot", &slot.name());

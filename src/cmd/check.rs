@@ -58,7 +58,9 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut Reply)
     Ok(match verdict {
         Verdict::Take => Outcome::Done,
         Verdict::UpToDate | Verdict::Staged => Outcome::Nothing,
-        Verdict::Refused(refusals) => Outcome::Refused(refused(&format!("version {}", artifact.version), &refusals)),
+        Verdict::Refused(refusals) => {
+            Outcome::Refused(refused(&format!("version {}", artifact.release.version), &refusals))
+        }
     })
 }
 
@@ -78,19 +80,23 @@ fn describe(out: &mut dyn Write, found: &Found<'_>) -> Result<()> {
     let (kernel, initramfs) = (human_size(artifact.kernel.size_bytes), human_size(artifact.initramfs.size_bytes));
     tell(
         out,
-        &format!("Offered   {} from {}", printable(&artifact.version), printable(&gate::place(&artifact.source))),
+        &format!(
+            "Offered   {} from {}",
+            printable(&artifact.release.version),
+            printable(&gate::place(&artifact.source))
+        ),
     )?;
     tell(out, &format!("          kernel {kernel}, initramfs {initramfs}, {}", artifact.digest))?;
     if let Some(index) = artifact.index_digest {
         tell(out, &format!("          index {index}"))?;
     }
     tell(out, &format!("Signed    {}", signers(&artifact.signed_by, ring)))?;
-    for (name, value) in [("Released", &artifact.release_date), ("Expires ", &artifact.expires)] {
+    for (name, value) in [("Released", &artifact.release.release_date), ("Expires ", &artifact.release.expires)] {
         if let Some(value) = value {
             tell(out, &format!("{name}  {}", printable(value)))?;
         }
     }
-    for line in artifact.release_notes.iter().flat_map(|notes| notes.lines()).take(20) {
+    for line in artifact.release.release_notes.iter().flat_map(|notes| notes.lines()).take(20) {
         tell(out, &format!("Notes     {}", printable(line)))?;
     }
     let result = match verdict {

@@ -212,7 +212,7 @@ fn describe_source(out: &mut dyn Write, findings: &Findings) -> Result<()> {
         (_, Err(_)) => return tell(out, "Source  not asked: see below"),
         (Some(Err(e)), _) => return tell(out, &format!("Source  {}", printable(&e.to_string()))),
     };
-    let (version, source) = (printable(&artifact.version), printable(&gate::place(&artifact.source)));
+    let (version, source) = (printable(&artifact.release.version), printable(&gate::place(&artifact.source)));
     tell(out, &format!("Source  {version} from {source}, {}", artifact.digest))?;
     tell(out, &format!("        signed {}", signers(&artifact.signed_by, ring)))?;
     tell(out, "        its files were not downloaded: what is signed names their digests, which `apply` checks")
@@ -244,7 +244,7 @@ fn answer(members: &mut Members, findings: &Findings) {
         None => members.field("source", &None::<u64>),
         Some(asked) => {
             members.open("source", '{');
-            members.field("version", &offered.map(|a| printable(&a.version)));
+            members.field("version", &offered.map(|a| printable(&a.release.version)));
             members.field("manifest_digest", &offered.map(|a| a.digest.to_string()));
             members.field("index_digest", &offered.and_then(|a| a.index_digest).map(|d| d.to_string()));
             members.field("signed_by", &offered.map_or_else(Vec::new, |a| Digest::texts(&a.signed_by)));

@@ -5,6 +5,7 @@
 use super::state::{BOOT_ID_MAX_BYTES, CAUSE_MAX_BYTES, Phase, State, TEXT_MAX_BYTES};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::time::Moment;
 use crate::ledger::history::{self, History, VERSION_MAX_BYTES};
 use crate::slot::record::Slot;
 use miniserde::{Deserialize, Serialize, json};
@@ -45,6 +46,7 @@ impl State {
         let raw: Raw = json::from_str(text).map_err(|_| bad("is not a JSON object with a phase".into()))?;
         let phase = |name: &str| Phase::parse(name).ok_or_else(|| bad(format!("has the unknown phase `{name}`")));
         let slot = |name: String| Slot::parse(&name).ok_or_else(|| bad(format!("has the unknown slot `{name}`")));
+        let moment = |text: Option<String>| Moment::parse_own(&text?);
         let digest = |text: String| Digest::parse(&text).map_err(|_| bad("has a malformed manifest_digest".into()));
         if phase(&raw.phase)?.needs_slot() && raw.target_slot.is_none() {
             return Err(bad(format!("is {} without a target_slot", raw.phase)));
@@ -64,8 +66,8 @@ impl State {
             is_under_way: raw.under_way.unwrap_or(false),
             last_error: history::limited(raw.last_error, TEXT_MAX_BYTES),
             last_error_kind: raw.last_error_kind.filter(|kind| history::is_kind(kind)),
-            started_at: history::time(raw.started_at),
-            updated_at: history::time(raw.updated_at),
+            started_at: moment(raw.started_at),
+            updated_at: moment(raw.updated_at),
             target_slot: raw.target_slot.map(slot).transpose()?,
             source: history::limited(raw.source, TEXT_MAX_BYTES),
             manifest_digest: raw.manifest_digest.map(digest).transpose()?,
@@ -92,8 +94,8 @@ impl State {
             under_way: self.is_under_way.then_some(true),
             last_error: self.last_error.clone(),
             last_error_kind: self.last_error_kind.clone(),
-            started_at: self.started_at.clone(),
-            updated_at: self.updated_at.clone(),
+            started_at: self.started_at.map(|moment| moment.to_string()),
+            updated_at: self.updated_at.map(|moment| moment.to_string()),
             target_slot: self.target_slot.map(|s| s.to_string()),
             source: self.source.clone(),
             manifest_digest: self.manifest_digest.map(|d| d.to_string()),

@@ -7,7 +7,7 @@
 use crate::base::error::Kind;
 use crate::base::json::Field;
 use crate::base::text::printable;
-use crate::base::time::{parse_rfc3339, rfc3339};
+use crate::base::time::Moment;
 use crate::ledger::phase::Phase;
 use crate::slot::record::Slot;
 use miniserde::ser::{self, Fragment};
@@ -246,7 +246,7 @@ impl Attempt {
             let makes_sense = match part {
                 Part::Slot => Slot::parse(&text).is_some(),
                 Part::Result => Phase::parse(&text).is_some_and(|p| !matches!(p, Phase::Idle | Phase::Checking)),
-                Part::StartedAt | Part::EndedAt => is_time(&text),
+                Part::StartedAt | Part::EndedAt => Moment::parse_own(&text).is_some(),
                 // Of a newer agent, perhaps.
                 Part::ErrorKind if !is_kind(&text) => continue,
                 _ => true,
@@ -341,20 +341,9 @@ pub fn limited(text: Option<String>, max_bytes: usize) -> Option<String> {
     text.map(|text| cut(&text, max_bytes))
 }
 
-/// Lets a time through, and nothing else.
-#[inline(never)]
-pub fn time(text: Option<String>) -> Option<String> {
-    text.filter(|text| is_time(text))
-}
-
 /// Says whether a text is the label of an error's kind, or [`ROLLBACK`].
 pub fn is_kind(text: &str) -> bool {
     text == ROLLBACK || Kind::ALL.iter().any(|kind| kind.label() == text)
-}
-
-/// Says whether a text is a time as the agent writes it.
-pub fn is_time(text: &str) -> bool {
-    parse_rfc3339(text).is_ok_and(|secs| rfc3339(secs) == text)
 }
 
 /// Makes a text fit for a terminal and for a file of limited size.

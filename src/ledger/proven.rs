@@ -6,7 +6,7 @@
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::time::{parse_rfc3339, rfc3339};
+use crate::base::time::Moment;
 use crate::slot::record::Record;
 use miniserde::{Deserialize, Serialize, json};
 
@@ -21,8 +21,8 @@ const FURTHEST_SECS: u64 = 10 * 365 * 24 * 3600;
 /// Remembers what was confirmed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proven {
-    /// Newest release date in seconds since 1970, UTC; `None`: nothing with a signed date was confirmed yet.
-    pub release_secs: Option<u64>,
+    /// Newest release date; `None`: nothing with a signed date was confirmed yet.
+    pub newest_release: Option<Moment>,
     /// By digest; the one that was confirmed last comes last.
     artifacts: Vec<Digest>,
 }
@@ -39,23 +39,23 @@ impl Proven {
         let bad = || Error::new(Kind::State, "does not say what has proven itself");
         let text = std::str::from_utf8(bytes).map_err(|_| bad())?;
         let raw: Raw = json::from_str(text).map_err(|_| bad())?;
-        let release_secs = raw.newest_release_date.map(|date| parse_rfc3339(&date)).transpose();
+        let newest_release = raw.newest_release_date.map(|date| Moment::parse(&date)).transpose();
         let artifacts = Digest::parse_all(&raw.artifacts.unwrap_or_default());
-        Ok(Proven { release_secs: release_secs.map_err(|_| bad())?, artifacts: artifacts.map_err(|_| bad())? })
+        Ok(Proven { newest_release: newest_release.map_err(|_| bad())?, artifacts: artifacts.map_err(|_| bad())? })
     }
 
     /// Writes it as one JSON line.
     pub fn encode(&self) -> String {
         let artifacts = Some(Digest::texts(&self.artifacts));
-        let raw = Raw { newest_release_date: self.release_secs.map(rfc3339), artifacts };
+        let raw = Raw { newest_release_date: self.newest_release.map(|date| date.to_string()), artifacts };
         let mut text = json::to_string(&raw);
         text.push('\n');
         text
     }
 
-    /// Takes into account what was confirmed. Input: `date`: its release date, RFC 3339, where that was signed;
+    /// Takes into account what was confirmed. Input: `date`: its release date, where that was signed;
     /// `now_secs`: the clock. Returns: whether anything is new.
-    pub fn add(&mut self, artifact: Digest, date: Option<&str>, now_secs: u64) -> bool {
+    pub fn add(&mut self, artifact: Digest, date: Option<Moment>, now_secs: u64) -> bool {
         let before = self.clone();
         // To the end: the other slot's artifact was confirmed just before this one, however old it is.
         self.artifacts.retain(|known| *known != artifact);
@@ -64,15 +64,13 @@ impl Proven {
             self.artifacts.remove(0);
         }
         let furthest = self.no_earlier_than(now_secs).saturating_add(FURTHEST_SECS);
-        // A date that is none was refused by the gates.
-        let secs = date.and_then(|date| parse_rfc3339(date).ok()).filter(|secs| *secs <= furthest);
-        self.release_secs = self.release_secs.max(secs);
+        self.newest_release = self.newest_release.max(date.filter(|date| date.0 <= furthest));
         *self != before
     }
 
     /// The same for what a slot holds that was confirmed. What the image builder put there has no name, and proves nothing.
     pub fn add_record(&mut self, record: &Record, now_secs: u64) -> bool {
-        record.manifest_digest.is_some_and(|digest| self.add(digest, record.release_date.as_deref(), now_secs))
+        record.manifest_digest.is_some_and(|digest| self.add(digest, record.release_date, now_secs))
     }
 
     /// Says whether an artifact was confirmed here.
@@ -82,7 +80,7 @@ impl Proven {
 
     /// Returns the later of a clock and what is certainly past.
     pub fn no_earlier_than(&self, now_secs: u64) -> u64 {
-        now_secs.max(self.release_secs.unwrap_or(0))
+        now_secs.max(self.newest_release.map_or(0, |date| date.0))
     }
 }
 
@@ -100,18 +98,17 @@ mod tests {
     fn a_date_only_grows() {
         let mut proven = Proven::default();
         assert_eq!(proven.no_earlier_than(5), 5);
-        let now = parse_rfc3339("2026-01-01T00:00:00Z").unwrap();
-        assert!(proven.add(artifact(1), Some("2026-03-01T00:00:00Z"), now));
+        let now = Moment::parse("2026-01-01T00:00:00Z").unwrap().0;
+        assert!(proven.add(artifact(1), Moment::parse("2026-03-01T00:00:00Z").ok(), now));
         for (date, moves) in [
             (Some("2026-03-01T00:00:00Z"), false),
             (Some("2020-01-01T00:00:00Z"), false),
-            (Some("tomorrow"), false),
             (None, false),
             (Some("2026-03-01T00:00:01Z"), true),
         ] {
-            let before = proven.release_secs;
-            assert_eq!(proven.add(artifact(1), date, now), moves, "{date:?}");
-            assert!(proven.release_secs >= before);
+            let before = proven.newest_release;
+            assert_eq!(proven.add(artifact(1), date.and_then(|date| Moment::parse(date).ok()), now), moves, "{date:?}");
+            assert!(proven.newest_release >= before);
         }
         assert_eq!(proven.no_earlier_than(now), now + 59 * DAY + 1);
         assert_eq!(proven.no_earlier_than(now + 100 * DAY), now + 100 * DAY);
@@ -120,11 +117,11 @@ mod tests {
     #[test]
     fn a_slip_of_the_pen_does_not_count() {
         let mut proven = Proven::default();
-        let now = parse_rfc3339("2026-01-01T00:00:00Z").unwrap();
-        proven.add(artifact(1), Some("2099-01-01T00:00:00Z"), now);
-        assert_eq!(proven.release_secs, None);
-        proven.add(artifact(1), Some("2035-12-01T00:00:00Z"), now);
-        assert!(proven.release_secs.is_some());
+        let now = Moment::parse("2026-01-01T00:00:00Z").unwrap().0;
+        proven.add(artifact(1), Moment::parse("2099-01-01T00:00:00Z").ok(), now);
+        assert_eq!(proven.newest_release, None);
+        proven.add(artifact(1), Moment::parse("2035-12-01T00:00:00Z").ok(), now);
+        assert!(proven.newest_release.is_some());
     }
 
     #[test]
@@ -144,7 +141,7 @@ mod tests {
     #[test]
     fn survives_a_round_trip_and_is_none_when_broken() {
         let mut dated = Proven::default();
-        dated.add(artifact(1), Some("2026-03-01T00:00:00Z"), 1_700_000_000);
+        dated.add(artifact(1), Moment::parse("2026-03-01T00:00:00Z").ok(), 1_700_000_000);
         for proven in [Proven::default(), dated] {
             assert_eq!(Proven::parse(proven.encode().as_bytes()).unwrap(), proven);
         }

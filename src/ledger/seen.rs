@@ -4,6 +4,7 @@
 //! and proven anew. Must never: be what an update is installed from.
 
 use crate::base::digest::Digest;
+use crate::oci::metadata::Metadata;
 use crate::offer::artifact::{Artifact, FileRef, Place};
 use miniserde::{Deserialize, Serialize, json};
 
@@ -25,13 +26,7 @@ pub struct LastOffer {
 struct Raw {
     source: Option<String>,
     validator: Option<String>,
-    version: Option<String>,
-    channel: Option<String>,
-    architecture: Option<String>,
-    min_compatible_version: Option<String>,
-    release_notes: Option<String>,
-    release_date: Option<String>,
-    expires: Option<String>,
+    release: Option<Metadata>,
     manifest_digest: Option<String>,
     index_digest: Option<String>,
     keyring: Option<String>,
@@ -61,13 +56,7 @@ impl LastOffer {
         };
         let signed_by = Digest::parse_all(&raw.signed_by.unwrap_or_default()).ok()?;
         let artifact = Artifact {
-            version: raw.version?,
-            channel: raw.channel,
-            architecture: raw.architecture,
-            min_compatible_version: raw.min_compatible_version,
-            release_notes: raw.release_notes,
-            release_date: raw.release_date,
-            expires: raw.expires,
+            release: raw.release?,
             digest: Digest::parse(&raw.manifest_digest?).ok()?,
             index_digest,
             passed: Vec::new(),
@@ -86,13 +75,7 @@ impl LastOffer {
         let mut text = json::to_string(&Raw {
             source: Some(a.source.clone()),
             validator: Some(self.validator.clone()),
-            version: Some(a.version.clone()),
-            channel: a.channel.clone(),
-            architecture: a.architecture.clone(),
-            min_compatible_version: a.min_compatible_version.clone(),
-            release_notes: a.release_notes.clone(),
-            release_date: a.release_date.clone(),
-            expires: a.expires.clone(),
+            release: Some(a.release.clone()),
             manifest_digest: Some(a.digest.to_string()),
             index_digest: a.index_digest.map(|d| d.to_string()),
             keyring: Some(self.keyring.to_string()),
@@ -112,13 +95,14 @@ mod tests {
     fn seen() -> LastOffer {
         let file = |n| FileRef { size_bytes: n, sha256: Digest::of(b"f"), place: Place::Nowhere };
         let artifact = Artifact {
-            version: "1.2.0".into(),
-            channel: Some("stable".into()),
-            architecture: Some("amd64".into()),
-            min_compatible_version: None,
-            release_notes: Some("first\nsecond".into()),
-            release_date: Some("2026-01-01T00:00:00Z".into()),
-            expires: None,
+            release: Metadata {
+                version: "1.2.0".into(),
+                channel: Some("stable".into()),
+                architecture: Some("amd64".into()),
+                release_notes: Some("first\nsecond".into()),
+                release_date: Some("2026-01-01T00:00:00Z".into()),
+                ..<Metadata as Default>::default()
+            },
             digest: Digest::of(b"m"),
             index_digest: Some(Digest::of(b"i")),
             passed: Vec::new(),

@@ -5,7 +5,7 @@
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::time::rfc3339;
+use crate::base::time::{Moment, rfc3339};
 use crate::ledger::history::{Attempt, History, Part, ROLLBACK, VERSION_MAX_BYTES, cut};
 use crate::slot::record::{Record, Slot};
 
@@ -46,9 +46,9 @@ pub struct State {
     /// [`Kind::label`] of that, or `rollback`.
     pub last_error_kind: Option<String>,
     /// When the attempt began.
-    pub started_at: Option<String>,
+    pub started_at: Option<Moment>,
     /// When this was written.
-    pub updated_at: Option<String>,
+    pub updated_at: Option<Moment>,
     /// Slot that is written to, or on trial.
     pub target_slot: Option<Slot>,
     /// Where the artifact comes from, without secrets.
@@ -97,14 +97,14 @@ impl State {
         }
         self.phase = next;
         self.resume_phase = None;
-        self.updated_at = Some(rfc3339(now_secs));
+        self.updated_at = Some(Moment(now_secs));
         Ok(())
     }
 
     /// Tells the history where the attempt stands now. Input: `before`: the phase that it comes from.
     fn record(&mut self, before: Phase) {
-        let at = self.updated_at.as_deref().unwrap_or_default();
-        let mut attempt = Attempt::new(self.phase, self.started_at.as_deref().unwrap_or(at));
+        let at = text(self.updated_at);
+        let mut attempt = Attempt::new(self.phase, self.started_at.map(|at| at.to_string()).as_deref().unwrap_or(&at));
         attempt.set(Part::FromVersion, self.from_version.as_deref());
         attempt.set(Part::ToVersion, self.to_version.as_deref());
         attempt.set(Part::Slot, self.target_slot.map(Slot::name));
@@ -113,7 +113,7 @@ impl State {
             attempt.set(Part::Error, self.last_error.as_deref());
         }
         if !matches!(self.phase, Phase::Downloading | Phase::Verifying) {
-            attempt.set(Part::EndedAt, Some(at));
+            attempt.set(Part::EndedAt, Some(&at));
         }
         self.history.follow(before, attempt);
     }
@@ -133,7 +133,7 @@ impl State {
         if let (Phase::Checking, Some(resume)) = (self.phase, self.resume_phase) {
             self.phase = resume;
             self.resume_phase = None;
-            self.updated_at = Some(rfc3339(now_secs));
+            self.updated_at = Some(Moment(now_secs));
         }
     }
 
@@ -182,7 +182,7 @@ impl State {
         self.source = Some(cut(what.source, TEXT_MAX_BYTES));
         self.manifest_digest = Some(what.digest);
         self.target_slot = Some(what.target);
-        self.started_at = Some(rfc3339(now_secs));
+        self.started_at = Some(Moment(now_secs));
         self.switched_boot_id = None;
         self.insisted = what.insisted;
         self.forget_cause();
@@ -225,7 +225,7 @@ impl State {
         if !is_known {
             self.from_version = from_version.map(|version| cut(version, VERSION_MAX_BYTES));
             self.source = Some(cut(&record.source, TEXT_MAX_BYTES));
-            self.started_at = self.updated_at.clone();
+            self.started_at = self.updated_at;
         }
         self.record(before);
         Ok(())
@@ -247,7 +247,7 @@ impl State {
                 return Ok(());
             }
             self.attempts_total = self.attempts_total.saturating_add(1);
-            self.started_at = self.updated_at.clone();
+            self.started_at = self.updated_at;
         }
         self.last_error = Some(cut(&why, TEXT_MAX_BYTES));
         self.last_error_kind = Some(kind.into());
@@ -285,13 +285,13 @@ impl State {
         // Of a rollback that is called off, the slot that was to be left runs on.
         match (before, self.target_slot) {
             (Phase::RolledBack, Some(left)) if self.is_under_way => {
-                let at = self.updated_at.as_deref();
-                self.history.call_off_rollback(self.to_version.as_deref(), back_to, left.other(), at);
+                let at = text(self.updated_at);
+                self.history.call_off_rollback(self.to_version.as_deref(), back_to, left.other(), Some(&at));
             }
             (Phase::RolledBack, _) => {}
             _ => {
                 self.called_off = self.manifest_digest;
-                self.history.call_off(self.updated_at.as_deref());
+                self.history.call_off(Some(&text(self.updated_at)));
             }
         }
         self.is_under_way = false;
@@ -324,7 +324,7 @@ impl State {
             }
         }
         if matches!(before, Phase::Idle | Phase::Success | Phase::RolledBack) || !is_same_slot {
-            self.started_at = Some(rfc3339(now_secs));
+            self.started_at = Some(Moment(now_secs));
         }
         self.target_slot = Some(gave_up);
         self.arrive();
@@ -374,6 +374,11 @@ pub struct Taken<'a> {
     pub target: Slot,
     /// `--retry-failed`.
     pub insisted: bool,
+}
+
+/// Writes a moment for the history.
+fn text(moment: Option<Moment>) -> String {
+    moment.map_or(String::new(), |moment| moment.to_string())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use crate::base::error::Kind;
 use crate::base::text::printable;
-use crate::base::time::parse_rfc3339;
+use crate::base::time::Moment;
 use crate::ledger::history::ROLLBACK;
 use crate::ledger::state::Phase;
 use crate::machine::ARCHITECTURE;
@@ -121,7 +121,7 @@ impl Page {
     /// What is one number each.
     fn attempt_and_boot(&mut self, facts: &Facts<'_>) {
         let (state, vars) = (&facts.report.survey.state, facts.report.survey.vars.as_ref());
-        let secs = |time: &Option<String>| time.as_deref().and_then(|t| parse_rfc3339(t).ok()).unwrap_or(0);
+        let secs = |moment: Option<Moment>| moment.map_or(0, |moment| moment.0);
         let flag = |value: Option<bool>| u64::from(value == Some(true));
         let boots_left = vars.and_then(|v| v.boot_counter).unwrap_or(0).into();
         let numbers = [
@@ -137,12 +137,12 @@ impl Page {
             ),
             (
                 "kubesolo_update_last_attempt_timestamp_seconds",
-                secs(&state.started_at),
+                secs(state.started_at),
                 "When the last attempt began; 0 if never.",
             ),
             (
                 "kubesolo_update_state_timestamp_seconds",
-                secs(&state.updated_at),
+                secs(state.updated_at),
                 "When the state was written last; 0 if never.",
             ),
             (

@@ -1,5 +1,6 @@
 use super::*;
 use crate::base::error::{Course, Error};
+use crate::base::time::Moment;
 use crate::boot::block::BootVars;
 use crate::ledger::failures::Failures;
 use crate::ledger::proven::Proven;
@@ -84,8 +85,8 @@ fn what_is_known_is_said() {
         rollbacks_total: 3,
         last_error: Some("x".into()),
         last_error_kind: Some("rollback".into()),
-        started_at: Some("2026-11-22T20:00:00Z".into()),
-        updated_at: Some("2026-11-22T20:00:01Z".into()),
+        started_at: Moment::parse("2026-11-22T20:00:00Z").ok(),
+        updated_at: Moment::parse("2026-11-22T20:00:01Z").ok(),
         ..State::default()
     };
     let page = of(

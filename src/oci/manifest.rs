@@ -5,11 +5,13 @@
 //! without that annotation takes the platform of the index entry that led to it; one reached by
 //! tag alone then has none. Must never: guess what a document is when it says two things at once.
 
+use super::annotations::PREFIX;
 use super::descriptor::{Descriptor, INDEX_TYPES, MANIFEST_TYPES, plain_type, source};
 use super::entries::Entries;
 pub(crate) use super::index::nothing_for;
 pub use super::index::{Choice, Entry, Index};
 use super::initramfs::{self, INITRAMFS_TYPE, Initramfs};
+use super::metadata::{Annotations, Metadata};
 use crate::base::error::Result;
 use crate::base::json::{self, Field};
 use miniserde::Deserialize;
@@ -38,25 +40,6 @@ pub struct Manifest {
     annotations: Annotations,
 }
 
-/// What a manifest says about the artifact, each as it stands there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Metadata {
-    /// `io.kubesolo.os.version`.
-    pub version: Option<String>,
-    /// `io.kubesolo.os.channel`.
-    pub channel: Option<String>,
-    /// `io.kubesolo.os.architecture`.
-    pub architecture: Option<String>,
-    /// `io.kubesolo.os.min_compatible_version`.
-    pub min_compatible_version: Option<String>,
-    /// `io.kubesolo.os.release_notes`.
-    pub release_notes: Option<String>,
-    /// `io.kubesolo.os.release_date`.
-    pub release_date: Option<String>,
-    /// `io.kubesolo.os.expires`.
-    pub expires: Option<String>,
-}
-
 #[derive(Deserialize)]
 struct RawDocument {
     #[serde(rename = "schemaVersion")]
@@ -66,26 +49,6 @@ struct RawDocument {
     manifests: Option<Entries>,
     layers: Option<Entries>,
     annotations: Option<Annotations>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct Annotations {
-    #[serde(rename = "io.kubesolo.os.version")]
-    version: Field<String>,
-    #[serde(rename = "io.kubesolo.os.channel")]
-    channel: Field<String>,
-    #[serde(rename = "io.kubesolo.os.architecture")]
-    architecture: Field<String>,
-    #[serde(rename = "io.kubesolo.os.min_compatible_version")]
-    min_compatible_version: Field<String>,
-    #[serde(rename = "io.kubesolo.os.release_notes")]
-    release_notes: Field<String>,
-    #[serde(rename = "io.kubesolo.os.release_date")]
-    release_date: Field<String>,
-    #[serde(rename = "io.kubesolo.os.expires")]
-    expires: Field<String>,
-    #[serde(rename = "io.kubesolo.os.initramfs_digest")]
-    initramfs_digest: Field<String>,
 }
 
 /// Reads an index or a manifest.
@@ -134,7 +97,7 @@ fn read(bytes: &[u8], declared_type: Option<&str>, name: &str) -> Result<Documen
 impl Manifest {
     /// Returns the architecture annotation, if there is a usable one.
     pub fn architecture(&self) -> Option<&str> {
-        match &self.annotations.architecture {
+        match self.annotations.release.architecture() {
             Field::Is(name) => Some(name),
             _ => None,
         }
@@ -161,25 +124,8 @@ impl Manifest {
             }
         }
         let kernel = kernel.ok_or_else(|| source(format!("no kernel layer ({KERNEL_TYPE})")))?;
-        let (meta, whole) = self.annotations.check()?;
-        Ok((meta, kernel, Initramfs::of(layers, whole)?))
-    }
-}
-
-impl Annotations {
-    /// Returns: the metadata, and the digest of the whole initramfs.
-    fn check(self) -> Result<(Metadata, Option<String>)> {
-        let whole = self.initramfs_digest.optional(initramfs::DIGEST_ANNOTATION)?;
-        let meta = Metadata {
-            version: self.version.optional("io.kubesolo.os.version")?,
-            channel: self.channel.optional("io.kubesolo.os.channel")?,
-            architecture: self.architecture.optional("io.kubesolo.os.architecture")?,
-            min_compatible_version: self.min_compatible_version.optional("io.kubesolo.os.min_compatible_version")?,
-            release_notes: self.release_notes.optional("io.kubesolo.os.release_notes")?,
-            release_date: self.release_date.optional("io.kubesolo.os.release_date")?,
-            expires: self.expires.optional("io.kubesolo.os.expires")?,
-        };
-        Ok((meta, whole))
+        let whole = self.annotations.initramfs_digest.unwrap_or_default().optional(initramfs::DIGEST_ANNOTATION)?;
+        Ok((self.annotations.release.check(PREFIX)?, kernel, Initramfs::of(layers, whole)?))
     }
 }
 

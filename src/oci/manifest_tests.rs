@@ -51,7 +51,7 @@ fn manifest(text: &str) -> Result<(Metadata, Descriptor, Initramfs)> {
 #[test]
 fn reads_a_manifest() {
     let (meta, kernel, initramfs) = manifest(&manifest_text()).unwrap();
-    assert_eq!(meta.version.as_deref(), Some("1.2.0"));
+    assert_eq!(meta.version, "1.2.0");
     assert_eq!(meta.architecture.as_deref(), Some("arm64"));
     assert_eq!(meta.release_notes.as_deref(), Some("a\nb"));
     assert_eq!(meta.channel, None);

@@ -8,4 +8,5 @@ mod entries;
 pub mod index;
 pub mod initramfs;
 pub mod manifest;
+pub mod metadata;
 pub mod reference;

@@ -5,6 +5,7 @@
 use crate::base::digest::Digest;
 use crate::base::url::Url;
 use crate::oci::descriptor::Descriptor;
+use crate::oci::metadata::Metadata;
 
 /// Names one file of an artifact: how long it is, what it must hash to, and where it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,23 +44,11 @@ pub(crate) enum Place {
 }
 
 /// Describes what a source offers for one architecture. Every text is as the source gave it, so it goes
-/// through `text::printable` before it is shown; what is longer than 1 KiB is cut.
+/// through `text::printable` before it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
-    /// Version: 1 to 128 printable ASCII characters without spaces.
-    pub version: String,
-    /// Channel.
-    pub channel: Option<String>,
-    /// What the artifact says it is for, in Go's names (amd64, arm64). Not checked against the request.
-    pub architecture: Option<String>,
-    /// Lowest version that can be updated to this one.
-    pub min_compatible_version: Option<String>,
-    /// Release notes, possibly with newlines; at most the first 64 KiB of them.
-    pub release_notes: Option<String>,
-    /// Release date.
-    pub release_date: Option<String>,
-    /// After this the artifact is not to be installed.
-    pub expires: Option<String>,
+    /// What its publisher says of it.
+    pub release: Metadata,
     /// Identity: the digest of the per-architecture manifest; for HTTP see `latest::identity` in `source`.
     pub digest: Digest,
     /// Digest of the index that led to the manifest, where one did.

@@ -8,7 +8,7 @@ use crate::base::clock::Now;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::{human_size, printable};
-use crate::base::time::{parse_rfc3339, rfc3339};
+use crate::base::time::{Moment, rfc3339};
 use crate::oci::annotations::is_misspelt_architecture;
 use crate::offer::artifact::Artifact;
 use crate::offer::refusal::{Gate, Refusal};
@@ -45,8 +45,8 @@ pub struct Facts<'a> {
     pub room_bytes: Option<u64>,
     /// When updates may be applied.
     pub window: Option<&'a Window>,
-    /// When the newest release that was verified and has run here was made, in seconds since 1970.
-    pub newest_release_secs: Option<u64>,
+    /// When the newest release that was verified and has run here was made.
+    pub newest_release: Option<Moment>,
     /// `--allow-downgrade`.
     pub allow_downgrade: bool,
     /// `--retry-failed`.
@@ -98,7 +98,7 @@ pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
     let case = Case {
         artifact,
         facts,
-        offered: Version::parse(&artifact.version).map_err(|e| malformed(artifact, "version", &e))?,
+        offered: Version::parse(&artifact.release.version).map_err(|e| malformed(artifact, "version", &e))?,
         running: facts.running_version.and_then(|text| Version::parse(text).ok()),
         is_staged,
         takes_any: facts.allow_downgrade || is_staged,
@@ -122,7 +122,7 @@ fn refuse(gate: Gate, why: String) -> Result<Option<Refusal>> {
 }
 
 fn architecture(case: &Case<'_>) -> Result<Option<Refusal>> {
-    let (said, ours) = (case.artifact.architecture.as_deref(), case.facts.architecture);
+    let (said, ours) = (case.artifact.release.architecture.as_deref(), case.facts.architecture);
     match said == Some(ours) {
         true => Ok(None),
         false => refuse(Gate::Architecture, other_architecture(said, ours)),
@@ -130,7 +130,7 @@ fn architecture(case: &Case<'_>) -> Result<Option<Refusal>> {
 }
 
 fn channel(case: &Case<'_>) -> Result<Option<Refusal>> {
-    let channel = case.artifact.channel.as_deref().unwrap_or(DEFAULT_CHANNEL);
+    let channel = case.artifact.release.channel.as_deref().unwrap_or(DEFAULT_CHANNEL);
     match channel == case.facts.channel {
         true => Ok(None),
         false => {
@@ -155,7 +155,7 @@ fn version(case: &Case<'_>) -> Result<Option<Refusal>> {
 }
 
 fn min_compatible_version(case: &Case<'_>) -> Result<Option<Refusal>> {
-    let Some(minimum) = &case.artifact.min_compatible_version else { return Ok(None) };
+    let Some(minimum) = &case.artifact.release.min_compatible_version else { return Ok(None) };
     let minimum = Version::parse(minimum).map_err(|e| malformed(case.artifact, "min_compatible_version", &e))?;
     // A version that is none is left by a person who insists, or not at all.
     match case.running.as_ref().filter(|running| **running < minimum) {
@@ -167,9 +167,9 @@ fn min_compatible_version(case: &Case<'_>) -> Result<Option<Refusal>> {
 }
 
 fn expiry(case: &Case<'_>) -> Result<Option<Refusal>> {
-    let Some(expires) = &case.artifact.expires else { return Ok(None) };
+    let Some(expires) = &case.artifact.release.expires else { return Ok(None) };
     let now = case.facts.now.earliest_secs();
-    if date_of(case.artifact, expires, "expires")? > now {
+    if date_of(case.artifact, expires, "expires")?.0 > now {
         return Ok(None);
     }
     refuse(Gate::Expired, format!("it expired at {}, now is {}", printable(expires), rfc3339(now)))
@@ -180,14 +180,14 @@ fn release_date(case: &Case<'_>) -> Result<Option<Refusal>> {
     if case.artifact.signed_by.is_empty() {
         return Ok(None);
     }
-    let said = case.artifact.release_date.as_deref();
+    let said = case.artifact.release.release_date.as_deref();
     let released = said.map(|date| date_of(case.artifact, date, "release_date")).transpose()?;
-    let Some(newest) = case.facts.newest_release_secs.filter(|_| !case.takes_any) else { return Ok(None) };
+    let Some(newest) = case.facts.newest_release.filter(|_| !case.takes_any) else { return Ok(None) };
     if released.is_some_and(|released| released >= newest) {
         return Ok(None);
     }
     let date = said.map_or("a time that it does not say".to_string(), printable);
-    refuse(Gate::Replayed, format!("it was released at {date}, one of {} has run", rfc3339(newest)))
+    refuse(Gate::Replayed, format!("it was released at {date}, one of {newest} has run"))
 }
 
 fn failed_before(case: &Case<'_>) -> Result<Option<Refusal>> {
@@ -196,7 +196,7 @@ fn failed_before(case: &Case<'_>) -> Result<Option<Refusal>> {
     match facts.failed.iter().find(|(digest, _)| *digest == artifact.digest && !is_insisted) {
         None => Ok(None),
         Some((_, reason)) => {
-            refuse(Gate::FailedBefore, format!("{} {}", printable(&artifact.version), printable(reason)))
+            refuse(Gate::FailedBefore, format!("{} {}", printable(&artifact.release.version), printable(reason)))
         }
     }
 }
@@ -232,8 +232,8 @@ fn other_architecture(said: Option<&str>, ours: &str) -> String {
 }
 
 /// Reads a date of an artifact. Errors: Source: it is none; document and field are named.
-fn date_of(artifact: &Artifact, text: &str, field: &str) -> Result<u64> {
-    parse_rfc3339(text).map_err(|e| malformed(artifact, field, &e))
+fn date_of(artifact: &Artifact, text: &str, field: &str) -> Result<Moment> {
+    Moment::parse(text).map_err(|e| malformed(artifact, field, &e))
 }
 
 /// Names the document and the field that a value is from, as the publisher writes it: in `latest.json`, or as an annotation.
@@ -253,8 +253,10 @@ pub fn place(source: &str) -> String {
 /// Says that a source offers what runs, although that has expired: it stands still, or is held back.
 /// Errors: Source: the date is none.
 pub fn stands_still(artifact: &Artifact, verdict: &Verdict, now: Now) -> Result<Option<String>> {
-    let Some(expires) = artifact.expires.as_deref().filter(|_| *verdict == Verdict::UpToDate) else { return Ok(None) };
-    let is_past = date_of(artifact, expires, "expires")? <= now.earliest_secs();
+    let Some(expires) = artifact.release.expires.as_deref().filter(|_| *verdict == Verdict::UpToDate) else {
+        return Ok(None);
+    };
+    let is_past = date_of(artifact, expires, "expires")?.0 <= now.earliest_secs();
     let expires = printable(expires);
     Ok(is_past
         .then(|| format!("what runs expired at {expires}, and nothing newer is offered: is the source held back?")))
@@ -302,13 +304,13 @@ fn runs_already(artifact: &Artifact, facts: &Facts<'_>) -> bool {
     match facts.running_files {
         Some(running) => running == files || facts.running_digest == Some(artifact.digest),
         // Of a slot without a record its version is all that is known.
-        None => facts.running_version == Some(&artifact.version),
+        None => facts.running_version == Some(&artifact.release.version),
     }
 }
 
 /// Source: semver.org 2.0.0, item 10: build metadata does not count in the order.
 fn another_build(artifact: &Artifact, running: &Version) -> String {
-    let (offered, running) = (printable(&artifact.version), running.to_string());
+    let (offered, running) = (printable(&artifact.release.version), running.to_string());
     let why = match offered == running {
         true => "was it published twice?".to_owned(),
         false => "Semantic Versioning does not order the two".to_owned(),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::error::Course;
+use crate::oci::metadata::Metadata;
 use crate::offer::artifact::{FileRef, Place};
 use crate::offer::refusal::refused;
 use std::sync::LazyLock;
@@ -18,13 +19,15 @@ fn file(size_bytes: u64) -> FileRef {
 
 fn artifact() -> Artifact {
     Artifact {
-        version: "1.2.0".into(),
-        channel: None,
-        architecture: Some("amd64".into()),
-        min_compatible_version: None,
-        release_notes: None,
-        release_date: None,
-        expires: None,
+        release: Metadata {
+            version: "1.2.0".into(),
+            channel: None,
+            architecture: Some("amd64".into()),
+            min_compatible_version: None,
+            release_notes: None,
+            release_date: None,
+            expires: None,
+        },
         digest: Digest::of(b"new"),
         index_digest: None,
         passed: Vec::new(),
@@ -49,7 +52,7 @@ fn facts() -> Facts<'static> {
         now: Now::new(NOW, 0),
         room_bytes: Some(3000),
         window: None,
-        newest_release_secs: None,
+        newest_release: None,
         allow_downgrade: false,
         retry_failed: false,
         ignore_window: false,
@@ -73,27 +76,27 @@ fn a_newer_version_that_fits_is_taken() {
 fn each_gate_refuses_alone_and_names_both_values() {
     type Change = fn(&mut Artifact, &mut Facts<'static>);
     let cases: [(Gate, &str, &str, Change); 17] = [
-        (Gate::Architecture, "arm64", "amd64", |a, _| a.architecture = Some("arm64".into())),
+        (Gate::Architecture, "arm64", "amd64", |a, _| a.release.architecture = Some("arm64".into())),
         (
             Gate::Architecture,
             "annotation io.kubesolo.os.architecture (in latest.json: architecture) is missing",
             "amd64",
-            |a, _| a.architecture = None,
+            |a, _| a.release.architecture = None,
         ),
-        (Gate::Architecture, "x86_64", "write amd64 or arm64", |a, _| a.architecture = Some("x86_64".into())),
-        (Gate::Channel, "edge", "stable", |a, _| a.channel = Some("edge".into())),
+        (Gate::Architecture, "x86_64", "write amd64 or arm64", |a, _| a.release.architecture = Some("x86_64".into())),
+        (Gate::Channel, "edge", "stable", |a, _| a.release.channel = Some("edge".into())),
         (Gate::Channel, "stable", "edge", |_, f| f.channel = "edge"),
-        (Gate::Channel, "a channel with an empty name", "stable", |a, _| a.channel = Some(String::new())),
-        (Gate::Channel, "channel 'stable '", "follows stable", |a, _| a.channel = Some("stable ".into())),
+        (Gate::Channel, "a channel with an empty name", "stable", |a, _| a.release.channel = Some(String::new())),
+        (Gate::Channel, "channel 'stable '", "follows stable", |a, _| a.release.channel = Some("stable ".into())),
         (Gate::RunningVersion, "'2024.01', which is not a semantic version", "1.2.0", |_, f| {
             f.running_version = Some("2024.01")
         }),
         (Gate::RunningVersion, "does not say which version", "1.2.0", |_, f| f.running_version = None),
-        (Gate::Version, "1.0.9", "1.1.0", |a, _| a.version = "1.0.9".into()),
-        (Gate::Version, "1.1.0-rc.1", "1.1.0", |a, _| a.version = "1.1.0-rc.1".into()),
-        (Gate::MinCompatible, "1.1.1", "1.1.0", |a, _| a.min_compatible_version = Some("1.1.1".into())),
+        (Gate::Version, "1.0.9", "1.1.0", |a, _| a.release.version = "1.0.9".into()),
+        (Gate::Version, "1.1.0-rc.1", "1.1.0", |a, _| a.release.version = "1.1.0-rc.1".into()),
+        (Gate::MinCompatible, "1.1.1", "1.1.0", |a, _| a.release.min_compatible_version = Some("1.1.1".into())),
         (Gate::Expired, "at 2026-11-22T19:59:60Z", "2026-11-22T20:00:00Z", |a, _| {
-            a.expires = Some("2026-11-22T19:59:60Z".into())
+            a.release.expires = Some("2026-11-22T19:59:60Z".into())
         }),
         (Gate::FailedBefore, "no API server", "1.2.0 ", |_, f| f.failed = &*FAILED),
         (Gate::Size, "3000 B", "2999 B", |_, f| f.room_bytes = Some(2999)),
@@ -107,14 +110,14 @@ fn each_gate_refuses_alone_and_names_both_values() {
         assert_eq!(refusals.len(), 1, "{refusals:?}");
         assert_eq!(refusals[0].gate, gate);
         assert!(refusals[0].why.contains(one) && refusals[0].why.contains(other), "{}", refusals[0].why);
-        assert_eq!(refused(&a.version, &refusals).exit_code(), 4);
+        assert_eq!(refused(&a.release.version, &refusals).exit_code(), 4);
     }
 }
 
 #[test]
 fn overrides_open_their_own_gate_only() {
     let mut a = artifact();
-    a.version = "1.0.0".into();
+    a.release.version = "1.0.0".into();
     let failed = [(a.digest, "x".to_string())];
     let mut f = Facts { failed: &failed, ..facts() };
     assert_eq!(gates(&a, &f), [Gate::Version, Gate::FailedBefore]);
@@ -127,7 +130,7 @@ fn overrides_open_their_own_gate_only() {
 #[test]
 fn the_same_version_is_nothing_to_do() {
     let mut a = artifact();
-    a.version = "v1.1.0+rebuilt".into();
+    a.release.version = "v1.1.0+rebuilt".into();
     // The same files under another name and document: built once, published twice.
     let same_files = || Facts { running_files: Some([a.kernel.sha256, a.initramfs.sha256]), ..facts() };
     assert_eq!(judge(&a, &same_files()).unwrap(), Verdict::UpToDate);
@@ -138,7 +141,7 @@ fn the_same_version_is_nothing_to_do() {
         assert_eq!(judge(&a, &Facts { allow_downgrade, ..facts() }).unwrap(), Verdict::UpToDate);
     }
     // What is the same for another architecture is a fault, not peace.
-    a.architecture = Some("arm64".into());
+    a.release.architecture = Some("arm64".into());
     assert_eq!(gates(&a, &facts()), [Gate::Architecture]);
 }
 
@@ -158,22 +161,22 @@ fn what_is_staged_is_refused_by_what_has_changed_since() {
     let cases: [(&str, Option<Gate>, Change); 15] = [
         ("nothing", None, |_, _| {}),
         ("this machine follows another channel now", Some(Gate::Channel), |_, f| f.channel = "edge"),
-        ("it has expired", Some(Gate::Expired), |a, _| a.expires = Some("2026-11-22T20:00:00Z".into())),
+        ("it has expired", Some(Gate::Expired), |a, _| a.release.expires = Some("2026-11-22T20:00:00Z".into())),
         ("it failed here", Some(Gate::FailedBefore), |_, f| f.failed = &*FAILED),
         ("it failed here, and was insisted on", None, |_, f| (f.failed, f.staged_insisted) = (&*FAILED, true)),
         ("it failed here, and is insisted on now", None, |_, f| (f.failed, f.retry_failed) = (&*FAILED, true)),
-        ("older, insisted on", None, |a, _| a.version = "1.0.0".into()),
-        ("another build, insisted on", None, |a, _| a.version = "1.1.0".into()),
+        ("older, insisted on", None, |a, _| a.release.version = "1.0.0".into()),
+        ("another build, insisted on", None, |a, _| a.release.version = "1.1.0".into()),
         ("released before, insisted on", None, |a, f| {
-            (a.release_date, a.signed_by) = (Some("2001-01-01T00:00:00Z".into()), vec![Digest::of(b"key")]);
-            f.newest_release_secs = Some(NOW);
+            (a.release.release_date, a.signed_by) = (Some("2001-01-01T00:00:00Z".into()), vec![Digest::of(b"key")]);
+            f.newest_release = Some(Moment(NOW));
         }),
         ("no date, insisted on", None, |a, f| {
-            (a.signed_by, f.newest_release_secs) = (vec![Digest::of(b"key")], Some(NOW));
+            (a.signed_by, f.newest_release) = (vec![Digest::of(b"key")], Some(Moment(NOW)));
         }),
         ("what runs has no version", None, |_, f| f.running_version = Some("dev")),
         ("what runs has no version, and it needs one", None, |a, f| {
-            (f.running_version, a.min_compatible_version) = (Some("1.0"), Some("1.1.0".into()));
+            (f.running_version, a.release.min_compatible_version) = (Some("1.0"), Some("1.1.0".into()));
         }),
         ("the window is shut", None, |_, f| f.window = Some(&WINDOW)),
         ("it would not fit beside itself", None, |_, f| f.room_bytes = Some(1)),
@@ -227,15 +230,15 @@ fn waiting_is_told_apart_from_what_a_person_must_mend() {
 fn a_running_version_that_is_not_semantic_is_left_by_a_person_who_insists() {
     for running in ["2024.01", "1.0", "dev", "01.2.3", "1.2.3.4", "1.2.3-", "", "v", "1.2.x", "latest", "1.2.3 "] {
         let mut a = artifact();
-        a.min_compatible_version = Some("1.1.0".into());
+        a.release.min_compatible_version = Some("1.1.0".into());
         let f = || Facts { running_version: Some(running), ..facts() };
         assert_eq!(gates(&a, &f()), [Gate::RunningVersion], "{running}");
         assert_eq!(judge(&a, &Facts { allow_downgrade: true, ..f() }).unwrap(), Verdict::Take, "{running}");
         // The flag opens this gate, and no other.
-        a.channel = Some("edge".into());
+        a.release.channel = Some("edge".into());
         assert_eq!(gates(&a, &Facts { allow_downgrade: true, ..f() }), [Gate::Channel], "{running}");
         // What runs is known by its digest all the same.
-        a.channel = None;
+        a.release.channel = None;
         let same = Facts { running_digest: Some(a.digest), ..f() };
         assert_eq!(judge(&a, &same).unwrap(), Verdict::UpToDate, "{running}");
     }
@@ -256,7 +259,7 @@ fn equal_in_order_is_not_the_same() {
         ("1.29.4", "1.29.4", "was it published twice?"),
         ("1.29.4+k3s1", "1.29.4+k3s1", "was it published twice?"),
     ] {
-        let a = Artifact { version: offered.into(), ..artifact() };
+        let a = Artifact { release: Metadata { version: offered.into(), ..artifact().release }, ..artifact() };
         let f = Facts { running_version: Some(running), ..facts() };
         let Verdict::Refused(refusals) = judge(&a, &f).unwrap() else { panic!("{running} {offered}") };
         assert_eq!(refusals[0].gate.label(), "newer");
@@ -276,7 +279,7 @@ fn equal_in_order_is_not_the_same() {
 
 #[test]
 fn a_time_of_day_is_never_judged_by_a_clock_that_is_not_set() {
-    let build = parse_rfc3339("2026-11-24T15:20:52Z").unwrap();
+    let build = Moment::parse("2026-11-24T15:20:52Z").unwrap().0;
     let not_set = Now::new(3 * 3600 + 16, build);
     for window in ["15:00-16:00", "02:00-04:00", "02:00-05:00", "Sat,Sun 22:00-04:00", "00:00-24:00"] {
         let window = Window::parse(window).unwrap();
@@ -290,22 +293,28 @@ fn a_time_of_day_is_never_judged_by_a_clock_that_is_not_set() {
     // Where there is no window, nobody asks.
     assert_eq!(judge(&artifact(), &Facts { now: not_set, ..facts() }).unwrap(), Verdict::Take);
     // What expired before the build has expired, whatever the clock says.
-    let expired = Artifact { expires: Some("2026-11-24T15:20:52Z".into()), ..artifact() };
+    let expired = Artifact {
+        release: Metadata { expires: Some("2026-11-24T15:20:52Z".into()), ..artifact().release },
+        ..artifact()
+    };
     assert_eq!(gates(&expired, &Facts { now: not_set, ..facts() }), [Gate::Expired]);
 }
 
 #[test]
 fn all_refusals_are_named_at_once() {
-    let a = Artifact { architecture: Some("arm64".into()), version: "1.0.0".into(), ..artifact() };
+    let a = Artifact {
+        release: Metadata { architecture: Some("arm64".into()), version: "1.0.0".into(), ..artifact().release },
+        ..artifact()
+    };
     assert_eq!(gates(&a, &Facts { room_bytes: Some(1), ..facts() }), [Gate::Architecture, Gate::Version, Gate::Size]);
 }
 
 #[test]
 fn what_can_not_be_read_is_an_error_not_a_pass() {
     for change in [
-        |a: &mut Artifact| a.version = "latest".into(),
-        |a: &mut Artifact| a.expires = Some("tomorrow".into()),
-        |a: &mut Artifact| a.min_compatible_version = Some("1".into()),
+        |a: &mut Artifact| a.release.version = "latest".into(),
+        |a: &mut Artifact| a.release.expires = Some("tomorrow".into()),
+        |a: &mut Artifact| a.release.min_compatible_version = Some("1".into()),
     ] {
         let mut a = artifact();
         change(&mut a);
@@ -323,10 +332,13 @@ fn huge_sizes_do_not_wrap() {
 
 #[test]
 fn an_older_release_than_the_newest_that_was_taken_is_a_replay() {
-    let newest = parse_rfc3339("2026-03-01T00:00:00Z").unwrap();
-    let known = || Facts { newest_release_secs: Some(newest), ..facts() };
-    let released =
-        |date: &str| Artifact { release_date: Some(date.into()), signed_by: vec![Digest::of(b"key")], ..artifact() };
+    let newest = Moment::parse("2026-03-01T00:00:00Z").unwrap();
+    let known = || Facts { newest_release: Some(newest), ..facts() };
+    let released = |date: &str| Artifact {
+        release: Metadata { release_date: Some(date.into()), ..artifact().release },
+        signed_by: vec![Digest::of(b"key")],
+        ..artifact()
+    };
     let older = released("2026-02-28T23:59:59Z");
     assert_eq!(gates(&older, &known()), [Gate::Replayed]);
     let Verdict::Refused(refusals) = judge(&older, &known()).unwrap() else { panic!() };
@@ -334,7 +346,7 @@ fn an_older_release_than_the_newest_that_was_taken_is_a_replay() {
     assert!(!Gate::Replayed.is_fault());
     assert_eq!(judge(&older, &Facts { allow_downgrade: true, ..known() }).unwrap(), Verdict::Take);
     assert_eq!(judge(&older, &facts()).unwrap(), Verdict::Take);
-    let undated = Artifact { release_date: None, ..older.clone() };
+    let undated = Artifact { release: Metadata { release_date: None, ..older.release.clone() }, ..older.clone() };
     assert_eq!(gates(&undated, &known()), [Gate::Replayed]);
     assert_eq!(judge(&undated, &facts()).unwrap(), Verdict::Take);
     // The same release again, a later one, and one whose date nobody signed.
@@ -351,7 +363,10 @@ fn an_older_release_than_the_newest_that_was_taken_is_a_replay() {
 
 #[test]
 fn a_source_that_stands_still_is_noticed_when_its_release_expires() {
-    let same = |expires: Option<&str>| Artifact { expires: expires.map(str::to_owned), ..artifact() };
+    let same = |expires: Option<&str>| Artifact {
+        release: Metadata { expires: expires.map(str::to_owned), ..artifact().release },
+        ..artifact()
+    };
     let said = |artifact: &Artifact, verdict: &Verdict| stands_still(artifact, verdict, Now::new(NOW, 0)).unwrap();
     assert!(said(&same(Some("2026-11-22T20:00:00Z")), &Verdict::UpToDate).unwrap().contains("2026-11-22T20:00:00Z"));
     assert_eq!(said(&same(Some("2026-11-22T20:00:01Z")), &Verdict::UpToDate), None);
@@ -370,7 +385,11 @@ fn what_makes_no_sense_is_named_as_its_publisher_writes_it() {
         ("registry h.example/os:v1", "read registry h.example/os:v1: 'io.kubesolo.os.version': "),
         ("layout /media/usb", "read layout /media/usb: 'io.kubesolo.os.version': "),
     ] {
-        let offered = Artifact { version: "v1.2".into(), source: source.into(), ..artifact() };
+        let offered = Artifact {
+            release: Metadata { version: "v1.2".into(), ..artifact().release },
+            source: source.into(),
+            ..artifact()
+        };
         let e = judge(&offered, &facts()).unwrap_err();
         assert!(e.kind() == Kind::Source && e.to_string().starts_with(words), "{e}");
     }

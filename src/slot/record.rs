@@ -4,6 +4,7 @@
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::time::Moment;
 use miniserde::{Deserialize, Serialize, json};
 use std::fmt;
 
@@ -110,8 +111,8 @@ pub struct Record {
     pub index_digest: Option<Digest>,
     /// What else led to it, or is part of it: see [`crate::offer::artifact::Artifact::passed`]. Empty in records of older agents.
     pub passed: Vec<Digest>,
-    /// Release date, as the publisher gave it.
-    pub release_date: Option<String>,
+    /// Release date, where that was signed.
+    pub release_date: Option<Moment>,
     /// The kernel.
     pub kernel: FileRecord,
     /// The initramfs.
@@ -167,7 +168,7 @@ impl Record {
             signed_by: digests("signed_by", raw.signed_by)?,
             index_digest: digest("index_digest", raw.index_digest)?,
             passed: digests("passed", raw.passed)?,
-            release_date: raw.release_date,
+            release_date: raw.release_date.and_then(|date| Moment::parse(&date).ok()),
             kernel: file("kernel", raw.kernel)?,
             initramfs: file("initramfs", raw.initramfs)?,
         })
@@ -194,7 +195,7 @@ impl Record {
             signed_by: Some(Digest::texts(&self.signed_by)),
             index_digest: self.index_digest.map(|d| d.to_string()),
             passed: Some(Digest::texts(&self.passed)),
-            release_date: self.release_date.clone(),
+            release_date: self.release_date.map(|date| date.to_string()),
             kernel: file(&self.kernel),
             initramfs: file(&self.initramfs),
         };
@@ -241,7 +242,7 @@ mod tests {
             signed_by: vec![Digest::of(b"k")],
             index_digest: Some(Digest::of(b"i")),
             passed: vec![Digest::of(b"inner"), Digest::of(b"layer")],
-            release_date: Some("2026-01-31T12:00:00Z".into()),
+            release_date: Moment::parse("2026-01-31T12:00:00Z").ok(),
             kernel: FileRecord { size_bytes: 6, sha256: Digest::of(b"kernel") },
             initramfs: FileRecord { size_bytes: 4, sha256: Digest::of(b"init") },
         }

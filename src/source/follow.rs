@@ -2,7 +2,6 @@
 //!
 //! Must never: fetch what the keyring revokes, or follow without end.
 
-use super::limits::{check_version, kept};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::json;
@@ -125,10 +124,9 @@ pub(super) fn artifact(
     platform: Option<&str>,
     name: &str,
 ) -> Result<(Artifact, bool)> {
-    let (meta, kernel, initramfs) = manifest.into_parts()?;
-    let is_stated = meta.architecture.is_some();
-    let version = check_version(meta.version, "io.kubesolo.os.version")
-        .map_err(|e| e.at("read", format_args!("manifest {digest}")))?;
+    let (mut release, kernel, initramfs) = manifest.into_parts()?;
+    let is_stated = release.architecture.is_some();
+    release.architecture = release.architecture.or(platform.map(str::to_owned));
     let kernel = FileRef { size_bytes: kernel.size_bytes, sha256: kernel.digest, place: Place::Blob };
     let (place, passed) = match initramfs.layers.len() {
         1 => (Place::Blob, Vec::new()),
@@ -139,13 +137,7 @@ pub(super) fn artifact(
     };
     let initramfs = FileRef { size_bytes: initramfs.size_bytes, sha256: initramfs.digest, place };
     let artifact = Artifact {
-        version,
-        channel: meta.channel.map(kept),
-        architecture: meta.architecture.or(platform.map(str::to_owned)).map(kept),
-        min_compatible_version: meta.min_compatible_version.map(kept),
-        release_notes: meta.release_notes,
-        release_date: meta.release_date.map(kept),
-        expires: meta.expires.map(kept),
+        release,
         digest,
         index_digest,
         passed,

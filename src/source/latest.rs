@@ -6,21 +6,19 @@
 //! Its signature, `latest.json.sig`, is over its exact bytes and is checked before they are parsed.
 //! Must never: fetch a file's bytes to describe it, or take a file without digest and size.
 
-use super::{Source, remarks};
+use super::{Source, latest_json, remarks};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::json::{self, Field};
+use crate::base::json;
 use crate::base::url::Url;
 use crate::http::{Body, Client, Document, DocumentRequest};
 use crate::oci::descriptor::DOCUMENT_CAP;
-use crate::oci::manifest::nothing_for;
 use crate::offer::artifact::{Artifact, FileRef, Place};
 use crate::os::progress::setback;
 use crate::os::sys;
-use crate::source::limits::{bounded, check_length, check_version, kept};
+use crate::source::limits::{bounded, check_length};
 use crate::trust::keyring::Keyring;
 use crate::trust::tally::{DETACHED_MAX_BYTES, Tally};
-use miniserde::Deserialize;
 use std::cell::Cell;
 
 /// One HTTP server.
@@ -33,40 +31,6 @@ pub struct Latest {
     etag: Option<String>,
     /// Fetched, and not yet looked at.
     document: Option<Document>,
-}
-
-#[derive(Deserialize)]
-struct RawDocument {
-    version: Field<String>,
-    channel: Field<String>,
-    architecture: Field<String>,
-    min_compatible_version: Field<String>,
-    release_notes: Field<String>,
-    release_date: Field<String>,
-    expires: Field<String>,
-    kernel: Option<RawFile>,
-    initramfs: Option<RawFile>,
-    artifacts: Option<Vec<RawEntry>>,
-}
-
-#[derive(Deserialize)]
-struct RawEntry {
-    version: Field<String>,
-    channel: Field<String>,
-    architecture: Field<String>,
-    min_compatible_version: Field<String>,
-    release_notes: Field<String>,
-    release_date: Field<String>,
-    expires: Field<String>,
-    kernel: Option<RawFile>,
-    initramfs: Option<RawFile>,
-}
-
-#[derive(Deserialize)]
-struct RawFile {
-    url: Field<String>,
-    sha256: Field<String>,
-    size: Field<u64>,
 }
 
 impl Latest {
@@ -119,7 +83,7 @@ impl Latest {
         self.ring.refuse_revoked(&[digest]).map_err(|e| e.at("verify", &document.final_url))?;
         let signed_by = self.prove(&document, signature, is_copy)?;
         json::shorten(&mut document.body).map_err(|e| e.at("read", &document.final_url))?;
-        let artifact = parse(&document.body, &document.final_url, architecture, &self.describe())?;
+        let artifact = latest_json::parse(&document.body, &document.final_url, architecture, &self.describe())?;
         self.ring.refuse_revoked(&artifact.digests()).map_err(|e| e.at("verify", &document.final_url))?;
         // Then it is said each time that it is asked for.
         let has_remarks = remarks::say_of_latest(&document.body);
@@ -216,119 +180,3 @@ fn place(file: &FileRef) -> Result<&Url> {
         _ => Err(Error::new(Kind::Internal, "the file belongs to another source").at("open", file.sha256)),
     }
 }
-
-/// Reads a `latest.json`. Input: its bytes; `base`: where it came from, for relative file URLs; `name`:
-/// the source, for people.
-/// Errors: Source: malformed, naming the field. Gate: an `artifacts` array without this architecture.
-fn parse(bytes: &[u8], base: &Url, architecture: &str, name: &str) -> Result<Artifact> {
-    let subject = base.to_string();
-    let raw: RawDocument = json::parse(bytes, &subject)?;
-    let (entry, place) = choose(raw, architecture).map_err(|e| e.at("read", &subject))?;
-    entry.check(base, &place, name).map_err(|e| e.at("read", &subject))
-}
-
-/// Picks the entry for this architecture, or the document itself; the text is the prefix of its fields' names.
-fn choose(raw: RawDocument, architecture: &str) -> Result<(RawEntry, String)> {
-    let top = RawEntry {
-        version: raw.version,
-        channel: raw.channel,
-        architecture: raw.architecture,
-        min_compatible_version: raw.min_compatible_version,
-        release_notes: raw.release_notes,
-        release_date: raw.release_date,
-        expires: raw.expires,
-        kernel: raw.kernel,
-        initramfs: raw.initramfs,
-    };
-    let Some(entries) = raw.artifacts else { return Ok((top, String::new())) };
-    let mut chosen = None;
-    let mut others = Vec::new();
-    for (i, entry) in entries.into_iter().enumerate() {
-        match &entry.architecture {
-            Field::Is(a) if a == architecture => {
-                if chosen.replace((i, entry)).is_some() {
-                    return Err(Error::new(Kind::Source, format!("'artifacts' has more than one for {architecture}")));
-                }
-            }
-            Field::Is(a) => others.push(format!("linux/{a}")),
-            _ => return Err(Error::new(Kind::Source, format!("'artifacts[{i}].architecture' is missing or no text"))),
-        }
-    }
-    let (i, entry) = chosen.ok_or_else(|| nothing_for(architecture, others.into_iter()))?;
-    let merged = RawEntry {
-        version: entry.version.or(top.version),
-        channel: entry.channel.or(top.channel),
-        min_compatible_version: entry.min_compatible_version.or(top.min_compatible_version),
-        release_notes: entry.release_notes.or(top.release_notes),
-        release_date: entry.release_date.or(top.release_date),
-        expires: entry.expires.or(top.expires),
-        ..entry
-    };
-    Ok((merged, format!("artifacts[{i}].")))
-}
-
-impl RawEntry {
-    fn check(self, base: &Url, place: &str, name: &str) -> Result<Artifact> {
-        let field = |f: &str| format!("{place}{f}");
-        let text = |value: Field<String>, f: &str| value.optional(&field(f)).map(|v| v.map(kept));
-        let version = check_version(self.version.optional(&field("version"))?, &field("version"))?;
-        let architecture = text(self.architecture, "architecture")?;
-        let kernel = check_file(self.kernel, base, &field("kernel"))?;
-        let initramfs = check_file(self.initramfs, base, &field("initramfs"))?;
-        Ok(Artifact {
-            digest: identity(&version, architecture.as_deref(), &kernel, &initramfs),
-            version,
-            channel: text(self.channel, "channel")?,
-            architecture,
-            min_compatible_version: text(self.min_compatible_version, "min_compatible_version")?,
-            release_notes: self.release_notes.optional(&field("release_notes"))?,
-            release_date: text(self.release_date, "release_date")?,
-            expires: text(self.expires, "expires")?,
-            index_digest: None,
-            passed: Vec::new(),
-            signed_by: Vec::new(),
-            source: name.to_owned(),
-            kernel,
-            initramfs,
-        })
-    }
-}
-
-fn check_file(raw: Option<RawFile>, base: &Url, place: &str) -> Result<FileRef> {
-    let fail = |why: String| Error::new(Kind::Source, why);
-    let raw = raw.ok_or_else(|| fail(format!("'{place}' is missing")))?;
-    let url = raw.url.need(&format!("{place}.url"))?;
-    if url.is_empty() {
-        return Err(fail(format!("'{place}.url' is empty")));
-    }
-    let url = base.join(&url).map_err(|e| fail(format!("'{place}.url': {e}")))?;
-    let sha256 = raw.sha256.need(&format!("{place}.sha256"))?;
-    let sha256 = Digest::parse_hex(&sha256).map_err(|e| fail(format!("'{place}.sha256': {e}")))?;
-    match raw.size.need(&format!("{place}.size"))? {
-        n if n == 0 || n > i64::MAX as u64 => Err(fail(format!("'{place}.size' is {n}, not between 1 and 2^63-1"))),
-        size_bytes => Ok(FileRef { size_bytes, sha256, place: Place::Url(url) }),
-    }
-}
-
-/// Computes the identity of an HTTP artifact: SHA-256 over what would be installed.
-///
-/// The text is six lines, each ending in a newline: `kubesolo-os-artifact-v1`, the version, the
-/// architecture (empty where unknown), and `kernel` and `initramfs`, each with its SHA-256 in hex and
-/// its size, then `end`. New release notes, another URL or a new signature do not make a new artifact; other
-/// bytes do, and so does another version of the same bytes.
-pub fn identity(version: &str, architecture: Option<&str>, kernel: &FileRef, initramfs: &FileRef) -> Digest {
-    let file = |name: &str, f: &FileRef| format!("{name} {} {}", f.sha256.hex(), f.size_bytes);
-    let lines = [
-        "kubesolo-os-artifact-v1".to_owned(),
-        version.to_owned(),
-        architecture.unwrap_or_default().to_owned(),
-        file("kernel", kernel),
-        file("initramfs", initramfs),
-        "end\n".to_owned(),
-    ];
-    Digest::of(lines.join("\n").as_bytes())
-}
-
-#[cfg(test)]
-#[path = "latest_tests.rs"]
-mod tests;

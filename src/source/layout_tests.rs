@@ -78,7 +78,10 @@ fn reads_and_opens_an_artifact() {
     let fixture = Fixture::new(&["v1"]);
     let mut source = fixture.source(None);
     let a = source.resolve("amd64").unwrap();
-    assert_eq!((a.version.as_str(), a.architecture.as_deref(), a.digest), ("1.2.0", Some("amd64"), fixture.manifest));
+    assert_eq!(
+        (a.release.version.as_str(), a.release.architecture.as_deref(), a.digest),
+        ("1.2.0", Some("amd64"), fixture.manifest)
+    );
     let mut text = String::new();
     source.open(&a.initramfs, 0).unwrap().reader.read_to_string(&mut text).unwrap();
     assert_eq!(text, "initramfs");

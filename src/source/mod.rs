@@ -12,6 +12,7 @@ mod follow;
 mod inflated;
 mod joined;
 pub mod latest;
+mod latest_json;
 pub mod layout;
 mod limits;
 mod magic;

@@ -63,7 +63,7 @@ pub(super) fn prove(artifact: &mut Artifact, is_stated: bool, ring: &Keyring, lo
         let hint = "the publisher signs with `cosign sign --key` of cosign 3 (P-256) or scripts/sign.sh";
         artifact.signed_by = tally.finish(&what, hint)?;
         if !is_stated && !is_index_signed {
-            artifact.architecture = None;
+            artifact.release.architecture = None;
         }
     }
     Ok(())

@@ -115,7 +115,7 @@ fn decide_and_stage(
     match verdict {
         Verdict::UpToDate => return Ok(Attempted::UpToDate(artifact)),
         Verdict::Refused(refusals) => {
-            let error = refused(&format!("version {}", artifact.version), &refusals);
+            let error = refused(&format!("version {}", artifact.release.version), &refusals);
             let fault = refusals.iter().any(|r| r.gate.is_fault());
             return Err(if fault { Ended::Failed(error) } else { Ended::Refused(error) });
         }
@@ -128,7 +128,7 @@ fn decide_and_stage(
     })?;
     let taken = Taken {
         from_version: situation.running.version(),
-        version: &artifact.version,
+        version: &artifact.release.version,
         source: &artifact.source,
         digest: artifact.digest,
         target: session.target(),

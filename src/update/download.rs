@@ -4,6 +4,7 @@
 
 use crate::base::error::{Course, Kind, Result};
 use crate::base::text::{human_size, printable};
+use crate::base::time::Moment;
 use crate::disk::mount::Hold;
 use crate::disk::remake;
 use crate::http::Body;
@@ -44,16 +45,17 @@ pub fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Arti
 fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, hold: &Hold) -> Result<()> {
     let slot = session.target();
     let record = Record {
-        version: artifact.version.clone(),
+        version: artifact.release.version.clone(),
         architecture: ARCHITECTURE.to_string(),
-        channel: artifact.channel.clone().unwrap_or_else(|| DEFAULT_CHANNEL.to_string()),
+        channel: artifact.release.channel.clone().unwrap_or_else(|| DEFAULT_CHANNEL.to_string()),
         source: printable(&artifact.source),
         manifest_digest: Some(artifact.digest),
         signed_by: artifact.signed_by.clone(),
         index_digest: artifact.index_digest,
         passed: artifact.passed.clone(),
-        // What nobody signed is nobody's date.
-        release_date: artifact.release_date.clone().filter(|_| !artifact.signed_by.is_empty()),
+        // Only a signed release date counts.
+        release_date: (artifact.release.release_date.as_deref().filter(|_| !artifact.signed_by.is_empty()))
+            .and_then(|date| Moment::parse(date).ok()),
         kernel: file_record(&artifact.kernel),
         initramfs: file_record(&artifact.initramfs),
     };

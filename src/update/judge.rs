@@ -126,7 +126,7 @@ fn judge(artifact: &Artifact, config: &Config, situation: &Situation<'_>, overri
         staged_insisted: situation.survey.state.insisted,
         failed: &situation.failed,
         now: situation.now,
-        newest_release_secs: situation.survey.proven.release_secs,
+        newest_release: situation.survey.proven.newest_release,
         room_bytes: situation.target.room_bytes,
         window: config.window.as_ref(),
         allow_downgrade: overrides.allow_downgrade,

@@ -64,10 +64,13 @@ fn check_files(source: &mut dyn Source, artifact: &Artifact, files: &Files) {
 }
 
 fn check_metadata(artifact: &Artifact, architecture: &str) {
-    assert_eq!((artifact.version.as_str(), artifact.architecture.as_deref()), ("1.2.0", Some(architecture)));
-    assert_eq!((artifact.channel.as_deref(), artifact.expires.as_deref()), (Some("stable"), None));
-    assert_eq!(artifact.min_compatible_version.as_deref(), Some("1.0.0"));
-    assert_eq!(artifact.release_notes.as_deref(), Some("first\nsecond"));
+    assert_eq!(
+        (artifact.release.version.as_str(), artifact.release.architecture.as_deref()),
+        ("1.2.0", Some(architecture))
+    );
+    assert_eq!((artifact.release.channel.as_deref(), artifact.release.expires.as_deref()), (Some("stable"), None));
+    assert_eq!(artifact.release.min_compatible_version.as_deref(), Some("1.0.0"));
+    assert_eq!(artifact.release.release_notes.as_deref(), Some("first\nsecond"));
 }
 
 fn refused(result: Result<Artifact, Error>, kind: Kind, word: &str) {
@@ -118,7 +121,7 @@ fn a_registry_serves_an_index_and_manifests() {
     refused(plain(&format!("{repository}:v1")).resolve("riscv64"), Kind::Gate, "linux/amd64, linux/arm64");
     // A manifest for another architecture is reported as what it is.
     let other = plain(&format!("{repository}:v1-arm64")).resolve("amd64").unwrap();
-    assert_eq!(other.architecture.as_deref(), Some("arm64"));
+    assert_eq!(other.release.architecture.as_deref(), Some("arm64"));
     refused(plain(&format!("{repository}:nope")).resolve("amd64"), Kind::Network, "have this tag?");
     refused(plain(&format!("{repository}:nope")).resolve("amd64"), Kind::Network, "MANIFEST_UNKNOWN");
     let absent = Digest::of(b"absent");
@@ -214,7 +217,7 @@ fn tls_1_2_with_an_rsa_key_and_p_384_works_and_older_does_not() {
             SourceSpec::Http { server: format!("https://{address}/"), mirrors: Vec::new(), plain_http: PlainHttp::No };
         let got = open(spec, HttpOptions { ca: Some(Pem::File(ca.certificate.clone())), ..options() }).resolve("amd64");
         match word {
-            None => assert_eq!(got.unwrap().version, "1.2.0"),
+            None => assert_eq!(got.unwrap().release.version, "1.2.0"),
             Some(word) => refused(got, Kind::Network, word),
         }
     }
@@ -381,11 +384,11 @@ fn long_release_notes_are_cut() {
         _ => Answer::ok(manifest.clone()).header("Content-Type", MANIFEST_TYPE),
     });
     let from_http = http(&web.url("")).resolve("amd64").unwrap();
-    assert_eq!(from_http.channel, Some("c".repeat(1024)));
+    assert_eq!(from_http.release.channel, Some("c".repeat(1024)));
     let from_registry = plain(&format!("127.0.0.1:{}/os:v1", web.port)).resolve("amd64").unwrap();
     assert_eq!(from_registry.digest, digest, "the identity is that of the document as it was sent");
     for artifact in [from_http, from_registry] {
-        assert_eq!(artifact.release_notes, Some("n".repeat(64 << 10)));
+        assert_eq!(artifact.release.release_notes, Some("n".repeat(64 << 10)));
     }
 }
 
@@ -422,16 +425,16 @@ fn a_registry_that_lies_is_caught() {
 
     // First the honest one, so that the lies below fail for their own reasons.
     let artifact = resolve(&lying((index_type, index(size, MANIFEST_TYPE)), good.clone())).unwrap();
-    assert_eq!((artifact.version.as_str(), artifact.architecture.as_deref()), ("1", Some("amd64")));
+    assert_eq!((artifact.release.version.as_str(), artifact.release.architecture.as_deref()), ("1", Some("amd64")));
     let alone = resolve(&lying((MANIFEST_TYPE, manifest.clone()), good.clone())).unwrap();
-    assert_eq!((alone.digest, alone.architecture), (Digest::of(manifest.as_bytes()), None));
+    assert_eq!((alone.digest, alone.release.architecture), (Digest::of(manifest.as_bytes()), None));
 
     // An index that offers one architecture under another's name: the manifest's own word is reported.
     let foreign = manifest.replace(r#""annotations":{"#, r#""annotations":{"io.kubesolo.os.architecture":"arm64","#);
     let digest = Digest::of(foreign.as_bytes()).to_string();
     let offer = index(foreign.len(), MANIFEST_TYPE).replace(&Digest::of(manifest.as_bytes()).to_string(), &digest);
     let artifact = resolve(&lying((index_type, offer), move || Answer::ok(foreign.clone()))).unwrap();
-    assert_eq!((artifact.architecture.as_deref(), artifact.digest.to_string()), (Some("arm64"), digest));
+    assert_eq!((artifact.release.architecture.as_deref(), artifact.digest.to_string()), (Some("arm64"), digest));
 
     let forged = manifest.replace(r#""1""#, r#""2""#);
     let m = manifest.clone();

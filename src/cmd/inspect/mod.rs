@@ -122,15 +122,17 @@ fn find(source: &mut dyn Source, machine: Option<&Machine>) -> Result<Vec<Artifa
 /// Holds an artifact against the gates, as that machine would that remembers nothing. Pure.
 /// Errors: as [`gate::judge`].
 fn judge(artifact: &Artifact, machine: Option<&Machine>, now: Now) -> Result<Verdict> {
-    let said = artifact.architecture.as_deref().filter(|said| ARCHITECTURES.contains(said));
+    let said = artifact.release.architecture.as_deref().filter(|said| ARCHITECTURES.contains(said));
     let version = machine.map(|machine| machine.version.as_str());
     gate::judge(
         artifact,
         &Facts {
             architecture: machine.map_or(said.unwrap_or(ARCHITECTURES[0]), |machine| &machine.architecture),
-            channel: machine.map_or(artifact.channel.as_deref().unwrap_or(gate::DEFAULT_CHANNEL), |m| &m.channel),
+            channel: machine
+                .map_or(artifact.release.channel.as_deref().unwrap_or(gate::DEFAULT_CHANNEL), |m| &m.channel),
             // The same version is taken for the same release, as of a slot without a record: `v1.0.0` is 1.0.0.
-            running_version: version.map(|v| if is_same(v, &artifact.version) { &artifact.version } else { v }),
+            running_version: version
+                .map(|v| if is_same(v, &artifact.release.version) { &artifact.release.version } else { v }),
             running_digest: None,
             running_files: None,
             trial_pending: None,
@@ -140,7 +142,7 @@ fn judge(artifact: &Artifact, machine: Option<&Machine>, now: Now) -> Result<Ver
             now,
             room_bytes: None,
             window: None,
-            newest_release_secs: None,
+            newest_release: None,
             // Nothing runs that it could be older than.
             allow_downgrade: machine.is_none(),
             retry_failed: false,
@@ -169,7 +171,7 @@ fn conclude(request: &Request, all: &[JudgedOffer]) -> (&'static str, Outcome) {
     match missing {
         _ if is_unchecked => ("unchecked", Outcome::Refused(unchecked(first))),
         _ if !refusals.is_empty() => {
-            ("refused", Outcome::Refused(refused(&format!("version {}", first.version), &refusals)))
+            ("refused", Outcome::Refused(refused(&format!("version {}", first.release.version), &refusals)))
         }
         Some(missing) => (INCOMPLETE, Outcome::Refused(missing)),
         None if all.iter().all(|seen| seen.verdict == Verdict::UpToDate) => ("up_to_date", Outcome::Nothing),
@@ -181,7 +183,7 @@ fn conclude(request: &Request, all: &[JudgedOffer]) -> (&'static str, Outcome) {
 
 fn unchecked(artifact: &Artifact) -> Error {
     Error::new(Kind::Signature, "no --key was given: nobody's signature of it was checked")
-        .at("verify", format_args!("version {} from {}", artifact.version, gate::place(&artifact.source)))
+        .at("verify", format_args!("version {} from {}", artifact.release.version, gate::place(&artifact.source)))
         .hint("--key names the publisher's public key, or a directory of keys")
 }
 
@@ -221,16 +223,18 @@ fn describe(out: &mut dyn Write, request: &Request, all: &[JudgedOffer], outcome
 
 /// Says what an artifact is, and who signed it.
 fn tell(out: &mut dyn Write, artifact: &Artifact, ring: &Keyring) -> Result<()> {
-    let architecture = artifact.architecture.as_deref().unwrap_or("no architecture");
-    let channel = artifact.channel.as_deref().unwrap_or(gate::DEFAULT_CHANNEL);
-    row(out, "Artifact", &format!("{} for {architecture}, channel {channel}", artifact.version))?;
+    let architecture = artifact.release.architecture.as_deref().unwrap_or("no architecture");
+    let channel = artifact.release.channel.as_deref().unwrap_or(gate::DEFAULT_CHANNEL);
+    row(out, "Artifact", &format!("{} for {architecture}, channel {channel}", artifact.release.version))?;
     row(out, "", &format!("manifest {}", short(artifact.digest)))?;
     if let Some(index) = artifact.index_digest {
         row(out, "", &format!("index {}", short(index)))?;
     }
     row(out, "Source", &gate::place(&artifact.source))?;
-    let needs = artifact.min_compatible_version.as_ref().map(|version| format!("{version} or later to update from"));
-    let texts = [("Needs", &needs), ("Released", &artifact.release_date), ("Expires", &artifact.expires)];
+    let needs =
+        artifact.release.min_compatible_version.as_ref().map(|version| format!("{version} or later to update from"));
+    let texts =
+        [("Needs", &needs), ("Released", &artifact.release.release_date), ("Expires", &artifact.release.expires)];
     for (title, text) in texts {
         text.as_deref().map_or(Ok(()), |text| row(out, title, text))?;
     }

@@ -1,18 +1,21 @@
 //! Tests of what `inspect` makes of the gates. The table against `check` is tests/registry/inspect.rs.
 
 use super::*;
+use crate::oci::metadata::Metadata;
 use crate::offer::artifact::Place;
 
 fn artifact(version: &str) -> Artifact {
     let file = FileRef { size_bytes: 1, sha256: Digest::of(b"f"), place: Place::Nowhere };
     Artifact {
-        version: version.into(),
-        channel: Some("beta".into()),
-        architecture: Some("arm64".into()),
-        min_compatible_version: Some("1.0.0".into()),
-        release_notes: None,
-        release_date: Some("2026-01-01T00:00:00Z".into()),
-        expires: Some("2030-01-01T00:00:00Z".into()),
+        release: Metadata {
+            version: version.into(),
+            channel: Some("beta".into()),
+            architecture: Some("arm64".into()),
+            min_compatible_version: Some("1.0.0".into()),
+            release_notes: None,
+            release_date: Some("2026-01-01T00:00:00Z".into()),
+            expires: Some("2030-01-01T00:00:00Z".into()),
+        },
         digest: Digest::of(b"m"),
         index_digest: None,
         passed: Vec::new(),
@@ -56,13 +59,23 @@ fn a_machine_that_is_spoken_of_remembers_nothing_and_refuses_as_others_do() {
     ] {
         assert_eq!(labels(&artifact(version), machine, now), said, "{version} {machine:?}");
     }
-    let unsaid = Artifact { architecture: None, ..artifact("2.0.0") };
+    let unsaid =
+        Artifact { release: Metadata { architecture: None, ..artifact("2.0.0").release }, ..artifact("2.0.0") };
     assert_eq!(labels(&unsaid, None, THEN), "architecture");
     for bad in [
-        Artifact { version: "2".into(), ..artifact("") },
-        Artifact { min_compatible_version: Some("one".into()), ..artifact("2.0.0") },
-        Artifact { expires: Some("never".into()), ..artifact("2.0.0") },
-        Artifact { release_date: Some("now".into()), ..artifact("2.0.0") },
+        Artifact { release: Metadata { version: "2".into(), ..artifact("").release }, ..artifact("") },
+        Artifact {
+            release: Metadata { min_compatible_version: Some("one".into()), ..artifact("2.0.0").release },
+            ..artifact("2.0.0")
+        },
+        Artifact {
+            release: Metadata { expires: Some("never".into()), ..artifact("2.0.0").release },
+            ..artifact("2.0.0")
+        },
+        Artifact {
+            release: Metadata { release_date: Some("now".into()), ..artifact("2.0.0").release },
+            ..artifact("2.0.0")
+        },
     ] {
         let e = judge(&bad, None, Now::new(THEN, 0)).unwrap_err();
         assert_eq!(e.exit_code(), 6, "{e}");

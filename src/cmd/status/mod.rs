@@ -71,8 +71,8 @@ fn answer(doc: &mut Members, report: &Report) {
     doc.field("last_error", &state.last_error);
     doc.field("last_error_kind", &state.last_error_kind);
     doc.field("failed_check", &state.failed_check);
-    doc.field("started_at", &state.started_at);
-    doc.field("updated_at", &state.updated_at);
+    doc.field("started_at", &state.started_at.map(|at| at.to_string()));
+    doc.field("updated_at", &state.updated_at.map(|at| at.to_string()));
     doc.field("source", &state.source);
     digest(doc, state.manifest_digest);
     doc.close('}');
@@ -82,9 +82,9 @@ fn answer(doc: &mut Members, report: &Report) {
         None => doc.field("offered", &None::<u64>),
         Some(artifact) => {
             doc.open("offered", '{');
-            doc.field("version", &printable(&artifact.version));
+            doc.field("version", &printable(&artifact.release.version));
             digest(doc, Some(artifact.digest));
-            doc.field("channel", &artifact.channel.as_deref().map(printable));
+            doc.field("channel", &artifact.release.channel.as_deref().map(printable));
             doc.field("source", &printable(&artifact.source));
             doc.close('}');
         }

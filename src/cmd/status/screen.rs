@@ -270,8 +270,8 @@ impl Page {
             _ => PLAIN,
         };
         let present = present(report);
-        let (times, at) = (count(present), state.updated_at.as_deref());
-        let comma = match (at, state.phase) {
+        let (times, at) = (count(present), state.updated_at.map(|at| at.to_string()));
+        let comma = match (&at, state.phase) {
             (None, _) => "",
             (_, Phase::Idle) if state.history.attempts().is_empty() => "; last asked ",
             (_, Phase::Idle) => "; as of ",
@@ -288,7 +288,7 @@ impl Page {
             _ => &[": ", from, " to ", to, ", attempt ", &attempt],
         };
         let name = state.phase.name().replace('_', " ");
-        self.line("Update", &[colour, &name, PLAIN, &words.concat(), &times, comma, at]);
+        self.line("Update", &[colour, &name, PLAIN, &words.concat(), &times, comma, &at]);
         // A success forgets it, and while an attempt goes on it is that of an earlier one.
         if let (Phase::Failed | Phase::RolledBack, Some(error)) = (state.phase, &state.last_error)
             && !report.remarks.contains(error)

@@ -1,4 +1,4 @@
-//! Tests of `latest.rs`: accepted documents, and one wrong thing at a time.
+//! Tests of `latest_json.rs`: accepted documents, and one wrong thing at a time.
 
 use super::*;
 
@@ -34,17 +34,20 @@ fn place(file: &FileRef) -> String {
 fn reads_a_single_object() {
     let a = read(&single()).unwrap();
     assert_eq!(
-        (a.version.as_str(), a.channel.as_deref(), a.architecture.as_deref()),
+        (a.release.version.as_str(), a.release.channel.as_deref(), a.release.architecture.as_deref()),
         ("1.2.0", Some("stable"), Some("amd64"))
     );
-    assert_eq!(a.min_compatible_version.as_deref(), Some("1.0.0"));
-    assert_eq!((a.release_notes.as_deref(), a.release_date.as_deref()), (Some("a\nb"), Some("2026-01-01")));
-    assert_eq!(a.expires.as_deref(), Some("2027-01-01T00:00:00Z"));
+    assert_eq!(a.release.min_compatible_version.as_deref(), Some("1.0.0"));
+    assert_eq!(
+        (a.release.release_notes.as_deref(), a.release.release_date.as_deref()),
+        (Some("a\nb"), Some("2026-01-01"))
+    );
+    assert_eq!(a.release.expires.as_deref(), Some("2027-01-01T00:00:00Z"));
     assert_eq!((a.kernel.size_bytes, a.initramfs.size_bytes), (10, 20));
     assert_eq!(place(&a.kernel), "https://h/os/kernel.bin");
     assert_eq!(a.source, "http h");
     // Another architecture is reported, not hidden: refusing it is the gate's.
-    assert_eq!(read(&single().replace("amd64", "arm64")).unwrap().architecture.as_deref(), Some("arm64"));
+    assert_eq!(read(&single().replace("amd64", "arm64")).unwrap().release.architecture.as_deref(), Some("arm64"));
 }
 
 #[test]
@@ -113,7 +116,7 @@ fn an_array_is_searched_by_architecture_and_inherits_metadata_only() {
     let both = [entry("arm64", "", 'c'), entry("amd64", r#""channel":"stable","#, 'd')].join(",");
     let a = read(&document(&both)).unwrap();
     assert_eq!(
-        (a.version.as_str(), a.channel.as_deref(), a.architecture.as_deref()),
+        (a.release.version.as_str(), a.release.channel.as_deref(), a.release.architecture.as_deref()),
         ("2.0.0", Some("stable"), Some("amd64"))
     );
     assert_eq!(a.kernel.sha256.hex(), "d".repeat(64));

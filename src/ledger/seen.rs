@@ -4,8 +4,7 @@
 //! and proven anew. Must never: be what an update is installed from.
 
 use crate::base::digest::Digest;
-use crate::oci::metadata::Metadata;
-use crate::offer::artifact::{Artifact, FileRef, Place};
+use crate::offer::artifact::{Artifact, FileRef, Metadata, Place};
 use miniserde::{Deserialize, Serialize, json};
 
 /// Largest file that is read, in bytes.

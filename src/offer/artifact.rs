@@ -5,7 +5,7 @@
 use crate::base::digest::Digest;
 use crate::base::url::Url;
 use crate::oci::descriptor::Descriptor;
-use crate::oci::metadata::Metadata;
+pub use crate::oci::metadata::Metadata;
 
 /// Names one file of an artifact: how long it is, what it must hash to, and where it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]

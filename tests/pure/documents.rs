@@ -1,0 +1,128 @@
+//! Documents: each link leads to a file that is there, and to a heading that is in it; the README holds each command of the
+//! program and names each page of `docs/`.
+
+use crate::support::kit::repo;
+use crate::support::run;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Every Markdown file of the repository.
+fn documents() -> Vec<PathBuf> {
+    let all = run(Command::new("find")
+        .arg(".")
+        .args(["-name", "*.md", "-not", "-path", "./target/*"])
+        .args(["-not", "-path", "./.tools/*", "-not", "-path", "./vendor/*", "-not", "-path", "./dist/*"])
+        .current_dir(repo()));
+    all.lines().map(|path| PathBuf::from(path.trim_start_matches("./"))).collect()
+}
+
+/// A document without what stands in fenced blocks and between backquotes.
+fn prose(text: &str) -> String {
+    let mut is_code = false;
+    let mut kept = String::new();
+    for line in text.lines() {
+        let is_fence = line.starts_with("```");
+        is_code ^= is_fence;
+        if !is_code && !is_fence {
+            kept.extend(line.split('`').step_by(2));
+        }
+        kept.push('\n');
+    }
+    kept
+}
+
+/// Where the links and pictures of a document lead.
+fn links(text: &str) -> Vec<String> {
+    let joined = prose(text);
+    let ends = joined.split("](").skip(1).map(|rest| rest.split(')').next().unwrap().to_string());
+    ends.collect()
+}
+
+/// The anchors that a reader of Markdown makes of the headings: small letters, no punctuation, `-` for a blank.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut is_code = false;
+    let headings = text.lines().filter(move |line| {
+        is_code ^= line.starts_with("```");
+        !is_code && line.starts_with('#')
+    });
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    headings
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase())
+        .map(|line| line.chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect())
+        .collect()
+}
+
+/// What is wrong with a link of a document that lies in `dir`.
+fn fault(root: &Path, document: &Path, link: &str) -> Option<String> {
+    if link.starts_with("https://") {
+        return None;
+    }
+    let (path, anchor) = link.split_once('#').map_or((link, None), |(path, anchor)| (path, Some(anchor)));
+    let file = match path {
+        "" => root.join(document),
+        path => root.join(document).parent().unwrap().join(path),
+    };
+    if !file.exists() {
+        return Some(format!("{}: {link}: no such file", document.display()));
+    }
+    let anchor = anchor?;
+    let is_there = anchors(&fs::read_to_string(&file).unwrap()).contains(anchor);
+    (!is_there).then(|| format!("{}: {link}: no such heading", document.display()))
+}
+
+#[apply(test)]
+fn every_link_leads_somewhere() {
+    let documents = documents();
+    assert!(documents.len() > 30, "{documents:?}");
+    let (mut faults, mut count) = (Vec::new(), 0);
+    for document in &documents {
+        for link in links(&fs::read_to_string(repo().join(document)).unwrap()) {
+            count += 1;
+            faults.extend(fault(&repo(), document, &link));
+        }
+    }
+    assert_eq!(faults, Vec::<String>::new());
+    assert!(count > 100, "{count}");
+}
+
+#[apply(test)]
+fn the_reader_of_links_sees_them() {
+    let text = "# A page, of `words`\n\nSee [it](b.md#two), [x](c.md)\nand ![p](d.svg). `[no](e)`\n\n```\n[no](f)\n# no\n```\n";
+    assert_eq!(links(text), ["b.md#two", "c.md", "d.svg"]);
+    assert_eq!(anchors(text), BTreeSet::from(["a-page-of-words".to_string()]));
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.md"), text).unwrap();
+    let faults = |link: &str| fault(dir.path(), Path::new("a.md"), link).is_some();
+    for (link, is_bad) in [("a.md", false), ("#a-page-of-words", false), ("b.md", true), ("a.md#b", true)] {
+        assert_eq!(faults(link), is_bad, "{link}");
+    }
+}
+
+#[apply(test)]
+fn the_readme_leads_to_every_page() {
+    let readme = fs::read_to_string(repo().join("README.md")).unwrap();
+    let links: BTreeSet<String> = links(&readme).into_iter().collect();
+    for document in documents().iter().filter(|path| path.parent() == Some(Path::new("docs"))) {
+        assert!(links.contains(document.to_str().unwrap()), "README.md does not lead to {}", document.display());
+    }
+}
+
+#[apply(test)]
+fn the_tables_of_commands_are_the_programs() {
+    let program =
+        std::env::var_os("KUBESOLO_UPDATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_kubesolo-update").into());
+    let help = run(Command::new(program).arg("--help"));
+    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let first = |line: &str| line.split_whitespace().next().unwrap().to_string();
+    let commands: Vec<String> =
+        list.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   ")).map(first).collect();
+    for (page, start) in [("README.md", "\n## Commands\n"), ("docs/commands.md", "# Commands\n")] {
+        let text = fs::read_to_string(repo().join(page)).unwrap();
+        let table = text.split_once(start).unwrap().1.split("\n## ").next().unwrap();
+        let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+        let told: BTreeSet<String> = rows.map(|row| first(row.split('`').next().unwrap())).collect();
+        assert_eq!(told, commands.iter().cloned().collect(), "{page}");
+    }
+}

@@ -18,39 +18,30 @@ fn documents() -> Vec<PathBuf> {
     all.lines().map(|path| PathBuf::from(path.trim_start_matches("./"))).collect()
 }
 
-/// A document without what stands in fenced blocks and between backquotes.
-fn prose(text: &str) -> String {
+/// The lines of a document that stand in no fenced block.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut is_code = false;
-    let mut kept = String::new();
-    for line in text.lines() {
+    text.lines().filter(move |line| {
         let is_fence = line.starts_with("```");
         is_code ^= is_fence;
-        if !is_code && !is_fence {
-            kept.extend(line.split('`').step_by(2));
-        }
-        kept.push('\n');
-    }
-    kept
+        !is_code && !is_fence
+    })
 }
 
 /// Where the links and pictures of a document lead.
 fn links(text: &str) -> Vec<String> {
-    let joined = prose(text);
-    let ends = joined.split("](").skip(1).map(|rest| rest.split(')').next().unwrap().to_string());
-    ends.collect()
+    let prose: Vec<String> = lines(text).map(|line| line.split('`').step_by(2).collect()).collect();
+    let prose = prose.join("\n");
+    prose.split("](").skip(1).map(|rest| rest.split(')').next().unwrap().to_string()).collect()
 }
 
 /// The anchors that a reader of Markdown makes of the headings: small letters, no punctuation, `-` for a blank.
 fn anchors(text: &str) -> BTreeSet<String> {
-    let mut is_code = false;
-    let headings = text.lines().filter(move |line| {
-        is_code ^= line.starts_with("```");
-        !is_code && line.starts_with('#')
-    });
-    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    let is_kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    let headings = lines(text).filter(|line| line.starts_with('#'));
     headings
         .map(|line| line.trim_start_matches('#').trim().to_lowercase())
-        .map(|line| line.chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect())
+        .map(|line| line.chars().filter(is_kept).map(|c| if c == ' ' { '-' } else { c }).collect())
         .collect()
 }
 
@@ -98,6 +89,36 @@ fn the_reader_of_links_sees_them() {
     for (link, is_bad) in [("a.md", false), ("#a-page-of-words", false), ("b.md", true), ("a.md#b", true)] {
         assert_eq!(faults(link), is_bad, "{link}");
     }
+}
+
+/// Paths of this repository between backquotes. What lies below deploy/kubernetes/site is the operator's own.
+fn paths(line: &str) -> Vec<&str> {
+    let tops = ["src/", "tests/", "scripts/", "docs/", "deploy/", "grub/"];
+    let is_ours =
+        |span: &&str| tops.iter().any(|top| span.starts_with(top)) && !span.starts_with("deploy/kubernetes/site");
+    let is_path = |span: &&str| span.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+    line.split('`').skip(1).step_by(2).filter(is_ours).filter(is_path).collect()
+}
+
+#[apply(test)]
+fn every_path_that_is_named_is_there() {
+    let (mut missing, mut count) = (Vec::new(), 0);
+    for page in documents() {
+        let dir = page.parent().unwrap();
+        // History is left as it was written: CHANGELOG.md, and the decisions.
+        if page.ends_with("CHANGELOG.md") || ![Path::new(""), Path::new("docs")].contains(&dir) {
+            continue;
+        }
+        let text = fs::read_to_string(repo().join(&page)).unwrap();
+        for path in lines(&text).flat_map(paths) {
+            count += 1;
+            if !repo().join(path).exists() {
+                missing.push(format!("{}: {path}", page.display()));
+            }
+        }
+    }
+    assert_eq!(missing, Vec::<String>::new());
+    assert!(count > 150, "{count}");
 }
 
 #[apply(test)]

@@ -17,8 +17,7 @@ const EXAMPLE: &str = "registry.example.com";
 /// The block of docs/publishing.md that begins so.
 fn block(start: &str) -> String {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/publishing.md")).unwrap();
-    let (_, rest) =
-        page.split_once(&format!("```sh\n{start}")).unwrap_or_else(|| panic!("no block begins '{start}'"));
+    let (_, rest) = page.split_once(&format!("```sh\n{start}")).unwrap_or_else(|| panic!("no block begins '{start}'"));
     format!("{start}{}", rest.split_once("```").expect("the block ends").0)
 }
 

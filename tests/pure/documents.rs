@@ -1,8 +1,9 @@
 //! Documents: each link leads to a file that is there, and to a heading that is in it; the README holds each command of the
-//! program and names each page of `docs/`.
+//! program, names each page of `docs/`, and shows a session that was recorded.
 
 use crate::support::kit::repo;
 use crate::support::run;
+use miniserde::json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,7 +72,7 @@ fn every_link_leads_somewhere() {
     for document in &documents {
         for link in links(&fs::read_to_string(repo().join(document)).unwrap()) {
             count += 1;
-            faults.extend(fault(&repo(), document, &link));
+            faults.extend(fault(repo(), document, &link));
         }
     }
     assert_eq!(faults, Vec::<String>::new());
@@ -145,5 +146,49 @@ fn the_tables_of_commands_are_the_programs() {
         let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
         let told: BTreeSet<String> = rows.map(|row| first(row.split('`').next().unwrap())).collect();
         assert_eq!(told, commands.iter().cloned().collect(), "{page}");
+    }
+}
+
+/// A line without digests, times and the directory that stands for a machine in the recording.
+fn masked(text: &str) -> String {
+    let mut parts = text.split("sha256:");
+    let mut kept = parts.next().unwrap().to_string();
+    for part in parts {
+        kept += "sha256:";
+        kept += part.trim_start_matches(|c: char| c.is_ascii_hexdigit());
+    }
+    let is_time = |word: &str| word.starts_with("20") && word.ends_with('Z');
+    let words = kept.split(' ').map(|word| if is_time(word) { "TIME" } else { word });
+    words.collect::<Vec<_>>().join(" ").replace("machine/", "/").replace(" --root machine", "")
+}
+
+/// What a recording showed, without colours.
+fn recorded(cast: &str) -> String {
+    let events = cast.lines().skip(1).map(|line| miniserde::json::from_str::<Vec<Value>>(line).unwrap());
+    let words = events.map(|event| match &event[2] {
+        Value::String(words) => words.clone(),
+        other => panic!("{other:?}"),
+    });
+    let mut text: String = words.collect();
+    while let Some(at) = text.find('\u{1b}') {
+        let end = text[at + 2..].find(|c: char| c.is_ascii_alphabetic()).unwrap();
+        text.replace_range(at..at + 2 + end + 1, "");
+    }
+    text
+}
+
+#[apply(test)]
+fn the_session_of_the_readme_was_recorded() {
+    let recording = recorded(&fs::read_to_string(repo().join("docs/pictures/update.cast")).unwrap());
+    let recording: Vec<String> = recording.lines().map(masked).collect();
+    let readme = fs::read_to_string(repo().join("README.md")).unwrap();
+    let session = readme.split("```console\n").nth(1).unwrap().split("```").next().unwrap();
+    assert!(session.lines().count() > 15);
+    for line in session.lines() {
+        let line = masked(line);
+        assert!(
+            recording.iter().any(|shown| shown.ends_with(&line)),
+            "docs/pictures/update.cast does not show: {line}"
+        );
     }
 }

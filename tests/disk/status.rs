@@ -539,14 +539,14 @@ fn it_answers_quickly() {
     assert!(best < Duration::from_millis(50), "{best:?}");
 }
 
-/// What the README shows is what the agent prints.
+/// What docs/commands.md shows is what the agent prints.
 #[apply(test)]
-fn the_readme_shows_real_screens() {
+fn the_documents_show_real_screens() {
     Trial::ready();
-    let readme = masked(&fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap());
+    let page = masked(&fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/commands.md")).unwrap());
     let shown = |trial: &Trial| {
         let screen = masked(&trial.root.agent(&["status"]).expect(0, &[]).stdout);
-        assert!(readme.contains(&screen), "the README does not show this:\n{screen}");
+        assert!(page.contains(&screen), "docs/commands.md does not show this:\n{screen}");
     };
     let mut trial = Trial::booted();
     shown(&trial);

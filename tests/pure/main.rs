@@ -10,6 +10,7 @@ mod support;
 mod completions;
 mod crates;
 mod deps;
+mod documents;
 mod first_words;
 mod grubenv;
 mod grubenv_file;

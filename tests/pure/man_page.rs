@@ -177,10 +177,14 @@ fn configuration_keys_and_defaults_are_those_of_the_program() {
     assert_eq!(told.iter().collect::<BTreeSet<_>>(), keys.iter().collect());
     assert_eq!(told.len(), keys.len(), "one stands there twice");
 
-    // The README's table has the same defaults; tests hold that one to the program.
-    let readme = fs::read_to_string(repo().join("README.md")).unwrap();
+    // The table of docs/configuration.md has the same keys and defaults.
+    let page = fs::read_to_string(repo().join("docs/configuration.md")).unwrap();
+    let (_, table) = page.split_once("\n## Keys of update.conf\n").unwrap();
+    let rows = table.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| `"));
+    let listed = rows.flat_map(|row| row.split(" | ").next().unwrap().split('`').skip(1).step_by(2));
+    assert_eq!(listed.collect::<BTreeSet<_>>(), keys.iter().copied().collect(), "docs/configuration.md");
     for key in ["tag", "channel", "signature", "signature_threshold", "plain_http", "retries", "stall_timeout"] {
-        let row = readme.lines().find(|line| line.starts_with(&format!("| `{key}` |"))).unwrap();
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{key}` |"))).unwrap();
         let default = row.rsplit('|').nth(1).unwrap().split('`').nth(1).unwrap();
         let (_, item) = text.split_once(&format!(".It Ic {key}\n")).unwrap();
         let item = item.split_once("\n.It ").unwrap().0;
@@ -188,7 +192,7 @@ fn configuration_keys_and_defaults_are_those_of_the_program() {
         assert_eq!(said.split_whitespace().next(), Some(default), "{key}");
     }
     for path in ["/var/lib/kubesolo/containerd/containerd.sock", "/var/lib/kubesolo/pki/admin/admin.kubeconfig"] {
-        assert!(text.contains(path) && readme.contains(path), "{path}");
+        assert!(text.contains(path) && page.contains(path), "{path}");
     }
 }
 

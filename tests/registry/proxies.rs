@@ -105,10 +105,10 @@ fn a_proxy_with_a_password_leads_to_registries() {
     }
 }
 
-/// The line of README.md that writes credentials down without Docker, for another host and to stdout.
+/// The line of docs/configuration.md that writes credentials down without Docker, for another host and to stdout.
 fn write_auth(host: &str) -> String {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let line = readme.lines().find(|line| line.starts_with(r#"printf '{"auths""#)).expect("README.md writes it down");
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
+    let line = page.lines().find(|line| line.starts_with(r#"printf '{"auths""#)).expect("the page writes it down");
     let (printf, target) = line.split_once(" >").unwrap();
     assert!(target == "/etc/kubesolo/config.json" && printf.contains("ghcr.io"), "{line}");
     printf.replace("ghcr.io", host)

@@ -1,4 +1,4 @@
-//! The README's quick start, line by line: real oras, real cosign, a real registry over TLS, and the agent.
+//! The quick start of docs/publishing.md, line by line: real oras, real cosign, a real registry over TLS, and the agent.
 
 use crate::support::disk::{B, architecture, need_disks};
 use crate::support::machine::Machine;
@@ -11,14 +11,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// The registry that the README names.
+/// The registry that the page names.
 const EXAMPLE: &str = "registry.example.com";
 
-/// The lines of the README between two that begin so.
+/// The block of docs/publishing.md that begins so.
 fn block(start: &str) -> String {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let (_, rest) =
-        readme.split_once(&format!("```sh\n{start}")).unwrap_or_else(|| panic!("no block begins '{start}'"));
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/publishing.md")).unwrap();
+    let (_, rest) = page.split_once(&format!("```sh\n{start}")).unwrap_or_else(|| panic!("no block begins '{start}'"));
     format!("{start}{}", rest.split_once("```").expect("the block ends").0)
 }
 
@@ -38,7 +37,7 @@ fn shell(dir: &Path, lines: &str) -> Command {
 }
 
 #[apply(test)]
-fn the_quick_start_of_the_readme_publishes_signs_and_applies() {
+fn the_quick_start_publishes_signs_and_applies() {
     need_disks();
     need_all(&["docker-registry", "oras", "cosign"]);
     let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! Who looks while an update is at work, was cut off, or may not look at all; and what cron hears of it.
 
-use crate::support::disk::{A, Disk, need_disks};
+use crate::support::disk::{A, Disk, need_disks, wait_for};
 use crate::support::release::Release;
 use crate::support::root::{Root, Run};
 use crate::support::trial::{Trial, wipe};
@@ -10,8 +10,12 @@ use crate::support::{command, need};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use super::concurrent::holding;
+
+/// How long what was sent may take to be read.
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn lock_of(root: &Root) -> std::path::PathBuf {
     root.path("var/lib/kubesolo/update/lock")
@@ -49,6 +53,9 @@ fn an_update_that_is_at_work_is_told_by_process_phase_and_percentage() {
     let server = holding(Release::new("2.0.0"));
     let mut slow = standing(&root, &server.url());
     server.wait_held();
+    // What the server has sent, the agent may still have to read.
+    let has_come = || looks(&root, &[], &["status", "--json"]).jq(".run.percent >= 20") == "true";
+    assert!(wait_for(LIMIT, has_come), "{}", root.agent(&["status", "--json"]).stdout);
     let pid = slow.id().to_string();
     for (who, wrapper, is_seen) in LOOKERS {
         let status = looks(&root, wrapper, &["status", "--json"]).expect(0, &[]);

@@ -11,6 +11,7 @@ use super::key::Key;
 use super::site;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::os::permissions::Insist;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -67,12 +68,17 @@ impl Keyring {
 
     /// Reads the keys of a machine, and what it revokes: beside them, and on the data partition, in the site's lists.
     /// Input: `site`: its directory there; `None`: there is no data partition.
-    /// Errors: as [`Keyring::load`]; Config: as well of what lies in the site's directory.
+    /// Errors: as [`Keyring::load`]; Config: as well of what lies in the site's directory, and where others may change the
+    /// directory of the agent's configuration, or the way to it.
     pub fn of_machine(
         dir: &Path,
         (policy, threshold): (SignaturePolicy, usize),
         site: Option<&Path>,
     ) -> Result<Keyring> {
+        // Others could put another directory in its place, or take it away.
+        for place in [dir.parent().unwrap_or(dir), dir] {
+            Insist::Directory.find(place)?;
+        }
         let mut ring = Keyring::load(dir, policy, threshold)?;
         if let Some(site) = site {
             ring.revoked.extend(site::revoked(site)?);

@@ -7,6 +7,7 @@
 use super::files::{KEYS_DIR, REVOKED, Role, check_safe, entries, refuse_named, refuse_stray_list, revoked_in, role};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::os::permissions::Insist;
 use std::io;
 use std::path::Path;
 
@@ -19,7 +20,7 @@ pub fn revoked(site: &Path) -> Result<Vec<Digest>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         meta => meta.io(Kind::Config, "read", site.display())?,
     };
-    let is_safe = check_safe(site, &meta, meta.is_dir(), "directory");
+    let is_safe = check_safe(site, &meta, Insist::Directory);
     if is_safe.is_err() && meta.is_dir() && is_absent(&keys) {
         // Nothing of it is taken over. What says that it revokes is not passed over for that.
         return refuse_named(site).map(|()| Vec::new());

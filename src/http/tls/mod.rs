@@ -10,7 +10,6 @@ pub(crate) mod words;
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::printable;
-use crate::http::credentials::check_private;
 use crate::http::crypto;
 use pem::{Roots, read_roots};
 use rustls::client::{ResolvesClientCert, Resumption};
@@ -180,10 +179,7 @@ impl Identity {
         let certificates = certificates.ok().filter(|c| !c.is_empty());
         let certificates = certificates
             .ok_or_else(|| bad("no certificate in PEM").at("read the client certificate", &self.certificate))?;
-        if let Pem::File(path) = &self.key {
-            check_private(path)?;
-        }
-        let key = PrivateKeyDer::from_pem_slice(&self.key.read("read the client key")?);
+        let key = PrivateKeyDer::from_pem_slice(&self.key.read_secret()?);
         let hint = "a key without passphrase; `openssl pkey -in KEY -out NEW` takes a passphrase away";
         let key = key.map_err(|_| bad("no private key in PEM").at("read the client key", &self.key).hint(hint))?;
         Ok((certificates, key))

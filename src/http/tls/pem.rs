@@ -4,6 +4,7 @@
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::os::files::read_required;
+use crate::os::permissions::Insist;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -33,10 +34,21 @@ impl Pem {
     /// RFC 7468, section 5.1, leaves to those who have old files.
     /// Errors: Config: the file can not be read, or is none.
     pub(crate) fn read(&self, op: &str) -> Result<Vec<u8>> {
-        let mut pem = match self {
-            Pem::File(path) => read_required(path, MAX_BUNDLE).io(Kind::Config, op, self)?,
-            Pem::Text { bytes, .. } => bytes.clone(),
-        };
+        match self {
+            Pem::File(path) => read_required(path, MAX_BUNDLE).io(Kind::Config, op, self).map(Pem::tidy),
+            Pem::Text { bytes, .. } => Ok(Pem::tidy(bytes.clone())),
+        }
+    }
+
+    /// The same of a private key. Errors: Config: as well where it is another user's, or others may read or change it.
+    pub(crate) fn read_secret(&self) -> Result<Vec<u8>> {
+        match self {
+            Pem::File(path) => Insist::Secret.read_open(path, MAX_BUNDLE, 0).map(Pem::tidy),
+            Pem::Text { .. } => self.read("read the client key"),
+        }
+    }
+
+    fn tidy(mut pem: Vec<u8>) -> Vec<u8> {
         if pem.starts_with(BOM) {
             pem.drain(..BOM.len());
         }
@@ -44,7 +56,7 @@ impl Pem {
             let text = String::from_utf8_lossy(&pem).replace(" X509 CERTIFICATE-----", " CERTIFICATE-----");
             pem = text.into_bytes();
         }
-        Ok(pem)
+        pem
     }
 }
 

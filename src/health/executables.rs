@@ -52,9 +52,10 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// Tells a script or ELF program, whose mode somebody forgot, from a text beside the checks.
 fn is_program(path: &Path) -> bool {
-    let mut start = Vec::new();
-    let read = files::open(path, 0).and_then(|file| file.take(4).read_to_end(&mut start));
-    read.is_ok() && (start.starts_with(b"#!") || start == b"\x7fELF")
+    let mut start = [0; 4];
+    // What is shorter is filled up with zeros.
+    let read = files::open(path, 0).and_then(|mut file| file.read(&mut start));
+    read.is_ok() && (start.starts_with(b"#!") || start == *b"\x7fELF")
 }
 
 /// Names a check.

@@ -54,18 +54,11 @@ impl Insist {
         if !is_kind {
             return Err(Error::new(Kind::Config, kind).at("trust", path.display()));
         }
-        check_owner(path, meta)?;
-        let mode = meta.mode();
-        match self {
-            Insist::Executable if mode & 0o111 == 0 => {
-                refuse(path, "it is a program, and not executable".into(), "chmod +x")
-            }
-            Insist::Secret if mode & OTHERS != 0 => {
-                let why = format!("its mode is {:o}: others can read or change a secret", mode & 0o7777);
-                refuse(path, why, "chmod 600")
-            }
-            _ => refuse_writable(path, meta),
+        if self == Insist::Executable && meta.mode() & 0o111 == 0 {
+            return Err(refused(path, "it is a program, and not executable".into(), "chmod +x"));
         }
+        let others = if self == Insist::Secret { OTHERS } else { WRITABLE };
+        check_owner(path, meta).and_then(|()| refuse_mode(path, meta, others))
     }
 
     /// Judges what lies at a path, through links, and the way to it. Returns: whether there is anything.
@@ -102,10 +95,8 @@ impl Insist {
             if rest.is_empty() {
                 self.check(here, &meta)?;
             } else {
-                check_owner(here, &meta)?;
-                if meta.mode() & libc::S_ISVTX == 0 {
-                    refuse_writable(here, &meta)?;
-                }
+                let others = if meta.mode() & libc::S_ISVTX == 0 { WRITABLE } else { 0 };
+                check_owner(here, &meta).and_then(|()| refuse_mode(here, &meta, others))?;
             }
         }
         Ok(true)
@@ -132,27 +123,32 @@ impl Insist {
 
 /// Refuses what others than its owner may write.
 pub fn refuse_writable(path: &Path, meta: &Metadata) -> Result<()> {
-    match meta.mode() & WRITABLE {
+    refuse_mode(path, meta, WRITABLE)
+}
+
+/// Input: `others`: what is not to be allowed to them.
+fn refuse_mode(path: &Path, meta: &Metadata, others: u32) -> Result<()> {
+    let (words, next) = match others {
+        OTHERS => ("can read or change a secret", "chmod 600"),
+        _ => ("than its owner may write it", "chmod go-w"),
+    };
+    match meta.mode() & others {
         0 => Ok(()),
-        _ => {
-            let why = format!("its mode is {:o}: others than its owner may write it", meta.mode() & 0o7777);
-            refuse(path, why, "chmod go-w")
-        }
+        _ => Err(refused(path, format!("its mode is {:o}: others {words}", meta.mode() & 0o7777), next)),
     }
 }
 
 /// Refuses what belongs to somebody else than root and the user that runs this program.
 fn check_owner(path: &Path, meta: &Metadata) -> Result<()> {
     match meta.uid() {
-        0 => Ok(()),
-        user if user == sys::user() => Ok(()),
-        user => refuse(path, format!("it belongs to user {user}, who could change it"), "chown root"),
+        user if user == 0 || user == sys::user() => Ok(()),
+        user => Err(refused(path, format!("it belongs to user {user}, who could change it"), "chown root")),
     }
 }
 
 #[cold]
 #[inline(never)]
-fn refuse(path: &Path, why: String, next: &str) -> Result<()> {
+fn refused(path: &Path, why: String, next: &str) -> Error {
     let path = path.display();
-    Err(Error::new(Kind::Config, why).at("trust", &path).hint(format!("run `{next} {path}`")))
+    Error::new(Kind::Config, why).at("trust", &path).hint(format!("run `{next} {path}`"))
 }

@@ -169,6 +169,20 @@ pub(super) fn entries(dir: &Path, meta: io::Result<fs::Metadata>) -> Result<Vec<
     context(directory::list(dir))
 }
 
+/// Lists what lies in a directory of keys, with what it is. Errors: as [`entries`]; Config: something may be meant to revoke,
+/// and would not.
+pub(super) fn roles(dir: &Path, meta: io::Result<fs::Metadata>) -> Result<Vec<(PathBuf, Role)>> {
+    let mut all = Vec::new();
+    for path in entries(dir, meta)? {
+        let kind = path.symlink_metadata().io(Kind::Config, "read", path.display())?.file_type();
+        match role(&path.file_name().unwrap_or_default().to_string_lossy(), kind) {
+            Role::Unexpected(why) => return Err(why.at(&path)),
+            role => all.push((path, role)),
+        }
+    }
+    Ok(all)
+}
+
 fn read_safely(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
     let meta = path.symlink_metadata().io(Kind::Config, "read", path.display())?;
     check_safe(path, &meta, Insist::Trusted)?;
@@ -197,9 +211,12 @@ pub(super) fn revoked_in(dir: &Path) -> Result<Vec<Digest>> {
         let why = format!("{} files, where at most {MAX_LISTS} are read", lists.len());
         return Err(Error::new(Kind::Config, why).at("read what is revoked in", dir.display()));
     }
+    let mut all = Vec::new();
     // Hidden ones, too: each of them counts, or stops everything.
-    let read: Result<Vec<Vec<Digest>>> = lists.iter().map(|path| read_revoked(path)).collect();
-    Ok(read?.concat())
+    for path in &lists {
+        all.extend(read_revoked(path)?);
+    }
+    Ok(all)
 }
 
 /// Reads one file of `revoked/`: a public key, or lines of digests, each of a key or of an artifact.

@@ -4,7 +4,7 @@
 //! What it would stop the agent for at the next boot stops it now.
 //! Must never: trust a key that lies there, or pass over what may be meant to revoke.
 
-use super::files::{KEYS_DIR, REVOKED, Role, check_safe, entries, refuse_named, refuse_stray_list, revoked_in, role};
+use super::files::{KEYS_DIR, REVOKED, Role, check_safe, entries, refuse_named, refuse_stray_list, revoked_in, roles};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::os::permissions::Insist;
@@ -26,12 +26,9 @@ pub fn revoked(site: &Path) -> Result<Vec<Digest>> {
         return refuse_named(site).map(|()| Vec::new());
     }
     is_safe?;
-    for path in entries(&keys, keys.symlink_metadata())? {
-        let kind = path.symlink_metadata().io(Kind::Config, "read", path.display())?.file_type();
-        match role(&path.file_name().unwrap_or_default().to_string_lossy(), kind) {
-            Role::Revoked => {}
-            Role::Key | Role::PassedOver => refuse_stray_list(&path)?,
-            Role::Unexpected(why) => return Err(why.at(&path)),
+    for (path, role) in roles(&keys, keys.symlink_metadata())? {
+        if role != Role::Revoked {
+            refuse_stray_list(&path)?;
         }
     }
     refuse_astray(site, &keys)?;

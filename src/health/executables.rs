@@ -7,7 +7,7 @@ use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::base::text::printable;
 use crate::os::directory;
 use crate::os::files;
-use crate::os::permissions::Insist;
+use crate::os::permissions::{Insist, check_owner};
 use crate::os::sys;
 use crate::os::sys::spawn::Child;
 use std::fs;
@@ -40,12 +40,23 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
         if path.file_name().is_none_or(|n| n.as_encoded_bytes().starts_with(b".")) {
             continue;
         }
-        let meta = fs::metadata(&path).io(Kind::Config, "look at health check", path.display())?;
-        if meta.is_dir() || meta.is_file() && meta.mode() & 0o111 == 0 && !is_program(&path) {
+        let looked = |meta: io::Result<fs::Metadata>| meta.io(Kind::Config, "look at health check", path.display());
+        let entry = looked(path.symlink_metadata())?;
+        if entry.is_dir() {
             continue;
         }
-        Insist::Executable.find(&path)?;
-        paths.push(path);
+        let meta = looked(path.metadata())?;
+        let is_text = meta.is_file() && meta.mode() & 0o111 == 0 && !is_program(&path);
+        // Another user could make a text of a check, or lead to one: what is left out is asked as well.
+        match () {
+            () if is_text && entry.is_file() => check_owner(&path, &entry)?,
+            () if is_text => drop(Insist::Trusted.find(&path)?),
+            () if meta.is_dir() => drop(Insist::Directory.find(&path)?),
+            () => {
+                Insist::Executable.find(&path)?;
+                paths.push(path);
+            }
+        }
     }
     Ok(paths)
 }

@@ -139,7 +139,7 @@ fn refuse_mode(path: &Path, meta: &Metadata, others: u32) -> Result<()> {
 }
 
 /// Refuses what belongs to somebody else than root and the user that runs this program.
-fn check_owner(path: &Path, meta: &Metadata) -> Result<()> {
+pub fn check_owner(path: &Path, meta: &Metadata) -> Result<()> {
     match meta.uid() {
         user if user == 0 || user == sys::user() => Ok(()),
         user => Err(refused(path, format!("it belongs to user {user}, who could change it"), "chown root")),
@@ -152,3 +152,7 @@ fn refused(path: &Path, why: String, next: &str) -> Error {
     let path = path.display();
     Error::new(Kind::Config, why).at("trust", &path).hint(format!("run `{next} {path}`"))
 }
+
+#[cfg(test)]
+#[path = "permissions_tests.rs"]
+mod tests;

@@ -54,11 +54,11 @@ impl Insist {
         if !is_kind {
             return Err(Error::new(Kind::Config, kind).at("trust", path.display()));
         }
+        check_owner(path, meta)?;
         if self == Insist::Executable && meta.mode() & 0o111 == 0 {
             return Err(refused(path, "it is a program, and not executable".into(), "chmod +x"));
         }
-        let others = if self == Insist::Secret { OTHERS } else { WRITABLE };
-        check_owner(path, meta).and_then(|()| refuse_mode(path, meta, others))
+        refuse_mode(path, meta, if self == Insist::Secret { OTHERS } else { WRITABLE })
     }
 
     /// Judges what lies at a path, through links, and the way to it. Returns: whether there is anything.

@@ -17,7 +17,8 @@ use crate::http::PlainHttp;
 use crate::http::tls::{Identity, Pem};
 use crate::offer::gate::DEFAULT_CHANNEL;
 use crate::offer::window::Window;
-use crate::os::files::{read_bounded, read_required};
+use crate::os::files::read_bounded;
+use crate::os::permissions::Insist;
 use crate::os::progress::note;
 use crate::os::system::System;
 use crate::source::spec::SourceSpec;
@@ -89,18 +90,31 @@ pub enum Place {
     Off,
 }
 
-/// Reads the file, overlays the flags, validates.
-/// Errors: Config, Usage: what is wrong, and where.
+/// Reads the file of a machine, overlays the flags, validates.
+/// Errors: Config, Usage: what is wrong, and where. Config: others could have changed the file, or taken it away.
 pub fn load(system: &System, flags: &Common) -> Result<Config> {
+    read(system, flags, &|path| {
+        if flags.config.is_none() {
+            Insist::Directory.find(path.parent().unwrap_or(path))?;
+        }
+        Insist::Trusted.read(path, CONFIG_MAX_BYTES)
+    })
+}
+
+/// The same of a file that a publisher names, to look at it: it may be anybody's.
+pub fn load_named(system: &System, flags: &Common) -> Result<Config> {
+    read(system, flags, &|path| read_bounded(path, CONFIG_MAX_BYTES).io(Kind::Config, "read", path.display()))
+}
+
+fn read(system: &System, flags: &Common, bytes: &dyn Fn(&Path) -> Result<Option<Vec<u8>>>) -> Result<Config> {
     for (flag, path) in [("--config", &flags.config), ("--state", &flags.state), ("--layout", &flags.layout)] {
         path.as_deref().map_or(Ok(()), |path| refuse_url(flag, &path.to_string_lossy())).map_err(as_usage)?;
     }
     let path = flags.config.clone().unwrap_or_else(|| system.config_file());
-    let read = match flags.config {
-        Some(_) => read_required(&path, CONFIG_MAX_BYTES).map(Some),
-        None => read_bounded(&path, CONFIG_MAX_BYTES),
-    };
-    let raw = match read.io(Kind::Config, "read", path.display())? {
+    let raw = match bytes(&path)? {
+        None if flags.config.is_some() => {
+            return Err(Error::new(Kind::Config, "there is no such file").at("read", path.display()));
+        }
         None => Raw::default(),
         Some(bytes) => {
             let text = String::from_utf8(bytes)

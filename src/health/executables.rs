@@ -1,16 +1,18 @@
 //! Health checks that the site brings: executables in one directory, run in the order of their names.
 //!
 //! Exit status 0 is healthy; the last line of output says why not. Each has a time limit, and what it
-//! started ends with it. Must never: run a file that others than root may write.
+//! started ends with it. Must never: run a file that others than root may write, or lead elsewhere.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::base::text::printable;
 use crate::os::directory;
+use crate::os::files;
+use crate::os::permissions::{Insist, check_owner};
 use crate::os::sys;
 use crate::os::sys::spawn::Child;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -26,43 +28,45 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// Lists the checks: executable regular files, in the order of their names.
 /// Returns: none if there is no such directory.
-/// Errors: Config: it can not be listed, somebody else than its owner may write to a check, or it is a program that
-/// may not be run: a check that somebody relies on.
+/// Errors: Config: it cannot be listed, others than root could have changed it or a check, or a check is a program that may
+/// not be run: a check that somebody relies on.
 pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
-    let all = match directory::list(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        all => all.io(Kind::Config, "list health checks in", dir.display())?,
-    };
     let mut paths = Vec::new();
-    for path in all {
+    if !Insist::Directory.find(dir)? {
+        return Ok(paths);
+    }
+    for path in directory::list(dir).io(Kind::Config, "list health checks in", dir.display())? {
         // An editor's lock is a link to nowhere.
         if path.file_name().is_none_or(|n| n.as_encoded_bytes().starts_with(b".")) {
             continue;
         }
-        let meta = fs::metadata(&path).io(Kind::Config, "look at health check", path.display())?;
-        if !meta.is_file() || (meta.mode() & 0o111 == 0 && !is_program(&path)) {
+        let looked = |meta: io::Result<fs::Metadata>| meta.io(Kind::Config, "look at health check", path.display());
+        let entry = looked(path.symlink_metadata())?;
+        if entry.is_dir() {
             continue;
         }
-        if meta.mode() & 0o111 == 0 {
-            return Err(Error::new(Kind::Config, "it is a program, and not executable")
-                .at("run health check", path.display())
-                .hint("chmod +x, or remove it"));
+        let meta = looked(path.metadata())?;
+        let is_text = meta.is_file() && meta.mode() & 0o111 == 0 && !is_program(&path);
+        // Another user could make a text of a check, or lead to one: what is left out is asked as well.
+        match () {
+            () if is_text && entry.is_file() => check_owner(&path, &entry)?,
+            () if is_text => drop(Insist::Trusted.find(&path)?),
+            () if meta.is_dir() => drop(Insist::Directory.find(&path)?),
+            () => {
+                Insist::Executable.find(&path)?;
+                paths.push(path);
+            }
         }
-        if meta.permissions().mode() & 0o022 != 0 {
-            return Err(Error::new(Kind::Config, "its group or everybody may write to it")
-                .at("run health check", path.display())
-                .hint("chmod go-w"));
-        }
-        paths.push(path);
     }
     Ok(paths)
 }
 
 /// Tells a script or ELF program, whose mode somebody forgot, from a text beside the checks.
 fn is_program(path: &Path) -> bool {
-    let mut start = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut start));
-    read.is_ok() && (start.starts_with(b"#!") || start == b"\x7fELF")
+    let mut start = [0; 4];
+    // What is shorter is filled up with zeros.
+    let read = files::open(path, 0).and_then(|mut file| file.read(&mut start));
+    read.is_ok() && (start.starts_with(b"#!") || start == *b"\x7fELF")
 }
 
 /// Names a check.
@@ -183,6 +187,7 @@ fn with_words(what: &str, said: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn check(dir: &Path, name: &str, mode: u32, script: &str) -> PathBuf {
         let path = dir.join(name);

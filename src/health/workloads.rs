@@ -28,17 +28,14 @@ impl Workload {
                 format!("`{word}` is not a deployment such as kube-system/coredns (namespace/name, in small letters)"),
             )
         };
-        let words = text.split(',').map(str::trim);
-        let list: Result<Vec<Workload>> = words
-            .map(|word| {
-                let (namespace, name) = word.split_once('/').ok_or_else(|| bad(word))?;
-                match is_name(namespace) && is_name(name) {
-                    true => Ok(Workload { namespace: namespace.to_owned(), name: name.to_owned() }),
-                    false => Err(bad(word)),
-                }
-            })
-            .collect();
-        let list = list?;
+        let mut list = Vec::new();
+        for word in text.split(',').map(str::trim) {
+            let (namespace, name) = word.split_once('/').ok_or_else(|| bad(word))?;
+            if !is_name(namespace) || !is_name(name) {
+                return Err(bad(word));
+            }
+            list.push(Workload { namespace: namespace.to_owned(), name: name.to_owned() });
+        }
         match list.len() > MAX_WORKLOADS {
             true => Err(Error::new(Kind::Config, format!("more than {MAX_WORKLOADS} deployments"))),
             false => Ok(list),

@@ -39,20 +39,29 @@ pub fn read_own(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
 }
 
 fn read(path: &Path, max_bytes: u64, flags: i32) -> io::Result<Option<Vec<u8>>> {
-    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | flags).open(path) {
-        Ok(file) => file,
+    let file = match open(path, flags) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
+        file => file?,
     };
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(ErrorKind::InvalidData, "it is no file"));
+    match file.metadata()?.is_file() {
+        true => read_all(file, max_bytes).map(Some),
+        false => Err(io::Error::new(ErrorKind::InvalidData, "it is no file")),
     }
+}
+
+/// Opens what is to be read, and waits for no pipe. Input: `flags`: further ones.
+pub fn open(path: &Path, flags: i32) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | flags).open(path)
+}
+
+/// Reads what was opened to its end. Errors: InvalidData: it is longer than `max_bytes`.
+pub(super) fn read_all(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(max_bytes + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > max_bytes {
-        return Err(io::Error::new(ErrorKind::InvalidData, format!("longer than {max_bytes} bytes")));
+    match bytes.len() as u64 > max_bytes {
+        true => Err(io::Error::new(ErrorKind::InvalidData, format!("longer than {max_bytes} bytes"))),
+        false => Ok(bytes),
     }
-    Ok(Some(bytes))
 }
 
 /// The same as [`read_bounded`] for a file that has to be there. Errors: NotFound: it is not.
@@ -149,8 +158,7 @@ fn remove_left_over(prefix: &Path) {
         }
         let path = entry.path();
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        let open = || OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
-        if let (true, Ok(file)) = (is_file, open())
+        if let (true, Ok(file)) = (is_file, open(&path, libc::O_NOFOLLOW))
             && sys::try_lock(&file).unwrap_or(false)
         {
             // Still locked: who has just made it finds it gone.

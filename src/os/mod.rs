@@ -8,6 +8,7 @@ pub mod mountinfo;
 pub mod obstacles;
 pub mod onlooker;
 pub mod paths;
+pub mod permissions;
 pub mod progress;
 pub mod sys;
 pub mod system;

@@ -145,12 +145,13 @@ impl Bundle {
         if subjects.is_empty() || subjects.len() > MAX_PARTS {
             return Err(fail(format!("'subject' has not 1 to {MAX_PARTS} entries")));
         }
-        let digest = |subject: RawSubject| {
+        let mut digests = Vec::new();
+        for subject in subjects {
             let digest = subject.digest.ok_or_else(|| fail("'subject.digest' is missing"))?;
             let hex = digest.sha256.need("subject.digest.sha256").map_err(unproven)?;
-            Digest::parse_hex(&hex).map_err(unproven)
-        };
-        subjects.into_iter().map(digest).collect()
+            digests.push(Digest::parse_hex(&hex).map_err(unproven)?);
+        }
+        Ok(digests)
     }
 }
 

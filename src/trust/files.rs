@@ -8,10 +8,9 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::os::directory;
 use crate::os::files::{read_bounded, read_required};
-use crate::os::sys;
+use crate::os::permissions::Insist;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Longest key file, in bytes; a P-256 key has 178.
@@ -24,8 +23,6 @@ pub(super) const REVOKED: &str = "revoked";
 pub(super) const KEYS_DIR: &str = "update-keys.d";
 /// Most files in `revoked/`.
 pub(super) const MAX_LISTS: usize = 64;
-/// Write permission for group and others.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 pub(super) fn is_key(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "pub")
@@ -142,8 +139,12 @@ pub(super) fn names_digest(line: &str) -> bool {
     name.eq_ignore_ascii_case("sha256:") && digits == 64
 }
 
-/// Refuses what others than its owner may write, and what is no file, or no directory.
-pub(super) fn check_safe(path: &Path, meta: &fs::Metadata, is_kind: bool, kind: &str) -> Result<()> {
+/// Refuses a link, and what [`Insist::check`] refuses.
+pub(super) fn check_safe(path: &Path, meta: &fs::Metadata, insist: Insist) -> Result<()> {
+    if meta.is_symlink() {
+        let why = "a symbolic link, which is not followed: copy what it leads to";
+        return Err(Error::new(Kind::Config, why).at("trust", path.display()));
+    }
     // The directory of what is revoked, or something in it.
     let is_revoking = path.ends_with(REVOKED) || path.parent().is_some_and(|dir| dir.ends_with(REVOKED));
     let hint = match is_revoking {
@@ -152,24 +153,7 @@ pub(super) fn check_safe(path: &Path, meta: &fs::Metadata, is_kind: bool, kind: 
         }
         false => "keys are files named *.pub, in a directory: move it out of the way",
     };
-    let fail = |why: String| Err(Error::new(Kind::Config, why).at("trust", path.display()));
-    match () {
-        () if meta.is_symlink() => fail("a symbolic link, which is not followed: copy what it leads to".into()),
-        () if !is_kind => fail(format!("not a {kind}")).map_err(|e| e.hint(hint)),
-        () if meta.uid() != 0 && meta.uid() != sys::user() => {
-            fail(format!("it belongs to user {}, who could change it", meta.uid())).map_err(|e| e.hint("chown root"))
-        }
-        () => refuse_writable(path, meta),
-    }
-}
-
-/// Refuses what others than its owner may write.
-pub(super) fn refuse_writable(path: &Path, meta: &fs::Metadata) -> Result<()> {
-    if meta.mode() & WRITABLE_BY_OTHERS == 0 {
-        return Ok(());
-    }
-    let why = format!("its mode is {:o}: others than its owner may write it", meta.mode() & 0o777);
-    Err(Error::new(Kind::Config, why).at("trust", path.display()).hint("chmod go-w"))
+    insist.check(path, meta).map_err(|e| e.hint(hint))
 }
 
 /// Lists a directory, in the order of names. Input: `meta`: of what is to be judged, a link or what it leads to.
@@ -181,15 +165,29 @@ pub(super) fn entries(dir: &Path, meta: io::Result<fs::Metadata>) -> Result<Vec<
         Err(e) => return context(Err(e)),
         Ok(meta) => meta,
     };
-    check_safe(dir, &meta, meta.is_dir(), "directory")?;
+    check_safe(dir, &meta, Insist::Directory)?;
     context(directory::list(dir))
+}
+
+/// Lists what lies in a directory of keys, with what it is. Errors: as [`entries`]; Config: something may be meant to revoke,
+/// and would not.
+pub(super) fn roles(dir: &Path, meta: io::Result<fs::Metadata>) -> Result<Vec<(PathBuf, Role)>> {
+    let mut all = Vec::new();
+    for path in entries(dir, meta)? {
+        let kind = path.symlink_metadata().io(Kind::Config, "read", path.display())?.file_type();
+        match role(&path.file_name().unwrap_or_default().to_string_lossy(), kind) {
+            Role::Unexpected(why) => return Err(why.at(&path)),
+            role => all.push((path, role)),
+        }
+    }
+    Ok(all)
 }
 
 fn read_safely(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
     let meta = path.symlink_metadata().io(Kind::Config, "read", path.display())?;
-    check_safe(path, &meta, meta.is_file(), "regular file")?;
-    let bytes = read_bounded(path, max_bytes).io(Kind::Config, "read", path.display())?;
-    bytes.ok_or_else(|| Error::new(Kind::Config, "it is gone").at("read", path.display()))
+    check_safe(path, &meta, Insist::Trusted)?;
+    // What was opened is asked again: whoever may change the directory could have put something else there.
+    Insist::Trusted.read_open(path, max_bytes, libc::O_NOFOLLOW)
 }
 
 pub(super) fn read_key(path: &Path) -> Result<Key> {
@@ -213,9 +211,12 @@ pub(super) fn revoked_in(dir: &Path) -> Result<Vec<Digest>> {
         let why = format!("{} files, where at most {MAX_LISTS} are read", lists.len());
         return Err(Error::new(Kind::Config, why).at("read what is revoked in", dir.display()));
     }
+    let mut all = Vec::new();
     // Hidden ones, too: each of them counts, or stops everything.
-    let read: Result<Vec<Vec<Digest>>> = lists.iter().map(|path| read_revoked(path)).collect();
-    Ok(read?.concat())
+    for path in &lists {
+        all.extend(read_revoked(path)?);
+    }
+    Ok(all)
 }
 
 /// Reads one file of `revoked/`: a public key, or lines of digests, each of a key or of an artifact.

@@ -6,11 +6,12 @@
 //! Must never: trust a file that others may write, take the absence of good keys for the absence of keys, or pass over
 //! what may be a list of what is revoked.
 
-use super::files::{REVOKED, Role, entries, read_key, read_named, refuse_above, refuse_stray_list, revoked_in, role};
+use super::files::{REVOKED, Role, read_key, read_named, refuse_above, refuse_stray_list, revoked_in, roles};
 use super::key::Key;
 use super::site;
 use crate::base::digest::Digest;
-use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
+use crate::os::permissions::Insist;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -67,12 +68,16 @@ impl Keyring {
 
     /// Reads the keys of a machine, and what it revokes: beside them, and on the data partition, in the site's lists.
     /// Input: `site`: its directory there; `None`: there is no data partition.
-    /// Errors: as [`Keyring::load`]; Config: as well of what lies in the site's directory.
+    /// Errors: as [`Keyring::load`]; Config: as well of what lies in the site's directory, and where others may change the
+    /// directory of the agent's configuration, or the way to it.
     pub fn of_machine(
         dir: &Path,
         (policy, threshold): (SignaturePolicy, usize),
         site: Option<&Path>,
     ) -> Result<Keyring> {
+        // Others could put another directory in its place, or take it away.
+        Insist::Directory.find(dir.parent().unwrap_or(dir))?;
+        Insist::Directory.find(dir)?;
         let mut ring = Keyring::load(dir, policy, threshold)?;
         if let Some(site) = site {
             ring.revoked.extend(site::revoked(site)?);
@@ -128,16 +133,14 @@ impl Keyring {
     /// Errors: Config: something may be meant to revoke, and would not.
     fn sort_out(&mut self, dir: &Path) -> Result<Vec<PathBuf>> {
         let mut keys = Vec::new();
-        for path in entries(dir, fs::metadata(dir))? {
-            let meta = path.symlink_metadata().io(Kind::Config, "read", path.display())?;
-            match role(&path.file_name().unwrap_or_default().to_string_lossy(), meta.file_type()) {
+        for (path, role) in roles(dir, fs::metadata(dir))? {
+            match role {
                 Role::Key => keys.push(path),
-                Role::Revoked => {}
                 Role::PassedOver => {
                     refuse_stray_list(&path)?;
                     self.passed_over.push(path);
                 }
-                Role::Unexpected(why) => return Err(why.at(&path)),
+                Role::Revoked | Role::Unexpected(_) => {}
             }
         }
         Ok(keys)

@@ -5,7 +5,7 @@
 //! Must never: be used on a machine, or take what would stop one.
 
 use super::files::{
-    KEY_MAX_BYTES, KEYS_DIR, LIST_MAX_BYTES, MAX_LISTS, Role, is_key, refuse_list, refuse_writable, revoked_lines, role,
+    KEY_MAX_BYTES, KEYS_DIR, LIST_MAX_BYTES, MAX_LISTS, Role, is_key, refuse_list, revoked_lines, role,
 };
 use super::key::Key;
 use super::keyring::MAX_KEYS;
@@ -14,6 +14,7 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::os::directory;
 use crate::os::files::read_required;
+use crate::os::permissions::refuse_writable;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 

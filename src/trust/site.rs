@@ -4,9 +4,10 @@
 //! What it would stop the agent for at the next boot stops it now.
 //! Must never: trust a key that lies there, or pass over what may be meant to revoke.
 
-use super::files::{KEYS_DIR, REVOKED, Role, check_safe, entries, refuse_named, refuse_stray_list, revoked_in, role};
+use super::files::{KEYS_DIR, REVOKED, Role, check_safe, entries, refuse_named, refuse_stray_list, revoked_in, roles};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::os::permissions::Insist;
 use std::io;
 use std::path::Path;
 
@@ -19,18 +20,15 @@ pub fn revoked(site: &Path) -> Result<Vec<Digest>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         meta => meta.io(Kind::Config, "read", site.display())?,
     };
-    let is_safe = check_safe(site, &meta, meta.is_dir(), "directory");
+    let is_safe = check_safe(site, &meta, Insist::Directory);
     if is_safe.is_err() && meta.is_dir() && is_absent(&keys) {
         // Nothing of it is taken over. What says that it revokes is not passed over for that.
         return refuse_named(site).map(|()| Vec::new());
     }
     is_safe?;
-    for path in entries(&keys, keys.symlink_metadata())? {
-        let kind = path.symlink_metadata().io(Kind::Config, "read", path.display())?.file_type();
-        match role(&path.file_name().unwrap_or_default().to_string_lossy(), kind) {
-            Role::Revoked => {}
-            Role::Key | Role::PassedOver => refuse_stray_list(&path)?,
-            Role::Unexpected(why) => return Err(why.at(&path)),
+    for (path, role) in roles(&keys, keys.symlink_metadata())? {
+        if role != Role::Revoked {
+            refuse_stray_list(&path)?;
         }
     }
     refuse_astray(site, &keys)?;

@@ -220,7 +220,7 @@ fn checks_that_can_not_be_listed_are_an_unhealthy_result_that_is_recorded() {
     install(&trial.root, "10-ok", "exit 0");
     let check = trial.root.path("etc/kubesolo/health.d/10-ok");
     fs::set_permissions(&check, fs::Permissions::from_mode(0o777)).unwrap();
-    trial.root.agent(&["healthcheck"]).expect(9, &["NOT healthy", "everybody may write to it"]);
+    trial.root.agent(&["healthcheck"]).expect(9, &["NOT healthy", "others than its owner may write it"]);
     assert_eq!(trial.root.state_field("phase"), "failed");
     assert!(trial.root.state_field("last_error").contains("10-ok"));
     fs::remove_dir_all(trial.root.path("etc/kubesolo/health.d")).unwrap();

@@ -39,6 +39,7 @@ mod onlookers;
 mod own_files;
 mod partitions;
 mod patience;
+mod permissions;
 mod prometheus;
 mod remake;
 mod rollback;

@@ -84,7 +84,7 @@ fn read(args: &Inspect, system: &System) -> Result<Request> {
         subject::place(&args.source, args.tag.as_deref(), &|path| Path::new(path).symlink_metadata().is_ok())?;
     flags.config.clone_from(&args.config);
     let (mut config, channel) = match args.config {
-        Some(_) => (config::load(system, &flags)?, true),
+        Some(_) => (config::load_named(system, &flags)?, true),
         None => (config::validate(&Raw::default(), &flags, &|path| PathBuf::from(path))?, false),
     };
     let channel = channel.then_some(config.channel.as_str());

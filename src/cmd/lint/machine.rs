@@ -95,7 +95,8 @@ impl Machine {
     pub(super) fn told(&self, error: &Error) -> String {
         let mut text = error.to_string().replace(&*self.root.to_string_lossy(), "");
         for (path, uid) in &self.strange {
-            let here = format!("{path}: its mode is {OTHERS:o}: others than its owner may write it (chmod go-w)");
+            let here =
+                format!("{path}: its mode is {OTHERS:o}: others than its owner may write it (run `chmod go-w {path}`)");
             text = text.replace(&here, &format!("{path}: {} ({AS_ROOT})", of_another(*uid)));
         }
         text

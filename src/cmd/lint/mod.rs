@@ -147,7 +147,8 @@ fn judge_machine(machine: &Machine, offered: &[Offered], config: Option<Config>)
 
 /// As machines read it, but for what it names, which is theirs.
 fn read_config(path: &Path) -> Result<Config> {
-    let config = config::load(&System::new("/"), &Common { config: Some(path.to_path_buf()), ..Common::default() })?;
+    let config =
+        config::load_named(&System::new("/"), &Common { config: Some(path.to_path_buf()), ..Common::default() })?;
     if let Some(SourceSpec::Http { server, .. }) = &config.source {
         // Read there when it is asked.
         Url::configured(server).map_err(|e| e.at("read", path.display()))?;

@@ -1,6 +1,8 @@
 //! Tests of `credentials.rs`.
 
 use super::*;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 fn read(text: &str) -> Credentials {
     Credentials::parse(text.as_bytes(), "config.json").unwrap()

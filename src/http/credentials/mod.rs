@@ -5,16 +5,14 @@
 mod raw;
 
 use crate::base::base64;
-use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::base::json::{self, Field};
 use crate::base::url::without_secrets;
-use crate::os::files::read_required;
+use crate::os::permissions::Insist;
 use crate::os::progress::note;
 use miniserde::Deserialize;
 use raw::{RawAuth, RawAuths};
 use std::fmt;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Largest file that is read, in bytes.
@@ -24,30 +22,13 @@ pub const CREDENTIALS_MAX_BYTES: u64 = 256 * 1024;
 const HUB_KEY: &str = "index.docker.io";
 const HUB_HOSTS: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 
-/// Who else may do what with a file that holds a secret: its group may read it, nobody else anything.
-const OTHERS: u32 = 0o027;
-
 /// Reads the file that the configuration names.
-/// Errors: Config: it is not there, malformed, or others can read or change it.
+/// Errors: Config: it is not there, malformed, another user's, or others can read or change it.
 pub fn load(path: &Path) -> Result<Credentials> {
-    check_private(path)?;
-    let bytes = read_required(path, CREDENTIALS_MAX_BYTES).io(Kind::Config, "read", path.display())?;
+    let bytes = Insist::Secret.read_open(path, CREDENTIALS_MAX_BYTES, 0)?;
     let credentials = Credentials::parse(&bytes, &path.display().to_string())?;
     credentials.remarks.iter().for_each(|remark| note(remark));
     Ok(credentials)
-}
-
-/// Refuses a file with a secret in it that others can read or change.
-/// Errors: Config: they can, or it can not be looked at.
-pub fn check_private(path: &Path) -> Result<()> {
-    let mode = fs::metadata(path).io(Kind::Config, "read", path.display())?.permissions().mode();
-    match mode & OTHERS {
-        0 => Ok(()),
-        _ => {
-            let why = format!("its mode is {:o}: others can read or change a secret", mode & 0o7777);
-            Err(Error::new(Kind::Config, why).at("use", path.display()).hint("chmod 600"))
-        }
-    }
 }
 
 /// Holds text that must not be shown. Neither `Debug` nor `Display` does.

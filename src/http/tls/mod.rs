@@ -10,9 +10,8 @@ pub(crate) mod words;
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::printable;
-use crate::http::credentials::check_private;
 use crate::http::crypto;
-use pem::{Roots, read_roots};
+use pem::{Roots, certificates, read_roots};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -174,16 +173,12 @@ impl Identity {
 
     /// Errors: Config: a file is unreadable or malformed, or others can read the key.
     fn load(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-        let chain = self.certificate.read("read the client certificate")?;
+        let chain = self.certificate.read("read the client certificate", false)?;
         let bad = |why: &str| Error::new(Kind::Config, why);
-        let certificates: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
-        let certificates = certificates.ok().filter(|c| !c.is_empty());
+        let certificates = certificates(&chain).ok().filter(|c| !c.is_empty());
         let certificates = certificates
             .ok_or_else(|| bad("no certificate in PEM").at("read the client certificate", &self.certificate))?;
-        if let Pem::File(path) = &self.key {
-            check_private(path)?;
-        }
-        let key = PrivateKeyDer::from_pem_slice(&self.key.read("read the client key")?);
+        let key = PrivateKeyDer::from_pem_slice(&self.key.read("read the client key", true)?);
         let hint = "a key without passphrase; `openssl pkey -in KEY -out NEW` takes a passphrase away";
         let key = key.map_err(|_| bad("no private key in PEM").at("read the client key", &self.key).hint(hint))?;
         Ok((certificates, key))

@@ -4,9 +4,10 @@
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::os::files::read_required;
+use crate::os::permissions::Insist;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::path::PathBuf;
@@ -31,9 +32,11 @@ pub enum Pem {
 impl Pem {
     /// Reads it, without a byte order mark; X509 CERTIFICATE is an older name of CERTIFICATE, which OpenSSL takes and
     /// RFC 7468, section 5.1, leaves to those who have old files.
-    /// Errors: Config: the file can not be read, or is none.
-    pub(crate) fn read(&self, op: &str) -> Result<Vec<u8>> {
+    /// Input: `is_secret`: it is a private key. Errors: Config: the file can not be read, or is none; what is secret is
+    /// another user's, or others may read or change it.
+    pub(crate) fn read(&self, op: &str, is_secret: bool) -> Result<Vec<u8>> {
         let mut pem = match self {
+            Pem::File(path) if is_secret => Insist::Secret.read_open(path, MAX_BUNDLE, 0)?,
             Pem::File(path) => read_required(path, MAX_BUNDLE).io(Kind::Config, op, self)?,
             Pem::Text { bytes, .. } => bytes.clone(),
         };
@@ -93,15 +96,23 @@ pub(crate) struct Roots {
     pub chosen: Vec<[u8; 32]>,
 }
 
+/// Finds the certificates in a PEM text. Errors: it is not PEM.
+pub(crate) fn certificates(pem: &[u8]) -> std::result::Result<Vec<CertificateDer<'static>>, pem::Error> {
+    let mut all = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        all.push(certificate?);
+    }
+    Ok(all)
+}
+
 /// Reads a PEM bundle. Input: `is_chosen`: a person named it, it is not just what the system trusts.
 /// Errors: Config: unreadable, malformed, or without one usable certificate; what is there instead is named.
 pub(crate) fn read_roots(from: &Pem, is_chosen: bool) -> Result<Roots> {
     let hint = if matches!(from, Pem::File(_)) { "set ca_file to a PEM bundle" } else { "" };
     let fail = |why: String| Error::new(Kind::Config, why).at("read CA certificates", from).hint(hint);
-    let pem = from.read("read CA certificates")?;
+    let pem = from.read("read CA certificates", false)?;
     let mut roots = Roots { store: RootCertStore::empty(), chosen: Vec::new() };
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|e| fail(format!("not PEM: {e}")))?;
+    for certificate in certificates(&pem).map_err(|e| fail(format!("not PEM: {e}")))? {
         if is_chosen {
             roots.chosen.push(Sha256::digest(&certificate).into());
         }

@@ -18,9 +18,11 @@ pub mod verify;
 pub mod words;
 
 use crate::base::error::{Course, Error, Result};
+use crate::cli::Flags;
 use crate::os::progress::{self, is_quiet, note};
 use crate::os::sys;
 use crate::os::system::System;
+use crate::update::judge::Overrides;
 use crate::update::restart::reboot;
 use answer::Reply;
 use std::process::ExitCode;
@@ -99,7 +101,13 @@ pub fn nothing_there(why: &Error, out: &mut Reply) -> Outcome {
     Outcome::Nothing
 }
 
-/// Waits a random time, in the whole range alike. Input: at most so many seconds.
+/// Returns what was typed to overrule gates.
+pub fn overrides(flags: &Flags) -> Overrides {
+    let Flags { allow_downgrade, retry_failed, ignore_window, .. } = *flags;
+    Overrides { allow_downgrade, retry_failed, ignore_window }
+}
+
+/// Waits a random time, in the whole range alike. Input: `most_secs`: the longest wait.
 pub fn splay(system: &System, most_secs: Option<u64>) {
     if let Some(millis) = most_secs.map(|secs| secs.saturating_mul(1000)).filter(|millis| *millis > 0) {
         let time = Duration::from_millis(sys::random_u64() % millis);

@@ -9,7 +9,7 @@ pub(crate) mod lines;
 mod source;
 
 use crate::base::error::{Error, IoContext, Kind, Result};
-use crate::cli::Common;
+use crate::cli::{Common, Flags};
 use crate::config::lines::Raw;
 use crate::config::source::{as_usage, source};
 use crate::health::workloads::Workload;
@@ -92,11 +92,12 @@ pub enum Place {
 /// Reads the file, overlays the flags, validates.
 /// Errors: Config, Usage: what is wrong, and where.
 pub fn load(system: &System, flags: &Common) -> Result<Config> {
-    for (flag, path) in [("--config", &flags.config), ("--state", &flags.state), ("--layout", &flags.layout)] {
+    let Flags { config: typed, state, layout, .. } = &flags.flags;
+    for (flag, path) in [("--config", typed), ("--state", state), ("--layout", layout)] {
         path.as_deref().map_or(Ok(()), |path| refuse_url(flag, &path.to_string_lossy())).map_err(as_usage)?;
     }
-    let path = flags.config.clone().unwrap_or_else(|| system.config_file());
-    let read = match flags.config {
+    let path = typed.clone().unwrap_or_else(|| system.config_file());
+    let read = match typed {
         Some(_) => read_required(&path, CONFIG_MAX_BYTES).map(Some),
         None => read_bounded(&path, CONFIG_MAX_BYTES),
     };
@@ -131,7 +132,7 @@ pub fn load_leniently(system: &System, flags: &Common) -> Result<Config> {
 
 /// Errors: Usage, Config: there are not so many.
 fn retries(raw: &Raw, flags: &Common) -> Result<Option<u32>> {
-    match flags.retries {
+    match flags.flags.retries {
         Some(typed) if typed > MAX_RETRIES => {
             Err(Error::new(Kind::Usage, format!("`--retries {typed}` is not between 0 and {MAX_RETRIES}")))
         }
@@ -176,7 +177,7 @@ pub fn validate(raw: &Raw, flags: &Common, rooted: &dyn Fn(&str) -> PathBuf) -> 
         containerd_socket: place(raw, "containerd_socket", rooted),
         kubeconfig: place(raw, "kubeconfig", rooted),
         workloads: workloads(raw)?,
-        state_file: flags.state.clone(),
+        state_file: flags.flags.state.clone(),
         command: flags.command,
         fault: None,
     })

@@ -87,10 +87,9 @@ impl Reference {
     pub fn with_tag(mut self, tag: &str) -> Result<Reference> {
         if self.digest.is_some() {
             return Err(Error::new(Kind::Usage, "the reference names a digest, so a tag has no effect")
-                .at("use tag", shown(tag))
                 .hint("drop the tag or the digest"));
         }
-        check_tag(tag).map_err(|e| e.at("use tag", shown(tag)))?;
+        check_tag(tag)?;
         self.tag = Some(tag.to_owned());
         Ok(self)
     }

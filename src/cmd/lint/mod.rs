@@ -10,8 +10,8 @@ use super::Outcome;
 use super::answer::Reply;
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::base::url::Url;
-use crate::cli::Common;
 use crate::cli::publishers::Lint;
+use crate::cli::{Common, Flags};
 use crate::cmd::words::say;
 use crate::config::{self, Config};
 use crate::offer::version::Version;
@@ -147,7 +147,8 @@ fn judge_machine(machine: &Machine, offered: &[Offered], config: Option<Config>)
 
 /// As machines read it, but for what it names, which is theirs.
 fn read_config(path: &Path) -> Result<Config> {
-    let config = config::load(&System::new("/"), &Common { config: Some(path.to_path_buf()), ..Common::default() })?;
+    let flags = Flags { config: Some(path.to_path_buf()), ..Flags::default() };
+    let config = config::load(&System::new("/"), &Common { flags, ..Common::default() })?;
     if let Some(SourceSpec::Http { server, .. }) = &config.source {
         // Read there when it is asked.
         Url::configured(server).map_err(|e| e.at("read", path.display()))?;

@@ -66,10 +66,15 @@ impl<'a> Typed<'a> {
     /// Makes the error of a line that could not be parsed. Input: `said`: by argh.
     pub fn wrong(&self, said: &str) -> Error {
         let error = |why: String, hint: String| Error::new(Kind::Usage, why).hint(hint);
+        // Input: empty: all commands.
+        let takers = |option: &str| {
+            let takes = |known: &&'static str| option.is_empty() || flags::has(&help_of(Some(known)), option);
+            commands().filter(takes).collect::<Vec<_>>().join(", ")
+        };
         if let (Some(name), None) = (self.name, self.command) {
             let hint = match nearest(name, commands()) {
                 Some(known) => format!("did you mean `{known}`? --help lists the commands"),
-                None => format!("--help lists the commands: {}", commands().collect::<Vec<_>>().join(", ")),
+                None => format!("--help lists the commands: {}", takers("")),
             };
             return error(format!("unknown command `{}`", without_secrets(name)), hint);
         }
@@ -86,7 +91,7 @@ impl<'a> Typed<'a> {
         // The value may hold a secret.
         let value = without_secrets(value);
         let option = if start == option { start.to_owned() } else { format!("{start}={value}") };
-        let takers: Vec<&str> = commands().filter(|known| flags::has(&help_of(Some(known)), start)).collect();
+        let takers = takers(start);
         let hint = match nearest(start, known()) {
             Some(near) if near == option && self.words.contains(&"--") => {
                 format!("after -- nothing is an option: {command} {option}")
@@ -94,11 +99,11 @@ impl<'a> Typed<'a> {
             Some(near) if near == option => format!("options go after the command: {command} {option}"),
             Some(near) if near == start && !flags::has_value(&help, near) => format!("it takes no value: {near}"),
             Some(near) if near == start => format!("the value is the next word: {start} {value}"),
-            _ if !takers.is_empty() => format!("it is an option of {}; {all}", takers.join(", ")),
+            _ if !takers.is_empty() => format!("it is an option of {takers}; {all}"),
             Some(near) => format!("did you mean {near}? {all}"),
             None => all.to_owned(),
         };
-        let why = match takers.is_empty() || takers.contains(&command) || command.is_empty() {
+        let why = match takers.is_empty() || command.is_empty() || flags::has(&help, start) {
             true => format!("unknown option `{option}`"),
             false => format!("`{command}` has no option `{option}`"),
         };
@@ -125,12 +130,11 @@ pub fn parse(program: &str, words: &[&str]) -> Result<(Cli, Common), EarlyExit> 
     let Some(command) = commands().find(|known| name == Some(known)) else {
         return Ok((Cli::from_args(&[program], words)?, Common::default()));
     };
-    let shared = said(Flags::from_args(&["", command], &HELP[..1]));
-    let full = |own: &str| flags::shown(own, &shared, command);
-    let all = full(&said(Cli::from_args(&[program], &[command, HELP[0]])));
-    let (own, rest) = flags::part(words, command, &all);
+    let own = said(Cli::from_args(&[program], &[command, HELP[0]]));
+    let help = flags::shown(&own, &said(Flags::from_args(&["", command], &HELP[..1])), command);
+    let (own, rest) = flags::part(words, command, &help);
     let cli = Cli::from_args(&[program], &own).map_err(|early| match early.status {
-        Ok(()) => EarlyExit { output: full(&early.output), ..early },
+        Ok(()) => EarlyExit { output: help, ..early },
         Err(()) => early,
     })?;
     Ok((cli, Common { flags: Flags::from_args(&[], &rest)?, command }))

@@ -23,9 +23,9 @@ use std::io::Write;
 
 /// Runs the command.
 /// Errors: as [`consult`]; Config: no source is named.
-pub fn run(system: &System, config: &Config, flags: &Flags, out: &mut Reply) -> Result<Outcome> {
+pub fn run(system: &System, config: Config, flags: &Flags, out: &mut Reply) -> Result<Outcome> {
     progress::on_interrupt(&INTERRUPTED);
-    let config = &Config { retries: config.retries.or(is_watched().then_some(WATCHED_RETRIES)), ..config.clone() };
+    let config = &Config { retries: config.retries.or(is_watched().then_some(WATCHED_RETRIES)), ..config };
     splay(system, flags.splay);
     let machine = Machine::look(system);
     let data = machine.data(config.state_file.as_deref(), Access::Read).ok();

@@ -39,7 +39,7 @@ const MAX_THRESHOLD: u32 = 16;
 const MAX_TIMEOUT_SECS: u32 = 7 * 24 * 3600;
 
 /// The configuration, validated.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Config {
     /// Where updates come from, if anything says so.
     pub source: Option<SourceSpec>,
@@ -93,7 +93,8 @@ pub enum Place {
 /// Errors: Config, Usage: what is wrong, and where.
 pub fn load(system: &System, flags: &Common) -> Result<Config> {
     let Flags { config: typed, state, layout, .. } = &flags.flags;
-    for (flag, path) in [("--config", typed), ("--state", state), ("--layout", layout)] {
+    let option = if flags.command == "lint" { "--conf" } else { "--config" };
+    for (flag, path) in [(option, typed), ("--state", state), ("--layout", layout)] {
         path.as_deref().map_or(Ok(()), |path| refuse_url(flag, &path.to_string_lossy())).map_err(as_usage)?;
     }
     let path = typed.clone().unwrap_or_else(|| system.config_file());

@@ -27,7 +27,7 @@ pub(super) fn source(
         true => {
             let option = if server.is_some() { "--server" } else { "--registry" };
             let layout = layout.as_deref().map(|path| (path, true));
-            let found = spec(server.as_deref(), registry.as_deref(), layout, plain_http).and_then(checked);
+            let found = spec(server.as_deref(), registry.as_deref(), layout, plain_http);
             found.map_err(|e| as_usage(e).at("use", option))?
         }
         false => source_of_file(raw, plain_http, rooted)?,
@@ -45,19 +45,11 @@ pub(super) fn source(
     Ok(found)
 }
 
-/// Refuses a server whose URL is malformed, before the machine is looked at.
-fn checked(found: Option<SourceSpec>) -> Result<Option<SourceSpec>> {
-    if let Some(SourceSpec::Http { server, .. }) = &found {
-        Url::configured(server)?;
-    }
-    Ok(found)
-}
-
 /// Puts a tag in place of the source's own.
 /// Errors: Usage: it is malformed, or the source has none.
 fn add_tag(source: Option<&mut SourceSpec>, text: &str) -> Result<()> {
     match source {
-        Some(SourceSpec::Registry { reference, .. }) => *reference = reference.clone().with_tag(text)?,
+        Some(SourceSpec::Registry { reference, .. }) => return reference.set_tag(text),
         Some(SourceSpec::Layout { tag, .. }) => *tag = Some(text.to_owned()),
         Some(SourceSpec::Http { .. }) => {
             return Err(Error::new(Kind::Usage, "the source is an HTTP server, which has no tags"));
@@ -113,6 +105,7 @@ fn spec(
     };
     match (server, registry) {
         (Some(server), _) if is_http(server) => {
+            Url::configured(server)?;
             Ok(Some(SourceSpec::Http { server: server.to_string(), mirrors: Vec::new(), plain_http }))
         }
         (Some(text), _) | (_, Some(text)) => {

@@ -82,9 +82,10 @@ pub fn run(args: &Inspect, flags: &Flags, out: &mut Reply) -> Result<Outcome> {
 /// Reads what was typed, and the files that it names.
 fn read(args: &Inspect, flags: &Flags, system: &System) -> Result<Request> {
     let is_there = |path: &str| Path::new(path).symlink_metadata().is_ok();
-    let place = subject::place(&args.source, flags.tag.as_deref(), &is_there)?;
-    let flags = Flags { config: args.config.clone(), retries: flags.retries, ..place };
-    let flags = Common { flags, ..Common::default() };
+    let mut found = subject::place(&args.source, flags.tag.as_deref(), &is_there)?;
+    found.config.clone_from(&args.config);
+    found.retries = flags.retries;
+    let flags = Common { flags: found, ..Common::default() };
     let (mut config, channel) = match args.config {
         Some(_) => (config::load(system, &flags)?, true),
         None => (config::validate(&Raw::default(), &flags, &|path| PathBuf::from(path))?, false),

@@ -133,11 +133,12 @@ pub fn parse(program: &str, words: &[&str]) -> Result<(Cli, Common), EarlyExit> 
     let own = said(Cli::from_args(&[program], &[command, HELP[0]]));
     let help = flags::shown(&own, &said(Flags::from_args(&["", command], &HELP[..1])), command);
     let (own, rest) = flags::part(words, command, &help);
+    let common = Common { flags: Flags::from_args(&[], &rest)?, command };
     let cli = Cli::from_args(&[program], &own).map_err(|early| match early.status {
         Ok(()) => EarlyExit { output: help, ..early },
         Err(()) => early,
     })?;
-    Ok((cli, Common { flags: Flags::from_args(&[], &rest)?, command }))
+    Ok((cli, common))
 }
 
 /// Returns what `--help` says, as argh has it.

@@ -56,13 +56,13 @@ pub struct Flags {
     /// print only what an operator must act on
     #[argh(switch)]
     pub quiet: bool,
-    /// print each request and check too, and whole digests
+    /// also print each request and check, and whole digests
     #[argh(switch)]
     pub verbose: bool,
     /// update server: an HTTP(S) URL or an OCI reference
     #[argh(option, arg_name = "url")]
     pub server: Option<String>,
-    /// OCI reference: host/repository, optionally with :tag or @digest
+    /// OCI reference: host/repository[:tag][@digest]
     #[argh(option, arg_name = "reference")]
     pub registry: Option<String>,
     /// tag to use instead of the reference's, or an entry of the layout
@@ -71,25 +71,25 @@ pub struct Flags {
     /// OCI image layout: a directory, or a tar or tar.gz file
     #[argh(option, arg_name = "path")]
     pub layout: Option<PathBuf>,
-    /// tries in a row that may bring no bytes after the first, 0 to 100
+    /// retries in a row without a new byte before giving up, 0 to 100
     #[argh(option, arg_name = "number")]
     pub retries: Option<u32>,
     /// wait a random time first, at most SECONDS, so that the machines of a fleet do not all ask at once
     #[argh(option, arg_name = "seconds")]
     pub splay: Option<u64>,
-    /// take a version that is older than the running one
+    /// accept a version that is older than the running one
     #[argh(switch)]
     pub allow_downgrade: bool,
-    /// take an artifact that failed on this machine before
+    /// accept an artifact that failed on this machine before
     #[argh(switch)]
     pub retry_failed: bool,
-    /// go on outside the maintenance window, or while the clock is not set
+    /// continue outside the maintenance window, or while the clock is not set
     #[argh(switch)]
     pub ignore_window: bool,
     /// restart the machine afterwards
     #[argh(switch)]
     pub reboot: bool,
-    /// go on although GRUB has not proven that it can write its environment block
+    /// continue although GRUB has not proven that it can write its environment block
     #[argh(switch)]
     pub allow_unproven_bootloader: bool,
 }
@@ -140,10 +140,10 @@ pub struct Rollback {}
 #[argh(subcommand, name = "healthcheck")]
 #[argh(help_triggers("-h", "--help", "help"))]
 pub struct Healthcheck {
-    /// give up after SECONDS: the node is unhealthy (default 900)
+    /// report the node as unhealthy after SECONDS (default 900)
     #[argh(option, arg_name = "seconds")]
     pub timeout: Option<u64>,
-    /// let each check take SECONDS at most (default 30)
+    /// let each check take at most SECONDS (default 30)
     #[argh(option, arg_name = "seconds")]
     pub check_timeout: Option<u64>,
     /// wait until all checks have passed for SECONDS without a break (default 0)
@@ -184,7 +184,7 @@ pub struct Metrics {
 #[argh(subcommand, name = "verify")]
 #[argh(help_triggers("-h", "--help", "help"))]
 pub struct Verify {
-    /// read this slot only
+    /// read only this slot
     #[argh(option, arg_name = "A|B")]
     pub slot: Option<String>,
     /// also ask the source: who signed what it offers, and whether a slot holds it

@@ -3,7 +3,7 @@
 use argh::FromArgs;
 use std::path::PathBuf;
 
-/// Print the device of the partition with a label on the boot disk.
+/// Print the device of the partition with this label on the boot disk.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "device")]
 #[argh(help_triggers("-h", "--help", "help"))]
@@ -30,12 +30,12 @@ pub struct Inspect {
     /// credentials for the source: a Docker config.json
     #[argh(option, arg_name = "file")]
     pub authfile: Option<PathBuf>,
-    /// update.conf of the machines: channel, signatures and network settings are read from it, its source is not
+    /// update.conf of the machines: its channel, signature and network settings are used, its source is not
     #[argh(option, arg_name = "file")]
     pub config: Option<PathBuf>,
 }
 
-/// Check what is about to be published by the rules of the machines; touches no machine.
+/// Check a release before it is published, by the rules of the machines; touches no machine.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "lint")]
 #[argh(help_triggers("-h", "--help", "help"))]
@@ -75,6 +75,6 @@ pub struct Lint {
     pub release_date: Option<String>,
     /// when machines stop taking the release (RFC 3339), later than now and than the release date; or a span from that date, or
     /// from now, such as 36h, 180d or 26w. A span and `now` are printed as the time that they mean
-    #[argh(option, arg_name = "time|span")]
+    #[argh(option, arg_name = "time")]
     pub expires: Option<String>,
 }

@@ -62,7 +62,7 @@ fn answer(cli: &Cli, common: &Common, typed: &Typed<'_>, reply: &mut Reply) -> R
             }
             run(command, common, reply)
         }
-        None => Err(Error::new(Kind::Usage, "no command").hint("--help lists them")),
+        None => Err(Error::new(Kind::Usage, "no command is given").hint("--help lists the commands")),
     }
 }
 

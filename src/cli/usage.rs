@@ -1,5 +1,5 @@
-//! What was typed, before and after it is parsed: where help is asked for, which command is meant, and what is likely meant
-//! by what there is not. Pure.
+//! What was typed, before and after it is parsed: where help is asked for, which command is meant, and what was likely meant
+//! by a word that is unknown. Pure.
 //!
 //! Must never: run what was not typed.
 
@@ -24,9 +24,9 @@ const OPTION_COLUMNS: usize = 20;
 pub struct Typed<'a> {
     /// What is parsed: of a line that asks for help, only that.
     pub words: Vec<&'a str>,
-    /// The command, where there is such a one.
+    /// The command, if there is one of that name.
     pub command: Option<&'static str>,
-    /// What stands in its place.
+    /// The word in its place.
     name: Option<&'a str>,
     json: bool,
     shell: bool,
@@ -54,7 +54,7 @@ impl<'a> Typed<'a> {
         Typed { words, command, name, json: has("--json"), shell: has("--shell") }
     }
 
-    /// Returns what the answer is to be written as.
+    /// Returns the form of the answer.
     pub fn form(&self) -> Form {
         match (self.json, self.shell) {
             (true, _) => Form::Json,
@@ -99,6 +99,7 @@ impl<'a> Typed<'a> {
             Some(near) if near == option => format!("options go after the command: {command} {option}"),
             Some(near) if near == start && !flags::has_value(&help, near) => format!("it takes no value: {near}"),
             Some(near) if near == start => format!("the value is the next word: {start} {value}"),
+            _ if start == "--version" => "kubesolo-update --version prints it".to_owned(),
             _ if !takers.is_empty() => format!("it is an option of {takers}; {all}"),
             Some(near) => format!("did you mean {near}? {all}"),
             None => all.to_owned(),
@@ -118,7 +119,7 @@ fn plain(said: &str) -> String {
         (_, Some(word)) => format!("unknown argument `{}`", without_secrets(word)),
         ([_, option, _], _) => format!("{option} needs a value"),
         ([_, option, ..], _) if said.ends_with("duplicate values provided") => format!("{option} is given twice"),
-        ([_, option, _, value, ..], _) => format!("`{option} {value}` is not a number that it takes"),
+        ([_, option, _, value, ..], _) => format!("`{option} {value}` is not a whole number in its range"),
         _ => said.replace("Required positional arguments not provided:\n    ", "missing: "),
     }
 }
@@ -151,7 +152,7 @@ fn said<T>(parsed: Result<T, EarlyExit>) -> String {
     parsed.err().map_or_else(String::new, |early| early.output)
 }
 
-/// Makes what argh prints fit a console: it breaks the lines of options itself, and no others.
+/// Makes what argh prints fit a console: argh breaks the lines of options, and no others.
 pub fn help(said: &str) -> String {
     // An option and its value stay together.
     let keep = |line: &str| line.replace(" <", "\u{a0}<");
@@ -195,7 +196,7 @@ fn distance(a: &[u8], b: &[u8]) -> usize {
     rows[a.len()][b.len()]
 }
 
-/// What an answer is written as.
+/// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
     /// Lines for a person.

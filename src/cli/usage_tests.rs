@@ -79,8 +79,8 @@ fn what_there_is_not_is_told_from_what_is_meant() {
         (&["--vresion"], &["did you mean --version?"]),
         (&["check", "--root"], &["--root needs a value", "check --help"]),
         (&["check", "--root", "a", "--root", "b"], &["--root is given twice (check --help"]),
-        (&["check", "--splay", "soon"], &["`--splay soon` is not a number that it takes"]),
-        (&["verify", "--retries", "-1"], &["`--retries -1` is not a number that it takes"]),
+        (&["check", "--splay", "soon"], &["`--splay soon` is not a whole number in its range"]),
+        (&["verify", "--retries", "-1"], &["`--retries -1` is not a whole number in its range"]),
         (&["apply", "stray"], &["unknown argument `stray` (apply --help"]),
         (&["device"], &["missing: label (device --help"]),
     ] {
@@ -113,6 +113,7 @@ fn an_option_of_other_commands_is_told_from_one_that_there_is_not() {
             &["check", "--activate"],
             "`check` has no option `--activate` (it is an option of apply; check --help lists the options)",
         ),
+        (&["status", "--version"], "`status` has no option `--version` (kubesolo-update --version prints it)"),
         (
             &["--server", "http://x/"],
             "unknown option `--server` (it is an option of check, apply, verify; --help lists the options)",

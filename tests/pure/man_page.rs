@@ -109,7 +109,8 @@ fn differences(source: &str) -> Vec<String> {
         found.extend(has.symmetric_difference(&says).map(|option| format!("synopsis: {name} {option}")));
     }
     // Each is told what it is for, once.
-    let told = [".Ss Common options", ".Ss Source options", ".Ss Options of commands"].map(|title| section(source, title));
+    let told =
+        [".Ss Common options", ".Ss Source options", ".Ss Options of commands"].map(|title| section(source, title));
     let items: String = told
         .iter()
         .flat_map(|text| text.lines())

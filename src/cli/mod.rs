@@ -62,7 +62,7 @@ pub struct Flags {
     /// update server: an HTTP(S) URL or an OCI reference
     #[argh(option, arg_name = "url")]
     pub server: Option<String>,
-    /// OCI reference: host/repository[:tag][@digest]
+    /// OCI reference: host/repository, also with :tag or @digest
     #[argh(option, arg_name = "reference")]
     pub registry: Option<String>,
     /// tag to use instead of the reference's, or an entry of the layout

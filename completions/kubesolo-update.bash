@@ -13,11 +13,11 @@ _kubesolo_update() {
         esac
     done
     case $prev in
-        --authfile|--conf|--config|--initramfs|--kernel|--key|--layout|--site-dir|--state|--textfile|--watchdog)
+        --authfile|--conf|--config|--initramfs|--kernel|--key|--layout|--state|--textfile|--watchdog)
             compopt -o filenames 2>/dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return ;;
-        --keys|--root)
+        --keys|--root|--site-dir)
             compopt -o filenames 2>/dev/null
             mapfile -t COMPREPLY < <(compgen -d -- "$cur")
             return ;;
@@ -27,16 +27,16 @@ _kubesolo_update() {
     esac
     case $command in
         '') words='check apply activate rollback healthcheck status metrics verify device inspect lint -V --version --json --shell -h --help' ;;
-        check) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose --splay --retries --allow-downgrade --retry-failed --ignore-window -h --help' ;;
-        apply) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose --splay --retries --ok-if-nothing --activate --reboot --allow-downgrade --retry-failed --ignore-window --allow-unproven-bootloader -h --help' ;;
-        activate) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose --reboot --ignore-window --allow-unproven-bootloader -h --help' ;;
-        rollback) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose --retry-failed --reboot --allow-unproven-bootloader -h --help' ;;
-        healthcheck) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose --timeout --check-timeout --stable-for --watchdog --reboot-on-failure -h --help' ;;
-        status) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose -h --help' ;;
-        metrics) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose --listen --once --textfile -h --help' ;;
-        verify) words='--config --state --root --server --registry --tag --layout --json --shell --quiet --verbose --slot --source --repair-boot-variables -h --help' ;;
-        device) words='--json --shell --root -h --help' ;;
-        inspect) words='--json --shell --quiet --verbose --key --as --tag --authfile --config -h --help' ;;
+        check) words='--config --state --root --json --shell --quiet --verbose --server --registry --tag --layout --retries --splay --allow-downgrade --retry-failed --ignore-window -h --help' ;;
+        apply) words='--config --state --root --json --shell --quiet --verbose --server --registry --tag --layout --retries --splay --allow-downgrade --retry-failed --ignore-window --reboot --allow-unproven-bootloader --ok-if-nothing --activate -h --help' ;;
+        activate) words='--config --state --root --json --shell --quiet --verbose --ignore-window --reboot --allow-unproven-bootloader -h --help' ;;
+        rollback) words='--config --state --root --json --shell --quiet --verbose --retry-failed --reboot --allow-unproven-bootloader -h --help' ;;
+        healthcheck) words='--config --state --root --json --shell --quiet --verbose --timeout --check-timeout --stable-for --watchdog --reboot-on-failure -h --help' ;;
+        status) words='--config --state --root --json --shell --quiet --verbose -h --help' ;;
+        metrics) words='--config --state --root --json --shell --quiet --verbose --listen --once --textfile -h --help' ;;
+        verify) words='--config --state --root --json --shell --quiet --verbose --server --registry --tag --layout --retries --slot --source --repair-boot-variables -h --help' ;;
+        device) words='--root --json --shell -h --help' ;;
+        inspect) words='--json --shell --quiet --verbose --tag --retries --key --as --authfile --config -h --help' ;;
         lint) words='--json --shell --initramfs --keys --site-dir --conf --kernel --arch --list --version --channel --min-compatible --release-date --expires -h --help' ;;
         *) words='' ;;
     esac

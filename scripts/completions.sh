@@ -41,7 +41,8 @@ find_agent() {
 }
 
 # options: of one --help on stdin; a line each: names (comma between), kind of its value, description.
-# Kinds: - (a switch), none (a value that is not known), file, dir, or words that there are. A "+" before it: several times.
+# Kinds: - (a switch), none (a value that cannot be completed), file, dir, or the words to choose from; by the name of the value.
+# A "+" before it: the option may be given several times.
 options() {
     awk '
         /^Usage: /    { in_usage = 1 }
@@ -73,13 +74,11 @@ options() {
                 n = split(all[i], list, ",")
                 for (j = 1; j <= n; j++) if (index(usage, list[j] " <")) {
                     kind = "none"
-                    if (text[i] ~ /^directory/ || text[i] ~ /^a directory/) kind = "dir"
-                    else if (text[i] ~ /file|director|\/dev\//) kind = "file"
-                    else if (match(text[i], /: [A-Z] or [A-Z]$/)) {
-                        kind = substr(text[i], RSTART + 2); sub(/ or /, " ", kind)
-                    } else if (match(text[i], /^amd64 or arm64/)) kind = "amd64 arm64"
-                    else if (text[i] ~ /update\.conf|config\.json|^a kernel/) kind = "file"
-                    rest = substr(usage, index(usage, list[j] " <"))
+                    rest = substr(usage, index(usage, list[j] " <") + length(list[j]) + 2)
+                    value = substr(rest, 1, match(rest, /[.>]/) - 1)
+                    if (value ~ /file|path|device/) kind = "file"
+                    else if (value == "directory") kind = "dir"
+                    else if (index(value, "|")) { kind = value; gsub(/\|/, " ", kind) }
                     if (rest ~ /^[^]]*\.\.\./) kind = "+" kind
                 }
                 print all[i] "\t" kind "\t" text[i]
@@ -142,7 +141,7 @@ NEXT
     files=$(words_of_kind "$WORK/every" '^file$') dirs=$(words_of_kind "$WORK/every" '^dir$')
     printf '        %s)\n            compopt -o filenames 2>/dev/null\n            mapfile -t COMPREPLY < <(compgen -f -- "$cur")\n            return ;;\n' "$files"
     [ -z "$dirs" ] || printf '        %s)\n            compopt -o filenames 2>/dev/null\n            mapfile -t COMPREPLY < <(compgen -d -- "$cur")\n            return ;;\n' "$dirs"
-    awk -F '\t' '{ k = $2; sub(/^\+/, "", k) } k ~ /^([A-Z]|amd64 )/ { n = $1; gsub(/,/, "|", n)
+    awk -F '\t' '{ k = $2; sub(/^\+/, "", k) } k ~ / / { n = $1; gsub(/,/, "|", n)
         printf "        %s) mapfile -t COMPREPLY < <(compgen -W \"%s\" -- \"$cur\"); return ;;\n", n, k }' "$WORK/every"
     none=$(words_of_kind "$WORK/every" '^none$')
     [ -z "$none" ] || printf '        %s) return ;;\n' "$none"

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let words: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let typed = Typed::read(&words);
-    // Until it is parsed, what stands there is taken at its word: an error is a document as well.
+    // Before the line is parsed, so that an error in it is a document as well.
     let mut reply = Reply::new(typed.form(), typed.command);
     if arguments.iter().any(|word| word.to_str().is_none()) {
         return cmd::finish(Err(Error::new(Kind::Usage, "an argument is not UTF-8")), reply);
@@ -35,14 +35,15 @@ fn main() -> ExitCode {
 }
 
 fn answer(cli: &Cli, common: &Common, typed: &Typed<'_>, reply: &mut Reply) -> Result<Outcome, Error> {
-    let form = match (cli.json || common.json, cli.shell || common.shell) {
+    let flags = &common.flags;
+    let form = match (cli.json || flags.json, cli.shell || flags.shell) {
         (true, true) => return Err(Error::new(Kind::Usage, "--json and --shell exclude each other")),
         (true, false) => Form::Json,
         (false, true) => Form::Shell,
         (false, false) => Form::Text,
     };
     *reply = Reply::new(form, typed.command);
-    match (common.quiet, common.verbose) {
+    match (flags.quiet, flags.verbose) {
         (_, true) => progress::be_verbose(),
         (true, false) => progress::be_quiet(),
         (false, false) => {}
@@ -61,18 +62,19 @@ fn answer(cli: &Cli, common: &Common, typed: &Typed<'_>, reply: &mut Reply) -> R
             }
             run(command, common, reply)
         }
-        None => Err(Error::new(Kind::Usage, "no command").hint("--help lists them")),
+        None => Err(Error::new(Kind::Usage, "no command is given").hint("--help lists the commands")),
     }
 }
 
 fn run(command: &Command, common: &Common, out: &mut Reply) -> Result<Outcome, Error> {
+    let flags = &common.flags;
+    let system = System::new(flags.root.clone().unwrap_or_else(|| "/".into()));
     match command {
-        Command::Device(args) => return device::run(args, out),
+        Command::Device(args) => return device::run(&system, args, out),
         Command::Lint(args) => return lint::run(args, out),
-        Command::Inspect(args) => return inspect::run(args, out),
+        Command::Inspect(args) => return inspect::run(args, flags, out),
         _ => {}
     }
-    let system = System::new(common.root.clone().unwrap_or_else(|| "/".into()));
     let config = match command {
         Command::Status(_)
         | Command::Verify(_)
@@ -82,16 +84,16 @@ fn run(command: &Command, common: &Common, out: &mut Reply) -> Result<Outcome, E
         _ => config::load(&system, common)?,
     };
     match command {
-        Command::Check(args) => check::run(&system, &config, args, out),
-        Command::Apply(args) => apply::run(&system, &config, args, out),
-        Command::Activate(args) => activate::run(&system, &config, args, out),
-        Command::Rollback(args) => rollback::run(&system, &config, args, out),
+        Command::Check(_) => check::run(&system, config, flags, out),
+        Command::Apply(args) => apply::run(&system, &config, args, flags, out),
+        Command::Activate(_) => activate::run(&system, &config, flags, out),
+        Command::Rollback(_) => rollback::run(&system, &config, flags, out),
         Command::Status(_) => status::run(&system, &config, out),
         Command::Healthcheck(args) => healthcheck::run(&system, &config, args, out),
         Command::Metrics(args) => metrics::run(&system, &config, common, args, out),
         Command::Verify(args) => verify::run(&system, &config, args, out),
-        Command::Device(args) => device::run(args, out),
-        Command::Inspect(args) => inspect::run(args, out),
+        Command::Device(args) => device::run(&system, args, out),
+        Command::Inspect(args) => inspect::run(args, flags, out),
         Command::Lint(args) => lint::run(args, out),
     }
 }

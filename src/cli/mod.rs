@@ -9,7 +9,7 @@ pub mod publishers;
 pub mod usage;
 
 use crate::cli::publishers::{Device, Inspect, Lint};
-use argh::{FromArgs, SubCommand, SubCommands};
+use argh::FromArgs;
 use std::path::PathBuf;
 
 /// A/B update agent of KubeSolo OS. Exit codes: 0 done, 1 internal, 2 usage or configuration, 3 nothing to do,
@@ -21,10 +21,10 @@ pub struct Cli {
     /// print the version and exit
     #[argh(switch, short = 'V')]
     pub version: bool,
-    /// answer with one JSON document
+    /// print one JSON document
     #[argh(switch)]
     pub json: bool,
-    /// answer with variables that a shell can eval
+    /// print variables that a shell can eval
     #[argh(switch)]
     pub shell: bool,
     /// what to do
@@ -32,73 +32,73 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-/// Flags of every command on a machine. argh can not flatten a struct into another, and written into each command they take
-/// 15 KB more (size-budget.md): usage.rs parts them from the command's own.
+/// The flags that several commands take; those that the command does not take are not set (flags.rs says which takes which).
+/// argh cannot flatten a struct into another, and written into each command they take 15 KB more (size-budget.md): usage.rs
+/// parts them from the command's own.
 #[derive(FromArgs, Debug, Default)]
 #[argh(help_triggers("-h", "--help", "help"))]
 pub struct Flags {
     /// configuration file (default /etc/kubesolo/update.conf)
-    #[argh(option)]
+    #[argh(option, arg_name = "file")]
     pub config: Option<PathBuf>,
     /// state file (default update/state.json on the data partition)
-    #[argh(option)]
+    #[argh(option, arg_name = "file")]
     pub state: Option<PathBuf>,
-    /// directory that stands for / (tests, chroots, rescue)
-    #[argh(option)]
+    /// directory to use as / (tests, chroots, rescue)
+    #[argh(option, arg_name = "directory")]
     pub root: Option<PathBuf>,
-    /// update server: an HTTP(S) URL, or an OCI reference
-    #[argh(option)]
+    /// print one JSON document
+    #[argh(switch)]
+    pub json: bool,
+    /// print variables that a shell can eval
+    #[argh(switch)]
+    pub shell: bool,
+    /// print only what an operator must act on
+    #[argh(switch)]
+    pub quiet: bool,
+    /// also print each request and check, and whole digests
+    #[argh(switch)]
+    pub verbose: bool,
+    /// update server: an HTTP(S) URL or an OCI reference
+    #[argh(option, arg_name = "url")]
     pub server: Option<String>,
-    /// OCI reference: host/repository, with :tag or @digest if need be
-    #[argh(option)]
+    /// OCI reference: host/repository, also with :tag or @digest
+    #[argh(option, arg_name = "reference")]
     pub registry: Option<String>,
-    /// tag to use in place of the reference's
+    /// tag to use instead of the reference's, or an entry of the layout
     #[argh(option)]
     pub tag: Option<String>,
     /// OCI image layout: a directory, or a tar or tar.gz file
-    #[argh(option)]
+    #[argh(option, arg_name = "path")]
     pub layout: Option<PathBuf>,
-    /// answer with one JSON document
+    /// retries in a row without a new byte before giving up, 0 to 100
+    #[argh(option, arg_name = "number")]
+    pub retries: Option<u32>,
+    /// wait a random time first, at most SECONDS, so that the machines of a fleet do not all ask at once
+    #[argh(option, arg_name = "seconds")]
+    pub splay: Option<u64>,
+    /// accept a version that is older than the running one
     #[argh(switch)]
-    pub json: bool,
-    /// answer with variables that a shell can eval
+    pub allow_downgrade: bool,
+    /// accept an artifact that failed on this machine before
     #[argh(switch)]
-    pub shell: bool,
-    /// print only what needs a person
+    pub retry_failed: bool,
+    /// continue outside the maintenance window, or while the clock is not set
     #[argh(switch)]
-    pub quiet: bool,
-    /// print more: each request and check, whole digests
+    pub ignore_window: bool,
+    /// restart the machine afterwards
     #[argh(switch)]
-    pub verbose: bool,
+    pub reboot: bool,
+    /// continue although GRUB has not proven that it can write its environment block
+    #[argh(switch)]
+    pub allow_unproven_bootloader: bool,
 }
 
-/// What is read of the flags that several commands take.
+/// What was typed beside a command's own options.
 #[derive(Debug, Default)]
 pub struct Common {
-    /// `--config`
-    pub config: Option<PathBuf>,
-    /// `--state`
-    pub state: Option<PathBuf>,
-    /// `--root`
-    pub root: Option<PathBuf>,
-    /// `--server`
-    pub server: Option<String>,
-    /// `--registry`
-    pub registry: Option<String>,
-    /// `--tag`
-    pub tag: Option<String>,
-    /// `--layout`
-    pub layout: Option<PathBuf>,
-    /// `--retries`, of those commands that have it
-    pub retries: Option<u32>,
-    /// `--json`
-    pub json: bool,
-    /// `--shell`
-    pub shell: bool,
-    /// `--quiet`
-    pub quiet: bool,
-    /// `--verbose`
-    pub verbose: bool,
+    /// Its flags
+    pub flags: Flags,
     /// The command itself
     pub command: &'static str,
 }
@@ -107,109 +107,52 @@ pub struct Common {
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "check")]
 #[argh(help_triggers("-h", "--help", "help"))]
-pub struct Check {
-    /// wait a random time up to so many seconds first, so that a fleet does not ask all at once
-    #[argh(option)]
-    pub splay: Option<u64>,
-    /// tries after the first that may bring nothing, 0 to 100
-    #[argh(option)]
-    pub retries: Option<u32>,
-    /// take a version that is older than the running one
-    #[argh(switch)]
-    pub allow_downgrade: bool,
-    /// take an artifact that failed here before
-    #[argh(switch)]
-    pub retry_failed: bool,
-    /// go on outside of the maintenance window, or where the clock is not set
-    #[argh(switch)]
-    pub ignore_window: bool,
-}
+pub struct Check {}
 
-/// Download an update into the slot that is not running, and prove it.
+/// Download an update into the slot that is not running, and read it back.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "apply")]
 #[argh(help_triggers("-h", "--help", "help"))]
 pub struct Apply {
-    /// wait a random time up to so many seconds first, so that a fleet does not ask all at once
-    #[argh(option)]
-    pub splay: Option<u64>,
-    /// tries after the first that may bring nothing, 0 to 100
-    #[argh(option)]
-    pub retries: Option<u32>,
-    /// exit code 0, not 3, 4 or 8, where there is nothing to do, an update waits (for its window, the end of a trial, another
-    /// version than the one that failed), or another run does it
+    /// exit 0 instead of 3 (nothing to do), 8 (already running), or 4 if the update only has to wait: for its window, for the end
+    /// of a trial, or for another version than the one that failed
     #[argh(switch)]
     pub ok_if_nothing: bool,
-    /// activate it when it is staged
+    /// activate the update once it is staged; --reboot implies it
     #[argh(switch)]
     pub activate: bool,
-    /// activate it and restart the machine
-    #[argh(switch)]
-    pub reboot: bool,
-    /// take a version that is older than the running one
-    #[argh(switch)]
-    pub allow_downgrade: bool,
-    /// take an artifact that failed here before
-    #[argh(switch)]
-    pub retry_failed: bool,
-    /// go on outside of the maintenance window, or where the clock is not set
-    #[argh(switch)]
-    pub ignore_window: bool,
-    /// go on although GRUB has not shown that it can write its environment block
-    #[argh(switch)]
-    pub allow_unproven_bootloader: bool,
 }
 
 /// Let GRUB try the staged slot at the next boot.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "activate")]
 #[argh(help_triggers("-h", "--help", "help"))]
-pub struct Activate {
-    /// restart the machine afterwards
-    #[argh(switch)]
-    pub reboot: bool,
-    /// go on outside of the maintenance window, or where the clock is not set
-    #[argh(switch)]
-    pub ignore_window: bool,
-    /// go on although GRUB has not shown that it can write its environment block
-    #[argh(switch)]
-    pub allow_unproven_bootloader: bool,
-}
+pub struct Activate {}
 
 /// Go back to the other slot at the next boot.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "rollback")]
 #[argh(help_triggers("-h", "--help", "help"))]
-pub struct Rollback {
-    /// go back even to what failed here before
-    #[argh(switch)]
-    pub retry_failed: bool,
-    /// restart the machine afterwards
-    #[argh(switch)]
-    pub reboot: bool,
-    /// go on although GRUB has not shown that it can write its environment block
-    #[argh(switch)]
-    pub allow_unproven_bootloader: bool,
-}
+pub struct Rollback {}
 
 /// Wait until containerd, the API server, the node and the site's checks are healthy; confirms a trial boot.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "healthcheck")]
 #[argh(help_triggers("-h", "--help", "help"))]
 pub struct Healthcheck {
-    /// seconds until the node counts as unhealthy (default 900)
-    #[argh(option)]
+    /// report the node as unhealthy after SECONDS (default 900)
+    #[argh(option, arg_name = "seconds")]
     pub timeout: Option<u64>,
-    /// seconds that each check may take (default 30)
-    #[argh(option)]
+    /// let each check take at most SECONDS (default 30)
+    #[argh(option, arg_name = "seconds")]
     pub check_timeout: Option<u64>,
-    /// seconds for which all checks must pass without a break (default 0)
-    #[argh(option)]
+    /// wait until all checks have passed for SECONDS without a break (default 0)
+    #[argh(option, arg_name = "seconds")]
     pub stable_for: Option<u64>,
     /// watchdog device to feed while waiting, such as /dev/watchdog
-    #[argh(option)]
+    #[argh(option, arg_name = "device")]
     pub watchdog: Option<PathBuf>,
-    /// restart the machine when a trial boot is unhealthy, so that GRUB counts it
+    /// restart the machine if a trial boot is unhealthy, so that GRUB counts the failure
     #[argh(switch)]
     pub reboot_on_failure: bool,
 }
@@ -225,29 +168,29 @@ pub struct Status {}
 #[argh(subcommand, name = "metrics")]
 #[argh(help_triggers("-h", "--help", "help"))]
 pub struct Metrics {
-    /// address and port to serve on (default 127.0.0.1:9199)
-    #[argh(option)]
+    /// IP address and port to serve on (default 127.0.0.1:9199)
+    #[argh(option, arg_name = "address:port")]
     pub listen: Option<String>,
-    /// print them and end
+    /// print the metrics and exit
     #[argh(switch)]
     pub once: bool,
-    /// write them into this file (NAME.prom), for node_exporter's textfile collector, or to standard output (-), and end
-    #[argh(option)]
+    /// write the metrics to a file (NAME.prom) for node_exporter's textfile collector, or to standard output (-), and exit
+    #[argh(option, arg_name = "file")]
     pub textfile: Option<PathBuf>,
 }
 
-/// Read both slots and the boot variables, and hold them against what they should be.
+/// Read both slots and the boot variables, and compare them with their records.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "verify")]
 #[argh(help_triggers("-h", "--help", "help"))]
 pub struct Verify {
-    /// read this slot only: A or B
-    #[argh(option)]
+    /// read only this slot
+    #[argh(option, arg_name = "A|B")]
     pub slot: Option<String>,
-    /// ask the source too: who signed what it offers, and whether a slot holds that
+    /// also ask the source: who signed what it offers, and whether a slot holds it
     #[argh(switch)]
     pub source: bool,
-    /// write both copies of the boot variables anew if one of them is damaged or full
+    /// rewrite both copies of the boot variables if one of them is damaged or full
     #[argh(switch)]
     pub repair_boot_variables: bool,
 }
@@ -268,34 +211,4 @@ pub enum Command {
     Device(Device),
     Inspect(Inspect),
     Lint(Lint),
-}
-
-impl Command {
-    /// Commands that touch no machine, or only look for a device: they have flags of their own, and no others.
-    const WITHOUT_FLAGS: [&str; 3] = [Device::COMMAND.name, Inspect::COMMAND.name, Lint::COMMAND.name];
-
-    /// Returns a command that takes the [`Flags`], by its name.
-    pub fn with_flags(name: &str) -> Option<&'static str> {
-        let known = Self::COMMANDS.iter().map(|command| command.name).find(|known| *known == name);
-        known.filter(|known| !Self::WITHOUT_FLAGS.contains(known))
-    }
-}
-
-impl Cli {
-    /// Returns what is read of the flags that several commands take. Input: `flags`: of those with [`Flags`]; `command`: which.
-    pub fn common(&self, flags: Flags, command: &'static str) -> Common {
-        let Flags { config, state, root, server, registry, tag, layout, .. } = flags;
-        let (json, shell, quiet, verbose) = match &self.command {
-            Some(Command::Device(c)) => (c.json, c.shell, false, false),
-            Some(Command::Lint(c)) => (c.json, c.shell, false, false),
-            Some(Command::Inspect(c)) => (c.json, c.shell, c.quiet, c.verbose),
-            _ => (flags.json, flags.shell, flags.quiet, flags.verbose),
-        };
-        let retries = match &self.command {
-            Some(Command::Check(c)) => c.retries,
-            Some(Command::Apply(c)) => c.retries,
-            _ => None,
-        };
-        Common { config, state, root, server, registry, tag, layout, retries, json, shell, quiet, verbose, command }
-    }
 }

@@ -1,11 +1,12 @@
-//! What was typed, before and after it is parsed: where help is asked for, which command is meant, and what is likely meant
-//! by what there is not. Pure.
+//! What was typed, before and after it is parsed: where help is asked for, which command is meant, and what was likely meant
+//! by a word that is unknown. Pure.
 //!
 //! Must never: run what was not typed.
 
-use super::flags::HELP;
+use super::flags::{self, HELP};
 use crate::base::error::{Error, Kind};
 use crate::base::text::fold;
+use crate::base::url::without_secrets;
 use crate::cli::{Cli, Command, Common, Flags};
 use argh::{EarlyExit, FromArgs, SubCommands};
 
@@ -23,9 +24,9 @@ const OPTION_COLUMNS: usize = 20;
 pub struct Typed<'a> {
     /// What is parsed: of a line that asks for help, only that.
     pub words: Vec<&'a str>,
-    /// The command, where there is such a one.
+    /// The command, if there is one of that name.
     pub command: Option<&'static str>,
-    /// What stands in its place.
+    /// The word in its place.
     name: Option<&'a str>,
     json: bool,
     shell: bool,
@@ -45,7 +46,7 @@ impl<'a> Typed<'a> {
         let is_asked = |at| options.get(at) == Some(&HELP[2]);
         let command = commands().find(|known| name == Some(known));
         // Nor where an option expects its value: a registry called `-h` is refused, and not a question that ends with 0.
-        let is_taken = |at: usize| at > 0 && crate::cli::flags::has_value(&help_of(command), options[at - 1]);
+        let is_taken = |at: usize| at > 0 && flags::has_value(&help_of(command), options[at - 1]);
         let mut triggers = options.iter().enumerate().filter(|(_, word)| HELP[..2].contains(word));
         let is_help =
             triggers.any(|(at, _)| !is_taken(at)) || is_asked(0) || first.is_some_and(|(at, _)| is_asked(at + 1));
@@ -53,7 +54,7 @@ impl<'a> Typed<'a> {
         Typed { words, command, name, json: has("--json"), shell: has("--shell") }
     }
 
-    /// Returns what the answer is to be written as.
+    /// Returns the form of the answer.
     pub fn form(&self) -> Form {
         match (self.json, self.shell) {
             (true, _) => Form::Json,
@@ -65,36 +66,61 @@ impl<'a> Typed<'a> {
     /// Makes the error of a line that could not be parsed. Input: `said`: by argh.
     pub fn wrong(&self, said: &str) -> Error {
         let error = |why: String, hint: String| Error::new(Kind::Usage, why).hint(hint);
+        // Input: empty: all commands.
+        let takers = |option: &str| {
+            let takes = |known: &&'static str| option.is_empty() || flags::has(&help_of(Some(known)), option);
+            commands().filter(takes).collect::<Vec<_>>().join(", ")
+        };
         if let (Some(name), None) = (self.name, self.command) {
             let hint = match nearest(name, commands()) {
                 Some(known) => format!("did you mean `{known}`? --help lists the commands"),
-                None => format!("--help lists the commands: {}", commands().collect::<Vec<_>>().join(", ")),
+                None => format!("--help lists the commands: {}", takers("")),
             };
-            return error(format!("unknown command `{name}`"), hint);
+            return error(format!("unknown command `{}`", without_secrets(name)), hint);
         }
         let command = self.command.unwrap_or_default();
-        let all = [command, " --help"].concat();
+        let all = [command, " --help lists the options"].concat();
         let all = all.trim_start();
         let Some(option) = said.strip_prefix(UNRECOGNIZED).filter(|word| word.starts_with('-')) else {
-            return error(said.to_string(), format!("{all} lists the options"));
+            return error(plain(said), all.to_owned());
         };
         let help = help_of(self.command);
         let known =
             || help.split_whitespace().map(|word| word.trim_matches([',', '[', ']'])).filter(|w| w.starts_with("--"));
         let (start, value) = option.split_once('=').unwrap_or((option, ""));
+        // The value may hold a secret.
+        let value = without_secrets(value);
+        let option = if start == option { start.to_owned() } else { format!("{start}={value}") };
+        let takers = takers(start);
         let hint = match nearest(start, known()) {
             Some(near) if near == option && self.words.contains(&"--") => {
-                format!("behind -- nothing is an option: {command} {option}")
+                format!("after -- nothing is an option: {command} {option}")
             }
-            Some(near) if near == option => format!("an option stands behind its command: {command} {option}"),
-            Some(near) if near == start && !crate::cli::flags::has_value(&help, near) => {
-                format!("it takes no value: {near}")
-            }
+            Some(near) if near == option => format!("options go after the command: {command} {option}"),
+            Some(near) if near == start && !flags::has_value(&help, near) => format!("it takes no value: {near}"),
             Some(near) if near == start => format!("the value is the next word: {start} {value}"),
-            Some(near) => format!("did you mean {near}? {all} lists the options"),
-            None => format!("{all} lists the options"),
+            _ if start == "--version" => "kubesolo-update --version prints it".to_owned(),
+            _ if !takers.is_empty() => format!("it is an option of {takers}; {all}"),
+            Some(near) => format!("did you mean {near}? {all}"),
+            None => all.to_owned(),
         };
-        error(format!("unknown option `{option}`"), hint)
+        let why = match takers.is_empty() || command.is_empty() || flags::has(&help, start) {
+            true => format!("unknown option `{option}`"),
+            false => format!("`{command}` has no option `{option}`"),
+        };
+        error(why, hint)
+    }
+}
+
+/// Says in words of this program what argh has to say of an argument, without what may be secret in it.
+fn plain(said: &str) -> String {
+    let quoted: Vec<&str> = said.split('\'').collect();
+    match (quoted.as_slice(), said.strip_prefix(UNRECOGNIZED)) {
+        (_, Some(word)) => format!("unknown argument `{}`", without_secrets(word)),
+        ([_, option, _], _) => format!("{option} needs a value"),
+        ([_, option, ..], _) if said.ends_with("duplicate values provided") => format!("{option} is given twice"),
+        ([_, option, _, value, ..], _) => format!("`{option} {value}` is not a whole number in its range"),
+        _ => said.replace("Required positional arguments not provided:\n    ", "missing: "),
     }
 }
 
@@ -102,20 +128,17 @@ impl<'a> Typed<'a> {
 /// Errors: what argh says, to print or to refuse it with.
 pub fn parse(program: &str, words: &[&str]) -> Result<(Cli, Common), EarlyExit> {
     let name = words.iter().find(|word| !word.starts_with('-'));
-    let Some(command) = name.and_then(|name| Command::with_flags(name)) else {
-        let cli = Cli::from_args(&[program], words)?;
-        let common = cli.common(Flags::default(), "");
-        return Ok((cli, common));
+    let Some(command) = commands().find(|known| name == Some(known)) else {
+        return Ok((Cli::from_args(&[program], words)?, Common::default()));
     };
-    let shared = said(Flags::from_args(&["", command], &HELP[..1]));
-    let full = |own: &str| crate::cli::flags::shown(own, &shared, command);
-    let all = full(&said(Cli::from_args(&[program], &[command, HELP[0]])));
-    let (own, rest) = crate::cli::flags::part(words, &shared, &all);
+    let own = said(Cli::from_args(&[program], &[command, HELP[0]]));
+    let help = flags::shown(&own, &said(Flags::from_args(&["", command], &HELP[..1])), command);
+    let (own, rest) = flags::part(words, command, &help);
+    let common = Common { flags: Flags::from_args(&[], &rest)?, command };
     let cli = Cli::from_args(&[program], &own).map_err(|early| match early.status {
-        Ok(()) => EarlyExit { output: full(&early.output), ..early },
+        Ok(()) => EarlyExit { output: help, ..early },
         Err(()) => early,
     })?;
-    let common = cli.common(Flags::from_args(&[program, command], &rest)?, command);
     Ok((cli, common))
 }
 
@@ -129,7 +152,7 @@ fn said<T>(parsed: Result<T, EarlyExit>) -> String {
     parsed.err().map_or_else(String::new, |early| early.output)
 }
 
-/// Makes what argh prints fit a console: it breaks the lines of options itself, and no others.
+/// Makes what argh prints fit a console: argh breaks the lines of options, and no others.
 pub fn help(said: &str) -> String {
     // An option and its value stay together.
     let keep = |line: &str| line.replace(" <", "\u{a0}<");
@@ -173,7 +196,7 @@ fn distance(a: &[u8], b: &[u8]) -> usize {
     rows[a.len()][b.len()]
 }
 
-/// What an answer is written as.
+/// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
     /// Lines for a person.

@@ -51,6 +51,7 @@ fn the_form_is_known_before_the_line_is_parsed() {
     }
 }
 
+/// What is typed, and words of what is said of it. A line more is a case more.
 #[test]
 fn what_there_is_not_is_told_from_what_is_meant() {
     for (line, words) in [
@@ -58,10 +59,7 @@ fn what_there_is_not_is_told_from_what_is_meant() {
         (&["chekc", "--json"], &["unknown command `chekc`", "`check`"]),
         (&["Status"], &["`status`"]),
         (&["STATUS"], &["did you mean `status`?"]),
-        (
-            &["--root", "m", "status"],
-            &["unknown option `--root`", "an option stands behind its command: status --root"],
-        ),
+        (&["--root", "m", "status"], &["unknown option `--root`", "options go after the command: status --root"]),
         (&["--quite", "status", "--json"], &["unknown option `--quite`"]),
         (&["--json", "stauts"], &["unknown command `stauts`", "`status`"]),
         (&["roll-back", "--reboot"], &["`rollback`"]),
@@ -74,18 +72,76 @@ fn what_there_is_not_is_told_from_what_is_meant() {
         (&["apply", "--retries=3"], &["the value is the next word: --retries 3"]),
         (&["inspect", "--key=k.pub", "x"], &["the value is the next word: --key k.pub"]),
         (&["inspect", "--verbose=yes", "x"], &["(it takes no value: --verbose)"]),
-        (&["check", "--", "--json"], &["(behind -- nothing is an option: check --json)"]),
+        (&["check", "--", "--json"], &["(after -- nothing is an option: check --json)"]),
         (&["apply", "--", "--frob"], &["(apply --help lists the options)"]),
         (&["apply", "--ok-if-nothig"], &["--ok-if-nothing"]),
         (&["check", "--frobnicate"], &["unknown option `--frobnicate`", "(check --help lists the options)"]),
         (&["--vresion"], &["did you mean --version?"]),
-        (&["check", "--root"], &["--root", "check --help"]),
+        (&["check", "--root"], &["--root needs a value", "check --help"]),
+        (&["check", "--root", "a", "--root", "b"], &["--root is given twice (check --help"]),
+        (&["check", "--splay", "soon"], &["`--splay soon` is not a whole number in its range"]),
+        (&["verify", "--retries", "-1"], &["`--retries -1` is not a whole number in its range"]),
+        (&["apply", "stray"], &["unknown argument `stray` (apply --help"]),
+        (&["device"], &["missing: label (device --help"]),
     ] {
-        let typed = read(line);
-        let early = parse("kubesolo-update", &typed.words).unwrap_err();
-        let said = typed.wrong(early.output.trim_end()).to_string();
+        let said = wrong(line);
         assert!(words.iter().all(|word| said.contains(word)), "{line:?}: {said}");
     }
+}
+
+/// What is typed, and all that is said of it.
+#[test]
+fn an_option_of_other_commands_is_told_from_one_that_there_is_not() {
+    for (line, said) in [
+        (
+            &["status", "--server", "http://x/"][..],
+            "`status` has no option `--server` (it is an option of check, apply, verify; status --help lists the options)",
+        ),
+        (
+            &["--tag", "x", "activate", "--json"],
+            "`activate` has no option `--tag` (it is an option of check, apply, verify, inspect; activate --help lists the options)",
+        ),
+        (
+            &["rollback", "--layout=/x"],
+            "`rollback` has no option `--layout=/x` (it is an option of check, apply, verify; rollback --help lists the options)",
+        ),
+        (
+            &["status", "--slot", "A"],
+            "`status` has no option `--slot` (it is an option of verify; status --help lists the options)",
+        ),
+        (
+            &["check", "--activate"],
+            "`check` has no option `--activate` (it is an option of apply; check --help lists the options)",
+        ),
+        (&["status", "--version"], "`status` has no option `--version` (kubesolo-update --version prints it)"),
+        (
+            &["--server", "http://x/"],
+            "unknown option `--server` (it is an option of check, apply, verify; --help lists the options)",
+        ),
+    ] {
+        assert_eq!(wrong(line), said, "{line:?}");
+    }
+}
+
+#[test]
+fn what_was_typed_wrong_is_shown_without_its_secrets() {
+    for line in [
+        &["apply", "https://user:SECRET@up.example/"][..],
+        &["apply", "--server=https://user:SECRET@up.example/"],
+        &["status", "--server=https://user:SECRET@up.example/"],
+        &["apply", "--reboot=https://up.example/?token=SECRET"],
+        &["apply", "--server", "https://a/", "--server", "https://user:SECRET@up.example/"],
+        &["https://user:SECRET@up.example/"],
+    ] {
+        let said = wrong(line);
+        assert!(!said.contains("SECRET"), "{line:?}: {said}");
+    }
+}
+
+fn wrong(line: &[&str]) -> String {
+    let typed = read(line);
+    let early = parse("kubesolo-update", &typed.words).unwrap_err();
+    typed.wrong(early.output.trim_end()).to_string()
 }
 
 #[test]
@@ -104,20 +160,65 @@ fn a_flag_is_told_from_the_value_of_an_option() {
         (&["check", "--json", "x", "--tag", "t"], "Unrecognized argument: x"),
         (&["check", "--json", "help", "--tag", "t"], "Trailing arguments are not allowed after `help`."),
         (&["lint", "--tag", "t"], "Unrecognized argument: --tag"),
-        (&["lint", "--json"], " None json"),
-        (&["inspect", "x", "--tag", "t"], " None"),
+        (&["lint", "--json"], "lint None None json"),
+        (&["lint", "--channel", "--json"], "lint None None"),
+        (&["inspect", "x", "--tag", "t"], "inspect None Some(\"t\")"),
+        (&["inspect", "--", "--tag"], "inspect None None"),
     ] {
         match parse("kubesolo-update", line) {
             Err(early) => assert!(early.output.contains(taken), "{line:?}: {}", early.output),
-            Ok((cli, common)) => {
-                let splay = match &cli.command {
-                    Some(Command::Check(check)) => format!(" {:?}", check.splay),
-                    _ => String::new(),
-                };
-                let json = if cli.json || common.json { " json" } else { "" };
-                let verbose = if common.verbose { " verbose" } else { "" };
-                assert_eq!(format!("{}{splay} {:?}{json}{verbose}", common.command, common.tag), taken, "{line:?}");
+            Ok((cli, Common { flags, command })) => {
+                let json = if cli.json || flags.json { " json" } else { "" };
+                let verbose = if flags.verbose { " verbose" } else { "" };
+                let seen = format!("{command} {:?} {:?}{json}{verbose}", flags.splay, flags.tag);
+                assert_eq!(seen, taken, "{line:?}");
             }
+        }
+    }
+}
+
+/// Which command takes which flags: `--config --state --root` every one on a machine, the source's flags those that ask it.
+#[test]
+fn each_flag_is_of_the_commands_that_use_it() {
+    const MACHINE: &str = "check apply activate rollback healthcheck status metrics verify";
+    for (flags, takers) in [
+        ("--config", "check apply activate rollback healthcheck status metrics verify inspect"),
+        ("--state", MACHINE),
+        ("--root", "check apply activate rollback healthcheck status metrics verify device"),
+        ("--json --shell", "check apply activate rollback healthcheck status metrics verify device inspect lint"),
+        ("--quiet --verbose", "check apply activate rollback healthcheck status metrics verify inspect"),
+        ("--server --registry --layout", "check apply verify"),
+        ("--tag --retries", "check apply verify inspect"),
+        ("--splay --allow-downgrade", "check apply"),
+        ("--retry-failed", "check apply rollback"),
+        ("--ignore-window", "check apply activate"),
+        ("--reboot --allow-unproven-bootloader", "apply activate rollback"),
+    ] {
+        for flag in flags.split(' ') {
+            let seen: Vec<_> = commands().filter(|command| flags::has(&help_of(Some(command)), flag)).collect();
+            assert_eq!(seen.join(" "), takers, "{flag}");
+        }
+    }
+    // None is taken by no command, and what a command is said to take is taken.
+    let shared = said(Flags::from_args(&["", "status"], &HELP[..1]));
+    let all = |help: &str| -> Vec<String> {
+        let words = help.split_once("\n\n").unwrap().0.split(" [--").skip(1);
+        words.map(|word| ["--", word.split([' ', ']']).next().unwrap()].concat()).collect()
+    };
+    let flags = all(&shared);
+    assert!(flags.len() == 18, "{flags:?}");
+    for flag in &flags {
+        assert!(commands().any(|command| flags::has(&help_of(Some(command)), flag)), "{flag}");
+    }
+    for command in commands() {
+        let help = help_of(Some(command));
+        let options = all(&help);
+        for option in &options {
+            assert_eq!(options.iter().filter(|other| *other == option).count(), 1, "{command} {option}");
+            let words = if flags::has_value(&help, option) { &[command, option, "1"][..] } else { &[command, option] };
+            let said = parse("", words).err().map_or_else(String::new, |early| early.output);
+            assert!(!said.contains("Unrecognized"), "{command} {option}: {said}");
+            assert!(help.contains(&format!("\n  {option}")), "{command} {option}");
         }
     }
 }
@@ -125,9 +226,10 @@ fn a_flag_is_told_from_the_value_of_an_option() {
 #[test]
 fn help_has_the_flags_of_all_commands_before_those_of_its_own() {
     for (command, usage, rows) in [
-        ("check", "[--layout <layout>] [--json] [--shell] [--quiet] [--verbose] [--splay <splay>]", 16),
-        ("status", "[--layout <layout>] [--json] [--shell] [--quiet] [--verbose]\n\nShow slots", 11),
-        ("device", "device [--json] [--shell] [--root <root>] [--] <label>\n", 3),
+        ("check", "[--verbose] [--server <url>] [--registry <reference>] [--tag <tag>] [--layout <path>]", 16),
+        ("verify", "[--retries <number>] [--slot <A|B>]", 15),
+        ("status", "[--root <directory>] [--json] [--shell] [--quiet] [--verbose]\n\nShow slots", 7),
+        ("device", "device [--root <directory>] [--json] [--shell] [--] <label>\n", 3),
     ] {
         for line in [&[command, "--help"][..], &[command, "--json", "help"]] {
             let said = parse("kubesolo-update", line).unwrap_err().output;

@@ -4,7 +4,7 @@
 
 use crate::base::error::Result;
 use crate::base::text::printable;
-use crate::cli;
+use crate::cli::Flags;
 use crate::cmd::answer::Reply;
 use crate::cmd::words::{say_activated, tell};
 use crate::cmd::{Outcome, restart as restart_machine};
@@ -17,16 +17,16 @@ use crate::update::session::Session;
 
 /// Runs the command.
 /// Errors: as [`activate`]; Usage: `--reboot` below a `--root`.
-pub fn run(system: &System, config: &Config, args: &cli::Activate, out: &mut Reply) -> Result<Outcome> {
-    refuse_reboot_below_root(system, args.reboot)?;
+pub fn run(system: &System, config: &Config, flags: &Flags, out: &mut Reply) -> Result<Outcome> {
+    refuse_reboot_below_root(system, flags.reboot)?;
     let mut session = Session::open(system, config)?;
     let slot = session.target();
     let terms = Terms {
-        window: config.window.as_ref().filter(|_| !args.ignore_window),
-        allow_unproven_bootloader: args.allow_unproven_bootloader,
+        window: config.window.as_ref().filter(|_| !flags.ignore_window),
+        allow_unproven_bootloader: flags.allow_unproven_bootloader,
     };
     let activation = activate::activate(&mut session, terms)?;
-    let restart = terms.restart(&session, args.reboot, &activation);
+    let restart = terms.restart(&session, flags.reboot, &activation);
     let shut = shut(&activation, restart.as_ref());
     let restarts = matches!(restart, Some(Ok(())));
     out.result(match &activation {

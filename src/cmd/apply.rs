@@ -5,11 +5,11 @@
 use crate::base::digest::Digest;
 use crate::base::error::{Course, Kind, Result};
 use crate::base::text::{human_size, printable};
-use crate::cli;
+use crate::cli::{self, Flags};
 use crate::cmd::answer::Reply;
 use crate::cmd::words::{say_activated, signers, tell};
 use crate::cmd::{Outcome, restart as restart_machine};
-use crate::cmd::{nothing_there, splay};
+use crate::cmd::{nothing_there, overrides, splay};
 use crate::config::Config;
 use crate::machine::view::View;
 use crate::offer::refusal::{Gate, Refusal, refused};
@@ -20,7 +20,7 @@ use crate::trust::keyring::Keyring;
 use crate::update::activate::{self, Activation, Terms, shut};
 use crate::update::ask::{keyring, open};
 use crate::update::attempt::{self, Attempted, record_stop};
-use crate::update::judge::{Overrides, Question};
+use crate::update::judge::Question;
 use crate::update::next_step::is_lost;
 use crate::update::restart::refuse_reboot_below_root;
 use crate::update::session::Session;
@@ -37,8 +37,8 @@ const ACTIVATING: &str = "\nkubesolo-update: interrupted; what is staged may be 
 /// Runs the command.
 /// Errors: Signature: unsigned updates are not allowed. Gate: a gate refuses. Others: what went wrong, and the
 /// state says `failed`.
-pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut Reply) -> Result<Outcome> {
-    let ended = update(system, config, args, out);
+pub fn run(system: &System, config: &Config, args: &cli::Apply, flags: &Flags, out: &mut Reply) -> Result<Outcome> {
+    let ended = update(system, config, args, flags, out);
     if !args.ok_if_nothing {
         return ended;
     }
@@ -55,12 +55,12 @@ pub fn run(system: &System, config: &Config, args: &cli::Apply, out: &mut Reply)
     }
 }
 
-fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut Reply) -> Result<Outcome> {
-    let reboot = args.reboot;
+fn update(system: &System, config: &Config, args: &cli::Apply, flags: &Flags, out: &mut Reply) -> Result<Outcome> {
+    let reboot = flags.reboot;
     on_interrupt(&INTERRUPTED);
     refuse_reboot_below_root(system, reboot)?;
     // Before the lock: nobody waits for a run that waits.
-    splay(system, args.splay);
+    splay(system, flags.splay);
     let mut session = Session::open(system, config)?;
     let ready = keyring(system, config, Some(session.store()))
         .and_then(|ring| Ok((open(system, config, session.proven(), ring.clone())?, ring)));
@@ -69,18 +69,14 @@ fn update(system: &System, config: &Config, args: &cli::Apply, out: &mut Reply) 
         // Before anything else, and without a mark in the state: that belongs to the trial.
         return Err(refused("a new version", &[Refusal { gate: Gate::TrialPending, why, hint: "" }]));
     }
-    let overrides = Overrides {
-        allow_downgrade: args.allow_downgrade,
-        retry_failed: args.retry_failed,
-        ignore_window: args.ignore_window,
-    };
+    let overrides = overrides(flags);
     let mut question = Question { source: source.as_mut(), config, ring: &ring, overrides };
     let attempt = match attempt::attempt(&mut session, &mut question) {
         Err(e) if e.course() == Course::Nothing && is_quiet() && out.is_text() => return Ok(Outcome::Nothing),
         Err(e) if e.course() == Course::Nothing => return Ok(nothing_there(&e, out)),
         ended => ended?,
     };
-    let after = go_on(&mut session, config, args, &attempt)?;
+    let after = go_on(&mut session, config, args, flags, &attempt)?;
     let is_silent = is_quiet() && !after.is_activated() && !matches!(attempt, Attempted::Staged(_));
     match out.is_text() {
         false => answer(out, &attempt, session.running, &after),
@@ -119,12 +115,18 @@ impl After {
 
 /// Activates what is staged, where that was asked for.
 /// Errors: as [`activate::activate`].
-fn go_on(session: &mut Session<'_>, config: &Config, args: &cli::Apply, attempt: &Attempted) -> Result<After> {
+fn go_on(
+    session: &mut Session<'_>,
+    config: &Config,
+    args: &cli::Apply,
+    flags: &Flags,
+    attempt: &Attempted,
+) -> Result<After> {
     let terms = Terms {
-        window: config.window.as_ref().filter(|_| !args.ignore_window),
-        allow_unproven_bootloader: args.allow_unproven_bootloader,
+        window: config.window.as_ref().filter(|_| !flags.ignore_window),
+        allow_unproven_bootloader: flags.allow_unproven_bootloader,
     };
-    let is_wanted = (args.activate || args.reboot) && !matches!(attempt, Attempted::UpToDate(_));
+    let is_wanted = (args.activate || flags.reboot) && !matches!(attempt, Attempted::UpToDate(_));
     let activation = match is_wanted {
         true => {
             on_interrupt(&ACTIVATING);
@@ -132,7 +134,7 @@ fn go_on(session: &mut Session<'_>, config: &Config, args: &cli::Apply, attempt:
         }
         false => Activation::Nothing,
     };
-    let restart = terms.restart(session, args.reboot, &activation);
+    let restart = terms.restart(session, flags.reboot, &activation);
     Ok(After { activation, restart })
 }
 

@@ -4,10 +4,10 @@
 
 use crate::base::error::{Course, Result};
 use crate::base::text::{human_size, printable};
-use crate::cli;
+use crate::cli::Flags;
 use crate::cmd::answer::{Members, Reply, facts};
 use crate::cmd::words::{signers, tell};
-use crate::cmd::{INTERRUPTED, Outcome, WATCHED_RETRIES, nothing_there, splay};
+use crate::cmd::{INTERRUPTED, Outcome, WATCHED_RETRIES, nothing_there, overrides, splay};
 use crate::config::Config;
 use crate::machine::{ARCHITECTURE, Machine};
 use crate::offer::artifact::Artifact;
@@ -23,10 +23,10 @@ use std::io::Write;
 
 /// Runs the command.
 /// Errors: as [`consult`]; Config: no source is named.
-pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut Reply) -> Result<Outcome> {
+pub fn run(system: &System, config: Config, flags: &Flags, out: &mut Reply) -> Result<Outcome> {
     progress::on_interrupt(&INTERRUPTED);
-    let config = &Config { retries: config.retries.or(is_watched().then_some(WATCHED_RETRIES)), ..config.clone() };
-    splay(system, args.splay);
+    let config = &Config { retries: config.retries.or(is_watched().then_some(WATCHED_RETRIES)), ..config };
+    splay(system, flags.splay);
     let machine = Machine::look(system);
     let data = machine.data(config.state_file.as_deref(), Access::Read).ok();
     let store = data.as_ref().map(|data| &data.store);
@@ -35,11 +35,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Check, out: &mut Reply)
     let situation = Situation::of(&survey, running, system.now());
     let ring = keyring(system, config, store)?;
     let mut source = open(system, config, &survey.proven, ring.clone())?;
-    let overrides = Overrides {
-        allow_downgrade: args.allow_downgrade,
-        retry_failed: args.retry_failed,
-        ignore_window: args.ignore_window,
-    };
+    let overrides = overrides(flags);
     let mut question = Question { source: source.as_mut(), config, ring: &ring, overrides };
     let (artifact, verdict) = match consult(&mut question, &situation, store) {
         Err(e) if e.course() == Course::Nothing => return Ok(nothing_there(&e, out)),

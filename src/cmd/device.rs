@@ -14,14 +14,13 @@ use crate::os::system::System;
 
 /// Runs it.
 /// Errors: Usage: no label of ours. Device: no such partition, or the boot disk is not known.
-pub fn run(args: &Device, out: &mut Reply) -> Result<Outcome> {
+pub fn run(system: &System, args: &Device, out: &mut Reply) -> Result<Outcome> {
     let label = &args.label;
     if !OURS.contains(&label.as_str()) {
         let hint = ["the labels are ", &OURS.join(", ")].concat();
         return Err(Error::new(Kind::Usage, "there is no such label").at("find partition", label).hint(hint));
     }
-    let system = System::new(args.root.clone().unwrap_or_else(|| "/".into()));
-    let node = machine::device(&system, label)?.display().to_string();
+    let node = machine::device(system, label)?.display().to_string();
     out.result("found");
     out.members.field("label", label);
     out.members.field("device", &node);

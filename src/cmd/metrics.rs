@@ -24,14 +24,14 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:9199";
 const PROC_MAX_BYTES: u64 = 1024 * 1024;
 /// node_exporter is another user.
 const TEXTFILE_MODE: u32 = 0o644;
-/// What the names end in that it reads.
+/// The ending of the names that it reads.
 const TEXTFILE_ENDING: &[u8] = b".prom";
 /// Standard output, in place of a file.
 const STANDARD_OUTPUT: &str = "-";
 
 /// Runs the command.
-/// Errors: Usage: more than one way, or an address or a file that makes no sense. Network: the address can not be
-/// listened on. State: the file can not be written.
+/// Errors: Usage: more than one way, or a malformed address or file name. Network: the address cannot be
+/// listened on. State: the file cannot be written.
 pub fn run(system: &System, config: &Config, flags: &Common, args: &cli::Metrics, out: &mut Reply) -> Result<Outcome> {
     let ways = [args.listen.is_some(), args.once, args.textfile.is_some()];
     if ways.iter().filter(|way| **way).count() > 1 {
@@ -39,8 +39,8 @@ pub fn run(system: &System, config: &Config, flags: &Common, args: &cli::Metrics
     }
     let is_printed = args.once || args.textfile.as_deref() == Some(Path::new(STANDARD_OUTPUT));
     if is_printed && !out.is_text() {
-        return Err(Error::new(Kind::Usage, "metrics on standard output leave no room for --json or --shell")
-            .hint("--textfile FILE.prom writes them into a file"));
+        return Err(Error::new(Kind::Usage, "--json and --shell cannot be combined with metrics on standard output")
+            .hint("--textfile FILE.prom writes the metrics to a file"));
     }
     match &args.textfile {
         path if args.once || path.as_deref() == Some(Path::new(STANDARD_OUTPUT)) => {
@@ -64,11 +64,11 @@ fn gather(system: &System, config: &Config) -> String {
 
 fn write(path: &Path, gather: &dyn Fn() -> String) -> Result<()> {
     if fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
-        return Err(Error::new(Kind::Usage, "it is there, and no plain file").at("write", path.display()));
+        return Err(Error::new(Kind::Usage, "it is not a regular file").at("write --textfile", path.display()));
     }
     if !path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(TEXTFILE_ENDING)) {
-        return Err(Error::new(Kind::Usage, "node_exporter reads nothing whose name does not end in .prom")
-            .at("write", path.display())
+        return Err(Error::new(Kind::Usage, "node_exporter reads only files whose name ends in .prom")
+            .at("write --textfile", path.display())
             .hint("`--textfile -` writes to standard output"));
     }
     files::replace_with_mode(path, gather().as_bytes(), TEXTFILE_MODE).io(Kind::State, "write", path.display())
@@ -77,8 +77,8 @@ fn write(path: &Path, gather: &dyn Fn() -> String) -> Result<()> {
 fn serve(system: &System, config: &Config, flags: &Common, args: &cli::Metrics) -> Result<()> {
     let address = args.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
     let parsed: SocketAddr = address.parse().map_err(|_| {
-        Error::new(Kind::Usage, "not an IP address and a port such as 127.0.0.1:9199 or [::]:9199")
-            .at("listen on", address)
+        Error::new(Kind::Usage, "it is not an IP address and a port, such as 127.0.0.1:9199 or [::]:9199")
+            .at("use --listen", address)
     })?;
     let listener = TcpListener::bind(parsed)
         .io(Kind::Network, "listen on", address)

@@ -18,9 +18,11 @@ pub mod verify;
 pub mod words;
 
 use crate::base::error::{Course, Error, Result};
+use crate::cli::Flags;
 use crate::os::progress::{self, is_quiet, note};
 use crate::os::sys;
 use crate::os::system::System;
+use crate::update::judge::Overrides;
 use crate::update::restart::reboot;
 use answer::Reply;
 use std::process::ExitCode;
@@ -38,9 +40,9 @@ pub enum Outcome {
     Nothing,
     /// The answer is on stdout, and this is what it comes down to.
     Refused(Error),
-    /// Something stood in the way, and whoever called it said that this is well. Exit code 0.
+    /// Something stood in the way, and the caller said that this is no failure. Exit code 0.
     Excused(Error),
-    /// The same of what comes by itself: not on stderr, where a job's faults are looked for.
+    /// The same of an update that only has to wait: not on stderr, where operators look for the faults of a job.
     Waits(Error),
 }
 
@@ -51,8 +53,8 @@ pub fn restart(out: &mut Reply, error: Option<&Error>) -> Error {
     reboot()
 }
 
-/// Says whether what came of a run is in the ordinary course of things, or comes by itself.
-fn needs_nobody(ended: &Result<Outcome>) -> bool {
+/// Returns whether an operator need not act on the result of a run.
+fn is_ordinary(ended: &Result<Outcome>) -> bool {
     match ended {
         Ok(Outcome::Done | Outcome::Nothing | Outcome::Waits(_) | Outcome::Excused(_)) => true,
         Ok(Outcome::Refused(error)) | Err(error) => matches!(error.course(), Course::Waits | Course::Nothing),
@@ -61,7 +63,7 @@ fn needs_nobody(ended: &Result<Outcome>) -> bool {
 
 /// Ends the program: says the error on stderr, and gives the answer.
 pub fn finish(ended: Result<Outcome>, mut reply: Reply) -> ExitCode {
-    let is_silent = is_quiet() && needs_nobody(&ended);
+    let is_silent = is_quiet() && is_ordinary(&ended);
     if is_silent {
         reply.forget();
     }
@@ -99,7 +101,13 @@ pub fn nothing_there(why: &Error, out: &mut Reply) -> Outcome {
     Outcome::Nothing
 }
 
-/// Waits a random time, in the whole range alike. Input: at most so many seconds.
+/// Returns what was typed to overrule gates.
+pub fn overrides(flags: &Flags) -> Overrides {
+    let Flags { allow_downgrade, retry_failed, ignore_window, .. } = *flags;
+    Overrides { allow_downgrade, retry_failed, ignore_window }
+}
+
+/// Waits a random time, in the whole range alike. Input: `most_secs`: the longest wait.
 pub fn splay(system: &System, most_secs: Option<u64>) {
     if let Some(millis) = most_secs.map(|secs| secs.saturating_mul(1000)).filter(|millis| *millis > 0) {
         let time = Duration::from_millis(sys::random_u64() % millis);
@@ -107,9 +115,8 @@ pub fn splay(system: &System, most_secs: Option<u64>) {
     }
 }
 
-/// Tries after the first where somebody waits for them and has said nothing else: three seconds at most for a server that
-/// is not there.
+/// Retries where a person waits at a terminal and no number is set: three seconds at most for a server that is not there.
 pub const WATCHED_RETRIES: u32 = 2;
 
-/// Said when a person interrupts a command that only looks.
+/// Printed when a person interrupts a command that changes nothing.
 pub const INTERRUPTED: &str = "\nkubesolo-update: interrupted; nothing was changed\n";

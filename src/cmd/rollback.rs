@@ -1,7 +1,7 @@
 //! `rollback`: back to the other slot at the next boot (`update::go_back`).
 
 use crate::base::error::Result;
-use crate::cli;
+use crate::cli::Flags;
 use crate::cmd::answer::Reply;
 use crate::cmd::{Outcome, restart as restart_machine};
 use crate::config::Config;
@@ -12,15 +12,15 @@ use crate::update::session::Session;
 
 /// Runs the command.
 /// Errors: as [`go_back`]; Usage: `--reboot` below a `--root`.
-pub fn run(system: &System, config: &Config, args: &cli::Rollback, out: &mut Reply) -> Result<Outcome> {
-    refuse_reboot_below_root(system, args.reboot)?;
+pub fn run(system: &System, config: &Config, flags: &Flags, out: &mut Reply) -> Result<Outcome> {
+    refuse_reboot_below_root(system, flags.reboot)?;
     let mut session = Session::open_to_recover(system, config)?;
     let (running, other) = (session.running, session.running.other());
-    let consent = Consent { unproven_bootloader: args.allow_unproven_bootloader, known_bad: args.retry_failed };
+    let consent = Consent { unproven_bootloader: flags.allow_unproven_bootloader, known_bad: flags.retry_failed };
     let back = go_back(&mut session, consent)?;
     let stays = matches!(back, Back::Cancel | Back::Discard | Back::Nowhere);
     let slot = if stays { running } else { other };
-    let restarts = args.reboot && !stays;
+    let restarts = flags.reboot && !stays;
     out.result(match back {
         Back::Before => "rolled_back_before",
         Back::Nowhere => "nothing_to_roll_back_to",

@@ -12,6 +12,10 @@ fn flags() -> Common {
     Common::default()
 }
 
+fn with(flags: Flags) -> Common {
+    Common { flags, ..Common::default() }
+}
+
 #[test]
 fn a_whole_file() {
     let text = "# where from\nregistry = reg.example:5000/os/kubesolo # the one in the basement\n\ttag=v1\n\
@@ -37,7 +41,7 @@ fn nothing_is_secure_and_stable() {
 
 #[test]
 fn a_typed_source_beats_the_file() {
-    let typed = Common { layout: Some("stick".into()), ..flags() };
+    let typed = with(Flags { layout: Some("stick".into()), ..Flags::default() });
     for file in ["server = https://up.example/\n", "registry = r.example/os\ntag = prod\n"] {
         let config = read(file, &typed).unwrap();
         assert_eq!(
@@ -46,7 +50,7 @@ fn a_typed_source_beats_the_file() {
             "{file}"
         );
     }
-    let typed = Common { tag: Some("v9".into()), ..flags() };
+    let typed = with(Flags { tag: Some("v9".into()), ..Flags::default() });
     let Some(SourceSpec::Registry { reference, .. }) = read("registry = r.example/os:v1\n", &typed).unwrap().source
     else {
         panic!()
@@ -71,7 +75,7 @@ fn a_server_that_is_none_is_told_how_one_begins() {
     for text in
         ["example.com", "example.com:8080", "localhost:5000/", "ftp://example.com/x", "htp://x", "//x", "http:/x/y"]
     {
-        let typed = Common { server: Some(text.into()), ..flags() };
+        let typed = with(Flags { server: Some(text.into()), ..Flags::default() });
         let (typed, written) =
             (read("", &typed).unwrap_err(), read(&format!("server = {text}"), &flags()).unwrap_err());
         assert_eq!((typed.kind(), written.kind()), (Kind::Usage, Kind::Config), "{text}");
@@ -79,9 +83,47 @@ fn a_server_that_is_none_is_told_how_one_begins() {
         assert!(typed.starts_with("use --server: ") && typed.ends_with(how), "{typed}");
         assert!(written.starts_with("line 1: ") && written.ends_with(how), "{written}");
     }
-    let typed = Common { registry: Some("example.com".into()), ..flags() };
+    let typed = with(Flags { registry: Some("example.com".into()), ..Flags::default() });
     let said = read("", &typed).unwrap_err().to_string();
     assert!(said.starts_with("use --registry: ") && !said.contains(how), "{said}");
+}
+
+/// What is typed beside a file, and what is said of it: the option that was typed, unless the line of the file is at fault.
+#[test]
+fn what_was_typed_wrong_is_blamed_on_the_option() {
+    let text = |text: &str| Some(text.to_string());
+    let pinned = format!("r.example/os@sha256:{}", "0".repeat(64));
+    let source = |option: &str, value: &str, tag: Option<&str>| {
+        let mut flags = Flags { tag: tag.map(str::to_owned), ..Flags::default() };
+        match option {
+            "server" => flags.server = text(value),
+            "registry" => flags.registry = text(value),
+            _ => flags.layout = (!value.is_empty()).then(|| value.into()),
+        }
+        with(flags)
+    };
+    let tag = |tag: &str| source("", "", Some(tag));
+    let no_tags = ": the source is an HTTP server, which has no tags";
+    for (file, flags, kind, words) in [
+        ("", source("server", "http://", None), Kind::Usage, "use --server: read URL 'http://': host is missing"),
+        ("", source("server", "https://a/", Some("v1")), Kind::Usage, &format!("use --tag v1{no_tags}")),
+        ("server = https://a/", tag("v1"), Kind::Usage, &format!("use --tag v1{no_tags}")),
+        ("", source("registry", "r.example/UP", Some("v1")), Kind::Usage, "use --registry: read OCI reference"),
+        ("", source("registry", "r.example/os", Some("../x")), Kind::Usage, "use --tag ../x: tag is malformed"),
+        ("registry = r.example/os", tag("-x"), Kind::Usage, "use --tag -x: tag is malformed"),
+        ("", source("registry", &pinned, Some("v1")), Kind::Usage, "use --tag v1: the reference names a digest"),
+        // A line that is wrong is no fault of the tag that was typed.
+        ("registry = r.example/UP", tag("v1"), Kind::Config, "line 1: read OCI reference"),
+        ("\nserver = http://:x/", tag("v1"), Kind::Config, "line 2: read URL"),
+    ] {
+        let e = read(file, &flags).unwrap_err();
+        assert!(e.kind() == kind && e.to_string().starts_with(words), "{file} {words}: {e}");
+    }
+    // The file's tag is not asked for where another source is typed.
+    let taken = read("registry = r.example/os\ntag = -x\n", &source("registry", "r.example/os", None)).unwrap();
+    assert!(matches!(taken.source, Some(SourceSpec::Registry { reference, .. }) if reference.tag() == "latest"));
+    let secret = source("registry", "r.example/os", Some("https://user:SECRET@a/"));
+    assert!(!read("", &secret).unwrap_err().to_string().contains("SECRET"));
 }
 
 #[test]
@@ -175,7 +217,9 @@ fn bad_lines_are_named() {
         ("maintenance_window = always\n", "line 1", "02:00-05:00"),
         ("channel = two words\n", "line 1", "blanks"),
         ("registry = r.example/UPPER\n", "line 1", "UPPER"),
-        ("server = https://a/\ntag = v1\n", "line 1", "tag"),
+        ("server = https://a/\ntag = v1\n", "line 2", "has no tags"),
+        ("registry = r.example/os\n\ntag = -x\n", "line 3", "tag is malformed"),
+        ("channel = edge\nserver = https://:x/\n", "line 2", "read URL"),
     ] {
         let e = read(text, &flags()).unwrap_err();
         assert_eq!(e.exit_code(), 2, "{e}");
@@ -185,9 +229,9 @@ fn bad_lines_are_named() {
 
 #[test]
 fn two_typed_sources_are_a_usage_error() {
-    let typed = Common { server: Some("https://a/".into()), layout: Some("x".into()), ..flags() };
+    let typed = with(Flags { server: Some("https://a/".into()), layout: Some("x".into()), ..Flags::default() });
     assert_eq!(read("", &typed).unwrap_err().kind(), Kind::Usage);
-    let typed = Common { registry: Some("https://a/".into()), ..flags() };
+    let typed = with(Flags { registry: Some("https://a/".into()), ..Flags::default() });
     assert_eq!(read("", &typed).unwrap_err().exit_code(), 2);
 }
 
@@ -196,7 +240,7 @@ fn a_missing_default_file_is_fine_and_a_missing_named_one_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let system = System::new(dir.path());
     assert!(load(&system, &flags()).is_ok());
-    let named = Common { config: Some(dir.path().join("x.conf")), ..flags() };
+    let named = with(Flags { config: Some(dir.path().join("x.conf")), ..Flags::default() });
     assert_eq!(load(&system, &named).unwrap_err().exit_code(), 2);
     std::fs::write(dir.path().join("x.conf"), vec![b'#'; 70_000]).unwrap();
     assert_eq!(load(&system, &named).unwrap_err().exit_code(), 2);
@@ -209,11 +253,11 @@ fn a_broken_file_does_not_keep_the_commands_for_damaged_machines_from_working() 
     std::fs::create_dir_all(dir.path().join("etc/kubesolo")).unwrap();
     std::fs::write(system.config_file(), "chanel = edge\n").unwrap();
     assert!(load(&system, &flags()).is_err());
-    let moved = Common { state: Some("s.json".into()), ..flags() };
+    let moved = with(Flags { state: Some("s.json".into()), ..Flags::default() });
     let config = load_leniently(&system, &moved).unwrap();
-    assert_eq!((config.channel.as_str(), config.state_file), ("stable", moved.state));
+    assert_eq!((config.channel.as_str(), config.state_file), ("stable", moved.flags.state));
     assert!(config.fault.unwrap().to_string().contains("unknown key `chanel`"));
-    let typed = Common { server: Some("https://a/".into()), layout: Some("x".into()), ..flags() };
+    let typed = with(Flags { server: Some("https://a/".into()), layout: Some("x".into()), ..Flags::default() });
     assert_eq!(load_leniently(&system, &typed).unwrap_err().kind(), Kind::Usage);
     std::fs::write(system.config_file(), "").unwrap();
     assert_eq!(load_leniently(&system, &typed).unwrap_err().kind(), Kind::Usage);

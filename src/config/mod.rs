@@ -9,7 +9,7 @@ pub(crate) mod lines;
 mod source;
 
 use crate::base::error::{Error, IoContext, Kind, Result};
-use crate::cli::Common;
+use crate::cli::{Common, Flags};
 use crate::config::lines::Raw;
 use crate::config::source::{as_usage, source};
 use crate::health::workloads::Workload;
@@ -40,7 +40,7 @@ const MAX_THRESHOLD: u32 = 16;
 const MAX_TIMEOUT_SECS: u32 = 7 * 24 * 3600;
 
 /// The configuration, validated.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Config {
     /// Where updates come from, if anything says so.
     pub source: Option<SourceSpec>,
@@ -94,7 +94,7 @@ pub enum Place {
 /// Errors: Config, Usage: what is wrong, and where. Config: others could have changed the file, or taken it away.
 pub fn load(system: &System, flags: &Common) -> Result<Config> {
     read(system, flags, &|path| {
-        if flags.config.is_none() {
+        if flags.flags.config.is_none() {
             Insist::Directory.find(path.parent().unwrap_or(path))?;
         }
         Insist::Trusted.read(path, CONFIG_MAX_BYTES)
@@ -107,12 +107,14 @@ pub fn load_named(system: &System, flags: &Common) -> Result<Config> {
 }
 
 fn read(system: &System, flags: &Common, bytes: &dyn Fn(&Path) -> Result<Option<Vec<u8>>>) -> Result<Config> {
-    for (flag, path) in [("--config", &flags.config), ("--state", &flags.state), ("--layout", &flags.layout)] {
+    let Flags { config: typed, state, layout, .. } = &flags.flags;
+    let option = if flags.command == "lint" { "--conf" } else { "--config" };
+    for (flag, path) in [(option, typed), ("--state", state), ("--layout", layout)] {
         path.as_deref().map_or(Ok(()), |path| refuse_url(flag, &path.to_string_lossy())).map_err(as_usage)?;
     }
-    let path = flags.config.clone().unwrap_or_else(|| system.config_file());
+    let path = typed.clone().unwrap_or_else(|| system.config_file());
     let raw = match bytes(&path)? {
-        None if flags.config.is_some() => {
+        None if typed.is_some() => {
             return Err(Error::new(Kind::Config, "there is no such file").at("read", path.display()));
         }
         None => Raw::default(),
@@ -145,7 +147,7 @@ pub fn load_leniently(system: &System, flags: &Common) -> Result<Config> {
 
 /// Errors: Usage, Config: there are not so many.
 fn retries(raw: &Raw, flags: &Common) -> Result<Option<u32>> {
-    match flags.retries {
+    match flags.flags.retries {
         Some(typed) if typed > MAX_RETRIES => {
             Err(Error::new(Kind::Usage, format!("`--retries {typed}` is not between 0 and {MAX_RETRIES}")))
         }
@@ -190,7 +192,7 @@ pub fn validate(raw: &Raw, flags: &Common, rooted: &dyn Fn(&str) -> PathBuf) -> 
         containerd_socket: place(raw, "containerd_socket", rooted),
         kubeconfig: place(raw, "kubeconfig", rooted),
         workloads: workloads(raw)?,
-        state_file: flags.state.clone(),
+        state_file: flags.flags.state.clone(),
         command: flags.command,
         fault: None,
     })

@@ -2,38 +2,61 @@
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::url::{Url, without_secrets};
-use crate::cli::Common;
+use crate::cli::{Common, Flags};
 use crate::config::lines::{REPEATED, Raw, in_line};
 use crate::http::options::PlainHttp;
 use crate::oci::reference::Reference;
 use crate::source::spec::SourceSpec;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Takes the source that was typed, else the one in the file.
+/// Errors: Usage: what was typed makes no sense. Config: a line of the file.
 pub(super) fn source(
     raw: &Raw,
     flags: &Common,
     plain_http: PlainHttp,
     rooted: &dyn Fn(&str) -> PathBuf,
 ) -> Result<Option<SourceSpec>> {
-    let typed = [flags.server.is_some(), flags.registry.is_some(), flags.layout.is_some()];
+    let Flags { server, registry, tag, layout, .. } = &flags.flags;
+    let typed = [server.is_some(), registry.is_some(), layout.is_some()];
     if typed.iter().filter(|t| **t).count() > 1 {
         return Err(Error::new(Kind::Usage, "--server, --registry and --layout exclude each other"));
     }
-    if typed.contains(&true) {
+    let is_typed = typed.contains(&true);
+    let mut found = match is_typed {
+        true => {
+            let option = if server.is_some() { "--server" } else { "--registry" };
+            let layout = layout.as_deref().map(|path| (path, true));
+            let found = spec(server.as_deref(), registry.as_deref(), layout, plain_http);
+            found.map_err(|e| as_usage(e).at("use", option))?
+        }
+        false => source_of_file(raw, plain_http, rooted)?,
+    };
+    match (tag, raw.value("tag").filter(|_| !is_typed)) {
+        (Some(tag), _) => add_tag(found.as_mut(), tag).map_err(|e| e.at("use --tag", without_secrets(tag)))?,
         // The file's tag belongs to the file's source.
-        let (layout, tag) = (flags.layout.as_deref().map(|path| (path, true)), flags.tag.as_deref());
-        let option = if flags.server.is_some() { "--server" } else { "--registry" };
-        let found = spec(flags.server.as_deref(), flags.registry.as_deref(), layout, tag, plain_http);
-        return found.map_err(|e| as_usage(e).at("use", option));
+        (None, Some(tag)) => add_tag(found.as_mut(), tag).map_err(|e| raw.blame("tag", e))?,
+        (None, None) => {}
     }
-    let mut found = source_of_file(raw, flags, plain_http, rooted)?;
-    for (mirror, line) in raw.values(REPEATED) {
+    for (mirror, line) in raw.values(REPEATED).filter(|_| !is_typed) {
         // A URL may hold a secret.
         add_mirror(found.as_mut(), mirror).map_err(|e| in_line(line, e.at("use mirror", without_secrets(mirror))))?;
     }
     Ok(found)
+}
+
+/// Puts a tag in place of the source's own.
+/// Errors: Usage: it is malformed, or the source has none.
+fn add_tag(source: Option<&mut SourceSpec>, text: &str) -> Result<()> {
+    match source {
+        Some(SourceSpec::Registry { reference, .. }) => return reference.set_tag(text),
+        Some(SourceSpec::Layout { tag, .. }) => *tag = Some(text.to_owned()),
+        Some(SourceSpec::Http { .. }) => {
+            return Err(Error::new(Kind::Usage, "the source is an HTTP server, which has no tags"));
+        }
+        None => {}
+    }
+    Ok(())
 }
 
 /// Adds a mirror to the file's source; a source that was typed has none.
@@ -50,13 +73,7 @@ pub(super) fn add_mirror(source: Option<&mut SourceSpec>, text: &str) -> Result<
     Ok(())
 }
 
-pub(super) fn source_of_file(
-    raw: &Raw,
-    flags: &Common,
-    plain_http: PlainHttp,
-    rooted: &dyn Fn(&str) -> PathBuf,
-) -> Result<Option<SourceSpec>> {
-    let tag = flags.tag.as_deref().or(raw.value("tag"));
+fn source_of_file(raw: &Raw, plain_http: PlainHttp, rooted: &dyn Fn(&str) -> PathBuf) -> Result<Option<SourceSpec>> {
     let keys: Vec<&str> = ["server", "registry", "layout"].into_iter().filter(|k| raw.value(k).is_some()).collect();
     if keys.len() > 1 {
         let error = Error::new(Kind::Config, format!("`{}` exclude each other", keys.join("` and `")));
@@ -64,11 +81,8 @@ pub(super) fn source_of_file(
     }
     let layout = raw.value("layout").map(rooted);
     let layout = layout.as_deref().map(|path| (path, false));
-    let found = spec(raw.value("server"), raw.value("registry"), layout, tag, plain_http);
-    found.map_err(|e| match (keys.first(), flags.tag.is_some()) {
-        (Some(key), false) => raw.blame(key, e),
-        _ => as_usage(e),
-    })
+    let found = spec(raw.value("server"), raw.value("registry"), layout, plain_http);
+    found.map_err(|e| raw.blame(keys[0], e))
 }
 
 pub(super) fn as_usage(error: Error) -> Error {
@@ -76,33 +90,29 @@ pub(super) fn as_usage(error: Error) -> Error {
 }
 
 /// Input: `layout`: where, and whether that was typed.
-pub(super) fn spec(
+fn spec(
     server: Option<&str>,
     registry: Option<&str>,
     layout: Option<(&Path, bool)>,
-    tag: Option<&str>,
     plain_http: PlainHttp,
 ) -> Result<Option<SourceSpec>> {
     if let Some((path, is_typed)) = layout {
-        return Ok(Some(SourceSpec::Layout { path: path.to_path_buf(), tag: tag.map(str::to_string), is_typed }));
+        return Ok(Some(SourceSpec::Layout { path: path.to_path_buf(), tag: None, is_typed }));
     }
     let is_http = |text: &str| {
         let lower = text.to_ascii_lowercase();
         lower.starts_with("http://") || lower.starts_with("https://")
     };
     match (server, registry) {
-        (Some(server), _) if is_http(server) => match tag {
-            Some(_) => Err(Error::new(Kind::Config, "`tag` has no meaning for an HTTP server")),
-            None => Ok(Some(SourceSpec::Http { server: server.to_string(), mirrors: Vec::new(), plain_http })),
-        },
+        (Some(server), _) if is_http(server) => {
+            Url::configured(server)?;
+            Ok(Some(SourceSpec::Http { server: server.to_string(), mirrors: Vec::new(), plain_http }))
+        }
         (Some(text), _) | (_, Some(text)) => {
-            let mut reference = Reference::parse(text).map_err(|e| match server {
+            let reference = Reference::parse(text).map_err(|e| match server {
                 Some(_) => e.hint_instead("an HTTP server begins with http:// or https://"),
                 None => e,
             })?;
-            if let Some(tag) = tag {
-                reference = reference.with_tag(tag)?;
-            }
             Ok(Some(SourceSpec::Registry { reference, mirrors: Vec::new(), plain_http }))
         }
         (None, None) => Ok(None),

@@ -84,15 +84,14 @@ impl Reference {
 
     /// Puts another tag in place of the reference's own (`--tag`).
     /// Errors: Usage: not a tag, or the reference is pinned to a digest.
-    pub fn with_tag(mut self, tag: &str) -> Result<Reference> {
+    pub fn set_tag(&mut self, tag: &str) -> Result<()> {
         if self.digest.is_some() {
             return Err(Error::new(Kind::Usage, "the reference names a digest, so a tag has no effect")
-                .at("use tag", shown(tag))
                 .hint("drop the tag or the digest"));
         }
-        check_tag(tag).map_err(|e| e.at("use tag", shown(tag)))?;
+        check_tag(tag)?;
         self.tag = Some(tag.to_owned());
-        Ok(self)
+        Ok(())
     }
 
     /// Returns the registry's host, IPv6 in brackets.
@@ -297,17 +296,18 @@ mod tests {
             let e = Reference::parse(text).unwrap_err().to_string();
             assert!(!e.contains("secret") && e.contains(shown), "{text}: {e}");
         }
-        let e = Reference::parse("r/os").unwrap().with_tag("v1?token=secret").unwrap_err().to_string();
+        let e = Reference::parse("r/os").unwrap().set_tag("v1?token=secret").unwrap_err().to_string();
         assert!(!e.contains("secret"), "{e}");
     }
 
     #[test]
     fn a_given_tag_wins_over_the_reference_but_not_over_a_digest() {
-        let r = Reference::parse("r/os:v1").unwrap();
-        assert_eq!(r.clone().with_tag("v2").unwrap().to_string(), "r/os:v2");
-        assert_eq!(r.with_tag("../x").unwrap_err().kind(), Kind::Usage);
-        let pinned = Reference::parse(&format!("r/os@sha256:{HEX}")).unwrap();
-        assert_eq!(pinned.with_tag("v2").unwrap_err().kind(), Kind::Usage);
+        let mut r = Reference::parse("r/os:v1").unwrap();
+        assert_eq!(r.set_tag("../x").unwrap_err().kind(), Kind::Usage);
+        r.set_tag("v2").unwrap();
+        assert_eq!(r.to_string(), "r/os:v2");
+        let mut pinned = Reference::parse(&format!("r/os@sha256:{HEX}")).unwrap();
+        assert_eq!(pinned.set_tag("v2").unwrap_err().kind(), Kind::Usage);
     }
 
     #[test]

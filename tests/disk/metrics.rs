@@ -261,8 +261,8 @@ fn the_textfile_is_whole_and_readable() {
         }
     }
     assert_eq!(fs::read_dir(root.path("textfile")).unwrap().count(), 1);
-    write(root.path("textfile").to_str().unwrap()).expect(2, &["no plain file"]);
-    write("/dev/null").expect(2, &["no plain file"]);
+    write(root.path("textfile").to_str().unwrap()).expect(2, &["not a regular file"]);
+    write("/dev/null").expect(2, &["not a regular file"]);
     write(root.path("none/x.prom").to_str().unwrap()).expect(7, &["none/x.prom"]);
     for name in ["x.txt", "prom", "x.prom.bak", "x.PROM", "x.prom ", "--", "x.prom/.."] {
         write(name).expect(2, &[".prom", "--textfile -"]);

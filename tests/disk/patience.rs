@@ -5,7 +5,7 @@ use crate::support::hostile::{Reply, Step};
 use crate::support::hostile_bench::{Bench, HTTP, honest, is_file};
 use crate::support::hostile_table::assert_staged;
 use crate::support::machine::Machine;
-use crate::support::root::Run;
+use crate::support::root::{Root, Run};
 use crate::support::trial::Trial;
 use crate::support::{command, need, run};
 use std::fs;
@@ -26,14 +26,19 @@ fn retries_on_the_command_line_beat_those_of_the_file() {
     need_disks();
     let machine = Machine::new();
     machine.root.configure("signature = off\nretries = 100\n");
-    for command in ["check", "apply"] {
-        let run = |retries: &str| machine.root.agent(&[&[command, "--retries", retries], &DEAD[..]].concat());
+    for command in [&["check"][..], &["apply"], &["verify", "--source"], &["inspect"]] {
+        let run = |retries: &str| match command {
+            ["inspect"] => {
+                Command::new(Root::program()).args(["inspect", "--retries", retries, DEAD[1]]).output().unwrap().into()
+            }
+            _ => machine.root.agent(&[command, &["--retries", retries], &DEAD].concat()),
+        };
         assert_eq!(
             tries(&run("0").expect(6, &["Connection refused", "does a server run there, on this port?"])),
             0,
-            "{command}"
+            "{command:?}"
         );
-        assert_eq!(tries(&run("1").expect(6, &["(try 2 of 2)"])), 1, "{command}");
+        assert_eq!(tries(&run("1").expect(6, &["(try 2 of 2)"])), 1, "{command:?}");
         for typed in ["101", "4294967295"] {
             run(typed).expect(2, &["--retries", "not between 0 and 100"]);
         }

@@ -68,7 +68,15 @@ fn wrong_usage_is_a_document() {
         (&["check", "--json", "--shell"], "check", "--json and --shell exclude each other"),
         (&["apply", "--json", "stray"], "apply", "stray"),
         (&["healtcheck", "--json"], "null", "did you mean `healthcheck`?"),
-        (&["--json"], "null", "no command"),
+        (&["--json"], "null", "no command is given"),
+        (&["--json", "--server", "http://x/"], "null", "it is an option of check, apply, verify"),
+        (&["status", "--server", "http://x/", "--json"], "status", "`status` has no option `--server`"),
+        (&["--json", "metrics", "--tag", "x"], "metrics", "it is an option of check, apply, verify, inspect"),
+        (&["check", "--root", "a", "--json", "--root", "b"], "check", "--root is given twice"),
+        (&["check", "--json", "--json", "--splay"], "check", "--splay needs a value"),
+        (&["--json", "--shell", "check"], "check", "--json and --shell exclude each other"),
+        (&["--shell", "check", "--json"], "check", "--json and --shell exclude each other"),
+        (&["--json", "--shell"], "null", "--json and --shell exclude each other"),
         (&["--json", "-x"], "null", "unknown option `-x`"),
         (&["lint", "--json"], "lint", "nothing to look at"),
         (&["lint", "--list", "--initramfs", "x", "--json"], "lint", "--list"),
@@ -76,15 +84,47 @@ fn wrong_usage_is_a_document() {
         (&["device", "--json"], "device", "label"),
         (&["metrics", "--once", "--json", "--root", "/nowhere"], "metrics", "--textfile"),
         (&["metrics", "--once", "--listen", "x", "--json", "--root", "/nowhere"], "metrics", "exclude each other"),
+        (&["metrics", "--listen", "x", "--json", "--root", "/nowhere"], "metrics", "use --listen x: "),
         (&["check", "--server", "example.com", "--json", "--root", "/nowhere"], "check", "http:// or https://"),
+        (&["check", "--server", "http://", "--json", "--root", "/nowhere"], "check", "use --server: "),
+        (
+            &["apply", "--server", "a.example/x", "--layout", "x", "--json", "--root", "/nowhere"],
+            "apply",
+            "--server, --registry and",
+        ),
+        (&["apply", "--registry", "a.example/X", "--json", "--root", "/nowhere"], "apply", "use --registry: "),
+        (
+            &["verify", "--registry", "a.example/x", "--tag", "-x", "--json", "--root", "/nowhere"],
+            "verify",
+            "use --tag -x: ",
+        ),
+        (&["verify", "--retries", "101", "--json", "--root", "/nowhere"], "verify", "`--retries 101` is not between"),
+        (&["check", "--layout", "http://x/", "--json", "--root", "/nowhere"], "check", "`--layout` takes no URL"),
+        (&["inspect", "a.example/X", "--json"], "inspect", "read OCI reference 'a.example/X': "),
+        (&["inspect", "https://a.example/", "--tag", "x", "--json"], "inspect", "use --tag x: "),
+        (&["inspect", "--json"], "inspect", "missing: source"),
+        (&["lint", "--conf", "http://x/", "--json"], "lint", "`--conf` takes no URL"),
+        (
+            &["healthcheck", "--timeout", "1", "--stable-for", "2", "--json", "--root", "/nowhere"],
+            "healthcheck",
+            "--stable-for is longer",
+        ),
         (&["verify", "--slot", "C", "--json", "--root", "/nowhere"], "verify", "--slot takes A or B"),
         (&["apply", "--reboot", "--json", "--root", "/nowhere"], "apply", "--reboot and --root"),
         (&["healthcheck", "--check-timeout", "0", "--json", "--root", "/nowhere"], "healthcheck", "--check-timeout 0"),
     ] {
         let run = agent(words).expect(2, &[message]);
-        assert_eq!(run.jq("[.result, .kind, .refusals]"), r#"["error","usage",[]]"#, "{words:?}");
-        assert_eq!(run.jq(".command"), command, "{words:?}");
-        assert!(run.jq(".message").contains(message), "{}", run.stdout);
+        let name = if command == "null" { command.to_owned() } else { format!("\"{command}\"") };
+        let told = format!("[{name},\"error\",\"usage\",[],true]");
+        assert_eq!(run.jq("[.command, .result, .kind, .refusals, .message != null]"), told, "{words:?}");
+        assert!(run.stdout.contains(message) && !run.stdout.contains("update.conf"), "{words:?}: {}", run.stdout);
+        // The same for a shell, where the form is not what is wrong.
+        if !words.contains(&"--shell") {
+            let words: Vec<&str> = words.iter().map(|word| if *word == "--json" { "--shell" } else { word }).collect();
+            let run = agent(&words).expect(2, &["KUBESOLO_RESULT='error'\n", "KUBESOLO_KIND='usage'\n"]);
+            let command = if command == "null" { "" } else { command };
+            assert!(run.stdout.contains(&format!("KUBESOLO_COMMAND='{command}'\n")), "{words:?}: {}", run.stdout);
+        }
     }
     for command in commands() {
         let run = agent(&[&command, "--json", "--frob"]).expect(2, &[]);
@@ -94,8 +134,10 @@ fn wrong_usage_is_a_document() {
     }
     let odd = std::ffi::OsStr::new("--json");
     let not_text = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff");
-    let run = Run::from(Command::new(Root::program()).args([odd, not_text]).output().unwrap());
-    assert_eq!(run.expect(2, &["not UTF-8"]).jq("[.command, .kind]"), r#"[null,"usage"]"#);
+    for (words, command) in [(&[odd, not_text][..], "null"), (&["check".as_ref(), not_text, odd], "\"check\"")] {
+        let run = Run::from(Command::new(Root::program()).args(words).output().unwrap());
+        assert_eq!(run.expect(2, &["not UTF-8"]).jq("[.command, .kind]"), format!("[{command},\"usage\"]"));
+    }
     let linted = agent(&["lint", "--version", "1.0.0", "--json"]).expect(0, &[]);
     assert_eq!(linted.jq("[.command, .result]"), r#"["lint","done"]"#);
     let version = agent(&["--version", "--json"]).expect(0, &[]);

@@ -72,19 +72,25 @@ fn marked(text: &str) -> Words {
 
 /// What each command takes, by the synopsis, with what all take.
 fn options_of_the_page(source: &str) -> BTreeMap<String, Words> {
-    let common = marked(section(source, ".Ss Common options"));
-    assert_eq!(common.len(), 11, "{common:?}");
+    let items = |title: &str| {
+        let lines = section(source, title).lines().filter_map(|line| line.strip_prefix(".It "));
+        marked(&lines.map(|line| [".", line, "\n"].concat()).collect::<String>())
+    };
+    let (common, of_source) = (items(".Ss Common options"), items(".Ss Source options"));
+    assert_eq!((common.len(), of_source.len()), (7, 5), "{common:?} {of_source:?}");
     let mut found: BTreeMap<String, Words> = BTreeMap::new();
     for call in section(source, ".Sh SYNOPSIS").split(".Nm kubesolo-update\n").filter(|call| !call.trim().is_empty()) {
         let (first, rest) = call.split_once('\n').unwrap_or((call, ""));
         match first.strip_prefix(".Cm ") {
             None => found.entry(String::new()).or_default().extend(marked(call)),
             Some(name) => {
-                // Those touch no machine, so nothing says where that is.
+                // The others touch no machine, so no option says where that is.
                 let is_common = rest.contains(".Op Ar common options");
                 assert_eq!(is_common, !["device", "inspect", "lint"].contains(&name), "{name}");
                 let mut options = marked(rest);
                 options.extend(common.iter().filter(|_| is_common).cloned());
+                let asks = rest.contains(".Op Ar source options");
+                options.extend(of_source.iter().filter(|_| asks).cloned());
                 options.extend(["-h", "--help"].map(str::to_string));
                 assert!(found.insert(name.to_string(), options).is_none(), "{name} stands there twice");
             }
@@ -103,7 +109,8 @@ fn differences(source: &str) -> Vec<String> {
         found.extend(has.symmetric_difference(&says).map(|option| format!("synopsis: {name} {option}")));
     }
     // Each is told what it is for, once.
-    let told = [".Ss Common options", ".Ss Options of commands"].map(|title| section(source, title));
+    let told =
+        [".Ss Common options", ".Ss Source options", ".Ss Options of commands"].map(|title| section(source, title));
     let items: String = told
         .iter()
         .flat_map(|text| text.lines())
@@ -134,6 +141,8 @@ fn commands_and_options_are_those_of_the_program() {
     assert_eq!(spoil(".It Fl Fl once\n", ".It Fl Fl once\n.It Fl Fl planted Ar x\n"), ["descriptions: --planted"]);
     assert_eq!(spoil(".Op Fl Fl stable-for Ar seconds\n", ""), ["synopsis: healthcheck --stable-for"]);
     assert_eq!(spoil(".It Fl Fl source\n", ""), ["descriptions: --source"]);
+    let status = ".Cm status\n.Op Ar common options\n";
+    assert_eq!(spoil(status, &[status, ".Op Ar source options\n"].concat())[0], "synopsis: status --layout");
     let listed = spoil(".It Cm status\n", "").concat();
     assert!(listed.starts_with("commands: ") && !listed.contains("status"), "{listed}");
 }

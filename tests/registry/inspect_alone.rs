@@ -203,7 +203,7 @@ fn what_is_typed_wrongly_is_told_by_what_it_was_taken_for() {
         (&["docker://ghcr.io/acme/os", "--json"], 2, "another kind than http, https and oci"),
         (&["registry.example.com/OS", "--json"], 2, "read OCI reference"),
         (&["oci://registry.example.com", "--json"], 2, "no repository"),
-        (&["https://updates.example.com", "--tag", "x", "--json"], 2, "leave --tag out"),
+        (&["https://updates.example.com", "--tag", "x", "--json"], 2, "use --tag x: the source is an HTTP server"),
         (&["./layout", "--as", "1.0.0/x86_64", "--json"], 2, "write amd64 or arm64"),
         (&["./layout", "--as", "1.0.0", "--json"], 2, "no architecture"),
         (&["./layout", "--config", "./none.conf", "--json"], 2, "none.conf"),

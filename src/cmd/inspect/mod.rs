@@ -12,6 +12,7 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::{human_size, printable};
 use crate::cli::publishers::Inspect;
+use crate::cli::{Common, Flags};
 use crate::cmd::answer::facts;
 use crate::cmd::words::say;
 use crate::cmd::{INTERRUPTED, WATCHED_RETRIES};
@@ -54,10 +55,10 @@ struct JudgedOffer {
 
 /// Runs the command.
 /// Errors: Usage, Config: what was typed, or a key; as [`Source::resolve`]; Source: its versions or dates are malformed.
-pub fn run(args: &Inspect, out: &mut Reply) -> Result<Outcome> {
+pub fn run(args: &Inspect, flags: &Flags, out: &mut Reply) -> Result<Outcome> {
     progress::on_interrupt(&INTERRUPTED);
     let system = System::new("/");
-    let request = read(args, &system)?;
+    let request = read(args, flags, &system)?;
     let mut source = open(&system, &request.config, &Proven::default(), request.ring.clone())?;
     let machine = request.machine.as_ref();
     let mut all = Vec::new();
@@ -79,10 +80,12 @@ pub fn run(args: &Inspect, out: &mut Reply) -> Result<Outcome> {
 }
 
 /// Reads what was typed, and the files that it names.
-fn read(args: &Inspect, system: &System) -> Result<Request> {
-    let mut flags =
-        subject::place(&args.source, args.tag.as_deref(), &|path| Path::new(path).symlink_metadata().is_ok())?;
-    flags.config.clone_from(&args.config);
+fn read(args: &Inspect, flags: &Flags, system: &System) -> Result<Request> {
+    let is_there = |path: &str| Path::new(path).symlink_metadata().is_ok();
+    let mut found = subject::place(&args.source, flags.tag.as_deref(), &is_there)?;
+    found.config.clone_from(&args.config);
+    found.retries = flags.retries;
+    let flags = Common { flags: found, ..Common::default() };
     let (mut config, channel) = match args.config {
         Some(_) => (config::load_named(system, &flags)?, true),
         None => (config::validate(&Raw::default(), &flags, &|path| PathBuf::from(path))?, false),

@@ -3,9 +3,10 @@
 //! Must never: guess where two readings are possible.
 
 use crate::base::error::{Error, Kind, Result};
-use crate::base::url::without_secrets;
-use crate::cli::Common;
+use crate::base::url::{Url, without_secrets};
+use crate::cli::Flags;
 use crate::oci::annotations::is_misspelt_architecture;
+use crate::oci::reference::Reference;
 use crate::offer::gate::DEFAULT_CHANNEL;
 use std::path::PathBuf;
 
@@ -15,24 +16,25 @@ const TO_PULL: &str = "a reference is written as [oci://]HOST[:PORT]/REPOSITORY[
                        as the path of a directory, tar or tar.gz";
 
 /// Puts what was typed where the option would put it that says what it is.
-/// Input: `is_there`: says whether a path exists.
-/// Errors: Usage: it can be read in two ways, or in none.
-pub fn place(typed: &str, tag: Option<&str>, is_there: &dyn Fn(&str) -> bool) -> Result<Common> {
-    let bad = |why: &str, hint: &str| -> Result<Common> {
+/// Input: `is_there`: returns whether a path exists.
+/// Errors: Usage: it can be read in two ways, or in none, or is malformed.
+pub fn place(typed: &str, tag: Option<&str>, is_there: &dyn Fn(&str) -> bool) -> Result<Flags> {
+    let bad = |why: &str, hint: &str| -> Result<Flags> {
         Err(Error::new(Kind::Usage, why).at("inspect", format_args!("'{}'", without_secrets(typed))).hint(hint))
     };
-    let mut found = Common { tag: tag.map(str::to_string), ..Common::default() };
+    // Checked here, or config would blame an option that was not typed.
+    let malformed = |e: Error| Error::new(Kind::Usage, e.to_string());
+    let registry = || Reference::parse(typed).map(|_| Some(typed.to_string())).map_err(malformed);
+    let mut found = Flags { tag: tag.map(str::to_string), ..Flags::default() };
     let is_path = typed.starts_with(['/', '.']);
     let first = typed.split('/').next().unwrap_or_default();
     let is_host = typed.contains('/') && (first.contains(['.', ':']) || first == "localhost");
     let lower = typed.to_ascii_lowercase();
     if lower.starts_with("http://") || lower.starts_with("https://") {
-        if tag.is_some() {
-            return bad("it is an HTTP server, which has no tags", "leave --tag out");
-        }
+        Url::configured(typed).map_err(malformed)?;
         found.server = Some(typed.to_string());
     } else if typed.starts_with("oci://") {
-        found.registry = Some(typed.to_string());
+        found.registry = registry()?;
     } else if typed.contains("://") {
         return bad("a URL of another kind than http, https and oci", TO_PULL);
     } else if is_there(typed) && is_host && !is_path {
@@ -44,7 +46,7 @@ pub fn place(typed: &str, tag: Option<&str>, is_there: &dyn Fn(&str) -> bool) ->
     } else if is_path {
         found.layout = Some(PathBuf::from(typed));
     } else if is_host {
-        found.registry = Some(typed.to_string());
+        found.registry = registry()?;
     } else {
         return bad("there is no such file, and it begins with no registry's host", TO_PULL);
     }
@@ -108,7 +110,10 @@ mod tests {
             ("registry.example.com/os", "", "registry"),
             ("localhost/os:stable", "", "registry"),
             ("registry:5000/os", "", "registry"),
-            ("[::1]:5000/os@sha256:00", "", "registry"),
+            ("[::1]:5000/os:v1", "", "registry"),
+            ("[::1]:5000/os@sha256:00", "", "digest after @"),
+            ("r.example/UPPER", "", "repository name is malformed"),
+            ("http://", "", "host is missing"),
             ("/media/stick/os", "", "layout"),
             ("./ghcr.io/os", "", "layout"),
             ("..", "..", "layout"),
@@ -130,9 +135,9 @@ mod tests {
             ("oci-archive:os.tar", "os.tar", "given with --tag"),
         ] {
             let found = match place(typed, None, &|path| !path.is_empty() && path == there) {
-                Ok(Common { server: Some(text), .. }) if text == typed => "server".to_string(),
-                Ok(Common { registry: Some(text), .. }) if text == typed => "registry".to_string(),
-                Ok(Common { layout: Some(path), .. }) if path.as_os_str() == typed => "layout".to_string(),
+                Ok(Flags { server: Some(text), .. }) if text == typed => "server".to_string(),
+                Ok(Flags { registry: Some(text), .. }) if text == typed => "registry".to_string(),
+                Ok(Flags { layout: Some(path), .. }) if path.as_os_str() == typed => "layout".to_string(),
                 Ok(other) => format!("{other:?}"),
                 Err(e) => {
                     assert_eq!(e.exit_code(), 2, "{typed}: {e}");
@@ -147,8 +152,8 @@ mod tests {
     fn a_tag_belongs_to_a_registry_or_a_layout_and_secrets_are_not_shown() {
         assert_eq!(place("r.example/os", Some("x"), &|_| false).unwrap().tag.as_deref(), Some("x"));
         assert_eq!(place("./os", Some("x"), &|_| true).unwrap().tag.as_deref(), Some("x"));
-        let e = place("https://ci:hunter2@u.example/os", Some("x"), &|_| false).unwrap_err().to_string();
-        assert!(e.contains("which has no tags") && !e.contains("hunter2"), "{e}");
+        let e = place("https://ci:hunter2@:x/os", Some("x"), &|_| false).unwrap_err().to_string();
+        assert!(e.contains("read URL") && !e.contains("hunter2"), "{e}");
         let e = place("ftp://ci:hunter2@u.example/os", None, &|_| false).unwrap_err().to_string();
         assert!(!e.contains("hunter2"), "{e}");
     }

@@ -103,7 +103,7 @@ fn what_weighs_most_is_what_it_ends_with() {
         (true, false, vec![Verdict::Take, refused()], None, "refused", 4),
     ] {
         let keys = if has_key { vec![dir.path().join("key.pub")] } else { Vec::new() };
-        let flags = subject::place("./layout", None, &|_| true).unwrap();
+        let flags = Common { flags: subject::place("./layout", None, &|_| true).unwrap(), ..Common::default() };
         let request = Request {
             config: config::validate(&Raw::default(), &flags, &|path| PathBuf::from(path)).unwrap(),
             machine: machine.then(|| Machine::parse("1.0.0/arm64", None).unwrap()),
@@ -120,7 +120,7 @@ fn what_weighs_most_is_what_it_ends_with() {
         assert_eq!((said, ended), (word, code));
     }
     // What is not checked is not called authentic, whoever says that this is well.
-    let flags = subject::place("./layout", None, &|_| true).unwrap();
+    let flags = Common { flags: subject::place("./layout", None, &|_| true).unwrap(), ..Common::default() };
     let mut config = config::validate(&Raw::default(), &flags, &|path| PathBuf::from(path)).unwrap();
     config.signature = SignaturePolicy::Off;
     let request = Request { config, machine: None, ring: Keyring::named(&[], 1).unwrap() };

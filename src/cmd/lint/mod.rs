@@ -9,16 +9,14 @@ mod times;
 use super::Outcome;
 use super::answer::Reply;
 use crate::base::error::{Error, IoContext, Kind, Result};
-use crate::base::url::Url;
-use crate::cli::Common;
 use crate::cli::publishers::Lint;
+use crate::cli::{Common, Flags};
 use crate::cmd::words::say;
 use crate::config::{self, Config};
 use crate::offer::version::Version;
 use crate::os::progress::note;
 use crate::os::system::System;
 use crate::slot::initramfs::{Judge, Tree};
-use crate::source::spec::SourceSpec;
 use crate::trust::keyring::Keyring;
 use crate::trust::offered::Offered;
 use machine::{Machine, of_interest};
@@ -147,13 +145,8 @@ fn judge_machine(machine: &Machine, offered: &[Offered], config: Option<Config>)
 
 /// As machines read it, but for what it names, which is theirs.
 fn read_config(path: &Path) -> Result<Config> {
-    let config =
-        config::load_named(&System::new("/"), &Common { config: Some(path.to_path_buf()), ..Common::default() })?;
-    if let Some(SourceSpec::Http { server, .. }) = &config.source {
-        // Read there when it is asked.
-        Url::configured(server).map_err(|e| e.at("read", path.display()))?;
-    }
-    Ok(config)
+    let flags = Flags { config: Some(path.to_path_buf()), ..Flags::default() };
+    config::load_named(&System::new("/"), &Common { flags, command: "lint" })
 }
 
 fn judge_versions(args: &Lint) -> Result<()> {

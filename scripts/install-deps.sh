@@ -147,7 +147,7 @@ bring() {
         failed "what $way itself needs is missing:$(sed -n 's/^\* *apt, [^:]*:\( .*\)/\1/p' "$WORK/inner" | head -n 1)"
         return
     fi
-    if fetch_one && { [ "$way" = rustup ] || finish; } && found; then
+    if fetch_one && { [ "$way" = rustup ] || settle; } && found; then
         say "installed $tool"
         return
     fi

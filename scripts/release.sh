@@ -80,10 +80,10 @@ clean_up() {
     fi
 }
 
-# shellcheck source=scripts/lib/release-parts.sh
-. "$REPO/scripts/lib/release-parts.sh"
-# shellcheck source=scripts/lib/release-sign.sh
-. "$REPO/scripts/lib/release-sign.sh"
+# shellcheck source=scripts/lib/assets.sh
+. "$REPO/scripts/lib/assets.sh"
+# shellcheck source=scripts/lib/sign-sums.sh
+. "$REPO/scripts/lib/sign-sums.sh"
 # shellcheck source=scripts/lib/sbom.sh
 . "$REPO/scripts/lib/sbom.sh"
 

@@ -79,8 +79,8 @@ fetch_one() {
     "fetch_$way"
 }
 
-# finish: a program of the directory's own name gets into .tools/bin. The mark comes last: what is half made has none.
-finish() {
+# settle: a program of the directory's own name gets into .tools/bin. The mark comes last: what is half made has none.
+settle() {
     name=${dir##*/}
     for sub in bin usr/bin; do
         if [ -x "$dir/$sub/$name" ]; then ln -sf "../$name/$sub/$name" "$REPO/.tools/bin/$name"; fi

@@ -184,7 +184,7 @@ check_release() {
         *+*)
             base=${VERSION%%[+-]*}
             next=${base%.*}.$((${base##*.} + 1))
-            say "warning: what stands behind the + in $VERSION does not count in the order of versions: a machine that runs ${VERSION%%+*}," \
+            warn "what stands behind the + in $VERSION does not count in the order of versions: a machine that runs ${VERSION%%+*}," \
                 "with or without another +, refuses it (gate newer) unless --allow-downgrade is given there." \
                 "Raise the patch number ($next), or use a pre-release of that, such as $next-1"
             ;;

@@ -139,8 +139,8 @@ check() {
     need_tools "scripts/install-deps.sh demo brings it" sgdisk mkfs.fat mmd mcopy gzip sha256sum truncate dd
     check_e2fs
     [ "$BOOTLOADER$REQUIRE_PLATFORMS" != noyes ] || misuse "--no-bootloader and --require-platforms: one or the other"
-    if [ "$FORMAT" = qcow2 ]; then need_tools "scripts/install-deps.sh image brings it" qemu-img; fi
-    if [ "$XZ" = yes ]; then need_tools "scripts/install-deps.sh image brings it" xz; fi
+    if [ "$FORMAT" = qcow2 ]; then need_tools "scripts/install-deps.sh vm brings it" qemu-img; fi
+    if [ "$XZ" = yes ]; then need_tools "scripts/install-deps.sh vm brings it" xz; fi
     if [ "$BOOTLOADER" = yes ]; then check_grub_tools; fi
     [ -n "$KERNEL" ] || misuse "--kernel is missing"
     [ -n "$INITRAMFS" ] || misuse "--initramfs is missing"

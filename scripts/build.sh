@@ -103,7 +103,7 @@ find_zig() {
         PATH=$ZIG:$PATH
         export PATH
     fi
-    need_tools "scripts/install-deps.sh build brings it" cargo-zigbuild
+    command -v cargo-zigbuild >/dev/null || die "cargo-zigbuild is missing: scripts/install-deps.sh build brings it"
 }
 
 # vendor/ counts only while it holds the crates of the present Cargo.lock, and those of the standard library.

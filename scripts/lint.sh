@@ -83,7 +83,7 @@ main() {
         esac
     done
     cd "$REPO"
-    need_tools "scripts/install-deps.sh lint brings it" rustc
+    command -v rustc >/dev/null || die "rustc is missing: scripts/install-deps.sh lint brings it"
     check_rust_version
     if has rustfmt cargo fmt --version; then step "cargo fmt" cargo fmt --check; fi
     if has clippy cargo clippy --version; then

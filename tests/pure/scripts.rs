@@ -1,6 +1,6 @@
 //! The scripts of `scripts/`: one way to speak and to end (`scripts/lib/cli.sh`), whatever ends them; none that is too long to read.
 
-use crate::support::{command, need};
+use crate::support::{command, need, need_all, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -134,6 +134,28 @@ fn whatever_ends_a_script_nothing_is_left() {
             assert_eq!(out.status.code(), Some(code), "{shell:?} {words}: {out:?}");
         }
     }
+}
+
+/// A relative TMPDIR is where the script began, wherever it goes.
+#[apply(test)]
+fn a_script_finds_its_folder_from_elsewhere() {
+    let out = with_library(&["sh"], "cd \"$TMPDIR\"; TMPDIR=.; work_folder; cd /; : >\"$WORK/file\"", &[]);
+    assert!(out.status.success(), "{out:?}");
+}
+
+/// A machine that has the keys needs these two, `lib/` beside them, and no more of the repository.
+#[apply(test)]
+fn keys_are_made_and_used_without_the_repository() {
+    need_all(&["openssl", "jq", "flock"]);
+    let dir = tempfile::tempdir().unwrap();
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    run(Command::new("cp").arg("-r").args(["keygen.sh", "sign.sh", "lib"].map(|n| scripts.join(n))).arg(dir.path()));
+    let document = "{\"version\":\"1.0.0\",\"release_date\":\"2026-01-31T12:00:00Z\"}";
+    fs::write(dir.path().join("latest.json"), document).unwrap();
+    for words in [&["./keygen.sh", "k"][..], &["./sign.sh", "--key", "k.key", "--latest", "latest.json"]] {
+        run(Command::new(words[0]).args(&words[1..]).current_dir(dir.path()));
+    }
+    assert_eq!(fs::read_to_string(dir.path().join("latest.json.sig")).unwrap().lines().count(), 1);
 }
 
 /// What is typed behind `--name`, the exit code, and what is said: by `need_value` (an empty one is one) and by `need_text`.

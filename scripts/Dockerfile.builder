@@ -14,7 +14,7 @@ ENV PATH=/opt/builder/.tools/bin:$PATH
 COPY Cargo.toml /opt/builder/
 COPY scripts/build.sh scripts/install-deps.sh scripts/deps.tsv scripts/builder-packages.sh scripts/builder-packages.lock \
      scripts/builder-pip.lock /opt/builder/scripts/
-COPY scripts/lib/deps-ways.sh /opt/builder/scripts/lib/
+COPY scripts/lib/cli.sh scripts/lib/deps-apt.sh scripts/lib/deps-ways.sh /opt/builder/scripts/lib/
 RUN ["/opt/builder/scripts/builder-packages.sh", "install"]
 
 WORKDIR /work

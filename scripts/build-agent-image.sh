@@ -3,6 +3,8 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 SYSTEM_CA=/etc/ssl/certs/ca-certificates.crt
 
 AGENT_DIR=
@@ -12,7 +14,6 @@ LICENSES=
 SOURCE=
 ARCHES=
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
-WORK=
 CREATED=
 DIGEST=
 
@@ -42,12 +43,6 @@ for amd64 and arm64, below one index. Prints the digest of the index: pin it whe
 With the same input (agents, CA certificates) and SOURCE_DATE_EPOCH (default: 0) the image is the same, byte for byte.
 USAGE
 }
-
-say() { printf 'build-agent-image: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { usage >&2; say "error: $*"; exit 2; }
-
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 # shellcheck source=scripts/lib/arch.sh
 . "$REPO/scripts/lib/arch.sh"
@@ -83,7 +78,7 @@ check_licenses() {
     if [ -z "$LICENSES" ]; then
         LICENSES=$AGENT_DIR/THIRD-PARTY-LICENSES.txt
         if [ ! -e "$LICENSES" ]; then
-            say "warning: no $LICENSES: an image for this machine's owner only." \
+            warn "no $LICENSES: an image for this machine's owner only." \
                 "Next, to hand it on: scripts/licenses.sh --output $LICENSES"
             LICENSES=
             return
@@ -165,7 +160,7 @@ main() {
             --no-ca) CA_FILE=; shift; continue ;;
             --plain-http | --dry-run) image_option "$1"; shift; continue ;;
             --agent-dir | --arch | --layout | --tag | --push | --version | --ca-file | --licenses | --source)
-                [ $# -ge 2 ] || misuse "$1 needs a value" ;;
+                need_value "$@" ;;
             *) misuse "unknown option: $1" ;;
         esac
         case $1 in
@@ -180,10 +175,7 @@ main() {
         shift 2
     done
     check
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    WORK=$(mktemp -d)
+    work_folder
     made=
     # In one order, whatever order they were given in.
     for arch in amd64 arm64; do

@@ -3,11 +3,12 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 LOCK=$REPO/scripts/builder-packages.lock
 BASE=
 TAG=localhost/kubesolo-update-builder
 LOCK_ONLY=no
-WORK=
 CONTAINER=
 NEW=
 
@@ -36,29 +37,20 @@ USAGE
 # shellcheck source=scripts/lib/arch.sh
 . "$REPO/scripts/lib/arch.sh"
 
-say() { printf 'build-builder: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
-
-cleanup() {
-    [ -z "$CONTAINER" ] || in_store rm "$CONTAINER" >/dev/null
+clean_up() {
     [ -z "$NEW" ] || rm -f "$NEW"
-    [ -z "$WORK" ] || rm -rf "$WORK"
+    [ -z "$CONTAINER" ] || in_store rm "$CONTAINER" >/dev/null
 }
 
 # shellcheck disable=SC2086 # a list of words
 in_store() { buildah $STORE "$@"; }
 
-# matches TEXT PATTERN: the whole text, which is one line.
-matches() {
-    [ "$(printf '%s' "$1" | wc -l)" -eq 0 ] && printf '%s\n' "$1" | grep -qxE -e "$2"
-}
-
 # context: the few files that the Dockerfile copies, in a directory of their own.
 context() {
     mkdir -p "$WORK/context/scripts/lib"
     cp -p "$REPO/Cargo.toml" "$WORK/context/"
-    for file in build.sh install-deps.sh deps.tsv lib/deps-ways.sh builder-packages.sh builder-pip.lock; do
+    for file in build.sh install-deps.sh deps.tsv lib/cli.sh lib/deps-apt.sh lib/deps-ways.sh builder-packages.sh \
+        builder-pip.lock; do
         cp -p "$REPO/scripts/$file" "$WORK/context/scripts/$file"
     done
 }
@@ -93,8 +85,8 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --lock-only) LOCK_ONLY=yes; shift; continue ;;
-            --arch | --base | --tag | --lock | --root | --volume) [ $# -ge 2 ] || misuse "$1 needs a value" ;;
-            *) usage >&2; misuse "unknown option: $1" ;;
+            --arch | --base | --tag | --lock | --root | --volume) need_value "$@" ;;
+            *) misuse "unknown option: $1" ;;
         esac
         case $1 in
             --arch) check_arch --arch "$2"; ARCH=$2 ;;
@@ -122,12 +114,9 @@ main() {
             "be another one tomorrow"
     matches "$TAG" '[a-z0-9][A-Za-z0-9._:/-]*' || die "--tag '$TAG' is no name of an image"
     [ "$LOCK_ONLY" = yes ] || [ -f "$LOCK" ] || die "--lock $LOCK is not a file: make builder-lock writes it"
-    command -v buildah >/dev/null || die "no buildah: scripts/install-deps.sh test brings it"
+    need_tools "scripts/install-deps.sh test brings it" buildah
     [ "$(id -u)" -eq 0 ] || die "not root"
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    WORK=$(mktemp -d)
+    work_folder
     context
     if [ "$LOCK_ONLY" = yes ]; then write_lock; else build; fi
 }

@@ -3,6 +3,8 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 
 usage() {
     cat <<USAGE
@@ -22,10 +24,6 @@ USAGE
 # shellcheck source=scripts/lib/arch.sh
 . "$REPO/scripts/lib/arch.sh"
 
-say() { printf 'build-cross: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
-
 main() {
     LC_ALL=C
     export LC_ALL
@@ -38,9 +36,9 @@ main() {
             -h | --help) usage; exit 0 ;;
             --if-stale) if_stale=--if-stale ;;
             --dry-run) dry_run=yes ;;
-            --arch) [ $# -ge 2 ] || misuse "--arch needs a value"; check_arch --arch "$2"; ARCH=$2; shift ;;
-            --output) [ $# -ge 2 ] || misuse "--output needs a value"; output=$2; shift ;;
-            *) usage >&2; misuse "unknown option: $1" ;;
+            --arch) need_value "$@"; check_arch --arch "$2"; ARCH=$2; shift ;;
+            --output) need_value "$@"; output=$2; shift ;;
+            *) misuse "unknown option: $1" ;;
         esac
         shift
     done

@@ -5,10 +5,11 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 
 SOURCE=
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
-WORK=
 CREATED=
 DIGEST=
 
@@ -41,12 +42,6 @@ takes no container image.
 With the same input and SOURCE_DATE_EPOCH (default: 0) the image is the same, byte for byte.
 USAGE
 }
-
-say() { printf 'build-os-image: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
-
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 # shellcheck source=scripts/lib/arch.sh
 . "$REPO/scripts/lib/arch.sh"
@@ -109,8 +104,8 @@ main() {
             -h | --help) usage; exit 0 ;;
             --plain-http | --dry-run) image_option "$1"; shift; continue ;;
             --layout | --tag | --push | --version | --channel | --source | --arch | --kernel | --initramfs)
-                [ $# -ge 2 ] || misuse "$1 needs a value" ;;
-            *) usage >&2; misuse "unknown option: $1" ;;
+                need_value "$@" ;;
+            *) misuse "unknown option: $1" ;;
         esac
         case $1 in
             --layout | --tag | --push) image_option "$1" "$2" ;;
@@ -122,10 +117,7 @@ main() {
     done
     target_if_none
     check
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    WORK=$(mktemp -d)
+    work_folder
     made=
     # In one order, whatever order they were given in.
     for arch in amd64 arm64; do

@@ -3,6 +3,8 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 ZIG=$REPO/.tools/zig/bin
 TARGET_DIR=$REPO/target/musl
 RUST_MIN=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPO/Cargo.toml")
@@ -41,9 +43,7 @@ its clock can say. The same sources, time and compilers give the same bytes: scr
 USAGE
 }
 
-say() { printf 'build: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
+clean_up() { rm -f "$OUTPUT"/.kubesolo-update-*.$$; }
 
 # triple ARCH [WHERE]: WHERE is what a person has to put right.
 triple() {
@@ -103,7 +103,7 @@ find_zig() {
         PATH=$ZIG:$PATH
         export PATH
     fi
-    command -v cargo-zigbuild >/dev/null || die "no cargo-zigbuild: scripts/install-deps.sh build brings it"
+    command -v cargo-zigbuild >/dev/null || die "cargo-zigbuild is missing: scripts/install-deps.sh build brings it"
 }
 
 # vendor/ counts only while it holds the crates of the present Cargo.lock, and those of the standard library.
@@ -229,9 +229,9 @@ main() {
             --dry-run) check_only=dry ;;
             --if-stale) IF_STALE=yes ;;
             --symbols) SYMBOLS=yes; TARGET_DIR=$TARGET_DIR-symbols; export CARGO_PROFILE_RELEASE_STRIP=false ;;
-            --arch) [ $# -ge 2 ] || misuse "--arch needs a value"; triple "$2" --arch >/dev/null; ARCHES="$ARCHES $2"; shift ;;
-            --output) [ $# -ge 2 ] || misuse "--output needs a value"; OUTPUT=$2; shift ;;
-            *) usage >&2; misuse "unknown option: $1" ;;
+            --arch) need_value "$@"; triple "$2" --arch >/dev/null; ARCHES="$ARCHES $2"; shift ;;
+            --output) need_value "$@"; OUTPUT=$2; shift ;;
+            *) misuse "unknown option: $1" ;;
         esac
         shift
     done
@@ -260,9 +260,6 @@ main() {
     SOURCE_DATE_EPOCH=$(build_epoch)
     KUBESOLO_BUILD_EPOCH=$SOURCE_DATE_EPOCH
     export SOURCE_DATE_EPOCH KUBESOLO_BUILD_EPOCH
-    trap 'rm -f "$OUTPUT"/.kubesolo-update-*.$$' EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
     INPUTS=$(inputs)
     for arch in ${ARCHES:-amd64 arm64}; do build_one "$arch"; done
 }

@@ -3,6 +3,8 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 DEBIAN_LOCK=$REPO/scripts/builder-packages.lock
 PIP_LOCK=$REPO/scripts/builder-pip.lock
 # Beyond what the groups need: actions of the pipelines are JavaScript.
@@ -10,7 +12,6 @@ ALSO=nodejs
 # What the scripts that the pipelines call need; oras is in both, and unpacked from a package of another Debian.
 NEEDED='build release'
 UNPACKED=publish
-WORK=
 
 usage() {
     cat <<USAGE
@@ -26,12 +27,6 @@ For a container of Debian 12 that holds nothing yet (scripts/Dockerfile.builder)
   -h, --help   this text
 USAGE
 }
-
-say() { printf 'builder-packages: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
-
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 update() { apt-get update -q >"$WORK/log" 2>&1 || { tail -n 5 "$WORK/log" >&2; die "apt-get update failed"; }; }
 
@@ -109,14 +104,11 @@ main() {
     export LC_ALL
     case ${1-} in
         -h | --help) usage; exit 0 ;;
-        resolve | install) [ $# -eq 1 ] || { usage >&2; misuse "unknown argument: $2"; } ;;
-        *) usage >&2; misuse "resolve or install, not '${1-}'" ;;
+        resolve | install) [ $# -eq 1 ] || misuse "unknown argument: $2" ;;
+        *) misuse "resolve or install, not '${1-}'" ;;
     esac
     [ "$(id -u)" -eq 0 ] || die "not root: this is for the inside of a container"
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    WORK=$(mktemp -d)
+    work_folder
     if [ "$1" = resolve ]; then
         resolve
     else

@@ -7,17 +7,16 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
-KERNEL_MIB=8
-INITRAMFS_MIB=24
-SLOT_MIB=64
-ROOT=machine
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
+# What it says is what it shows.
+SAY_TO=1
 
 BINARY=
 CHECK=no
 KEEP=no
 PACE=no
 SCENE=update
-WORK=
 DEVICE=
 
 usage() {
@@ -38,17 +37,16 @@ temporary directory, and leaves nothing behind.
 USAGE
 }
 
-die() { printf 'demo: error: %s\n' "$*" >&2; exit 1; }
-misuse() { printf 'demo: error: %s\n' "$*" >&2; exit 2; }
-
-cleanup() {
+clean_up() {
     cd /
     if [ -n "$DEVICE" ]; then
         partx -d "$DEVICE" 2>/dev/null || true
         losetup -d "$DEVICE" || true
     fi
-    if [ -z "$WORK" ]; then return; fi
-    if [ "$KEEP" = yes ]; then printf 'demo: kept %s\n' "$WORK"; else rm -rf "$WORK"; fi
+    if [ "$KEEP" = yes ] && [ -n "$WORK" ]; then
+        say "kept $WORK"
+        WORK=
+    fi
 }
 
 title() { printf '\n== %s\n' "$1"; }
@@ -75,8 +73,8 @@ refused() {
     pace
 }
 
-# quietly COMMAND...: what makes the stage; heard only when it fails.
-quietly() { "$@" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "failed: $*"; }; }
+# shellcheck source=scripts/lib/demo-stage.sh
+. "$REPO/scripts/lib/demo-stage.sh"
 
 # in_user_namespace: whether the ids in here are others outside.
 in_user_namespace() {
@@ -99,7 +97,7 @@ check_machine() {
         die "root in here is not root of the machine, to whom loop devices belong (a rootless container): docs/platforms.md has the line that works"
     fi
     if [ "$CHECK" = yes ] && [ "$(id -u)" -ne 0 ]; then
-        printf 'demo: not root: what is missing, and the last step, will need sudo; the command to type is said then\n'
+        say "not root: what is missing, and the last step, will need sudo; the command to type is said then"
     fi
 }
 
@@ -127,80 +125,12 @@ machine() {
     check_binary
     # The scripts that make the stage ask an agent what machines take: this one.
     export KUBESOLO_UPDATE="$BINARY"
-    for tool in losetup partx blockdev sgdisk mcopy grub-editenv gzip cpio jq sha256sum openssl; do
-        command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh demo brings it"
-    done
+    need_tools "scripts/install-deps.sh demo brings it" losetup partx blockdev sgdisk mcopy grub-editenv gzip cpio jq \
+        sha256sum openssl
     if [ "$(id -u)" -ne 0 ]; then
         # Not `sudo make`: it would build again, without the user's own Rust.
         die "attaching a disk image needs root. Everything else is ready; type: sudo $0 --binary $BINARY"
     fi
-}
-
-# shellcheck source=scripts/lib/stand-in.sh
-. "$REPO/scripts/lib/stand-in.sh"
-
-# system VERSION: a kernel and an initramfs that stand in for real ones; bytes that boot nothing.
-system() {
-    mkdir "$1"
-    head -c "${KERNEL_MIB}M" /dev/urandom >"$1/vmlinuz"
-    stand_in "$1/vmlinuz"
-    head -c "${INITRAMFS_MIB}M" /dev/urandom >"$1/content"
-    (cd "$1" && echo content | cpio --quiet -o -H newc) | gzip -1n >"$1/kubesolo-os.gz"
-    rm "$1/content"
-}
-
-publish() {
-    version=$1
-    shift
-    quietly "$REPO/scripts/publish-layout.sh" --layout "$ROOT/media/usb" "$@" --version "$version" \
-        --notes "Demonstration: nothing in here boots." --release-date 2026-01-31T12:00:00Z \
-        --arch "$ARCH" --kernel "$version/vmlinuz" --initramfs "$version/kubesolo-os.gz"
-}
-
-attach() {
-    # Another process may take the device that was just found free.
-    for _ in 1 2 3 4 5; do
-        DEVICE=$(losetup --find --show disk.img 2>log) && break
-    done
-    [ -n "$DEVICE" ] || { cat log >&2; die "no loop device"; }
-    quietly partx -a "$DEVICE"
-    [ -e "${DEVICE}p2" ] || die "${DEVICE}p2 did not appear: is /dev a devtmpfs here?"
-}
-
-# The directory that stands for the machine after a boot from slot A.
-make_root() {
-    guid=$(sgdisk -i 2 disk.img | sed -n 's/^Partition unique GUID: //p' | tr 'A-F' 'a-f')
-    start=$(sgdisk -i 1 disk.img | sed -n 's/^First sector: \([0-9]*\).*/\1/p')
-    mkdir -p "$ROOT/proc/sys/kernel/random" "$ROOT/boot/efi/boot/grub" "$ROOT/var/lib/kubesolo" \
-        "$ROOT/etc/kubesolo" "$ROOT/run" "$ROOT/media"
-    printf 'kubesolo.slot=A kubesolo.part=%s panic=10\n' "$guid" >"$ROOT/proc/cmdline"
-    cp /proc/sys/kernel/random/boot_id "$ROOT/proc/sys/kernel/random/boot_id"
-    ln -s /sys /dev "$ROOT/"
-    GRUBENV=$ROOT/boot/efi/boot/grub/grubenv
-    for file in "$GRUBENV" "$GRUBENV.bak"; do
-        quietly mcopy -i "disk.img@@$((start * 512))" "::/boot/grub/$(basename "$file")" "$file"
-        # What GRUB does at the first boot.
-        grub-editenv "$file" set boot_canary=1
-    done
-    printf '%s\n' 'layout = /media/usb' >"$ROOT/etc/kubesolo/update.conf"
-    mkdir "$ROOT/etc/kubesolo/update-keys.d"
-    cp publisher.pub "$ROOT/etc/kubesolo/update-keys.d/release.pub"
-}
-
-prepare() {
-    WORK=$(mktemp -d "${TMPDIR:-/tmp}/kubesolo-demo.XXXXXX")
-    cd "$WORK"
-    mkdir bin
-    ln -s "$BINARY" bin/kubesolo-update
-    PATH=$WORK/bin:$PATH
-    quietly "$REPO/scripts/keygen.sh" publisher
-    for version in 1.0.0 1.1.0 1.2.0; do system "$version"; done
-    quietly "$REPO/scripts/build-image.sh" --no-bootloader --kernel 1.0.0/vmlinuz --initramfs 1.0.0/kubesolo-os.gz \
-        --version 1.0.0 --arch "$ARCH" --slot-size "$SLOT_MIB" --data-size 16 --output disk.img
-    make_root
-    publish 1.1.0 --tag 1.1.0 --tag latest
-    publish 1.2.0 --tag 1.2.0 --tag latest
-    attach
 }
 
 # Past every cache: what was read before must not stand in for what is on disk now.
@@ -290,20 +220,20 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --binary)
-                [ $# -ge 2 ] || misuse "--binary needs a value"
+                need_value "$@"
                 [ -n "$2" ] || die "the name of the agent is empty (BINARY=, or --binary '')"
                 BINARY=$2
                 shift
                 ;;
             --scene)
-                case ${2:-} in update | rollback) ;; *) usage >&2; misuse "--scene must be update or rollback, not '${2:-}'" ;; esac
+                case ${2:-} in update | rollback) ;; *) misuse "--scene must be update or rollback, not '${2:-}'" ;; esac
                 SCENE=$2
                 shift
                 ;;
             --pace) PACE=yes ;;
             --check) CHECK=yes ;;
             --keep) KEEP=yes ;;
-            *) usage >&2; misuse "unknown option: $1" ;;
+            *) misuse "unknown option: $1" ;;
         esac
         shift
     done
@@ -316,12 +246,6 @@ main() {
         exit 0
     fi
     machine
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    # A closed terminal or `| head` must not leave a loop device behind either.
-    trap 'exit 129' HUP
-    trap 'exit 141' PIPE
     prepare
     if [ "$SCENE" = rollback ]; then
         rollback_steps

@@ -4,6 +4,8 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 HOOKS=$REPO/deploy/initramfs
 
 INITRAMFS=
@@ -14,7 +16,6 @@ CONF=
 KEYS=
 DRY_RUN=no
 FORCE=no
-WORK=
 
 usage() {
     cat <<USAGE
@@ -39,12 +40,6 @@ USAGE
 
 # shellcheck source=scripts/lib/arch.sh
 . "$REPO/scripts/lib/arch.sh"
-
-say() { printf 'inject-agent: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
-
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 check_agent() {
     machine=$(readelf -h "$AGENT" 2>/dev/null | sed -n 's/^ *Machine: *//p')
@@ -106,9 +101,7 @@ list_it() {
 }
 
 check() {
-    for tool in cpio gzip readelf find touch; do
-        command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh image brings it"
-    done
+    need_tools "scripts/install-deps.sh image brings it" cpio gzip readelf find touch
     [ -n "$INITRAMFS" ] || misuse "--initramfs is missing"
     [ -n "$OUTPUT" ] || misuse "--output is missing"
     [ -n "$AGENT" ] || misuse "--agent is missing"
@@ -187,10 +180,7 @@ join() {
 }
 
 main() {
-    WORK=$(mktemp -d)
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
+    work_folder
     umask 022
     : >"$WORK/checks"
     while [ $# -gt 0 ]; do
@@ -199,8 +189,8 @@ main() {
             --force) FORCE=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --initramfs | --output | --agent | --arch | --conf | --keys | --health-check)
-                [ $# -ge 2 ] || misuse "$1 needs a value" ;;
-            *) usage >&2; misuse "unknown option: $1" ;;
+                need_value "$@" ;;
+            *) misuse "unknown option: $1" ;;
         esac
         case $1 in
             --initramfs) INITRAMFS=$2 ;;

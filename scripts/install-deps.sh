@@ -1,9 +1,11 @@
 #!/bin/sh
 # Installs what scripts/deps.tsv lists for a group, where it is missing. Names and versions are there; how packages are
-# brought is in scripts/lib/deps-ways.sh; here is what is missing, in which order it comes, and what is said.
+# brought is in scripts/lib/deps-apt.sh and deps-ways.sh; here is what is missing, in which order it comes, and what is said.
 set -euf
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 TABLE=$REPO/scripts/deps.tsv
 TAB=$(printf '\t')
 # Exit code: something is missing that could not be had.
@@ -12,7 +14,7 @@ MISSING=3
 PATH=$REPO/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 
-DRY_RUN=no OPTIONAL=no WANTED='' POLICY_RC='' WORK=''
+DRY_RUN=no OPTIONAL=no WANTED='' POLICY_RC=''
 
 usage() {
     cat <<USAGE
@@ -36,15 +38,9 @@ Exit codes: 0 nothing is missing; 1 error; 2 wrong usage; 3 something could not 
 USAGE
 }
 
-say() { printf 'install-deps: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-cleanup() {
-    [ -z "$POLICY_RC" ] || rm -f "$POLICY_RC"
-    [ -z "$WORK" ] || rm -rf "$WORK"
-}
+clean_up() { [ -z "$POLICY_RC" ] || rm -f "$POLICY_RC"; }
 
 loud() {
     printf '%s\n' '' '**********************************************************************' >&2
@@ -151,7 +147,7 @@ bring() {
         failed "what $way itself needs is missing:$(sed -n 's/^\* *apt, [^:]*:\( .*\)/\1/p' "$WORK/inner" | head -n 1)"
         return
     fi
-    if fetch_one && { [ "$way" = rustup ] || finish; } && found; then
+    if fetch_one && { [ "$way" = rustup ] || settle; } && found; then
         say "installed $tool"
         return
     fi
@@ -233,21 +229,17 @@ main() {
             --dry-run) DRY_RUN=yes ;;
             --optional) OPTIONAL=yes ;;
             *)
-                case $known in *" $1 "*) ;; *) usage >&2; misuse "unknown group or option: $1" ;; esac
+                case $known in *" $1 "*) ;; *) misuse "unknown group or option: $1" ;; esac
                 WANTED="$WANTED $1"
                 ;;
         esac
         shift
     done
-    [ -n "$WANTED" ] || { usage >&2; misuse "no group given"; }
+    [ -n "$WANTED" ] || misuse "no group given"
     # Probes name files of this repository.
     cd "$REPO"
-    trap cleanup EXIT
     trap 'say "interrupted; type the same again"; exit 130' INT
-    trap 'exit 143' TERM
-    trap 'exit 129' HUP
-    trap 'exit 141' PIPE
-    WORK=$(mktemp -d)
+    work_folder
     : >"$WORK/reasons"
     : >"$WORK/said"
     # shellcheck disable=SC2086 # a list of words
@@ -270,6 +262,8 @@ main() {
     if [ "$DRY_RUN" = no ]; then report; fi
 }
 
+# shellcheck source=scripts/lib/deps-apt.sh
+. "$REPO/scripts/lib/deps-apt.sh"
 # shellcheck source=scripts/lib/deps-ways.sh
 . "$REPO/scripts/lib/deps-ways.sh"
 main "$@"

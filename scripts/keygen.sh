@@ -4,6 +4,9 @@
 # Must never: overwrite a key, leave half of one, or show a private key or passphrase to anybody else.
 set -eu
 
+# shellcheck source=scripts/lib/cli.sh
+. "$(dirname -- "$0")/lib/cli.sh"
+
 # What stands before the bytes of a key, in hexadecimal: the one encoding of each kind that machines take.
 ED25519_PREFIX=302a300506032b6570032100
 P256_PREFIX=3059301306072a8648ce3d020106082a8648ce3d03010703420004
@@ -15,7 +18,6 @@ PASSPHRASE=
 FINGERPRINT=no
 DRY_RUN=no
 NAME=
-WORK=
 
 usage() {
     cat <<USAGE
@@ -34,12 +36,6 @@ they are: then nothing is written.
   -h, --help               this text
 USAGE
 }
-
-say() { printf 'keygen: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
-
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 # fingerprint FILE: of a public key in PEM; prints it. Refuses what machines refuse.
 fingerprint() {
@@ -104,8 +100,8 @@ main() {
             -h | --help) usage; exit 0 ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --fingerprint) FINGERPRINT=yes; shift; continue ;;
-            --type | --passphrase-file) [ $# -ge 2 ] || misuse "$1 needs a value" ;;
-            -*) usage >&2; misuse "unknown option: $1" ;;
+            --type | --passphrase-file) need_value "$@" ;;
+            -*) misuse "unknown option: $1" ;;
             *)
                 [ -z "$NAME" ] || misuse "one name only: $NAME or $1"
                 [ -n "$1" ] || die "the name is empty"
@@ -120,14 +116,11 @@ main() {
         esac
         shift 2
     done
-    [ -n "$NAME" ] || { usage >&2; misuse "no name given"; }
+    [ -n "$NAME" ] || misuse "no name given"
     case $TYPE in ed25519 | p256) ;; *) misuse "--type must be ed25519 or p256, not '$TYPE'" ;; esac
-    command -v openssl >/dev/null || die "openssl is missing: install the package openssl"
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
+    need_tools "install the package openssl" openssl
     if [ "$FINGERPRINT" = yes ]; then
-        WORK=$(mktemp -d)
+        work_folder
         fingerprint "$NAME"
         return
     fi
@@ -138,7 +131,7 @@ main() {
         return
     fi
     # Beside its place, since a link crosses no filesystem.
-    WORK=$(mktemp -d "$DIR/.keygen.XXXXXX") || die "cannot write in $DIR"
+    work_folder_at "$DIR/.keygen.XXXXXX"
     make_pair
     id=$(fingerprint "$WORK/pub")
     # This one first: a public key without its private one would be handed out for nothing.

@@ -8,9 +8,10 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 OUTPUT=$REPO/dist/THIRD-PARTY-LICENSES.txt
 VENDORED=no
-WORK=
 STD=
 RUSTC_BIN=
 SYSROOT=
@@ -32,15 +33,8 @@ scripts/build.sh needs with the source of std, and jq.
 USAGE
 }
 
-say() { printf 'licenses: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { usage >&2; say "error: $*"; exit 2; }
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
-
 check() {
-    for tool in jq cargo sha256sum; do
-        command -v "$tool" >/dev/null || die "no $tool: scripts/install-deps.sh build release brings it"
-    done
+    need_tools "scripts/install-deps.sh build release brings it" jq cargo sha256sum
     found=$("$REPO/scripts/build.sh" --check-rust) || exit 1
     RUSTC_BIN=${found%% *}
     SYSROOT=$("$RUSTC_BIN" --print sysroot)
@@ -180,18 +174,15 @@ main() {
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
-            --output) [ -n "${2:-}" ] || misuse "--output needs a value"; OUTPUT=$2; shift ;;
+            --output) need_text "$@"; OUTPUT=$2; shift ;;
             --list) kind=list ;;
             --dry-run) kind=dry ;;
             *) misuse "unknown option: $1" ;;
         esac
         shift
     done
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
     check
-    WORK=$(mktemp -d)
+    work_folder
     : >"$WORK/packages"
     : >"$WORK/texts"
     : >"$WORK/list"

@@ -3,11 +3,14 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 # What Debian 12 lacks (scripts/install-deps.sh).
 PATH=$REPO/.tools/bin:$PATH
 export PATH
 RUST_MIN=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPO/Cargo.toml")
 FAILED=
+SAY_TO=1
 
 usage() {
     cat <<USAGE
@@ -19,10 +22,6 @@ skipped loudly, and is a failure if CI is set.
   -h, --help   this text
 USAGE
 }
-
-say() { printf 'lint: %s\n' "$*"; }
-die() { printf 'lint: error: %s\n' "$*" >&2; exit 1; }
-misuse() { printf 'lint: error: %s\n' "$*" >&2; exit 2; }
 
 # step NAME COMMAND...
 step() {
@@ -80,11 +79,11 @@ main() {
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
-            *) usage >&2; misuse "unknown option: $1" ;;
+            *) misuse "unknown option: $1" ;;
         esac
     done
     cd "$REPO"
-    command -v rustc >/dev/null || die "no rustc: scripts/install-deps.sh lint brings it"
+    command -v rustc >/dev/null || die "rustc is missing: scripts/install-deps.sh lint brings it"
     check_rust_version
     if has rustfmt cargo fmt --version; then step "cargo fmt" cargo fmt --check; fi
     if has clippy cargo clippy --version; then

@@ -5,8 +5,9 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 DIR=$REPO/docs/pictures
-WORK=
 
 usage() {
     cat <<USAGE
@@ -20,11 +21,6 @@ Writes a .svg for each .dot in docs/pictures. Needs dot (package graphviz).
   -h, --help  this text
 USAGE
 }
-
-say() { printf 'pictures: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { usage >&2; say "error: $*"; exit 2; }
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 # draw DOT SVG: without dot's version, which would change with each Debian.
 draw() {
@@ -41,16 +37,13 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --check) is_check=yes ;;
-            --dir) [ -n "${2:-}" ] || misuse "--dir needs a value"; DIR=$2; shift ;;
+            --dir) need_text "$@"; DIR=$2; shift ;;
             *) misuse "unknown option: $1" ;;
         esac
         shift
     done
-    command -v dot >/dev/null || die "no dot: install the package graphviz (scripts/install-deps.sh test brings it)"
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    WORK=$(mktemp -d)
+    need_tools "scripts/install-deps.sh test brings it (package graphviz)" dot
+    work_folder
     for text in "$DIR"/*.dot; do
         [ -f "$text" ] || die "$DIR has no .dot file"
         picture=${text%.dot}.svg

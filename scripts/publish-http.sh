@@ -6,13 +6,13 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 
 DIR=
 PASSPHRASE=
-KEYS=no
 DRY_RUN=no
 BEFORE=
-WORK=
 PARTIAL=
 # Whether a latest.json has named what this run wrote.
 ANNOUNCED=no
@@ -43,14 +43,9 @@ USAGE
 USAGE
 }
 
-say() { printf 'publish-http: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
-
-cleanup() {
+clean_up() {
     [ -z "$PARTIAL" ] || rm -f "$PARTIAL"
-    if [ "$ANNOUNCED" = no ] && [ -s "$WORK/written" ]; then withdraw; fi
-    [ -z "$WORK" ] || rm -rf "$WORK"
+    if [ "$ANNOUNCED" = no ] && [ -n "$WORK" ] && [ -s "$WORK/written" ]; then withdraw; fi
 }
 
 # withdraw: what this run wrote and nothing names. Left there, it would keep its version from being published.
@@ -70,7 +65,7 @@ check() {
     [ -n "$DIR" ] || misuse "--dir is missing"
     [ -d "$DIR" ] || die "$DIR is not a directory: make it, it is what the web server serves"
     check_release
-    while IFS= read -r key; do [ -f "$key" ] || die "--key $key is not a file"; done <"$WORK/keys"
+    check_signers
     if [ "$KEYS" = no ]; then
         [ -z "$PASSPHRASE" ] || misuse "--passphrase-file is for --key"
         [ ! -e "$DIR/latest.json.sig" ] ||
@@ -155,7 +150,7 @@ warn_other_keys() {
     if [ "$KEYS" = no ] || [ ! -e "$BEFORE.sig" ]; then return 0; fi
     sign --dry-run --latest "$BEFORE" 2>/dev/null || return 0
     grep -q ': already signed by ' "$WORK/said" ||
-        say "warning: $DIR/latest.json is signed by none of the keys given: machines that have none of these keys, but the one that" \
+        warn "$DIR/latest.json is signed by none of the keys given: machines that have none of these keys, but the one that" \
             "signed it, take nothing of $VERSION"
 }
 
@@ -266,10 +261,7 @@ main() {
     # A web server has to read what this writes.
     umask 022
     note_typed "$@"
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    WORK=$(mktemp -d)
+    work_folder
     : >"$WORK/keys"
     while [ $# -gt 0 ]; do
         case $1 in
@@ -278,16 +270,12 @@ main() {
             --partial) ALLOW_PARTIAL=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --dir | --key | --passphrase-file) ;;
-            *) is_release_option "$1" || { usage >&2; misuse "unknown option: $1"; } ;;
+            *) is_release_option "$1" || misuse "unknown option: $1" ;;
         esac
-        [ $# -ge 2 ] || misuse "$1 needs a value"
+        need_value "$@"
         case $1 in
             --dir) DIR=${2%/} ;;
-            --key)
-                matches "$2" '.*' || die "--key: a newline in a file name"
-                printf '%s\n' "$2" >>"$WORK/keys"
-                KEYS=yes
-                ;;
+            --key) add_signer "$2" ;;
             --passphrase-file) PASSPHRASE=$2 ;;
             *) release_option "$1" "$2" ;;
         esac
@@ -299,7 +287,7 @@ main() {
     if [ "$DRY_RUN" = yes ]; then
         say "dry run: nothing was written; it would be in $DIR"
     else
-        [ "$KEYS" = yes ] || say "warning: without --key nothing is signed: machines that have keys take nothing of it"
+        [ "$KEYS" = yes ] || warn "without --key nothing is signed: machines that have keys take nothing of it"
         store
     fi
     printf '%s\n' "$DIGEST"

@@ -7,10 +7,11 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 
 LAYOUT=
 DRY_RUN=no
-WORK=
 PARTIAL=
 
 usage() {
@@ -35,14 +36,7 @@ With the same input, the same bytes: publishing something twice changes nothing.
 USAGE
 }
 
-say() { printf 'publish-layout: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
-
-cleanup() {
-    [ -z "$WORK" ] || rm -rf "$WORK"
-    [ -z "$PARTIAL" ] || rm -f "$PARTIAL"
-}
+clean_up() { [ -z "$PARTIAL" ] || rm -f "$PARTIAL"; }
 
 # shellcheck source=scripts/lib/release.sh
 . "$REPO/scripts/lib/release.sh"
@@ -129,7 +123,7 @@ warn_twice() {
     jq -rn --slurpfile there "$WORK/there" --slurpfile ours "$WORK/ours" \
         '$ours[] as $our | $there[] | select(.[:3] == $our[:3] and .[3] != $our[3]) | .[2]' | sort -u |
         while IFS= read -r arch; do
-            say "warning: $LAYOUT has version $VERSION ($CHANNEL) for $arch already, with other files: machines that run those" \
+            warn "$LAYOUT has version $VERSION ($CHANNEL) for $arch already, with other files: machines that run those" \
                 "refuse these (gate newer) unless --allow-downgrade is given there. Take another --version"
         done
 }
@@ -206,11 +200,8 @@ main() {
             --partial) ALLOW_PARTIAL=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             *)
-                if [ "$1" != --layout ] && [ "$1" != --tag ] && ! is_release_option "$1"; then
-                    usage >&2
-                    misuse "unknown option: $1"
-                fi
-                [ $# -ge 2 ] || misuse "$1 needs a value"
+                [ "$1" = --layout ] || [ "$1" = --tag ] || is_release_option "$1" || misuse "unknown option: $1"
+                need_value "$@"
                 ;;
         esac
         case $1 in
@@ -220,10 +211,7 @@ main() {
         esac
         shift 2
     done
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    WORK=$(mktemp -d)
+    work_folder
     check
     plan
     if [ "$DRY_RUN" = yes ]; then

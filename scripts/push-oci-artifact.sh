@@ -7,21 +7,19 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 
 # Most times that the index is made anew because another run publishes the other architecture meanwhile.
 MAX_ROUNDS=8
-BUNDLE_TYPE=application/vnd.dev.sigstore.bundle.v0.3+json
-PREDICATE_TYPE=https://sigstore.dev/cosign/sign/v1
 
 REPOSITORY=
 PLAIN_HTTP=
 PASSPHRASE=
-KEYS=no
 DRY_RUN=no
 # An architecture of this version that another run has published, and that is gone.
 GONE=
 JUDGED=no
-WORK=
 
 usage() {
     cat <<USAGE
@@ -58,28 +56,25 @@ at the same moment is not noticed.
 USAGE
 }
 
-say() { printf 'push-oci-artifact: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
-
 # shellcheck source=scripts/lib/release.sh
 . "$REPO/scripts/lib/release.sh"
 # shellcheck source=scripts/lib/published.sh
 . "$REPO/scripts/lib/published.sh"
+# shellcheck source=scripts/lib/registry.sh
+. "$REPO/scripts/lib/registry.sh"
 
 check() {
     [ -n "$REPOSITORY" ] || misuse "--repository is missing"
     is_repository "$REPOSITORY" ||
         misuse "--repository must be HOST/REPO without a tag (registry.example.com/os/kubesolo), not '$REPOSITORY'"
-    need_tools oras
+    need_tools "scripts/install-deps.sh publish brings it" oras
     check_release
     VERSION_TAG=$(printf '%s' "$VERSION" | tr + _)
     for tag in "$VERSION_TAG" "$VERSION_TAG-amd64" "$VERSION_TAG-arm64"; do
         [ "${#tag}" -le 128 ] || die "--version is too long for a tag: $tag has more than 128 characters"
         case "$TAGS " in *" $tag "*) die "--tag $tag: that one is made without being asked for" ;; esac
     done
-    while IFS= read -r key; do [ -f "$key" ] || die "--key $key is not a file"; done <"$WORK/keys"
+    check_signers
     [ "$KEYS" = yes ] || [ -z "$PASSPHRASE" ] || misuse "--passphrase-file is for --key"
 }
 
@@ -93,9 +88,8 @@ obtain() {
     case $1 in sha256:*) name=$REPOSITORY@$1 ;; *) name=$REPOSITORY:$1 ;; esac
     # shellcheck disable=SC2086 # an option or nothing
     if oras manifest fetch $PLAIN_HTTP "$name" >"$2" 2>"$WORK/said"; then return 0; fi
-    # Whatever else went wrong may hide what is there. oras 1.3 says it in these words, with the name, and only after a 404; of
-    # another status it gives the registry's own words, which may end alike.
-    if grep -qF -e ": $name: not found" "$WORK/said"; then return 1; fi
+    # Whatever else went wrong may hide what is there.
+    if says_absent "$WORK/said" "$name"; then return 1; fi
     cat "$WORK/said" >&2
     hint_tls "$WORK/said"
     die "cannot tell whether $name is there"
@@ -125,205 +119,6 @@ judge() {
     sign --dry-run --layout "$WORK/judged@sha256:$HEX" || die "it would not be signed: nothing was written"
     if [ "$DRY_RUN" = yes ]; then sed -n 's/^sign: warning: /push-oci-artifact: warning: /p' "$WORK/said" | sort -u >&2; fi
     sed -n 's/^.*: dry run: not signed; it would be by \(sha256:[0-9a-f]*\) .*/\1/p' "$WORK/said" >"$WORK/own-keys"
-}
-
-# --- what is there
-
-# metadata FILE: what a manifest says of itself, and its files, to be compared.
-metadata() {
-    jq -S '{artifactType} + (.annotations // {} | with_entries(select(.key | startswith("io.kubesolo.os."))))
-        + {files: [.layers[]? | "\(.mediaType) \(.digest)"]}' "$1"
-}
-
-# refuse_other ARCH DIGEST FILE: what is published for an architecture is not what is to be.
-refuse_other() {
-    metadata "$3" >"$WORK/theirs" || : >"$WORK/theirs"
-    metadata "$WORK/manifest-$1" >"$WORK/ours"
-    unsigned=
-    # Whoever forgot --key starts again to give it.
-    if [ "$KEYS" = yes ] && obtain "$VERSION_TAG" "$WORK/before"; then
-        hash "$WORK/before"
-        is_signed "sha256:$HEX" || unsigned="; or, if all of it is yours and only not signed:
-  scripts/sign.sh --recursive --key KEY${PLAIN_HTTP:+ $PLAIN_HTTP} $REPOSITORY:$VERSION_TAG"
-    fi
-    refuse_changed " for $1 with other content, $2" "Take another --version, or remove its tags from $REPOSITORY" "$unsigned"
-}
-
-# check_index: what the version's tag names is ours, and what it lists of our architectures is the same.
-check_index() {
-    case $VERSION_TAG in v*) other=${VERSION_TAG#v} ;; *) other=v$VERSION_TAG ;; esac
-    if obtain "$other" "$WORK/there"; then
-        die "$REPOSITORY has this version as $other, and machines take both spellings for one: give --version $other"
-    fi
-    obtain "$VERSION_TAG" "$WORK/there" || { : >"$WORK/there"; return 0; }
-    jq -e --arg type "$INDEX_TYPE" --arg artifact "$ARTIFACT_TYPE" '.mediaType == $type and
-        (.manifests | type == "array" and all(.platform.os == "linux" and .artifactType == $artifact))' \
-        "$WORK/there" >/dev/null 2>&1 || die "$REPOSITORY:$VERSION_TAG is something else than an update of KubeSolo OS"
-    jq -r '.manifests[] | "\(.platform.architecture) \(.digest)"' "$WORK/there" >"$WORK/listed"
-    while read -r arch digest; do
-        case $arch in amd64 | arm64) ;; *) die "$REPOSITORY:$VERSION_TAG lists '$arch' as well" ;; esac
-        hold_same "$arch" "$digest"
-    done <"$WORK/listed"
-}
-
-# hold_same ARCH DIGEST: if this run publishes it, it must be that.
-hold_same() {
-    case " $ARCHES " in *" $1 "*) ;; *) return 0 ;; esac
-    hash "$WORK/manifest-$1"
-    [ "$2" = "sha256:$HEX" ] && return 0
-    obtain "$2" "$WORK/other" ||
-        die "$REPOSITORY:$VERSION_TAG lists $2 for $1, and does not have it: a cleaning removed it. Publish exactly that again," \
-            "or delete the tag $VERSION_TAG. This is something else: the same takes the same files, --release-date, --expires," \
-            "--notes, --min-compatible and --channel, and what is gone cannot be asked for them"
-    refuse_other "$1" "$2" "$WORK/other"
-}
-
-check_manifests() {
-    for arch in $ARCHES; do
-        obtain "$VERSION_TAG-$arch" "$WORK/other" || continue
-        hash "$WORK/other"
-        hold_same "$arch" "sha256:$HEX"
-    done
-}
-
-# sibling ARCH: writes what an index says of what another run has published; nothing where there is nothing.
-sibling() {
-    digest=
-    if obtain "$VERSION_TAG-$1" "$WORK/sibling"; then
-        hash "$WORK/sibling"
-        digest=sha256:$HEX
-    elif [ -s "$WORK/there" ]; then
-        digest=$(jq -r --arg arch "$1" '[.manifests[] | select(.platform.architecture == $arch)][0].digest // ""' "$WORK/there")
-        if [ -n "$digest" ] && ! obtain "$digest" "$WORK/sibling"; then
-            GONE="$REPOSITORY:$VERSION_TAG lists $digest for $1, and does not have it: a cleaning removed it"
-            return 0
-        fi
-    fi
-    [ -n "$digest" ] || return 0
-    jq -e --arg artifact "$ARTIFACT_TYPE" --arg version "$VERSION" --arg channel "$CHANNEL" --arg arch "$1" \
-        '.artifactType == $artifact and (.annotations | .["io.kubesolo.os.version"] == $version
-            and .["io.kubesolo.os.channel"] == $channel and .["io.kubesolo.os.architecture"] == $arch)' \
-        "$WORK/sibling" >/dev/null 2>&1 ||
-        die "what is published for $1 ($digest) is not version $VERSION of channel $CHANNEL for $1: no index can list both"
-    vouched "$1" "$digest"
-    size=$(wc -c <"$WORK/sibling")
-    jq -cn --arg type "$MANIFEST_TYPE" --arg digest "$digest" --argjson size "$size" --arg arch "$1" --arg artifact "$ARTIFACT_TYPE" \
-        '{mediaType: $type, digest: $digest, size: $size, platform: {architecture: $arch, os: "linux"}, artifactType: $artifact}'
-}
-
-# vouched ARCH DIGEST: sign.sh, which knows what machines would pass over, takes it; and our keys have signed it, if there are
-# any: whoever can write to the registry could have put it there.
-vouched() {
-    sign --dry-run "$REPOSITORY@$2" ||
-        die "what is published for $1 ($2) is not put into an index, see above: what is wrong in it takes another version"
-    if grep -q ': dry run: not signed' "$WORK/said"; then
-        die "what is published for $1 ($2) is not signed by the keys given, and a signed index would vouch for it. If it is" \
-            "yours: scripts/sign.sh --key KEY $REPOSITORY@$2"
-    fi
-}
-
-# compose: makes WORK/index of what this run publishes and of what is there. Sets DIGEST; or GONE, where that is not to be had.
-compose() {
-    GONE=
-    obtain "$VERSION_TAG" "$WORK/there" || : >"$WORK/there"
-    : >"$WORK/entries"
-    for arch in amd64 arm64; do
-        if [ -e "$WORK/entry-$arch" ]; then
-            cat "$WORK/entry-$arch" >>"$WORK/entries"
-        else
-            # Not in a subshell, where it could not end the run.
-            sibling "$arch" >"$WORK/entry"
-            cat "$WORK/entry" >>"$WORK/entries"
-        fi
-    done
-    index "$WORK/entries" "$WORK/index"
-    hash "$WORK/index"
-    DIGEST=sha256:$HEX
-}
-
-# is_signed DIGEST: something is attached to it that has the shape of a signature, or to a manifest that it lists. By the
-# layer, as sign.sh says. Lists it in WORK/bundles: what is attached to the first of them that has something.
-is_signed() {
-    : >"$WORK/bundles"
-    obtain "$1" "$WORK/signed-top" || return 1
-    for subject in "$1" $(jq -r '.manifests[]?.digest | strings' "$WORK/signed-top"); do
-        obtain "$subject" "$WORK/other" || continue
-        registry discover --format json --depth 1 "$REPOSITORY@$subject" >"$WORK/found" ||
-            die "cannot list what is attached to $REPOSITORY@$subject"
-        for referrer in $(jq -r '.referrers[]?.digest' "$WORK/found"); do
-            obtain "$referrer" "$WORK/other" || continue
-            jq -r --arg type "$BUNDLE_TYPE" '.layers[]? | select(.mediaType == $type) | .digest' \
-                "$WORK/other" >>"$WORK/bundles" 2>/dev/null || :
-        done
-        if [ -s "$WORK/bundles" ]; then return 0; fi
-    done
-    return 1
-}
-
-# signers DIGEST: lists in WORK/signers the keys that it is signed by, as its signatures say: enough for a warning.
-signers() {
-    : >"$WORK/signers"
-    is_signed "$1" || return 0
-    while read -r bundle <&3; do
-        # shellcheck disable=SC2086 # an option or nothing
-        oras blob fetch $PLAIN_HTTP --output "$WORK/bundle" "$REPOSITORY@$bundle" >/dev/null 2>&1 || continue
-        # Not an attestation, which others may sign.
-        jq -j --arg predicate "$PREDICATE_TYPE" \
-            'select(.dsseEnvelope.payload | @base64d | fromjson | .predicateType == $predicate)
-            | .verificationMaterial.publicKey.hint | strings' "$WORK/bundle" 2>/dev/null | base64 -d 2>/dev/null |
-            od -An -v -tx1 | tr -d ' \n' | sed 's/.*/sha256:&\n/' | grep -xE 'sha256:[0-9a-f]{64}' || :
-    done 3<"$WORK/bundles" >"$WORK/hints"
-    sort -u "$WORK/hints" >"$WORK/signers"
-}
-
-# warn_other_keys, after compose: a tag moves away from a key that machines may have alone.
-warn_other_keys() {
-    [ "$KEYS" = yes ] || return 0
-    signers "$DIGEST"
-    cat "$WORK/signers" >>"$WORK/own-keys"
-    for tag in $VERSION_TAG $TAGS; do
-        obtain "$tag" "$WORK/before" || continue
-        hash "$WORK/before"
-        [ "sha256:$HEX" != "$DIGEST" ] || continue
-        signers "sha256:$HEX"
-        while read -r signer; do
-            grep -qxF -- "$signer" "$WORK/own-keys" ||
-                say "warning: $REPOSITORY:$tag is signed by $signer, and $VERSION will not be: machines that have that key alone" \
-                    "take nothing of it"
-        done <"$WORK/signers"
-    done
-}
-
-# check_older, after compose: what the tags name.
-check_older() {
-    for tag in $TAGS; do
-        obtain "$tag" "$WORK/before" || continue
-        hash "$WORK/before"
-        [ "sha256:$HEX" != "$DIGEST" ] || continue
-        refuse_older_below "$REPOSITORY:$tag" "sha256:$HEX"
-        refuse_partial_below "$REPOSITORY:$tag" "sha256:$HEX"
-    done
-}
-
-# check_unsigned, after compose: no tag would move from what is signed to what is not. Of what is there already, it may be: somebody else
-# signs it between two runs.
-check_unsigned() {
-    [ "$KEYS" = no ] || return 0
-    for tag in $VERSION_TAG $TAGS; do
-        obtain "$tag" "$WORK/before" || continue
-        hash "$WORK/before"
-        if [ "sha256:$HEX" = "$DIGEST" ] || ! is_signed "sha256:$HEX" || is_signed "$DIGEST"; then continue; fi
-        die "$REPOSITORY:$tag is signed: what is not would be refused by the machines that took it. Give --key; or publish it" \
-            "under no tag that is signed, sign that, and start this again"
-    done
-}
-
-# judge_tags, after compose: what the tags name may make room for it.
-judge_tags() {
-    check_unsigned
-    check_older
-    warn_other_keys
-    JUDGED=yes
 }
 
 # --- publishing
@@ -408,10 +203,7 @@ main() {
     export LC_ALL
     umask 022
     note_typed "$@"
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    WORK=$(mktemp -d)
+    work_folder
     : >"$WORK/keys"
     while [ $# -gt 0 ]; do
         case $1 in
@@ -421,17 +213,13 @@ main() {
             --partial) ALLOW_PARTIAL=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --repository | --tag | --key | --passphrase-file) ;;
-            *) is_release_option "$1" || { usage >&2; misuse "unknown option: $1"; } ;;
+            *) is_release_option "$1" || misuse "unknown option: $1" ;;
         esac
-        [ $# -ge 2 ] || misuse "$1 needs a value"
+        need_value "$@"
         case $1 in
             --repository) REPOSITORY=$2 ;;
             --tag) add_tag "$2" ;;
-            --key)
-                matches "$2" '.*' || die "--key: a newline in a file name"
-                printf '%s\n' "$2" >>"$WORK/keys"
-                KEYS=yes
-                ;;
+            --key) add_signer "$2" ;;
             --passphrase-file) PASSPHRASE=$2 ;;
             *) release_option "$1" "$2" ;;
         esac
@@ -457,7 +245,7 @@ main() {
         say "version $VERSION ($CHANNEL) for$ARCHES: index $DIGEST"
         say "dry run: nothing was written; it would be $REPOSITORY as: $VERSION_TAG$TAGS"
     else
-        [ "$KEYS" = yes ] || say "warning: without --key nothing is signed: machines that have keys take nothing of it"
+        [ "$KEYS" = yes ] || warn "without --key nothing is signed: machines that have keys take nothing of it"
         publish
         say "version $VERSION ($CHANNEL) for$ARCHES is published: $REPOSITORY@$DIGEST"
     fi

@@ -5,9 +5,10 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 DIR=$REPO/docs/pictures
 BINARY=
-WORK=
 CHILD=
 # What a person reads in one go; a longer pause is cut to this.
 IDLE_SECS=3
@@ -28,17 +29,12 @@ asciinema and termtosvg (scripts/install-deps.sh record).
 USAGE
 }
 
-say() { printf 'record: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { usage >&2; say "error: $*"; exit 2; }
-
-cleanup() {
+clean_up() {
     # The demonstration takes its disk away itself, when its terminal ends.
     if [ -n "$CHILD" ]; then
         kill -TERM "$CHILD" 2>/dev/null || true
         wait "$CHILD" 2>/dev/null || true
     fi
-    [ -z "$WORK" ] || rm -rf "$WORK"
 }
 
 # quoted WORD: for a shell.
@@ -81,22 +77,17 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --dry-run) dry_run=yes ;;
-            --binary) [ -n "${2:-}" ] || misuse "--binary needs a value"; BINARY=$2; shift ;;
-            --output) [ -n "${2:-}" ] || misuse "--output needs a value"; DIR=$2; shift ;;
+            --binary) need_text "$@"; BINARY=$2; shift ;;
+            --output) need_text "$@"; DIR=$2; shift ;;
             update | rollback) names="$names $1" ;;
             *) misuse "unknown option: $1" ;;
         esac
         shift
     done
-    for tool in asciinema termtosvg timeout jq; do
-        command -v "$tool" >/dev/null || die "no $tool: scripts/install-deps.sh record brings it"
-    done
+    need_tools "scripts/install-deps.sh record brings it" asciinema termtosvg timeout jq
     "$REPO/scripts/demo.sh" --check ${BINARY:+--binary "$BINARY"} || exit 1
     if [ "$dry_run" = yes ]; then say "dry run: would record${names:- update rollback} into $DIR"; exit 0; fi
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    WORK=$(mktemp -d)
+    work_folder
     for name in ${names:-update rollback}; do record "$name"; done
 }
 

@@ -6,6 +6,8 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 DIST=$REPO/dist
 # What Debian lacks is there (scripts/install-deps.sh); sgdisk is in sbin.
 PATH=$REPO/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -22,7 +24,6 @@ TAG=
 ALLOW_DIRTY=no
 DRY_RUN=no
 KEYS=0
-WORK=
 STAGE=
 OLD=
 VERSION=
@@ -71,18 +72,20 @@ docs/releasing.md: how it is done, and how whoever receives it checks it.
 USAGE
 }
 
-say() { printf 'release: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { usage >&2; say "error: $*"; exit 2; }
-
-cleanup() {
-    [ -z "$WORK" ] || rm -rf "$WORK"
+clean_up() {
     [ -z "$STAGE" ] || rm -rf "$STAGE"
     # Killed between the two renames: the release that was there comes back.
     if [ -n "$OLD" ] && [ -e "$OLD" ]; then
         if [ -e "$OUTPUT" ]; then rm -rf "$OLD"; else mv -T -- "$OLD" "$OUTPUT"; fi
     fi
 }
+
+# shellcheck source=scripts/lib/assets.sh
+. "$REPO/scripts/lib/assets.sh"
+# shellcheck source=scripts/lib/sign-sums.sh
+. "$REPO/scripts/lib/sign-sums.sh"
+# shellcheck source=scripts/lib/sbom.sh
+. "$REPO/scripts/lib/sbom.sh"
 
 # --- what is released
 
@@ -121,7 +124,7 @@ check_tree() {
         head -n 5 "$WORK/dirty" >&2
         [ "$ALLOW_DIRTY" = yes ] || die "$(wc -l <"$WORK/dirty") files are not as in the commit: commit them, or put" \
             "them away (--allow-dirty for a trial)"
-        say "warning: $(wc -l <"$WORK/dirty") files are not as in the commit: not a release for others"
+        warn "$(wc -l <"$WORK/dirty") files are not as in the commit: not a release for others"
     fi
     # With changed files a commit that no branch has; nothing where there are none.
     TREE=$COMMIT
@@ -174,9 +177,7 @@ check_keys() {
 }
 
 check() {
-    for tool in git tar gzip jq openssl sha256sum sync; do
-        command -v "$tool" >/dev/null || die "$tool is missing: install the package of that name (coreutils has the last two)"
-    done
+    need_tools "install the package of that name (of sha256sum and sync: coreutils)" git tar gzip jq openssl sha256sum sync
     tar --version 2>/dev/null | grep -q 'GNU tar' || die "tar is not GNU tar, which alone can be told to repeat itself"
     check_image_options
     check_output
@@ -184,110 +185,6 @@ check() {
     check_tag
     check_keys
     check_rust
-}
-
-# --- vendor/
-
-# check_crate DIR: every file as its crate's list has it, and no other.
-check_crate() {
-    jq -r '.files | to_entries[] | "\(.value)  \(.key)"' "$1/.cargo-checksum.json" >"$WORK/crate" ||
-        die "$1 has no list of its files: scripts/vendor.sh fills vendor/ anew"
-    (cd "$1" && sha256sum -c --quiet --strict "$WORK/crate") >&2 ||
-        die "$1 is not what its crate has: scripts/vendor.sh fills vendor/ anew"
-    [ "$(find "$1" ! -type d | wc -l)" -eq $(($(wc -l <"$WORK/crate") + 1)) ] ||
-        die "$1 holds files that its crate has not: scripts/vendor.sh fills vendor/ anew"
-}
-
-# fill_vendor: the crates of both Cargo.locks, this one and the standard library's, by their checksums, and no others.
-fill_vendor() {
-    "$REPO/scripts/build.sh" --check-vendor || "$REPO/scripts/vendor.sh" 2>"$WORK/log" ||
-        { tail -n 5 "$WORK/log" >&2; die "vendor/ could not be filled"; }
-    cat "$REPO/Cargo.lock" "$STD/Cargo.lock" |
-        awk -F '"' '/^name = / { n = $2 } /^version = / { v = $2 } /^checksum = / { print n "-" v "\t" $2 }' |
-        sort -u >"$WORK/locked"
-    for crate in "$REPO"/vendor/*/; do
-        check_crate "${crate%/}"
-        printf '%s\t%s\n' "$(basename -- "$crate")" "$(jq -r .package "$crate/.cargo-checksum.json")"
-    done >"$WORK/unsorted"
-    sort "$WORK/unsorted" >"$WORK/vendored"
-    if ! cmp -s "$WORK/locked" "$WORK/vendored"; then
-        diff "$WORK/locked" "$WORK/vendored" >&2 || true
-        die "vendor/ (>) does not hold the crates that are locked (<): scripts/vendor.sh fills it anew"
-    fi
-}
-
-# --- the parts
-
-# repeatable ARGUMENT...: GNU tar, with nothing of this machine in what it writes.
-repeatable() {
-    tar --sort=name --format=posix --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime \
-        --owner=0 --group=0 --numeric-owner --mode='u=rwX,go=rX' --mtime="@$SOURCE_DATE_EPOCH" "$@"
-}
-
-make_source() {
-    name=kubesolo-update-$VERSION
-    mkdir "$WORK/source"
-    git -C "$REPO" archive --format=tar -o "$WORK/head.tar" --prefix="$name/" "$TREE"
-    tar -C "$WORK/source" -xf "$WORK/head.tar"
-    printf '%s\n' "$SOURCE_DATE_EPOCH" >"$WORK/source/$name/SOURCE_DATE_EPOCH"
-    # So that a plain cargo build works there, too.
-    "$REPO/scripts/vendor.sh" --settings "$WORK/source/$name"
-    (cd "$REPO/vendor" && find . -mindepth 1 -maxdepth 1 -type d) | sort >"$WORK/crates"
-    repeatable -C "$WORK/source" -cf "$WORK/source.tar" "$name"
-    # The crates from where they are: copying them would only take time.
-    repeatable -C "$REPO/vendor" --transform "s,^\./,$name/vendor/,S" -rf "$WORK/source.tar" -T "$WORK/crates"
-    gzip -9n <"$WORK/source.tar" >"$STAGE/$name-source.tar.gz"
-    rm -rf "$WORK/source" "$WORK/source.tar" "$WORK/head.tar"
-}
-
-make_image() {
-    "$REPO/scripts/build-agent-image.sh" --agent-dir "$DIST" --layout "$WORK/layout" --tag "$VERSION" \
-        --licenses "$STAGE/THIRD-PARTY-LICENSES.txt" >"$WORK/log" 2>&1 ||
-        { tail -n 5 "$WORK/log" >&2; die "the container image could not be made"; }
-    repeatable -C "$WORK/layout" -cf "$STAGE/kubesolo-update-$VERSION-image.tar" blobs index.json oci-layout
-}
-
-make_disk() {
-    [ -n "$KERNEL" ] || return 0
-    "$REPO/scripts/build-image.sh" --kernel "$KERNEL" --initramfs "$INITRAMFS" --version "$VERSION" --arch "$ARCH" \
-        --agent "$DIST/kubesolo-update-$ARCH" --require-platforms --xz --output "$STAGE/kubesolo-os-$VERSION-$ARCH.img.xz" >&2 ||
-        die "the disk image could not be made"
-}
-
-# shellcheck source=scripts/lib/sbom.sh
-. "$REPO/scripts/lib/sbom.sh"
-
-# --- signatures
-
-# sign FILE: makes FILE.sig and bundles beside it; scripts/sign.sh judges the keys, and makes the bundles.
-sign() {
-    digest=sha256:$(sha256sum <"$1" | cut -d' ' -f1)
-    number=0
-    : >"$1.sig"
-    while IFS= read -r key <&3; do
-        number=$((number + 1))
-        bundle=$1.sigstore.json
-        [ "$number" -eq 1 ] || bundle=$1.$number.sigstore.json
-        "$REPO/scripts/sign.sh" --key "$key" ${PASSPHRASE:+--passphrase-file "$PASSPHRASE"} --bundle "$bundle" \
-            --digest "$digest" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "cannot sign with $key"; }
-        sign_line "$1" "$key" >>"$1.sig"
-    done 3<"$WORK/keys"
-    [ "$(sort -u "$WORK/hints" | wc -l)" -eq "$number" ] || misuse "a key is given twice"
-}
-
-# sign_line FILE KEY: one line, as in latest.json.sig; it is verified before it counts.
-sign_line() {
-    openssl pkey -in "$2" ${PASSPHRASE:+-passin "file:$PASSPHRASE"} -pubout -out "$WORK/public" 2>"$WORK/log" ||
-        { cat "$WORK/log" >&2; die "openssl cannot read $2"; }
-    digest_option=sha256
-    if openssl pkey -pubin -in "$WORK/public" -noout -text | grep -q '^ED25519'; then digest_option=; fi
-    openssl pkeyutl -sign -rawin ${digest_option:+-digest "$digest_option"} -inkey "$2" \
-        ${PASSPHRASE:+-passin "file:$PASSPHRASE"} -in "$1" -out "$WORK/signature" 2>"$WORK/log" ||
-        { cat "$WORK/log" >&2; die "openssl cannot sign with $2"; }
-    openssl pkeyutl -verify -rawin ${digest_option:+-digest "$digest_option"} -pubin -inkey "$WORK/public" \
-        -in "$1" -sigfile "$WORK/signature" >/dev/null 2>&1 || die "what $2 signs does not verify"
-    sha256sum <"$WORK/public" >>"$WORK/hints"
-    printf '%s\n' "$(base64 -w 0 "$WORK/signature")"
 }
 
 # --- all of it
@@ -340,10 +237,7 @@ main() {
     # A release is for all architectures, whatever a pipeline builds otherwise.
     unset TARGET_ARCH
     umask 022
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    WORK=$(mktemp -d)
+    work_folder
     : >"$WORK/keys"
     : >"$WORK/hints"
     while [ $# -gt 0 ]; do
@@ -352,7 +246,7 @@ main() {
             --allow-dirty) ALLOW_DIRTY=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --output | --tag | --key | --passphrase-file | --kernel | --initramfs | --arch)
-                [ -n "${2:-}" ] || misuse "$1 needs a value" ;;
+                need_text "$@" ;;
             *) misuse "unknown option: $1" ;;
         esac
         case $1 in

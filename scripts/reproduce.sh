@@ -5,12 +5,13 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 
 RELEASE=$REPO/dist/release
 ARCHES=
 KEEP=
 REBUILT=
-WORK=
 BUILDS=
 STARTING=no
 VERSION=
@@ -36,24 +37,19 @@ As root, it builds in a network namespace that has no network; otherwise cargo i
 USAGE
 }
 
-say() { printf 'reproduce: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { usage >&2; say "error: $*"; exit 2; }
-
 # shellcheck source=scripts/lib/server.sh
 . "$REPO/scripts/lib/server.sh"
 
-cleanup() {
-    # Another signal must not end this half-way; every wait below has an end.
-    trap '' INT TERM HUP
+# Every wait below has an end.
+clean_up() {
     # First those that would report a failure. By $! as well: a signal may come before it is in the list.
     if [ "$STARTING" = yes ]; then BUILDS="$BUILDS ${!:-}"; fi
     for pid in $BUILDS; do stop_child "$pid" || true; done
     # Each build is a session of its own, and ends with all that it started.
+    [ -n "$WORK" ] || return 0
     for arch in $ARCHES; do
         if [ -s "$WORK/$arch/session" ]; then stop_session "$(cat "$WORK/$arch/session")"; fi
     done
-    [ -z "$WORK" ] || rm -rf "$WORK"
 }
 
 # session_lives SESSION: a process of it that has ended is none, whoever is to wait for it.
@@ -77,9 +73,7 @@ stop_session() {
 }
 
 check() {
-    for tool in tar gzip sha256sum cmp; do
-        command -v "$tool" >/dev/null || die "$tool is missing"
-    done
+    need_tools "install the package that has it (Debian: tar, gzip, coreutils, diffutils)" tar gzip sha256sum cmp
     [ -z "$KEEP" ] || [ -z "$REBUILT" ] || misuse "--keep and --rebuilt exclude each other: with --rebuilt nothing is built"
     [ -z "$REBUILT" ] || [ -d "$REBUILT" ] || die "--rebuilt $REBUILT is not a directory"
     [ -d "$RELEASE" ] || die "$RELEASE is not a directory: scripts/release.sh makes a release, --release names one"
@@ -104,10 +98,10 @@ check_compilers() {
     if [ ! -f "$sbom" ] || ! command -v jq >/dev/null; then return; fi
     here=$("$1/scripts/build.sh" --check-rust | awk '{ print $2 }' | tr -d ,)
     there=$(jq -r '.metadata.tools.components[] | select(.name == "rustc").version' "$sbom")
-    [ "$here" = "$there" ] || say "warning: the release was built with Rust $there, and here is $here: bytes will differ"
+    [ "$here" = "$there" ] || warn "the release was built with Rust $there, and here is $here: bytes will differ"
     there=$(jq -r '[.metadata.tools.components[] | select(.name == "zig" or .name == "cargo-zigbuild").version] | join(" ")' "$sbom")
     here=$(cat "$REPO/.tools/zig/versions" 2>/dev/null || echo unknown)
-    [ "$here" = "$there" ] || say "warning: the release was built with zig and cargo-zigbuild $there, and here is $here"
+    [ "$here" = "$there" ] || warn "the release was built with zig and cargo-zigbuild $there, and here is $here"
 }
 
 # build ARCH: as somebody else would, who has the compilers and nothing else of this machine.
@@ -206,7 +200,7 @@ main() {
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
-            --release | --arch | --keep | --rebuilt) [ -n "${2:-}" ] || misuse "$1 needs a value" ;;
+            --release | --arch | --keep | --rebuilt) need_text "$@" ;;
             *) misuse "unknown option: $1" ;;
         esac
         case $1 in
@@ -222,11 +216,7 @@ main() {
         shift 2
     done
     [ -n "$ARCHES" ] || ARCHES=' amd64 arm64'
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    trap 'exit 129' HUP
-    WORK=$(mktemp -d)
+    work_folder
     check
     [ -n "$REBUILT" ] || rebuild
     for arch in $ARCHES; do compare "$arch"; done

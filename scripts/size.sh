@@ -2,8 +2,9 @@
 # Says where the bytes of the release binary are: builds it with its symbols and adds them up by crate.
 set -eu
 
-REPO=$(CDPATH='' cd "$(dirname "$0")/.." && pwd)
-WORK=
+REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 
 usage() {
     cat <<'TXT'
@@ -13,13 +14,6 @@ Builds the release binary with its symbols (into a temporary directory) and prin
 first, the crates and the single symbols that its bytes belong to. Needs what scripts/build.sh
 needs, and nm (package binutils).
 TXT
-}
-
-die() { echo "size: error: $*" >&2; exit 1; }
-misuse() { echo "size: error: $*" >&2; exit 2; }
-
-cleanup() {
-    [ -z "$WORK" ] || rm -rf "$WORK"
 }
 
 # Of each symbol: its size, and the crate that its name starts with; assembly and C have no path.
@@ -50,15 +44,13 @@ main() {
     case $arch in x86_64) arch=amd64 ;; aarch64) arch=arm64 ;; esac
     while [ $# -gt 0 ]; do
         case $1 in
-            --arch) [ $# -ge 2 ] || misuse "--arch needs a value"; arch=$2; shift 2 ;;
+            --arch) need_value "$@"; arch=$2; shift 2 ;;
             -h | --help) usage; exit 0 ;;
-            *) usage >&2; misuse "unknown option: $1" ;;
+            *) misuse "unknown option: $1" ;;
         esac
     done
-    command -v nm >/dev/null || die "no nm: install binutils"
-    WORK=$(mktemp -d)
-    trap cleanup EXIT
-    trap 'exit 130' INT TERM
+    need_tools "install the package binutils" nm
+    work_folder
     "$REPO/scripts/build.sh" --symbols --arch "$arch" --output "$WORK" >"$WORK/log" 2>&1 ||
         { cat "$WORK/log" >&2; die "the build failed"; }
     binary=$WORK/kubesolo-update-$arch

@@ -2,10 +2,13 @@
 # First look at release binaries: static, small enough, and they start on their architecture.
 set -eu
 
+# shellcheck source=scripts/lib/cli.sh
+. "$(dirname -- "$0")/lib/cli.sh"
+
+SAY_TO=1
 MAX_BYTES=
 FAILED=0
 SKIPPED=0
-WORK=
 
 usage() {
     cat <<USAGE
@@ -20,11 +23,7 @@ or failed if CI is set.
 USAGE
 }
 
-say() { printf 'smoke: %s\n' "$*"; }
-die() { printf 'smoke: error: %s\n' "$*" >&2; exit 1; }
-misuse() { printf 'smoke: error: %s\n' "$*" >&2; exit 2; }
 fail() { say "FAILED: $binary: $*"; FAILED=$((FAILED + 1)); }
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 check_file() {
     case $(file -b "$binary") in
@@ -94,20 +93,15 @@ main() {
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
-            --max-bytes) [ $# -ge 2 ] || misuse "--max-bytes needs a value"; MAX_BYTES=$2; shift ;;
-            -*) usage >&2; misuse "unknown option: $1" ;;
+            --max-bytes) need_value "$@"; MAX_BYTES=$2; shift ;;
+            -*) misuse "unknown option: $1" ;;
             *) break ;;
         esac
         shift
     done
-    [ $# -gt 0 ] || { usage >&2; misuse "no binary given"; }
-    for tool in file readelf python3; do
-        command -v "$tool" >/dev/null || die "no $tool: scripts/install-deps.sh build test brings it"
-    done
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    WORK=$(mktemp -d)
+    [ $# -gt 0 ] || misuse "no binary given"
+    need_tools "scripts/install-deps.sh build test brings it" file readelf python3
+    work_folder
     for binary; do
         [ -f "$binary" ] || die "$binary: no such file"
         # A name without a slash would be looked up in PATH.

@@ -5,12 +5,15 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 HOME_INSIDE=/root/kubesolo-update
 # Seconds until a step counts as hanging.
 LIMIT=5400
 CLOCK_DAYS=60
 MEMORY_GIB=12
 
+SAY_TO=1
 SUITE=bookworm
 MIRROR=
 ONLY=
@@ -18,7 +21,6 @@ CACHE=
 KEEP=no
 MEMORY=no
 DRY_RUN=no
-WORK=
 CLOCK=
 
 usage() {
@@ -42,18 +44,11 @@ with a clock that is $CLOCK_DAYS days ahead. Needs root, debootstrap, faketime (
 USAGE
 }
 
-say() { printf 'test-fresh: %s\n' "$*"; }
-die() { printf 'test-fresh: error: %s\n' "$*" >&2; exit 1; }
-misuse() { printf 'test-fresh: error: %s\n' "$*" >&2; exit 2; }
-
 # is_mounted: whether anything is, below $WORK; the kernel writes a blank as \040.
 is_mounted() { grep -qF " $(printf '%s' "$WORK" | sed 's/ /\\040/g')/" /proc/self/mountinfo; }
 
 # Never through a mount: what is mounted is somebody else's.
-cleanup() {
-    [ -n "$WORK" ] || return 0
-    trap '' INT TERM HUP
-    cd /
+take_away() {
     # Its end is that of all that runs inside (unshare --kill-child).
     if [ -s "$WORK/running" ]; then kill -KILL "$(cat "$WORK/running")" 2>/dev/null || true; fi
     tries=0
@@ -69,6 +64,16 @@ cleanup() {
     else
         rm -rf --one-file-system "$WORK"
     fi
+}
+
+clean_up() {
+    [ -n "$WORK" ] || return 0
+    cd /
+    taken=0
+    take_away || taken=$?
+    # Whatever came of it: nothing else removes it.
+    WORK=
+    return "$taken"
 }
 
 # within SECONDS COMMAND...: heard only when it fails.
@@ -193,7 +198,7 @@ set_clock() {
 }
 
 run() {
-    WORK=$(mktemp -d "${TMPDIR:-/var/tmp}/kubesolo-fresh.XXXXXX")
+    work_folder_at "${TMPDIR:-/var/tmp}/kubesolo-fresh.XXXXXX"
     if [ "$MEMORY" = yes ]; then mount -t tmpfs -o "mode=700,size=${MEMORY_GIB}g" tmpfs "$WORK"; fi
     began_all=$(date +%s)
     say "$SUITE in $WORK/root"
@@ -226,8 +231,8 @@ parse() {
             --keep) KEEP=yes; shift; continue ;;
             --memory) MEMORY=yes; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
-            --only | --suite | --mirror | --cache) [ $# -ge 2 ] || misuse "$1 needs a value" ;;
-            *) usage >&2; misuse "unknown option: $1" ;;
+            --only | --suite | --mirror | --cache) need_value "$@" ;;
+            *) misuse "unknown option: $1" ;;
         esac
         case $1 in
             --only) case $2 in demo | test | clock | groups) ONLY=$2 ;; *) die "--only demo, test, clock or groups, not '$2'" ;; esac ;;
@@ -255,7 +260,7 @@ check_machine() {
         free=$(awk '$1 == "MemAvailable:" { print int($2 / 1048576) }' /proc/meminfo)
         [ "$free" -ge "$MEMORY_GIB" ] || die "--memory needs $MEMORY_GIB GiB, and $free are free: leave it out"
     fi
-    command -v debootstrap >/dev/null || die "no debootstrap: scripts/install-deps.sh fresh brings it"
+    need_tools "scripts/install-deps.sh fresh brings it" debootstrap
     # shellcheck disable=SC2016 # apt's own placeholders
     [ -n "$MIRROR" ] || MIRROR=$(apt-get indextargets --format '$(REPO_URI) $(LABEL)' 'Created-By: Packages' 'Component: main' |
         awk '$2 == "Debian" || $2 == "Ubuntu" { print $1; exit }')
@@ -271,13 +276,9 @@ main() {
     # What it mounts is nobody else's, and ends with it.
     [ "$inner" = yes ] || exec unshare --mount --propagation private "$0" --in-namespace "$@"
     check_machine
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    trap 'exit 129' HUP
     run
     if [ -z "$ONLY" ]; then
-        cleanup
+        clean_up
         ONLY=clock
         run
     fi

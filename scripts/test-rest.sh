@@ -3,13 +3,15 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 # Measured: program, module, seconds of its long tests on 2 cores. tests/pure/long_tests.rs holds it complete.
 TABLE=$REPO/tests/long-tests.tsv
 DAYS=7
+SAY_TO=1
 
 MINUTES=
 DRY_RUN=no
-WORK=
 
 usage() {
     cat <<USAGE
@@ -25,10 +27,6 @@ KUBESOLO_UPDATE_BIN names the agent under test. Exit code: 0 all that ran passed
   -h, --help   this text
 USAGE
 }
-
-die() { printf 'test-rest: error: %s\n' "$*" >&2; exit 1; }
-misuse() { printf 'test-rest: error: %s\n' "$*" >&2; exit 2; }
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 # changed_files: what commits of the last days touched; nothing where git cannot tell.
 changed_files() {
@@ -65,16 +63,13 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --dry-run) DRY_RUN=yes ;;
-            --minutes) [ $# -ge 2 ] || die "--minutes needs a number"; MINUTES=$2; shift ;;
-            *) usage >&2; misuse "unknown option: $1" ;;
+            --minutes) need_value "$@"; MINUTES=$2; shift ;;
+            *) misuse "unknown option: $1" ;;
         esac
         shift
     done
     case $MINUTES in '' | *[!0-9]* | 0?* | ????*) misuse "--minutes must be a number from 0 to 999, not '$MINUTES'" ;; esac
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    WORK=$(mktemp -d)
+    work_folder
     end=$(($(now) + MINUTES * 60)) failed='' left='' planned=0 ran=0
     order >"$WORK/order"
     [ -s "$WORK/order" ] || die "no test in $TABLE"
@@ -94,12 +89,12 @@ main() {
         run_module "$program" "$module" "$seconds" </dev/null || failed="$failed $program::$module"
     done <"$WORK/order"
     if [ -n "$left" ]; then
-        printf 'test-rest: left out for time (make test-all runs them):%s\n' "$left"
+        say "left out for time (make test-all runs them):$left"
     elif [ "$DRY_RUN" = no ]; then
-        printf 'test-rest: every long test was run\n'
+        say "every long test was run"
     fi
-    [ "$DRY_RUN" = yes ] || printf 'test-rest: %s modules run\n' "$ran"
-    [ -z "$failed" ] || { printf 'test-rest: FAILED:%s\n' "$failed"; exit 1; }
+    [ "$DRY_RUN" = yes ] || say "$ran modules run"
+    [ -z "$failed" ] || { say "FAILED:$failed"; exit 1; }
 }
 
 main "$@"

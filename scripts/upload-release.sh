@@ -3,6 +3,8 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 URL=${GITHUB_SERVER_URL:-}
 NAME=${GITHUB_REPOSITORY:-}
 DIR=$REPO/dist/release
@@ -12,7 +14,6 @@ TOKEN=
 TRIES=5
 DELAY=2
 DRY_RUN=no
-WORK=
 STATUS=
 
 usage() {
@@ -35,17 +36,6 @@ with others it is an error. At the end every file is fetched again and compared.
 
 The token goes over HTTPS alone, or over HTTP to this machine.
 USAGE
-}
-
-say() { printf 'upload-release: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
-
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
-
-# matches TEXT PATTERN: the whole text, which is one line.
-matches() {
-    [ "$(printf '%s' "$1" | wc -l)" -eq 0 ] && printf '%s\n' "$1" | grep -qxE -e "$2"
 }
 
 # request METHOD URL [CURL_OPTION]...: one try; the answer in $WORK/body, its status in STATUS, 000 for none. The
@@ -104,9 +94,7 @@ ask() {
 files() { (cd "$DIR" && find . -mindepth 1 -maxdepth 1 -printf '%P\n' | LC_ALL=C sort); }
 
 check() {
-    for tool in curl jq; do
-        command -v "$tool" >/dev/null || die "no $tool: scripts/install-deps.sh release brings it"
-    done
+    need_tools "scripts/install-deps.sh release brings it" curl jq
     [ -n "$TAG" ] || misuse "--tag is missing"
     matches "$TAG" 'v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?' || misuse "--tag must be such as v1.2.0, not '$TAG'"
     [ -n "$URL" ] || misuse "--url is missing"
@@ -254,8 +242,8 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
-            --tag | --url | --repo | --dir | --token-file | --tries | --delay) [ $# -ge 2 ] || misuse "$1 needs a value" ;;
-            *) usage >&2; misuse "unknown option: $1" ;;
+            --tag | --url | --repo | --dir | --token-file | --tries | --delay) need_value "$@" ;;
+            *) misuse "unknown option: $1" ;;
         esac
         case $1 in
             --tag) TAG=$2 ;;
@@ -268,10 +256,7 @@ main() {
         esac
         shift 2
     done
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    WORK=$(mktemp -d)
+    work_folder
     check
     API=$URL/api/v1/repos/$NAME
     if [ "$DRY_RUN" = yes ]; then

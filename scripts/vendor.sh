@@ -5,12 +5,13 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 MANIFEST=$REPO/vendor/MANIFEST.tsv
 # How our settings begin; what begins otherwise is somebody else's.
 OURS='# Written by scripts/vendor.sh'
 # cargo names this path where a crate is not in vendor/, so it says what to type.
 SIGN=.cargo/to-fill-vendor-anew-run/scripts/vendor.sh
-WORK=
 
 usage() {
     cat <<USAGE
@@ -30,10 +31,6 @@ licence.
   -h, --help      this text
 USAGE
 }
-
-say() { printf 'vendor: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
 
 # crate, version, checksum of everything in Cargo.lock that came from outside.
 locked_crates() {
@@ -170,25 +167,20 @@ main() {
             --check) work=check ;;
             --fetch) work=fetch ;;
             --mend) work=mend ;;
-            --settings) [ -n "${2:-}" ] || { usage >&2; say "error: --settings needs a value"; exit 2; }; work=settings; dir=$2; shift ;;
-            *) usage >&2; say "error: unknown option: $1"; exit 2 ;;
+            --settings) need_text "$@"; work=settings; dir=$2; shift ;;
+            *) misuse "unknown option: $1" ;;
         esac
         shift
     done
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
     case $work in
         settings) settings "$dir" vendor; return ;;
         mend) cd "$REPO"; mend; return ;;
         fetch) cd "$REPO"; fetch; return ;;
     esac
-    WORK=$(mktemp -d)
+    work_folder
     cd "$REPO"
     if [ "$work" = fill ]; then
-        for tool in cargo python3; do
-            command -v "$tool" >/dev/null || die "no $tool: scripts/install-deps.sh build brings it"
-        done
+        need_tools "scripts/install-deps.sh build brings it" cargo python3
         fill
         write_manifest
     fi

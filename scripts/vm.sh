@@ -3,6 +3,8 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 
 ARCH=
 UEFI=no
@@ -10,7 +12,6 @@ IMAGE=
 KEEP=no
 KVM=no
 STICK=
-WORK=
 STARTED=no
 
 usage() {
@@ -33,22 +34,14 @@ Without IMAGE, a small one is made: Debian's kernel, busybox, the agent of dist/
 USAGE
 }
 
-say() { printf 'vm: %s
-' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
-
 # shellcheck source=scripts/lib/arch.sh
 . "$REPO/scripts/lib/arch.sh"
 # shellcheck source=scripts/lib/server.sh
 . "$REPO/scripts/lib/server.sh"
 
-cleanup() {
-    # Another signal must not end this half-way.
-    trap '' INT TERM HUP
+clean_up() {
     # By $!, which is there from the first moment; QEMU is all that is ever started.
     if [ "$STARTED" = yes ] && [ -n "${!:-}" ]; then stop_child "$!" || true; fi
-    [ -z "$WORK" ] || rm -rf "$WORK"
 }
 
 demo_image() {
@@ -97,7 +90,7 @@ start() {
         if [ "$ARCH" = arm64 ]; then code=/usr/share/AAVMF/AAVMF_CODE.fd; fi
         set -- "$@" -drive "if=pflash,format=raw,readonly=on,file=$code" -drive "if=pflash,format=raw,file=$WORK/vars"
     fi
-    command -v "$1" >/dev/null || die "$1 is missing: scripts/install-deps.sh vm brings it"
+    need_tools "scripts/install-deps.sh vm brings it" "$1"
     format=raw
     case $IMAGE in *.qcow2) format=qcow2 ;; esac
     snapshot=on
@@ -128,9 +121,9 @@ main() {
             --uefi) UEFI=yes ;;
             --keep) KEEP=yes ;;
             --kvm) KVM=yes ;;
-            --arch) [ $# -ge 2 ] || misuse "$1 needs a value"; ARCH=$2; shift ;;
-            --stick) [ $# -ge 2 ] || misuse "$1 needs a value"; STICK=$2; shift ;;
-            -*) usage >&2; misuse "unknown option: $1" ;;
+            --arch) need_value "$@"; ARCH=$2; shift ;;
+            --stick) need_value "$@"; STICK=$2; shift ;;
+            -*) misuse "unknown option: $1" ;;
             *) [ -z "$IMAGE" ] || misuse "one image, not two"; IMAGE=$1 ;;
         esac
         shift
@@ -139,12 +132,7 @@ main() {
     [ -n "$ARCH" ] || ARCH=amd64
     check_arch --arch "$ARCH"
     if [ "$KVM" = yes ]; then check_kvm; fi
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    # The terminal was closed.
-    trap 'exit 129' HUP
-    WORK=$(mktemp -d)
+    work_folder
     if [ -z "$IMAGE" ]; then
         demo_image
         IMAGE=$WORK/disk

@@ -2,7 +2,8 @@
 # Runs a command with the signing keys that a pipeline hands over in its environment.
 set -eu
 
-WORK=
+# shellcheck source=scripts/lib/cli.sh
+. "$(dirname -- "$0")/lib/cli.sh"
 
 usage() {
     cat <<'USAGE'
@@ -18,12 +19,6 @@ error for SIGNING_KEY, and nothing for SIGNING_KEY_2.
 USAGE
 }
 
-say() { printf 'with-keys: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { say "error: $*"; exit 2; }
-
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
-
 # store NAME TEXT: what is said of a wrong key must not hold it.
 store() {
     printf '%s\n' "$2" >"$WORK/$1"
@@ -36,10 +31,10 @@ keys_to_files() {
     KEY_1='' KEY_2=''
     if [ -z "${SIGNING_KEY+set}${SIGNING_KEY_2:-}" ]; then return 0; fi
     [ -n "${SIGNING_KEY-}" ] || die "SIGNING_KEY is empty: is the secret of that name stored, and does this run see it?"
-    command -v openssl >/dev/null || die "no openssl: scripts/install-deps.sh release brings it"
+    need_tools "scripts/install-deps.sh release brings it" openssl
     memory=/dev/shm
     if [ ! -d "$memory" ] || [ ! -w "$memory" ]; then memory=${TMPDIR:-/tmp}; fi
-    WORK=$(mktemp -d "$memory/keys.XXXXXXXXXX")
+    work_folder_at "$memory/keys.XXXXXXXXXX"
     store SIGNING_KEY "$SIGNING_KEY"
     KEY_1=$WORK/SIGNING_KEY
     if [ -n "${SIGNING_KEY_2-}" ]; then
@@ -51,9 +46,6 @@ keys_to_files() {
 
 main() {
     umask 077
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
     keys=0
     while [ $# -gt 0 ]; do
         case $1 in
@@ -63,7 +55,7 @@ main() {
                 break
                 ;;
             --key)
-                [ $# -ge 2 ] || misuse "--key needs a value"
+                need_value "$@"
                 case $2 in --*) misuse "--key needs a value, not the option '$2'" ;; esac
                 [ -f "$2" ] || die "--key $2 is not a file"
                 # Kept behind the arguments; the command that comes first is brought forward below.
@@ -71,10 +63,10 @@ main() {
                 keys=$((keys + 1))
                 shift 2
                 ;;
-            *) usage >&2; misuse "unknown option: $1 (the command comes after --)" ;;
+            *) misuse "unknown option: $1 (the command comes after --)" ;;
         esac
     done
-    [ $# -gt $((2 * keys)) ] || { usage >&2; misuse "no command"; }
+    [ $# -gt $((2 * keys)) ] || misuse "no command"
     keys_to_files
     set -- "$@" ${KEY_1:+--key "$KEY_1"} ${KEY_2:+--key "$KEY_2"}
     # For COMMAND, files are as they would be without this script.

@@ -7,8 +7,8 @@ cannot() { printf 'could not be tried: %s\n' "$*" >&2; exit 2; }
 changed() { printf 'CHANGED: %s\n' "$*" >&2; exit 1; }
 
 # apt with a root of its own, and lists whose date does not matter: as install-deps.sh has it.
-# shellcheck source=scripts/lib/deps-ways.sh
-. "$(dirname -- "$0")/../scripts/lib/deps-ways.sh"
+# shellcheck source=scripts/lib/deps-apt.sh
+. "$(dirname -- "$0")/../scripts/lib/deps-apt.sh"
 
 begin() {
     WORK=$(mktemp -d)

@@ -19,7 +19,7 @@ pick_python() {
 # judge_cloud_init KIND FILE [KIND FILE]...
 judge_cloud_init() {
     if [ "$UNCHECKED" = yes ]; then
-        say "warning: --unchecked: cloud-init's files are taken as they are"
+        warn "--unchecked: cloud-init's files are taken as they are"
         return 0
     fi
     pick_python

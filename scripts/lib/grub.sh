@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # GRUB in the images of scripts/build-image.sh: which of its platforms and modules are here, and how they get into the
-# disk. Sourced, not run. The caller has say, die, need_vm, ARCH, WORK, GRUB_CONFIG, GRUB_ROOT and REQUIRE_PLATFORMS.
+# disk. Sourced, not run. Behind lib/cli.sh; the caller has ARCH, WORK, GRUB_CONFIG, GRUB_ROOT and REQUIRE_PLATFORMS.
 #
 # Versions differ (2.06 to 2.14 are tried: tests/grub/versions.rs). What the configuration needs is looked up in GRUB's own
 # lists, never written down here; what has no list is below, and has to be there.
@@ -34,9 +34,9 @@ grub_tool() {
 }
 
 check_grub_tools() {
-    need_vm tar
+    need_tools "scripts/install-deps.sh image brings it" tar
     for tool in grub-mkimage grub-script-check; do
-        if [ -z "$GRUB_ROOT" ]; then need_vm "$tool"; continue; fi
+        if [ -z "$GRUB_ROOT" ]; then need_tools "scripts/install-deps.sh image brings it" "$tool"; continue; fi
         [ -f "$GRUB_ROOT/usr/bin/$tool" ] ||
             die "$GRUB_ROOT/usr/bin/$tool is missing: --grub-dir takes packages unpacked (grub-common, from 2.14 on" \
                 "grub2-common; grub-pc-bin, grub-efi-amd64-bin or grub-efi-arm64-bin)"

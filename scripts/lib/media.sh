@@ -95,7 +95,7 @@ release_device() {
     HELD=no
     exec 7>&-
     # To the end of what the guardian writes.
-    timeout "$RELEASE_SECS" cat <&6 >/dev/null || say "warning: $DEVICE is still held by process $GUARDIAN"
+    timeout "$RELEASE_SECS" cat <&6 >/dev/null || warn "$DEVICE is still held by process $GUARDIAN"
     exec 6<&-
 }
 

@@ -3,8 +3,8 @@
 # architectures, an index of them, and the way into a layout or a registry. Sourced, not run.
 #
 # GNU tar makes the layers, umoci the images, oras the index and the copies: none of them runs anything as root, and
-# with the same input (and versions of these tools) the bytes are the same. The caller has say, die, WORK (a directory
-# that goes when it ends) and SOURCE_DATE_EPOCH.
+# with the same input (and versions of these tools) the bytes are the same. Behind lib/cli.sh, with WORK made; the
+# caller has SOURCE_DATE_EPOCH.
 
 # shellcheck source=scripts/lib/release.sh
 . "$REPO/scripts/lib/release.sh"
@@ -29,9 +29,7 @@ image_option() {
 
 # check_tools TOOL...
 check_tools() {
-    for tool in umoci oras jq tar sha256sum "$@"; do
-        command -v "$tool" >/dev/null || die "$tool is missing: scripts/install-deps.sh oci brings it"
-    done
+    need_tools "scripts/install-deps.sh oci brings it" umoci oras jq tar sha256sum "$@"
     tar --version 2>/dev/null | grep -q 'GNU tar' || die "tar is not GNU tar, which alone can be told to repeat itself"
 }
 
@@ -70,7 +68,7 @@ check_reference() {
         misuse "--push must be HOST/REPO:TAG (registry.example.com/os/image:1.2.0), not '$1'"
 }
 
-# quietly COMMAND...: what it says is heard only when it fails.
+# quietly COMMAND...: in the place of lib/cli.sh's; a registry without TLS gets its hint.
 quietly() {
     "$@" >"$WORK/log" 2>&1 || { tail -n 20 "$WORK/log" >&2; hint_tls "$WORK/log"; die "failed: $*"; }
 }

@@ -2,7 +2,7 @@
 # What is published already: a version is published once, and no name that machines follow (a tag, latest.json) goes back to
 # what they would not take. Sourced, not run, behind lib/release.sh, whose VERSION, RELEASE_DATE and ARCHES it judges.
 #
-# The caller has say, die, WORK, and, for tags, obtain: obtain DIGEST FILE, false where there is none.
+# The caller has, for tags, obtain: obtain DIGEST FILE, false where there is none.
 
 # Most documents below a tag that are looked at.
 MAX_BELOW=64
@@ -34,31 +34,6 @@ precedes() {
     find_agent
     for text in "$1" "$2"; do "$KUBESOLO_UPDATE" lint --version "$text" >/dev/null 2>&1 || return 1; done
     ! "$KUBESOLO_UPDATE" lint --version "$1" --min-compatible "$2" >/dev/null 2>&1
-}
-
-# unix_secs TIME: prints the seconds since 1970 of an RFC 3339 time; nothing where it is none. Not by date, which reads such a time
-# on GNU systems only. The same as in sign.sh, which stands alone.
-unix_secs() {
-    printf '%s\n' "$1" | awk '
-        /^[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9](\.[0-9]+)?(Z|[+-][0-9][0-9]:[0-9][0-9])$/ {
-            year = substr($0, 1, 4) + 0; month = substr($0, 6, 2) + 0; day = substr($0, 9, 2) + 0
-            hour = substr($0, 12, 2) + 0; minute = substr($0, 15, 2) + 0; second = substr($0, 18, 2) + 0
-            split("31 28 31 30 31 30 31 31 30 31 30 31", last, " ")
-            if (year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)) last[2] = 29
-            if (year < 1970 || month < 1 || month > 12 || day < 1 || day > last[month]) next
-            if (hour > 23 || minute > 59 || second > 59) next
-            days = (year - 1) * 365 + int((year - 1) / 4) - int((year - 1) / 100) + int((year - 1) / 400) - 719162 + day - 1
-            for (i = 1; i < month; i++) days += last[i]
-            secs = days * 86400 + hour * 3600 + minute * 60 + second
-            if ($0 !~ /Z$/) {
-                zone_hour = substr($0, length($0) - 4, 2) + 0; zone_minute = substr($0, length($0) - 1, 2) + 0
-                if (zone_hour > 23 || zone_minute > 59) next
-                zone = zone_hour * 3600 + zone_minute * 60
-                secs += (substr($0, length($0) - 5, 1) == "+") ? -zone : zone
-            }
-            found = 1
-        }
-        END { if (NR == 1 && found) printf "%.0f\n", secs }'
 }
 
 # seconds TIME: sets SECS. False: machines read no time in it.

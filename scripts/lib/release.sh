@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # What the scripts that publish share: the options that describe a release, their checks, and the documents made of them.
-# Sourced, not run. The caller has REPO, say, die and WORK, a directory that goes when it ends.
+# Sourced, not run. Behind lib/cli.sh, with WORK made; the caller has REPO.
 #
 # The same release gives the same bytes, wherever it is published: its digest on a stick is its digest in a registry.
 
@@ -15,6 +15,8 @@ MAX_LAYERS=16
 
 # shellcheck source=scripts/lib/agent.sh
 . "$REPO/scripts/lib/agent.sh"
+# shellcheck source=scripts/lib/facts.sh
+. "$REPO/scripts/lib/facts.sh"
 
 VERSION=
 CHANNEL=stable
@@ -29,6 +31,8 @@ AMD64_INITRAMFS=
 ARM64_KERNEL=
 ARM64_INITRAMFS=
 TAGS=
+# Whether any is given.
+KEYS=no
 
 release_usage() {
     cat <<USAGE
@@ -93,17 +97,23 @@ add_tag() {
     TAGS="$TAGS $1"
 }
 
+# add_signer FILE: a key that signs it, in WORK/keys.
+add_signer() {
+    matches "$1" '.*' || die "--key: a newline in a file name"
+    printf '%s\n' "$1" >>"$WORK/keys"
+    KEYS=yes
+}
+
+check_signers() {
+    while IFS= read -r key; do [ -f "$key" ] || die "--key $key is not a file"; done <"$WORK/keys"
+}
+
 # choose ARCH: sets KERNEL, and INITRAMFS, a list with a file a line.
 choose() {
     case $1 in
         amd64) KERNEL=$AMD64_KERNEL INITRAMFS=$AMD64_INITRAMFS ;;
         arm64) KERNEL=$ARM64_KERNEL INITRAMFS=$ARM64_INITRAMFS ;;
     esac
-}
-
-# matches TEXT PATTERN: the whole text, which is one line.
-matches() {
-    [ "$(printf '%s' "$1" | wc -l)" -eq 0 ] && printf '%s\n' "$1" | grep -qxE -e "$2"
 }
 
 check_notes() {
@@ -120,14 +130,6 @@ input() {
     [ -s "$3" ] || die "$3 is empty"
 }
 
-# need_tools TOOL...
-need_tools() {
-    for tool in "$@"; do
-        command -v "$tool" >/dev/null || die "$tool is missing: install the package that has it (Debian: jq, util-linux," \
-            "libc-bin, gzip, coreutils; oras: scripts/install-deps.sh publish)"
-    done
-}
-
 # check_layout DIR: a directory that is something else is not made into a layout.
 check_layout() {
     [ -e "$1" ] || return 0
@@ -141,11 +143,6 @@ check_layout() {
     [ -e "$1/index.json" ] || return 0
     jq -e '.schemaVersion == 2 and (.manifests | type == "array" and all(type == "object"))' \
         "$1/index.json" >/dev/null 2>&1 || die "$1/index.json is not an image index"
-}
-
-# hint_tls FILE: which option mends what oras said there, in Go's words.
-hint_tls() {
-    if grep -qF 'server gave HTTP response to HTTPS client' "$1"; then say "(a registry without TLS? --plain-http)"; fi
 }
 
 # check_tag OPTION TAG
@@ -177,7 +174,7 @@ settle_dates() {
 }
 
 check_release() {
-    need_tools jq flock iconv sha256sum
+    need_tools "install the package that has it (Debian: jq, util-linux, libc-bin, coreutils)" jq flock iconv sha256sum
     [ -n "$VERSION" ] || misuse "--version is missing"
     [ -n "$ARCHES" ] || misuse "--arch is missing"
     [ -z "$RELEASE_DATE$EXPIRES" ] || settle_dates
@@ -187,7 +184,7 @@ check_release() {
         *+*)
             base=${VERSION%%[+-]*}
             next=${base%.*}.$((${base##*.} + 1))
-            say "warning: what stands behind the + in $VERSION does not count in the order of versions: a machine that runs ${VERSION%%+*}," \
+            warn "what stands behind the + in $VERSION does not count in the order of versions: a machine that runs ${VERSION%%+*}," \
                 "with or without another +, refuses it (gate newer) unless --allow-downgrade is given there." \
                 "Raise the patch number ($next), or use a pre-release of that, such as $next-1"
             ;;
@@ -213,12 +210,6 @@ ${INITRAMFS%?}
 LIST
     # The parts together: that is what kernels see.
     lint "$@"
-}
-
-# hash FILE: sets HEX. An assignment of its own, so that a file that cannot be read ends the run.
-hash() {
-    HEX=$(sha256sum <"$1")
-    HEX=${HEX%% *}
 }
 
 # describe MEDIA_TYPE FILE [TITLE]: sets DESCRIPTOR; WORK/blobs lists the file, which is to be stored later on.

@@ -136,7 +136,7 @@ fn a_release_takes_now_and_a_span() {
     }
 }
 
-/// The arithmetic of both scripts, against GNU date, with each awk that is here. What GNU date takes and RFC 3339 does not is none.
+/// The arithmetic of the scripts, against GNU date, with each awk that is here. What GNU date takes and RFC 3339 does not is none.
 #[apply(test)]
 fn moments_are_read_without_date() {
     need("busybox");
@@ -182,21 +182,17 @@ fn moments_are_read_without_date() {
     let dir = tempfile::tempdir().unwrap();
     let busybox = run(command("sh").args(["-c", "command -v busybox"]));
     std::os::unix::fs::symlink(busybox.trim(), dir.path().join("awk")).unwrap();
-    for file in ["scripts/sign.sh", "scripts/lib/published.sh"] {
-        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
-        let (_, rest) = text.split_once("\nunix_secs() {\n").unwrap();
-        let (body, _) = rest.split_once("\n}\n").unwrap();
-        for path in [String::new(), format!("PATH={}:$PATH\n", dir.path().display())] {
-            let secs = |moment: &str| {
-                let script = format!("{path}unix_secs() {{\n{body}\n}}\nunix_secs \"$1\"");
-                run(command("sh").args(["-euc", &script, "sh", moment])).trim().to_owned()
-            };
-            for moment in moments {
-                assert_eq!(secs(moment), seconds(moment).to_string(), "{file} {path} {moment}");
-            }
-            for moment in none {
-                assert_eq!(secs(moment), "", "{file} {path} {moment:?}");
-            }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lib/facts.sh");
+    for path in [String::new(), format!("PATH={}:$PATH\n", dir.path().display())] {
+        let secs = |moment: &str| {
+            let script = format!("{path}. \"$1\"\nunix_secs \"$2\"");
+            run(command("sh").args(["-euc", &script, "sh"]).arg(&file).arg(moment)).trim().to_owned()
+        };
+        for moment in moments {
+            assert_eq!(secs(moment), seconds(moment).to_string(), "{path} {moment}");
+        }
+        for moment in none {
+            assert_eq!(secs(moment), "", "{path} {moment:?}");
         }
     }
 }

@@ -223,7 +223,7 @@ fn machines_are_started_for_it() {
     let dir = dir.path();
     let path = dir.join("bin");
     fs::create_dir(&path).unwrap();
-    for program in ["sh", "dirname", "mktemp", "cp", "rm"] {
+    for program in ["sh", "dirname", "mktemp", "mkdir", "cp", "rm"] {
         symlink(find(program).unwrap(), path.join(program)).unwrap();
     }
     fs::write(dir.join("image"), "x").unwrap();

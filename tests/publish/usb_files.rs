@@ -208,9 +208,10 @@ impl Judge {
 }
 
 /// The judge alone, as the script calls it: the script needs a second for each file.
-const ALONE: &str = "UNCHECKED=no REPO=$1 WORK=$2
-    say() { echo \"$*\" >&2; }
-    die() { say \"$*\"; exit 1; }
+const ALONE: &str = "REPO=$1
+    . \"$REPO/scripts/lib/cli.sh\"
+    UNCHECKED=no WORK=$2
+    clean_up() { WORK=; }
     . \"$REPO/scripts/lib/cloud_init.sh\"
     check_cloud_init \"$3\" \"$4\" \"$5\"";
 

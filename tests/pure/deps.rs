@@ -111,16 +111,21 @@ fn no_two_rows_disagree() {
     }
 }
 
-/// The programs of `for tool in A B ...; do`, and the groups that the script says bring them.
+/// The programs of `need_tools "scripts/install-deps.sh GROUP... brings it" A B ...` and of `for tool in A B ...; do`, and the
+/// groups that the script says bring them.
 fn asked_for(script: &str) -> Vec<(Vec<String>, Vec<String>)> {
     let joined = script.replace("\\\n", " ");
+    let words = |text: &str| text.split_whitespace().filter(|w| !w.starts_with('"')).map(str::to_string).collect();
     let mut found = Vec::new();
+    for part in joined.split("need_tools \"scripts/install-deps.sh ").skip(1) {
+        let (told, list) = part.lines().next().unwrap().split_once("\" ").unwrap();
+        found.push((words(list.split(';').next().unwrap()), words(told.split(" bring").next().unwrap())));
+    }
     for part in joined.split("for tool in ").skip(1) {
         let (list, rest) = part.split_once("; do").unwrap();
         let body = rest.split("done").next().unwrap();
         let Some((_, told)) = body.split_once("install-deps.sh ") else { continue };
         let told = told.split(" bring").next().unwrap();
-        let words = |text: &str| text.split_whitespace().filter(|w| !w.starts_with('"')).map(str::to_string).collect();
         found.push((words(list), words(told)));
     }
     found
@@ -300,8 +305,9 @@ impl Site {
     fn new(rows: &[&str]) -> Site {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("scripts/lib")).unwrap();
-        for name in ["scripts/install-deps.sh", "scripts/lib/deps-ways.sh"] {
-            fs::copy(Path::new(REPO).join(name), dir.path().join(name)).unwrap();
+        for name in ["install-deps.sh", "lib/cli.sh", "lib/deps-apt.sh", "lib/deps-ways.sh"] {
+            let name = Path::new("scripts").join(name);
+            fs::copy(Path::new(REPO).join(&name), dir.path().join(name)).unwrap();
         }
         let rows: String = rows.iter().map(|row| row.replace('|', "\t") + "\n").collect();
         fs::write(dir.path().join("scripts/deps.tsv"), GROUPS.to_string() + &rows).unwrap();

@@ -70,8 +70,10 @@ impl Bench {
     fn new() -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let (scripts, tests) = (dir.path().join("scripts"), dir.path().join("tests/disk"));
-        fs::create_dir_all(&scripts).and_then(|()| fs::create_dir_all(&tests)).unwrap();
-        fs::copy(Path::new(REPO).join("scripts/test-rest.sh"), scripts.join("test-rest.sh")).unwrap();
+        fs::create_dir_all(scripts.join("lib")).and_then(|()| fs::create_dir_all(&tests)).unwrap();
+        for name in ["test-rest.sh", "lib/cli.sh"] {
+            fs::copy(Path::new(REPO).join("scripts").join(name), scripts.join(name)).unwrap();
+        }
         let rows = "# a comment\ndisk\tquick\t10\ndisk\tslow\t90\ndisk\tmiddle\t50\n";
         fs::write(dir.path().join("tests/long-tests.tsv"), rows).unwrap();
         fs::write(scripts.join("named.sh"), "1").unwrap();

@@ -20,6 +20,7 @@ mod long_tests;
 mod man_page;
 mod p256;
 mod pictures;
+mod scripts;
 mod signature_bits;
 mod start;
 mod threat_model;

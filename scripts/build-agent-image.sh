@@ -54,12 +54,12 @@ USAGE
 check_agent() {
     agent=$AGENT_DIR/kubesolo-update-$1
     if [ ! -f "$agent" ] || [ ! -s "$agent" ]; then
-        die "$agent is no file, or empty: make build makes it; --arch takes one architecture alone"
+        die "$agent is not a regular file, or empty: make build makes it; --arch takes one architecture alone"
     fi
     machine=$(readelf -h "$agent" 2>/dev/null | sed -n 's/^ *Machine: *//p')
     case $1:$machine in
         amd64:*X86-64* | arm64:*AArch64*) ;;
-        *:) die "$agent is no program" ;;
+        *:) die "$agent is not a program" ;;
         *) die "$agent is not for $1, but for $machine" ;;
     esac
     if readelf -lW "$agent" | grep -q ' INTERP '; then

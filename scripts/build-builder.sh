@@ -112,7 +112,7 @@ main() {
     matches "$BASE" '[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}' ||
         die "--base must name an image by its digest, IMAGE@sha256:DIGEST, not '$BASE': under a name alone, it could" \
             "be another one tomorrow"
-    matches "$TAG" '[a-z0-9][A-Za-z0-9._:/-]*' || die "--tag '$TAG' is no name of an image"
+    matches "$TAG" '[a-z0-9][A-Za-z0-9._:/-]*' || die "--tag '$TAG' is not an image name"
     [ "$LOCK_ONLY" = yes ] || [ -f "$LOCK" ] || die "--lock $LOCK is not a file: make builder-lock writes it"
     need_tools "scripts/install-deps.sh test brings it" buildah
     [ "$(id -u)" -eq 0 ] || die "not root"

@@ -128,7 +128,7 @@ number() {
 }
 
 # directory OPTION DIR: prints its absolute path.
-directory() { (CDPATH='' cd -- "$2" 2>/dev/null && pwd) || die "$1 $2 is no directory"; }
+directory() { (CDPATH='' cd -- "$2" 2>/dev/null && pwd) || die "$1 $2 is not a directory"; }
 
 # shellcheck source=scripts/lib/image.sh
 . "$REPO/scripts/lib/image.sh"
@@ -145,8 +145,8 @@ check() {
     [ -n "$KERNEL" ] || misuse "--kernel is missing"
     [ -n "$INITRAMFS" ] || misuse "--initramfs is missing"
     [ -n "$OUTPUT" ] || misuse "--output is missing"
-    [ -s "$KERNEL" ] || die "$KERNEL is no file, or empty"
-    [ -s "$INITRAMFS" ] || die "$INITRAMFS is no file, or empty"
+    [ -s "$KERNEL" ] || die "$KERNEL is not a regular file, or empty"
+    [ -s "$INITRAMFS" ] || die "$INITRAMFS is not a regular file, or empty"
     # As the machine's agent will read them; nothing in them needs escaping in JSON then.
     check_image_arch
     lint --version "$VERSION" --channel "$CHANNEL" --kernel "$KERNEL" --arch "$ARCH" --initramfs "$INITRAMFS"

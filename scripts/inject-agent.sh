@@ -44,7 +44,7 @@ USAGE
 check_agent() {
     machine=$(readelf -h "$AGENT" 2>/dev/null | sed -n 's/^ *Machine: *//p')
     case $machine in
-        '') die "$AGENT is no program" ;;
+        '') die "$AGENT is not a program" ;;
         *X86-64*) has=amd64 ;;
         *AArch64*) has=arm64 ;;
         *) die "$AGENT is for neither amd64 nor arm64, but $machine" ;;
@@ -74,7 +74,7 @@ check_place() {
             '' | d) ;;
             l) die "/$1 is a symbolic link in $INITRAMFS: a directory in its place would hide what lies behind it (what makes" \
                 "$INITRAMFS has to make /$1 a directory; links from other places into it may stay)" ;;
-            *) die "/$1 is no directory in $INITRAMFS: nothing can be put below it" ;;
+            *) die "/$1 is not a directory in $INITRAMFS: nothing can be put below it" ;;
         esac
     else
         case $KIND in
@@ -107,7 +107,7 @@ check() {
     [ -n "$AGENT" ] || misuse "--agent is missing"
     check_arch --arch "$ARCH"
     for file in "$INITRAMFS" "$AGENT" ${CONF:+"$CONF"}; do
-        if [ ! -s "$file" ] || [ ! -f "$file" ]; then die "$file is no file, or empty"; fi
+        if [ ! -s "$file" ] || [ ! -f "$file" ]; then die "$file is not a regular file, or empty"; fi
     done
     list_it
     check_agent
@@ -119,7 +119,7 @@ check() {
         check_keys "$KEYS"
     fi
     while IFS= read -r file; do
-        if [ ! -f "$file" ] || [ ! -x "$file" ]; then die "--health-check $file is no executable file"; fi
+        if [ ! -f "$file" ] || [ ! -x "$file" ]; then die "--health-check $file is not an executable file"; fi
         not_writable "$file"
     done <"$WORK/checks"
     if [ -e "$OUTPUT" ]; then

@@ -79,7 +79,7 @@ make_pair() {
         openssl genpkey "$@" -out "$WORK/key" || die "openssl could not make the key"
     fi
     openssl pkey -in "$WORK/key" ${PASSPHRASE:+-passin "file:$PASSPHRASE"} -pubout -out "$WORK/pub" ||
-        die "openssl can not read the key that it has just made"
+        die "openssl cannot read the key that it has just made"
     chmod 600 "$WORK/key"
     chmod 644 "$WORK/pub"
 }

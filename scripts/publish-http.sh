@@ -176,7 +176,7 @@ vouched() {
     sign --dry-run --latest "$BEFORE" || die "cannot tell who signed $DIR/latest.json"
     if grep -q ': signature by ' "$WORK/said"; then
         die "$DIR/latest.json has this version already, and is not signed by the keys given: a new signature would vouch for" \
-            "what somebody else put there. If it is yours: scripts/sign.sh --key KEY --latest $DIR/latest.json"
+            "what another publisher put there. If it is yours: scripts/sign.sh --key KEY --latest $DIR/latest.json"
     fi
 }
 

@@ -97,7 +97,7 @@ refuse_unsigned() {
         while IFS= read -r hex; do
             jq -r '.subject.digest? | strings' "$LAYOUT/blobs/sha256/$hex" 2>/dev/null || :
         done | grep -qxF "$2" || return 0
-    die "$1 has version $VERSION, signed, and this is another build of it, which nobody has signed (other dates are enough; type" \
+    die "$1 has version $VERSION, signed, and this is another build of it, which is not signed (other dates are enough; type" \
         "those that are there): nothing was written. Take another --version, or --allow-older and sign it anew"
 }
 

@@ -194,7 +194,7 @@ publish() {
         for tag in $VERSION_TAG $TAGS; do move "$tag" "$DIGEST"; done
         if [ "$MOVED" = no ]; then return 0; fi
         round=$((round + 1))
-        [ "$round" -lt "$MAX_ROUNDS" ] || die "somebody else keeps moving the tags of $REPOSITORY: $VERSION_TAG$TAGS"
+        [ "$round" -lt "$MAX_ROUNDS" ] || die "another publisher keeps moving the tags of $REPOSITORY: $VERSION_TAG$TAGS"
     done
 }
 

@@ -60,7 +60,7 @@ record() {
     # Without what is made before the first word is said, and without when and where it was recorded.
     jq -c -s --argjson limit "$IDLE_SECS" '(.[1][0]) as $start | .[0] |= {version, width, height, idle_time_limit: $limit, title,
             env: {TERM: "xterm-256color"}} | .[0], (.[1:][] | .[0] = ((.[0] - $start) * 1000 | round / 1000))' \
-        "$WORK/$1.cast" >"$WORK/cast" || die "what asciinema recorded is no asciicast"
+        "$WORK/$1.cast" >"$WORK/cast" || die "what asciinema recorded is not an asciicast"
     mv "$WORK/cast" "$WORK/$1.cast"
     timeout 60 termtosvg render "$WORK/$1.cast" "$WORK/$1.svg" -m 40 -M "${IDLE_SECS}000" -D 5000 -t window_frame >"$WORK/log" 2>&1 ||
         { tail -n 5 "$WORK/log" >&2; die "termtosvg cannot render $1.cast"; }

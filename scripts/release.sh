@@ -117,7 +117,7 @@ v$VERSION
 
 check_tree() {
     git -C "$REPO" rev-parse -q --verify HEAD >/dev/null 2>&1 ||
-        die "$REPO is no git repository: a release is made of a commit (scripts/build.sh builds without one)"
+        die "$REPO is not a git repository: a release is made of a commit (scripts/build.sh builds without one)"
     COMMIT=$(git -C "$REPO" rev-parse HEAD)
     git -C "$REPO" status --porcelain >"$WORK/dirty" || die "git status failed"
     if [ -s "$WORK/dirty" ]; then

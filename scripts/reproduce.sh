@@ -74,7 +74,7 @@ stop_session() {
 
 check() {
     need_tools "install the package that has it (Debian: tar, gzip, coreutils, diffutils)" tar gzip sha256sum cmp
-    [ -z "$KEEP" ] || [ -z "$REBUILT" ] || misuse "--keep and --rebuilt exclude each other: with --rebuilt nothing is built"
+    [ -z "$KEEP" ] || [ -z "$REBUILT" ] || misuse "--keep and --rebuilt cannot be used together: with --rebuilt nothing is built"
     [ -z "$REBUILT" ] || [ -d "$REBUILT" ] || die "--rebuilt $REBUILT is not a directory"
     [ -d "$RELEASE" ] || die "$RELEASE is not a directory: scripts/release.sh makes a release, --release names one"
     RELEASE=$(CDPATH='' cd -- "$RELEASE" && pwd)

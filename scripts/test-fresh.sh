@@ -243,7 +243,7 @@ parse() {
         shift 2
     done
     [ "$(commands | grep -c '^make ')" -eq 2 ] || die "README.md: its first block of sh has not the two commands: $(commands)"
-    [ "$MEMORY$KEEP" != yesyes ] || misuse "--keep and --memory exclude each other: what is in memory ends with this script"
+    [ "$MEMORY$KEEP" != yesyes ] || misuse "--keep and --memory cannot be used together: what is in memory ends with this script"
 }
 
 # show_plan: what a dry run says.

@@ -82,7 +82,7 @@ check_arguments() {
         unshare setsid timeout jq sha256sum
     check_media_tools
     for file in "$IMAGE" "$USER_DATA" "$META_DATA" "$NETWORK_CONFIG" "$CONF"; do
-        if [ -n "$file" ] && { [ ! -f "$file" ] || [ ! -s "$file" ]; }; then die "$file is no file, or empty"; fi
+        if [ -n "$file" ] && { [ ! -f "$file" ] || [ ! -s "$file" ]; }; then die "$file is not a regular file, or empty"; fi
     done
     if [ -z "$USER_DATA" ]; then
         [ -z "$META_DATA$NETWORK_CONFIG" ] || die "cloud-init wants --user-data as well (a file with '#cloud-config' will do)"
@@ -122,7 +122,7 @@ unpack() {
 
 # check_image: it is one of ours. Sets DATA_START, in MiB, and ARCH.
 check_image() {
-    partx -g -r -o NR,START,SECTORS,NAME "$RAW" >"$WORK/table" 2>/dev/null || die "$IMAGE is no image of a disk"
+    partx -g -r -o NR,START,SECTORS,NAME "$RAW" >"$WORK/table" 2>/dev/null || die "$IMAGE is not a disk image"
     names=$(awk '$1 <= 4 { printf "%s ", $4 }' "$WORK/table")
     [ "$names" = 'KSOLOEFI KSOLOA KSOLOB KSOLODATA ' ] ||
         die "$IMAGE is not an image of KubeSolo OS: partitions 1 to 4 are '$names'"
@@ -166,7 +166,7 @@ show() {
 
 confirm() {
     [ "$YES" = no ] || return 0
-    [ -t 0 ] || die "nobody is here to be asked, and --yes was not given: nothing was written"
+    [ -t 0 ] || die "there is no terminal to ask at, and --yes was not given: nothing was written"
     printf 'usb-provision: type %s to overwrite it: ' "$DEVICE" >&2
     read -r answer || answer=
     [ "$answer" = "$DEVICE" ] || die "not confirmed: nothing was written"

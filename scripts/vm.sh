@@ -137,8 +137,8 @@ main() {
         demo_image
         IMAGE=$WORK/disk
     fi
-    [ -z "$STICK" ] || [ -f "$STICK" ] || die "$STICK is no file"
-    [ -f "$IMAGE" ] || die "$IMAGE is no file"
+    [ -z "$STICK" ] || [ -f "$STICK" ] || die "$STICK is not a regular file"
+    [ -f "$IMAGE" ] || die "$IMAGE is not a regular file"
     start
 }
 

@@ -1,18 +1,18 @@
 //! Parses, dispatches, prints the error, sets the exit code. Must never: decide anything.
 #![warn(clippy::too_many_lines, clippy::fn_params_excessive_bools)]
 
-use kubesolo_update::base::error::{Error, Kind};
-use kubesolo_update::cli::usage::{self, Form, Typed};
-use kubesolo_update::cli::{Cli, Command, Common};
-use kubesolo_update::cmd::answer::Reply;
-use kubesolo_update::cmd::words::say;
-use kubesolo_update::cmd::{
+use kubesolo_update::parts::base::error::{Error, Kind};
+use kubesolo_update::parts::cli::usage::{self, Form, Typed};
+use kubesolo_update::parts::cli::{Cli, Command, Common};
+use kubesolo_update::parts::cmd::answer::Reply;
+use kubesolo_update::parts::cmd::words::say;
+use kubesolo_update::parts::cmd::{
     self, Outcome, activate, apply, check, device, healthcheck, inspect, lint, metrics, rollback, status, verify,
 };
-use kubesolo_update::config;
-use kubesolo_update::os::progress;
-use kubesolo_update::os::sys;
-use kubesolo_update::os::system::System;
+use kubesolo_update::parts::config;
+use kubesolo_update::parts::os::progress;
+use kubesolo_update::parts::os::sys;
+use kubesolo_update::parts::os::system::System;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 fn answer(cli: &Cli, common: &Common, typed: &Typed<'_>, reply: &mut Reply) -> Result<Outcome, Error> {
     let flags = &common.flags;
     let form = match (cli.json || flags.json, cli.shell || flags.shell) {
-        (true, true) => return Err(Error::new(Kind::Usage, "--json and --shell exclude each other")),
+        (true, true) => return Err(Error::new(Kind::Usage, "--json and --shell cannot be used together")),
         (true, false) => Form::Json,
         (false, true) => Form::Shell,
         (false, false) => Form::Text,

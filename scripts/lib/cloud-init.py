@@ -127,9 +127,9 @@ def load(file):
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise Refused(f"it is no YAML: {where}{getattr(e, 'problem', None) or e}") from e
+        raise Refused(f"it is not YAML: {where}{getattr(e, 'problem', None) or e}") from e
     except (ValueError, RecursionError) as e:
-        raise Refused(f"it is no YAML: {e}") from e
+        raise Refused(f"it is not YAML: {e}") from e
 
 
 def mapping(value, where):
@@ -162,7 +162,7 @@ def address(value, where, network):
         (ipaddress.ip_interface if network else ipaddress.ip_address)(value)
     except ValueError:
         example = "192.0.2.1/24" if network else "192.0.2.1"
-        raise Refused(f"{where}: {value!r} is no address such as {example}") from None
+        raise Refused(f"{where}: {value!r} is not an address such as {example}") from None
 
 
 def mac(value, where):

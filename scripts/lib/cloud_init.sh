@@ -38,7 +38,7 @@ first_line() {
     case $(head -n 1 -- "$1") in
         '#cloud-config'* | '#!'* | '#include'* | '#cloud-boothook'* | '#part-handler'* | \
             '## template: jinja'* | 'Content-Type:'* | 'MIME-Version:'*) ;;
-        *) die "$1: its first line is none that cloud-init knows (#cloud-config, for one)" ;;
+        *) die "$1: its first line is not one that cloud-init knows (#cloud-config, for one)" ;;
     esac
 }
 

@@ -69,7 +69,7 @@ impatient() {
 fetch_one() {
     : >"$WORK/log"
     if ! mkdir -p "$REPO/.tools/bin" 2>/dev/null || [ ! -w "$REPO/.tools/bin" ]; then
-        echo "error: permission denied: $REPO/.tools belongs to somebody else (ls -ld)" >"$WORK/log"
+        echo "error: permission denied: $REPO/.tools belongs to another user (ls -ld)" >"$WORK/log"
         return 1
     fi
     room "$REPO/.tools" "${cost%/*}" && room "${TMPDIR:-/tmp}" "${cost%/*}" || return 1

@@ -17,7 +17,7 @@ HALF=no
 check_device() {
     [ -e "$DEVICE" ] || die "$DEVICE is not there"
     real=$(readlink -f -- "$DEVICE")
-    [ -b "$real" ] || die "$DEVICE is no block device"
+    [ -b "$real" ] || die "$DEVICE is not a block device"
     if [ "$real" != "$DEVICE" ]; then say "$DEVICE is $real"; DEVICE=$real; fi
     NAME=${DEVICE##*/}
     [ -d "/sys/block/$NAME" ] || die "$DEVICE is not a whole disk (a partition?)"

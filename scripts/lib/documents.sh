@@ -156,5 +156,5 @@ look_at() {
         warn "$1 has no io.kubesolo.os.architecture: machines take it through a signed index alone"
 }
 
-warn_undated() { warn "$1 has no $2: machines that have run a dated release refuse it, others can not tell it is old"; }
+warn_undated() { warn "$1 has no $2: machines that have run a dated release refuse it, others cannot tell it is old"; }
 warn_endless() { warn "$1 has no $2: who keeps newer releases from a machine is never noticed"; }

@@ -76,7 +76,7 @@ platform_missing() {
 }
 
 check_grub() {
-    [ -s "$GRUB_CONFIG" ] || die "$GRUB_CONFIG is no file, or empty"
+    [ -s "$GRUB_CONFIG" ] || die "$GRUB_CONFIG is not a regular file, or empty"
     # Inside GRUB, a mistake can no longer be put right.
     grub_tool grub-script-check "$GRUB_CONFIG" || die "$GRUB_CONFIG is no GRUB configuration"
     EFI_TARGET=x86_64-efi EFI_NAME=BOOTX64.EFI

@@ -28,12 +28,12 @@ def unknown_annotation: . as $name | plain as $plain
       else (if $plain | startswith("iokubesolo") then $plain[10:] | meant(annotations) else null end)
         // (if $plain | contains("kubesoloos") then $plain | .[index("kubesoloos") + 10:] | meant(annotations) else null end)
         // ($plain | behind_a_slip) // empty end
-    | "\($name | shown) is no annotation that machines know"
+    | "\($name | shown) is not an annotation that machines know"
         + if . == "" then "" else ": is \(prefix)\(.) meant?" end;
 def unknown_field: . as $name
     | if IN(latest[]) then empty
       else plain | (if startswith("iokubesoloos") then .[12:] else . end | meant(latest)) // empty end
-    | "\($name | shown) is no field that machines know: is \(.) meant?";
+    | "\($name | shown) is not a field that machines know: is \(.) meant?";
 def empty_value: "\(shown) is empty: give it a value, or leave it out";
 def other_architecture: select(. != null and . != "amd64" and . != "arm64")
     | "its architecture is \(shown), which is none of a machine: write amd64 or arm64";

@@ -38,7 +38,7 @@ check_created() {
     matches "$SOURCE_DATE_EPOCH" '[0-9]{1,11}' ||
         die "SOURCE_DATE_EPOCH must be a number of seconds, not '$SOURCE_DATE_EPOCH'"
     CREATED=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ) ||
-        die "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH is no time"
+        die "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH is not a time"
 }
 
 # check_url OPTION TEXT
@@ -53,7 +53,7 @@ check_targets() {
         [ -n "$TAG" ] || misuse "--tag is missing: --layout needs a name for the image"
         check_tag --tag "$TAG"
         # oras splits at the last colon.
-        matches "$LAYOUT" '[^:@]+' || die "--layout '$LAYOUT': a path with ':', '@' or a newline is no path to oras"
+        matches "$LAYOUT" '[^:@]+' || die "--layout '$LAYOUT': a path with ':', '@' or a newline is not a path to oras"
         check_layout "$LAYOUT"
     elif [ -n "$TAG" ]; then
         misuse "--tag is for --layout; --push has its tag in HOST/REPO:TAG"

@@ -23,7 +23,7 @@ kind_name() {
 add_key() {
     [ -f "$1" ] || die "$1 is not a file"
     if grep -q -e 'SIGSTORE PRIVATE KEY-----' -- "$1"; then
-        die "$1 is encrypted the way of cosign, which openssl can not read: sign with cosign sign --key $1," \
+        die "$1 is encrypted the way of cosign, which openssl cannot read: sign with cosign sign --key $1," \
             "or make a key with scripts/keygen.sh"
     fi
     grep -q -e '^-----BEGIN .*PRIVATE KEY-----' -- "$1" || die "$1 is not a private key in PEM"
@@ -39,7 +39,7 @@ add_key() {
     openssl pkey -in "$1" ${PASSPHRASE:+-passin "file:$PASSPHRASE"} -pubout -ec_conv_form uncompressed \
         -out "$WORK/$number.pub" 2>"$WORK/said" ||
         openssl pkey -in "$1" ${PASSPHRASE:+-passin "file:$PASSPHRASE"} -pubout -out "$WORK/$number.pub" 2>"$WORK/said" ||
-        { tail -n 1 "$WORK/said" >&2; die "openssl can not read the key $1: damaged, or another passphrase"; }
+        { tail -n 1 "$WORK/said" >&2; die "openssl cannot read the key $1: damaged, or another passphrase"; }
     openssl pkey -pubin -in "$WORK/$number.pub" -outform DER -out "$WORK/$number.der"
     case $(od -An -v -tx1 "$WORK/$number.der" | tr -d ' \n') in
         "$ED25519_PREFIX"*) kind=Ed25519 ;;

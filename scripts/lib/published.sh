@@ -51,7 +51,7 @@ refuse_older() {
     theirs=$SECS
     [ -n "$RELEASE_DATE" ] || die "$1 has $2 of $3, and --release-date is missing: machines that ran it would not take" \
         "$VERSION (--allow-older goes on)"
-    seconds "$RELEASE_DATE" || die "--release-date $RELEASE_DATE is no time"
+    seconds "$RELEASE_DATE" || die "--release-date $RELEASE_DATE is not a time"
     [ "$theirs" -le "$SECS" ] || die "$1 has $2 of $3, which is later than --release-date $RELEASE_DATE: machines that ran it" \
         "would not take $VERSION (--allow-older goes on)"
 }

@@ -79,7 +79,7 @@ start_server() {
     SERVER_LOG=$1
     shift
     SERVER=$1
-    [ -r /proc/uptime ] || die "start $SERVER: /proc is not mounted: without it nobody sees when it ends"
+    [ -r /proc/uptime ] || die "start $SERVER: /proc is not mounted: without it no one can tell when it ends"
     # In a subshell: a redirection that fails ends the shell that it fails in.
     why=$( (: >"$SERVER_LOG") 2>&1) ||
         die "start $SERVER: its log $SERVER_LOG cannot be written: ${why##*: }: make room, or name another directory"

@@ -15,7 +15,7 @@ mod tests;
 
 pub use crate::boot::damage::{Damage, Refused};
 pub use crate::boot::salvage::{Known, Mended, mend};
-pub use crate::boot::vars::{BootVars, Senseless};
+pub use crate::boot::vars::BootVars;
 
 use crate::base::text::printable;
 

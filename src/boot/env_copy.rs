@@ -76,7 +76,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Missing => f.write_str("is missing"),
-            Fault::NoFile(what) => write!(f, "cannot be read: it is no file but {what}"),
+            Fault::NoFile(what) => write!(f, "cannot be read: not a regular file but {what}"),
             Fault::Unreadable { why, .. } => write!(f, "cannot be read: {why}"),
             Fault::Damaged(damage) => damage.fmt(f),
             Fault::Senseless(senseless) => senseless.fmt(f),
@@ -145,12 +145,12 @@ pub(super) fn out_of_place(old: &[u8]) -> Option<[u8; BLOCK_BYTES]> {
 
 pub(super) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     if let Some(what) = in_the_way(path)? {
-        return Err(io::Error::other(format!("it is no file but {what}")));
+        return Err(io::Error::other(format!("not a regular file but {what}")));
     }
     let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::other("it is no file")),
+        false => Err(io::Error::other("not a regular file")),
     }
 }
 
@@ -174,7 +174,7 @@ pub(super) fn overwrite(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Power cut: absent, short or long, or the right length with old bytes: damage that `load` names.
 pub(super) fn recreate(path: &Path, dir: &Path, bytes: &[u8]) -> Result<()> {
     if matches!(in_the_way(path), Ok(Some(_))) {
-        // Not removed by guess. Whatever it is, GRUB can not read it.
+        // Not removed by guess. Whatever it is, GRUB cannot read it.
         set_aside(path).io(Kind::Boot, "move aside", path.display())?;
     }
     let mut options = OpenOptions::new();

@@ -124,10 +124,10 @@ impl EnvFiles {
     ///
     /// A copy that is no good is first made to hold what the good one holds, so that a good copy exists throughout:
     /// there is nothing to guess (docs/decisions/0002). Only where neither is good does that stay an explicit act, [`EnvFiles::repair`].
-    /// A backup that can not be written is told in [`Saved`] and no more: confirming or rolling back must not fail
+    /// A backup that cannot be written is told in [`Saved`] and no more: confirming or rolling back must not fail
     /// for the lack of a copy that is not read, and once the main copy is durable GRUB acts on it, so
     /// an error would be untrue.
-    /// A backup that can not be read is not written, and told in the same way.
+    /// A backup that cannot be read is not written, and told in the same way.
     /// Errors: Boot: GRUB would discard the block; neither copy is good and main is missing or not 1,024 bytes long; what
     /// was read back differs. Device: main could not be read, or is no good and backup could not: nothing was written then.
     /// It is no regular file, or the system refused: the main copy is then

@@ -93,7 +93,7 @@ pub fn mend(copies: [&[u8]; 2], known: Known) -> Mended {
         let mut lost: Vec<String> = lost.map(Line::describe).chain(reading.left_out.iter().cloned()).collect();
         lost.retain(|what| !left_out.iter().any(|said| text_of(said) == text_of(what)));
         match reading.is_signed || std::ptr::eq(reading, best) {
-            false if !lost.is_empty() => left_out.push(format!("all of {file}, which is no environment block")),
+            false if !lost.is_empty() => left_out.push(format!("all of {file}, which is not an environment block")),
             _ => left_out.extend(lost),
         }
     }

@@ -25,14 +25,14 @@ fn reply(form: Form) -> Reply {
 
 fn refused() -> Error {
     let refusal = |gate, hint| Refused { gate, why: "why\n".into(), hint };
-    let refusals = vec![refusal("size", ""), refusal("maintenance_window", "--ignore-window goes on")];
+    let refusals = vec![refusal("size", ""), refusal("maintenance_window", "--ignore-window overrides it")];
     Error::new(Kind::Gate, "refused").refusing(refusals)
 }
 
 #[test]
 fn a_document_has_the_envelope_first() {
     let document = reply(Form::Json).document(4, Some(&refused()));
-    let head = r#"{"schema_version":2,"command":"check","result":"refused","exit_code":4,"kind":"gate","message":"refused","refusals":[{"gate":"size","reason":"why ","hint":null},{"gate":"maintenance_window","reason":"why ","hint":"--ignore-window goes on"}],"#;
+    let head = r#"{"schema_version":2,"command":"check","result":"refused","exit_code":4,"kind":"gate","message":"refused","refusals":[{"gate":"size","reason":"why ","hint":null},{"gate":"maintenance_window","reason":"why ","hint":"--ignore-window overrides it"}],"#;
     let tail = "\"version\":\"it's $(reboot)\\n`x` \\\"y\\\" \\\\ \u{c1}\",\"none\":null,\"slots\":[{\"slot\":\"A\",\"signed-by\":[\"A\",\"x\"]},{\"slot\":\"B\",\"signed-by\":[\"B\",\"x\"]}],\"empty\":[],\"maps\":[{\"count\":7,\"x\":8}],\"last\":true}\n";
     assert_eq!(document, [head, tail].concat());
 }
@@ -51,7 +51,7 @@ KUBESOLO_REFUSALS_0_REASON='why '
 KUBESOLO_REFUSALS_0_HINT=''
 KUBESOLO_REFUSALS_1_GATE='maintenance_window'
 KUBESOLO_REFUSALS_1_REASON='why '
-KUBESOLO_REFUSALS_1_HINT='--ignore-window goes on'
+KUBESOLO_REFUSALS_1_HINT='--ignore-window overrides it'
 KUBESOLO_REFUSALS_COUNT='2'
 KUBESOLO_VERSION='it'\''s $(reboot)
 `x` "y" \ Á'

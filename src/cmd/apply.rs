@@ -28,11 +28,11 @@ use std::io::Write;
 
 /// True until something is activated.
 const INTERRUPTED: &str = "\nkubesolo-update: interrupted; the running slot is as it was, what was downloaded is kept, and the \
-                           next apply goes on there (kubesolo-update status: where it stands)\n";
+                           next apply continues there (kubesolo-update status: where it stands)\n";
 
 /// True from then on.
 const ACTIVATING: &str = "\nkubesolo-update: interrupted; what is staged may be activated already (kubesolo-update status: which slot \
-                          boots next; activate goes on)\n";
+                          boots next; activate continues)\n";
 
 /// Runs the command.
 /// Errors: Signature: unsigned updates are not allowed. Gate: a gate refuses. Others: what went wrong, and the
@@ -46,7 +46,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Apply, flags: &Flags, o
         Ok(Outcome::Nothing) => Ok(Outcome::Done),
         Ok(Outcome::Refused(e)) | Err(e) if e.course() == Course::Waits => {
             if !is_quiet() {
-                tell(out, &format!("nothing is to be done now: {e}"))?;
+                tell(out, &format!("nothing to do now: {e}"))?;
             }
             Ok(Outcome::Waits(e))
         }

@@ -28,7 +28,7 @@ const TIMEOUT_SECS: u64 = 900;
 const CHECK_TIMEOUT_SECS: u64 = 30;
 
 /// Runs the command.
-/// Errors: Usage: it can not be stable so long within the timeout. Unhealthy: a check failed to the end, or could not be made.
+/// Errors: Usage: it cannot be stable so long within the timeout. Unhealthy: a check failed to the end, or could not be made.
 /// Boot, Device, State: the result could not be recorded.
 pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut Reply) -> Result<Outcome> {
     refuse_reboot_below_root(system, args.reboot_on_failure)?;
@@ -51,7 +51,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
                 let session = Session::open_to_recover(system, config);
                 // What was found counts, whoever is at work; the next check decides it as well.
                 if let Err(e) = session.and_then(|mut session| session.control_failures(watched.healthy)) {
-                    note(&format!("{e}; who is to blame for the last rollback is left to the next check"));
+                    note(&format!("{e}; the next check decides what caused the last rollback"));
                 }
             }
             Trial::Over
@@ -131,7 +131,7 @@ fn watch(plan: &Plan<'_>, pace: Pace, args: &cli::Healthcheck) -> Watched {
 }
 
 fn start_watchdog(args: &cli::Healthcheck) -> Option<Watchdog> {
-    watchdog::start(args.watchdog.as_deref(), &|e| note(&format!("{e}; going on without it")))
+    watchdog::start(args.watchdog.as_deref(), &|e| note(&format!("{e}; continuing without it")))
 }
 
 fn describe(out: &mut dyn Write, &Verdict { watched, on_trial, confirmed }: &Verdict<'_>) -> Result<()> {

@@ -35,7 +35,7 @@ const STANDARD_OUTPUT: &str = "-";
 pub fn run(system: &System, config: &Config, flags: &Common, args: &cli::Metrics, out: &mut Reply) -> Result<Outcome> {
     let ways = [args.listen.is_some(), args.once, args.textfile.is_some()];
     if ways.iter().filter(|way| **way).count() > 1 {
-        return Err(Error::new(Kind::Usage, "--listen, --once and --textfile exclude each other"));
+        return Err(Error::new(Kind::Usage, "--listen, --once and --textfile cannot be used together"));
     }
     let is_printed = args.once || args.textfile.as_deref() == Some(Path::new(STANDARD_OUTPUT));
     if is_printed && !out.is_text() {

@@ -211,7 +211,7 @@ fn bad_lines_are_named() {
         ("\n\nchannel edge\n", "line 3", "key = value"),
         ("channel = edge\nchannel = edge\n", "line 2", "line 1"),
         ("server =\n", "line 1", "no value"),
-        ("server = https://a/\n# x\nregistry = r.example/os\n", "line 3", "exclude"),
+        ("server = https://a/\n# x\nregistry = r.example/os\n", "line 3", "cannot be used together"),
         ("signature = false\n", "line 1", "required, off"),
         ("plain_http = true\n", "line 1", "auto, yes, no"),
         ("maintenance_window = always\n", "line 1", "02:00-05:00"),

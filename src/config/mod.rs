@@ -246,7 +246,7 @@ fn identity(raw: &Raw, rooted: &dyn Fn(&str) -> PathBuf) -> Result<Option<Identi
 }
 
 fn one_of(key: &str, value: &str, known: &str) -> Error {
-    Error::new(Kind::Config, format!("`{key} = {value}` is none of: {known}"))
+    Error::new(Kind::Config, format!("`{key} = {value}` is not one of: {known}"))
 }
 
 /// Says what [`is_channel`] holds a name to.

@@ -20,7 +20,7 @@ pub(super) fn source(
     let Flags { server, registry, tag, layout, .. } = &flags.flags;
     let typed = [server.is_some(), registry.is_some(), layout.is_some()];
     if typed.iter().filter(|t| **t).count() > 1 {
-        return Err(Error::new(Kind::Usage, "--server, --registry and --layout exclude each other"));
+        return Err(Error::new(Kind::Usage, "--server, --registry and --layout cannot be used together"));
     }
     let is_typed = typed.contains(&true);
     let mut found = match is_typed {
@@ -76,7 +76,7 @@ pub(super) fn add_mirror(source: Option<&mut SourceSpec>, text: &str) -> Result<
 fn source_of_file(raw: &Raw, plain_http: PlainHttp, rooted: &dyn Fn(&str) -> PathBuf) -> Result<Option<SourceSpec>> {
     let keys: Vec<&str> = ["server", "registry", "layout"].into_iter().filter(|k| raw.value(k).is_some()).collect();
     if keys.len() > 1 {
-        let error = Error::new(Kind::Config, format!("`{}` exclude each other", keys.join("` and `")));
+        let error = Error::new(Kind::Config, format!("`{}` cannot be used together", keys.join("` and `")));
         return Err(raw.blame(keys[1], error));
     }
     let layout = raw.value("layout").map(rooted);

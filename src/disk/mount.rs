@@ -82,7 +82,7 @@ fn mount_with(part: &Partition, access: Access, alone: bool) -> Result<Mounted> 
     let order = Order { device: &part.node, fstype, options, access, alone, errno: Cell::new(None) };
     let file = match wait_while_busy(busy_limit(access), || order.carry_out()) {
         Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
-            let why = "somebody else has mounted it: in another mount namespace, or outside of this chroot";
+            let why = "another process has it mounted, in another mount namespace or outside of this chroot";
             return Err(Error::new(Kind::Device, why).at("mount", what).taking(Course::InUse).hint(format!(
                 "`grep {} /proc/[0-9]*/mountinfo`, outside of a chroot, finds the mount: unmount it, then try again",
                 part.name

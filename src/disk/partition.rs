@@ -90,7 +90,7 @@ struct SysfsPartition {
 }
 
 /// Finds the boot disk and its partitions.
-/// Errors: Device: no such disk, or several that can not be told apart; they are named.
+/// Errors: Device: no such disk, or several that cannot be told apart; they are named.
 pub fn find(system: &System, from: &BootedFrom) -> Result<BootDisk> {
     let seen = list(system)?;
     let candidates = disks(system, from, &seen).map(|disk| collect(system, disk, &seen)).collect::<Result<_>>()?;
@@ -279,13 +279,13 @@ fn read_at(file: &mut File, offset: u64, length: usize) -> Option<Vec<u8>> {
 }
 
 /// Reads what file system a partition has.
-/// Errors: Device: it can not be opened or read.
+/// Errors: Device: it cannot be opened or read.
 pub fn probe(node: &Path) -> Result<FileSystem> {
     probe_with(node, 0)
 }
 
 /// Reads it past every cache: what GRUB would see.
-/// Errors: Device: it can not be opened or read.
+/// Errors: Device: it cannot be opened or read.
 pub fn probe_on_disk(node: &Path) -> Result<FileSystem> {
     probe_with(node, libc::O_DIRECT)
 }

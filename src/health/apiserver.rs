@@ -57,7 +57,7 @@ impl ApiServer {
     }
 
     /// Asks whether it is ready. Returns: its address.
-    /// Errors: Unhealthy: it says that it is not. Network, Source: it can not be asked.
+    /// Errors: Unhealthy: it says that it is not. Network, Source: it cannot be asked.
     pub fn ready(&self) -> Result<String> {
         let mut said = Vec::new();
         let status = self.ask("readyz", READYZ_MAX_BYTES, &mut |_, bytes| {
@@ -72,7 +72,7 @@ impl ApiServer {
     }
 
     /// Asks for the node. Returns: its name and version.
-    /// Errors: Unhealthy: it is not ready. Network, Source: it can not be asked, or makes no sense.
+    /// Errors: Unhealthy: it is not ready. Network, Source: it cannot be asked, or makes no sense.
     pub fn node(&self, host: &str, boot_id: Option<&str>) -> Result<String> {
         let mut list = NodeList::default();
         // A server that is starting up may answer from its cache; this asks for what is stored.
@@ -89,7 +89,7 @@ impl ApiServer {
     }
 
     /// Asks for the deployments that the site cannot do without. Returns: how many replicas of each are available.
-    /// Errors: Unhealthy: one has none. Network, Source: it can not be asked, or makes no sense.
+    /// Errors: Unhealthy: one has none. Network, Source: it cannot be asked, or makes no sense.
     pub fn workloads(&self, wanted: &[Workload]) -> Result<String> {
         let mut said = Vec::new();
         for workload in wanted {

@@ -155,7 +155,7 @@ impl Reply {
             [0, 0, 0, high, low, message @ ..] if message.len() == usize::from(*high) << 8 | usize::from(*low) => {
                 message
             }
-            _ => return bad("its answer is no gRPC message"),
+            _ => return bad("its answer is not a gRPC message"),
         };
         match message {
             [0x0a, length @ 0..=127, rest @ ..] if rest.len() >= usize::from(*length) => {
@@ -203,8 +203,8 @@ mod tests {
         assert!(reply(&[(4, 0, 0, b""), (3, 0, 1, b"\0\0\0\x07")]).is_err());
         for (data, word) in [
             (&b""[..], "with an error"),
-            (b"\0\0\0\0\x05abc", "no gRPC message"),
-            (b"\x01\0\0\0\x03abc", "no gRPC message"),
+            (b"\0\0\0\0\x05abc", "not a gRPC message"),
+            (b"\x01\0\0\0\x03abc", "not a gRPC message"),
             (b"\0\0\0\0\x00", "no version"),
             (b"\0\0\0\0\x04\x0a\x09ab", "no version"),
         ] {

@@ -130,7 +130,7 @@ enum Next {
 fn next(pace: Pace, now: Duration, passing_since: Option<Duration>) -> Next {
     match passing_since {
         Some(since) if now.saturating_sub(since) >= pace.stable_for => Next::Healthy,
-        // It can not become stable in time any more.
+        // It cannot become stable in time any more.
         Some(since) if since.saturating_add(pace.stable_for) > pace.timeout => Next::GiveUp,
         None if now.saturating_add(PAUSE) >= pace.timeout => Next::GiveUp,
         _ => Next::Again,

@@ -129,7 +129,7 @@ impl NodeList {
     pub fn finish(self) -> Result<Vec<Node>> {
         match (self.expect, self.is_list) {
             (Expect::End, true) => Ok(self.nodes),
-            (Expect::End, false) => Err(Error::new(Kind::Source, "the answer is no list of nodes")),
+            (Expect::End, false) => Err(Error::new(Kind::Source, "the answer is not a list of nodes")),
             _ => Err(not_json()),
         }
     }
@@ -286,7 +286,7 @@ const CONDITION: &[Step] = &[Step::Items, Step::Item, Step::Status, Step::Condit
 /// Judges this machine's node: the one whose kubelet wrote this boot's id, whatever it is called. What else is in the list is
 /// left over: an old name's, a virtual one, another machine's in the same datastore. Names decide only where no node has the id.
 /// Input: `host`: this machine's name, `boot_id`: this boot's; both as far as known.
-/// Returns: what it is and which version. Errors: Unhealthy: why it is not ready, or which it is can not be told.
+/// Returns: what it is and which version. Errors: Unhealthy: why it is not ready, or which it is cannot be told.
 pub fn judge(nodes: &[Node], host: &str, boot_id: Option<&str>) -> Result<String> {
     let bad = |why: String| Err(Error::new(Kind::Unhealthy, why));
     let of_this_boot = |node: &&Node| boot_id.is_some_and(|id| id.eq_ignore_ascii_case(&node.boot_id));

@@ -41,7 +41,7 @@ fn what_is_cut_or_changed_is_refused_or_read_and_never_a_panic() {
     }
     assert!(read(&format!("{LIST} {{"), 9).is_err() && read("\"a\nb\"", 9).is_err());
     let other = read(&LIST.replacen("NodeList", "Status", 1), 100).unwrap_err();
-    assert!(other.to_string().contains("no list of nodes"));
+    assert!(other.to_string().contains("not a list of nodes"));
     assert!(read(&"[".repeat(100), 10).unwrap_err().to_string().contains("too deeply"));
 }
 

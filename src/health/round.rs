@@ -52,7 +52,7 @@ impl<'a> Plan<'a> {
 
     /// Runs every check once. Those after a required one that failed are not run: they build on each other.
     /// Input: `alive`: called at least every [`LONGEST_STEP`].
-    /// Errors: Config: the checks can not be listed, or the agent's configuration can not be read: a system that could
+    /// Errors: Config: the checks cannot be listed, or the agent's configuration cannot be read: a system that could
     /// never be updated again is not healthy.
     pub fn run(&self, alive: &mut dyn FnMut()) -> Result<Round> {
         let Subjects { containerd, kubeconfig, workloads, boot_id, fault } = &self.subjects;

@@ -27,7 +27,7 @@ impl Watchdog {
     /// Errors: Device: there is none, or somebody else has it.
     pub fn start(path: &Path) -> Result<Watchdog> {
         let device = OpenOptions::new().write(true).open(path).io(Kind::Device, "open watchdog", path.display())?;
-        // Some can not be told; then it bites when it does.
+        // Some cannot be told; then it bites when it does.
         let _ = sys::set_watchdog_timeout(&device, TIMEOUT_SECS);
         let mut dog = Watchdog { device, fed: Instant::now() };
         dog.write(b"\0");
@@ -48,7 +48,7 @@ impl Watchdog {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // What can not be fed bites: nothing better can be done from here.
+        // What cannot be fed bites: nothing better can be done from here.
         let _ = self.device.write_all(bytes);
         self.fed = Instant::now();
     }

@@ -58,8 +58,9 @@ impl Workload {
             other => return unhealthy(format!("cannot be asked for: the API server answered {other}")),
         }
         let text = std::str::from_utf8(answer).unwrap_or_default();
-        let found: Deployment = json::from_str(text)
-            .map_err(|_| Error::new(Kind::Source, format!("the answer about {namespace}/{name} is no deployment")))?;
+        let found: Deployment = json::from_str(text).map_err(|_| {
+            Error::new(Kind::Source, format!("the answer about {namespace}/{name} is not a Deployment"))
+        })?;
         if found.kind.as_deref() != Some("Deployment") {
             let kind = printable(&found.kind.unwrap_or_default());
             return Err(Error::new(Kind::Source, format!("the answer about {namespace}/{name} is a `{kind}`")));
@@ -150,7 +151,7 @@ mod tests {
             (200, answer(r#"{"observedGeneration":2,"availableReplicas":1}"#), "has not looked at it yet"),
             (200, r#"{"kind":"Deployment"}"#.into(), "no available replica"),
             (200, ready.replacen("Deployment", "Status", 1), "is a `Status`"),
-            (200, "<html>".into(), "is no deployment"),
+            (200, "<html>".into(), "is not a Deployment"),
             (404, String::new(), "does not exist"),
             (403, String::new(), "answered 403"),
         ] {

@@ -48,7 +48,7 @@ pub(super) struct Asked {
 }
 
 impl Answer {
-    /// Errors: Network: it can not be said where the body ends.
+    /// Errors: Network: it cannot be said where the body ends.
     pub fn new(
         response: Response<ureq::Body>,
         Asked { url, is_head, knows_secret }: Asked,

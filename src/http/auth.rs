@@ -86,7 +86,7 @@ impl Auth {
     /// Answers a challenge, so that the next request carries what the server wants to see.
     /// Input: `refused`: its 401; `url`: what was asked of it.
     /// Errors: Network: it was the end of it: there is nothing to show, or the token server refused. Source: a
-    /// challenge that can not be answered, or must not. Config: the credentials can not be had.
+    /// challenge that cannot be answered, or must not. Config: the credentials cannot be had.
     pub fn authenticate(
         &self,
         exchange: &Exchange,
@@ -188,7 +188,8 @@ struct TokenForm {
 /// Errors: Source: it may not.
 fn check_realm(realm: &Url, registry: &Url, with_secret: bool) -> Result<()> {
     let fail = |why: String| {
-        Err(Error::new(Kind::Source, why).hint("this registry's settings are wrong, or somebody is in between"))
+        Err(Error::new(Kind::Source, why)
+            .hint("this registry's settings are wrong, or something in between answers in its place"))
     };
     if registry.is_secure() && !realm.is_secure() {
         return fail(format!("it wants its token from {}, without TLS", realm.host()));

@@ -313,7 +313,7 @@ impl Client {
             }
             retry::Next::Enough => Err(error),
             retry::Next::TooLong(time) => Err(error.hint(format!(
-                "the server asks to be left alone for {} s, and {} s are left for this: try again later",
+                "the server asks for a pause of {} s, and only {} s are left for this: try again later",
                 time.as_secs(),
                 limit.left().as_secs()
             ))),

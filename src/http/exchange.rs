@@ -42,8 +42,8 @@ impl Exchange {
     fn check_plain_http(&self, url: &Url) -> Result<()> {
         self.plain_http.check(url).map_err(|e| match self.bases.first() {
             Some(own) if !self.is_configured(url) => {
-                let why = format!("{} names it, and plain HTTP is not allowed to this host", own.host());
-                Error::new(Kind::Source, why).at("fetch", url).hint("an https address has to be named there")
+                let why = format!("{} names it, and plain HTTP is not allowed for this host", own.host());
+                Error::new(Kind::Source, why).at("fetch", url).hint("it has to name an https address")
             }
             _ => e,
         })

@@ -36,7 +36,7 @@ impl PlainHttp {
         if url.is_secure() || self.for_registry(url.is_loopback()) {
             return Ok(());
         }
-        Err(Error::new(Kind::Config, "plain HTTP is not allowed to this host")
+        Err(Error::new(Kind::Config, "plain HTTP is not allowed for this host")
             .at("fetch", url)
             .hint("use https, or set plain_http = yes"))
     }

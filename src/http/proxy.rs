@@ -128,7 +128,7 @@ impl Proxy {
             (401 | 407, None) => error.hint("it wants a user and a password: http://user:password@host:port"),
             (401 | 407, Some(_)) => error.hint("it does not take this user and password"),
             (405 | 501, _) => error.hint("it does not know CONNECT: is this a proxy?"),
-            (403, _) => error.hint("its rules do not let this host or port through"),
+            (403, _) => error.hint("its rules do not allow this host or port"),
             _ => error,
         };
         Failure { error, is_passing: retry::is_passing(status), asked: None, unreached: true }

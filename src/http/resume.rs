@@ -1,6 +1,6 @@
 //! A file's bytes, in one piece for whoever reads them, however often the connection breaks.
 //!
-//! After a break the rest is asked for by Range; a server that can not do that sends the whole, and what was there
+//! After a break the rest is asked for by Range; a server that cannot do that sends the whole, and what was there
 //! before is dropped. So is one that refuses Range in any way; and one that sends less than the rest at a time is asked for
 //! the next piece. What comes out is checked by the reader: a digest over all of it.
 //! Must never: go on without end, or hand out a byte twice or from the wrong place.
@@ -196,7 +196,7 @@ impl Transfer {
         Ok(())
     }
 
-    /// Asks for the rest. Returns: `None`: the server can not do that: it has less than what is there, or miscounts.
+    /// Asks for the rest. Returns: `None`: the server cannot do that: it has less than what is there, or miscounts.
     fn open_rest(&mut self, url: &Url) -> std::result::Result<Option<Reader>, Failure> {
         let ask = Ask { accept: "*/*", range: Some(self.at), if_range: self.etag.as_deref(), ..Ask::default() };
         let answer = self.client.send(url, &ask, self.limit)?;

@@ -64,7 +64,7 @@ pub(crate) fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500 | 502..=504 | 507 | 520..=524 | 529)
 }
 
-/// Reads `Retry-After`: seconds, or a date. Returns: `None` as well where a date can not be told from the present.
+/// Reads `Retry-After`: seconds, or a date. Returns: `None` as well where a date cannot be told from the present.
 /// Source: RFC 9110, section 10.2.3.
 pub(crate) fn retry_after(header: &str, now: Now) -> Option<Duration> {
     let text = header.trim();
@@ -148,7 +148,7 @@ mod tests {
         ] {
             assert_eq!(retry_after(header, Now::new(784_111_777, 0)), secs.map(Duration::from_secs), "{header}");
         }
-        // A clock that is not set can not tell how long it is until then.
+        // A clock that is not set cannot tell how long it is until then.
         let not_set = Now::new(0, 784_111_777);
         assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:57 GMT", not_set), None);
         assert_eq!(retry_after("120", not_set), Some(Duration::from_secs(120)));

@@ -53,7 +53,7 @@ impl State {
         }
         let resume_phase = raw.resume_phase.map(|p| phase(&p)).transpose()?;
         if resume_phase.is_some_and(|resume| !resume.may_become(Phase::Checking)) {
-            return Err(bad("goes back to a phase from which nothing is checked".into()));
+            return Err(bad("goes back to a phase in which no check can begin".into()));
         }
         Ok(State {
             phase: phase(&raw.phase)?,

@@ -109,7 +109,7 @@ fn what_is_given_up_before_it_is_confirmed_is_the_same_entry() {
             let artifact = (Digest::of(b"1.1.0"), "1.1.0".to_string());
             s.roll_back(Slot::B, Some(artifact), "r", 5).unwrap();
             assert_eq!(told(&s), ["1.0.0>1.1.0 B rolled_back rollback 00:01-00:05 x1"]);
-            // The slot can not be read: what is in it, is known from the state.
+            // The slot cannot be read: what is in it, is known from the state.
             staged(&mut s, "1.2.0", 6);
             s.roll_back(Slot::B, None, "r", 8).unwrap();
             assert_eq!(told(&s)[1..], ["1.0.0>1.2.0 B rolled_back rollback 00:06-00:08 x1"]);

@@ -36,7 +36,7 @@ struct Raw {
 impl Proven {
     /// Reads `proven.json`. Errors: State: it is none.
     pub fn parse(bytes: &[u8]) -> Result<Proven> {
-        let bad = || Error::new(Kind::State, "does not say what has proven itself");
+        let bad = || Error::new(Kind::State, "is not a list of what was confirmed");
         let text = std::str::from_utf8(bytes).map_err(|_| bad())?;
         let raw: Raw = json::from_str(text).map_err(|_| bad())?;
         let newest_release = raw.newest_release_date.map(|date| Moment::parse(&date)).transpose();

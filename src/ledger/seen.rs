@@ -17,7 +17,7 @@ pub struct LastOffer {
     pub validator: String,
     /// Keys and what is revoked, as they were then: see [`crate::trust::keyring::Keyring::fingerprint`].
     pub keyring: Digest,
-    /// What was offered. Its files can not be opened: they have no place.
+    /// What was offered. Its files cannot be opened: they have no place.
     pub artifact: Artifact,
 }
 

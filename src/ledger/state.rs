@@ -77,7 +77,7 @@ impl State {
     pub fn step(&mut self, next: Phase, now_secs: u64) -> Result<()> {
         let before = self.phase;
         if self.target_slot.is_none() && next.needs_slot() {
-            return Err(Error::new(Kind::State, "no slot is known that it is about").at("change", "update state"));
+            return Err(Error::new(Kind::State, "it names no slot").at("change", "update state"));
         }
         self.enter(next, now_secs)?;
         if next == Phase::Staged {
@@ -92,7 +92,7 @@ impl State {
 
     fn enter(&mut self, next: Phase, now_secs: u64) -> Result<()> {
         if !self.phase.may_become(next) {
-            let why = format!("an attempt that is {} can not become {}", self.phase.name(), next.name());
+            let why = format!("an attempt that is {} cannot become {}", self.phase.name(), next.name());
             return Err(Error::new(Kind::State, why).at("change", "update state"));
         }
         self.phase = next;

@@ -101,7 +101,7 @@ impl Store {
     }
 
     /// Takes the lock, making the directory if need be.
-    /// Errors: Busy: another run holds it. State: the data partition can not be written.
+    /// Errors: Busy: another run holds it. State: the data partition cannot be written.
     pub fn lock(&self) -> Result<Lock> {
         let path = self.dir.join("lock");
         let busy = || {
@@ -117,7 +117,7 @@ impl Store {
             make_way(&path)?;
             open(true)
         };
-        // What can not be written can still be locked, if an earlier run has made it.
+        // What cannot be written can still be locked, if an earlier run has made it.
         let file = match make() {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(busy()),
             made => made.or_else(|e| match in_the_way(&path) {
@@ -144,7 +144,7 @@ impl Store {
         {
             let dir = legible(self.dir.display().to_string());
             note(&format!(
-                "{dir}: it is no directory but {what}; kept as {dir}{ASIDE}, and what was remembered counts as new"
+                "{dir}: not a directory but {what}; kept as {dir}{ASIDE}, and what was remembered counts as new"
             ));
         }
         Ok(())
@@ -192,7 +192,8 @@ impl Store {
     pub fn state(&self) -> Kept<State> {
         match in_the_way(&self.state_file) {
             Ok(Some(what)) if self.is_named => {
-                let error = Error::new(Kind::Usage, format!("it is no file but {what}")).hint("--state takes a file");
+                let error =
+                    Error::new(Kind::Usage, format!("not a regular file but {what}")).hint("--state takes a file");
                 Kept::faulty(error.at("read", self.state_file.display()), false)
             }
             _ => load(&self.state_file, STATE_MAX_BYTES, State::parse),
@@ -200,7 +201,7 @@ impl Store {
     }
 
     /// Writes the state, durably.
-    /// Errors: State: the data partition can not be written.
+    /// Errors: State: the data partition cannot be written.
     pub fn save_state(&self, state: &State) -> Result<()> {
         save(&self.state_file, &state.encode())
     }
@@ -211,7 +212,7 @@ impl Store {
     }
 
     /// Writes the remembered failures, durably.
-    /// Errors: State: the data partition can not be written.
+    /// Errors: State: the data partition cannot be written.
     pub fn save_failures(&self, failures: &Failures) -> Result<()> {
         save(&self.failed_file(), &failures.encode())
     }
@@ -222,7 +223,7 @@ impl Store {
     }
 
     /// Remembers it, durably.
-    /// Errors: State: the data partition can not be written.
+    /// Errors: State: the data partition cannot be written.
     pub fn save_proven(&self, proven: &Proven) -> Result<()> {
         save(&self.proven_file(), &proven.encode())
     }
@@ -259,7 +260,7 @@ impl Store {
     /// Reads all that is remembered, under the lock; each file once, so that what is judged is what is used. Broken files are
     /// moved out of the way.
     /// Errors: State: one could not be read: nothing is known of what it says, and nothing was moved. Usage: `--state` names
-    /// what is no file.
+    /// what is not a regular file.
     pub fn recall(&self) -> Result<Memory> {
         let (state, failures, proven) = (self.state(), self.failures(), self.proven());
         let faults = [

@@ -67,7 +67,7 @@ fn booted_from(system: &System) -> (BootedFrom, Option<Error>) {
 
 /// Finds the device of the boot disk's partition of a label, and nothing else: which slot runs is not asked, so that a kernel command
 /// line that contradicts itself does not cost the machine its data.
-/// Errors: Device: the boot disk has none, or is not known. Boot: the kernel command line can not be read.
+/// Errors: Device: the boot disk has none, or is not known. Boot: the kernel command line cannot be read.
 pub fn device(system: &System, label: &str) -> Result<PathBuf> {
     let (mut booted, fault) = booted_from(system);
     // Without the kernel command line it would be looked for in the dark.
@@ -113,7 +113,7 @@ impl<'a> Machine<'a> {
         self.disk()?.slot(slot)
     }
 
-    /// Looks into a slot. What can not be read is in the view as an error.
+    /// Looks into a slot. What cannot be read is in the view as an error.
     pub fn view(&self, slot: Slot) -> View {
         let part = match self.slot_partition(slot) {
             Ok(part) => part,
@@ -137,7 +137,7 @@ impl<'a> Machine<'a> {
     /// is emptied first; and where only the list has rotted that GRUB goes by, it is written anew: files that are proven must
     /// not be passed over for it.
     /// Returns: the record, and whether that list was written.
-    /// Errors: Slot: it does not fit. Device: it can not be read.
+    /// Errors: Slot: it does not fit. Device: it cannot be read.
     /// Power cut: the list is the old one, or the new one.
     pub fn scrub(&self, slot: Slot, progress: &mut dyn FnMut(u64)) -> Result<(Record, bool)> {
         let part = self.slot_partition(slot)?;
@@ -187,7 +187,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Mounts a slot for writing that was taken with [`Machine::hold_target`].
-    /// Errors: Slot: it is the running one. Device: it can not be mounted.
+    /// Errors: Slot: it is the running one. Device: it cannot be mounted.
     pub fn mount_target(&self, slot: Slot, hold: &Hold) -> Result<Mounted> {
         if slot == self.running()? {
             return Err(Error::new(Kind::Slot, "it is the running slot").at("write to", format!("slot {slot}")));
@@ -196,7 +196,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Opens the boot variables.
-    /// Errors: Device: the EFI partition can not be found or mounted.
+    /// Errors: Device: the EFI partition cannot be found or mounted.
     pub fn boot_env(&self, access: Access) -> Result<BootEnv> {
         let (dir, mounted) = self.place(EFI, &self.system.efi_dir(), access)?;
         Ok(BootEnv { files: EnvFiles::new(dir.join("boot/grub")), _mounted: mounted })
@@ -205,7 +205,7 @@ impl<'a> Machine<'a> {
     /// Opens the agent's own files.
     /// Input: `state_file`: `--state`; lock and failures stay where every other run looks for them, unless there is no
     /// data partition.
-    /// Errors: Device: the data partition can not be found or mounted.
+    /// Errors: Device: the data partition cannot be found or mounted.
     pub fn data(&self, state_file: Option<&Path>, access: Access) -> Result<Data> {
         let (dir, mounted) = match (self.place(DATA, &self.system.data_dir(), access), state_file) {
             // A machine without data: everything goes beside the state that was named.

@@ -33,7 +33,7 @@ pub struct View {
 }
 
 impl View {
-    /// Makes a view of a slot that can not be looked into.
+    /// Makes a view of a slot that cannot be looked into.
     pub fn unreadable(slot: Slot, error: Error) -> View {
         View { slot, record: Err(error), version: None, room_bytes: None }
     }
@@ -60,7 +60,7 @@ pub fn look(slot: Slot, part: &Partition) -> View {
 }
 
 /// Refuses a journal that is not empty: GRUB, which replays none, would see older files.
-/// Errors: Slot: it needs recovery, or there is no ext4. Device: it can not be read.
+/// Errors: Slot: it needs recovery, or there is no ext4. Device: it cannot be read.
 pub fn journal(part: &Partition) -> Result<()> {
     let bad =
         |why: &str| Error::new(Kind::Slot, why).at("check the journal of", format!("{} ({})", part.label, part.name));
@@ -108,7 +108,7 @@ pub struct Proof {
 }
 
 /// Reads both files of a slot from the device and holds them against the record, and GRUB's list against them.
-/// Errors: Slot: the files differ, or the journal is not empty. Device: they can not be read.
+/// Errors: Slot: the files differ, or the journal is not empty. Device: they cannot be read.
 pub fn scrub(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64)) -> Result<Proof> {
     // Mounted first: that keeps a run out that would write, whose journal is not empty meanwhile.
     let mounted = mount::mount(part, Access::Read)?;
@@ -131,7 +131,7 @@ pub fn scrub(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64)) -> Res
 }
 
 /// Holds what GRUB will hold the files against to what they are. A slot without it is an older agent's, and boots.
-/// Errors: Slot: it does not fit them: GRUB would take the other slot. Device: it can not be read.
+/// Errors: Slot: it does not fit them: GRUB would take the other slot. Device: it cannot be read.
 fn hold_digests(dir: &Path, expected: &str) -> Result<()> {
     let bad = |why: String| {
         Error::new(Kind::Slot, format!("{DIGESTS} {why}: GRUB takes the other slot"))
@@ -166,11 +166,11 @@ fn read_version(dir: &Path) -> Option<String> {
 }
 
 fn room(dir: &Path) -> Option<u64> {
-    let space = sys::space(dir).ok()?;
+    let free_bytes = sys::free_bytes(dir).ok()?;
     let own = fs::read_dir(dir).ok()?.flatten().filter(|entry| stage::is_own(&entry.file_name().to_string_lossy()));
     let files = own.filter_map(|entry| entry.metadata().ok()).filter(|meta| meta.is_file() && meta.nlink() == 1);
     let reclaimed: u64 = files.map(|m| m.blocks().saturating_mul(512)).sum();
-    Some(space.free_bytes.saturating_add(reclaimed).saturating_sub(RESERVE_BYTES))
+    Some(free_bytes.saturating_add(reclaimed).saturating_sub(RESERVE_BYTES))
 }
 
 #[cfg(test)]
@@ -194,6 +194,6 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert!(hold_digests(dir.path(), &good).unwrap_err().to_string().contains("it is no file"));
+        assert!(hold_digests(dir.path(), &good).unwrap_err().to_string().contains("not a regular file"));
     }
 }

@@ -157,7 +157,7 @@ impl Index {
         let found = found.iter().map(|a| format!("linux/{a}"));
         let error = nothing_for(architecture, marked.chain(found)).at("choose a manifest from", &self.name);
         match fault {
-            Some(fault) => error.hint(format!("passed over was what cannot be used here: {fault}")),
+            Some(fault) => error.hint(format!("skipped what cannot be used here: {fault}")),
             None => error,
         }
     }

@@ -66,7 +66,7 @@ pub struct Artifact {
 }
 
 impl Artifact {
-    /// Says whether this is only what was heard of it before: then its files can not be opened.
+    /// Says whether this is only what was heard of it before: then its files cannot be opened.
     pub fn is_hearsay(&self) -> bool {
         self.kernel.place == Place::Nowhere
     }

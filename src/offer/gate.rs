@@ -41,7 +41,7 @@ pub struct Facts<'a> {
     pub failed: &'a [(Digest, String)],
     /// What is known of the time.
     pub now: Now,
-    /// Room in the target slot once its old files are gone; `None` where it can not be told.
+    /// Room in the target slot once its old files are gone; `None` where it cannot be told.
     pub room_bytes: Option<u64>,
     /// When updates may be applied.
     pub window: Option<&'a Window>,
@@ -259,7 +259,7 @@ pub fn stands_still(artifact: &Artifact, verdict: &Verdict, now: Now) -> Result<
     let is_past = date_of(artifact, expires, "expires")?.0 <= now.earliest_secs();
     let expires = printable(expires);
     Ok(is_past
-        .then(|| format!("what runs expired at {expires}, and nothing newer is offered: is the source held back?")))
+        .then(|| format!("what runs expired at {expires}, and nothing newer is offered: does the source stand still?")))
 }
 
 /// Says why nothing may be changed now; `None`: the window is open.

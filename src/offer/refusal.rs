@@ -59,7 +59,7 @@ impl Gate {
         match self {
             Gate::Version | Gate::RunningVersion | Gate::Replayed => "--allow-downgrade takes it",
             Gate::FailedBefore => "--retry-failed takes it",
-            Gate::Window | Gate::Clock => "--ignore-window goes on",
+            Gate::Window | Gate::Clock => "--ignore-window overrides it",
             _ => "",
         }
     }

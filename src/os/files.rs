@@ -1,7 +1,7 @@
 //! Small files as a whole: read up to a limit; replaced by temporary file, fsync, rename, fsync of the directory.
 //!
 //! The one door to the agent's own files, in whose place anything may lie: another program, a damaged file system or the
-//! kubelet (for a hostPath that is not there) made it. What is no file is never opened (a pipe would be waited for, a device
+//! kubelet (for a hostPath that is not there) made it. What is not a regular file is never opened (a pipe would be waited for, a device
 //! may act on it), never written through, and makes way; what is mounted there stays, and a person is told. Replacing is for
 //! ext4 only (state, slot record).
 //! Must never: be used to write on the EFI partition, where GRUB reads without a journal and a rename is not safe (see
@@ -33,7 +33,7 @@ pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> 
 /// nothing is known of it.
 pub fn read_own(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
     match in_the_way(path)? {
-        Some(what) => Err(io::Error::new(ErrorKind::InvalidData, format!("it is no file but {what}"))),
+        Some(what) => Err(io::Error::new(ErrorKind::InvalidData, format!("not a regular file but {what}"))),
         None => read(path, max_bytes, libc::O_NOFOLLOW),
     }
 }
@@ -45,7 +45,7 @@ fn read(path: &Path, max_bytes: u64, flags: i32) -> io::Result<Option<Vec<u8>>> 
     };
     match file.metadata()?.is_file() {
         true => read_all(file, max_bytes).map(Some),
-        false => Err(io::Error::new(ErrorKind::InvalidData, "it is no file")),
+        false => Err(io::Error::new(ErrorKind::InvalidData, "not a regular file")),
     }
 }
 
@@ -186,7 +186,7 @@ mod tests {
         let path = dir.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
         for odd in [&path, dir.path(), Path::new("/dev/zero")] {
-            assert!(read_bounded(odd, 10).unwrap_err().to_string().contains("no file"), "{}", odd.display());
+            assert!(read_bounded(odd, 10).unwrap_err().to_string().contains("not a regular file"), "{}", odd.display());
         }
         let gone = dir.path().join("gone");
         assert_eq!(read_bounded(&gone, 10).unwrap(), None);

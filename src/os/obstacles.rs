@@ -45,7 +45,7 @@ pub(super) fn in_the_way_of_directory(path: &Path) -> io::Result<Option<&'static
     }
 }
 
-/// Moves what is no file out of the way of one. Input: a path of the agent's own.
+/// Moves what is not a regular file out of the way of one. Input: a path of the agent's own.
 /// Returns: what that was.
 /// Errors: WouldBlock: another run is at it.
 pub fn make_way(path: &Path) -> io::Result<Option<&'static str>> {

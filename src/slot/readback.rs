@@ -21,7 +21,7 @@ const ALIGN: usize = 4096;
 
 /// Hashes a regular file as the device returns it.
 /// Returns: its length and digest, and the CRC-32 of the same bytes. `progress` is told how many bytes each step read.
-/// Errors: Device: it can not be read, or is no regular file.
+/// Errors: Device: it cannot be read, or is no regular file.
 pub fn hash(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<(FileRecord, u32)> {
     let op = "read back";
     let mut file = open(path).io(Kind::Device, op, path.display())?;
@@ -50,7 +50,7 @@ pub fn hash(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<(FileRecord, u
     Ok((FileRecord { size_bytes, sha256: Digest::finish(hasher) }, crc.sum()))
 }
 
-/// Opens past the page cache, or drops what it holds of the file where the file system can not do that.
+/// Opens past the page cache, or drops what it holds of the file where the file system cannot do that.
 fn open(path: &Path) -> io::Result<File> {
     let base = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let opened = OpenOptions::new().read(true).custom_flags(base | libc::O_DIRECT).open(path);
@@ -72,7 +72,7 @@ fn open(path: &Path) -> io::Result<File> {
 /// Holds a file on the device against what it should be.
 /// Returns: the CRC-32 of the bytes that were proven, for GRUB (`slot::digests`).
 /// Errors: Slot: missing, or another length or digest; the file is named, the caller says where it is.
-/// Device: it can not be read.
+/// Device: it cannot be read.
 pub fn verify(path: &Path, expected: &FileRecord, progress: &mut dyn FnMut(u64)) -> Result<u32> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let bad = |why: String| Error::new(Kind::Slot, format!("{name} {why}"));

@@ -124,7 +124,7 @@ pub fn left_over(dir: &Path, part: &Part<'_>) -> u64 {
 /// the expected length at most.
 /// Returns: its CRC-32, of the bytes that were read back.
 /// Errors: Network: it ends early or breaks off; what is there stays for the next run. Digest: it is longer, or hashes to
-/// something else. Source: it is no initramfs. Device: it can not be written, or reads back as something else than what came.
+/// something else. Source: it is no initramfs. Device: it cannot be written, or reads back as something else than what came.
 /// Power cut: `NAME.part-DIGITS` with some of the bytes; without a record it means nothing.
 pub fn write(
     dir: &Path,
@@ -159,7 +159,7 @@ fn write_unproven(
     file.set_len(from).io(Kind::Device, "cut to length", unproven.display())?;
     let mut sink = Sink { part, judge: part.is_initramfs.then(Check::default), crc: Crc::new(), bytes: 0 };
     if let Err(e) = sink.take_up(&mut file, from, progress) {
-        // A sector that can not be read: written anew it may do, and somewhere else it will.
+        // A sector that cannot be read: written anew it may do, and somewhere else it will.
         let _ = fs::remove_file(unproven);
         return Err(e).io(Kind::Device, "read", unproven.display());
     }
@@ -299,7 +299,7 @@ impl Sink<'_> {
     /// Holds what the device gives back against what came, then against what the part must be.
     fn prove(self, file: File, path: &Path, progress: &mut dyn FnMut(Step)) -> Result<u32> {
         file.sync_all().io(Kind::Device, "sync", path.display())?;
-        // The pages are clean now; without them a copy in memory can not stand in for the device.
+        // The pages are clean now; without them a copy in memory cannot stand in for the device.
         sys::drop_cache(&file).io(Kind::Device, "drop the cache of", path.display())?;
         drop(file);
         let (name, expected) = (self.part.name, self.part.expected);

@@ -223,7 +223,7 @@ fn what_an_earlier_run_left_is_proven_and_not_trusted() {
     }
     fs::write(&path, vec![0; bytes.len() + 1]).unwrap();
     assert_eq!(left_over(dir.path(), &part), 0, "more than there can be");
-    // What can not be read is taken away: written anew, it can.
+    // What cannot be read is taken away: written anew, it can.
     fs::write(&path, vec![0; 70_000]).unwrap();
     let e = write(dir.path(), &part, 200_000, &mut &bytes[200_000..], &mut |_| {}).err();
     assert!(e.is_some_and(|e| e.kind() == Kind::Digest) && !path.exists());

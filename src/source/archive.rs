@@ -105,7 +105,7 @@ impl Archive {
     }
 
     /// Opens a file in it; looks for its place when it is read. Input: `from`: first byte wanted.
-    /// Errors: Source: it is not there, or no regular file. Reading: it can not be read.
+    /// Errors: Source: it is not there, or no regular file. Reading: it cannot be read.
     pub fn open(&self, name: &str, from: u64) -> Result<Box<dyn Read>> {
         let (member, size_bytes) = self.find(name)?;
         let left = size_bytes.saturating_sub(from);

@@ -54,7 +54,7 @@ impl Latest {
 
     /// Finds out who signed a document. Input: as it came, and from where; `url`: of the signature; `is_copy`: is set where
     /// that was a cache's copy.
-    /// Errors: Signature: not those who must. Network: that can not be found out.
+    /// Errors: Signature: not those who must. Network: that cannot be found out.
     fn prove(&self, document: &Document, url: &Url, is_copy: &Cell<bool>) -> Result<Vec<Digest>> {
         if !self.ring.demands_signatures()? {
             return Ok(Vec::new());

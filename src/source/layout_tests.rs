@@ -189,7 +189,7 @@ fn damaged_documents_and_files_are_seen() {
     fs::write(&path, &flipped).unwrap();
     fixture.fails(Kind::Digest, "hashes to");
     fs::write(&path, &good[1..]).unwrap();
-    fixture.fails(Kind::Digest, "bytes, where its descriptor says");
+    fixture.fails(Kind::Digest, "bytes, its descriptor says");
     fs::remove_file(&path).unwrap();
     fixture.fails(Kind::Source, "No such file");
     fs::write(&path, &good).unwrap();

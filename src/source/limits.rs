@@ -29,7 +29,7 @@ pub(super) fn bounded(body: Body, size_bytes: u64, from: u64) -> Body {
 pub(super) fn check_bytes(bytes: &[u8], want: &Descriptor) -> Result<()> {
     if bytes.len() as u64 != want.size_bytes {
         let (got, want) = (bytes.len(), want.size_bytes);
-        return Err(Error::new(Kind::Digest, format!("{got} bytes, where its descriptor says {want}")));
+        return Err(Error::new(Kind::Digest, format!("{got} bytes, its descriptor says {want}")));
     }
     match Digest::of(bytes) {
         d if d == want.digest => Ok(()),

@@ -27,8 +27,6 @@ use crate::base::error::Result;
 use crate::http::Body;
 use crate::offer::artifact::{Artifact, FileRef};
 
-pub use crate::http::PlainHttp;
-
 /// A place that updates come from.
 pub trait Source {
     /// Finds out what is offered, and proves who signed it. Reads metadata only, never a file. Input: `architecture`:
@@ -37,7 +35,7 @@ pub trait Source {
     fn resolve(&mut self, architecture: &str) -> Result<Artifact>;
 
     /// Asks, in one request, whether what was resolved before is still what is offered.
-    /// Input: what [`Source::validator`] returned then. Returns: false where that can not be told: then
+    /// Input: what [`Source::validator`] returned then. Returns: false where that cannot be told: then
     /// [`Source::resolve`] says why.
     fn is_unchanged(&mut self, _validator: &str) -> bool {
         false
@@ -59,7 +57,7 @@ pub trait Source {
     }
 
     /// Says whether a file can be had, and reads nothing of it: asked before its old copy is given up.
-    /// Errors: as [`Source::open`]. A server that can not say is taken to have it.
+    /// Errors: as [`Source::open`]. A server that cannot say is taken to have it.
     fn probe(&mut self, file: &FileRef) -> Result<()>;
 
     /// Names the source for people, without secrets.

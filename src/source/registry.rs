@@ -179,7 +179,7 @@ fn next_url(page: &Url, link: &str) -> Result<Url> {
     match next.origin() == page.origin() {
         true => Ok(next),
         false => {
-            let why = format!("the next page is said to be at {}, another server", next.host());
+            let why = format!("the next page is at {}, another server", next.host());
             Err(Error::new(Kind::Source, why).at("list", page))
         }
     }

@@ -41,7 +41,7 @@ pub(super) const MAX_CANDIDATES: usize = 128;
 /// Finds out who signed what an index or a manifest led to. A signature may be on either.
 /// Input: `is_stated`: the manifest itself says which architecture it is for. If only an index does, that counts once the
 /// index is signed: anybody can file a signed manifest under another architecture.
-/// Errors: Signature: not those who must, or it is revoked. Network: that can not be found out.
+/// Errors: Signature: not those who must, or it is revoked. Network: that cannot be found out.
 pub(super) fn prove(artifact: &mut Artifact, is_stated: bool, ring: &Keyring, look: Look) -> Result<()> {
     let what = format!("{} from {}", artifact.digest, artifact.source);
     ring.refuse_revoked(&artifact.digests()).map_err(|e| e.at("verify", &what))?;

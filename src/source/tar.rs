@@ -33,7 +33,7 @@ impl Header {
         // The field of the checksum itself counts as blanks.
         let found = sum(&block[..148]) + 8 * u64::from(b' ') + sum(&block[156..]);
         if number(&block[148..156]) != Some(found) {
-            return Err("it is no tar archive, or a header in it is damaged".into());
+            return Err("not a tar archive, or one of its headers is damaged".into());
         }
         let text = |field: &[u8]| {
             let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
@@ -44,7 +44,7 @@ impl Header {
         if &block[257..263] == b"ustar\0" && block[345] != 0 {
             name = format!("{}/{name}", text(&block[345..500])?);
         }
-        let size_bytes = number(&block[124..136]).ok_or_else(|| format!("the size of '{name}' is no number"))?;
+        let size_bytes = number(&block[124..136]).ok_or_else(|| format!("the size of '{name}' is not a number"))?;
         Ok(Some(Header { name, size_bytes, kind: block[156] }))
     }
 }
@@ -103,7 +103,7 @@ impl Extended {
                         b"path" => self.name = Some(utf8(value)?),
                         b"size" => {
                             let size = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
-                            self.size_bytes = Some(size.ok_or("a size in it is no number")?);
+                            self.size_bytes = Some(size.ok_or("a size in it is not a number")?);
                         }
                         _ if key.starts_with(b"GNU.sparse") => return Err("it holds a sparse file".into()),
                         _ => {}

@@ -29,7 +29,7 @@ impl Other {
     /// Says what it is; the rest of a sentence that begins with the release.
     pub fn words(self) -> &'static str {
         match self {
-            Other::Attestation => "it is not signed; there is an attestation, which is no signature",
+            Other::Attestation => "it is not signed; there is an attestation, which is not a signature",
             Other::Notation => "it is signed by notation, whose format is not read",
             Other::OtherBundle => "it is signed in a sigstore bundle of another version, and 0.3 alone is read",
             Other::Cosign2 => "it is signed in cosign 2's format, which is not read",

@@ -204,7 +204,7 @@ pub(super) fn read_named(path: &Path) -> Result<Key> {
 }
 
 /// Reads what a directory of lists revokes; one that is not there revokes nothing.
-/// Errors: Config: it, or one of them, can not be read, or others may write it.
+/// Errors: Config: it, or one of them, cannot be read, or others may write it.
 pub(super) fn revoked_in(dir: &Path) -> Result<Vec<Digest>> {
     let lists = entries(dir, dir.symlink_metadata())?;
     if lists.len() > MAX_LISTS {

@@ -66,7 +66,7 @@ impl Key {
         let text = text.trim_end_matches('\n');
         let body = text.strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(END));
         let body = body.ok_or_else(|| match text.contains("PRIVATE KEY") {
-            true => bad("it is a PRIVATE key, which has no place on this machine: whoever reads it can sign"),
+            true => bad("it is a PRIVATE key, which has no place on this machine: anyone who reads it can sign"),
             false if text.starts_with('\u{feff}') => bad("it begins with a byte order mark").hint(hint),
             false => bad("it is not one public key in PEM, with nothing before, after or between").hint(hint),
         })?;

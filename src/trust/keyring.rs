@@ -44,7 +44,7 @@ pub struct Keyring {
 impl Keyring {
     /// Reads `*.pub` in a directory, and all files in its `revoked/`. A directory that is not there has no keys.
     /// Input: `threshold`: how many different keys must have signed.
-    /// Errors: Config: the directory, `revoked/` or a file in that can not be read, or others may write it; more than 16
+    /// Errors: Config: the directory, `revoked/` or a file in that cannot be read, or others may write it; more than 16
     /// keys; something lies there, or beside `update-keys.d`, that is neither, and may be meant to revoke.
     pub fn load(dir: &Path, policy: SignaturePolicy, threshold: usize) -> Result<Keyring> {
         let mut ring = Keyring::empty(policy, threshold);
@@ -171,7 +171,7 @@ impl Keyring {
             }
             (good, threshold) if good < threshold => {
                 let why = format!("{good} good keys are installed, and signature_threshold is {threshold}{bad}");
-                Err(Error::new(Kind::Config, why).hint("no artifact can be signed by so many"))
+                Err(Error::new(Kind::Config, why).hint("no artifact can carry that many signatures"))
             }
             _ => Ok(true),
         }

@@ -47,7 +47,7 @@ impl Offered {
         match offered.keys.len() {
             0 => return refuse(format!("there is no *.pub in {}", dir.display())),
             count if count > MAX_KEYS => {
-                return refuse(format!("{} has {count} keys, and machines look at {MAX_KEYS} at most", dir.display()));
+                return refuse(format!("{} has {count} keys; machines look at {MAX_KEYS} at most", dir.display()));
             }
             _ => {}
         }
@@ -150,7 +150,7 @@ impl Offered {
 fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let meta = dir.metadata().or_else(|_| dir.symlink_metadata()).io(Kind::Config, "list", dir.display())?;
     if !meta.is_dir() {
-        return Err(Error::new(Kind::Config, format!("{} is no directory", dir.display())));
+        return Err(Error::new(Kind::Config, format!("{} is not a directory", dir.display())));
     }
     refuse_writable(dir, &meta)?;
     directory::list(dir).io(Kind::Config, "list", dir.display())
@@ -158,7 +158,7 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>> {
 
 fn read(path: &Path, meta: &Metadata, max_bytes: u64) -> Result<Vec<u8>> {
     if !meta.is_file() {
-        return Err(Error::new(Kind::Config, format!("{} is no file", path.display())));
+        return Err(Error::new(Kind::Config, format!("{} is not a regular file", path.display())));
     }
     refuse_writable(path, meta)?;
     let bytes = read_required(path, max_bytes).io(Kind::Config, "read", path.display())?;
@@ -178,7 +178,7 @@ fn key(path: &Path, meta: &Metadata) -> Result<Key> {
 fn lines(path: &Path, meta: &Metadata) -> Result<Vec<Digest>> {
     let text = String::from_utf8_lossy(&read(path, meta, LIST_MAX_BYTES)?).into_owned();
     revoked_lines(&text).map_err(|e| {
-        let why = format!("{} is no list of what is revoked: {e}", path.display());
+        let why = format!("{} is not a list of what is revoked: {e}", path.display());
         Error::new(Kind::Config, why).hint("each line is sha256: and 64 hex digits (scripts/keygen.sh --fingerprint)")
     })
 }

@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 
 /// Reads what it revokes. Input: `site`: the directory; one that is not there revokes nothing.
-/// Errors: Config: a directory or a list that others than root may write, or that can not be read; or something there may be
+/// Errors: Config: a directory or a list that others than root may write, or that cannot be read; or something there may be
 /// meant to revoke, and would not.
 pub fn revoked(site: &Path) -> Result<Vec<Digest>> {
     let keys = site.join(KEYS_DIR);

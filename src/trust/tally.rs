@@ -68,7 +68,7 @@ impl<'a> Tally<'a> {
         self.limit = Some(limit);
     }
 
-    /// Notes that a candidate, or a list of them, can not be had now: it may have been the good one.
+    /// Notes that a candidate, or a list of them, cannot be had now: it may have been the good one.
     pub fn postpone(&mut self, why: Error) {
         self.postponed.get_or_insert(why);
     }
@@ -90,8 +90,8 @@ impl<'a> Tally<'a> {
     /// Notes that a list names what is not there. Input: its digest.
     pub fn is_gone(&mut self, part: &str, digest: Digest) {
         let why = format!(
-            "a signature or an attestation is listed, and its {part} {digest} is no longer there: a cleaning of the \
-             registry, or an incomplete copy, has lost it; sign again (scripts/sign.sh gives each signature a tag of its own)"
+            "a signature or an attestation is listed, but its {part} {digest} is gone: lost in a clean-up of the \
+             registry, or in an incomplete copy; sign again (scripts/sign.sh gives each signature a tag of its own)"
         );
         self.note(Blame::Gone, why);
     }
@@ -121,7 +121,7 @@ impl<'a> Tally<'a> {
             return self.note(blame, why);
         }
         match bundle.subjects() {
-            Err(e) => self.note(Blame::OtherArtifact, format!("what is signed states something else: {e}")),
+            Err(e) => self.note(Blame::OtherArtifact, format!("the signed statement is about something else: {e}")),
             Ok(subjects) if !subjects.contains(&subject) => {
                 let named: Vec<String> = subjects.iter().take(3).map(Digest::to_string).collect();
                 self.note(Blame::OtherArtifact, format!("a signature is for {}, not for {subject}", named.join(", ")));
@@ -219,11 +219,11 @@ impl<'a> Tally<'a> {
             None if self.ring.is_revoked(id) => (Blame::Revoked, format!("it is signed by {}", self.ring.name(id))),
             None => (Blame::UnknownKey, format!("it is signed by {}", self.ring.name(id))),
             Some(Algorithm::P256) => {
-                (Blame::Broken, format!("what says to be a signature by {} is none", self.ring.name(id)))
+                (Blame::Broken, format!("the signature claimed by {} does not verify", self.ring.name(id)))
             }
             Some(Algorithm::Ed25519) => {
                 let why = format!(
-                    "what says to be a signature by {} is no pure Ed25519; stock cosign makes Ed25519ph, which is \
+                    "the signature claimed by {} is not pure Ed25519; stock cosign makes Ed25519ph, which is \
                      not understood: sign with P-256, or with scripts/sign.sh",
                     self.ring.name(id)
                 );
@@ -243,7 +243,7 @@ impl<'a> Tally<'a> {
 /// next one, as `openssl base64` and `base64` break them: no signature has that length (Ed25519 88, ECDSA P-256 92 to 96).
 /// What editors, Windows and uploads put around a line is passed over: blanks, CRLF, a byte order mark.
 fn detached(file: &[u8]) -> std::result::Result<Vec<Vec<u8>>, &'static str> {
-    let text = std::str::from_utf8(file).map_err(|_| "it is no text (not base64, but raw bytes or UTF-16)")?;
+    let text = std::str::from_utf8(file).map_err(|_| "it is raw bytes or UTF-16, not base64")?;
     let mut texts = vec![String::new()];
     for line in text.trim_start_matches('\u{feff}').lines().map(str::trim_ascii) {
         let goes_on = matches!(line.len(), 64 | 76);

@@ -95,7 +95,7 @@ fn of_what_is_there_the_most_telling_is_named() {
         (&[&by_cosign_2, &unknown], "no signature of it counts: it is signed by sha256:", false),
         (&[&gone, &unknown], "no signature of it counts: a signature or an attestation is listed", false),
         (&[&unknown, &gone, &attested], "its manifest sha256:", false),
-        (&[&gone, &broken], "is none", false),
+        (&[&gone, &broken], "does not verify", false),
         (&[&gone, &down], "down", false),
         (&[&down], "down", false),
     ] {
@@ -168,17 +168,17 @@ fn the_best_reason_is_named() {
     let attestation = bundle(&states, &[&one], &one.hint());
     refused(verdict(&trusting, subject, &[&for_other]), &format!("for {elsewhere}, not for {subject}"));
     refused(verdict(&trusting, subject, &[&by_other]), &format!("{} (not installed)", other.key.id));
-    refused(verdict(&trusting, subject, &[&broken]), "is none");
+    refused(verdict(&trusting, subject, &[&broken]), "does not verify");
     refused(verdict(&ring(1, &[&ed], &[]), subject, &[&pre_hashed]), "Ed25519ph");
     refused(verdict(&trusting, subject, &[&no_hint]), "by no installed key");
-    refused(verdict(&trusting, subject, &[&attestation]), "states something else");
+    refused(verdict(&trusting, subject, &[&attestation]), "about something else");
     refused(verdict(&trusting, subject, &[b"{}"]), "a bundle is malformed");
     refused(verdict(&ring(1, &[&one, &ed], &[&one]), subject, &[&good]), "(0.pub, revoked)");
     // A key that is gone from the directory, and on the list.
     refused(verdict(&ring(1, &[&ed], &[&one]), subject, &[&good]), "(revoked)");
     // What says most comes first, whatever the order; and a good one counts after any number of bad ones.
     for order in [[&b"{}"[..], &by_other, &for_other, &broken], [&broken, &for_other, &by_other, &b"{}"[..]]] {
-        refused(verdict(&trusting, subject, &order), "is none");
+        refused(verdict(&trusting, subject, &order), "does not verify");
         let mut with_good = order.to_vec();
         with_good.push(&good);
         assert_eq!(verdict(&trusting, subject, &with_good).unwrap(), [one.key.id]);
@@ -327,7 +327,7 @@ fn a_malformed_detached_signature_is_refused_whole() {
     ] {
         refused(detached_verdict(&trusting, b"x", file.as_bytes()), words);
     }
-    refused(detached_verdict(&trusting, b"x", b"\xff"), "no text");
+    refused(detached_verdict(&trusting, b"x", b"\xff"), "raw bytes");
     for around in [format!("{good}\r\n"), format!(" {good}\t"), format!("\u{feff}{good}\r\n\r\n")] {
         assert_eq!(detached_verdict(&trusting, b"x", around.as_bytes()).unwrap(), [one.key.id], "{around:?}");
     }

@@ -144,7 +144,7 @@ pub fn demand_proven_bootloader(session: &Session<'_>, allow_unproven: bool) -> 
     }
     Err(Error::new(Kind::Boot, "GRUB has not shown that it can write its environment block (boot_canary is 0)")
         .at("put a slot", "on trial")
-        .hint("restart once so that GRUB can show it; --allow-unproven-bootloader goes on without a way back"))
+        .hint("restart once so that GRUB can show it; --allow-unproven-bootloader continues without a way back"))
 }
 
 /// Reads a whole slot and changes nothing. Returns, errors: as [`crate::machine::Machine::scrub_as_it_is`].

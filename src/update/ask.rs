@@ -39,7 +39,7 @@ pub fn noted(ring: Keyring) -> Result<Keyring> {
 }
 
 /// Opens the source that configuration and command line name.
-/// Errors: Config: none is named, or it can not be used.
+/// Errors: Config: none is named, or it cannot be used.
 pub fn open(system: &System, config: &Config, proven: &Proven, ring: Keyring) -> Result<Box<dyn Source>> {
     let spec = config.source.clone().ok_or_else(|| {
         Error::new(Kind::Config, "no source of updates is named")

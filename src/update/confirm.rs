@@ -25,7 +25,7 @@ pub fn worth_a_restart(system: &System, config: &Config, trial: Trial) -> Option
     }
 }
 
-/// What the run began with. The second session can not ask for it where the first could record nothing.
+/// What the run began with. The second session cannot ask for it where the first could record nothing.
 pub struct Begun {
     /// Whether this boot is on trial.
     pub on_trial: bool,

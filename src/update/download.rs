@@ -153,7 +153,7 @@ fn fetch(
             None => Opened::new(source, file, 0)?,
         };
         if from > 0 {
-            aside(&format!("{}: going on after {}", part.name, human_size(from)));
+            aside(&format!("{}: continuing after {}", part.name, human_size(from)));
         }
         let e = match write(dir, part, from, body.reader.as_mut(), way) {
             Ok(crc32) => return Ok(crc32),

@@ -92,7 +92,7 @@ pub struct Question<'a> {
 
 /// Asks the source and judges what it offers.
 /// Input: `store`: where what was offered last is remembered. What is [`Artifact::is_hearsay`] comes from there.
-/// Errors: what the source ends with; Slot: the running slot cannot be looked into; Device: the target can not be read.
+/// Errors: what the source ends with; Slot: the running slot cannot be looked into; Device: the target cannot be read.
 pub fn consult(
     question: &mut Question<'_>,
     situation: &Situation<'_>,
@@ -104,7 +104,7 @@ pub fn consult(
     if let Some(remark) = gate::stands_still(&artifact, &verdict, situation.now)? {
         note(&remark);
     }
-    // Room that can not be told is not room.
+    // Room that cannot be told is not room.
     match (&verdict, situation.target.room_bytes, &situation.target.record) {
         (Verdict::Take, None, Err(error)) => Err(error.clone()),
         _ => Ok((artifact, verdict)),

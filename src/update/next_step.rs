@@ -70,7 +70,7 @@ impl Other {
 }
 
 /// Refuses to try what the publisher has taken back, and what never proved itself here and is not trusted (any more). What was
-/// confirmed once needs no key that is still trusted: keys change, and this is a recovery. So keys that can not be read hold
+/// confirmed once needs no key that is still trusted: keys change, and this is a recovery. So keys that cannot be read hold
 /// that back neither, and everything else. A record without a digest of a manifest is an image's own slot, which nobody signed.
 /// Errors: Signature: it is not accepted. Others: the keys cannot be read.
 pub fn trust(proven: &Proven, ring: &Result<Keyring>, record: &Record) -> Result<()> {
@@ -120,7 +120,7 @@ pub fn way_on(running: Stuck, other: Other) -> String {
             "do not restart: neither slot can be read; write the disk anew with `usb-provision.sh`".into()
         }
         (Other::InUse, true) => {
-            "do not restart before a slot can be read: do what is said of it above, then `status` again".into()
+            "do not restart before a slot can be read: see what is said of it above, then run `status` again".into()
         }
         (_, false) => "`verify` looks closer; `apply` writes an update into the other slot".into(),
         (Other::Good, true) => {
@@ -245,7 +245,7 @@ fn settled(running: Slot, slots: &[View; 2], vars: &BootVars, facts: &Facts<'_>)
             Some(Control::Recovered) => "`apply` tries that version again",
         }
         .into(),
-        Phase::Checking | Phase::Downloading => "`apply` again: it goes on where it was cut off".into(),
+        Phase::Checking | Phase::Downloading => "`apply` again: it continues where it was cut off".into(),
         Phase::Failed => "look at the error above, then run `apply` again".into(),
         _ => "`check` asks for an update".into(),
     }

@@ -187,7 +187,7 @@ fn a_machine_without_a_healthy_slot_comes_to_rest_and_can_be_updated() {
         let rest = machine.block.clone();
         assert_eq!(machine.rest(), 0, "{start}\n{machine:?}");
         assert_eq!(machine.block, rest, "{start}");
-        // Slot B can be written: the way out. (To the agent, a trial that GRUB can not count still waits.)
+        // Slot B can be written: the way out. (To the agent, a trial that GRUB cannot count still waits.)
         let vars = BootVars::read_whole(&machine.block).unwrap();
         // Without a state nothing is decided, and nothing could be installed.
         if (machine.says || machine.damaged) && machine.saves && machine.keeps {

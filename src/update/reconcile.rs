@@ -144,8 +144,8 @@ pub fn take_over(running: Slot, for_good: bool, block: &mut Block) {
     }
 }
 
-/// Says whether the trial of the running slot can not end by itself: in this very trial GRUB tried the other slot
-/// first, since it can not count any more, and it did not load. (Of slots that a person asked for, it says nothing.)
+/// Says whether the trial of the running slot cannot end by itself: in this very trial GRUB tried the other slot
+/// first, since it cannot count any more, and it did not load. (Of slots that a person asked for, it says nothing.)
 pub fn no_way_back(state: &State, seen: &Boot<'_>) -> bool {
     // If the trial began in this boot, that slot was skipped before there was a trial.
     let skipped = seen.skipped == Some(seen.running.other()) && !same_boot(state, seen);

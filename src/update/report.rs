@@ -186,7 +186,7 @@ fn when_open(config: &Config, system: &System, boot: Option<(Slot, &BootVars)>) 
 /// Says that no version can be told to be newer than the one that runs.
 fn incomparable(version: &str) -> Option<String> {
     let error = Version::parse(version).err()?;
-    Some(format!("{error}; only `apply --allow-downgrade` takes an update"))
+    Some(format!("{error}; only `apply --allow-downgrade` takes an update from it"))
 }
 
 /// Says that a maintenance window does not open by a clock that is not set.

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Errors: Usage: it was asked for.
 pub fn refuse_reboot_below_root(system: &System, reboot: bool) -> Result<()> {
     match reboot && !system.is_live() {
-        true => Err(Error::new(Kind::Usage, "--reboot and --root exclude each other")),
+        true => Err(Error::new(Kind::Usage, "--reboot and --root cannot be used together")),
         false => Ok(()),
     }
 }

@@ -123,7 +123,7 @@ impl<'a> Session<'a> {
     }
 
     /// Remembers that what runs has proven itself, if it has. A run that was cut off before it is made up for by the next one.
-    /// Errors: State: the data partition can not be written.
+    /// Errors: State: the data partition cannot be written.
     pub fn remember_proof(&mut self) -> Result<()> {
         if !reconcile::is_confirmed(self.running, &self.vars) {
             return Ok(());
@@ -279,7 +279,7 @@ impl<'a> Session<'a> {
     fn write_boot(&mut self, block: &Block) -> Result<()> {
         // Once more: one write that fails is common on cheap flash, and what it left may be what GRUB acts on.
         let saved = self.env.files.save(block).or_else(|e| {
-            note(&format!("{e}; once more"));
+            note(&format!("{e}; trying once more"));
             self.env.files.save(block)
         })?;
         if let Some(error) = saved.backup {

@@ -14,7 +14,7 @@ use std::process::Stdio;
 /// A window of a minute that was open, or will be, about half a day from now.
 fn shut_window() -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let clock = |secs: u64| kubesolo_update::base::time::rfc3339(secs)[11..16].to_owned();
+    let clock = |secs: u64| kubesolo_update::parts::base::time::rfc3339(secs)[11..16].to_owned();
     format!("{}-{}", clock(now + 12 * 3600), clock(now + 12 * 3600 + 60))
 }
 
@@ -177,7 +177,7 @@ fn check_and_apply_name_the_same_gates() {
         (&newer, "channel = edge\n", "channel", "null"),
         (&later, "", "min_compatible_version", "null"),
         (&past, "", "expired", "null"),
-        (&newer, &shut, "maintenance_window", "--ignore-window goes on"),
+        (&newer, &shut, "maintenance_window", "--ignore-window overrides it"),
         (&older, &format!("channel = edge\n{shut}"), "channel newer maintenance_window", "null"),
     ] {
         root.configure(&format!("signature = off\n{config}"));

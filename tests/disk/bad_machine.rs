@@ -7,7 +7,7 @@ use crate::support::release::{Medium, Release};
 use crate::support::root::{Root, Run, jq};
 use crate::support::trial::Trial;
 use crate::support::{command, need};
-use kubesolo_update::os::sys;
+use kubesolo_update::parts::os::sys;
 use std::fs::{self, OpenOptions};
 
 #[apply(test)]
@@ -280,7 +280,7 @@ fn configuration_and_usage_errors() {
         ("signature = off\nsever = x\n", vec!["line 2", "unknown key `sever`", "known keys"]),
         ("signature = maybe\n", vec!["line 1", "`signature = maybe`", "required, off"]),
         ("signature\n", vec!["line 1", "key = value"]),
-        ("server = http://127.0.0.1/\nlayout = /x\n", vec!["exclude each other"]),
+        ("server = http://127.0.0.1/\nlayout = /x\n", vec!["cannot be used together"]),
         ("server = http://127.0.0.1/\nserver = http://127.0.0.2/\n", vec!["line 2", "line 1 already"]),
         ("maintenance_window = at night\n", vec!["line 1", "at night"]),
         ("registry = Not A Reference\n", vec!["line 1"]),
@@ -307,7 +307,7 @@ fn configuration_and_usage_errors() {
     machine.root.configure("\u{feff}signature = off\n");
     for (args, words) in [
         (vec!["apply"], vec!["no source of updates", "--server"]),
-        (vec!["apply", "--server", "http://127.0.0.1/", "--layout", "/x"], vec!["exclude each other"]),
+        (vec!["apply", "--server", "http://127.0.0.1/", "--layout", "/x"], vec!["cannot be used together"]),
         (vec!["apply", "--sever", "x"], vec!["--sever"]),
         (vec!["apply", "--layout"], vec!["--layout"]),
         (vec!["aply"], vec!["aply"]),
@@ -378,7 +378,7 @@ fn the_data_partition_is_mounted_where_it_is_not() {
     assert!(!disk.needs_recovery(DATA));
     let status = root.agent(&["status", "--json"]).expect(0, &[]);
     assert_eq!(status.jq(".update.phase"), "staged");
-    // What is in the way makes way; where it can not be written, that is the error, before anything else happens.
+    // What is in the way makes way; where it cannot be written, that is the error, before anything else happens.
     fs::create_dir_all(root.path("var/lib/kubesolo")).unwrap();
     let update = root.path("var/lib/kubesolo/update");
     fs::write(&update, "in the way").unwrap();

@@ -117,7 +117,7 @@ fn a_release_is_blamed_where_the_old_slot_is_healthy() {
     trial.assert_remembered();
 }
 
-/// What the file with what failed here says of the only artifact in it; nothing where there is no file.
+/// What the file with what failed here says of the only artifact in it; nothing where there is not a regular file.
 fn failed(trial: &Trial, field: &str) -> Option<String> {
     let file = fs::read_to_string(trial.root.path("var/lib/kubesolo/update/failed.json")).ok()?;
     Some(crate::support::root::jq(&file, &format!(".failed[] | .{field}")))
@@ -357,7 +357,7 @@ fn what_the_checks_say_counts_whoever_is_at_work_meanwhile() {
     let mut said = [0; 5];
     other.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
     fs::write(&go, "").unwrap();
-    check.join().unwrap().expect(0, &["healthy", "left to the next check"]);
+    check.join().unwrap().expect(0, &["healthy", "what caused the last rollback"]);
     drop(other.stdin.take());
     assert!(other.wait().unwrap().success() && said == *b"held\n");
     trial.root.agent(&["healthcheck", "--timeout", "0"]).expect(0, &["healthy"]);

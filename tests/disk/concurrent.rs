@@ -43,7 +43,7 @@ fn two_runs_never_write_the_same_slot() {
         .agent(&["apply", "--ok-if-nothing", "--json", "--state", state.to_str().unwrap(), "--server", &good.url("")])
         .expect(0, &["another run holds it"]);
     assert_eq!(excused.jq("[.result, .kind, .exit_code]"), r#"["busy","busy",0]"#);
-    // Looking is answered all the same, and says why slot B can not be looked into.
+    // Looking is answered all the same, and says why slot B cannot be looked into.
     let status = first.agent(&["status", "--json"]).expect(0, &[]);
     assert_eq!(status.jq("[.update.phase, .slots[0].valid, .slots[1].valid]"), r#"["downloading",true,false]"#);
     assert!(status.jq(".slots[1].error").contains("another run is at work"), "{}", status.stdout);

@@ -5,9 +5,9 @@
 
 use crate::support::disk::{need_disks, wait_for};
 use crate::support::{find, need_all, run};
-use kubesolo_update::boot::block::{BLOCK_BYTES, Block};
-use kubesolo_update::boot::grub_table::Vars;
-use kubesolo_update::slot::record::Slot;
+use kubesolo_update::parts::boot::block::{BLOCK_BYTES, Block};
+use kubesolo_update::parts::boot::grub_table::Vars;
+use kubesolo_update::parts::slot::record::Slot;
 use std::fs;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::PathBuf;

@@ -251,7 +251,7 @@ fn what_the_api_server_says_is_the_reason() {
         (200, other_boot, "its kubelet has not reported in this one"),
         (200, r#"{"kind":"NodeList","items":[]}"#.into(), "no node has registered"),
         (200, r#"{"kind":"NodeList","items":null}"#.into(), "no node has registered"),
-        (200, status.into(), "no list of nodes"),
+        (200, status.into(), "not a list of nodes"),
         (200, list.to_string()[..900].into(), "not JSON"),
         (200, "[".repeat(1000), "nested too deeply"),
         (500, String::new(), "/api/v1/nodes answered 500"),
@@ -492,7 +492,7 @@ fn a_watchdog_is_fed_while_waiting_and_stopped_when_all_is_well() {
     bench
         .root
         .agent(&["healthcheck", "--watchdog", "/nowhere/dog"])
-        .expect(0, &["/nowhere/dog", "going on without it"]);
+        .expect(0, &["/nowhere/dog", "continuing without it"]);
 }
 
 #[apply(test)]

@@ -374,7 +374,7 @@ fn head_rows() -> Vec<Row> {
         }),
         said("Content-Length -5", "-5"),
         said("Content-Length of 2^64", "18446744073709551616"),
-        said("Content-Length that is no number", "0x10"),
+        said("Content-Length that is not a number", "0x10"),
         row("two Content-Lengths", |p, a| p.honest(a).header("Content-Length", "5"))
             .conf(HASTY)
             .network()

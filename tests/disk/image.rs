@@ -4,8 +4,8 @@ use crate::support::disk::{A, B, BORN, DATA, Disk, EFI, architecture, build_imag
 use crate::support::root::{Root, jq};
 use crate::support::unprivileged::unprivileged;
 use crate::support::{self, command, need, run};
-use kubesolo_update::boot::block::Block;
-use kubesolo_update::slot::record::{Record, Slot};
+use kubesolo_update::parts::boot::block::Block;
+use kubesolo_update::parts::slot::record::{Record, Slot};
 use std::fs;
 use std::process::{Command, Output};
 
@@ -134,8 +134,8 @@ fn wrong_input_is_refused_and_writes_nothing() {
         (vec!["--channel", &"c".repeat(65)], "--channel may hold"),
         (vec!["--arch", "riscv64"], "--arch must be"),
         (vec!["--initramfs", "/etc/hostname"], "neither gzip nor cpio"),
-        (vec!["--kernel", "/nonexistent"], "is no file"),
-        (vec!["--kernel", "/dev/null"], "is no file"),
+        (vec!["--kernel", "/nonexistent"], "is not a regular file"),
+        (vec!["--kernel", "/dev/null"], "is not a regular file"),
         (vec!["--efi-size", "32"], "at least 64"),
         (vec!["--slot-size", "15"], "at least 16"),
         (vec!["--slot-size", "1G"], "whole number"),

@@ -126,7 +126,7 @@ fn live(offers: &[Offer], ops: &[Op], counts: &Mutex<Counts>, tells: bool) -> Re
 }
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
 /// What must have happened in a run, or it proves nothing.

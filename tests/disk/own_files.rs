@@ -6,10 +6,10 @@ use crate::support::release::{Release, sha256};
 use crate::support::root::Run;
 use crate::support::web::{Answer, Web};
 use crate::support::{command, need_all, run, with_own_mounts};
-use kubesolo_update::ledger::store::Store;
-use kubesolo_update::os::sys;
-use kubesolo_update::slot::record::{DIGESTS, INITRAMFS, KERNEL, RECORD, VERSION};
-use kubesolo_update::slot::stage;
+use kubesolo_update::parts::ledger::store::Store;
+use kubesolo_update::parts::os::sys;
+use kubesolo_update::parts::slot::record::{DIGESTS, INITRAMFS, KERNEL, RECORD, VERSION};
+use kubesolo_update::parts::slot::stage;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -100,7 +100,7 @@ fn whatever_lies_in_the_place_of_what_is_remembered() {
         assert_eq!(fs::read_to_string(&somebody).unwrap(), MINE, "{what}: it was written through");
         for file in ["lock", "failed.json", "proven.json", "seen.json", "state.json"].map(|name| dir.join(name)) {
             let is_file = fs::symlink_metadata(&file).map_or(true, |meta| meta.is_file());
-            assert!(is_file, "{what}: {} is no file", file.display());
+            assert!(is_file, "{what}: {} is not a regular file", file.display());
         }
         let entries = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         assert_eq!(entries.filter(|name| name.contains(".tmp-")).count(), 0, "{what}: a temporary file was left");

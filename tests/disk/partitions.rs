@@ -6,10 +6,10 @@ use crate::support::disk::{A, B, DATA, Disk, EFI, need_disks};
 use crate::support::release::{Medium, Release};
 use crate::support::root::{Root, Run};
 use crate::support::{command, need, run};
-use kubesolo_update::boot::this_boot::BootedFrom;
-use kubesolo_update::disk::partition;
-use kubesolo_update::os::system::System;
-use kubesolo_update::slot::record::Slot;
+use kubesolo_update::parts::boot::this_boot::BootedFrom;
+use kubesolo_update::parts::disk::partition;
+use kubesolo_update::parts::os::system::System;
+use kubesolo_update::parts::slot::record::Slot;
 use std::fs;
 use std::process::Stdio;
 

@@ -7,7 +7,7 @@ use crate::support::machine::Machine;
 use crate::support::release::{Medium, Release};
 use crate::support::root::{Root, Run};
 use crate::support::{command, need, run, with_own_mounts};
-use kubesolo_update::disk::ext4::{Identity, Plan};
+use kubesolo_update::parts::disk::ext4::{Identity, Plan};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -330,7 +330,7 @@ fn a_damaged_slot_that_is_mounted_elsewhere_is_left_alone() {
     assert!(wait_for(Duration::from_secs(20), || machine.disk.is_mounted(B)));
     for flags in [&["apply"][..], &["apply", "--ok-if-nothing"]] {
         let said = machine.root.agent(&[flags, &["--server", &server.url("")]].concat());
-        said.expect(7, &["somebody else has mounted it", "unmount it, then try again"]);
+        said.expect(7, &["another process has it mounted", "unmount it, then try again"]);
         assert_eq!(machine.root.state_field("last_error_kind"), "device");
     }
     drop(holder.stdin.take());

@@ -390,7 +390,7 @@ fn a_confirmed_slot_that_rots_gives_way_and_may_be_installed_again() {
                 trial.disk.attach();
             }
         }
-        // GRUB can not load it, and boots the other one.
+        // GRUB cannot load it, and boots the other one.
         trial.boot(A);
         let run = trial.root.agent(&["rollback"]);
         assert!(run.stderr.contains("is made active, on trial"), "{}", run.stderr);

@@ -9,7 +9,7 @@ use crate::support::root::Run;
 use crate::support::signing::KeyPair;
 use crate::support::web::{Answer, Web};
 use crate::support::{find, need_all, run};
-use kubesolo_update::base::base64;
+use kubesolo_update::parts::base::base64;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -390,7 +390,7 @@ fn one_crond_runs_however_often_the_hook_does() {
     }
 }
 
-/// What can not be read, and what there is no room for.
+/// What cannot be read, and what there is no room for.
 #[apply(test)]
 fn a_list_that_cannot_be_copied_stops_the_agent() {
     ready();

@@ -6,7 +6,7 @@ use crate::support::disk::{A, B, Disk};
 use crate::support::trial::Trial;
 use crate::support::{command, run};
 use flate2::Crc;
-use kubesolo_update::slot::record::digests;
+use kubesolo_update::parts::slot::record::digests;
 use std::fs;
 
 const LIST: &str = "slot.crc32";

@@ -10,7 +10,7 @@ use crate::support::signing::KeyPair;
 use crate::support::trial::{Trial, wipe};
 use crate::support::web::{Answer, Web};
 use crate::support::{PYTHON, command, need, need_all, need_python, run};
-use kubesolo_update::os::sys::{self, Access};
+use kubesolo_update::parts::os::sys::{self, Access};
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -238,7 +238,7 @@ const STOPS: &[(&str, &str, &str, &str)] = &[
     ("a list among the keys", "mkdir Revoked", "", "Revoked"),
     ("a site's list", "mkdir revoked; echo '! no file of root' >revoked/site.not-taken", "", "no file of root"),
     ("no digest", "mkdir revoked; echo release 7 >revoked/list", "", "revoked/list"),
-    ("revoked is no directory", ": >revoked", "", "not a directory"),
+    ("revoked is not a directory", ": >revoked", "", "not a directory"),
     ("a directory for all", "chmod 777 .", "", "others than its owner"),
     ("no good key", "echo x >release.pub", "", "none of the installed keys"),
     ("more than there are", ":", "signature_threshold = 2", "signature_threshold is 2"),
@@ -379,7 +379,7 @@ fn what_is_said_after_a_repair_an_empty_check_and_a_second_rollback() {
     trial.root.set_boot_variables(&["boot_success=1"]);
     trial.boot(A);
     let said = trial.root.agent(&["rollback"]).expect(4, &["go back to version 2.0.0: refused: it failed here before"]);
-    assert!(said.stderr.contains("(--retry-failed goes back all the same)"), "{said:?}");
+    assert!(said.stderr.contains("(--retry-failed goes back anyway)"), "{said:?}");
     let server = Release::new("2.1.0").serve();
     trial.root.agent(&["check", "--server", &server.url("")]).expect(0, &["2.1.0 from server http://127.0.0.1:"]);
     let disk = Disk::new(24, 16);

@@ -6,7 +6,7 @@ use crate::support::root::{Root, Run, unfolded};
 use crate::support::trial::{Trial, spoil};
 use crate::support::web::{Answer, Web};
 use crate::support::{command, need, with_own_mounts};
-use kubesolo_update::base::time::rfc3339;
+use kubesolo_update::parts::base::time::rfc3339;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;

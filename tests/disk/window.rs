@@ -5,7 +5,7 @@ use crate::support::release::Release;
 use crate::support::root::{Root, Run};
 use crate::support::web::{Answer, Web};
 use crate::support::{command, need};
-use kubesolo_update::base::time::{rfc3339, weekday_and_minute};
+use kubesolo_update::parts::base::time::{rfc3339, weekday_and_minute};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// No server is waited for longer than 30 s for its first byte.
@@ -90,7 +90,7 @@ fn a_window_that_closes_while_the_slot_is_read_lets_nothing_be_activated() {
     let run = Run::from(root.command_under(strace, &["activate", "--json"]).output().unwrap());
     assert_eq!(run.jq("[.result, .kind, .refusals[].gate]"), r#"["refused","gate","maintenance_window"]"#, "{run:?}");
     assert!(run.jq(".refusals[0].reason").starts_with("the maintenance window is"), "{run:?}");
-    assert_eq!(run.jq(".refusals[0].hint"), "--ignore-window goes on");
+    assert_eq!(run.jq(".refusals[0].hint"), "--ignore-window overrides it");
     // It was open when the reading began.
     run.expect(4, &["activate slot B", "the maintenance window is", "reading slot B"]);
     assert_eq!((root.state_field("phase").as_str(), root.boot_variables()["active_slot"].as_str()), ("staged", "A"));

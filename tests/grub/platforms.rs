@@ -145,7 +145,7 @@ fn no_platform_at_all_is_an_error() {
     let programs = Grub::new();
     fs::remove_file(programs.dir.path().join("usr/bin/grub-mkimage")).unwrap();
     programs.refuses(&[], &["grub-mkimage is missing", "--grub-dir"]);
-    programs.refuses(&["--grub-dir", "/nonexistent"], &["--grub-dir /nonexistent is no directory"]);
+    programs.refuses(&["--grub-dir", "/nonexistent"], &["--grub-dir /nonexistent is not a directory"]);
     programs.refuses(&["--e2fsprogs-dir", "/etc"], &["mke2fs is missing"]);
 }
 

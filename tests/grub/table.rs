@@ -12,9 +12,9 @@ use crate::support::loader::{
 use crate::support::qemu::{Drive, Firmware, Machine, need_machine};
 use crate::support::real_kernel::{Fault, boot_for_real, boot_rotten};
 use crate::support::{command, need, run};
-use kubesolo_update::boot::env_files::EnvFiles;
-use kubesolo_update::boot::grub_table::Vars;
-use kubesolo_update::slot::record::Slot;
+use kubesolo_update::parts::boot::env_files::EnvFiles;
+use kubesolo_update::parts::boot::grub_table::Vars;
+use kubesolo_update::parts::slot::record::Slot;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -114,7 +114,7 @@ trait PathOf {
 
 impl PathOf for EnvFiles {
     fn path_of(&self, name: &str) -> PathBuf {
-        use kubesolo_update::boot::env_copy::EnvCopy;
+        use kubesolo_update::parts::boot::env_copy::EnvCopy;
         self.path(if name == COPIES[0] { EnvCopy::Main } else { EnvCopy::Backup })
     }
 }
@@ -263,7 +263,9 @@ fn a_broken_configuration_goes_into_no_image() {
     fs::write(&empty, "").unwrap();
     fs::write(&cut, &fs::read(SHIPPED).unwrap()[..4000]).unwrap();
     let missing = dir.path().join("missing");
-    for (config, word) in [(&missing, "is no file"), (&empty, "is no file"), (&cut, "is no GRUB configuration")] {
+    for (config, word) in
+        [(&missing, "is not a regular file"), (&empty, "is not a regular file"), (&cut, "is no GRUB configuration")]
+    {
         let out = build_image(dir.path(), "amd64", &image).arg("--grub-config").arg(config).output().unwrap();
         let said = String::from_utf8_lossy(&out.stderr);
         assert!(!out.status.success() && said.contains(word) && !image.exists(), "{config:?}: {said}");

@@ -10,7 +10,7 @@ use crate::support::loader::{build_image, efi};
 use crate::support::qemu::{Firmware, need_machine};
 use crate::support::real_kernel::{Fault, boot_for_real, boot_rotten};
 use crate::support::{command, run};
-use kubesolo_update::disk::superblock::{FileSystem, PROBE_BYTES, read};
+use kubesolo_update::parts::disk::superblock::{FileSystem, PROBE_BYTES, read};
 use std::fs;
 use std::path::Path;
 

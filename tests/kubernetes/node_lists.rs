@@ -7,7 +7,7 @@ use crate::support::harness::skip;
 use crate::support::registry::Ca;
 use crate::support::root::{Root, Run, jq};
 use crate::support::{command, find, kit, need, need_all, need_file, run};
-use kubesolo_update::base::base64;
+use kubesolo_update::parts::base::base64;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -350,7 +350,7 @@ fn bad_arguments_are_refused_and_nothing_is_written() {
         (good[..4].to_vec(), "--arch is missing"),
         (good.to_vec(), "has no --kernel"),
         ([&good[..], &files[..2]].concat(), "has no --initramfs"),
-        ([&good[..], &["--kernel", "text", "--initramfs", "text"]].concat(), "judge the kernel text: it is no kernel"),
+        ([&good[..], &["--kernel", "text", "--initramfs", "text"]].concat(), "judge the kernel text: not a kernel"),
         ([&good[..], &files[..2], &["--initramfs", "text"]].concat(), "neither gzip nor cpio"),
         ([&good[..], &files, &["--key", "absent.key"]].concat(), "absent.key is not a file"),
         ([&good[..], &files, &["--passphrase-file", "text"]].concat(), "is for --key"),

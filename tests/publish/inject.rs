@@ -153,7 +153,7 @@ fn refuses_what_would_not_work_or_not_be_safe() {
     let bench = Bench::new();
     bench.refuses("is for", &["--arch", other_architecture()]);
     bench.refuses("is missing", &["--initramfs", ""]);
-    bench.refuses("is no file", &["--conf", "absent"]);
+    bench.refuses("is not a regular file", &["--conf", "absent"]);
     bench.refuses("no executable", &["--health-check", "update.conf"]);
     bench.refuses("unknown option", &["--nonsense"]);
     bench.refuses("is no program", &["--agent", "update.conf"]);
@@ -227,9 +227,9 @@ const PLACES: &[(&str, &str)] = &[
     ("newc usr 0120777 x | gzip -n; { newc x 040755 ''; newc usr/ 040755 ''; } | gzip -n", "/usr is a symbolic link"),
     ("{ newc usr 040755 ''; newc usr/x 0100644 x; } | gzip -n; newc usr 0120777 x | gzip -n", ""),
     // Something else in the way.
-    ("newc usr 0100644 x | gzip -n", "/usr is no directory"),
-    ("{ newc etc 040755 ''; newc etc/kubesolo 0100644 x; } | gzip -n", "/etc/kubesolo is no directory"),
-    ("newc usr 010644 '' | gzip -n", "/usr is no directory"),
+    ("newc usr 0100644 x | gzip -n", "/usr is not a directory"),
+    ("{ newc etc 040755 ''; newc etc/kubesolo 0100644 x; } | gzip -n", "/etc/kubesolo is not a directory"),
+    ("newc usr 010644 '' | gzip -n", "/usr is not a directory"),
     ("{ newc usr 040755 ''; newc usr/bin 040755 ''; newc usr/bin/kubesolo-update 040755 ''; } | gzip -n", "/usr/bin/kubesolo-update is a directory"),
     ("{ newc usr 040755 ''; newc usr/bin 040755 ''; links usr/bin/sh 5; links usr/bin/kubesolo-update-boot 5; } | gzip -n", "/usr/bin/kubesolo-update-boot has other names"),
     ("{ newc usr 040755 ''; newc usr/bin 040755 ''; newc usr/bin/kubesolo-update 0120777 x; newc usr/bin/kubesolo-update-boot 0100644 x; } | gzip -n", ""),

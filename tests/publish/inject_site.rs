@@ -3,7 +3,7 @@
 use super::inject::{Bench, PUBLIC, need_tools, said};
 use crate::support::signing::KeyPair;
 use crate::support::{need, run};
-use kubesolo_update::trust::key::Key;
+use kubesolo_update::parts::trust::key::Key;
 use std::fs;
 use std::process::Command;
 
@@ -26,7 +26,7 @@ fn keys_that_an_agent_would_stop_at_are_refused() {
     with(15, "keys/N.pub", PUBLIC);
     takes();
     with(16, "keys/N.pub", PUBLIC);
-    refuses("17 keys, and machines look at 16");
+    refuses("17 keys; machines look at 16");
     with(64, "keys/revoked/N", "# none\n");
     takes();
     with(65, "keys/revoked/N", "# none\n");
@@ -37,7 +37,7 @@ fn keys_that_an_agent_would_stop_at_are_refused() {
     refuses("keys/revoked/old.pub: it is not one public key in PEM");
     for bad in ["abc", "sha256:00", &digest.replace('a', "A"), &format!("{digest} {digest}")] {
         with(1, "keys/revoked/list", &format!("# old\n\n{bad}\n"));
-        refuses("no list of what is revoked");
+        refuses("not a list of what is revoked");
     }
     with(1, "keys/revoked/list", &format!("# old\r\n\n  {digest} # ours\r\n{digest}"));
     takes();
@@ -63,16 +63,16 @@ const BESIDE: &[(&str, Option<&str>)] = &[
     ("mkdir revoked; echo $1 >revoked/..stolen", Some("revoked/..stolen is hidden")),
     ("mkdir -p revoked/.old", Some("revoked/.old is hidden")),
     ("mkdir revoked; ln -s /no revoked/.stolen", Some("revoked/.stolen is hidden")),
-    ("mkdir -p revoked/revoked; echo $1 >revoked/revoked/stolen", Some("revoked/revoked is no file")),
-    ("mkdir revoked; ln -s /no revoked/stolen", Some("revoked/stolen is no file")),
-    ("mkdir revoked; mkfifo revoked/stolen", Some("revoked/stolen is no file")),
-    ("mkdir revoked; printf '# ours\\rsha256:x\\n' >revoked/stolen", Some("is no list")),
-    ("mkdir revoked; printf '# ours\\v%s\\n' $1 >revoked/stolen", Some("is no list")),
-    ("mkdir revoked; printf '# o\\0u\\0r\\0' >revoked/stolen", Some("is no list")),
-    ("mkdir revoked; echo sha256: ${1#sha256:} >revoked/stolen", Some("is no list")),
+    ("mkdir -p revoked/revoked; echo $1 >revoked/revoked/stolen", Some("revoked/revoked is not a regular file")),
+    ("mkdir revoked; ln -s /no revoked/stolen", Some("revoked/stolen is not a regular file")),
+    ("mkdir revoked; mkfifo revoked/stolen", Some("revoked/stolen is not a regular file")),
+    ("mkdir revoked; printf '# ours\\rsha256:x\\n' >revoked/stolen", Some("is not a list")),
+    ("mkdir revoked; printf '# ours\\v%s\\n' $1 >revoked/stolen", Some("is not a list")),
+    ("mkdir revoked; printf '# o\\0u\\0r\\0' >revoked/stolen", Some("is not a list")),
+    ("mkdir revoked; echo sha256: ${1#sha256:} >revoked/stolen", Some("is not a list")),
     ("mkdir revoked; yes '#' | head -c 262145 >revoked/stolen", Some("revoked/stolen: longer than 262144 bytes")),
-    ("ln -s /no revoked", Some("revoked is no directory")),
-    ("echo $1 >revoked", Some("revoked is no directory")),
+    ("ln -s /no revoked", Some("revoked is not a directory")),
+    ("echo $1 >revoked", Some("revoked is not a directory")),
     ("mkdir Revoked", Some("Revoked: its name says that it revokes something")),
     ("mkdir .revoked", Some(".revoked: its name says that it revokes something")),
     ("cp site.pub revoked-site.pub", Some("revoked-site.pub: its name says that it revokes something")),

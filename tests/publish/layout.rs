@@ -205,7 +205,7 @@ fn publishing_again_changes_nothing_and_a_tag_moves() {
     let after = bench.content();
     assert_eq!(after.len(), before.len() + 3);
     assert!(before.iter().all(|old| old.0.ends_with("index.json") || after.contains(old)));
-    // One rename can not leave anything but this.
+    // One rename cannot leave anything but this.
     assert!(after.iter().all(|(path, _)| !path.to_string_lossy().contains(".publish.")));
 }
 

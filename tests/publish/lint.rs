@@ -212,8 +212,8 @@ fn scripts_find_an_agent_or_say_how_to_make_one() {
 
 /// A kernel: for which architecture it is asked, how it begins (offset and bytes, the rest is noise), exit code, and what is said.
 const KERNELS: &[(&str, Fields, i32, &str)] = &[
-    ("amd64", &[], 6, "it is no kernel"),
-    ("arm64", &[], 6, "it is no kernel"),
+    ("amd64", &[], 6, "not a kernel"),
+    ("arm64", &[], 6, "not a kernel"),
     ("amd64", X86, 0, ""),
     ("arm64", X86, 6, "it is for amd64"),
     ("arm64", &[(0x38, b"ARM\x64")], 0, ""),

@@ -4,7 +4,7 @@
 use super::inject::said;
 use crate::support::signing::KeyPair;
 use crate::support::{need_all, run};
-use kubesolo_update::trust::keyring::{Keyring, SignaturePolicy};
+use kubesolo_update::parts::trust::keyring::{Keyring, SignaturePolicy};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

@@ -173,8 +173,14 @@ fn what_another_run_published_has_no_name_that_machines_pass_over() {
     let registry = Registry::start(desk.dir.path(), None);
     // By hand, with a slip: whatever scripts/sign.sh refuses, with keys and without.
     for (n, (slip, words)) in [
-        ("io.kubesolo.os.expries=2099-01-01T00:00:00Z", "io.kubesolo.os.expries is no annotation that machines know"),
-        ("IO.KUBESOLO.OS.EXPIRES=2099-01-01T00:00:00Z", "IO.KUBESOLO.OS.EXPIRES is no annotation that machines know"),
+        (
+            "io.kubesolo.os.expries=2099-01-01T00:00:00Z",
+            "io.kubesolo.os.expries is not an annotation that machines know",
+        ),
+        (
+            "IO.KUBESOLO.OS.EXPIRES=2099-01-01T00:00:00Z",
+            "IO.KUBESOLO.OS.EXPIRES is not an annotation that machines know",
+        ),
         ("io.kubsolo.os.expires=2099-01-01T00:00:00Z", "is io.kubesolo.os.expires meant?"),
         ("io.kubesolo.os.release_notes=", "io.kubesolo.os.release_notes is empty: give it a value"),
         ("io.kubesolo.os.expires=2020-01-01T00:00:00Z", "which is past"),
@@ -410,7 +416,7 @@ fn bad_arguments_are_refused_and_nothing_is_asked() {
         ([&good[..4], &files].concat(), "comes after the --arch"),
         ([&good[..], &["--kernel", "absent", "--initramfs", "os-1.2.0-amd64"]].concat(), "absent is not a file"),
         ([&good[..], &["--kernel", "empty", "--initramfs", "os-1.2.0-amd64"]].concat(), "empty is empty"),
-        ([&good[..], &["--kernel", "text", "--initramfs", "text"]].concat(), "judge the kernel text: it is no kernel"),
+        ([&good[..], &["--kernel", "text", "--initramfs", "text"]].concat(), "judge the kernel text: not a kernel"),
         ([&good[..], &files[..2], &["--initramfs", "text"]].concat(), "neither gzip nor cpio"),
         ([&good[..], &files, &["--tag", "a b"]].concat(), "is not a tag"),
         ([&good[..], &files, &["--tag", "1.2.0"]].concat(), "made without being asked"),

@@ -203,7 +203,7 @@ fn container_images_are_built_for_it() {
         build.arg("--agent-dir").arg(dir.path());
         build
     };
-    follows(agent, |arch| format!("kubesolo-update-{arch} is no file"));
+    follows(agent, |arch| format!("kubesolo-update-{arch} is not a regular file"));
 }
 
 #[apply(test)]

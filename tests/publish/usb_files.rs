@@ -124,9 +124,9 @@ const FILES: &[(&str, &str, &str)] = &[
     ("meta-data", "instance-id: 17\n", "must be a text that is not empty"),
     ("meta-data", "instance-id: [x1]\n", "must be a text that is not empty"),
     ("meta-data", "instance-id=x1\n", "names with values"),
-    ("meta-data", "instance-id: x1\n\tlocal-hostname: x\n", "it is no YAML"),
+    ("meta-data", "instance-id: x1\n\tlocal-hostname: x\n", "it is not YAML"),
     ("user-data", "#cloud-config\nhostname: a\nhostname: b\n", "stands there twice"),
-    ("user-data", "#cloud-config\nhostname: [\n", "it is no YAML"),
+    ("user-data", "#cloud-config\nhostname: [\n", "it is not YAML"),
     ("user-data", "#cloud-config\n- hostname: a\n", "names with values"),
     ("user-data", "#!/bin/sh\n\tset -e: {\n", GOOD),
     // Nothing below its first line.
@@ -259,7 +259,7 @@ fn what_cloud_init_would_not_read_is_refused_before_anything_is_erased() {
         ("network-config", "network:\n  version: 2\n  ethernets:\n\teth0: {dhcp4: true}\n", "line 4, column 1"),
         ("network-config", "version: 2\nethernets:\n  eth0: {adresses: [192.0.2.7/24]}\n", "'addresses' is meant?"),
         ("meta-data", "instance_id: x1\n", "'instance-id' is meant?"),
-        ("user-data", "#cloud-config\nhostname: [\n", "it is no YAML"),
+        ("user-data", "#cloud-config\nhostname: [\n", "it is not YAML"),
     ] {
         site.write(kind, text);
         let more = ["--user-data", "user-data", "--force", "--yes", &format!("--{kind}"), kind];

@@ -254,7 +254,7 @@ fn what_must_not_go_onto_a_machine_does_not() {
     for (args, words) in [
         (&["--user-data", "not-cloud"][..], "its first line"),
         (&["--user-data", "bad-cloud"], "cloud-init's schema"),
-        (&["--user-data", "absent"], "absent is no file"),
+        (&["--user-data", "absent"], "absent is not a regular file"),
         (&["--network-config", "network-config"], "wants --user-data"),
         (&["--meta-data", "meta-data"], "wants --user-data"),
         (&["--conf", "bad.conf"], "the agent does not take"),
@@ -262,15 +262,15 @@ fn what_must_not_go_onto_a_machine_does_not() {
         (&["--conf", "loose.conf"], "may write to it"),
         (&["--keys", "private"], "PRIVATE key"),
         (&["--keys", "nokeys"], "no *.pub"),
-        (&["--keys", "badlist"], "no list of what is revoked"),
-        (&["--keys", "update.conf"], "is no directory"),
+        (&["--keys", "badlist"], "not a list of what is revoked"),
+        (&["--keys", "update.conf"], "is not a directory"),
         (&["--layout", "empty"], "not an OCI image layout"),
         (&["--layout", "other"], "has no update for"),
         (&["--layout", "large"], "of the data partition"),
         (&["--image", "noise"], "no image of a disk"),
         (&["--image", "cut"], "not an image of KubeSolo OS"),
         (&["--image", "damaged.xz"], "is damaged"),
-        (&["--image", "absent"], "is no file"),
+        (&["--image", "absent"], "is not a regular file"),
     ] {
         let agent = Root::program();
         let more = [&["--force", "--yes", "--agent", agent.to_str().unwrap()], args].concat();

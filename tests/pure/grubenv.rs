@@ -1,8 +1,8 @@
 //! Holds the environment block against the real `grub-editenv`, both ways.
 
 use crate::support::need;
-use kubesolo_update::boot::block::{BLOCK_BYTES, Block, BootVars, Damage, Refused};
-use kubesolo_update::slot::record::Slot;
+use kubesolo_update::parts::boot::block::{BLOCK_BYTES, Block, BootVars, Damage, Refused};
+use kubesolo_update::parts::slot::record::Slot;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStringExt;

@@ -2,12 +2,12 @@
 
 use crate::support::immutable::Immutable;
 use crate::support::{need, require};
-use kubesolo_update::base::error::Kind;
-use kubesolo_update::boot::block::{BLOCK_BYTES, Block, Damage, Known};
-use kubesolo_update::boot::env_copy::EnvCopy;
-use kubesolo_update::boot::env_copy::Fault;
-use kubesolo_update::boot::env_files::EnvFiles;
-use kubesolo_update::slot::record::Slot;
+use kubesolo_update::parts::base::error::Kind;
+use kubesolo_update::parts::boot::block::{BLOCK_BYTES, Block, Damage, Known};
+use kubesolo_update::parts::boot::env_copy::EnvCopy;
+use kubesolo_update::parts::boot::env_copy::Fault;
+use kubesolo_update::parts::boot::env_files::EnvFiles;
+use kubesolo_update::parts::slot::record::Slot;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::net::UnixListener;

@@ -1,10 +1,10 @@
 //! A repair ends in a sound block, whatever was there: held by the real `grub-editenv`, which lists and edits it.
 
 use crate::support::need;
-use kubesolo_update::boot::block::{BLOCK_BYTES, Block, BootVars, Known};
-use kubesolo_update::boot::env_copy::EnvCopy;
-use kubesolo_update::boot::env_files::EnvFiles;
-use kubesolo_update::slot::record::Slot;
+use kubesolo_update::parts::boot::block::{BLOCK_BYTES, Block, BootVars, Known};
+use kubesolo_update::parts::boot::env_copy::EnvCopy;
+use kubesolo_update::parts::boot::env_files::EnvFiles;
+use kubesolo_update::parts::slot::record::Slot;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -280,7 +280,7 @@ fn the_copy_in_which_a_trial_can_be_activated_wins() {
             padded("y=plant 7\nactive_slot=Q\n"),
             ["A", "1", "3"],
             &["y"],
-            &["active_slot=Q", "all of grubenv, which is no environment block"],
+            &["active_slot=Q", "all of grubenv, which is not an environment block"],
         ),
         ("main says nothing", padded("bad\n"), before("y=1\nbad\n"), ["A", "1", "3"], &["y"], &["bad"]),
         (

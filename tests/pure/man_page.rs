@@ -234,7 +234,7 @@ fn files_and_variables_are_those_of_the_program() {
     assert_eq!(told, names);
 }
 
-/// What mandoc has to say; it can not know pages of programs that are not installed.
+/// What mandoc has to say; it cannot know pages of programs that are not installed.
 fn lint(file: &Path) -> Vec<String> {
     let out = command("mandoc").args(["-T", "lint", "-W", "warning"]).arg(file).output().unwrap();
     let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);

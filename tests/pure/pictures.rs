@@ -4,7 +4,7 @@
 
 use crate::support::kit::repo;
 use crate::support::{need, run};
-use kubesolo_update::ledger::state::Phase;
+use kubesolo_update::parts::ledger::state::Phase;
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;

@@ -97,7 +97,7 @@ fn a_dead_signature_is_named_and_a_new_one_can_be_made() {
     cosign_sign(desk.dir.path(), &desk.key, &at(&registry));
     check(&desk, &registry.host(), 0, &[]);
     let registry = registry.clean(desk.dir.path());
-    let said = check(&desk, &registry.host(), 5, &["a signature or an attestation is listed", "is no longer there"]);
+    let said = check(&desk, &registry.host(), 5, &["a signature or an attestation is listed", "is gone"]);
     assert!(said.contains("sign again") && !said.contains("it is not signed"), "{said}");
     // A dry run says what would be, and writes nothing.
     let before = tags(&desk, &registry.host());
@@ -173,10 +173,10 @@ fn each_part_that_is_gone_is_named() {
     let kernel = digest(&release.ours().kernel);
     // Each alone; what a running registry remembers of a blob goes with its process.
     for (what, gone, code, words) in [
-        ("manifest of the signature", &around, 5, &["its manifest sha256:", "is no longer there", "sign again"][..]),
+        ("manifest of the signature", &around, 5, &["its manifest sha256:", "is gone", "sign again"][..]),
         ("manifest", &ours, 6, &["answered 404", "a cleaning of the registry may have removed it"]),
         ("kernel", &kernel, 6, &["answered 404", "a cleaning of the registry may have removed it"]),
-        ("bundle", &bundle, 5, &["its bundle sha256:", "is no longer there"]),
+        ("bundle", &bundle, 5, &["its bundle sha256:", "is gone"]),
     ] {
         eprintln!("{what}");
         let aside = desk.path("aside");
@@ -277,8 +277,8 @@ fn a_copy_of_a_layout_that_is_not_whole_is_named() {
     let kernel = digest(&release.ours().kernel);
     let incomplete = &["the copy of the layout is not complete"][..];
     for (what, gone, code, words) in [
-        ("bundle", &bundle, 5, &["its bundle sha256:", "is no longer there"][..]),
-        ("manifest of the signature", &around, 5, &["its manifest sha256:", "is no longer there"]),
+        ("bundle", &bundle, 5, &["its bundle sha256:", "is gone"][..]),
+        ("manifest of the signature", &around, 5, &["its manifest sha256:", "is gone"]),
         ("index", &first, 6, incomplete),
         ("manifest", &ours, 6, incomplete),
         ("kernel", &kernel, 6, incomplete),

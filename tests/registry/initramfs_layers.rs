@@ -119,7 +119,7 @@ fn a_download_that_breaks_off_inside_a_layer_goes_on_there() {
     machine.apply(&[]).expect(6, &["kubesolo-os.gz"]);
     assert_eq!(relay.faults(), 1);
     let before = registry.settled_requests("first").len();
-    machine.apply(&[]).expect(0, &["2.0.0 is staged", "kubesolo-os.gz: going on after"]);
+    machine.apply(&[]).expect(0, &["2.0.0 is staged", "kubesolo-os.gz: continuing after"]);
     made.assert_staged(&machine);
     let requests = registry.settled_requests("second");
     let gets: Vec<&String> =

@@ -508,7 +508,7 @@ fn what_never_proved_itself_is_not_rolled_back_to() {
     machine.revoke(publisher.id("key"));
     let blocks = machine.root.blocks();
     machine.agent(&["rollback"]).expect(5, &[publisher.id("key"), "revoked"]);
-    // Nor while it can not be read what is revoked.
+    // Nor while it cannot be read what is revoked.
     machine.revoke("sha256:half a line");
     machine.agent(&["rollback"]).expect(2, &["by-hand", "line 1"]);
     assert!(machine.root.blocks() == blocks);

@@ -24,7 +24,7 @@ const RIGHT: Trust = Trust { installed: &[Right], revoked: &[], threshold: 1 };
 /// The way out is said once.
 const COSIGN_2: &str = "it is signed in cosign 2's format, which is not read (the publisher signs with `cosign sign --key` of \
     cosign 3 (P-256) or scripts/sign.sh)";
-const ATTESTED: &str = "it is not signed; there is an attestation, which is no signature";
+const ATTESTED: &str = "it is not signed; there is an attestation, which is not a signature";
 const NOTHING: &str = ": it is not signed (";
 
 /// Lets a real cosign work in the format that cosign 2 has.

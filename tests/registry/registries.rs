@@ -102,7 +102,7 @@ fn a_killed_download_goes_on_in_the_next_run() {
     child.kill().unwrap();
     child.wait().unwrap();
     machine.disk.wait_unmounted(support::disk::B);
-    machine.apply(&[]).expect(0, &["2.0.0 is staged", "vmlinuz: going on after"]);
+    machine.apply(&[]).expect(0, &["2.0.0 is staged", "vmlinuz: continuing after"]);
     assert_staged(&machine, &release);
     let asked = relay.asked();
     let (_, range) = asked.split_once("\r\nrange: bytes=").expect("a part is asked for");

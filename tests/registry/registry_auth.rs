@@ -9,7 +9,7 @@ use crate::support::relay::{Fault, Relay};
 use crate::support::release::Release;
 use crate::support::token_server::{self, PASSWORD, REFRESH_TOKEN, Signer, USER, basic, pairs};
 use crate::support::{command, need_all, run};
-use kubesolo_update::base::base64;
+use kubesolo_update::parts::base::base64;
 use std::fs;
 use std::path::Path;
 
@@ -194,6 +194,6 @@ fn a_password_goes_to_another_host_over_tls_only() {
     let registry = site.registry(&signer.registry_auth(&format!("http://{}/token", tokens.host())));
     let machine = machine(&pulling(&registry.host()), Some(&site.ca));
     put(&machine, "config.json", password_entry(&registry.host(), PASSWORD), 0o600);
-    apply(&machine, 6, &["without TLS", "somebody is in between"]);
+    apply(&machine, 6, &["without TLS", "something in between answers"]);
     assert!(tokens.seen().is_empty() && registry.requests().iter().any(|line| line.ends_with(" 401")));
 }

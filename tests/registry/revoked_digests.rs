@@ -11,7 +11,7 @@ use crate::support::signed::{INDEX_TYPE, MANIFEST_TYPE, descriptor, digest, list
 use crate::support::signing::{Forge, KeyPair, attach};
 use crate::support::web::{Answer, Web};
 use crate::support::{need_all, run};
-use kubesolo_update::base::base64;
+use kubesolo_update::parts::base::base64;
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;

@@ -206,7 +206,7 @@ const STATED: [(&str, &str, &str, &str); 6] = [
     ("no subject", r#""subject":"#, r#""object":"#, "'subject' has not 1"),
     ("no digest", r#""digest":"#, r#""hash":"#, "'subject.digest' is missing"),
     ("another hash", r#""sha256":"#, r#""sha512":"#, "'subject.digest.sha256'"),
-    ("no JSON", r#"{"_type""#, r#"{_type"#, "states something else"),
+    ("no JSON", r#"{"_type""#, r#"{_type"#, "about something else"),
 ];
 
 /// Makes a machine that is pointed at a row, and holds what `check` and `apply` say.

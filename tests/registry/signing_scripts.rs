@@ -11,8 +11,8 @@ use crate::support::signing::{
 };
 use crate::support::signing_checks::{content, is_by, ready, refused, resolve, stderr, under, verified};
 use crate::support::{need, need_python, run};
-use kubesolo_update::trust::bundle::Bundle;
-use kubesolo_update::trust::key::{Algorithm, Key};
+use kubesolo_update::parts::trust::bundle::Bundle;
+use kubesolo_update::parts::trust::key::{Algorithm, Key};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;

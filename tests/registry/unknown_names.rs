@@ -166,9 +166,9 @@ fn an_annotation_is_noted_by_machines_and_refused_by_the_script() {
         for (name, meant) in rows {
             let words = match meant {
                 None => continue,
-                Some("") => format!("{name} is no annotation that machines know\n"),
+                Some("") => format!("{name} is not an annotation that machines know\n"),
                 Some(meant) => {
-                    format!("{name} is no annotation that machines know: is io.kubesolo.os.{meant} meant?\n")
+                    format!("{name} is not an annotation that machines know: is io.kubesolo.os.{meant} meant?\n")
                 }
             };
             assert!(said.contains(&words) && said.contains("will not be signed"), "{words}: {said}");
@@ -328,7 +328,7 @@ fn a_field_of_latest_json_is_noted_by_machines_and_refused_by_the_script() {
             .collect();
         assert_eq!(remarks(&run), by_agent, "{name}");
         assert_eq!(is_signed, meant.is_none(), "{name}: {said}");
-        let words = meant.map(|meant| format!("{name} is no field that machines know: is {meant} meant?\n"));
+        let words = meant.map(|meant| format!("{name} is not a field that machines know: is {meant} meant?\n"));
         assert!(words.is_none_or(|words| said.contains(&words)), "{name}: {said}");
     }
     for place in [".channel", ".artifacts[0].min_compatible_version", ".artifacts[1].release_notes"] {

@@ -7,7 +7,7 @@ use crate::support::registry::{Registry, Settings, oras};
 use crate::support::release::{Medium, Release};
 use crate::support::token_server::{PASSWORD, USER};
 use crate::support::{command, need_all, run};
-use kubesolo_update::base::base64;
+use kubesolo_update::parts::base::base64;
 use std::fs;
 use std::process::Command;
 
@@ -31,7 +31,7 @@ fn an_archive_that_is_not_read_is_named() {
         ("cp index.json FILE", &["it is a JSON document; ", "name the directory that holds index.json"]),
         ("echo '<html>sign in</html>' >FILE", &["it is an HTML or XML document; ", pack]),
         (": >FILE", &["it is empty"]),
-        ("head -c 2000 /dev/zero | tr '\\0' x >FILE", &["it is no tar archive, or a header in it is damaged"]),
+        ("head -c 2000 /dev/zero | tr '\\0' x >FILE", &["not a tar archive, or one of its headers is damaged"]),
         ("tar -cf FILE .", &[]),
         ("tar -czf FILE .", &[]),
         ("tar -cf - . | gzip -1 >FILE", &[]),
@@ -83,7 +83,7 @@ fn the_entry_of_another_host_stops_nothing() {
     // Its own entry is another matter: named, and no secret shown.
     for (own, code, words) in [
         (r#"{"auth":"no base64!"}"#.to_owned(), 2, &["the entry '", "'auth' is not base64"][..]),
-        ("\"text\"".to_owned(), 2, &["it is no object with `auth` in it"]),
+        ("\"text\"".to_owned(), 2, &["it is not an object with `auth` in it"]),
         ("null".to_owned(), 6, &["answered 401"]),
         (r#"{"registrytoken":"hunter2"}"#.to_owned(), 6, &["has a registrytoken, which is not read: write `auth`"]),
     ] {

@@ -195,7 +195,7 @@ fn bad_arguments() {
         (&["--base", "debian@sha256:123"], "must name an image by its digest"),
         (&["--base", &format!("{digest}\nx")], "must name an image by its digest"),
         (&["--base", &format!("-x{digest}")], "must name an image by its digest"),
-        (&["--base", &digest, "--tag", "-x"], "is no name of an image"),
+        (&["--base", &digest, "--tag", "-x"], "is not an image name"),
         (&["--base", &digest, "--lock", "/nonexistent"], "is not a file"),
         (&["--base", &digest, "--root", "here"], "absolute path"),
         (&["--base", &digest, "--volume", "/etc:/etc"], "--volume must be"),

@@ -162,7 +162,7 @@ fn bad_arguments_are_refused_and_nothing_is_written() {
         ("reproduce.sh", "--release other", "it is not a release"),
         ("reproduce.sh", "--arch riscv64", "amd64 or arm64"),
         ("reproduce.sh", "--arch amd64 --arch amd64", "twice"),
-        ("reproduce.sh", "--keep a --rebuilt other", "exclude each other"),
+        ("reproduce.sh", "--keep a --rebuilt other", "cannot be used together"),
         ("reproduce.sh", "--rebuilt nowhere", "nowhere is not a directory"),
         ("build-cross.sh", "--frob", "unknown option: --frob"),
         ("build-cross.sh", "--output", "--output needs a value"),

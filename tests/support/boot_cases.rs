@@ -2,9 +2,9 @@
 //! `save_env` makes of a block.
 
 use super::loader::content;
-use kubesolo_update::boot::block::Block;
-use kubesolo_update::boot::grub_table::{Decision, Vars, decide};
-use kubesolo_update::slot::record::Slot;
+use kubesolo_update::parts::boot::block::Block;
+use kubesolo_update::parts::boot::grub_table::{Decision, Vars, decide};
+use kubesolo_update::parts::slot::record::Slot;
 
 const TABLE: &str = include_str!("../fixtures/boot-cases.tsv");
 const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
@@ -46,7 +46,7 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-/// Both copies, as bytes; `None`: there is no file.
+/// Both copies, as bytes; `None`: there is not a regular file.
 pub type Copies = [Option<Vec<u8>>; 2];
 
 /// Makes a copy from the table's notation.

@@ -6,9 +6,9 @@ use super::disk::{Disk, EFI};
 use super::write_log::SECTOR;
 use super::{command, run};
 
-use kubesolo_update::boot::block::Block;
-use kubesolo_update::boot::grub_table::{Decision, Vars};
-use kubesolo_update::slot::record::Slot;
+use kubesolo_update::parts::boot::block::Block;
+use kubesolo_update::parts::boot::grub_table::{Decision, Vars};
+use kubesolo_update::parts::slot::record::Slot;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;

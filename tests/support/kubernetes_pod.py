@@ -69,7 +69,7 @@ def environment(container, objects, image_env):
 
 def host_path(volume, machine):
     path, kind = volume["path"], volume.get("type", "")
-    # The one directory that a test can not have of its own: its loop devices are there.
+    # The one directory that a test cannot have of its own: its loop devices are there.
     at = path if path == "/dev" else machine + path
     if kind.endswith("OrCreate") and not os.path.lexists(at):
         if kind == "DirectoryOrCreate":

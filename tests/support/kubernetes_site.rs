@@ -26,7 +26,7 @@ pub const AT_ONCE: &str = "patches:\n- target: {kind: CronJob}\n  patch: |-\n   
 
 /// User and password as Basic authentication sends them.
 pub fn login() -> String {
-    kubesolo_update::base::base64::encode(format!("{USER}:{PASSWORD}").as_bytes())
+    kubesolo_update::parts::base::base64::encode(format!("{USER}:{PASSWORD}").as_bytes())
 }
 
 /// Docker's `config.json` for a registry.

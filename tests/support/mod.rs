@@ -146,7 +146,7 @@ pub fn script_code(said: &str) -> i32 {
         "nothing to sign is named",
         "one thing to sign only",
         "one name only",
-        "exclude each other",
+        "cannot be used together",
         "one or the other",
         " comes after the --arch",
         "two kernels for ",

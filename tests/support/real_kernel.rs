@@ -8,7 +8,7 @@ use super::loader::{
 };
 use super::qemu::{self, Drive, Firmware, Machine, need_machine};
 use super::{need, need_file, run};
-use kubesolo_update::slot::record::Slot;
+use kubesolo_update::parts::slot::record::Slot;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

@@ -81,7 +81,7 @@ impl Relay {
         self.held.recv_timeout(Duration::from_secs(60)).expect("so many bytes never came");
     }
 
-    /// All that clients have sent, in lower case. With TLS it can not be read.
+    /// All that clients have sent, in lower case. With TLS it cannot be read.
     pub fn asked(&self) -> String {
         String::from_utf8_lossy(&self.shared.asked.lock().unwrap()).to_lowercase()
     }

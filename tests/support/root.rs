@@ -2,7 +2,7 @@
 
 use super::disk::{A, Disk};
 use super::{answers, command, run};
-use kubesolo_update::base::text::short_digests;
+use kubesolo_update::parts::base::text::short_digests;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -12,7 +12,7 @@ use super::root::jq;
 use super::run;
 use super::signing::{BUNDLE_TYPE, Forge, KeyPair, attach, cosign};
 use super::web::Answer;
-use kubesolo_update::base::digest::Digest;
+use kubesolo_update::parts::base::digest::Digest;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;

@@ -5,7 +5,7 @@ use super::command;
 use super::listener::{Listener, Request};
 use super::registry::{Ca, ServerCert};
 use super::web::Answer;
-use kubesolo_update::base::base64;
+use kubesolo_update::parts::base::base64;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -33,7 +33,7 @@ fn a_slot_that_does_not_load_is_left_at_once() {
     }
 }
 
-/// The active slot is confirmed and whole, Linux reads it, and GRUB can not: the other one takes its place, once it has
+/// The active slot is confirmed and whole, Linux reads it, and GRUB cannot: the other one takes its place, once it has
 /// proven itself, and updates go on being tried.
 #[apply(long_test)]
 fn an_active_slot_that_only_linux_can_read_is_replaced() {
@@ -56,7 +56,7 @@ fn an_active_slot_that_only_linux_can_read_is_replaced() {
     vm.agent(&apply()).expect(4, &["GRUB could not load slot B", "runs on trial"]);
     vm.agent("healthcheck --timeout 5").expect(0, &[CONFIRMED]);
     vm.agent("status --json").expect(0, &["\"active_slot\":\"A\",\"boot_success\":true"]);
-    // The update lands in the slot that GRUB can not read: tried once, and left.
+    // The update lands in the slot that GRUB cannot read: tried once, and left.
     apply_and_reboot(&mut vm);
     vm.wait_said("Slot B does not load");
     vm.expect_hello("manual", BORN, 'A');

@@ -38,7 +38,7 @@ impl Bench {
         Bench { m1: m1.split(' ').next().unwrap().to_string(), ..bench }
     }
 
-    /// What the agent lists: kind and mode, number of names of what is no directory, path. Nothing: it refuses.
+    /// What the agent lists: kind and mode, number of names of what is not a directory, path. Nothing: it refuses.
     fn listed(&self, file: &Path) -> Option<BTreeSet<String>> {
         let agent = std::env::var_os("KUBESOLO_UPDATE").unwrap();
         let out = Command::new(agent).args(["lint", "--list", "--initramfs"]).arg(file).output().unwrap();

@@ -60,7 +60,7 @@ fn a_download_goes_on_after_a_power_cut() {
 
     let mut vm = site.power_on();
     vm.expect_hello("manual", BORN, 'A');
-    vm.agent(&apply()).expect(0, &["going on after", "1.1.0 is staged in slot B"]);
+    vm.agent(&apply()).expect(0, &["continuing after", "1.1.0 is staged in slot B"]);
     vm.power_off();
     let gets: Vec<Ask> = server.seen().into_iter().filter(|a| a.is_get() && a.path.ends_with(".gz")).collect();
     // One more request, for the rest alone; most of what had come was on the disk.

@@ -115,7 +115,7 @@ fn says_what_is_wrong_with_what_was_typed() {
         (vec!["--nonsense"], "unknown option"),
         (vec!["--arch", "mips"], "--arch must be"),
         (vec!["--arch"], "needs a value"),
-        (vec!["absent"], "is no file"),
+        (vec!["absent"], "is not a regular file"),
         (vec!["one", "two"], "one image"),
     ] {
         let mut script = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/vm.sh"));

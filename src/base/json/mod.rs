@@ -10,7 +10,7 @@ use crate::base::error::{Error, Kind, Result};
 use miniserde::de::{Map, Seq, Visitor};
 use miniserde::{Deserialize, make_place};
 
-pub use long::{MAX_TEXT, shorten};
+pub use long::shorten;
 
 make_place!(Place);
 
@@ -50,14 +50,6 @@ impl<T> Field<T> {
             Field::Missing => Ok(None),
             Field::Wrong => Err(Error::new(Kind::Source, format!("'{name}' has the wrong type"))),
             Field::Is(value) => Ok(Some(value)),
-        }
-    }
-
-    /// Returns the value, or the fallback where this one is missing.
-    pub fn or(self, fallback: Field<T>) -> Field<T> {
-        match self {
-            Field::Missing => fallback,
-            other => other,
         }
     }
 }

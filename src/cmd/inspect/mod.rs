@@ -49,7 +49,7 @@ struct Request {
 struct JudgedOffer {
     artifact: Artifact,
     verdict: Verdict,
-    /// Why its files can not all be had.
+    /// Why its files cannot all be had.
     missing: Option<Error>,
 }
 
@@ -185,7 +185,7 @@ fn conclude(request: &Request, all: &[JudgedOffer]) -> (&'static str, Outcome) {
 }
 
 fn unchecked(artifact: &Artifact) -> Error {
-    Error::new(Kind::Signature, "no --key was given: nobody's signature of it was checked")
+    Error::new(Kind::Signature, "no --key was given: no signature of it was checked")
         .at("verify", format_args!("version {} from {}", artifact.release.version, gate::place(&artifact.source)))
         .hint("--key names the publisher's public key, or a directory of keys")
 }
@@ -217,7 +217,7 @@ fn describe(out: &mut dyn Write, request: &Request, all: &[JudgedOffer], outcome
             (Outcome::Nothing, _) => "the same version runs there: nothing to do".to_string(),
             (_, Some(_)) => "such a machine would take it".to_string(),
             (_, None) if request.ring.is_empty() => {
-                "well made, and all of it is there; nobody's signature was checked (signature = off)".to_string()
+                "well made, and all of it is there; no signature was checked (signature = off)".to_string()
             }
             (_, None) => "authentic and well made; --as VERSION/ARCH/CHANNEL says who would take it".to_string(),
         },

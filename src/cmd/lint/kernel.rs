@@ -20,7 +20,7 @@ const SAYS_BITS: u16 = 0x020c;
 /// IMAGE_FILE_MACHINE_ARM64, behind the mark of the PE header.
 const PE_ARM64: &[u8] = b"PE\0\0\x64\xaa";
 
-const CUT: &str = "it is cut: its header tells of more";
+const CUT: &str = "it is cut short: its header says it is longer";
 
 /// Judges a kernel. Input: `amd64` or `arm64`.
 /// Errors: Usage: it cannot be read; Source: it is none, or one of another architecture.
@@ -81,7 +81,7 @@ fn is_for(arch: &str, head: &[u8], size_bytes: Option<u64>) -> std::result::Resu
         () if is_zboot => Ok(Some("it is packed for EFI (zboot), which GRUB before 2.12 does not start")),
         () if at(0, b"MZ") => Err("it is an EFI program without a kernel's header"),
         () if at(0, b"07070") => Err("it is an initramfs"),
-        () => Err("it is no kernel"),
+        () => Err("not a kernel"),
     }
 }
 
@@ -117,19 +117,19 @@ mod tests {
         };
         for (arch, head, wanted) in [
             ("amd64", x86(&[]), Ok(None)),
-            ("amd64", x86(&[(0x1f4, &[4])]), Err("it is cut: its header tells of more")),
-            ("amd64", x86(&[(0x1f1, &[0])]), Err("it is cut: its header tells of more")),
+            ("amd64", x86(&[(0x1f4, &[4])]), Err("it is cut short: its header says it is longer")),
+            ("amd64", x86(&[(0x1f1, &[0])]), Err("it is cut short: its header says it is longer")),
             ("amd64", x86(&[(0x236, &[0])]), Err("it is a kernel of 32 bits")),
             ("amd64", x86(&[(0x236, &[0]), (0x206, &[0x0b, 2])]), Ok(None)),
-            ("amd64", x86(&[(0x1fe, &[0])]), Err("it is no kernel")),
-            ("amd64", x86(&[])[..0x237].to_vec(), Err("it is no kernel")),
+            ("amd64", x86(&[(0x1fe, &[0])]), Err("not a kernel")),
+            ("amd64", x86(&[])[..0x237].to_vec(), Err("not a kernel")),
             ("arm64", with(0x38, b"ARMd"), Ok(None)),
             ("amd64", with(0x38, b"ARMd"), Err("it is for arm64")),
             ("arm64", x86(&[]), Err("it is for amd64")),
-            ("amd64", with(0x38, b"ARMe"), Err("it is no kernel")),
+            ("amd64", with(0x38, b"ARMe"), Err("not a kernel")),
             ("amd64", with(0, b"\x7fELF"), Err("it is an ELF file (vmlinux), which GRUB does not start")),
             ("arm64", zboot(b"PE\0\0\x64\xaa", 0x300), Ok(Some(packed))),
-            ("arm64", zboot(b"PE\0\0\x64\xaa", 0x301), Err("it is cut: its header tells of more")),
+            ("arm64", zboot(b"PE\0\0\x64\xaa", 0x301), Err("it is cut short: its header says it is longer")),
             ("amd64", zboot(b"PE\0\0\x64\xaa", 0x300), Err("it is for arm64")),
             // RISC-V, LoongArch, none.
             ("arm64", zboot(b"PE\0\0\x64\x50", 0x300), Err("it is for neither amd64 nor arm64")),
@@ -138,7 +138,7 @@ mod tests {
             ("amd64", with(0, b"MZ\0\0zimg"), Err("it is for neither amd64 nor arm64")),
             ("amd64", with(0, b"MZ"), Err("it is an EFI program without a kernel's header")),
             ("amd64", with(0, b"070701"), Err("it is an initramfs")),
-            ("amd64", Vec::new(), Err("it is no kernel")),
+            ("amd64", Vec::new(), Err("not a kernel")),
         ] {
             let size = head.len() as u64;
             assert_eq!(is_for(arch, &head, Some(size)), wanted);

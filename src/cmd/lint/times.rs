@@ -68,7 +68,7 @@ pub(super) fn judge(dates: &Dates, now_secs: u64) -> Result<Option<String>> {
     Ok(dates.release.as_ref().filter(|_| is_ahead).map(|text| {
         format!(
             "--release-date {text} is more than a day ahead, now is {now}: a machine on which the release has run takes none \
-             with an earlier date, so that until then no other reaches it"
+             with an earlier date, so no other release reaches it until then"
         )
     }))
 }

@@ -1,6 +1,6 @@
 //! `status`: slots, boot variables and the state of the update, for a person or as JSON.
 //!
-//! Always answers: what can not be read is said in its place.
+//! Always answers: what cannot be read is said in its place.
 //! Must never: take the lock, change anything, or fail because something is damaged.
 
 mod screen;

@@ -40,7 +40,7 @@ pub fn is_coloured(is_terminal: bool, term: Option<&str>, no_color: Option<&str>
 /// Returns: its name in `--json`, and what it means, with its colour in front.
 pub fn condition(report: &Report) -> (&'static str, &'static str) {
     let Some(running) = report.survey.running else {
-        return ("not_booted_from_a_slot", "\u{5}it can NOT be updated like this");
+        return ("not_booted_from_a_slot", "\u{5}it CANNOT be updated like this");
     };
     if report.denied.is_some() {
         return ("not_looked", "\u{4}could not look: its devices cannot be read");
@@ -49,7 +49,7 @@ pub fn condition(report: &Report) -> (&'static str, &'static str) {
         return ("boot_busy", "\u{4}another run is at work; the boot variables were not read");
     }
     let Some(vars) = report.survey.vars else {
-        return ("boot_unreadable", "\u{5}the boot variables can NOT be read");
+        return ("boot_unreadable", "\u{5}the boot variables CANNOT be read");
     };
     let is_invalid = |slot: Slot| report.survey.slots[slot as usize].record.is_err();
     if report.survey.slots[running as usize].record.as_ref().is_err_and(|e| e.is_in_use()) {
@@ -92,7 +92,7 @@ fn at_rest(report: &Report, running: Slot, is_bootloader_proven: bool) -> (&'sta
     let is_lost_beside = is_lost(other);
     match report.survey.state.phase {
         Phase::Checking | Phase::Downloading if report.is_at_work() => ("working", "\u{4}an update is at work"),
-        Phase::Checking | Phase::Downloading => ("cut_off", "\u{4}an update was CUT OFF; `apply` goes on"),
+        Phase::Checking | Phase::Downloading => ("cut_off", "\u{4}an update was CUT OFF; `apply` continues it"),
         _ if report.stopped.is_some() => ("stopped", "\u{5}no update is taken: see the NOTES below"),
         Phase::Failed => ("failed", "\u{5}the last attempt FAILED"),
         // The slot was left, and not what it held.

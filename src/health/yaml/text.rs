@@ -185,7 +185,7 @@ impl Scanner<'_> {
         let text = text.filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
         let found = text.and_then(|text| char::from_u32(u32::from_str_radix(text, 16).ok()?));
         self.at += digits;
-        found.ok_or_else(|| self.bad("this escape (a backslash in double quotes) is no character"))
+        found.ok_or_else(|| self.bad("this escape (a backslash in double quotes) is not a character"))
     }
 
     /// Source: YAML 1.2.2, section 7.3.3.

@@ -132,14 +132,14 @@ fn mistakes_name_the_entry_and_show_no_secret() {
         (r#"{"auth": "aHVudGVyMg=="}"#, "not user:password"),
         (r#"{"auth": "aHVudGVyMjr/"}"#, "not UTF-8"),
         (r#"{"auth": 7}"#, "wrong type"),
-        (r#""hunter2""#, "no object with `auth`"),
-        (r#"["hunter2"]"#, "no object with `auth`"),
-        ("7", "no object with `auth`"),
-        ("-7", "no object with `auth`"),
-        ("true", "no object with `auth`"),
-        ("0.5", "no object with `auth`"),
-        (r#"{"username": "a:b", "password": "hunter2"}"#, "can not carry"),
-        (r#"{"username": "a", "password": "hunter2\n"}"#, "can not carry"),
+        (r#""hunter2""#, "not an object with `auth`"),
+        (r#"["hunter2"]"#, "not an object with `auth`"),
+        ("7", "not an object with `auth`"),
+        ("-7", "not an object with `auth`"),
+        ("true", "not an object with `auth`"),
+        ("0.5", "not an object with `auth`"),
+        (r#"{"username": "a:b", "password": "hunter2"}"#, "cannot carry"),
+        (r#"{"username": "a", "password": "hunter2\n"}"#, "cannot carry"),
     ] {
         let file = format!(r#"{{"auths": {{"r.example": {auth}, "s.example": {{"auth": "dTpw"}}}}}}"#);
         let file = Credentials::parse(file.as_bytes(), "f").unwrap();

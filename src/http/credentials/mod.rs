@@ -199,7 +199,7 @@ impl RawAuth {
             field.optional(name).map(|t| t.filter(|t| !t.is_empty())).map_err(|e| e.to_string())
         };
         if self.is_wrong || self.text.is_some() {
-            return Err("it is no object with `auth` in it".to_owned());
+            return Err("it is not an object with `auth` in it".to_owned());
         }
         if let Some(token) = text(self.identitytoken, "identitytoken")? {
             return Ok(Entry::Known(Credential::Identity(Secret(token))));
@@ -220,7 +220,7 @@ impl RawAuth {
 fn known(user: String, password: String) -> std::result::Result<Entry, String> {
     // Source: RFC 7617, section 2.
     if user.contains(':') || user.chars().chain(password.chars()).any(char::is_control) {
-        return Err("user or password has a character that HTTP can not carry".to_owned());
+        return Err("user or password has a character that HTTP cannot carry".to_owned());
     }
     Ok(Entry::Known(Credential::Password { user, password: Secret(password) }))
 }

@@ -32,7 +32,7 @@ pub enum Pem {
 impl Pem {
     /// Reads it, without a byte order mark; X509 CERTIFICATE is an older name of CERTIFICATE, which OpenSSL takes and
     /// RFC 7468, section 5.1, leaves to those who have old files.
-    /// Input: `is_secret`: it is a private key. Errors: Config: the file can not be read, or is none; what is secret is
+    /// Input: `is_secret`: it is a private key. Errors: Config: the file cannot be read, or is none; what is secret is
     /// another user's, or others may read or change it.
     pub(crate) fn read(&self, op: &str, is_secret: bool) -> Result<Vec<u8>> {
         let mut pem = match self {

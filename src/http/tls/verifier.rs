@@ -156,7 +156,7 @@ impl ServerCertVerifier for ClockedVerifier {
         if time > now.with_floor(self.floor_secs).earliest_secs() && !self.told.swap(true, Ordering::Relaxed) {
             note(&format!(
                 "{}: its certificate is valid from {}, and this machine's clock is not set ({}): whether that is past \
-                 cannot be judged; going on",
+                 cannot be judged; continuing",
                 name.to_str(),
                 rfc3339(time),
                 rfc3339(now.clock_secs())

@@ -80,7 +80,7 @@ pub(crate) fn words(error: &rustls::Error) -> String {
         rustls::Error::PeerIncompatible(_) => "the server offers no TLS version and cipher that are secure",
         rustls::Error::PeerMisbehaved(_) => "the server breaks the TLS protocol",
         rustls::Error::NoCertificatesPresented => "the server shows no certificate",
-        rustls::Error::DecryptError => "a record can not be decrypted",
+        rustls::Error::DecryptError => "a record cannot be decrypted",
         _ => return error.to_string(),
     };
     text.to_owned()

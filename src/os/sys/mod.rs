@@ -38,7 +38,7 @@ pub fn random_u64() -> u64 {
 
 /// Returns the user that this process acts as.
 pub fn user() -> u32 {
-    // SAFETY: takes nothing, and can not fail.
+    // SAFETY: takes nothing, and cannot fail.
     unsafe { libc::geteuid() }
 }
 
@@ -49,7 +49,7 @@ pub fn claim(device: &Path) -> io::Result<File> {
 }
 
 /// Takes the flags off a file or directory that keep even root from changing or removing it, or what is in it: a bit in a
-/// damaged inode, or `chattr +i`. Does nothing where that can not be done, and to anything else: who then tries learns it.
+/// damaged inode, or `chattr +i`. Does nothing where that cannot be done, and to anything else: who then tries learns it.
 /// Source: ioctl_iflags(2); FS_IMMUTABLE_FL, FS_APPEND_FL.
 pub fn allow_changes(path: &Path) {
     const KEPT: libc::c_int = !(0x10 | 0x20);
@@ -125,19 +125,9 @@ extern "C" fn say_last_words(signal: libc::c_int) {
     unsafe { libc::raise(signal) };
 }
 
-/// Size and free room of a file system, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Space {
-    /// Allocation unit.
-    pub block_bytes: u64,
-    /// Free to everybody: without what the file system keeps back, from root as well (ext4: 2 %, at most 4,096 blocks).
-    pub free_bytes: u64,
-    /// All of it.
-    pub total_bytes: u64,
-}
-
-/// Reads the room on the file system that `path` lies on.
-pub fn space(path: &Path) -> io::Result<Space> {
+/// Reads how many bytes are free on the file system that `path` lies on: without what it keeps back, from root as well (ext4:
+/// 2 %, at most 4,096 blocks).
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let path = c_path(path)?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
     // SAFETY: the string is NUL-terminated; the kernel fills the structure, which is plain old data.
@@ -146,8 +136,8 @@ pub fn space(path: &Path) -> io::Result<Space> {
         stat.assume_init()
     };
     #[allow(clippy::useless_conversion)] // its fields' widths differ between the C libraries
-    let (unit, free, total) = (u64::from(stat.f_frsize), u64::from(stat.f_bavail), u64::from(stat.f_blocks));
-    Ok(Space { block_bytes: unit, free_bytes: free.saturating_mul(unit), total_bytes: total.saturating_mul(unit) })
+    let (unit, free) = (u64::from(stat.f_frsize), u64::from(stat.f_bavail));
+    Ok(free.saturating_mul(unit))
 }
 
 /// Asks the kernel to start writing a range out, and does not wait: the final fsync is short then.
@@ -185,7 +175,7 @@ pub fn random(bytes: &mut [u8]) -> io::Result<()> {
 }
 
 /// Sets after how many seconds a hardware watchdog that is not fed restarts the machine.
-/// Errors: ENOTTY: it is no watchdog. EINVAL: it can not wait so long.
+/// Errors: ENOTTY: it is no watchdog. EINVAL: it cannot wait so long.
 /// Source: Linux, include/uapi/linux/watchdog.h: WDIOC_SETTIMEOUT, `_IOWR('W', 6, int)`.
 pub fn set_watchdog_timeout(device: &File, secs: u32) -> io::Result<()> {
     const WDIOC_SETTIMEOUT: u32 = 0xc004_5706;

@@ -172,7 +172,7 @@ impl Reader {
             return Err(format!("the target of a link is {size} bytes long, kernels skip it from {PATH_MAX} on"));
         }
         if kind != FILE && kind != LINK && self.size > 0 {
-            return Err("something that is no file has content: kernels skip it".into());
+            return Err("an entry that is not a regular file has content: kernels skip it".into());
         }
         Ok(State::Name)
     }
@@ -251,7 +251,7 @@ fn check_entry(name: &[u8], kind: u16, target: &[u8]) -> Result<(), String> {
     } else if kind == LINK && target.len() as u64 >= PATH_MAX {
         "its target has more than 4095 bytes"
     } else if kind != DIR && name.ends_with(b"/") {
-        "it is no directory, and its name ends with '/'"
+        "its name ends with '/', and it is not a directory"
     } else if ![FILE, DIR, LINK].contains(&kind) && !OTHERS.contains(&kind) {
         "it is neither file nor directory nor link nor device"
     } else {

@@ -9,7 +9,7 @@ mod cpio;
 mod gzip;
 mod tree;
 
-pub use cpio::{Entry, Seen};
+pub use cpio::Seen;
 pub use tree::{Lying, Tree};
 
 use gzip::Member;

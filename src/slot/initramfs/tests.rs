@@ -70,7 +70,7 @@ fn every_broken_byte_past_the_header_is_seen() {
     }
 }
 
-/// Each with a checksum of its own: members are set up cheaply, and there is no number that is too many.
+/// Each with a checksum of its own: members are set up cheaply, and there is not a number that is too many.
 #[test]
 fn members_without_number() {
     let one = made("pack b | gzip -n");

@@ -184,7 +184,7 @@ impl Tree {
         Some(self.lying(path.to_vec(), node))
     }
 
-    /// Returns what lies in a directory, by name, links as such. What is no directory has nothing.
+    /// Returns what lies in a directory, by name, links as such. What is not a directory has nothing.
     pub fn entries(&self, dir: &Lying) -> Vec<Lying> {
         let children = self.nodes[dir.node].children.0.iter();
         children.map(|(name, node)| self.lying([&dir.path, &b"/"[..], name].concat(), *node)).collect()

@@ -3,8 +3,8 @@
 use super::ops::{Op, Verb};
 use super::view::{Content, Make, Offer, State};
 use super::world::World;
-use kubesolo_update::offer::version::Version;
-use kubesolo_update::slot::record::Slot;
+use kubesolo_update::parts::offer::version::Version;
+use kubesolo_update::parts::slot::record::Slot;
 use std::cmp::Ordering;
 
 /// An answer, and what is so afterwards.
@@ -85,7 +85,7 @@ pub fn foretell(world: &World, op: Op) -> Option<Expected> {
             let is_whole = seen.content.iter().all(|content| content.whole);
             Some(nothing(&[if is_sound && is_whole { 0 } else { 7 }]))
         }
-        // The trial can not end by itself: GRUB went for the way back, and that did not load (`reconcile::no_way_back`).
+        // The trial cannot end by itself: GRUB went for the way back, and that did not load (`reconcile::no_way_back`).
         (Verb::HealthFail, Place::OnTrial) if world.skipped == Some(other) && seen.state.is_some() => {
             let is_known = !world.switched && vars.rollback_from.is_none();
             is_known.then(|| becomes(9, "rolled_back", (running, true, vars.counter)))

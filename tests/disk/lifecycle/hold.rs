@@ -383,7 +383,7 @@ fn remember(world: &mut World, op: Op, before: &Seen, code: i32, unwritable: boo
     }
     let failed = world.now.failed();
     if unwritable {
-        // Going back and confirming work without the data partition; what can not be recorded is not remembered.
+        // Going back and confirming work without the data partition; what cannot be recorded is not remembered.
         world.must_refuse.retain(|digest| failed.contains(digest));
         world.rollbacks_known = None;
         world.settled = false;

@@ -17,9 +17,9 @@ pub enum Verb {
     HealthFail,
     /// GRUB decides.
     Restart,
-    /// GRUB decides, and can not load the slot that it tries first.
+    /// GRUB decides, and cannot load the slot that it tries first.
     RestartSkipping,
-    /// GRUB decides, and can not write; with `which=1` it can not load the slot that it tries first, either.
+    /// GRUB decides, and cannot write; with `which=1` it cannot load the slot that it tries first, either.
     RestartUncounted,
     /// A person chooses the slot that is not active in GRUB's menu.
     RestartByHand,

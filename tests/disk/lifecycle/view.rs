@@ -2,7 +2,7 @@
 
 use crate::support::disk::Disk;
 use crate::support::release::{Medium, Release};
-use kubesolo_update::slot::record::Slot;
+use kubesolo_update::parts::slot::record::Slot;
 use miniserde::json::{self, Value};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,8 @@
 //! Update agent of KubeSolo OS. The binary is a thin shell around this library.
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
+// The documentation is read by those who change the code: all of it is made (scripts/lint.sh).
+#![allow(rustdoc::private_intra_doc_links)]
 // Thresholds: clippy.toml.
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::fn_params_excessive_bools))]
 

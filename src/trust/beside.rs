@@ -20,7 +20,7 @@ pub enum Other {
     /// By notation (`notation sign`).
     Notation,
     /// A sigstore bundle of another version than the one that is read.
-    OtherBundle,
+    AnotherBundle,
     /// By cosign 2: the tag `sha256-HEX.sig`.
     Cosign2,
 }
@@ -31,7 +31,7 @@ impl Other {
         match self {
             Other::Attestation => "it is not signed; there is an attestation, which is not a signature",
             Other::Notation => "it is signed by notation, whose format is not read",
-            Other::OtherBundle => "it is signed in a sigstore bundle of another version, and 0.3 alone is read",
+            Other::AnotherBundle => "it is signed in a sigstore bundle of another version, and 0.3 alone is read",
             Other::Cosign2 => "it is signed in cosign 2's format, which is not read",
         }
     }
@@ -51,7 +51,7 @@ pub fn of_type(kind: &str, states: Option<&str>) -> Option<Other> {
         "application/vnd.cncf.notary.signature" => Some(Other::Notation),
         // The second is cosign 2's with `--registry-referrers-mode=oci-1-1`.
         SIMPLE_SIGNING | "application/vnd.dev.cosign.artifact.sig.v1+json" => Some(Other::Cosign2),
-        _ if kind.starts_with("application/vnd.dev.sigstore.bundle") => Some(Other::OtherBundle),
+        _ if kind.starts_with("application/vnd.dev.sigstore.bundle") => Some(Other::AnotherBundle),
         _ => None,
     }
 }
@@ -101,8 +101,8 @@ mod tests {
             (bundle::MEDIA_TYPE, None, None),
             (bundle::MEDIA_TYPE, Some(bundle::PREDICATE_TYPE), None),
             (bundle::MEDIA_TYPE, Some("https://spdx.dev/Document"), Some(Other::Attestation)),
-            ("application/vnd.dev.sigstore.bundle.v0.2+json", None, Some(Other::OtherBundle)),
-            ("application/vnd.dev.sigstore.bundle+json;version=0.1", None, Some(Other::OtherBundle)),
+            ("application/vnd.dev.sigstore.bundle.v0.2+json", None, Some(Other::AnotherBundle)),
+            ("application/vnd.dev.sigstore.bundle+json;version=0.1", None, Some(Other::AnotherBundle)),
             (SIMPLE_SIGNING, None, Some(Other::Cosign2)),
             ("application/vnd.dev.cosign.artifact.sig.v1+json", None, Some(Other::Cosign2)),
             ("application/vnd.cncf.notary.signature", None, Some(Other::Notation)),

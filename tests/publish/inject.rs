@@ -156,7 +156,7 @@ fn refuses_what_would_not_work_or_not_be_safe() {
     bench.refuses("is not a regular file", &["--conf", "absent"]);
     bench.refuses("no executable", &["--health-check", "update.conf"]);
     bench.refuses("unknown option", &["--nonsense"]);
-    bench.refuses("is no program", &["--agent", "update.conf"]);
+    bench.refuses("is not a program", &["--agent", "update.conf"]);
 
     bench.chmod("keys/site.pub", 0o666);
     bench.refuses("keys/site.pub: its mode is 666: others than its owner may write it", &["--keys", "keys"]);
@@ -321,7 +321,7 @@ fn an_image_can_be_built_from_a_plain_initramfs_in_one_step() {
     };
     for (more, words) in [
         (&["--conf", "update.conf"][..], "need --agent"),
-        (&["--keys", "keys", "--agent", "kernel"], "kernel is no program"),
+        (&["--keys", "keys", "--agent", "kernel"], "kernel is not a program"),
     ] {
         let out = build(more).output().unwrap();
         assert!(!out.status.success() && said(&out).contains(words), "'{words}': {}", said(&out));

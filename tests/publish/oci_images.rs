@@ -387,7 +387,7 @@ fn bad_arguments_are_refused_and_nothing_is_written() {
         (to.to_string(), "--agent-dir is missing"),
         (format!("--agent-dir nowhere {to}"), "not a directory"),
         (format!("--agent-dir full {to}"), "make build"),
-        (format!("--agent-dir text-dist --arch amd64 {to}"), "is no program"),
+        (format!("--agent-dir text-dist --arch amd64 {to}"), "is not a program"),
         (format!("--agent-dir swapped {to}"), "is not for amd64"),
         (format!("--agent-dir dynamic {ours} {to}"), "dynamically linked"),
         (format!("--agent-dir dist --arch i386 {to}"), "amd64 or arm64"),

@@ -171,7 +171,7 @@ fn what_is_in_use_too_small_or_not_removable_is_left_alone() {
     let site = site();
     let stick = Stick::new(site.dir.path(), "stick", STICK);
     hold_refused(&stick, &mut site.script(&stick.device, &["--yes"]), "is not removable");
-    hold_refused(&stick, &mut site.script(&stick.device, &["--force"]), "nobody is here to be asked");
+    hold_refused(&stick, &mut site.script(&stick.device, &["--force"]), "there is no terminal to ask at");
     hold_refused(&stick, &mut site.script("/dev/null", &["--force", "--yes"]), "no block device");
     hold_refused(&stick, &mut site.script("absent", &["--force", "--yes"]), "is not there");
     hold_refused(&stick, &mut site.script("image", &["--force", "--yes"]), "no block device");

@@ -97,7 +97,7 @@ fn what_is_not_one_commit_is_no_release() {
     refused(&release(&["--tag", &tag]), &["the tag", &tag, "is checked out"]);
 
     run(command("rm").arg("-rf").arg(source.path(".git")));
-    refused(&release(&[]), &["is no git repository"]);
+    refused(&release(&[]), &["is not a git repository"]);
 }
 
 #[apply(test)]

@@ -14,7 +14,7 @@ const MAX_VERSION: usize = 128;
 /// Longest text that is kept, in bytes; release notes have `json::MAX_TEXT`.
 const MAX_TEXT: usize = 1 << 10;
 
-/// The names, in the order of [`Metadata::texts`]; of manifests with [`PREFIX`] before them.
+/// The names, in the order of the fields of [`Metadata`]; of manifests with [`PREFIX`] before them.
 const NAMES: [&str; 7] =
     ["version", "channel", "architecture", "min_compatible_version", "release_notes", "release_date", "expires"];
 /// What a machine is chosen by: an entry of a list says it for itself.

@@ -89,8 +89,8 @@ fn another_run_holds_the_lock() {
     machine.root.agent(&["activate"]).expect(3, &[]); // makes the directory
     let held = OpenOptions::new().write(true).open(machine.root.path("var/lib/kubesolo/update/lock")).unwrap();
     assert!(sys::try_lock(&held).unwrap(), "a run that ended still holds the lock");
-    for command in ["apply", "activate", "rollback"] {
-        machine.root.agent(&[&[command], &source[..]].concat()).expect(8, &["another run holds it"]);
+    for words in [&[&["apply"], &source[..]].concat()[..], &["activate"], &["rollback"]] {
+        machine.root.agent(words).expect(8, &["another run holds it"]);
     }
     assert!(server.seen().is_empty(), "a run without the lock asked the source");
     // Looking needs no lock.

@@ -345,7 +345,7 @@ fn one_way_at_a_time_and_an_address_that_is_free() {
     }
     for address in ["", "9199", ":9199", "localhost:9199", "127.0.0.1", "127.0.0.1:65536", "::1:9199x", "127.0.0.1:0\n"]
     {
-        run(&["--listen", address]).expect(2, &["listen on", "127.0.0.1:9199"]);
+        run(&["--listen", address]).expect(2, &["use --listen", "127.0.0.1:9199"]);
     }
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -118,6 +118,9 @@ fn wrong_usage_is_a_document() {
         let told = format!("[{name},\"error\",\"usage\",[],true]");
         assert_eq!(run.jq("[.command, .result, .kind, .refusals, .message != null]"), told, "{words:?}");
         assert!(run.stdout.contains(message) && !run.stdout.contains("update.conf"), "{words:?}: {}", run.stdout);
+        // No option is blamed that was not typed.
+        let is_typed = words.contains(&"--registry") || !run.stdout.contains("use --registry");
+        assert!(is_typed, "{words:?}: {}", run.stdout);
         // The same for a shell, where the form is not what is wrong.
         if !words.contains(&"--shell") {
             let words: Vec<&str> = words.iter().map(|word| if *word == "--json" { "--shell" } else { word }).collect();

@@ -155,6 +155,10 @@ fn a_configuration_that_another_user_could_have_changed_is_none() {
     check(path, 3, &["up to date"]);
     check("run/typed.conf", 3, &["up to date"]);
     check("run/nothing.conf", 2, &["there is no such file"]);
+    // Of a relative path the way begins in the working directory.
+    fs::set_permissions(trial.root.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+    check("run/typed.conf", 2, &["trust .: its mode is 777"]);
+    fs::set_permissions(trial.root.path(""), fs::Permissions::from_mode(0o700)).unwrap();
     fs::set_permissions(&typed, fs::Permissions::from_mode(0o664)).unwrap();
     check(path, 2, &["typed.conf: its mode is 664"]);
     check("run/typed.conf", 2, &["typed.conf: its mode is 664"]);

@@ -248,6 +248,9 @@ fn a_registry_that_wants_a_certificate_gets_one() {
     machine.apply(&[]).expect(2, &["client.key", "does not belong to"]);
     put(&machine, "client.key", fs::read(dir.path().join("clients/rsa.key")).unwrap(), 0o644);
     machine.apply(&[]).expect(2, &["client.key", "chmod 600"]);
+    put(&machine, "client.key", fs::read(dir.path().join("clients/rsa.key")).unwrap(), 0o600);
+    std::os::unix::fs::chown(machine.root.path("etc/kubesolo/client.key"), Some(65534), None).unwrap();
+    machine.apply(&[]).expect(2, &["client.key: it belongs to user 65534", "chown root"]);
 }
 
 #[apply(test)]

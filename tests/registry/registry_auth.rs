@@ -11,6 +11,7 @@ use crate::support::token_server::{self, PASSWORD, REFRESH_TOKEN, Signer, USER, 
 use crate::support::{command, need_all, run};
 use kubesolo_update::parts::base::base64;
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
 /// Another host than 127.0.0.1, on this machine all the same.
@@ -99,6 +100,15 @@ fn a_password_is_taken_from_where_oras_login_put_it() {
         put(&machine, "config.json", &written, mode);
         apply(&machine, 2, &["others can read or change a secret", "chmod 600", &format!("{mode:o}")]);
     }
+    // Another user's, whoever may read it; and one that waits for a writer.
+    let place = machine.root.path("etc/kubesolo/config.json");
+    put(&machine, "config.json", &written, 0o600);
+    chown(&place, Some(65534), None).unwrap();
+    apply(&machine, 2, &["config.json: it belongs to user 65534", "chown root"]);
+    fs::remove_file(&place).unwrap();
+    run(std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&place));
+    apply(&machine, 2, &["config.json: not a regular file"]);
+    fs::remove_file(&place).unwrap();
     put(&machine, "config.json", password_entry(&registry.host(), "wrong"), 0o600);
     apply(&machine, 6, &["401", &registry.host()]);
     put(&machine, "config.json", password_entry("elsewhere.example", PASSWORD), 0o600);
@@ -109,7 +119,14 @@ fn a_password_is_taken_from_where_oras_login_put_it() {
     put(&machine, "config.json", stored, 0o600);
     apply(&machine, 2, &["docker-credential-pass"]);
     assert!(!registry.requests().iter().any(|line| line.ends_with(" 200") && line.contains("/os/")), "nobody got in");
-    put(&machine, "config.json", written, 0o600);
+    // As the kubelet lays a Secret out.
+    fs::create_dir_all(machine.root.path("etc/kubesolo/secret/..1")).unwrap();
+    put(&machine, "secret/..1/config.json", written, 0o400);
+    fs::remove_file(&place).unwrap();
+    fs::set_permissions(machine.root.path("etc/kubesolo/secret"), fs::Permissions::from_mode(0o1777)).unwrap();
+    for (target, link) in [("..1", "secret/..data"), ("secret/..data/config.json", "config.json")] {
+        symlink(target, machine.root.path("etc/kubesolo").join(link)).unwrap();
+    }
     apply(&machine, 0, &["2.0.0 is staged"]);
     assert_staged(&machine, &site.release);
 }

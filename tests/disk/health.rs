@@ -198,7 +198,10 @@ fn a_version_that_can_not_read_its_configuration_is_not_healthy() {
     for command in ["healthcheck", "status", "verify", "rollback"] {
         trial.root.agent(&[command, "--sever", "x"]).expect(2, &["--sever"]);
     }
-    trial.root.agent(&["verify", "--server", "https://a.example/", "--layout", "/x"]).expect(2, &["cannot be used together"]);
+    trial
+        .root
+        .agent(&["verify", "--server", "https://a.example/", "--layout", "/x"])
+        .expect(2, &["cannot be used together"]);
     trial.assert_boot("B", "0", "2", "");
     trial.root.agent(&["rollback"]).expect(0, &["unknown key `sever`", "slot A, which was confirmed before"]);
     trial.assert_boot("A", "1", "2", "");

@@ -3,8 +3,8 @@
 //! An entry that makes no sense here (another digest algorithm, no size) is passed over as long as it is for others; where
 //! it is the one for this machine, it is the error. Must never: take another entry in its place.
 
-use super::annotations::is_misspelt_architecture;
 use super::entries::Entries;
+use super::misspellings::is_misspelt_architecture;
 use super::reference;
 use crate::base::error::{Error, Kind, Result};
 use crate::oci::descriptor::{Descriptor, RawDescriptor, plain_type};

@@ -5,13 +5,13 @@
 //! without that annotation takes the platform of the index entry that led to it; one reached by
 //! tag alone then has none. Must never: guess what a document is when it says two things at once.
 
-use super::annotations::PREFIX;
 use super::descriptor::{Descriptor, INDEX_TYPES, MANIFEST_TYPES, plain_type, source};
 use super::entries::Entries;
 pub(crate) use super::index::nothing_for;
 pub use super::index::{Choice, Entry, Index};
 use super::initramfs::{self, INITRAMFS_TYPE, Initramfs};
 use super::metadata::{Annotations, Metadata};
+use super::misspellings::PREFIX;
 use crate::base::error::Result;
 use crate::base::json::{self, Field};
 use miniserde::Deserialize;

@@ -2,7 +2,7 @@
 //!
 //! Must never: make more of a text than a text. What it means is for who decides by it.
 
-use super::annotations::PREFIX;
+use super::misspellings::PREFIX;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::json::Field;
 use miniserde::de::{Map, Visitor};

@@ -9,7 +9,7 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::{human_size, printable};
 use crate::base::time::{Moment, rfc3339};
-use crate::oci::annotations::is_misspelt_architecture;
+use crate::oci::misspellings::is_misspelt_architecture;
 use crate::offer::artifact::Artifact;
 use crate::offer::refusal::{Gate, Refusal};
 use crate::offer::version::Version;

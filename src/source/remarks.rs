@@ -4,7 +4,7 @@
 
 use crate::base::digest::Digest;
 use crate::base::json;
-use crate::oci::annotations::Names;
+use crate::oci::misspellings::Names;
 use crate::offer::artifact::Artifact;
 use crate::os::progress::note;
 use miniserde::Deserialize;

@@ -5,7 +5,7 @@
 use crate::base::error::{Error, Kind, Result};
 use crate::base::url::{Url, without_secrets};
 use crate::cli::Flags;
-use crate::oci::annotations::is_misspelt_architecture;
+use crate::oci::misspellings::is_misspelt_architecture;
 use crate::oci::reference::Reference;
 use crate::offer::gate::DEFAULT_CHANNEL;
 use std::path::PathBuf;

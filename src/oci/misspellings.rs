@@ -187,5 +187,5 @@ impl Map for Keys<'_> {
 }
 
 #[cfg(test)]
-#[path = "annotations_tests.rs"]
+#[path = "misspellings_tests.rs"]
 mod tests;

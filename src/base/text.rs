@@ -252,7 +252,7 @@ mod tests {
         ] {
             assert_eq!(folded(&text, 8), lines);
         }
-        // What is not a digest, or has an endless name, is broken like any word.
+        // A word that is not a digest, or whose name is too long, is broken like any other.
         for text in [format!("{digest}0{digest}0"), format!("{long}@{digest}"), format!("sha256:{long}")] {
             assert!(folded(&text, 8).lines().all(|line| line.len() <= COLUMNS), "{text}");
         }

@@ -174,7 +174,7 @@ pub(super) fn overwrite(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Power cut: absent, short or long, or the right length with old bytes: damage that `load` names.
 pub(super) fn recreate(path: &Path, dir: &Path, bytes: &[u8]) -> Result<()> {
     if matches!(in_the_way(path), Ok(Some(_))) {
-        // Not removed: what it is, is unknown. GRUB cannot read it anyway.
+        // Moved, not removed: its purpose is unknown. GRUB cannot read it anyway.
         set_aside(path).io(Kind::Boot, "move aside", path.display())?;
     }
     let mut options = OpenOptions::new();

@@ -1,11 +1,11 @@
-//! Base64 (RFC 4648, section 4), strict: one text for one value. Pure.
+//! Base64 (RFC 4648, section 4), strict: one spelling per value. Pure.
 //!
-//! Must never: accept two spellings of the same bytes, since signatures are compared by what was signed.
+//! Must never: accept two spellings of the same bytes: signatures are compared by the signed text.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Decodes padded standard base64.
-/// Returns: `None` for any other character, a wrong length, missing padding, or bits set that the padding drops.
+/// Returns: `None` for any other character, a wrong length, missing padding, or nonzero bits that the padding discards.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
     let text = text.as_bytes();
     if !text.len().is_multiple_of(4) {

@@ -1,14 +1,14 @@
 //! What is known of the time: an interval, not a moment. Pure.
 //!
-//! A machine without a clock battery wakes up in 1970, and perhaps nothing ever sets its clock. Then it is known that it is not
-//! earlier than when this program was built, or a release was made that ran here (the floor); how much later is not known.
-//! Must never: hand out a time of day of a clock that is not set.
+//! A machine without a clock battery starts in 1970, and its clock may never be set. The time is then known to be no earlier
+//! than the build of this program, or the date of a release that ran here (the floor); how much later is unknown.
+//! Must never: return the time of day from a clock that is not set.
 
 use crate::base::time::rfc3339;
 use std::fmt;
 
-/// How far behind the build a clock may be and still tell the time of day, in seconds: builders date in their own time
-/// zone, and clocks drift.
+/// How far the clock may be behind the build and still give the time of day, in seconds: builders use their own time zone, and
+/// clocks drift.
 const SLACK_SECS: u64 = 24 * 3600;
 
 /// The present time, as far as it is known.
@@ -20,41 +20,41 @@ pub struct Now {
 }
 
 impl Now {
-    /// Input: `clock_secs`: what the system clock says; `build_secs`: when this program was built. Both in seconds since
+    /// Input: `clock_secs`: the system clock; `build_secs`: when this program was built. Both in seconds since
     /// 1970, UTC.
     pub fn new(clock_secs: u64, build_secs: u64) -> Now {
         Now { clock_secs, build_secs, floor_secs: build_secs }
     }
 
-    /// Returns the same with one more time that is past by what a publisher says: the date of a release.
+    /// Returns the same with one more time known to be past, according to a publisher: the date of a release.
     pub fn with_floor(self, floor_secs: u64) -> Now {
         Now { floor_secs: self.floor_secs.max(floor_secs), ..self }
     }
 
-    /// Returns the lower end: what ends before it has ended. For expiry, and for stamps.
+    /// Returns the lower end: whatever ends before it has ended. For expiry, and for stamps.
     pub fn earliest_secs(self) -> u64 {
         self.clock_secs.max(self.floor_secs)
     }
 
-    /// Returns what the clock says, true or not: what was dated on this machine is dated by it.
+    /// Returns what the clock reads, right or wrong: dates made on this machine come from it.
     pub fn clock_secs(self) -> u64 {
         self.clock_secs
     }
 
-    /// Says whether nothing is known of how late it is: the clock is behind what is certainly past. Then nothing can be said
-    /// to lie in the future.
+    /// Returns whether the time has no known upper end: the clock is behind a time that is certainly past. Then nothing can be
+    /// said to lie in the future.
     pub fn has_no_upper_end(self) -> bool {
         self.clock_secs < self.floor_secs
     }
 
-    /// Returns the moment, for a time of day or of the week; `None`: the clock is not set. A release that is dated ahead does
-    /// not make it so: that would shut every window until then.
+    /// Returns the moment, for a time of day or of the week; `None`: the clock is not set. A release dated ahead does not cause
+    /// that: it would close every window until then.
     pub fn moment_secs(self) -> Option<u64> {
         (self.clock_secs.saturating_add(SLACK_SECS) >= self.build_secs).then_some(self.clock_secs)
     }
 }
 
-/// Says what is wrong with the clock.
+/// Describes what is wrong with the clock.
 impl fmt::Display for Now {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.moment_secs() {
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::base::time::parse_rfc3339;
 
-    /// A reader adds a case by a line. `gate_tests.rs` has the words.
+    /// Each line is a case; a case is added by adding a line. `gate_tests.rs` has the words.
     const TABLE: &str = include_str!("../../tests/fixtures/clocks.tsv");
 
     #[test]

@@ -1,7 +1,7 @@
 //! Content digests: `sha256:` and 64 lower-case hexadecimal digits, checked before use.
 //!
-//! A digest string becomes part of URLs and file names, so it is parsed here first and nowhere
-//! used as a raw string. Must never: accept another algorithm, another length or another case.
+//! A digest string becomes part of URLs and file names, so it is parsed here first and never
+//! used as a raw string. Must never: accept another algorithm, another length or upper case.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::hex;
@@ -41,12 +41,12 @@ impl Digest {
         Ok(Digest(out))
     }
 
-    /// Hashes bytes that are wholly in memory.
+    /// Hashes bytes that are entirely in memory.
     pub fn of(bytes: &[u8]) -> Digest {
         Digest(Sha256::digest(bytes).into())
     }
 
-    /// Takes what a streaming hasher has seen.
+    /// Finishes a streaming hasher.
     pub fn finish(hasher: Sha256) -> Digest {
         Digest(hasher.finalize().into())
     }
@@ -56,7 +56,7 @@ impl Digest {
         hex(&self.0)
     }
 
-    /// Writes each of a list as a text.
+    /// Writes each digest of a list as text.
     pub fn texts(list: &[Digest]) -> Vec<String> {
         list.iter().map(Digest::to_string).collect()
     }

@@ -1,6 +1,6 @@
 //! The one error type: what was attempted, on what, why it failed, what to do next.
 //!
-//! Kinds are cut by what the operator must do, not by which module failed; each kind has one
+//! Kinds are divided by what the operator must do, not by which module failed; each kind has one
 //! exit code (documented in README) and one stable label (state file, metrics).
 //! Must never: carry a secret, or let control characters from a network reach the terminal.
 
@@ -8,7 +8,7 @@ use crate::base::text::printable;
 use std::fmt;
 use std::sync::Mutex;
 
-/// Says which sort of failure this is.
+/// Kind of a failure.
 ///
 /// The label is the `kind` of `last_error`; docs/metrics.md lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,20 +97,20 @@ impl Kind {
     }
 }
 
-/// Says whether somebody has to do something about an error.
+/// Whether someone must act on an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Course {
-    /// A person has to mend it, or the next try may bring it.
+    /// An operator must repair it, or the next attempt may succeed.
     Fault,
-    /// An update waits for what comes by itself: a window that opens, a trial that ends, another version.
+    /// An update waits for something that happens by itself: a window opens, a trial ends, another version is offered.
     Waits,
-    /// There is nothing to do: no medium is plugged in.
+    /// Nothing needs doing: no medium is plugged in.
     Nothing,
-    /// The file system is damaged: what may be lost can be made anew.
+    /// The file system is damaged: its content can be made again.
     Damaged,
-    /// What was to be read is in use elsewhere: that proves nothing of what it holds.
+    /// The object is in use elsewhere: this proves nothing about its content.
     InUse,
-    /// Who asks may not look: neither does that.
+    /// The caller lacks permission to read: this proves nothing either.
     Denied,
 }
 
@@ -130,14 +130,14 @@ struct Detail {
     refusals: Vec<Refused>,
 }
 
-/// A gate that refused, as programs are told of it.
+/// A gate that refused, in the form that programs receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// Its label.
     pub gate: &'static str,
-    /// The two values that it compared, for people.
+    /// The two values that were compared, for people.
     pub why: String,
-    /// What takes it all the same; empty: nothing on this machine.
+    /// The option that overrides it; empty: nothing on this machine.
     pub hint: &'static str,
 }
 
@@ -158,7 +158,7 @@ impl Error {
         Error(Box::new(Detail { kind, course: Course::Fault, op, why, hint, refusals: Vec::new() }))
     }
 
-    /// Says what was attempted, and on what. The innermost call wins; later ones are ignored.
+    /// Records what was attempted, and on what. The innermost call wins; later ones are ignored.
     pub fn at(self, op: &str, subject: impl fmt::Display) -> Self {
         self.place(op, &subject)
     }
@@ -172,7 +172,7 @@ impl Error {
         self
     }
 
-    /// Says what the operator can do about it. The innermost call wins.
+    /// Records what the operator can do about it. The innermost call wins.
     #[cold]
     #[inline(never)]
     pub fn hint(mut self, next: impl Into<String>) -> Self {
@@ -182,7 +182,7 @@ impl Error {
         self
     }
 
-    /// Says what the operator can do about it here, where what was said before does not work.
+    /// Replaces what the operator can do, where the earlier hint does not work.
     #[cold]
     #[inline(never)]
     pub fn hint_instead(mut self, next: &str) -> Self {
@@ -190,7 +190,7 @@ impl Error {
         self
     }
 
-    /// Keeps the gates that refused, for programs: the sentence names them already.
+    /// Keeps the gates that refused, for programs: the sentence already names them.
     pub fn refusing(mut self, refusals: Vec<Refused>) -> Self {
         self.0.refusals = refusals;
         self
@@ -201,23 +201,23 @@ impl Error {
         &self.0.refusals
     }
 
-    /// Says that it is no fault.
+    /// Sets the course: for errors that are not faults.
     pub fn taking(mut self, course: Course) -> Self {
         self.0.course = course;
         self
     }
 
-    /// Says whether somebody has to do something about it.
+    /// Returns whether someone must act on the error.
     pub fn course(&self) -> Course {
         self.0.course
     }
 
-    /// Says whether what was to be read could not be looked at, since it is in use: nothing is known of it then.
+    /// Returns whether the object could not be read because it is in use: nothing is known of its content.
     pub fn is_in_use(&self) -> bool {
         self.0.kind == Kind::Busy || self.0.course == Course::InUse
     }
 
-    /// Says whether nothing at all is known of what was to be read: it is in use, or whoever asks may not look.
+    /// Returns whether nothing is known of the object's content: it is in use, or the caller lacks permission.
     pub fn is_unseen(&self) -> bool {
         self.is_in_use() || self.0.course == Course::Denied
     }
@@ -248,7 +248,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Turns an I/O error into ours, with the kind that says whose fault it is.
+/// Turns an I/O error into ours, with a kind that says whose fault it is.
 pub trait IoContext<T> {
     /// Wraps the error: `kind` as given, `op` and `subject` as in [`Error::at`].
     fn io(self, kind: Kind, op: &str, subject: impl fmt::Display) -> Result<T>;
@@ -263,10 +263,10 @@ impl<T> IoContext<T> for std::io::Result<T> {
     }
 }
 
-/// Directories whose paths say nothing to a person, and what they are called.
+/// Directories whose paths mean nothing to a person, and their names.
 static NAMES: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
 
-/// Gives a directory a name for all errors to come; an empty one takes it away.
+/// Names a directory in all later errors; an empty name removes the entry.
 pub fn call_it(dir: &str, name: &str) {
     let Ok(mut names) = NAMES.lock() else { return };
     names.retain(|(there, _)| there != dir);
@@ -275,7 +275,7 @@ pub fn call_it(dir: &str, name: &str) {
     }
 }
 
-/// Puts names in place of the paths of directories that have one: `KSOLOB:/vmlinuz`.
+/// Replaces the paths of named directories by their names: `KSOLOB:/vmlinuz`.
 pub fn legible(text: String) -> String {
     let Ok(names) = NAMES.lock() else { return text };
     names.iter().fold(text, |text, (dir, name)| match text.strip_suffix(dir.as_str()) {
@@ -288,12 +288,12 @@ pub fn legible(text: String) -> String {
 #[inline(never)]
 fn from_io(error: &std::io::Error, kind: Kind, op: &str, subject: &dyn fmt::Display) -> Error {
     let built = Error::build(kind, words(error)).place(op, subject);
-    // Of a slot. A stale source, or a damaged stick, is no reason to make a slot anew.
+    // Slots only. A stale source, or a damaged stick, is no reason to reformat a slot.
     let is_slot = matches!(kind, Kind::Device | Kind::Slot);
     if is_slot && may_be_damage(error) { built.taking(Course::Damaged) } else { built }
 }
 
-/// Says what an I/O error means: the C library's words for a damaged file system, `Bad message`, say nothing to a person.
+/// Describes an I/O error: the C library's text for a damaged file system, `Bad message`, means nothing to a person.
 pub fn words(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(code @ (libc::EUCLEAN | libc::EBADMSG)) => format!("the file system is damaged (os error {code})"),
@@ -301,14 +301,14 @@ pub fn words(error: &std::io::Error) -> String {
     }
 }
 
-/// What musl says of an error that it has no words for tells less than its number. Pure.
+/// musl's text for an error without a message tells less than the error number. Pure.
 fn without_no_words(text: String) -> String {
     let number = text.strip_prefix("No error information (").and_then(|rest| rest.strip_suffix(')'));
     number.map_or_else(|| text.clone(), str::to_string)
 }
 
-/// Says whether a damaged file system is the likely cause: it says so itself, is read-only since it met something
-/// impossible, or is full where it said that there is room. (EIO is more likely the disk's.)
+/// Returns whether a damaged file system is the likely cause: it reports so itself, became read-only after an
+/// inconsistency, or is full although it reported free space. (EIO more likely means the disk.)
 pub fn may_be_damage(error: &std::io::Error) -> bool {
     const ERRORS: [i32; 5] = [libc::EUCLEAN, libc::EBADMSG, libc::EROFS, libc::ESTALE, libc::ENOSPC];
     error.raw_os_error().is_some_and(|code| ERRORS.contains(&code))
@@ -345,7 +345,7 @@ mod tests {
         assert_eq!(said(libc::EUCLEAN), "the file system is damaged (os error 117)");
         assert_eq!(said(libc::EBADMSG), "the file system is damaged (os error 74)");
         assert!(said(libc::EIO).ends_with(" (os error 5)"), "{}", said(libc::EIO));
-        // As musl has it.
+        // As musl writes it.
         for (text, shown) in [
             ("No error information (os error 132)", "os error 132"),
             ("I/O error (os error 5)", "I/O error (os error 5)"),

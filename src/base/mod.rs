@@ -1,6 +1,6 @@
-//! The words of the house: errors, text, time, URLs, digests, JSON. Pure.
+//! Vocabulary of the whole crate: errors, text, time, URLs, digests, JSON. Pure.
 //!
-//! May import: nothing. Must never import: anything else of this crate: these are the words of the house.
+//! May import: nothing. Must never import: anything else of this crate: all other modules build on these.
 
 pub mod base64;
 pub mod clock;

@@ -1,13 +1,13 @@
-//! Text that may have come from outside, made fit for a terminal, a log line and a state file.
+//! Text that may come from outside, made safe for a terminal, a log line and a state file.
 //!
 //! Must never: let a control or direction-changing character through.
 
 use std::time::Duration;
 
-/// Longest text that is kept from a foreign source, in characters.
+/// Longest text kept from an outside source, in characters.
 const MAX_CHARS: usize = 2000;
 
-/// Replaces what could steer a terminal (C0, C1, bidirectional overrides) and cuts what is too long.
+/// Replaces what could control a terminal (C0, C1, bidirectional overrides) and truncates long text.
 /// Input: any text.   Returns: one line, at most 2,000 characters.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(MAX_CHARS));
@@ -85,19 +85,19 @@ pub fn short_digests(text: &str) -> String {
     out
 }
 
-/// Columns that a line of text takes: at 80, a terminal would go on in the next one by itself.
+/// Columns of a line of text: at 80, a terminal would wrap by itself.
 pub const COLUMNS: usize = 79;
 
-/// Makes lines of a text that is too wide for one. Input: `indent`: where all but the first begin.
+/// Wraps text that is too wide for one line. Input: `indent`: the column of all lines but the first.
 pub fn folded(text: &str, indent: usize) -> String {
     let mut out = String::new();
     fold(&mut out, (0, indent), COLUMNS, text);
     out
 }
 
-/// Adds a text at a column, in as many lines as it takes, none of them wider than that and none with blanks at its end. A digest
-/// stays whole, whatever that takes.
-/// Input: `at`: the column where it begins, and that where its other lines do; the characters up to U+0005 take no column.
+/// Appends text at a column, wrapped; no line is wider than `columns` or ends with blanks. A digest
+/// stays whole, however wide that is.
+/// Input: `at`: the column of the first line; `indent`: that of the others; the characters up to U+0005 take no column.
 pub fn fold(out: &mut String, (at, indent): (usize, usize), columns: usize, text: &str) {
     let go_on = |out: &mut String| {
         out.push('\n');
@@ -131,15 +131,15 @@ pub fn fold(out: &mut String, (at, indent): (usize, usize), columns: usize, text
     }
 }
 
-/// Says whether a whole digest is in it: parted by a line break, it could not be copied.
+/// Returns whether a word contains a whole digest: split by a line break, it could not be copied.
 fn has_digest(word: &str) -> bool {
     word.split(DIGEST).skip(1).any(|part| part.bytes().take_while(u8::is_ascii_hexdigit).count() == 64)
 }
 
-/// Columns that a line may be too wide by where a digest stands in it: that one, with a name in front.
+/// Columns by which a line with a digest may be too wide: the digest, with a name in front.
 const WHOLE_COLUMNS: usize = 71;
 
-/// Columns that a character takes, at most: what may be wide counts as wide.
+/// Returns the columns that a character takes, at most: characters that may be wide count as wide.
 fn width(c: char) -> usize {
     match c {
         '\u{1}'..='\u{5}' => 0,
@@ -148,7 +148,7 @@ fn width(c: char) -> usize {
     }
 }
 
-/// Writes a time in seconds: whole ones, or with one decimal, cut.
+/// Writes a duration in seconds: whole, or with one decimal, truncated.
 pub fn secs(time: Duration) -> String {
     match (time.as_secs(), time.subsec_millis() / 100) {
         (whole, 0) => whole.to_string(),
@@ -252,7 +252,7 @@ mod tests {
         ] {
             assert_eq!(folded(&text, 8), lines);
         }
-        // One that is none, or with a name without an end, is broken as any word.
+        // A word that is not a digest, or whose name is too long, is broken like any other.
         for text in [format!("{digest}0{digest}0"), format!("{long}@{digest}"), format!("sha256:{long}")] {
             assert!(folded(&text, 8).lines().all(|line| line.len() <= COLUMNS), "{text}");
         }

@@ -5,7 +5,7 @@
 use crate::base::error::{Error, Kind, Result};
 use std::fmt;
 
-/// Time the binary was built, in seconds since 1970: no clock before it is believed.
+/// When the binary was built, in seconds since 1970: no clock before it is believed.
 /// Source: `KUBESOLO_BUILD_EPOCH`, set by scripts/build.sh; 0 in a plain `cargo build`.
 pub const BUILD_EPOCH: u64 = match option_env!("KUBESOLO_BUILD_EPOCH") {
     Some(text) => digits(text.as_bytes()),
@@ -35,7 +35,7 @@ impl Moment {
         parse_rfc3339(text).map(Moment)
     }
 
-    /// Reads one as the agent writes it, in no other shape.
+    /// Reads a timestamp only in the form in which the agent writes it.
     pub fn parse_own(text: &str) -> Option<Moment> {
         Moment::parse(text).ok().filter(|moment| moment.to_string() == text)
     }
@@ -151,7 +151,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
-/// Writes a date as HTTP wants it: `Sun, 06 Nov 1994 08:49:37 GMT`. Input: seconds since 1970, UTC.
+/// Writes a date in the form of HTTP: `Sun, 06 Nov 1994 08:49:37 GMT`. Input: seconds since 1970, UTC.
 /// Source: RFC 9110, section 5.6.7.
 pub fn http_date(unix_secs: u64) -> String {
     let (_, month, _) = civil(unix_secs / 86_400);
@@ -162,7 +162,7 @@ pub fn http_date(unix_secs: u64) -> String {
     [&words.concat(), &text[11..19], " GMT"].concat()
 }
 
-/// Reads a date as HTTP writes it, in any of its three forms.
+/// Reads a date of HTTP, in any of its three forms.
 /// Returns: seconds since 1970, UTC; `None`: any other shape. Seconds of 60 count as 59.
 /// Source: RFC 9110, section 5.6.7; the year of the two-digit form is within fifty years of `now_secs`.
 pub fn parse_http_date(text: &str, now_secs: u64) -> Option<u64> {

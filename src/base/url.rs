@@ -1,4 +1,4 @@
-//! HTTP(S) URLs: parsed once, joined by RFC 3986, printed without what may be secret.
+//! HTTP(S) URLs: parsed once, joined by RFC 3986, printed without possible secrets.
 //!
 //! Must never: print a query string, accept credentials inside a URL, or accept another scheme
 //! than http and https.
@@ -22,15 +22,15 @@ pub struct Url {
 }
 
 impl Url {
-    /// Parses an absolute URL; a fragment is dropped, dot segments are resolved, and what does not belong into a URL is
-    /// percent-encoded as browsers do.
+    /// Parses an absolute URL; a fragment is dropped, dot segments are resolved, and characters that do not belong in a URL
+    /// are percent-encoded as browsers do.
     /// Errors: Source: what is wrong with it; callers that read configuration use [`Url::configured`].
     /// Source: RFC 3986, section 3; WHATWG URL, see `encode`.
     pub fn parse(text: &str) -> Result<Url> {
         Url::parse_encoded(&encode(text)?, text)
     }
 
-    /// Input: `typed`: as it came, for messages.
+    /// Input: `typed`: the original text, for messages.
     fn parse_encoded(text: &str, typed: &str) -> Result<Url> {
         let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("not an http:// or https:// URL", typed))?;
         let secure = match scheme.to_ascii_lowercase().as_str() {
@@ -44,7 +44,7 @@ impl Url {
         Ok(Url { secure, host, port, path: resolve_dots(path), query: query.map(str::to_owned) })
     }
 
-    /// Parses a URL that a person wrote: the same, but a mistake is Kind::Config.
+    /// Parses a URL that a person wrote: as [`Url::parse`], but errors are Kind::Config.
     pub fn configured(text: &str) -> Result<Url> {
         Url::parse(text).map_err(|e| Error::new(Kind::Config, e.to_string()))
     }
@@ -92,17 +92,17 @@ impl Url {
         out
     }
 
-    /// Says whether this is https.
+    /// Returns whether this is https.
     pub fn is_secure(&self) -> bool {
         self.secure
     }
 
-    /// Returns the host as it stands in the URL, lower case, IPv6 in brackets.
+    /// Returns the host as written in the URL, lower case, IPv6 in brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Returns the port, 80 or 443 where none is given.
+    /// Returns the port, 80 or 443 by default.
     pub fn port(&self) -> u16 {
         self.port.unwrap_or(if self.secure { 443 } else { 80 })
     }
@@ -112,12 +112,12 @@ impl Url {
         &self.path
     }
 
-    /// Says whether the host is this machine.
+    /// Returns whether the host is this machine.
     pub fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }
 
-    /// Writes the whole URL, query included: for requests, never for messages.
+    /// Returns the whole URL, query included: for requests, never for messages.
     pub fn request_text(&self) -> String {
         match &self.query {
             Some(query) => format!("{self}?{query}"),
@@ -125,7 +125,7 @@ impl Url {
         }
     }
 
-    /// Writes path and query, as a server is asked for them.
+    /// Returns path and query, as sent to the server.
     pub fn target(&self) -> String {
         match &self.query {
             Some(query) => format!("{}?{query}", self.path),
@@ -141,7 +141,7 @@ impl Url {
         }
     }
 
-    /// Returns what makes two URLs the same server. Source: RFC 6454, section 4.
+    /// Returns the part that identifies the server. Source: RFC 6454, section 4.
     pub fn origin(&self) -> String {
         format!("{}://{}:{}", self.scheme(), self.host, self.port())
     }
@@ -153,7 +153,7 @@ impl Url {
         Url { query: (!parts.is_empty()).then(|| parts.join("&")), ..self.clone() }
     }
 
-    /// Returns what follows `base`, if this URL lies below it; with its query, but for what is the base's own and may be
+    /// Returns what follows `base`, if this URL lies below it; with its query, except for the base's own, which may be
     /// secret. `None` for other servers as well.
     pub fn beyond(&self, base: &Url) -> Option<String> {
         let rest = self.path.strip_prefix(&base.path).filter(|_| self.origin() == base.origin())?;
@@ -163,7 +163,7 @@ impl Url {
         Some(if query.is_empty() { rest.to_owned() } else { format!("{rest}?{}", query.join("&")) })
     }
 
-    /// Appends what [`Url::beyond`] returned. Where that has no query, this one's own stays: it may be what lets us in.
+    /// Appends the result of [`Url::beyond`]. If that has no query, this URL's own stays: it may grant access.
     pub fn extended(&self, rest: &str) -> Url {
         let (path, query) = split_tail(rest);
         let query = query.map(str::to_owned).or_else(|| self.query.clone());
@@ -192,7 +192,7 @@ impl fmt::Debug for Url {
 }
 
 /// Writes parameters as a query or a form. Source: WHATWG URL, "application/x-www-form-urlencoded", with `%20` for a
-/// blank, which everybody reads.
+/// blank, which every server reads.
 pub fn form(pairs: &[(&str, &str)]) -> String {
     let encoded = |text: &str| {
         let mut out = String::with_capacity(text.len());
@@ -210,13 +210,13 @@ pub fn form(pairs: &[(&str, &str)]) -> String {
     pairs.join("&")
 }
 
-/// Says whether a name is this machine's own, whatever a name server says. Source: RFC 6761, section 6.3.
+/// Returns whether a name always means this machine, whatever a name server answers. Source: RFC 6761, section 6.3.
 pub fn is_localhost(host: &str) -> bool {
     let labels = host.strip_suffix('.').unwrap_or(host);
     labels.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
 }
 
-/// Says whether a host name or address (IPv6 in brackets or not) is this machine.
+/// Returns whether a host name or address (IPv6 in brackets or not) is this machine.
 /// Source: RFC 6761 (localhost), RFC 1122 (127.0.0.0/8), RFC 4291 (::1).
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -226,7 +226,7 @@ pub fn is_loopback(host: &str) -> bool {
 }
 
 /// Splits `host[:port]` and checks both. Returns the host in lower case, IPv6 in brackets.
-/// Errors: why not: credentials, an empty or malformed host, a port that is none.
+/// Errors: why not: credentials, an empty or malformed host, an invalid port.
 pub fn parse_authority(text: &str) -> std::result::Result<(String, Option<u16>), &'static str> {
     if text.contains('@') {
         return Err("a URL must not carry a user name or password");
@@ -281,8 +281,8 @@ fn bad(why: &str, text: &str) -> Error {
     Error::new(Kind::Source, why).at("read URL", format_args!("'{}'", without_secrets(text)))
 }
 
-/// Leaves out of a malformed URL or reference what may be secret: a query or fragment, and whatever stands before
-/// an `@`, since nobody can say where the password of a malformed one ends.
+/// Removes from a malformed URL or reference what may be secret: a query or fragment, and everything before
+/// an `@`, since the end of a malformed URL's password is undefined.
 pub(crate) fn without_secrets(text: &str) -> Cow<'_, str> {
     let Some(end) = text.find(['?', '#']) else {
         return match text.rfind('@') {
@@ -292,7 +292,7 @@ pub(crate) fn without_secrets(text: &str) -> Cow<'_, str> {
     };
     let (shown, hidden) = text.split_at(end);
     match hidden.contains('@') {
-        // A password with a question mark in it, perhaps.
+        // Possibly a password that contains a question mark.
         true => "***".into(),
         false => format!("{}{}...", without_secrets(shown), &hidden[..1]).into(),
     }
@@ -303,11 +303,11 @@ fn push_encoded(out: &mut String, byte: u8) {
     out.push_str(&crate::base::text::hex(&[byte]).to_ascii_uppercase());
 }
 
-/// Percent-encodes what stands in a URL or reference and does not belong there: pre-signing proxies write quotes, object
-/// stores blanks, people umlauts, and Windows `\`, which in a path is `/`. What is encoded stays: a `%` is left alone. A host
-/// is not touched. Blanks around it go.
-/// Errors: Source: too long; a control character: nobody means one, and some take CR and LF for the end of a line.
-/// Source: WHATWG URL, "path percent-encode set", "special-query percent-encode set", and the path state; but for
+/// Percent-encodes what does not belong in a URL or reference: pre-signing proxies write quotes, object stores blanks, people
+/// umlauts, and Windows `\`, which in a path means `/`. A `%` is left alone, so nothing is encoded twice. The host is not
+/// changed. Surrounding blanks are removed.
+/// Errors: Source: too long; a control character: never intended, and some readers take CR and LF for the end of a line.
+/// Source: WHATWG URL, "path percent-encode set", "special-query percent-encode set", and the path state; except for
 /// controls, which browsers drop or encode, and `\` as the end of a host.
 fn encode(text: &str) -> Result<String> {
     if text.len() > MAX_LEN {
@@ -316,7 +316,7 @@ fn encode(text: &str) -> Result<String> {
     if text.chars().any(char::is_control) {
         return Err(bad("a control character, which no URL has", text));
     }
-    // What a header's bytes become that are no UTF-8.
+    // What the bytes of a header become that are not UTF-8.
     if text.contains('\u{fffd}') {
         return Err(bad("it is not UTF-8", text));
     }
@@ -329,7 +329,7 @@ fn encode(text: &str) -> Result<String> {
     let path =
         if authority == 0 { 0 } else { text[authority..].find(['/', '?', '#']).map_or(text.len(), |n| n + authority) };
     if authority == 0 && has_scheme(text) {
-        // Another kind of URL, which is refused: nothing in it is ours to change.
+        // A URL of another scheme, which is refused: it is left unchanged.
         return Ok(text.to_owned());
     }
     let (mut out, mut is_query) = (String::with_capacity(text.len()), false);
@@ -360,7 +360,7 @@ fn has_scheme(reference: &str) -> bool {
         && reference[..end].bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
 }
 
-/// Splits what follows the authority into path and query; the fragment goes.
+/// Splits what follows the authority into path and query; the fragment is dropped.
 fn split_tail(tail: &str) -> (&str, Option<&str>) {
     let tail = tail.split('#').next().unwrap_or_default();
     match tail.split_once('?') {

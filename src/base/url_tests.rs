@@ -77,8 +77,8 @@ fn parses_hosts_and_ports() {
     assert_eq!(Url::configured("x").unwrap_err().kind(), Kind::Config);
 }
 
-/// Source: WHATWG URL; measured: `new URL()` of Node.js 20.20.2 gives the same, but for `^` in a path, which the standard of
-/// today encodes, and for what is refused here.
+/// Source: WHATWG URL; measured: `new URL()` of Node.js 20.20.2 gives the same, except for `^` in a path, which the current
+/// standard encodes, and for what is refused here.
 #[test]
 fn what_does_not_belong_into_a_url_is_encoded_once() {
     let base = Url::parse("https://h/os/latest.json?k=v").unwrap();
@@ -110,7 +110,7 @@ fn what_does_not_belong_into_a_url_is_encoded_once() {
             Ok(url) => assert_eq!(url.target(), want, "{reference}"),
             Err(e) => assert!(want.is_empty(), "{reference}: {e}"),
         }
-        // Once is enough.
+        // Encoding twice changes nothing.
         if let Ok(url) = base.join(reference) {
             assert_eq!(Url::parse(&url.request_text()).unwrap(), url, "{reference}");
         }

@@ -1,10 +1,9 @@
 //! GRUB's environment block: bytes in, boot variables out, and back. Pure.
 //!
-//! Strict on purpose: GRUB itself reads damaged blocks in ways that differ between loading and
-//! saving (a duplicate is edited at the first place and read from the last, so a boot counter
-//! never falls). A comment of nothing but `#` is padding that something put a newline behind, and counts as such.
-//! Must never: panic on any bytes, lose a variable or comment that it does not know, or emit a
-//! block that it would itself call damaged.
+//! Strict on purpose: GRUB loads and saves damaged blocks differently (of a duplicate, the first is edited and the last is
+//! read, so a boot counter never falls). A comment of nothing but `#` is padding followed by a newline, and counts as padding.
+//! Must never: panic on any bytes, lose an unknown variable or comment, or emit a block that this module would itself call
+//! damaged.
 //!
 //! Source: GRUB manual, "The GRUB environment block"; grub-core/lib/envblk.c (read, not copied);
 //! measured: grub-editenv 2.06 (tests/pure/grubenv.rs).
@@ -21,7 +20,7 @@ use crate::base::text::printable;
 
 /// Length of the block, in bytes. GRUB reads other lengths; other tools do not.
 pub const BLOCK_BYTES: usize = 1024;
-/// What a disk writes whole or not at all.
+/// A disk writes a sector whole or not at all.
 const SECTOR_BYTES: usize = 512;
 pub(crate) const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
 pub(crate) const PADDING: u8 = b'#';
@@ -33,7 +32,7 @@ pub(crate) const ROLLBACK_FROM: &str = "rollback_from";
 pub(crate) const BOOT_CANARY: &str = "boot_canary";
 /// The variables that decide what boots, in the order in which they are written.
 pub(crate) const LIVE: [&str; 5] = [ACTIVE_SLOT, BOOT_SUCCESS, BOOT_COUNTER, ROLLBACK_FROM, BOOT_CANARY];
-/// Longest form of the one line that GRUB makes longer.
+/// Longest form of the only line that GRUB lengthens.
 const ROLLBACK_LINE_BYTES: usize = "rollback_from=A\n".len();
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,14 +50,14 @@ pub struct Block {
 }
 
 impl Block {
-    /// Reads a block, and accepts only what GRUB loads and saves alike.
+    /// Reads a block; accepts only what GRUB loads and saves alike.
     /// Input: exactly 1,024 bytes; names and values need not be UTF-8.
     /// Errors: the first damage found, in the order length, signature, lines, padding.
     pub fn decode(bytes: &[u8]) -> Result<Block, Damage> {
         if bytes.is_empty() {
             return Err(Damage::Empty);
         }
-        // An editor that converts line ends changes the length too: say what happened, not its effect.
+        // An editor that converts line ends also changes the length: report the cause, not its effect.
         if bytes.strip_prefix(&SIGNATURE[..SIGNATURE.len() - 1]).is_some_and(|rest| rest.starts_with(b"\r\n")) {
             return Err(Damage::Crlf(1));
         }
@@ -87,8 +86,8 @@ impl Block {
         }
     }
 
-    /// Reads what GRUB's `load_env` would make of a damaged block: any length, the last duplicate
-    /// wins, what does not end is dropped. What a repair makes of it: [`mend`].
+    /// Reads a damaged block as GRUB's `load_env` does: any length, the last duplicate wins, an unterminated line is dropped.
+    /// For repair see [`mend`].
     /// Input: any bytes.   Returns: `None` where GRUB says "invalid environment block".
     pub fn decode_lenient(bytes: &[u8]) -> Option<Block> {
         let mut rest = bytes.strip_prefix(SIGNATURE).filter(|rest| !rest.is_empty())?;
@@ -107,9 +106,9 @@ impl Block {
         }
     }
 
-    /// Writes the block: signature, boot variables in fixed order, everything else in its order, `#`.
-    /// Errors: `FirstSector`, `NoRoom`: see there; while a trial is pending, also when GRUB could not
-    /// fill `rollback_from`. `Damaged`: a lenient reading took over what a block cannot hold.
+    /// Writes the block: signature, boot variables in fixed order, all other lines in their order, `#`.
+    /// Errors: `FirstSector`, `NoRoom`: see there; while a trial is pending, also when GRUB could not fill `rollback_from`.
+    /// `Damaged`: a lenient reading took over a line that a block cannot hold.
     /// Power cut: none of its own; boot variables stay at the same bytes of the first sector.
     pub fn encode(&self) -> Result<[u8; BLOCK_BYTES], Refused> {
         let mut out = SIGNATURE.to_vec();
@@ -123,7 +122,7 @@ impl Block {
                 growth = growth.saturating_sub(out.len() - before);
             }
         }
-        // Only a trial can end in a rollback. Elsewhere a full block is fine: edits keep its length.
+        // Only a trial can end in a rollback. Otherwise a full block is fine: edits keep its length.
         let reserve = if self.get(BOOT_SUCCESS) == Some(b"0") { growth } else { 0 };
         if let Some(over) = (out.len() + reserve).checked_sub(SECTOR_BYTES + 1) {
             return Err(Refused::FirstSector(over + 1));
@@ -159,8 +158,8 @@ impl Block {
         })
     }
 
-    /// Sets a variable, in its place if it is there, else after all others.
-    /// Errors: `Name`, `Value`: one that GRUB, or this module, would not read back as given.
+    /// Sets a variable, in its place if it exists, else after all others.
+    /// Errors: `Name`, `Value`: GRUB, or this module, would not read it back as given.
     pub fn set(&mut self, name: &str, value: &[u8]) -> Result<(), Refused> {
         if name.is_empty() || name.starts_with('#') || name.contains(['=', '\n', '\0', '\\']) {
             return Err(Refused::Name(name.to_string()));
@@ -172,12 +171,12 @@ impl Block {
         Ok(())
     }
 
-    /// Takes a variable out, if it is there.
+    /// Removes a variable, if it exists.
     pub fn remove(&mut self, name: &str) {
         self.lines.retain(|line| !matches!(line, Line::Variable(n, _) if n == name.as_bytes()));
     }
 
-    /// Adds a line; padding is none.
+    /// Adds a line, unless it is padding.
     pub(crate) fn push(&mut self, line: Line) {
         match &line {
             Line::Comment(raw) if chomped(raw).iter().all(|b| *b == PADDING) => {}
@@ -200,7 +199,7 @@ impl Block {
     }
 }
 
-/// Says whether GRUB, which edits a block in place, can make `rollback_from` name a slot in it.
+/// Returns whether GRUB, which edits a block in place, can write a slot's name into `rollback_from`.
 /// Input: the bytes of a block that [`Block::decode`] takes.
 pub fn has_room_for_rollback(bytes: &[u8], block: &Block) -> bool {
     let taken = block.get(ROLLBACK_FROM).map_or(0, |value| ROLLBACK_FROM.len() + "=\n".len() + value.len());
@@ -257,7 +256,7 @@ pub(crate) fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|b| *b == 0).next().unwrap_or_default()
 }
 
-/// Takes the escapes out as GRUB does: a backslash is dropped, whatever follows it is kept.
+/// Removes escapes as GRUB does: a backslash is dropped, the character after it is kept.
 pub(crate) fn unescaped(value: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len());
     let mut bytes = value.iter();

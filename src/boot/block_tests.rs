@@ -165,7 +165,7 @@ fn no_bytes_make_it_panic() {
             if let Ok(again) = block.encode() {
                 assert!(Block::decode(&again).is_ok());
             }
-            // Strict reading and GRUB's own agree on what is accepted.
+            // Strict reading and GRUB's own agree on what the strict one accepts.
             assert_eq!(Block::decode_lenient(&bytes).as_ref(), Some(&block));
         } else if let Some(block) = Block::decode_lenient(&bytes) {
             let _ = block.encode();

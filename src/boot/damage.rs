@@ -1,35 +1,35 @@
 //! What can be wrong with an environment block, and with an edit of one. Pure.
 //!
-//! Must never: say only "invalid": the operator has nothing but this text.
+//! Must never: say only "invalid": this text is all that the operator has.
 
 use super::block::{BLOCK_BYTES, shown};
 use crate::base::error::{Error, Kind};
 use crate::base::text::printable;
 use std::fmt;
 
-/// Says what is wrong with the bytes of a block.
+/// Describes what is wrong with the bytes of a block.
 /// Source: each is a way in which GRUB misreads or cannot save (BOOT cases in tests/pure/grubenv.rs).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Damage {
-    /// No byte at all: a writer truncated it and died.
+    /// No bytes: a writer truncated it and died.
     Empty,
-    /// Another length than 1,024 bytes.
+    /// A length other than 1,024 bytes.
     WrongLength(u64),
     /// The first line is not GRUB's.
     Signature,
-    /// A line ends in CR LF: GRUB would take the CR into the value.
+    /// A line ends in CR LF: GRUB would include the CR in the value.
     Crlf(usize),
-    /// A line without `=`: GRUB takes it into the name of the next variable.
+    /// A line without `=`: GRUB includes it in the name of the next variable.
     NoEquals(usize),
-    /// One name twice: GRUB saves the first and loads the last.
+    /// Duplicate name: GRUB saves the first and loads the last.
     Duplicate(Vec<u8>),
-    /// A backslash before something else than a backslash or a newline.
+    /// A backslash before anything but a backslash or a newline.
     BadEscape(usize),
     /// A NUL byte within a line: GRUB's text ends there.
     Nul(usize),
     /// The value of the last variable never ends: GRUB drops it, and cannot save.
     Unterminated(usize),
-    /// Something else than `#` after the last variable, at this byte: GRUB cannot save.
+    /// Something other than `#` after the last variable, at this byte: GRUB cannot save.
     Padding(usize),
 }
 
@@ -50,18 +50,18 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Says why an edit cannot become a block.
+/// Reason why an edit cannot become a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// A name that would not read back as this name.
     Name(String),
     /// A value that would not read back as this value; holds the variable's name.
     Value(String),
-    /// The live variables do not fit the first sector, whose end this is beyond by so many bytes.
+    /// The live variables extend beyond the end of the first sector by this number of bytes.
     FirstSector(usize),
-    /// The block is too small by so many bytes.
+    /// The block is too small by this number of bytes.
     NoRoom(usize),
-    /// Taken over from a block that was damaged in this way.
+    /// Taken over from a block with this damage.
     Damaged(Damage),
 }
 

@@ -1,4 +1,4 @@
-//! One copy of GRUB's environment block: read, judged, overwritten in place, proven.
+//! One copy of GRUB's environment block: read, judged, overwritten in place, verified.
 //!
 //! Must never: truncate or rename on FAT.
 
@@ -18,21 +18,21 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// What a person can do about copies of which none is good.
+/// What the operator can do when neither copy is good.
 pub const REPAIR_HINT: &str = "`verify --repair-boot-variables` writes both copies anew";
 
-/// Most that is read of a copy, in bytes: enough to say what is in a damaged one.
+/// Most bytes read of a copy: enough to describe a damaged one.
 pub(super) const READ_MAX_BYTES: u64 = 4096;
 
-/// What a person can do where their directory is none.
+/// What the operator can do when the parent of the copies is not a directory.
 pub(super) const NO_DIRECTORY: &str = "something else lies in the place of its directory: move that away";
 
 /// Names one of the two copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnvCopy {
-    /// `grubenv`: written first, wins.
+    /// `grubenv`: written first, takes precedence.
     Main,
-    /// `grubenv.bak`: written after the main copy is proven, read where that is no good.
+    /// `grubenv.bak`: written after the main copy is proven, read if that is not good.
     Backup,
 }
 
@@ -52,23 +52,23 @@ impl fmt::Display for EnvCopy {
     }
 }
 
-/// Says why a copy is no good.
+/// Reason why a copy is not good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// There is no such file.
+    /// The file does not exist.
     Missing,
-    /// It is no regular file, but this.
+    /// Not a regular file, but this.
     NoFile(&'static str),
-    /// The system could not read it, twice: it may be sound.
+    /// The system failed to read it, twice: it may be sound.
     Unreadable {
-        /// The system's words.
+        /// The system's error text.
         why: String,
-        /// What a person can do about that.
+        /// What the operator can do about it.
         way_out: &'static str,
     },
     /// Its bytes are not a sound block.
     Damaged(Damage),
-    /// A boot variable is not set or makes no sense.
+    /// A boot variable is not set or has an invalid value.
     Senseless(Senseless),
 }
 
@@ -89,7 +89,7 @@ pub(super) struct Bytes {
     pub(super) size_bytes: u64,
 }
 
-/// Reads one copy. A link or a device is never followed or waited for: FAT has neither.
+/// Reads one copy. Links are not followed and devices not waited for: FAT has neither.
 pub(super) fn read_copy(path: &Path) -> std::result::Result<Bytes, Fault> {
     let read = || {
         if let Some(what) = in_the_way(path)? {
@@ -101,16 +101,16 @@ pub(super) fn read_copy(path: &Path) -> std::result::Result<Bytes, Fault> {
         file.take(READ_MAX_BYTES).read_to_end(&mut content)?;
         Ok(Ok(Bytes { content, size_bytes }))
     };
-    // Once more: a single read that fails is common on cheap flash.
+    // Retried once: a single failed read is common on cheap flash.
     read().or_else(|_: io::Error| read()).unwrap_or_else(|e| match e.kind() {
         io::ErrorKind::NotFound => Err(Fault::Missing),
-        // Not the agent's own place: nothing moves that aside by itself.
+        // Not the agent's own place: nothing moves that aside automatically.
         io::ErrorKind::NotADirectory => Err(Fault::Unreadable { why: e.to_string(), way_out: NO_DIRECTORY }),
         _ => Err(Fault::Unreadable { why: e.to_string(), way_out: way_out(&e) }),
     })
 }
 
-/// Refuses to go on where a copy could not be read. Errors: Device: the system's words.
+/// Stops where a copy could not be read. Errors: Device: the system's error text.
 pub(super) fn demand_read<T>(path: &Path, read: &std::result::Result<T, Fault>) -> Result<()> {
     match read {
         Err(Fault::Unreadable { why, way_out }) => {
@@ -137,7 +137,7 @@ pub(super) fn good_bytes(path: &Path) -> std::result::Result<Vec<u8>, Fault> {
     judge(&bytes).map(|_| bytes.content)
 }
 
-/// Returns what a good copy says, in the order in which this module writes, if that is not how it is.
+/// Returns the content of a good copy in the order in which this module writes, if the copy has another order.
 pub(super) fn out_of_place(old: &[u8]) -> Option<[u8; BLOCK_BYTES]> {
     let same = Block::decode(old).ok()?.encode().ok()?;
     (same.as_slice() != old).then_some(same)
@@ -154,7 +154,7 @@ pub(super) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     }
 }
 
-/// Overwrites a file that is there and has the right length; proves it.
+/// Overwrites an existing file of the right length; verifies it.
 /// Power cut: old bytes, new bytes, or one sector of each; never another length.
 pub(super) fn overwrite(path: &Path, bytes: &[u8]) -> Result<()> {
     let refuse = |why: String| Error::new(Kind::Boot, why).at("save", path.display()).hint(REPAIR_HINT);
@@ -169,12 +169,12 @@ pub(super) fn overwrite(path: &Path, bytes: &[u8]) -> Result<()> {
     write_proven(&file, path, bytes)
 }
 
-/// Makes a file of the right length hold the bytes, whatever was there. Written out in full: GRUB's
-/// `save_env` refuses sparse files and preallocated extents. Made longer or shorter only after the bytes are in.
+/// Makes a file of the right length hold the bytes, whatever was there. Written out in full: GRUB's `save_env` refuses sparse
+/// files and preallocated extents. Its length is changed only after the bytes are written.
 /// Power cut: absent, short or long, or the right length with old bytes: damage that `load` names.
 pub(super) fn recreate(path: &Path, dir: &Path, bytes: &[u8]) -> Result<()> {
     if matches!(in_the_way(path), Ok(Some(_))) {
-        // Not removed by guess. Whatever it is, GRUB cannot read it.
+        // Moved, not removed: its purpose is unknown. GRUB cannot read it anyway.
         set_aside(path).io(Kind::Boot, "move aside", path.display())?;
     }
     let mut options = OpenOptions::new();
@@ -191,9 +191,9 @@ pub(super) fn recreate(path: &Path, dir: &Path, bytes: &[u8]) -> Result<()> {
     sync_dir(dir).io(Kind::Device, "sync directory", dir.display())
 }
 
-/// One write at offset 0, fsync, and a comparison with what the device returns.
+/// Writes once at offset 0, syncs, and compares with what the device returns.
 pub(super) fn write_proven(file: &File, path: &Path, bytes: &[u8]) -> Result<()> {
-    // One system call: a loop over short writes would be several, each a chance to be cut.
+    // One system call: a loop over short writes would be several, each of which a power cut could separate.
     let written = file.write_at(bytes, 0).io(Kind::Device, "write", path.display())?;
     if written != bytes.len() {
         return Err(Error::new(Kind::Device, format!("{written} of {} bytes were written", bytes.len()))
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
     use crate::slot::record::Slot;
 
-    /// A device that takes every write and returns something else: what a failing flash disk does.
+    /// A device that accepts every write and returns something else, as a failing flash disk does.
     #[test]
     fn reading_back_notices_a_device_that_forgets() {
         let device = OpenOptions::new().read(true).write(true).open("/dev/zero").unwrap();

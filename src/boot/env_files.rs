@@ -1,10 +1,10 @@
 //! The two copies of GRUB's environment block on the EFI partition: reads them, overwrites them in place.
 //!
-//! GRUB reads FAT without a journal and finds the file's blocks anew at each boot, so the only
-//! safe write is one over the same blocks: no truncation, no rename (measured under power cuts:
-//! 0 bad states of 62, against 64 of 144 for `grub-editenv` and 14 of 309 for a rename).
-//! Must never: truncate, rename or create a copy that is good, touch the second copy before the
-//! first is proven, or write over a copy that could not be read: it may be the good one.
+//! GRUB reads FAT without a journal and looks up the file's blocks at each boot, so the only safe write is one over the same
+//! blocks: no truncation, no rename (measured under power cuts: 0 bad states of 62, against 64 of 144 for `grub-editenv` and 14
+//! of 309 for a rename).
+//! Must never: truncate, rename or create a copy that is good, touch the second copy before the first is proven, or overwrite a
+//! copy that could not be read: it may be the good one.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::boot::block::{BLOCK_BYTES, Block, BootVars, Known, Mended, has_room_for_rollback, mend};
@@ -13,29 +13,29 @@ use crate::boot::env_copy::{
 };
 use std::path::PathBuf;
 
-/// Holds what both copies say.
+/// Content of both copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// The block that counts: the main copy if good, else the backup, else none. None as well where main could not be read:
-    /// the backup may be older, and GRUB may be able to read main.
+    /// The block that counts: the main copy if good, else the backup, else none. Also none if main could not be read: the
+    /// backup may be older, and GRUB may be able to read main.
     pub block: Option<Block>,
-    /// Where that block was read; `Main` where there is none.
+    /// Where that block was read; `Main` if there is no block.
     pub which: EnvCopy,
     /// What is wrong, copy by copy; empty on a sound machine.
     pub damage: Vec<(EnvCopy, Fault)>,
-    /// Both copies are good and differ: a save was cut between the two. The next save mends it.
+    /// Both copies are good and differ: a save was cut between the two. The next save repairs it.
     pub copies_differ: bool,
     /// Good copies that are full: GRUB could not set `rollback_from` there.
     pub full: Vec<EnvCopy>,
 }
 
 impl Loaded {
-    /// Says whether there is anything to repair.
+    /// Returns whether nothing needs repair.
     pub fn is_sound(&self) -> bool {
         self.damage.is_empty() && !self.copies_differ && self.full.is_empty()
     }
 
-    /// Says what a person can do about it.
+    /// Returns what the operator can do about it.
     pub fn way_out(&self) -> &'static str {
         let unreadable = |fault: &Fault| match fault {
             Fault::Unreadable { way_out, .. } => Some(*way_out),
@@ -57,11 +57,11 @@ impl Loaded {
     }
 }
 
-/// Says how a save went whose main copy is durable and proven.
+/// Outcome of a save whose main copy is durable and proven.
 #[must_use]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
-    /// Why the backup does not hold the block as well; to be shown, not to be failed by.
+    /// Why the backup does not hold the block as well; shown, but not a failure.
     pub backup: Option<Error>,
 }
 
@@ -72,7 +72,7 @@ pub struct EnvFiles {
 }
 
 impl EnvFiles {
-    /// Makes it for `<efi>/boot/grub`.
+    /// Creates it for `<efi>/boot/grub`.
     pub fn new(dir: impl Into<PathBuf>) -> EnvFiles {
         EnvFiles { dir: dir.into() }
     }
@@ -82,8 +82,8 @@ impl EnvFiles {
         self.dir.join(copy.file_name())
     }
 
-    /// Reads both copies and chooses as GRUB does: the first that is sound and makes sense.
-    /// Input: at most 4 KiB of each file.   Returns: always something; nothing here is fatal to `status`.
+    /// Reads both copies and chooses as GRUB does: the first that is sound with valid values.
+    /// Input: at most 4 KiB of each file.   Returns: always a result; nothing here is fatal to `status`.
     pub fn load(&self) -> Loaded {
         let copies = [EnvCopy::Main, EnvCopy::Backup].map(|copy| (copy, read_copy(&self.path(copy))));
         let mut good: Vec<(EnvCopy, Block)> = Vec::new();
@@ -107,8 +107,8 @@ impl EnvFiles {
         Loaded { block, which, damage, copies_differ, full }
     }
 
-    /// Makes a sound block of what both copies hold, whatever that is. Writes nothing.
-    /// Errors: Device: one could not be read: what it holds is not known.
+    /// Makes a sound block of whatever both copies hold. Writes nothing.
+    /// Errors: Device: a copy could not be read: its content is unknown.
     pub fn mended(&self, known: Known) -> Result<Mended> {
         let mut copies = [Vec::new(), Vec::new()];
         for (content, copy) in copies.iter_mut().zip([EnvCopy::Main, EnvCopy::Backup]) {
@@ -122,20 +122,18 @@ impl EnvFiles {
 
     /// Writes a block over both copies: main, prove it, then backup, prove that.
     ///
-    /// A copy that is no good is first made to hold what the good one holds, so that a good copy exists throughout:
-    /// there is nothing to guess (docs/decisions/0002). Only where neither is good does that stay an explicit act, [`EnvFiles::repair`].
-    /// A backup that cannot be written is told in [`Saved`] and no more: confirming or rolling back must not fail
-    /// for the lack of a copy that is not read, and once the main copy is durable GRUB acts on it, so
-    /// an error would be untrue.
-    /// A backup that cannot be read is not written, and told in the same way.
-    /// Errors: Boot: GRUB would discard the block; neither copy is good and main is missing or not 1,024 bytes long; what
-    /// was read back differs. Device: main could not be read, or is no good and backup could not: nothing was written then.
-    /// It is no regular file, or the system refused: the main copy is then
-    /// unproven, and the backup holds the state from before.
-    /// Power cut: before and during the main write: both old, or main torn, which is to say old or new in
-    /// its first sector, where all boot variables are. While they are moved there from the second one, main says
-    /// what it said or is damaged, and the backup is the old one. Between the writes: main new, backup old, main
-    /// wins. During the backup's write: main is new and whole.
+    /// A copy that is not good first receives the content of the good one, so that a good copy exists throughout: nothing has
+    /// to be guessed (docs/decisions/0002). If neither is good, that stays an explicit act, [`EnvFiles::repair`]. A backup that
+    /// cannot be written is only reported in [`Saved`]: confirming or rolling back must not fail for lack of a copy that is not
+    /// read, and once the main copy is durable GRUB acts on it, so an error would be untrue. A backup that cannot be read is
+    /// not written, and reported in the same way.
+    /// Errors: Boot: GRUB would discard the block; neither copy is good and main is missing or not 1,024 bytes long; the bytes
+    /// read back differ. Device: main could not be read, or is not good and the backup could not be read: nothing was written
+    /// then. Or main is not a regular file, or the system refused: the main copy is then unproven, and the backup holds the
+    /// previous state.
+    /// Power cut: before and during the main write: both old, or main torn: old or new in its first sector, where all boot
+    /// variables are. While they are moved there from the second sector, main has its old content or is damaged, and the backup
+    /// is old. Between the writes: main new, backup old, main wins. During the backup's write: main is new and whole.
     pub fn save(&self, block: &Block) -> Result<Saved> {
         let bytes = sensible_bytes(block)?;
         let (main, backup) = (self.path(EnvCopy::Main), self.path(EnvCopy::Backup));
@@ -145,20 +143,20 @@ impl EnvFiles {
         if old.is_err() {
             spare_known.clone()?;
         }
-        // One copy is good: what the other should hold is known, so it is made whole first, and a good copy
-        // exists throughout. Fails again below, and is told there, if it cannot be written at all.
+        // One copy is good, so the content of the other is known: it is repaired first, and a good copy exists throughout. If
+        // it cannot be written at all, that fails again below, and is reported there.
         let _ = match (&old, &spare) {
             (Ok(old), Err(_)) if spare_known.is_ok() => recreate(&backup, &self.dir, old),
             (Err(_), Ok(old)) => recreate(&main, &self.dir, old),
             _ => Ok(()),
         };
-        // A stranger's line in front may have moved the boot variables out of the first sector. Torn, a save would
-        // leave new ones in one sector and old ones in the other: so they go back there first, with the values they have.
+        // A foreign line in front may have moved the boot variables out of the first sector. A torn save would then leave new
+        // ones in one sector and old ones in the other: so they are moved back first, with unchanged values.
         if let Some(same) = old.or(spare).ok().and_then(|old| out_of_place(&old)) {
             overwrite(&main, &same)?;
         }
         overwrite(&main, &bytes).map_err(|e| match good_bytes(&main) {
-            // Written, and not proven to be on the disk.
+            // Written, but not proven to be on the disk.
             Ok(now) if now == bytes => e.hint("the next boot may act on it all the same; `status` shows what is there"),
             _ => e,
         })?;
@@ -167,13 +165,13 @@ impl EnvFiles {
 
     /// Makes both copies hold a block, creating and resizing the files as needed.
     ///
-    /// A copy that is no good goes first: as long as it is in work, the other is the good one. When both or
-    /// neither are good, main goes first, as in [`EnvFiles::save`].
-    /// Something else in the place of a file is kept aside: a damaged FAT makes directories of files.
-    /// Errors: as `save`, for either copy, except that missing and mis-sized files are mended. Device: either could not be
+    /// A copy that is not good goes first: while it is being written, the other is the good one. When both or neither are good,
+    /// main goes first, as in [`EnvFiles::save`]. Anything else at the path of a file is moved aside: a damaged FAT makes
+    /// directories of files.
+    /// Errors: as `save`, for either copy, except that missing and mis-sized files are repaired. Device: either could not be
     /// read; nothing was written.
-    /// Power cut: at the first copy: it is damaged in one way or another (absent, short, old bytes), the other
-    /// as before. Between the two: the first good and new. At the second: the first is good and new.
+    /// Power cut: at the first copy: it is damaged in some way (absent, short, old bytes), the other is unchanged. Between the
+    /// two: the first is good and new. At the second: the first is good and new.
     pub fn repair(&self, block: &Block) -> Result<()> {
         let bytes = sensible_bytes(block)?;
         let (main, backup) = (self.path(EnvCopy::Main), self.path(EnvCopy::Backup));
@@ -186,13 +184,13 @@ impl EnvFiles {
     }
 }
 
-/// Encodes a block that GRUB would act on; anything else would have it discard both copies.
+/// Encodes a block that GRUB would act on; any other would make it discard both copies.
 fn sensible_bytes(block: &Block) -> Result<[u8; BLOCK_BYTES]> {
     BootVars::read_whole(block)?;
     Ok(block.encode()?)
 }
 
-/// Says what is wrong with the boot variables' files.
+/// Describes what is wrong with the files of the boot variables.
 pub fn env_remarks(loaded: &Loaded) -> Vec<String> {
     let mut said: Vec<String> =
         loaded.damage.iter().map(|(copy, fault)| format!("boot variables: {copy} {fault}")).collect();

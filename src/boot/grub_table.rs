@@ -1,12 +1,12 @@
 //! GRUB's decision table (DESIGN section 4), as a function. Pure.
 //!
-//! The same as `grub/grub.cfg`, which cannot be asked: `tests/fixtures/boot-cases.tsv` drives this and
-//! a real GRUB, and they may not disagree. Must never: decide what grub.cfg does not.
+//! The same as `grub/grub.cfg`, which Rust cannot call: `tests/fixtures/boot-cases.tsv` drives this and a real GRUB, and the
+//! results must agree. Must never: decide what grub.cfg does not.
 
 use crate::boot::block::{Block, BootVars};
 use crate::slot::record::Slot;
 
-/// Holds what a copy of the environment block says, where GRUB finds that it makes sense.
+/// Content of a copy of the environment block that GRUB finds valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vars {
     /// The slot that boots next.
@@ -23,13 +23,13 @@ pub struct Vars {
 
 impl Vars {
     /// Reads a copy as `read_copy` in grub.cfg does.
-    /// Input: any bytes, of any length.   Returns: `None` where GRUB refuses the block, or finds no sense.
+    /// Input: any bytes, of any length.   Returns: `None` where GRUB refuses the block, or a value is invalid.
     ///
-    /// Laxer than the agent, which acts on nothing that is damaged: whatever the agent takes, GRUB
-    /// reads the same in it, but GRUB takes more.
+    /// More lenient than the agent, which never acts on a damaged block: GRUB reads the same in every block that the agent
+    /// accepts, but accepts more.
     pub fn read(bytes: &[u8]) -> Option<Vars> {
         let mut block = Block::decode_lenient(bytes)?;
-        // To GRUB, an empty variable is no different from none. (The others have to be there.)
+        // To GRUB, an empty variable is the same as an unset one. (The others must be set.)
         if block.get("boot_canary") == Some(b"") {
             block.remove("boot_canary");
         }
@@ -43,39 +43,39 @@ impl Vars {
         })
     }
 
-    /// Says whether the next boot would decide alike. The canary decides nothing.
+    /// Returns whether the next boot would decide alike. The canary decides nothing.
     fn decides_as(self, other: Vars) -> bool {
         Vars { canary: other.canary, ..self } == other
     }
 }
 
-/// Says why a slot is tried first.
+/// Reason why a slot is tried first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// It is active, and nothing is on trial.
     Confirmed,
     /// It is on trial, and the boot was counted.
     Counted,
-    /// The other one used up its trial boots.
+    /// The other slot has used up its trial boots.
     UsedUp,
-    /// The other one is on trial, and its boot could not be counted.
+    /// The other slot is on trial, and its boot could not be counted.
     NotCounted,
-    /// Neither copy of the block is any good.
+    /// Neither copy of the block is good.
     Blind,
 }
 
-/// Says what GRUB finds in a slot.
+/// What GRUB finds in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Kernel and initramfs load, and are what `slot.crc32` says, or there is no `slot.crc32`.
+    /// Kernel and initramfs load, and match `slot.crc32`, or there is no `slot.crc32`.
     Whole,
-    /// They are not what it says, or it cannot be made out what it says; GRUB would load them.
+    /// They do not match it, or it is unreadable; GRUB would load them.
     Differs,
     /// They do not load.
     Broken,
 }
 
-/// Names the slot that GRUB tries first, and why. The other one is next, inside GRUB, if that does not load.
+/// The slot that GRUB tries first, and why. The other is next, inside GRUB, if that does not load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// The slot.
@@ -87,8 +87,8 @@ pub struct Decision {
 impl Decision {
     /// Returns the slot that boots. `None`: neither loads; GRUB waits and starts over.
     ///
-    /// The slot tried second is the last resort, as it is; and behind it the first one again, which a damaged
-    /// `slot.crc32` must not keep from booting where there is no other.
+    /// The slot tried second is the last resort, unchecked; after it comes the first one again, which a damaged `slot.crc32`
+    /// must not keep from booting if there is no other.
     pub fn boots_by(self, content: impl Fn(Slot) -> Content) -> Option<Slot> {
         let [first, second] = [self.first, self.first.other()];
         match (content(first), content(second)) {
@@ -99,7 +99,7 @@ impl Decision {
         }
     }
 
-    /// The same where a slot loads or does not.
+    /// As [`Decision::boots_by`], for slots that either load or do not.
     pub fn boots(self, loads: impl Fn(Slot) -> bool) -> Option<Slot> {
         self.boots_by(|slot| if loads(slot) { Content::Whole } else { Content::Broken })
     }
@@ -107,15 +107,14 @@ impl Decision {
 
 /// Decides as GRUB does.
 ///
-/// Input: what both copies say, main first; which slots have a record; and `save`, which stands for
-/// `save_env` to both copies and returns what they say afterwards: what was to be written, what was
-/// there before, or (a name that is there twice) something of each.
-/// Power cut: `save` writes main first. Before it: the decision is made anew. Between the copies: main
-/// wins. The boot variables are in one sector, so that a copy is old or new; if a disk tears that,
-/// the other copy is old or new.
+/// Input: the content of both copies, main first; which slots have a record; and `save`, which stands for `save_env` to both
+/// copies and returns their content afterwards: what was to be written, what was there before, or (with a duplicate name)
+/// something of each.
+/// Power cut: `save` writes main first. Before it: the decision is made again. Between the copies: main wins. The boot
+/// variables are in one sector, so a copy is old or new; if a disk tears that, the other copy is old or new.
 pub fn decide(copies: [Option<Vars>; 2], recorded: [bool; 2], save: &mut Save<'_>) -> Decision {
     let Some(now) = first_good(copies) else {
-        // A slot without a record is one that an update was cut short in.
+        // A slot without a record is one whose update was interrupted.
         let first = if recorded == [false, true] { Slot::B } else { Slot::A };
         return Decision { first, why: Why::Blind };
     };
@@ -140,7 +139,7 @@ pub fn decide(copies: [Option<Vars>; 2], recorded: [bool; 2], save: &mut Save<'_
 /// Saves to both copies and reads them: see [`decide`].
 pub type Save<'a> = dyn FnMut(Vars) -> [Option<Vars>; 2] + 'a;
 
-/// Makes the other slot active and confirmed, unless only a part of that can be saved.
+/// Makes the other slot active and confirmed, unless only part of that can be saved.
 fn give_up(now: Vars, save: &mut Save<'_>) {
     let back = Vars {
         active: now.active.other(),
@@ -167,7 +166,7 @@ mod tests {
 
     const TRIAL: Vars = Vars { active: B, counter: 3, success: false, rollback_from: None, canary: true };
 
-    /// Boots again and again, with saves that work, until nothing changes any more.
+    /// Boots repeatedly, with saves that work, until nothing changes.
     fn boots(mut now: Vars) -> (Vec<Slot>, Vars) {
         let mut slots = Vec::new();
         loop {
@@ -221,7 +220,7 @@ mod tests {
     fn a_rollback_saved_in_part_is_taken_back() {
         let now = Vars { counter: 0, canary: false, ..TRIAL };
         let mut asked = Vec::new();
-        // The name boot_success is there twice.
+        // Duplicate name boot_success.
         let decision = decide([Some(now), None], [true; 2], &mut |v| {
             asked.push(v);
             [Some(Vars { success: false, ..v }), None]

@@ -1,7 +1,7 @@
-//! What can still be read of two copies of the environment block, and the sound block that is made of it. Pure.
+//! What can still be read of two copies of the environment block, and the sound block made of it. Pure.
 //!
-//! GRUB's own reading ([`Block::decode_lenient`]) lets one bad line hide the next variable; here each line stands for itself.
-//! Must never: end without a block in which a trial can be activated, or leave something out without saying so.
+//! GRUB's own reading ([`Block::decode_lenient`]) lets one bad line hide the next variable; here each line is read on its own.
+//! Must never: end without a block in which a trial can be activated, or leave something out without reporting it.
 
 use super::block::{
     ACTIVE_SLOT, BOOT_SUCCESS, Block, BootVars, LIVE, Line, PADDING, ROLLBACK_FROM, SIGNATURE, chomped, is_live,
@@ -10,45 +10,45 @@ use super::block::{
 use crate::base::text::printable;
 use crate::slot::record::Slot;
 
-/// Longest piece of what is left out that is shown, in bytes.
+/// Longest shown part of an omitted piece, in bytes.
 const SHOWN_BYTES: usize = 40;
-/// Most pieces that are named; of the rest it is said how many there are.
+/// Most pieces that are named; the rest are counted.
 const NAMED: usize = 8;
 /// The copies.
 const FILES: [&str; 2] = ["grubenv", "grubenv.bak"];
 /// What some editors write in front of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The block that both copies are to hold.
+/// The block that both copies should hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mended {
     /// It can be encoded, and a trial can be activated in it.
     pub block: Block,
-    /// What of the copies is not in it.
+    /// Content of the copies that is not in it.
     pub left_out: Vec<String>,
-    /// Other lines that are in it, and were read from a copy that is not good.
+    /// Other lines in it that were read from a damaged copy.
     pub kept: Vec<String>,
 }
 
-/// What is known beside the copies.
+/// What is known apart from the copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// The running slot, where the kernel's command line says it.
+    /// The running slot, if the kernel's command line names it.
     pub running: Option<Slot>,
-    /// What is active where nothing says more.
+    /// The active slot if nothing else names one.
     pub proven: Slot,
-    /// The slot that has to prove itself, by the state.
+    /// The slot on trial, according to the state.
     pub on_trial: Option<Slot>,
-    /// The slot that was left, by the state, and runs until the restart.
+    /// The slot that was left, according to the state, and runs until the restart.
     pub left: Option<Slot>,
 }
 
-/// What one copy says.
+/// Content of one copy.
 #[derive(Default)]
 struct Reading {
-    /// It is sound, and its values make sense: GRUB acts on it, and nothing of it is guessed.
+    /// It is sound with valid values: GRUB acts on it, and nothing is guessed.
     is_good: bool,
-    /// It begins as GRUB's file does.
+    /// It begins like GRUB's file.
     is_signed: bool,
     block: Block,
     left_out: Vec<String>,
@@ -56,12 +56,12 @@ struct Reading {
 
 /// Makes a sound block of two copies, whatever they hold.
 ///
-/// The boot variables are those of the first good copy. Where neither is good, they are what can be read, made safe: the
-/// running slot is active, for it boots, unless it was left, or the copies and the state say that the other one is on trial;
-/// on trial if that is what the copies say, or the state where they do not; else confirmed. Other lines are those of the copy
-/// in which a trial can be activated, as far as they fit; where none is good, of the one that begins as GRUB's file does, and
-/// only what a person may have written: see `is_plain`.
-/// Input: both copies as they were read, main first, empty where there is none.
+/// The boot variables are those of the first good copy. If neither is good, they are what can be read, made safe: the running
+/// slot is active, since it boots, unless it was left, or the copies and the state say that the other is on trial; it is on
+/// trial if the copies say so, or the state where they do not; else confirmed. Other lines are those of the copy in which a
+/// trial can be activated, as far as they fit; if neither is good, of the one that begins like GRUB's file, and only what a
+/// person may have written: see `is_plain`.
+/// Input: both copies as they were read, main first, empty if missing.
 pub fn mend(copies: [&[u8]; 2], known: Known) -> Mended {
     let readings = copies.map(Reading::of);
     let is_whole = |reading: &Reading| BootVars::read_whole(&reading.block).is_ok();
@@ -87,7 +87,7 @@ pub fn mend(copies: [&[u8]; 2], known: Known) -> Mended {
             kept.push(line.describe());
         }
     }
-    // Of two good copies that differ, the other one has something to lose as well; so it has where none is good.
+    // Of two good copies that differ, the other also has lines to lose; likewise if neither is good.
     for (reading, file) in readings.iter().zip(FILES).filter(|(reading, _)| reading.is_good || !best.is_good) {
         let lost = reading.block.lines.iter().filter(|line| !line.is_live() && !block.lines.contains(line));
         let mut lost: Vec<String> = lost.map(Line::describe).chain(reading.left_out.iter().cloned()).collect();
@@ -100,12 +100,12 @@ pub fn mend(copies: [&[u8]; 2], known: Known) -> Mended {
     Mended { block, left_out: first_of(left_out), kept: first_of(kept) }
 }
 
-/// What is the same in both copies, on whichever line, is said once.
+/// Text of a piece without its line number, so that a line in both copies is reported once.
 fn text_of(piece: &str) -> &str {
     piece.split_once(" (").map_or(piece, |(_, text)| text)
 }
 
-/// Says of the rest how many there are.
+/// Replaces all but the first pieces by their number.
 fn first_of(mut pieces: Vec<String>) -> Vec<String> {
     if let Some(more) = pieces.len().checked_sub(NAMED + 1) {
         pieces.truncate(NAMED);
@@ -114,7 +114,7 @@ fn first_of(mut pieces: Vec<String>) -> Vec<String> {
     pieces
 }
 
-/// Takes the boot variables of one copy; where none has all that GRUB needs, each from the first that has it.
+/// Takes the boot variables of one copy; if neither has all that GRUB needs, each from the first that has it.
 fn live_of(readings: &[Reading; 2], from: Option<&Reading>) -> Block {
     let mut block = Block::default();
     for name in LIVE {
@@ -129,7 +129,7 @@ fn live_of(readings: &[Reading; 2], from: Option<&Reading>) -> Block {
     block
 }
 
-/// Makes of what can be read what is safe to boot by. Returns: what of it goes.
+/// Makes the readable values safe to boot by. Returns: what is dropped.
 fn make_safe(block: &mut Block, known: Known) -> Vec<String> {
     let slot_in = |name| block.get(name).and_then(|value| Slot::parse(std::str::from_utf8(value).ok()?));
     let (said, mark) = (slot_in(ACTIVE_SLOT), slot_in(ROLLBACK_FROM));
@@ -139,15 +139,15 @@ fn make_safe(block: &mut Block, known: Known) -> Vec<String> {
     let running = known.running.map(|running| {
         let other = running.other();
         is_left = said != Some(running) && (mark == Some(running) || known.left == Some(running));
-        // Two that say the same are no guess: that one waits for its first boot, or for its next.
-        // (Of which slot it is may be just what cannot be read.)
+        // Copies and state agree, so this is not a guess: that slot waits for its first boot, or its next. (The name of the
+        // slot may be the very part that is unreadable.)
         let waits = said != Some(running) && is_trial && mark.is_none() && known.on_trial == Some(other);
         if is_left || waits { other } else { running }
     });
     let active = running.or(said).unwrap_or(known.proven);
     let other = active.other();
-    // A repair does not confirm what has to prove itself, by what can be read or else by the state. Of a slot that was gone
-    // back to, and of which nothing can be read, it is not known.
+    // A repair does not confirm a slot on trial, according to what can be read or else the state. For a slot that was returned
+    // to, and of which nothing can be read, this is unknown.
     let on_trial = match said == Some(active) && (is_trial || is_confirmed) {
         true => is_trial,
         false => is_left || known.on_trial == Some(active),
@@ -162,7 +162,7 @@ fn make_safe(block: &mut Block, known: Known) -> Vec<String> {
     if said.is_none() && mark.is_none() && known.on_trial == Some(other) {
         left_out.push(format!("the trial of slot {other}, of which the state tells"));
     }
-    // Who went back is for the next run to record.
+    // Otherwise kept: the next run records the rollback.
     if let Some(gave_up) = mark.filter(|mark| *mark == active || said == Some(other)) {
         left_out.push(format!("`{ROLLBACK_FROM}={gave_up}`"));
         block.clear_rollback();
@@ -203,7 +203,7 @@ impl Reading {
         reading
     }
 
-    /// Takes over what a line says. What ends with the padding, and not with a newline, ends where the padding begins.
+    /// Takes over a line. One that ends with the padding, not with a newline, ends where the padding begins.
     fn take(&mut self, raw: &[u8], number: usize, is_ended: bool) {
         let mut line = chomped(raw);
         while let ([rest @ .., last], false) = (line, is_ended)
@@ -219,7 +219,7 @@ impl Reading {
         let leave_out = |reading: &mut Reading| reading.left_out.push(format!("line {number} (`{}`)", brief(line)));
         if line.first() == Some(&PADDING) {
             return match (number, is_ended) {
-                // What the signature has become.
+                // What remains of the signature.
                 (1, _) => {}
                 (_, true) if is_plain(line) => self.block.push(Line::Comment([line, b"\n"].concat())),
                 _ => leave_out(self),
@@ -227,7 +227,7 @@ impl Reading {
         }
         let Some(at) = line.iter().position(|b| *b == b'=') else { return leave_out(self) };
         let (name, value) = line.split_at(at);
-        // An escaped newline in a name: what was before it belongs to nothing.
+        // An escaped newline in a name: the part before it belongs to nothing.
         let name = match name.iter().rposition(|b| *b == b'\n') {
             Some(end) => {
                 self.left_out.push(format!("line {number} (`{}`)", brief(&name[..end])));
@@ -256,14 +256,14 @@ impl Reading {
 }
 
 impl Block {
-    /// Says whether a trial can be activated in this block, and ended by GRUB.
+    /// Returns whether a trial can be activated in this block, and ended by GRUB.
     pub fn takes_a_trial(&self) -> bool {
         let mut trial = self.clone();
         trial.activate(Slot::A);
         trial.encode().is_ok() && self.encode().is_ok()
     }
 
-    /// Says whether its lines read back as they are, boot variables or not.
+    /// Returns whether its lines read back unchanged, boot variables or not.
     fn takes_lines(&self) -> bool {
         self.encode().is_ok_and(|bytes| Block::decode(&bytes).as_ref() == Ok(self))
     }
@@ -285,18 +285,18 @@ impl Line {
     }
 }
 
-/// Padding, and what stands in its place: an editor's blanks and line ends, zeros, erased flash.
+/// Padding, or what replaces it: an editor's blanks and line ends, zeros, erased flash.
 fn is_padding(b: &u8) -> bool {
     matches!(*b, PADDING | 0 | b' ' | b'\t' | b'\r' | b'\n' | 0xff)
 }
 
-/// A name as GRUB's own language has them.
+/// Returns whether a name is valid in GRUB's own language.
 /// Source: GRUB manual, "Shell-like scripting" (a name is letters, digits and underscores).
 fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
 }
 
-/// Text that a person may have written: random bytes have a `=` or a `#` as well, and end in a terminal.
+/// Returns whether a person may have written a text: random bytes may also contain `=` or `#`, and would reach a terminal.
 fn is_plain(text: &[u8]) -> bool {
     std::str::from_utf8(text).is_ok_and(|text| printable(text) == text.replace('\t', " "))
 }

@@ -8,22 +8,22 @@ use crate::os::files::read_bounded;
 use crate::os::system::System;
 use crate::slot::record::Slot;
 
-/// Longest id of a boot that is read, in bytes; the kernel's has 37.
+/// Longest boot id that is read, in bytes; the kernel's has 37.
 const BOOT_ID_MAX_BYTES: u64 = 256;
 
-/// Says what the kernel command line knows of this boot.
+/// What the kernel command line tells of this boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BootedFrom {
     /// The running slot.
     pub slot: Option<Slot>,
     /// Unique GUID of its partition, lower case.
     pub partition_guid: Option<String>,
-    /// The other slot, if GRUB tried it first in this boot, and it did not load.
+    /// The other slot, if GRUB tried it first in this boot and it did not load.
     pub skipped: Option<Slot>,
 }
 
 /// Reads a kernel command line.
-/// Input: the content of `/proc/cmdline`. The last of several equal words counts, as in the kernel.
+/// Input: the content of `/proc/cmdline`. The last of several equal keys counts, as in the kernel.
 pub fn parse(cmdline: &str) -> BootedFrom {
     let mut from = BootedFrom::default();
     for word in cmdline.split_ascii_whitespace() {
@@ -37,12 +37,12 @@ pub fn parse(cmdline: &str) -> BootedFrom {
             from.skipped = Slot::parse(slot);
         }
     }
-    // What runs was not skipped, and without a running slot it says nothing.
+    // The running slot was not skipped, and without a running slot the word means nothing.
     from.skipped = from.skipped.filter(|skipped| from.slot == Some(skipped.other()));
     from
 }
 
-/// Returns the id of this boot, if it can be read.
+/// Returns the id of this boot, if readable.
 pub fn boot_id(system: &System) -> Option<String> {
     let bytes = read_bounded(&system.boot_id(), BOOT_ID_MAX_BYTES).ok()??;
     Some(String::from_utf8(bytes).ok()?.trim().to_string()).filter(|id| !id.is_empty())

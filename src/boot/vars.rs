@@ -1,13 +1,13 @@
 //! The boot variables of an environment block: typed reading, and the edits that the agent makes. Pure.
 //!
-//! Must never: guess a value that makes no sense, or touch a variable that GRUB owns.
+//! Must never: guess at an invalid value, or change a variable that GRUB owns.
 
 use super::block::{ACTIVE_SLOT, BOOT_CANARY, BOOT_COUNTER, BOOT_SUCCESS, Block, ROLLBACK_FROM, shown};
 use crate::base::error::{Error, Kind};
 use crate::slot::record::Slot;
 use std::fmt;
 
-/// Names a boot variable whose value makes no sense.
+/// Names a boot variable whose value is invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Senseless {
     name: &'static str,
@@ -35,7 +35,7 @@ impl From<Senseless> for Error {
     }
 }
 
-/// Holds what GRUB decides by. `None` where the block has no such variable.
+/// Variables that GRUB decides by. `None` if the block has no such variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootVars {
     /// The slot that boots next.
@@ -52,7 +52,7 @@ pub struct BootVars {
 
 impl BootVars {
     /// Reads the boot variables of a block.
-    /// Errors: the first variable whose value is none of those in the table (DESIGN section 4).
+    /// Errors: the first variable whose value is not in the table (DESIGN section 4).
     pub fn read(block: &Block) -> Result<BootVars, Senseless> {
         Ok(BootVars {
             active_slot: field(block, ACTIVE_SLOT, Slot::parse)?,
@@ -66,7 +66,7 @@ impl BootVars {
         })
     }
 
-    /// Reads them where GRUB would act on this block: the three it decides by must be there.
+    /// Reads them if GRUB would act on this block: the three that it decides by must be set.
     /// Errors: as [`BootVars::read`]; a variable that is not set.
     pub fn read_whole(block: &Block) -> Result<BootVars, Senseless> {
         match [ACTIVE_SLOT, BOOT_SUCCESS, BOOT_COUNTER].into_iter().find(|name| block.get(name).is_none()) {
@@ -100,12 +100,11 @@ fn counter(text: &str) -> Option<u8> {
 }
 
 impl Block {
-    /// Makes the block that an image is born with.
+    /// Makes the initial block of an image.
     ///
-    /// `boot_success=1`: there is no trial, the image was chosen by whoever wrote it, and the
-    /// other slot may be empty. `boot_counter=3`: nothing reads it then; should a foreign tool
-    /// clear `boot_success`, three boots of the slot that holds a system beat falling into the
-    /// other at once. `boot_canary=0`: GRUB has yet to prove that it can write here.
+    /// `boot_success=1`: there is no trial, the operator chose the image by writing it, and the other slot may be empty.
+    /// `boot_counter=3`: nothing reads it then; should a foreign tool clear `boot_success`, three boots of the slot that holds
+    /// a system are better than switching to the other at once. `boot_canary=0`: GRUB has yet to prove that it can write here.
     pub fn fresh(active: Slot) -> Block {
         let mut block = Block::default();
         block.activate(active);
@@ -123,16 +122,15 @@ impl Block {
 
     /// Ends the trial: the running slot is healthy.
     ///
-    /// `boot_counter` stays: section 4 gives it one writer in the agent, activation, which sets it
-    /// before it is next read; what is left of it says how many boots the trial took, and a
-    /// confirmation changes one byte.
+    /// `boot_counter` stays: section 4 gives it one writer in the agent, activation, which sets it before it is next read; the
+    /// rest of it tells how many boots the trial took, and a confirmation changes one byte.
     pub fn confirm(&mut self) {
         self.put(BOOT_SUCCESS.as_bytes(), b"1");
         self.complete();
     }
 
-    /// Goes from an unconfirmed trial straight back to the slot that was confirmed before: no new
-    /// trial. Leaves `rollback_from` alone, which says what GRUB did, not what a person did.
+    /// Returns from an unconfirmed trial to the slot that was confirmed before: no new trial. Leaves `rollback_from` alone,
+    /// which records GRUB's action, not an operator's.
     pub fn back_to_confirmed(&mut self, slot: Slot) {
         self.put(ACTIVE_SLOT.as_bytes(), slot.name().as_bytes());
         self.confirm();
@@ -144,13 +142,14 @@ impl Block {
         self.complete();
     }
 
-    /// Takes back that GRUB can write: it did not count a boot. It says so again at the next boot of a confirmed slot.
+    /// Withdraws the claim that GRUB can write: it did not count a boot. GRUB sets it again at the next boot of a confirmed
+    /// slot.
     pub fn doubt_canary(&mut self) {
         self.put(BOOT_CANARY.as_bytes(), b"0");
         self.complete();
     }
 
-    /// Adds what an old block lacks: GRUB would append it, perhaps in the second sector.
+    /// Adds the variables that an old block lacks: GRUB would append them, perhaps in the second sector.
     pub(crate) fn complete(&mut self) {
         for (name, default) in [(ROLLBACK_FROM, b"".as_slice()), (BOOT_CANARY, b"0")] {
             if self.get(name).is_none() {

@@ -1,11 +1,11 @@
-//! The flags that several commands take: parted from those of a command's own, and shown in its help. Pure.
+//! The flags that several commands take: separated from a command's own options, and shown in its help. Pure.
 //!
-//! Must never: take the value of an option for a flag.
+//! Must never: mistake the value of an option for a flag.
 
-/// What asks for help; the bare word only where a command, or nothing more, is expected.
+/// Words that ask for help; the bare word only where a command, or nothing more, is expected.
 pub(crate) const HELP: [&str; 3] = ["--help", "-h", "help"];
 
-/// Which flags which commands take.
+/// Which commands take which flags.
 const TAKEN: [(&str, &str); 10] = [
     ("config state", "check apply activate rollback healthcheck status metrics verify"),
     ("root", "check apply activate rollback healthcheck status metrics verify device"),
@@ -19,16 +19,16 @@ const TAKEN: [(&str, &str); 10] = [
     ("reboot allow-unproven-bootloader", "apply activate rollback"),
 ];
 
-/// What stands in front of the options in what argh says, and behind the last.
+/// What precedes the options in argh's help text, and what follows the last one.
 const OPTIONS: &str = "\n\nOptions:";
 const HELP_ROW: &str = "\n  -h, --help";
 
-/// Returns whether an option takes a value. Input: `help`: what argh says of the options.
+/// Returns whether an option takes a value. Input: `help`: argh's text on the options.
 pub fn has_value(help: &str, option: &str) -> bool {
     help.contains(&[" [", option, " <"].concat())
 }
 
-/// Returns whether there is such an option. Input: `help`: what argh says of the options.
+/// Returns whether an option exists. Input: `help`: argh's text on the options.
 pub fn has(help: &str, option: &str) -> bool {
     has_value(help, option) || help.contains(&[" [", option, "]"].concat())
 }
@@ -39,9 +39,9 @@ fn takes(command: &str, flag: &str) -> bool {
     TAKEN.iter().any(|(flags, commands)| has(flags, flag) && has(commands, command))
 }
 
-/// Parts the words of a line in two: what is the command's own, and its flags. What stands in front of the command is its own,
-/// and what stands behind `--` or asks for help: argh says what is wrong with it.
-/// Input: `help`: what argh says of all options of the command.
+/// Splits the words of a line: the command's own, and its flags. Words before the command are its own, as are those after `--`
+/// or a request for help: argh reports what is wrong with them.
+/// Input: `help`: argh's text on all options of the command.
 pub fn part<'a>(words: &[&'a str], command: &str, help: &str) -> (Vec<&'a str>, Vec<&'a str>) {
     let begin = words.iter().position(|word| *word == command).map_or(words.len(), |at| at + 1);
     let (mut own, mut flags) = (words[..begin].to_vec(), Vec::new());
@@ -59,7 +59,7 @@ pub fn part<'a>(words: &[&'a str], command: &str, help: &str) -> (Vec<&'a str>, 
     (own, flags)
 }
 
-/// Makes the help of a command with its flags: they come first. Input: `own`, `flags`: as argh says it of each.
+/// Makes the help of a command with its flags, which come first. Input: `own`, `flags`: argh's text on each.
 pub fn shown(own: &str, flags: &str, command: &str) -> String {
     let between = |start: &str, end: &str, each: &str| -> String {
         let found = flags.split_once(start).and_then(|(_, rest)| rest.split_once(end));

@@ -1,4 +1,4 @@
-//! The command line as argh structs; nothing else. What the words mean is config's business.
+//! The command line as argh structs; nothing else. Config decides what the words mean.
 //!
 //! Must never: read a file or decide anything.
 //!
@@ -94,7 +94,7 @@ pub struct Flags {
     pub allow_unproven_bootloader: bool,
 }
 
-/// What was typed beside a command's own options.
+/// What was typed apart from a command's own options.
 #[derive(Debug, Default)]
 pub struct Common {
     /// Its flags

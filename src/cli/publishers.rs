@@ -1,4 +1,4 @@
-//! The command line of what needs no machine: `inspect` and `lint` of publishers, `device` of init.
+//! Command lines that need no machine: `inspect` and `lint` of publishers, `device` of init.
 
 use argh::FromArgs;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! What was typed, before and after it is parsed: where help is asked for, which command is meant, and what was likely meant
-//! by a word that is unknown. Pure.
+//! The command line, before and after parsing: whether help is asked for, which command is meant, and the likely meaning of an
+//! unknown word. Pure.
 //!
 //! Must never: run what was not typed.
 
@@ -10,42 +10,42 @@ use crate::base::url::without_secrets;
 use crate::cli::{Cli, Command, Common, Flags};
 use argh::{EarlyExit, FromArgs, SubCommands};
 
-/// What may stand before a command, without a value.
+/// Options that may precede a command, without a value.
 const GLOBAL: [&str; 8] = ["--help", "-h", "--json", "--shell", "--quiet", "--verbose", "--version", "-V"];
-/// How argh begins what it says of a word that it does not know.
+/// How argh begins its message on an unknown word.
 const UNRECOGNIZED: &str = "Unrecognized argument: ";
 
-/// Columns that argh breaks the lines of options at: one of them broken once more would leave a single word.
+/// Columns at which argh breaks the lines of options: breaking one again would leave a single word.
 const HELP_COLUMNS: usize = 80;
-/// Where argh begins what it says of an option.
+/// Column where argh begins the text of an option.
 const OPTION_COLUMNS: usize = 20;
 
 /// The words of a command line.
 pub struct Typed<'a> {
-    /// What is parsed: of a line that asks for help, only that.
+    /// The words to parse; of a line that asks for help, only the command and `--help`.
     pub words: Vec<&'a str>,
-    /// The command, if there is one of that name.
+    /// The command, if the name is a known one.
     pub command: Option<&'static str>,
-    /// The word in its place.
+    /// The word in the command's place.
     name: Option<&'a str>,
     json: bool,
     shell: bool,
 }
 
 impl<'a> Typed<'a> {
-    /// Reads what can be read of any line. Input: without the program's name.
+    /// Reads any line as far as possible. Input: without the program's name.
     pub fn read(words: &[&'a str]) -> Typed<'a> {
         let options: Vec<&str> = words.iter().copied().take_while(|word| *word != "--").collect();
         let has = |word| options.contains(&word);
-        // Behind an option that is none here stands its value.
+        // The word after an unknown option is taken for its value.
         let is_value = |at: usize| at > 0 && options[at - 1].starts_with('-') && !GLOBAL.contains(&options[at - 1]);
         let mut bare = options.iter().enumerate().filter(|(_, word)| !word.starts_with('-') && **word != HELP[2]);
         let first = bare.find(|(at, _)| !is_value(*at));
         let name = first.map(|(_, word)| *word);
-        // Else it may be a value: a channel may have that name.
+        // Elsewhere it may be a value: a channel may have that name.
         let is_asked = |at| options.get(at) == Some(&HELP[2]);
         let command = commands().find(|known| name == Some(known));
-        // Nor where an option expects its value: a registry called `-h` is refused, and not a question that ends with 0.
+        // Nor where an option expects its value: a registry called `-h` is refused, not taken for a request for help.
         let is_taken = |at: usize| at > 0 && flags::has_value(&help_of(command), options[at - 1]);
         let mut triggers = options.iter().enumerate().filter(|(_, word)| HELP[..2].contains(word));
         let is_help =
@@ -54,7 +54,7 @@ impl<'a> Typed<'a> {
         Typed { words, command, name, json: has("--json"), shell: has("--shell") }
     }
 
-    /// Returns the form of the answer.
+    /// Returns the format of the answer.
     pub fn form(&self) -> Form {
         match (self.json, self.shell) {
             (true, _) => Form::Json,
@@ -63,7 +63,7 @@ impl<'a> Typed<'a> {
         }
     }
 
-    /// Makes the error of a line that could not be parsed. Input: `said`: by argh.
+    /// Makes the error for a line that could not be parsed. Input: `said`: argh's message.
     pub fn wrong(&self, said: &str) -> Error {
         let error = |why: String, hint: String| Error::new(Kind::Usage, why).hint(hint);
         // Input: empty: all commands.
@@ -112,7 +112,7 @@ impl<'a> Typed<'a> {
     }
 }
 
-/// Says in words of this program what argh has to say of an argument, without what may be secret in it.
+/// Rewords argh's message on an argument, without possible secrets in it.
 fn plain(said: &str) -> String {
     let quoted: Vec<&str> = said.split('\'').collect();
     match (quoted.as_slice(), said.strip_prefix(UNRECOGNIZED)) {
@@ -124,8 +124,8 @@ fn plain(said: &str) -> String {
     }
 }
 
-/// Reads a line. Input: `program`: its name; `words`: what stands behind it.
-/// Errors: what argh says, to print or to refuse it with.
+/// Parses a line. Input: `program`: its name; `words`: the arguments.
+/// Errors: argh's text, to be printed or used in the refusal.
 pub fn parse(program: &str, words: &[&str]) -> Result<(Cli, Common), EarlyExit> {
     let name = words.iter().find(|word| !word.starts_with('-'));
     let Some(command) = commands().find(|known| name == Some(known)) else {
@@ -142,7 +142,7 @@ pub fn parse(program: &str, words: &[&str]) -> Result<(Cli, Common), EarlyExit> 
     Ok((cli, common))
 }
 
-/// Returns what `--help` says, as argh has it.
+/// Returns argh's text for `--help`.
 fn help_of(command: Option<&'static str>) -> String {
     let words: Vec<&str> = command.into_iter().chain([HELP[0]]).collect();
     said(parse("", &words))
@@ -152,7 +152,7 @@ fn said<T>(parsed: Result<T, EarlyExit>) -> String {
     parsed.err().map_or_else(String::new, |early| early.output)
 }
 
-/// Makes what argh prints fit a console: argh breaks the lines of options, and no others.
+/// Makes argh's text fit a console: argh breaks the lines of options, and no others.
 pub fn help(said: &str) -> String {
     // An option and its value stay together.
     let keep = |line: &str| line.replace(" <", "\u{a0}<");
@@ -169,14 +169,14 @@ fn commands() -> impl Iterator<Item = &'static str> {
     Command::COMMANDS.iter().map(|command| command.name)
 }
 
-/// Returns the word that is most like another, if it is like it: a third of its letters may differ.
+/// Returns the most similar known word, if similar enough: up to a third of the letters may differ.
 fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let most = word.trim_start_matches('-').len() / 3;
     let all = known.map(|known| (distance(word.as_bytes(), known.as_bytes()), known));
     all.min_by_key(|(far, _)| *far).filter(|(far, _)| *far <= most.max(1)).map(|(_, known)| known)
 }
 
-/// Counts the letters, small or capital, to change, add, leave out or swap with the next that make one word of another.
+/// Counts the letters to change, add, leave out or swap with the next to turn one word into another, ignoring case.
 fn distance(a: &[u8], b: &[u8]) -> usize {
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
     for i in 0..=a.len() {
@@ -196,7 +196,7 @@ fn distance(a: &[u8], b: &[u8]) -> usize {
     rows[a.len()][b.len()]
 }
 
-/// The form of an answer.
+/// Format of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
     /// Lines for a person.

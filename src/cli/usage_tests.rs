@@ -1,4 +1,4 @@
-//! Lines as people type them.
+//! Tests with lines as people type them.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn help_wins_wherever_it_stands() {
         (&["help"], &["--help"]),
         (&["-h", "--frob"], &["--help"]),
         (&["--root", "m", "status", "-h"], &["status", "--help"]),
-        // What is a value, or stands behind the options, asks for nothing.
+        // A value, or a word after `--`, does not ask for help.
         (&["lint", "--channel", "help"], &["lint", "--channel", "help"]),
         (&["check", "--", "--help"], &["check", "--", "--help"]),
         (&["apply", "--registry", "-h"], &["apply", "--registry", "-h"]),
@@ -51,7 +51,7 @@ fn the_form_is_known_before_the_line_is_parsed() {
     }
 }
 
-/// What is typed, and words of what is said of it. A line more is a case more.
+/// What is typed, and words of the error. One line is one case.
 #[test]
 fn what_there_is_not_is_told_from_what_is_meant() {
     for (line, words) in [
@@ -89,7 +89,7 @@ fn what_there_is_not_is_told_from_what_is_meant() {
     }
 }
 
-/// What is typed, and all that is said of it.
+/// What is typed, and the whole error.
 #[test]
 fn an_option_of_other_commands_is_told_from_one_that_there_is_not() {
     for (line, said) in [
@@ -177,7 +177,7 @@ fn a_flag_is_told_from_the_value_of_an_option() {
     }
 }
 
-/// Which command takes which flags: `--config --state --root` every one on a machine, the source's flags those that ask it.
+/// The flags of each command: `--config --state --root` on a machine, the source's flags where a source is asked.
 #[test]
 fn each_flag_is_of_the_commands_that_use_it() {
     const MACHINE: &str = "check apply activate rollback healthcheck status metrics verify";
@@ -199,7 +199,7 @@ fn each_flag_is_of_the_commands_that_use_it() {
             assert_eq!(seen.join(" "), takers, "{flag}");
         }
     }
-    // None is taken by no command, and what a command is said to take is taken.
+    // Every flag is taken by some command, and each command takes what the table lists.
     let shared = said(Flags::from_args(&["", "status"], &HELP[..1]));
     let all = |help: &str| -> Vec<String> {
         let words = help.split_once("\n\n").unwrap().0.split(" [--").skip(1);

@@ -1,6 +1,6 @@
 //! `activate`: reads the staged slot once more, then lets GRUB try it: one write to the boot variables.
 //!
-//! Must never: activate what it has not just read whole, or while GRUB could not count the trial's boots.
+//! Must never: activate a slot that it has not just read completely, or while GRUB could not count the trial's boots.
 
 use crate::base::error::Result;
 use crate::base::text::printable;
@@ -52,7 +52,7 @@ pub fn run(system: &System, config: &Config, flags: &Flags, out: &mut Reply) -> 
     }
 }
 
-/// Names what brings a machine on where nothing is staged.
+/// Returns the commands that continue if nothing is staged.
 fn way_on(session: &Session<'_>) -> String {
     let view = session.machine.view(session.running);
     if !next_step::is_lost(&view) || session.pending_trial().is_some() {

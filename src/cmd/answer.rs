@@ -1,7 +1,7 @@
 //! The answer of a command: words for a person, or one document for a program (`--json`, `--shell`). The document is written
-//! here and nowhere else, when the exit code is known.
+//! only here, when the exit code is known.
 //!
-//! Must never: write two documents, or take an answer that could not be written for one that was.
+//! Must never: write two documents, or treat an answer that could not be written as written.
 
 use crate::base::digest::Digest;
 use crate::base::error::Error;
@@ -16,12 +16,12 @@ use std::io::{self, ErrorKind, Write, stdout};
 
 /// Version of the documents' shape; docs/json-schema.json says when it changes.
 const SCHEMA_VERSION: u64 = 2;
-/// What the names of `--shell` begin with.
+/// Prefix of the variable names of `--shell`.
 const PREFIX: &str = "KUBESOLO";
 /// Exit code of an answer that was not written.
 const UNWRITTEN: u8 = 1;
 
-/// The answer in the making. As a [`Write`] it takes the lines for a person, and drops them where a program asked.
+/// The answer being built. As a [`Write`] it takes the lines for a person, and drops them if a program asked.
 pub struct Reply {
     form: Form,
     command: Option<&'static str>,
@@ -31,64 +31,64 @@ pub struct Reply {
     pub members: Members,
     failure: Option<io::Error>,
     is_given: bool,
-    /// Lines for a person that wait until it is known whether one is needed.
+    /// Lines for a person, held until it is known whether they are needed.
     held: Option<Vec<u8>>,
 }
 
 impl Reply {
-    /// Begins one. Input: `command`: `None`: none was recognised.
+    /// Starts an answer. Input: `command`: `None`: none was recognised.
     pub fn new(form: Form, command: Option<&'static str>) -> Reply {
         let (result, message, members) = ("", String::new(), Members::new(form));
         Reply { form, command, result, message, members, failure: None, is_given: false, held: None }
     }
 
-    /// Says whether a person is answered.
+    /// Returns whether the answer is for a person.
     pub fn is_text(&self) -> bool {
         self.form == Form::Text
     }
 
-    /// Keeps lines back from now on, until [`Reply::release`] or the end.
+    /// Holds lines back from now on, until [`Reply::release`] or the end.
     pub fn hold(&mut self) {
         self.held = Some(Vec::new());
     }
 
-    /// Writes the lines that were kept, and keeps none from now on.
+    /// Writes the held lines, and holds none from now on.
     pub fn release(&mut self) {
         if let Some(lines) = self.held.take() {
             self.put(&lines);
         }
     }
 
-    /// Forgets the lines that were kept: nobody is needed.
+    /// Drops the held lines: no operator is needed.
     pub fn forget(&mut self) {
         self.held = self.held.take().map(|_| Vec::new());
     }
 
-    /// Says what came of it, in a word of the schema. Input: empty: it failed.
+    /// Sets the result, a word of the schema. Input: empty: the command failed.
     pub fn result(&mut self, word: &'static str) {
         self.result = word;
     }
 
-    /// Says what came of it unless that is said already.
+    /// Sets the result unless it is set already.
     pub fn result_or(&mut self, word: &'static str) {
         if self.result.is_empty() {
             self.result = word;
         }
     }
 
-    /// Says a sentence: a line for a person, the document's `message` for a program.
+    /// Gives a sentence: a line for a person, the document's `message` for a program.
     pub fn message(&mut self, text: &str) {
         self.line(text);
         self.message = printable(text);
     }
 
     fn line(&mut self, text: &str) {
-        // A failure is kept.
+        // The failure is kept for the exit code.
         let _ = tell(self, text);
     }
 
-    /// Writes the document, once; a person's lines are out already.
-    /// Returns: the exit code, or 1 where anything could not be written.
+    /// Writes the document, once; a person's lines are already printed.
+    /// Returns: the exit code, or 1 if anything could not be written.
     pub fn give(&mut self, exit_code: u8, error: Option<&Error>) -> u8 {
         if !self.is_text() && !self.is_given {
             let document = self.document(exit_code, error);
@@ -121,7 +121,7 @@ impl Reply {
         head.field("command", &self.command);
         head.field("result", &result);
         head.field("exit_code", &u64::from(exit_code));
-        // A variable of an earlier answer must not be left.
+        // A variable of an earlier answer must not persist.
         if error.is_some() || head.is_shell {
             head.field("kind", &error.map(|error| error.kind().label()));
         }
@@ -147,7 +147,7 @@ impl Reply {
         }
     }
 
-    /// Who closes a pipe has read enough.
+    /// A reader that closes a pipe has read enough.
     fn keep(&mut self, error: io::Error) {
         if error.kind() != ErrorKind::BrokenPipe {
             self.failure.get_or_insert(error);
@@ -171,18 +171,18 @@ impl Write for Reply {
     }
 }
 
-/// Members of a document, as they are told. A struct for each object took 3 KB more (size-budget.md).
+/// Members of a document, in order. A struct per object took 3 KB more (size-budget.md).
 pub struct Members {
     is_shell: bool,
     text: String,
-    /// Name of the variable, of `--shell`.
+    /// Name of the variable, for `--shell`.
     path: String,
-    /// Of what is open: how long the path was before it, and how many members it has.
+    /// For each open object or array: length of the path before it, and number of its members.
     open: Vec<(usize, u32)>,
 }
 
 impl Members {
-    /// Begins with none.
+    /// Starts without members.
     pub fn new(form: Form) -> Members {
         Members { is_shell: form == Form::Shell, text: String::new(), path: PREFIX.into(), open: Vec::new() }
     }
@@ -196,7 +196,7 @@ impl Members {
         }
     }
 
-    /// Ends it.
+    /// Ends an object or an array.
     pub fn close(&mut self, bracket: char) {
         let (before, count) = self.open.pop().unwrap_or((PREFIX.len(), 0));
         match (self.is_shell, bracket) {
@@ -221,7 +221,7 @@ impl Members {
         self.path.truncate(before);
     }
 
-    /// Goes down to a member. Returns: how long the path was.
+    /// Begins a member. Returns: the earlier length of the path.
     fn enter(&mut self, name: &str) -> usize {
         let before = self.path.len();
         let index = self.open.last_mut().map_or(0, |(_, count)| {
@@ -244,7 +244,7 @@ impl Members {
         before
     }
 
-    /// Makes variables of a value: an array has a number of each item, and a count.
+    /// Writes a value as variables: an array has a number for each item, and a count.
     fn flatten(&mut self, value: &dyn Serialize) {
         match value.begin() {
             Fragment::Null => self.assign(""),
@@ -257,7 +257,7 @@ impl Members {
                 self.close(']');
             }
             Fragment::Map(mut members) => {
-                // Of its own: its members are no items of the array that it is in.
+                // A count of its own: its members are not items of the enclosing array.
                 self.open.push((self.path.len(), 0));
                 while let Some((name, member)) = members.next() {
                     self.field(&name, member);
@@ -268,14 +268,14 @@ impl Members {
         }
     }
 
-    /// Writes a variable. Within single quotes a shell reads nothing but the quote itself (POSIX, 2.2.2); no variable can hold
-    /// a NUL.
+    /// Writes a variable. Within single quotes a shell interprets only the quote itself (POSIX, 2.2.2); no variable can hold a
+    /// NUL.
     fn assign(&mut self, value: &str) {
         let value = value.replace('\0', "").replace('\'', r"'\''");
         self.text.push_str(&[&self.path, "='", &value, "'\n"].concat());
     }
 
-    /// Makes the document: these first, then those.
+    /// Makes the document: own members first, then `rest`.
     fn join(self, rest: &Members) -> String {
         if self.is_shell {
             return self.text + &rest.text;
@@ -285,7 +285,7 @@ impl Members {
     }
 }
 
-/// Adds what is said of an artifact.
+/// Adds the facts of an artifact.
 pub fn facts(members: &mut Members, artifact: &Artifact) {
     let text = |value: &Option<String>| value.as_deref().map(printable);
     let size = artifact.kernel.size_bytes.saturating_add(artifact.initramfs.size_bytes);

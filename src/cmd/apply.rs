@@ -59,14 +59,14 @@ fn update(system: &System, config: &Config, args: &cli::Apply, flags: &Flags, ou
     let reboot = flags.reboot;
     on_interrupt(&INTERRUPTED);
     refuse_reboot_below_root(system, reboot)?;
-    // Before the lock: nobody waits for a run that waits.
+    // Before the lock: no other run should wait for one that sleeps.
     splay(system, flags.splay);
     let mut session = Session::open(system, config)?;
     let ready = keyring(system, config, Some(session.store()))
         .and_then(|ring| Ok((open(system, config, session.proven(), ring.clone())?, ring)));
     let (mut source, ring) = ready.inspect_err(|error| record_stop(&mut session, config, error))?;
     if let Some(why) = session.pending_trial() {
-        // Before anything else, and without a mark in the state: that belongs to the trial.
+        // First of all, and without a mark in the state: that belongs to the trial.
         return Err(refused("a new version", &[Refusal { gate: Gate::TrialPending, why, hint: "" }]));
     }
     let overrides = overrides(flags);
@@ -84,8 +84,8 @@ fn update(system: &System, config: &Config, args: &cli::Apply, flags: &Flags, ou
         true => describe(out, &attempt, &session.machine.view(session.target()), &after, &ring)?,
     }
     match (shut(&after.activation, after.restart.as_ref()), after.restart) {
-        // What was done stays done: what is staged is activated in the next window; what is active boots whenever the machine
-        // restarts, and `activate --reboot` restarts it.
+        // Completed steps stay: what is staged is activated in the next window; what is active boots at the next restart, and
+        // `activate --reboot` restarts the machine.
         (Some(error), _) => Ok(Outcome::Refused(error)),
         (None, Some(_)) => Err(restart_machine(out, None)),
         (None, None) => Ok(match attempt {
@@ -113,7 +113,7 @@ impl After {
     }
 }
 
-/// Activates what is staged, where that was asked for.
+/// Activates the staged slot, if that was asked for.
 /// Errors: as [`activate::activate`].
 fn go_on(
     session: &mut Session<'_>,
@@ -165,7 +165,7 @@ fn describe(out: &mut dyn Write, attempt: &Attempted, target: &View, after: &Aft
     }
 }
 
-/// Says of a machine that has what is offered that its other slot cannot be had of that.
+/// Warns, on a machine that runs the offered version, that this cannot restore the other slot.
 fn no_way_back(slot: Slot) -> String {
     format!(" (slot {slot} is not valid: there is no way back until another release is offered)")
 }

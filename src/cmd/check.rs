@@ -1,4 +1,4 @@
-//! `check`: asks the source, holds the answer against the gates, and says what there is.
+//! `check`: asks the source, checks the answer against the gates, and reports what is offered.
 //!
 //! Must never: change anything, or take the lock.
 
@@ -60,7 +60,7 @@ pub fn run(system: &System, config: Config, flags: &Flags, out: &mut Reply) -> R
     })
 }
 
-/// What a person is told of.
+/// What a person is shown.
 struct Found<'a> {
     artifact: &'a Artifact,
     verdict: &'a Verdict,

@@ -1,5 +1,5 @@
-//! `device`: prints the device node of the boot disk's partition of a label, for init and its hooks, by the same reader that
-//! everything else goes by.
+//! `device`: prints the device node of the boot disk's partition with a label, for init and its hooks, by the same code as the
+//! other commands.
 //!
 //! Must never: mount, lock, write, or read a configuration; or name a partition of another disk.
 
@@ -12,8 +12,8 @@ use crate::disk::partition::OURS;
 use crate::machine;
 use crate::os::system::System;
 
-/// Runs it.
-/// Errors: Usage: no label of ours. Device: no such partition, or the boot disk is not known.
+/// Runs the command.
+/// Errors: Usage: not one of our labels. Device: no such partition, or the boot disk is not known.
 pub fn run(system: &System, args: &Device, out: &mut Reply) -> Result<Outcome> {
     let label = &args.label;
     if !OURS.contains(&label.as_str()) {
@@ -24,7 +24,7 @@ pub fn run(system: &System, args: &Device, out: &mut Reply) -> Result<Outcome> {
     out.result("found");
     out.members.field("label", label);
     out.members.field("device", &node);
-    // As it is: a line that was folded, or digests made short, would be another path.
+    // Unchanged: a folded line, or shortened digests, would be another path.
     say(out, &node)?;
     Ok(Outcome::Done)
 }

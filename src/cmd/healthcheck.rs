@@ -1,7 +1,7 @@
 //! `healthcheck`: waits until the node is healthy, and then confirms the trial boot: one write to the boot variables.
 //!
-//! On a machine that is not on trial it looks and changes nothing.
-//! Must never: hold the lock or a mount while a check runs, or confirm a slot that is not the running one.
+//! On a machine that is not on trial it only looks and changes nothing.
+//! Must never: hold the lock or a mount while a check runs, or confirm a slot other than the running one.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::printable;
@@ -23,12 +23,12 @@ use std::cell::RefCell;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::time::Duration;
 
-/// KubeSolo itself lets its parts take 600 s from the same moment. Source: KubeSolo, startupTimeoutSeconds.
+/// KubeSolo itself allows its parts 600 s from the same moment. Source: KubeSolo, startupTimeoutSeconds.
 const TIMEOUT_SECS: u64 = 900;
 const CHECK_TIMEOUT_SECS: u64 = 30;
 
 /// Runs the command.
-/// Errors: Usage: it cannot be stable so long within the timeout. Unhealthy: a check failed to the end, or could not be made.
+/// Errors: Usage: the stable period does not fit into the timeout. Unhealthy: a check failed to the end, or could not be made.
 /// Boot, Device, State: the result could not be recorded.
 pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut Reply) -> Result<Outcome> {
     refuse_reboot_below_root(system, args.reboot_on_failure)?;
@@ -49,7 +49,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
         false => {
             if begun.is_control {
                 let session = Session::open_to_recover(system, config);
-                // What was found counts, whoever is at work; the next check decides it as well.
+                // The health result stands even if another run holds the lock; the next check decides it as well.
                 if let Err(e) = session.and_then(|mut session| session.control_failures(watched.healthy)) {
                     note(&format!("{e}; the next check decides what caused the last rollback"));
                 }
@@ -65,7 +65,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
     let Some(error) = unhealthy else { return Ok(Outcome::Done) };
     let what_for = if args.reboot_on_failure { confirm::worth_a_restart(system, config, trial) } else { None };
     let Some(what_for) = what_for else {
-        // On one screen, the reason stands right above.
+        // On one screen, the reason is directly above.
         let is_seen = out.is_text() && stdout().is_terminal() && stderr().is_terminal();
         return Ok(Outcome::Refused(if is_seen {
             Error::new(Kind::Unhealthy, "not healthy, see above")
@@ -73,7 +73,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Healthcheck, out: &mut 
             error
         }));
     };
-    // Should the restart hang, the watchdog sees to it: nobody feeds or stops this one.
+    // Should the restart hang, the watchdog resets the machine: nothing feeds or stops this one.
     let _dog = start_watchdog(args);
     note_last(&format!("{error}; restarting, {what_for}"), &system.kernel_log());
     Err(restart(out, Some(&error)))
@@ -93,14 +93,14 @@ fn pace(args: &cli::Healthcheck) -> Result<Pace> {
     Ok(pace)
 }
 
-/// What came of it.
+/// The result of the command.
 struct Verdict<'a> {
     watched: &'a Watched,
     on_trial: bool,
     confirmed: bool,
 }
 
-/// Returns what the configuration asks of this machine.
+/// Returns what the configuration says of this machine's checks.
 fn subjects(system: &System, config: &Config) -> Subjects {
     Subjects {
         containerd: config.containerd_socket.resolve(|| system.containerd_socket()),
@@ -155,7 +155,7 @@ fn describe(out: &mut dyn Write, &Verdict { watched, on_trial, confirmed }: &Ver
     )
 }
 
-/// Returns how a check ended in a word, and what it said.
+/// Returns how a check ended, as a word, and its output.
 fn result(check: &Checked) -> (&'static str, &str) {
     match (&check.ending, check.is_required) {
         (Ending::Passed(said), _) => ("ok", said),

@@ -1,6 +1,6 @@
 //! `metrics`: what Prometheus scrapes: served, printed once, or written for node_exporter.
 //!
-//! Must never: take the lock, change anything but the file that was named, or keep a mount between two scrapes.
+//! Must never: take the lock, change anything except the named file, or keep a mount between two scrapes.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::cli::{self, Common};
@@ -22,11 +22,11 @@ use std::path::Path;
 const DEFAULT_LISTEN: &str = "127.0.0.1:9199";
 /// `/proc/stat` has a line with a number for each interrupt before the one that counts.
 const PROC_MAX_BYTES: u64 = 1024 * 1024;
-/// node_exporter is another user.
+/// node_exporter runs as another user.
 const TEXTFILE_MODE: u32 = 0o644;
-/// The ending of the names that it reads.
+/// The ending of the file names that it reads.
 const TEXTFILE_ENDING: &[u8] = b".prom";
-/// Standard output, in place of a file.
+/// Standard output instead of a file.
 const STANDARD_OUTPUT: &str = "-";
 
 /// Runs the command.
@@ -84,11 +84,11 @@ fn serve(system: &System, config: &Config, flags: &Common, args: &cli::Metrics) 
         .io(Kind::Network, "listen on", address)
         .map_err(|e| e.hint("--listen names another address; another `metrics` may run"))?;
     let port = listener.local_addr().io(Kind::Network, "listen on", address)?.port();
-    // With port 0 the system has chosen one.
+    // With port 0 the system chose one.
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     aside(&format!("metrics at http://{host}:{port}/metrics"));
     let mut gather = || {
-        // What is set now, not what was set when this began; while the file is broken, that.
+        // The present configuration, not the one at the start; while the file is broken, the one at the start.
         let now = config::load(system, flags);
         Ok(gather(system, now.as_ref().unwrap_or(config)))
     };

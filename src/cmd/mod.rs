@@ -1,4 +1,4 @@
-//! The commands: each reads, lets pure code decide, acts, and reports. One file a command.
+//! The commands: each reads, lets pure code decide, acts, and reports. One file per command.
 //!
 //! May import: base, os, oci, offer, trust, slot, http, boot, disk, ledger, source, health, cli, config, machine,
 //! update, observe. Must never import: another command.
@@ -38,22 +38,22 @@ pub enum Outcome {
     Done,
     /// There was nothing to do. Exit code 3.
     Nothing,
-    /// The answer is on stdout, and this is what it comes down to.
+    /// The answer is on stdout; this is the resulting error.
     Refused(Error),
-    /// Something stood in the way, and the caller said that this is no failure. Exit code 0.
+    /// Something prevented it, and the caller asked not to treat that as a failure. Exit code 0.
     Excused(Error),
-    /// The same of an update that only has to wait: not on stderr, where operators look for the faults of a job.
+    /// The same for an update that only has to wait: not on stderr, where operators look for the faults of a job.
     Waits(Error),
 }
 
-/// Restarts the machine; the answer is given before. Input: `error`: what the run would end with.
+/// Restarts the machine; the answer is given before. Input: `error`: what the run would otherwise end with.
 /// Returns: why it was not restarted.
 pub fn restart(out: &mut Reply, error: Option<&Error>) -> Error {
     out.give(error.map_or(0, Error::exit_code), error);
     reboot()
 }
 
-/// Returns whether an operator need not act on the result of a run.
+/// Returns whether the result of a run needs no action by an operator.
 fn is_ordinary(ended: &Result<Outcome>) -> bool {
     match ended {
         Ok(Outcome::Done | Outcome::Nothing | Outcome::Waits(_) | Outcome::Excused(_)) => true,
@@ -61,7 +61,7 @@ fn is_ordinary(ended: &Result<Outcome>) -> bool {
     }
 }
 
-/// Ends the program: says the error on stderr, and gives the answer.
+/// Ends the program: prints the error on stderr, and gives the answer.
 pub fn finish(ended: Result<Outcome>, mut reply: Reply) -> ExitCode {
     let is_silent = is_quiet() && is_ordinary(&ended);
     if is_silent {
@@ -101,13 +101,13 @@ pub fn nothing_there(why: &Error, out: &mut Reply) -> Outcome {
     Outcome::Nothing
 }
 
-/// Returns what was typed to overrule gates.
+/// Returns the flags that override gates.
 pub fn overrides(flags: &Flags) -> Overrides {
     let Flags { allow_downgrade, retry_failed, ignore_window, .. } = *flags;
     Overrides { allow_downgrade, retry_failed, ignore_window }
 }
 
-/// Waits a random time, in the whole range alike. Input: `most_secs`: the longest wait.
+/// Waits a random time, uniformly distributed. Input: `most_secs`: the longest wait.
 pub fn splay(system: &System, most_secs: Option<u64>) {
     if let Some(millis) = most_secs.map(|secs| secs.saturating_mul(1000)).filter(|millis| *millis > 0) {
         let time = Duration::from_millis(sys::random_u64() % millis);
@@ -115,7 +115,7 @@ pub fn splay(system: &System, most_secs: Option<u64>) {
     }
 }
 
-/// Retries where a person waits at a terminal and no number is set: three seconds at most for a server that is not there.
+/// Retries if a person waits at a terminal and no number is set: at most three seconds for a server that does not answer.
 pub const WATCHED_RETRIES: u32 = 2;
 
 /// Printed when a person interrupts a command that changes nothing.

@@ -1,9 +1,9 @@
-//! `verify`: reads slots from the device and holds them against their records; looks at both copies of the boot
-//! variables, and writes them anew if a person asks for it.
+//! `verify`: reads slots from the device and checks them against their records; looks at both copies of the boot variables, and
+//! rewrites them if the operator asks for it.
 //!
-//! A signature is on what a source offers, so it is checked there (`--source`); of a slot it is said who had signed what was
-//! put into it, and whether they are still trusted.
-//! Must never: repair anything that was not asked for, or write to a slot.
+//! A signature covers a source's offer, so it is checked there (`--source`); for a slot, the report names the signers of its
+//! content, and whether they are still trusted.
+//! Must never: repair anything unasked, or write to a slot.
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
@@ -31,17 +31,17 @@ use std::io::Write;
 struct Findings {
     slots: Vec<(Slot, Result<Record>)>,
     remarks: Vec<String>,
-    /// What can be done about them.
+    /// What the operator can do about them.
     way_out: &'static str,
     repaired: bool,
     ring: Result<Keyring>,
-    /// What the source offers, where it was to be asked.
+    /// What the source offers, if it was asked.
     offered: Option<Result<Artifact>>,
 }
 
 /// Runs the command.
-/// Errors: Usage: no such slot. Slot, Boot, Device: what was read is not what it should be, or could not be read. With
-/// `--source`, what asking it ends with; Signature: what it offers is not signed by those who must.
+/// Errors: Usage: no such slot. Slot, Boot, Device: what was read is wrong, or could not be read. With `--source`: the error of
+/// asking it; Signature: its offer lacks the required signatures.
 pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut Reply) -> Result<Outcome> {
     let wanted = match args.slot.as_deref() {
         None => vec![Slot::A, Slot::B],
@@ -54,10 +54,10 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut Reply
     let repaired = args.repair_boot_variables && repair(&machine, config)?;
     let data = machine.data(config.state_file.as_deref(), Access::Read).ok();
     let running = machine.running().ok();
-    // Nobody writes to the slot that runs.
+    // No run writes to the running slot.
     let is_busy = |slot| running != Some(slot) && data.as_ref().is_some_and(|data| data.store.is_locked());
     let read_slot = |slot| {
-        // A run may end while the slot is read that it was at work on.
+        // The run at work on the slot may end while it is read.
         let was_busy = is_busy(slot);
         (slot, read(&machine, slot).map_err(|e| blame(e, slot, was_busy || is_busy(slot))))
     };
@@ -76,7 +76,7 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut Reply
         false => {
             out.result(match &fault {
                 None => "sound",
-                // Nothing is known of it.
+                // Its content is unknown.
                 Some(error) if error.is_in_use() => "busy",
                 Some(error) if error.is_unseen() => "not_looked",
                 Some(_) => "faulty",
@@ -96,7 +96,7 @@ fn read(machine: &Machine<'_>, slot: Slot) -> Result<Record> {
     machine.scrub_as_it_is(slot, &mut |n| progress.add(n))
 }
 
-/// What another run is writing just now is not damaged.
+/// A slot that another run is writing is not damaged.
 fn blame(error: Error, slot: Slot, is_busy: bool) -> Error {
     match error.kind() == Kind::Slot && is_busy {
         true => Error::new(Kind::Busy, "another run is at work on it")
@@ -109,12 +109,12 @@ fn blame(error: Error, slot: Slot, is_busy: bool) -> Error {
 /// Asks the source what it offers, and who signed that. Downloads no file.
 fn ask(system: &System, config: &Config, machine: &Machine<'_>, ring: Keyring) -> Result<Artifact> {
     let data = machine.data(config.state_file.as_deref(), Access::Read);
-    // What certificates and signatures are judged by depends on it.
+    // Certificates and signatures are judged by it.
     let proven = data.ok().map(|data| data.store.proven().known()).transpose()?.unwrap_or_default();
     resolve(open(system, config, &proven, ring)?.as_mut(), ARCHITECTURE)
 }
 
-/// Says whether a slot holds exactly what a source offers.
+/// Returns whether a slot holds exactly what a source offers.
 fn is_same(record: &Record, artifact: &Artifact) -> bool {
     record.manifest_digest == Some(artifact.digest)
         && (record.kernel.size_bytes, record.kernel.sha256) == (artifact.kernel.size_bytes, artifact.kernel.sha256)
@@ -124,7 +124,7 @@ fn is_same(record: &Record, artifact: &Artifact) -> bool {
 
 fn judge(findings: &Findings) -> Option<Error> {
     let errors = || findings.slots.iter().filter_map(|(_, read)| read.as_ref().err());
-    // What is known to be wrong counts for more than what could not be looked at.
+    // A known fault counts for more than something that could not be read.
     if let Some(error) = errors().find(|e| !e.is_unseen()).or_else(|| errors().next()) {
         return Some(error.clone());
     }
@@ -172,7 +172,7 @@ fn describe(out: &mut dyn Write, findings: &Findings) -> Result<()> {
             tell(out, &format!("Key     {name}: it does not count: a key's name ends in .pub"))?;
         }
     }
-    // Else the run ends with it.
+    // Otherwise the run ends with this error.
     if let (Err(e), true) = (&findings.ring, findings.slots.iter().any(|(_, read)| read.is_err())) {
         tell(out, &format!("Key     {}", printable(&e.to_string())))?;
     }
@@ -182,7 +182,7 @@ fn describe(out: &mut dyn Write, findings: &Findings) -> Result<()> {
     }
 }
 
-/// Says what is known of the signature of what a slot holds.
+/// Describes the signature of a slot's content.
 fn signature_of(record: &Record, findings: &Findings) -> String {
     let ring = match &findings.ring {
         Ok(ring) => ring,

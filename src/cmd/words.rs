@@ -10,33 +10,33 @@ use crate::slot::record::Slot;
 use crate::trust::keyring::Keyring;
 use std::io::Write;
 
-/// Where a line's text begins, at most: behind a name of 16 characters.
+/// Column where a line's text begins, at most: after a name of 16 characters.
 const MOST_LABEL_COLUMNS: usize = 20;
 
-/// Writes a line of the answer for a person. What was done is done: what could not be written is known to the `Reply`.
+/// Writes a line of the answer for a person. Completed work stands; the `Reply` keeps a failed write.
 /// Errors: none; the result makes it fit in a chain.
 pub fn say(out: &mut dyn Write, line: &str) -> Result<()> {
     let _ = writeln!(out, "{line}");
     Ok(())
 }
 
-/// Writes a line for a person in as many lines as it takes; digests short, unless `--verbose` asks for whole ones.
+/// Writes a line for a person, wrapped; digests short, unless `--verbose` asks for whole ones.
 /// Errors: as [`say`].
 pub fn tell(out: &mut dyn Write, line: &str) -> Result<()> {
     say(out, &lines(line, is_verbose()))
 }
 
-/// Makes lines of one: what goes on stands below the text, right of its label.
+/// Wraps a line: continuation lines begin below the text, right of its label.
 fn lines(line: &str, is_verbose: bool) -> String {
     let line = if is_verbose { line.to_owned() } else { short_digests(line) };
     let is_blank = |at: usize| line.as_bytes().get(at) == Some(&b' ');
-    // A label ends with two blanks at least, or is nothing but blanks.
+    // A label ends with at least two blanks, or consists of blanks.
     let gap = (0..MOST_LABEL_COLUMNS).find(|at| is_blank(*at) && is_blank(at + 1));
     let text = gap.and_then(|gap| (gap..=MOST_LABEL_COLUMNS).find(|at| !is_blank(*at)));
     folded(&line, text.filter(|at| line.is_char_boundary(*at)).unwrap_or(2))
 }
 
-/// Names those who signed an artifact.
+/// Names the signers of an artifact.
 pub fn signers(signed_by: &[Digest], ring: &Keyring) -> String {
     let names: Vec<String> = signed_by.iter().map(|id| ring.name(*id)).collect();
     match names.is_empty() {
@@ -45,7 +45,7 @@ pub fn signers(signed_by: &[Digest], ring: &Keyring) -> String {
     }
 }
 
-/// Says that a slot is on trial from the next boot on.
+/// Reports that a slot is on trial from the next boot on.
 /// Errors: Internal: stdout is gone.
 pub fn say_activated(out: &mut dyn Write, slot: Slot, reboot: bool) -> Result<()> {
     let next = if reboot { "restarting" } else { "restart to try it" };

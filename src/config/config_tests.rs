@@ -68,7 +68,7 @@ fn a_server_may_be_a_reference() {
     assert!(matches!(config.source, Some(SourceSpec::Http { .. })));
 }
 
-/// What people take for a server. A line more is a case more.
+/// What people type as a server. One line is one case.
 #[test]
 fn a_server_that_is_none_is_told_how_one_begins() {
     let how = "(an HTTP server begins with http:// or https://)";
@@ -88,7 +88,7 @@ fn a_server_that_is_none_is_told_how_one_begins() {
     assert!(said.starts_with("use --registry: ") && !said.contains(how), "{said}");
 }
 
-/// What is typed beside a file, and what is said of it: the option that was typed, unless the line of the file is at fault.
+/// What is typed in addition to a file, and the error: it names the typed option, unless the line of the file is at fault.
 #[test]
 fn what_was_typed_wrong_is_blamed_on_the_option() {
     let text = |text: &str| Some(text.to_string());
@@ -112,14 +112,14 @@ fn what_was_typed_wrong_is_blamed_on_the_option() {
         ("", source("registry", "r.example/os", Some("../x")), Kind::Usage, "use --tag ../x: tag is malformed"),
         ("registry = r.example/os", tag("-x"), Kind::Usage, "use --tag -x: tag is malformed"),
         ("", source("registry", &pinned, Some("v1")), Kind::Usage, "use --tag v1: the reference names a digest"),
-        // A line that is wrong is no fault of the tag that was typed.
+        // An invalid line is not the fault of the typed tag.
         ("registry = r.example/UP", tag("v1"), Kind::Config, "line 1: read OCI reference"),
         ("\nserver = http://:x/", tag("v1"), Kind::Config, "line 2: read URL"),
     ] {
         let e = read(file, &flags).unwrap_err();
         assert!(e.kind() == kind && e.to_string().starts_with(words), "{file} {words}: {e}");
     }
-    // The file's tag is not asked for where another source is typed.
+    // The file's tag is ignored if another source is typed.
     let taken = read("registry = r.example/os\ntag = -x\n", &source("registry", "r.example/os", None)).unwrap();
     assert!(matches!(taken.source, Some(SourceSpec::Registry { reference, .. }) if reference.tag() == "latest"));
     let secret = source("registry", "r.example/os", Some("https://user:SECRET@a/"));
@@ -132,8 +132,7 @@ fn a_layout_in_the_file_lies_below_the_root() {
     assert_eq!(config.source, Some(SourceSpec::Layout { path: "/root/mnt/stick".into(), tag: None, is_typed: false }));
 }
 
-/// What editors, shells and word processors make of a line; what is said of it, or nothing where it is read. A line more is a
-/// case more.
+/// What editors, shells and word processors make of a line, and the error, or nothing if it is accepted. One line is one case.
 #[test]
 fn what_an_editor_adds_is_read_or_named() {
     for (text, says) in [
@@ -173,7 +172,7 @@ fn what_an_editor_adds_is_read_or_named() {
     }
 }
 
-/// A slip of the hand: a URL with a secret in it, where a path or a word belongs.
+/// A slip: a URL with a secret in it, where a path or a word belongs.
 #[test]
 fn a_url_where_none_belongs_is_named_without_its_secret() {
     let urls = [

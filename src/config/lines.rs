@@ -1,12 +1,12 @@
-//! What a value of `update.conf` may look like: what an editor, a shell or a slip of the hand makes of it is named. Pure.
+//! Lines and values of `update.conf`: typical changes by an editor, a shell or a slip are recognized and named. Pure.
 //!
-//! Must never: show what may be secret, or what a terminal would act on.
+//! Must never: show possible secrets, or characters that a terminal would act on.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::url::without_secrets;
 use crate::config::lines;
 
-/// Every key that `update.conf` may hold.
+/// Every key allowed in `update.conf`.
 pub(super) const KEYS: [&str; 20] = [
     "server",
     "registry",
@@ -30,24 +30,24 @@ pub(super) const KEYS: [&str; 20] = [
     "workloads",
 ];
 
-/// The one that may stand there several times.
+/// The only key that may be repeated.
 pub(super) const REPEATED: &str = "mirror";
 
-/// Those that take a URL, and leave out what is secret in it where they show it.
+/// Keys that take a URL; their errors omit what is secret in it.
 pub(super) const URL_KEYS: [&str; 3] = ["server", "registry", "mirror"];
 /// What another format, a shell or a word processor puts around a value.
 pub(super) const QUOTES: &[char] =
     &['"', '\'', '`', '\u{2018}', '\u{2019}', '\u{201c}', '\u{201d}', '\u{201e}', '\u{ab}', '\u{bb}'];
 /// What some editors write in front of UTF-8.
 pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
-/// Says whether a character is one that no screen shows.
+/// Returns whether a character is invisible on screens.
 pub(super) fn is_hidden(c: char) -> bool {
     let is_invisible =
         matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}');
     c != '\t' && c.is_control() || is_invisible || matches!(c, '\u{2060}'..='\u{206f}' | BYTE_ORDER_MARK)
 }
 
-/// Refuses what no value holds.
+/// Refuses what no value may contain.
 /// Errors: Config: quotation marks, or a URL where none belongs.
 pub(super) fn check_value(key: &str, value: &str) -> Result<()> {
     if value.starts_with(QUOTES) || value.ends_with(QUOTES) {
@@ -57,7 +57,7 @@ pub(super) fn check_value(key: &str, value: &str) -> Result<()> {
     if URL_KEYS.contains(&key) { Ok(()) } else { refuse_url(key, value) }
 }
 
-/// Refuses a URL where none belongs: what it holds may be secret, and would be shown with the path that it is taken for.
+/// Refuses a URL where none belongs: it may contain a secret, and would be shown as part of a path.
 /// Errors: Config.
 pub(super) fn refuse_url(what: &str, text: &str) -> Result<()> {
     let has_password = || text.split_once('@').is_some_and(|(user, _)| !user.starts_with('/') && user.contains(':'));
@@ -69,7 +69,7 @@ pub(super) fn refuse_url(what: &str, text: &str) -> Result<()> {
         .hint("`server`, `registry` and `mirror` take URLs; a path is written as /dir/file"))
 }
 
-/// Says what a text is that is no UTF-8.
+/// Names the encoding of a text that is not UTF-8.
 pub(super) fn encoding_of(bytes: &[u8]) -> &'static str {
     match bytes {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it is UTF-16: save it as UTF-8",
@@ -77,7 +77,7 @@ pub(super) fn encoding_of(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// `key = value` lines as they stand in the file.
+/// `key = value` lines of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Raw {
     entries: Vec<(String, String, usize)>,
@@ -102,7 +102,7 @@ impl Raw {
                     u32::from(hidden)
                 )));
             }
-            // What is no word may be the first half of a URL with a secret in it, and is shown as such.
+            // A key that is not a word may be the first half of a URL with a secret in it, and is shown as such.
             let pair = line.split_once('=').filter(|(key, _)| is_word(key.trim()));
             let (key, value) =
                 pair.ok_or_else(|| bad(format!("`{}` is not of the form key = value", without_secrets(line))))?;
@@ -131,7 +131,7 @@ impl Raw {
         self.entries.iter().filter(move |(k, _, _)| k == key).map(|(_, v, line)| (v.as_str(), *line))
     }
 
-    /// Blames the line that a value came from.
+    /// Names the line of a value in an error about it.
     pub(crate) fn blame(&self, key: &str, error: Error) -> Error {
         match self.entries.iter().find(|(k, _, _)| k == key) {
             Some((_, _, line)) => in_line(*line, error),

@@ -1,9 +1,9 @@
-//! Configuration: what the file says, overlaid by what was typed, then validated into what it means.
+//! Configuration: the file, overlaid by the command line, then validated and typed.
 //!
-//! Must never: guess at an unknown key, or let two sources stand.
+//! Must never: guess at an unknown key, or accept two sources.
 //!
-//! May import: base, os, oci, offer, trust, http, source, health, cli. Must never import: machine, update, cmd: it is
-//! read before anything is looked at.
+//! May import: base, os, oci, offer, trust, http, source, health, cli. Must never import: machine, update, cmd: it is read
+//! before the machine is looked at.
 
 pub(crate) mod lines;
 mod source;
@@ -32,17 +32,17 @@ pub use crate::trust::keyring::SignaturePolicy;
 /// Largest configuration file that is read, in bytes.
 const CONFIG_MAX_BYTES: u64 = 64 * 1024;
 
-/// Most tries after the first that `retries` may ask for: what keeps a request going is its deadline.
+/// Most retries that `retries` may ask for: a request is limited by its deadline.
 const MAX_RETRIES: u32 = 100;
-/// Most keys that an update can have to be signed by.
+/// Most keys that may be required to sign an update.
 const MAX_THRESHOLD: u32 = 16;
-/// Longest time that can be waited for, in seconds: a week.
+/// Longest wait that can be configured, in seconds: a week.
 const MAX_TIMEOUT_SECS: u32 = 7 * 24 * 3600;
 
 /// The configuration, validated.
 #[derive(Debug)]
 pub struct Config {
-    /// Where updates come from, if anything says so.
+    /// Where updates come from, if configured.
     pub source: Option<SourceSpec>,
     /// Channel to follow.
     pub channel: String,
@@ -50,13 +50,13 @@ pub struct Config {
     pub signature: SignaturePolicy,
     /// How many different keys must have signed an update.
     pub signature_threshold: usize,
-    /// CA bundle in place of the system's.
+    /// CA bundle that replaces the system's.
     pub ca_file: Option<PathBuf>,
     /// Docker `config.json` with credentials.
     pub auth_file: Option<PathBuf>,
     /// Client certificate.
     pub identity: Option<Identity>,
-    /// Tries in a row that may bring nothing, after the first; `None`: the default.
+    /// Retries in a row without a new byte; `None`: the default.
     pub retries: Option<u32>,
     /// Longest silence of a server; `None`: the default.
     pub stall_timeout: Option<Duration>,
@@ -74,24 +74,24 @@ pub struct Config {
     pub state_file: Option<PathBuf>,
     /// The command, as it was typed.
     pub command: &'static str,
-    /// Why the file does not count, for a command that goes on without it.
+    /// Why the file does not count, for a command that continues without it.
     pub fault: Option<Error>,
 }
 
-/// Where something is that a health check asks.
+/// Location of something that a health check asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Place {
-    /// Where KubeSolo has it.
+    /// KubeSolo's default location.
     #[default]
     Usual,
     /// Somewhere else.
     At(PathBuf),
-    /// There is none here: it is not asked.
+    /// It does not exist here and is not asked.
     Off,
 }
 
-/// Reads the file of a machine, overlays the flags, validates.
-/// Errors: Config, Usage: what is wrong, and where. Config: others could have changed the file, or taken it away.
+/// Reads a machine's file, overlays the flags, validates.
+/// Errors: Config, Usage: what is wrong, and where. Config: another user could have changed the file, or removed it.
 pub fn load(system: &System, flags: &Common) -> Result<Config> {
     read(system, flags, &|path| {
         if flags.flags.config.is_none() {
@@ -101,7 +101,7 @@ pub fn load(system: &System, flags: &Common) -> Result<Config> {
     })
 }
 
-/// The same of a file that a publisher names, to look at it: it may be anybody's.
+/// The same for a file that a publisher names for inspection: it may belong to any user.
 pub fn load_named(system: &System, flags: &Common) -> Result<Config> {
     read(system, flags, &|path| read_bounded(path, CONFIG_MAX_BYTES).io(Kind::Config, "read", path.display()))
 }
@@ -125,15 +125,15 @@ fn read(system: &System, flags: &Common, bytes: &dyn Fn(&Path) -> Result<Option<
         }
     };
     validate(&raw, flags, &|text| system.path(text)).map_err(|e| match e.kind() {
-        // The file has no part in what was typed.
+        // The fault is in what was typed, not in the file.
         Kind::Usage => e,
         _ => e.at("read", path.display()),
     })
 }
 
-/// The same for a command that must work on a damaged machine: a broken file is said on stderr and in the result, and
+/// The same for a command that must work on a damaged machine: a broken file is reported on stderr and in the result, and
 /// counts as empty.
-/// Errors: Usage: what was typed makes no sense.
+/// Errors: Usage: what was typed is invalid.
 pub fn load_leniently(system: &System, flags: &Common) -> Result<Config> {
     match load(system, flags) {
         Err(e) if e.kind() == Kind::Config => {
@@ -145,7 +145,7 @@ pub fn load_leniently(system: &System, flags: &Common) -> Result<Config> {
     }
 }
 
-/// Errors: Usage, Config: there are not so many.
+/// Errors: Usage, Config: the number is out of range.
 fn retries(raw: &Raw, flags: &Common) -> Result<Option<u32>> {
     match flags.flags.retries {
         Some(typed) if typed > MAX_RETRIES => {
@@ -156,9 +156,9 @@ fn retries(raw: &Raw, flags: &Common) -> Result<Option<u32>> {
     }
 }
 
-/// Turns lines and flags into what they mean. Pure.
-/// Input: `rooted`: puts a path of the file below `--root`; a path that was typed is taken as it is.
-/// Errors: Config, Usage: a value that makes no sense, or two sources.
+/// Turns lines and flags into typed values. Pure.
+/// Input: `rooted`: puts a path from the file below `--root`; a typed path is taken as it is.
+/// Errors: Config, Usage: an invalid value, or two sources.
 pub fn validate(raw: &Raw, flags: &Common, rooted: &dyn Fn(&str) -> PathBuf) -> Result<Config> {
     let plain_http = match raw.value("plain_http") {
         None | Some("auto") => PlainHttp::Auto,
@@ -206,7 +206,7 @@ fn place(raw: &Raw, key: &str, rooted: &dyn Fn(&str) -> PathBuf) -> Place {
     }
 }
 
-/// Errors: Config: another shape, or no API server to be asked.
+/// Errors: Config: another shape, or the API server is switched off.
 fn workloads(raw: &Raw) -> Result<Vec<Workload>> {
     let Some(text) = raw.value("workloads").filter(|text| *text != "off") else { return Ok(Vec::new()) };
     let list = Workload::parse_list(text).map_err(|e| raw.blame("workloads", e))?;
@@ -249,16 +249,16 @@ fn one_of(key: &str, value: &str, known: &str) -> Error {
     Error::new(Kind::Config, format!("`{key} = {value}` is not one of: {known}"))
 }
 
-/// Says what [`is_channel`] holds a name to.
+/// States the rule of [`is_channel`].
 pub const CHANNEL_RULE: &str = "--channel may hold letters, digits, '.', '_' and '-' only, 1 to 64 of them";
 
-/// Says whether a release may be published to a channel of this name. What a machine may be set to is wider: printable ASCII.
+/// Returns whether a release may be published to a channel of this name. Machines accept more: printable ASCII.
 pub fn is_channel(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
 impl Place {
-    /// Returns where it is. Input: `usual`: where nothing else is said.
+    /// Returns the location. Input: `usual`: the default one.
     pub fn resolve(&self, usual: impl Fn() -> PathBuf) -> Option<PathBuf> {
         match self {
             Place::Usual => Some(usual()),

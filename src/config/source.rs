@@ -1,4 +1,4 @@
-//! Which source the file names, and which was typed: what was typed is the whole of it.
+//! The source in the file, and the typed one: what was typed is the whole source.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::url::{Url, without_secrets};
@@ -9,8 +9,8 @@ use crate::oci::reference::Reference;
 use crate::source::spec::SourceSpec;
 use std::path::{Path, PathBuf};
 
-/// Takes the source that was typed, else the one in the file.
-/// Errors: Usage: what was typed makes no sense. Config: a line of the file.
+/// Takes the typed source, else the one in the file.
+/// Errors: Usage: what was typed is invalid. Config: a line of the file is.
 pub(super) fn source(
     raw: &Raw,
     flags: &Common,
@@ -45,8 +45,8 @@ pub(super) fn source(
     Ok(found)
 }
 
-/// Puts a tag in place of the source's own.
-/// Errors: Usage: it is malformed, or the source has none.
+/// Replaces the source's own tag.
+/// Errors: Usage: the tag is malformed, or the source takes none.
 fn add_tag(source: Option<&mut SourceSpec>, text: &str) -> Result<()> {
     match source {
         Some(SourceSpec::Registry { reference, .. }) => return reference.set_tag(text),
@@ -59,8 +59,8 @@ fn add_tag(source: Option<&mut SourceSpec>, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Adds a mirror to the file's source; a source that was typed has none.
-/// Errors: Config: it is not of the source's kind, or there is none.
+/// Adds a mirror to the file's source; a typed source has no mirrors.
+/// Errors: Config: the mirror is of another kind than the source, or there is no source.
 pub(super) fn add_mirror(source: Option<&mut SourceSpec>, text: &str) -> Result<()> {
     match source {
         Some(SourceSpec::Http { mirrors, .. }) => {
@@ -89,7 +89,7 @@ pub(super) fn as_usage(error: Error) -> Error {
     Error::new(Kind::Usage, error.to_string())
 }
 
-/// Input: `layout`: where, and whether that was typed.
+/// Input: `layout`: the path, and whether it was typed.
 fn spec(
     server: Option<&str>,
     registry: Option<&str>,

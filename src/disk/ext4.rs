@@ -1,7 +1,7 @@
-//! Lays out an empty ext4 file system for a slot, as `mke2fs` would. Pure: says which bytes go where.
+//! Lays out an empty ext4 file system for a slot, as `mke2fs` would. Pure: computes which bytes go where.
 //!
-//! Only what GRUB and every kernel since 3.18 read: no 64bit, no flex_bg, nothing to resize; metadata checksums, so that
-//! damage is noticed (docs/decisions/0014).
+//! Only what GRUB and every kernel since 3.18 read: no 64bit, no flex_bg, no resizing; metadata checksums, so that damage is
+//! detected (docs/decisions/0014).
 //! Source: Linux Documentation/filesystems/ext4 (super block, group descriptors, inodes, directories, journal, checksums).
 //! Must never: read or write anything itself.
 
@@ -17,20 +17,20 @@ const INODE_BYTES: usize = 256;
 /// A slot holds a dozen files.
 const INODES_PER_GROUP: u32 = 256;
 const TABLE_BLOCKS: u32 = 16;
-/// 4 MiB, the least that the kernel takes; so in `scripts/build-image.sh`.
+/// 4 MiB, the kernel's minimum; the same in `scripts/build-image.sh`.
 const JOURNAL_BLOCKS: u32 = 1024;
 const ROOT: u32 = 2;
 const JOURNAL: u32 = 8;
 const LOST_FOUND: u32 = 11;
-/// A last group that holds fewer blocks than this beside its own tables is left out.
+/// A last group with fewer blocks than this apart from its own tables is left out.
 const LAST_GROUP_BLOCKS: u32 = 50;
-/// What is kept free for the kernel's own needs: a fiftieth, 4,096 blocks at most (fs/ext4/super.c, ext4_calculate_resv_clusters).
+/// Blocks reserved for the kernel: a fiftieth, 4,096 at most (fs/ext4/super.c, ext4_calculate_resv_clusters).
 const KEPT_BACK_MAX_BLOCKS: u32 = 4096;
 
 /// What distinguishes one file system from another.
 #[derive(Clone, Debug)]
 pub struct Identity<'a> {
-    /// Random: names it.
+    /// Random: identifies it.
     pub uuid: [u8; 16],
     /// Random: for hashing names.
     pub hash_seed: [u8; 16],
@@ -40,7 +40,7 @@ pub struct Identity<'a> {
     pub made_secs: u32,
 }
 
-/// An empty file system of one size.
+/// Plan of an empty file system of one size.
 #[derive(Clone, Debug)]
 pub struct Plan {
     blocks: u32,
@@ -48,19 +48,19 @@ pub struct Plan {
     descriptor_blocks: u32,
 }
 
-/// Where the parts of a group lie, in blocks.
+/// Places of the parts of a group, in blocks.
 struct Group {
     start: u32,
     blocks: u32,
-    /// First block behind the group's own tables.
+    /// First block after the group's own tables.
     free: u32,
-    /// Of which so many are taken: by root directory, lost+found and journal.
+    /// Free blocks that are taken: by root directory, lost+found and journal.
     taken: u32,
     has_backup: bool,
 }
 
 impl Plan {
-    /// Plans one. Input: the partition's size, in bytes.   Returns: `None` where that is below 16 MiB, or beyond 32 bits of blocks.
+    /// Plans one. Input: the partition's size, in bytes.   Returns: `None` below 16 MiB, or above 32 bits of blocks.
     pub fn new(size_bytes: u64) -> Option<Plan> {
         let mut blocks = u32::try_from(size_bytes / BLOCK_BYTES as u64).ok()?;
         if size_bytes < 16 << 20 {
@@ -76,7 +76,7 @@ impl Plan {
         Some(Plan { blocks, groups, descriptor_blocks })
     }
 
-    /// Returns how much of it files can use, in bytes.
+    /// Returns the space for files, in bytes.
     pub fn room_bytes(&self) -> u64 {
         let free = self.free_blocks();
         u64::from(free - (self.blocks / 50).min(KEPT_BACK_MAX_BLOCKS).min(free)) * BLOCK_BYTES as u64
@@ -95,11 +95,11 @@ impl Plan {
         Group { start, blocks: GROUP_BLOCKS.min(self.blocks - start), free, taken, has_backup }
     }
 
-    /// Hands out everything but the first block, in order of their places; then that one, alone.
+    /// Emits everything except the first block, in order of offset; then that one, alone.
     ///
     /// Input: `put`: takes an offset in bytes, and whole blocks; called with the offset 0 once, at the end.
     /// Errors: what `put` returned.
-    /// Power cut: nothing of it counts until the first block is there.
+    /// Power cut: nothing counts until the first block is there.
     pub fn write(&self, identity: &Identity<'_>, put: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut writer = Writer { plan: self, seed: crc32c(!0, &identity.uuid), made_secs: identity.made_secs, put };
         let mut descriptors = vec![0; self.descriptor_blocks as usize * BLOCK_BYTES];
@@ -134,7 +134,7 @@ impl Plan {
             (0x28, INODES_PER_GROUP),
             (0x30, identity.made_secs),
             (0x38, 0x1_ef53), // magic; state: clean
-            (0x3c, 1),        // errors: go on
+            (0x3c, 1),        // errors: continue
             (0x40, identity.made_secs),
             (0x4c, 1), // revision
             (0x54, LOST_FOUND),
@@ -152,7 +152,7 @@ impl Plan {
         ] {
             set(block, at, value);
         }
-        block[0x36..0x38].fill(0xff); // no check by count of mounts
+        block[0x36..0x38].fill(0xff); // no check after a number of mounts
         block[0x175] = 1; // crc32c
         block[0x68..0x78].copy_from_slice(&identity.uuid);
         let label = identity.label.as_bytes();
@@ -166,7 +166,7 @@ impl Plan {
 
 struct Writer<'a> {
     plan: &'a Plan,
-    /// What all checksums begin with.
+    /// Start value of all checksums.
     seed: u32,
     made_secs: u32,
     put: &'a mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
@@ -238,14 +238,14 @@ impl Writer<'_> {
         crc32c(crc32c(self.seed, &number.to_le_bytes()), &[0; 4])
     }
 
-    /// Writes what the root directory, lost+found and the journal hold.
+    /// Writes the content of the root directory, lost+found and the journal.
     fn root(&mut self) -> io::Result<()> {
         let free = self.plan.group(0).free;
         let root = self.directory(ROOT, &[(ROOT, "."), (ROOT, ".."), (LOST_FOUND, "lost+found")]);
         let lost = self.directory(LOST_FOUND, &[(LOST_FOUND, "."), (ROOT, "..")]);
         self.put(free, &root)?;
         self.put(free + 1, &lost)?;
-        // Old transactions must not be taken for new ones.
+        // Old transactions must not be mistaken for new ones.
         let mut journal = vec![0; JOURNAL_BLOCKS as usize * BLOCK_BYTES / 64];
         for n in 0..64 {
             if n == 0 {
@@ -286,7 +286,7 @@ impl Writer<'_> {
     }
 }
 
-/// One extent behind its header. Source: Linux, fs/ext4/ext4_extents.h.
+/// Writes one extent after its header. Source: Linux, fs/ext4/ext4_extents.h.
 #[inline(never)]
 fn extent(place: &mut [u8], start: u32, blocks: u32) {
     set(place, 0x00, 1 << 16 | 0xf30a);
@@ -295,7 +295,7 @@ fn extent(place: &mut [u8], start: u32, blocks: u32) {
     set(place, 0x14, start);
 }
 
-/// A bitmap whose first bits are set, and those that stand for nothing.
+/// Returns a bitmap with its first bits set, as well as those that stand for nothing.
 fn bits(used: u32, count: u32) -> Vec<u8> {
     let mut map = vec![0xff; BLOCK_BYTES];
     (used..count).for_each(|bit| map[bit as usize / 8] &= !(1 << (bit % 8)));
@@ -310,14 +310,14 @@ fn is_power(number: u32, base: u32) -> bool {
     power == number
 }
 
-// Out of line, and no panic where it would not fit: it is called from forty places (size-budget.md).
+// Out of line, and without a panic if it does not fit: it is called from forty places (size-budget.md).
 #[inline(never)]
 fn set(bytes: &mut [u8], at: usize, value: u32) {
     let place = bytes.iter_mut().skip(at);
     place.zip(value.to_le_bytes()).for_each(|(byte, new)| *byte = new);
 }
 
-/// CRC-32C without its last inversion, as ext4 chains it. Source: RFC 3720, appendix B.4: the polynomial.
+/// Computes CRC-32C without the final inversion, as ext4 chains it. Source: RFC 3720, appendix B.4: the polynomial.
 #[inline(never)]
 fn crc32c(start: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(start, |crc, byte| {

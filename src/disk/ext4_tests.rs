@@ -1,10 +1,10 @@
-//! Tests of the layout's parts; real e2fsck, the kernel and GRUB judge the whole in tests/disk/remake.rs.
+//! Tests of the layout's parts; the real e2fsck, the kernel and GRUB judge the whole in tests/disk/remake.rs.
 
 use super::*;
 
 #[test]
 fn the_checksum_is_the_one_of_the_rfc() {
-    // Source: RFC 3720, appendix B.4, with the last inversion.
+    // Source: RFC 3720, appendix B.4, with the final inversion.
     assert_eq!(!crc32c(!0, &[0; 32]), 0x8a91_36aa);
     assert_eq!(!crc32c(!0, &[0xff; 32]), 0x62a8_ab43);
     assert_eq!(!crc32c(!0, b"123456789"), 0xe306_9283);

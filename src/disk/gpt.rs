@@ -6,7 +6,7 @@ use flate2::Crc;
 
 /// Size of a header that this module reads, in bytes.
 const HEADER_BYTES: usize = 92;
-/// Largest entry array that is read: 1 MiB is 64 times what the specification asks for.
+/// Largest entry array that is read: 1 MiB is 64 times the specification's minimum.
 const ENTRIES_MAX_BYTES: u64 = 1024 * 1024;
 
 /// Where a table's entries lie.
@@ -22,7 +22,7 @@ pub struct Header {
 
 /// Reads a GPT header.
 /// Input: the logical block that holds it (LBA 1, or the last one for the backup).
-/// Returns: `None` where there is no header, or a damaged one.
+/// Returns: `None` if there is no header, or a damaged one.
 pub fn header(block: &[u8]) -> Option<Header> {
     let size = u32_at(block, 12)? as usize;
     if block.get(..8)? != b"EFI PART" || size < HEADER_BYTES || size > block.len() {
@@ -57,7 +57,7 @@ impl Header {
 
     /// Reads the name of a partition.
     /// Input: `entries`: the whole array; `number`: from 1.
-    /// Returns: `None` if there is no such partition, its name is no UTF-16, or the array is damaged.
+    /// Returns: `None` if there is no such partition, its name is not UTF-16, or the array is damaged.
     pub fn name(&self, entries: &[u8], number: u32) -> Option<String> {
         let index = usize::try_from(number).ok()?.checked_sub(1)?;
         let entry = self.sound(entries)?.nth(index).filter(|e| is_used(e))?;

@@ -1,6 +1,6 @@
-//! Partitions of the boot disk: found, judged by their first bytes, mounted, made anew.
+//! Partitions of the boot disk: found, judged by their first bytes, mounted, reformatted.
 //!
-//! May import: base, os, slot, boot. Must never import: machine, ledger: a partition does not know what it is for.
+//! May import: base, os, slot, boot. Must never import: machine, ledger: a partition does not know its purpose.
 
 pub mod ext4;
 pub mod gpt;

@@ -1,8 +1,8 @@
-//! Mounts partitions where nobody sees them: in no directory and in no namespace (docs/decisions/0011).
+//! Mounts partitions out of sight: in no directory and in no namespace (docs/decisions/0011).
 //!
-//! A killed agent leaves none behind, and nothing that others mount stays busy because an agent runs.
-//! Must never: mount a slot for writing that somebody else has mounted, replay a slot's journal when only reading was
-//! asked, or come back in another namespace than it was called in.
+//! A killed agent leaves no mounts behind, and a running one keeps no other process's mounts busy.
+//! Must never: mount a slot for writing that another process has mounted, replay a slot's journal when only reading was
+//! requested, or return in another namespace than it was called in.
 
 use crate::base::error::{self, Course, Error, IoContext, Kind, Result};
 use crate::disk::partition::{self, BIND_HINT, EFI, Partition};
@@ -18,7 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A mounted file system; if it was mounted here, unmounted when dropped.
+/// A mounted file system; if mounted here, unmounted when dropped.
 pub struct Mounted {
     dir: PathBuf,
     ours: Option<File>,
@@ -26,15 +26,15 @@ pub struct Mounted {
     _hold: Option<Hold>,
 }
 
-/// Keeps other runs of this agent away from a partition, whatever state file and namespace they use: who writes keeps all
-/// others away, who reads those who would write.
+/// Keeps other runs of this agent away from a partition, whatever state file and namespace they use: a writer excludes all
+/// others, a reader excludes writers.
 pub struct Hold {
     _device: File,
 }
 
-/// Mounts a partition, or for reading uses the mount that is there. What others have mounted for writing may be mounted
-/// for writing here as well: good enough for files that have locks of their own.
-/// Errors: Device: not root, no file system, mounted in a visible place while writing was asked. Busy: mounted the other way.
+/// Mounts a partition, or for reading uses an existing mount. What others have mounted for writing may be mounted for writing
+/// here as well: sufficient for files with their own locks.
+/// Errors: Device: not root, no file system, visibly mounted while writing was requested. Busy: mounted the other way.
 pub fn mount(part: &Partition, access: Access) -> Result<Mounted> {
     let hold = match mounted_at(part) {
         Some(dir) if access == Access::Read => return Ok(Mounted { dir, ours: None, alone: None, _hold: None }),
@@ -46,9 +46,9 @@ pub fn mount(part: &Partition, access: Access) -> Result<Mounted> {
     Ok(mounted)
 }
 
-/// Mounts a slot for writing, if nobody else has it mounted, wherever that may be.
+/// Mounts a slot for writing, if no other process has it mounted, anywhere.
 /// Input: `hold`: taken on it for writing, so that no other run of this agent is at work on it.
-/// Errors: as [`mount`]. Device, in use: somebody has it mounted, in another namespace or outside of this chroot.
+/// Errors: as [`mount`]. Device, in use: another process has it mounted, in another namespace or outside of this chroot.
 pub fn mount_alone(part: &Partition, _hold: &Hold) -> Result<Mounted> {
     match mounted_at(part) {
         Some(dir) => Err(mounted_in_sight(part, &dir)),
@@ -63,7 +63,7 @@ fn mounted_in_sight(part: &Partition, dir: &Path) -> Error {
         .taking(Course::InUse)
 }
 
-/// Called with a [`Hold`]: who has it mounted then is no run of this agent.
+/// Called with a [`Hold`]: any other mount then belongs to a process other than this agent.
 fn mount_with(part: &Partition, access: Access, alone: bool) -> Result<Mounted> {
     let what = format!("{} ({})", part.label, part.name);
     let (fstype, options) = match (partition::probe(&part.node)?, access) {
@@ -93,7 +93,7 @@ fn mount_with(part: &Partition, access: Access, alone: bool) -> Result<Mounted> 
             return Err(e).io(Kind::Device, "mount", what).map_err(denied);
         }
         mounted => mounted.io(Kind::Device, "mount", &what).map_err(|e| match order.errno.get() {
-            // What the kernel says of a superblock, a journal or a root directory that makes no sense.
+            // What the kernel reports for an invalid superblock, journal or root directory.
             Some(libc::EUCLEAN | libc::EBADMSG | libc::EINVAL | libc::EIO | libc::ESTALE) => e.taking(Course::Damaged),
             // Nothing is known of the file system then.
             Some(libc::EACCES | libc::EROFS) if access == Access::Write && part.is_read_only() => {
@@ -107,7 +107,7 @@ fn mount_with(part: &Partition, access: Access, alone: bool) -> Result<Mounted> 
     Ok(Mounted { dir, ours: Some(file), alone: alone.then(|| part.clone()), _hold: None })
 }
 
-/// The way to a mount that hangs in no directory: through the process's own descriptors.
+/// Returns the path to a mount that is in no directory: through the process's own descriptors.
 fn path_of(file: &File) -> Result<PathBuf> {
     let dir = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
     let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
@@ -117,14 +117,14 @@ fn path_of(file: &File) -> Result<PathBuf> {
     }
 }
 
-/// What is to be mounted, and how.
+/// What to mount, and how.
 struct Order<'a> {
     device: &'a Path,
     fstype: &'a str,
     options: &'a str,
     access: Access,
     alone: bool,
-    /// What the kernel answered last: the error itself has its words as well.
+    /// The kernel's last error: `io::Error` has its words as well.
     errno: Cell<Option<i32>>,
 }
 
@@ -139,7 +139,7 @@ impl Order<'_> {
     fn try_out(&self) -> std::result::Result<File, (Option<i32>, io::Error)> {
         let failed = |e: io::Error| (e.raw_os_error(), e);
         if self.alone {
-            // Closed again at once: the kernel does not let us mount what we claim ourselves.
+            // Closed again immediately: the kernel does not let us mount what we claim ourselves.
             sys::claim(self.device).map_err(failed)?;
         }
         match FileSystemContext::open(self.fstype) {
@@ -163,33 +163,33 @@ impl Order<'_> {
             context.set(name, value)?;
         }
         match context.create(self.alone) {
-            // Then the claim has to do: between it and this, only somebody who mounts by hand can have come in.
+            // Then the claim has to suffice: since it was closed, only a mount by hand can have intervened.
             Err(e) if self.alone && e.raw_os_error() == Some(libc::EOPNOTSUPP) => context.create(false)?,
             created => created?,
         }
         context.mount(self.access)
     }
 
-    /// The same for older kernels: mounts in a copy of the namespace, keeps hold of the mount alone, and comes back, which
-    /// ends the copy and whatever it kept busy. A killed run ends it as well.
+    /// The same for older kernels: mounts in a copy of the namespace, keeps only the mount, and returns, which ends the copy
+    /// and everything it kept busy. If the run is killed, the copy ends as well.
     fn aside(&self) -> io::Result<File> {
         let home = MountNamespace::current()?;
-        // Before anything is done: whoever may do this may come back.
+        // First of all: a process that may do this may return.
         home.enter()?;
         sys::unshare_mounts()?;
         let mounted = self.over_proc();
         if let Err(e) = home.enter() {
-            // The root directory may be another one now: no path means what it meant.
+            // The root directory may have changed: no path can be trusted.
             note(&format!("leave a mount namespace of its own: {e}; this run ends here"));
             std::process::exit(i32::from(Kind::Internal.exit_code()));
         }
         mounted
     }
 
-    /// Mounts over the one directory that is there and a mount point, in a chroot as well; nobody else sees it.
+    /// Mounts over the only directory that always exists and is a mount point, in a chroot as well; no other process sees it.
     fn over_proc(&self) -> io::Result<File> {
         let dir = Path::new("/proc");
-        // All of it where that can be done, so that what is unmounted meanwhile is unmounted here as well.
+        // All mounts if possible, so that what is unmounted meanwhile is unmounted here as well.
         sys::follow_mounts(Path::new("/"), true).or_else(|_| sys::follow_mounts(dir, false)).map_err(|e| {
             io::Error::new(e.kind(), format!("neither / nor /proc is a mount point: {e} ({BIND_HINT})"))
         })?;
@@ -198,8 +198,8 @@ impl Order<'_> {
     }
 }
 
-/// How long a mount that is refused as busy is tried again. A reader is done in milliseconds, so a writer waits for
-/// it; a writer may take minutes, so a reader says so instead.
+/// How long a mount refused as busy is retried. A reader is done in milliseconds, so a writer waits for it; a writer may take
+/// minutes, so a reader reports it instead.
 const WRITE_BUSY_LIMIT: Duration = Duration::from_secs(3);
 const READ_BUSY_LIMIT: Duration = Duration::from_millis(300);
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
@@ -211,7 +211,7 @@ fn busy_limit(access: Access) -> Duration {
     }
 }
 
-/// The kernel mounts one file system read-only or read-write, not both: whoever looks at it keeps a writer out.
+/// The kernel mounts one file system read-only or read-write, not both: a reader keeps a writer out.
 fn wait_while_busy<T>(limit: Duration, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let start = Instant::now();
     loop {
@@ -225,8 +225,7 @@ fn wait_while_busy<T>(limit: Duration, mut attempt: impl FnMut() -> io::Result<T
 }
 
 /// Takes a partition for this run, for reading or for writing.
-/// Errors: Busy: another run is at work on it, or so it seems: a lock does not say whose it is. Device: there is no such
-/// device.
+/// Errors: Busy: another run is at work on it, or seems to be: a lock does not tell its owner. Device: no such device.
 pub fn hold(part: &Partition, access: Access) -> Result<Hold> {
     let what = format!("{} ({})", part.label, part.name);
     let opened = File::open(&part.node);
@@ -255,13 +254,13 @@ impl Mounted {
         &self.dir
     }
 
-    /// Unmounts. What was mounted for writing alone is written out then, and free.
-    /// Errors: Device: a file on it is still open, here or by whoever looked through this process's descriptors.
+    /// Unmounts. A slot mounted for writing alone is then written out, and free.
+    /// Errors: Device: a file on it is still open, here or by a process that looked through this process's descriptors.
     pub fn unmount(mut self) -> Result<()> {
         self.close();
         let Some(part) = self.alone.take() else { return Ok(()) };
-        // A file that is open keeps the file system alive, with no error on closing. Then its superblock says so; it does
-        // not where somebody else has come to look meanwhile.
+        // An open file keeps the file system alive, without an error on closing. The superblock shows it, unless another
+        // process has opened it meanwhile.
         let free = || match sys::claim(&part.node) {
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy && is_clean(&part) => File::open(&part.node),
             claimed => claimed,
@@ -273,7 +272,7 @@ impl Mounted {
     fn close(&mut self) {
         if let Some(file) = self.ours.take() {
             error::call_it(&self.dir.to_string_lossy(), "");
-            // The kernel unmounts before it comes back from this, unless a file on it is open.
+            // The kernel unmounts before this returns, unless a file on it is open.
             drop(file);
         }
     }
@@ -289,7 +288,7 @@ impl Drop for Mounted {
     }
 }
 
-/// Returns where a whole partition is mounted in this namespace, and can be seen.
+/// Returns where a whole partition is visibly mounted in this namespace.
 pub fn mounted_at(part: &Partition) -> Option<PathBuf> {
     let table = fs::read_to_string(MOUNTINFO).ok()?;
     find_mounts(&table, &part.device_number)
@@ -297,8 +296,8 @@ pub fn mounted_at(part: &Partition) -> Option<PathBuf> {
         .find(|dir| number_of(dir).as_ref() == Some(&part.device_number))
 }
 
-/// Returns the number of the device whose whole file system a directory shows; none of what a directory elsewhere is bound to, or
-/// of what has something mounted over it.
+/// Returns the number of the device whose whole file system a directory shows; `None` for a bind mount of a subdirectory, or a
+/// mount that another one covers.
 pub fn device_at(dir: &Path) -> Option<String> {
     let (dir, table) = (fs::canonicalize(dir).ok()?, fs::read_to_string(MOUNTINFO).ok()?);
     let number = number_of(&dir)?;

@@ -20,12 +20,12 @@ pub const EFI: &str = "KSOLOEFI";
 pub const DATA: &str = "KSOLODATA";
 /// All four names, in the order of the disk.
 pub const OURS: [&str; 4] = [EFI, Slot::A.label(), Slot::B.label(), DATA];
-/// Said where a directory of the kernel's is missing.
+/// Hint if a directory of the kernel's is missing.
 pub const BIND_HINT: &str = "in a chroot: `mount --rbind` /proc, /sys and /dev into its directory first, from outside";
-/// Said where a device may not be read.
+/// Hint if a device may not be read.
 pub const ROOT_HINT: &str = "reading block devices needs root";
 
-/// One partition that the agent uses.
+/// A partition that the agent uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
     /// Name and label, `KSOLOA` for example.
@@ -36,18 +36,18 @@ pub struct Partition {
     pub node: PathBuf,
     /// `major:minor`, as in /proc/self/mountinfo.
     pub device_number: String,
-    /// Whether the boot loader named its disk and the partition table calls it so: it is that partition whatever lies in it.
+    /// Whether the boot loader named its disk and the partition table names it so: it is that partition whatever its content.
     pub is_named: bool,
 }
 
 impl Partition {
-    /// Says whether the kernel lets nobody write to the device, whatever lies in it. Where it does not tell: no.
+    /// Returns whether the kernel refuses all writes to the device, whatever its content. If unknown: no.
     pub fn is_read_only(&self) -> bool {
         let said = fs::read_to_string(format!("/sys/dev/block/{}/ro", self.device_number));
         said.is_ok_and(|text| text.trim() == "1")
     }
 
-    /// Says what makes a device writable.
+    /// Returns how to make a device writable.
     pub fn read_only_hint(&self) -> String {
         let node = self.node.display();
         format!("the device is read-only: `blockdev --setrw {node}`, and look for a write-protect switch on the medium")
@@ -96,7 +96,7 @@ pub fn find(system: &System, from: &BootedFrom) -> Result<BootDisk> {
     let candidates = disks(system, from, &seen).map(|disk| collect(system, disk, &seen)).collect::<Result<_>>()?;
     let mut chosen = choose(candidates, from).map_err(|e| unseen(system, &seen).unwrap_or(e))?;
     if from.partition_guid.is_none() {
-        // Perhaps the disk that this machine booted from is gone.
+        // The disk that this machine booted from may be gone.
         chosen.partitions.iter_mut().for_each(|part| part.is_named = false);
     }
     check_running_slot(system, from, &chosen, &seen)?;
@@ -110,7 +110,7 @@ pub fn numbers(system: &System, from: &BootedFrom) -> Vec<String> {
     seen.iter().filter(|s| disks.contains(&s.disk.as_str())).map(|s| s.device_number.clone()).collect()
 }
 
-/// The disks that may be the boot disk.
+/// Lists the disks that may be the boot disk.
 fn disks<'a>(system: &System, from: &BootedFrom, seen: &'a [SysfsPartition]) -> impl Iterator<Item = &'a str> {
     let mut disks: Vec<&str> = seen.iter().map(|s| s.disk.as_str()).collect();
     disks.dedup();
@@ -121,11 +121,11 @@ fn disks<'a>(system: &System, from: &BootedFrom, seen: &'a [SysfsPartition]) -> 
     disks.into_iter()
 }
 
-/// Returns why nothing is known of the devices, where that is so: not that there is no boot disk.
+/// Returns why the devices are unknown, if they are: that is not the same as having no boot disk.
 fn unseen(system: &System, seen: &[SysfsPartition]) -> Option<Error> {
     let opened = |seen: &SysfsPartition| File::open(system.device(&seen.name)).map_err(|e| e.kind());
     let is_denied = seen.iter().any(|seen| opened(seen).err() == Some(io::ErrorKind::PermissionDenied));
-    // A container has no nodes for what the kernel lists, and sees nothing of /sys.
+    // A container has no nodes for the partitions that the kernel lists, and sees nothing of /sys.
     let has_nodes = seen.iter().any(|seen| opened(seen).err() != Some(io::ErrorKind::NotFound));
     let (why, hint) = match (is_denied, has_nodes) {
         (true, _) => ("permission denied: no block device was read", ROOT_HINT),
@@ -135,7 +135,7 @@ fn unseen(system: &System, seen: &[SysfsPartition]) -> Option<Error> {
     Some(Error::new(Kind::Device, why).at("find", "the boot disk").hint(hint).taking(Course::Denied))
 }
 
-/// Refuses a kernel command line whose slot is not the partition it names: the other one might be the running one.
+/// Refuses a kernel command line whose slot is not on the partition it names: the other one might be running.
 fn check_running_slot(system: &System, from: &BootedFrom, disk: &BootDisk, seen: &[SysfsPartition]) -> Result<()> {
     let (Some(slot), Some(guid)) = (from.slot, &from.partition_guid) else { return Ok(()) };
     let number = table_number(system, &disk.disk, guid);
@@ -179,13 +179,13 @@ fn describe(disk: &BootDisk) -> String {
     format!("{} ({})", disk.disk, parts.join(" "))
 }
 
-/// Lists partitions. One that vanishes meanwhile is left out.
+/// Lists partitions. One that vanishes meanwhile is omitted.
 fn list(system: &System) -> Result<Vec<SysfsPartition>> {
     let dir = system.class_block();
     let entries =
         fs::read_dir(&dir).io(Kind::Device, "list block devices in", dir.display()).map_err(|e| e.hint(BIND_HINT))?;
     let mut seen: Vec<SysfsPartition> = entries.filter_map(|entry| look_at(&entry.ok()?.path())).collect();
-    // One number is there once on a disk.
+    // A number occurs once per disk.
     seen.sort_unstable_by(|a, b| (&a.disk, a.number).cmp(&(&b.disk, b.number)));
     Ok(seen)
 }
@@ -202,13 +202,13 @@ fn look_at(entry: &Path) -> Option<SysfsPartition> {
     Some(SysfsPartition { name, disk, number, device_number, partition_name })
 }
 
-/// Gathers the partitions of one disk that carry one of our names.
+/// Collects the partitions of one disk that have one of our names.
 fn collect(system: &System, disk: &str, seen: &[SysfsPartition]) -> Result<BootDisk> {
     let mut partitions: Vec<Partition> = Vec::new();
     for s in seen.iter().filter(|s| s.disk == disk) {
         let node = system.device(&s.name);
         let is_ours = |name: &String| OURS.contains(&name.as_str());
-        // The kernel does not tell the name of a partition that was added by hand (partx).
+        // The kernel does not report the name of a partition that was added by hand (partx).
         let in_table = || in_table(system, disk, |header, entries| header.name(entries, s.number)).filter(is_ours);
         let name = s.partition_name.clone().or_else(in_table);
         let is_named = name.is_some();
@@ -229,7 +229,7 @@ fn collect(system: &System, disk: &str, seen: &[SysfsPartition]) -> Result<BootD
     Ok(BootDisk { disk: disk.to_string(), partitions })
 }
 
-/// Says whether a disk's table has the GUID, at a number that the kernel knows as well.
+/// Returns whether a disk's table has the GUID, at a number that the kernel also knows.
 fn holds(system: &System, disk: &str, guid: &str, seen: &[SysfsPartition]) -> bool {
     let number = table_number(system, disk, guid);
     number.is_some_and(|n| seen.iter().any(|s| s.disk == disk && s.number == n))
@@ -239,7 +239,7 @@ fn table_number(system: &System, disk: &str, guid: &str) -> Option<u32> {
     in_table(system, disk, |header, entries| header.find(entries, guid))
 }
 
-/// What is looked for in a table: its header, its entries.
+/// A search in a table: takes its header, its entries.
 type Look<'a, T> = dyn FnMut(&gpt::Header, &[u8]) -> Option<T> + 'a;
 
 fn in_table<T>(system: &System, disk: &str, mut look: impl FnMut(&gpt::Header, &[u8]) -> Option<T>) -> Option<T> {
@@ -250,7 +250,7 @@ fn in_table<T>(system: &System, disk: &str, mut look: impl FnMut(&gpt::Header, &
     find_in_table(&system.device(disk), block_bytes, &mut look)
 }
 
-/// Looks in the first table, and in the backup at the disk's end if that is damaged.
+/// Searches the first table, and if that is damaged the backup at the disk's end.
 fn find_in_table<T>(node: &Path, block_bytes: u64, look: &mut Look<'_, T>) -> Option<T> {
     if !matches!(block_bytes, 512 | 1024 | 2048 | 4096) {
         return None;
@@ -278,13 +278,13 @@ fn read_at(file: &mut File, offset: u64, length: usize) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Reads what file system a partition has.
+/// Reads which file system a partition has.
 /// Errors: Device: it cannot be opened or read.
 pub fn probe(node: &Path) -> Result<FileSystem> {
     probe_with(node, 0)
 }
 
-/// Reads it past every cache: what GRUB would see.
+/// The same past every cache: what GRUB would see.
 /// Errors: Device: it cannot be opened or read.
 pub fn probe_on_disk(node: &Path) -> Result<FileSystem> {
     probe_with(node, libc::O_DIRECT)
@@ -296,7 +296,7 @@ fn probe_with(node: &Path, flags: i32) -> Result<FileSystem> {
     let is_missing = opened.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
     let mut file =
         opened.io(Kind::Device, op, node.display()).map_err(|e| if is_missing { e.hint(BIND_HINT) } else { e })?;
-    // O_DIRECT wants an aligned buffer; twice the length always holds one.
+    // O_DIRECT requires an aligned buffer; twice the length always contains one.
     let mut space = vec![0u8; 2 * PROBE_BYTES];
     let skip = space.as_ptr().align_offset(PROBE_BYTES).min(PROBE_BYTES);
     let start = &mut space[skip..skip + PROBE_BYTES];

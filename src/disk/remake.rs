@@ -1,7 +1,7 @@
-//! Makes the file system of a slot anew that is damaged: what an update is going to overwrite has to be usable.
+//! Remakes the damaged file system of a slot, so that an update can overwrite it.
 //!
-//! Must never: touch the running slot, a partition that anybody has mounted, or one that is a slot by its label alone: a
-//! label lies in the file system that is not to be trusted.
+//! Must never: touch the running slot, a partition that any process has mounted, or one that is a slot by its label alone: the
+//! label is part of the untrusted file system.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::disk::ext4::{BLOCK_BYTES, Identity, Plan};
@@ -12,11 +12,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 
-/// Features for the hint: what GRUB 2.06 reads, named one by one, since later e2fsprogs add others.
+/// Features for the hint: those that GRUB 2.06 reads, named individually, since later e2fsprogs add others.
 const FEATURES: &str = "none,has_journal,filetype,extent,sparse_super,large_file,extra_isize";
 
-/// Adds what mends a damaged file system to an error about a slot; where the device takes no write, what mends that: making
-/// a file system anew would fail as well.
+/// Adds to an error about a slot how to repair a damaged file system; if the device takes no writes, how to repair that:
+/// remaking the file system would fail as well.
 pub fn hint(error: Error, part: &Partition) -> Error {
     if part.is_read_only() {
         return error.hint(part.read_only_hint());
@@ -27,8 +27,8 @@ pub fn hint(error: Error, part: &Partition) -> Error {
     ))
 }
 
-/// Returns how much of a partition an update could use once its file system is made anew, in bytes; `None` where that
-/// cannot be done.
+/// Returns how much of a partition an update could use once its file system is remade, in bytes; `None` if that is not
+/// possible.
 pub fn room(part: &Partition) -> Option<u64> {
     let size_bytes = File::open(&part.node).and_then(|mut device| device.seek(SeekFrom::End(0))).ok()?;
     Some(Plan::new(size_bytes).filter(|_| part.is_named)?.room_bytes())
@@ -37,9 +37,9 @@ pub fn room(part: &Partition) -> Option<u64> {
 /// Makes an empty ext4 file system.
 ///
 /// Input: `part`: not the running slot's, taken with `hold`.
-/// Errors: Device: it is a slot by its label alone, too small, mounted by somebody, or cannot be written.
-/// Power cut: before its first block is written, at the end: no file system, which the next run makes anew; nothing
-/// activates it meanwhile. After it: an empty slot.
+/// Errors: Device: it is a slot by its label alone, too small, mounted by a process, or cannot be written.
+/// Power cut: before its first block is written, at the end: no file system, which the next run makes again; nothing activates
+/// it meanwhile. After it: an empty slot.
 pub fn remake(part: &Partition, now_secs: u64, _hold: &Hold) -> Result<()> {
     let what = format!("{} ({})", part.label, part.name);
     let op = "make a file system on";
@@ -49,7 +49,7 @@ pub fn remake(part: &Partition, now_secs: u64, _hold: &Hold) -> Result<()> {
             "boot loader and partition table do not name it: its label, which lies in the file system, is all that is known",
         );
     }
-    // Exclusive: refused where it is mounted, in whichever namespace.
+    // Exclusive: refused if it is mounted in any namespace.
     let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_EXCL).open(&part.node);
     let mut device = opened.io(Kind::Device, op, &what)?;
     let meta = device.metadata().io(Kind::Device, op, &what)?;
@@ -61,7 +61,7 @@ pub fn remake(part: &Partition, now_secs: u64, _hold: &Hold) -> Result<()> {
     let Some(plan) = Plan::new(size_bytes) else { return bad("it is too small, or too large") };
     write(&device, &plan, &part.label, now_secs).io(Kind::Device, op, &what)?;
     device.sync_all().io(Kind::Device, op, &what)?;
-    // What is mounted next is read from the disk.
+    // The next mount reads from the disk.
     sys::drop_cache(&device).io(Kind::Device, op, what)
 }
 

@@ -3,23 +3,23 @@
 //! Source: Linux Documentation/filesystems/ext4 (super block); Microsoft FAT specification 1.03.
 //! Must never: call a file system clean that it could not read.
 
-/// How many bytes from the start of a partition [`read`] wants; a multiple of every block size.
+/// Number of bytes from the start of a partition that [`read`] needs; a multiple of every block size.
 pub const PROBE_BYTES: usize = 4096;
 
 const EXT: usize = 1024;
 const EXT_INCOMPAT_RECOVER: u32 = 0x4;
 
-/// What the first bytes of a partition say.
+/// What the first bytes of a partition show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileSystem {
     /// ext2, ext3 or ext4.
     Ext {
         /// Volume label.
         label: String,
-        /// The journal holds changes that are not in place yet: GRUB, which replays none, sees the past.
+        /// The journal holds changes that are not in place yet: GRUB does not replay it and sees the old state.
         needs_recovery: bool,
     },
-    /// FAT32 (or FAT16, which the label has elsewhere).
+    /// FAT32 (or FAT16, which stores the label elsewhere).
     Fat {
         /// Volume label of the boot sector, trailing blanks cut.
         label: String,
@@ -38,7 +38,7 @@ impl FileSystem {
     }
 }
 
-/// Reads the first [`PROBE_BYTES`] of a partition; fewer are fine and find less.
+/// Reads the first [`PROBE_BYTES`] of a partition; with fewer it finds less.
 pub fn read(start: &[u8]) -> FileSystem {
     if start.get(EXT + 0x38..EXT + 0x3a) == Some(&[0x53, 0xef])
         && let (Some(label), Some(flags)) = (start.get(EXT + 0x78..EXT + 0x88), start.get(EXT + 0x60..EXT + 0x64))

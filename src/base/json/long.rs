@@ -1,29 +1,29 @@
-//! Long documents, made small before they are parsed: long texts are cut, runs of white space become one.
+//! Long documents, shortened before they are parsed: long texts are cut, runs of white space become one.
 //!
-//! The parser keeps a copy of each text with an escape in it, so a document of 4 MiB would take 12. Must never: decide
-//! what is JSON. The parser sees all that was sent: what is cut off a text is given to it as a text of its own.
+//! The parser copies each text that contains an escape, so a document of 4 MiB would take 12. Must never: decide
+//! what is JSON. The parser sees everything that was sent: what is cut off a text is parsed separately, as a text.
 
 use crate::base::error::{Error, Kind, Result};
 
-/// Longest text that [`shorten`] leaves, in bytes; the last character of it may stand beyond.
+/// Longest text that [`shorten`] leaves, in bytes; its last character may extend beyond.
 pub const MAX_TEXT: usize = 64 << 10;
-/// Longest document that [`shorten`] leaves, in bytes. What remains is the document as it came: the whole agent has
+/// Longest document that [`shorten`] leaves, in bytes. The rest of the document is as it came: the whole agent uses
 /// 5.0 MiB of memory with the largest, of 4 MiB, and 3.8 MiB with 1 MiB of 680 entries (measured, static amd64).
 const MAX_SHORTENED: usize = 1 << 20;
-/// So much of what is cut off is given to the parser at a time, in bytes.
+/// Bytes of cut-off text parsed at a time.
 const PIECE: usize = 4 << 10;
 
-/// Cuts texts beyond [`MAX_TEXT`] and runs of white space out of a document, in place: what is parsed, and what the
-/// parser makes of it, is small then. Text that had to be shorter is still too long, and release notes are cut. Names
-/// stay: two that begin alike are still two.
-/// Input: the document, wholly checked: its digest is another one afterwards. What is no JSON stays none.
-/// Errors: Source: not UTF-8, no JSON in what was cut off, or more than 1 MiB is left.
+/// Cuts texts beyond [`MAX_TEXT`] and runs of white space out of a document, in place, so that both the input and the
+/// parsed result are small. A text that must be shorter than that is still too long, and release notes are cut. Names
+/// stay whole: two that begin alike remain two.
+/// Input: the document, already verified: its digest changes. What is not JSON does not become JSON.
+/// Errors: Source: not UTF-8, invalid JSON in what was cut off, or more than 1 MiB is left.
 pub fn shorten(document: &mut Vec<u8>) -> Result<()> {
     if document.len() <= MAX_TEXT {
         return Ok(());
     }
     let kept = cut(document).map_err(|why| {
-        // The beginning stands as it came.
+        // The beginning is unchanged.
         Error::new(Kind::Source, super::shape::other_than_json(document).unwrap_or(why))
     })?;
     document.truncate(kept);
@@ -31,13 +31,13 @@ pub fn shorten(document: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// Moves what is kept to the front. Returns: how long that is. Errors: as [`shorten`].
+/// Moves what is kept to the front. Returns: its length. Errors: as [`shorten`].
 fn cut(document: &mut [u8]) -> std::result::Result<usize, &'static str> {
     if std::str::from_utf8(document).is_err() {
         return Err("not UTF-8 text");
     }
     let (mut at, mut kept, mut cut) = (0, 0, Cut::default());
-    // Where the text that is open begins, in what is kept, and whether it is a name.
+    // Where the open text begins, within what is kept, and whether it is a name.
     let mut open: Option<(usize, bool)> = None;
     while at < document.len() {
         let rest = &document[at..];
@@ -67,19 +67,19 @@ fn cut(document: &mut [u8]) -> std::result::Result<usize, &'static str> {
     }
 }
 
-/// White space. Source: RFC 8259, section 2: a form feed is none.
+/// Returns whether a byte is white space. Source: RFC 8259, section 2: a form feed is not.
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// Says whether a text is a name, by what follows it.
+/// Returns whether a text is a name, by what follows it.
 fn is_name(text: &[u8]) -> bool {
     let behind = text.get(super::shape::text_length(text) + 1..).unwrap_or_default();
     behind.iter().find(|byte| !is_blank(**byte)) == Some(&b':')
 }
 
-/// Length of what stands first and must not be parted: in a text an escape (two, where they are one character) or a
-/// character, a byte outside. Source: RFC 8259, section 7.
+/// Returns the length of the first unit that must not be split: in a text an escape (two, where they form one character)
+/// or a character; outside, a byte. Source: RFC 8259, section 7.
 fn step(rest: &[u8], in_text: bool) -> usize {
     let is_half = |at: usize, digits: std::ops::RangeInclusive<u8>| match rest.get(at..at + 4) {
         Some([b'\\', b'u', b'd' | b'D', digit]) => digits.contains(&digit.to_ascii_lowercase()),
@@ -87,7 +87,7 @@ fn step(rest: &[u8], in_text: bool) -> usize {
     };
     let whole = match rest {
         _ if !in_text => 1,
-        // The second half of a pair is `\udc00` to `\udfff`, the first one `\ud800` to `\udbff`.
+        // The second half of a pair is `\udc00` to `\udfff`, the first `\ud800` to `\udbff`.
         [b'\\', b'u', ..] if (is_half(0, b'8'..=b'9') || is_half(0, b'a'..=b'b')) && is_half(6, b'c'..=b'f') => 12,
         [b'\\', b'u', ..] => 6,
         [b'\\', ..] => 2,
@@ -97,12 +97,12 @@ fn step(rest: &[u8], in_text: bool) -> usize {
     whole.min(rest.len())
 }
 
-/// What is cut off the text that is open, and was not seen by the parser yet.
+/// What was cut off the open text, and not parsed yet.
 #[derive(Default)]
 struct Cut(Vec<u8>);
 
 impl Cut {
-    /// Takes what must not be parted. Returns: false: it is not kept. Errors: as [`Cut::end`].
+    /// Takes a unit that must not be split. Returns: false: it is not kept. Errors: as [`Cut::end`].
     fn take(&mut self, unit: &[u8]) -> std::result::Result<bool, &'static str> {
         if self.0.is_empty() {
             self.0.push(b'"');
@@ -114,7 +114,7 @@ impl Cut {
         Ok(false)
     }
 
-    /// Shows it to the parser. Errors: it is no JSON text.
+    /// Parses it. Errors: it is not valid JSON.
     fn end(&mut self) -> std::result::Result<(), &'static str> {
         if self.0.is_empty() {
             return Ok(());

@@ -62,7 +62,7 @@ fn shortening_makes_no_json_of_what_is_none() {
     }
 }
 
-/// Any JSON: what the parser says of a whole document, however much memory that takes.
+/// Any JSON: the parser's verdict on a whole document, however much memory that takes.
 struct Any;
 
 impl Deserialize for Any {
@@ -83,7 +83,7 @@ fn is_json(text: &str) -> bool {
     miniserde::json::from_str::<Holder>(&format!("{{\"x\":{text}}}")).map(|holder| holder.x).is_ok()
 }
 
-/// What may stand across the cut, and behind it: characters and escapes of every length, right ones and wrong ones.
+/// What may straddle or follow the cut: characters and escapes of every length, valid and invalid.
 const ACROSS: [&str; 30] = [
     r"\ud83d\ude00",
     r"\uD83D\uDE00",
@@ -97,7 +97,7 @@ const ACROSS: [&str; 30] = [
     "\u{7f}\u{2028}",
     r"\/\b\f\n\r\t",
     "{[,:]}",
-    // No JSON, and behind the cut the parser has to see it.
+    // Not JSON; the parser has to see it beyond the cut.
     r"\dueude00",
     r"\ud83d",
     r"\ud83d\ud83d",
@@ -122,7 +122,7 @@ const ACROSS: [&str; 30] = [
 fn what_is_cut_is_seen_by_the_parser_wherever_the_cut_falls() {
     let (mut good, mut bad) = (0, 0);
     for across in ACROSS {
-        // From just in front of the cut to just behind it, and behind the first piece that the parser is given.
+        // From just before the cut to just after it, and past the first piece given to the parser.
         for length in (MAX_TEXT - 14..MAX_TEXT + 3).chain(MAX_TEXT + PIECE - 14..MAX_TEXT + PIECE + 3) {
             for text in [
                 format!(r#"{{"name":"{}{across}","size":1}}"#, "x".repeat(length)),
@@ -150,7 +150,7 @@ fn names_stay_as_they_are() {
     let long = "n".repeat(MAX_TEXT + 9);
     for (text, word) in [
         (format!(r#"{{"{long}":1,"name":"n","size":1}}"#), None),
-        // Two that begin alike are two, and one that stands twice is seen.
+        // Two names that begin alike are two, and a duplicate is noticed.
         (format!(r#"{{"{long}a" : 1,"{long}b":2,"name":"n","size":1}}"#), None),
         (format!(r#"{{"{long}":1,"{long}":2,"name":"n","size":1}}"#), Some("same name twice")),
         (format!(r#"{{"{long}\ud83d\ude00":1,"name":"n","size":1}}"#), None),

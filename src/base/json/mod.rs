@@ -1,6 +1,6 @@
 //! JSON from outside: parsed with bounded memory, into fields that can be named when they are wrong.
 //!
-//! miniserde's errors say nothing and its memory follows the input, so documents pass a shape check
+//! miniserde's errors carry no detail and its memory follows the input, so documents pass a shape check
 //! first. Must never: recurse, or let a small document take much memory.
 
 mod long;
@@ -14,10 +14,10 @@ pub use long::shorten;
 
 make_place!(Place);
 
-/// Parses a document. Input: its bytes (capped by the caller); `document` names it in errors. A byte order mark in front
-/// is passed over, as parsers may (RFC 8259, section 8.1).
-/// Errors: Source: not UTF-8, not JSON (and what it is, where that can be told), nested too deeply, too many parts, or a
-/// part of the wrong shape.
+/// Parses a document. Input: its bytes (capped by the caller); `document` names it in errors. A leading byte order
+/// mark is skipped, as parsers may (RFC 8259, section 8.1).
+/// Errors: Source: not UTF-8, not JSON (and what it is, where that is recognizable), nested too deeply, too many parts, or a
+/// part of the wrong type.
 pub fn parse<T: Deserialize>(bytes: &[u8], document: &str) -> Result<T> {
     let fail = |why: &str| Error::new(Kind::Source, shape::other_than_json(bytes).unwrap_or(why)).at("read", document);
     let text = std::str::from_utf8(bytes).map_err(|_| fail("not UTF-8 text"))?;

@@ -1,25 +1,25 @@
-//! The shape of a JSON document, looked at before it is parsed: depth, number of parts, names that stand twice. Pure.
+//! The shape of a JSON document, checked before it is parsed: depth, number of parts, duplicate names. Pure.
 //!
 //! Must never: recurse, or use memory that grows with the document.
 
 /// Deepest nesting of arrays and objects. Our documents have 5.
 const MAX_DEPTH: usize = 32;
 
-/// Most arrays and objects in one document; each may become a struct of some 300 bytes. A release for both
-/// architectures has some 20.
+/// Most arrays and objects in one document; each may become a struct of about 300 bytes. A release for both
+/// architectures has about 20.
 const MAX_CONTAINERS: usize = 2048;
 
 /// Most names in the objects that are open at one time. Credentials for many registries, or annotations, have hundreds.
 const MAX_NAMES: usize = 16 << 10;
 
-/// One array or object that is not closed yet.
+/// An array or object that is not closed yet.
 struct Open {
     is_object: bool,
-    /// Its names begin here.
+    /// Index of its first name.
     first: usize,
 }
 
-/// Holds a document against the limits. What is no JSON may pass: the parser finds that.
+/// Checks a document against the limits. Invalid JSON may pass: the parser finds that.
 pub(crate) fn check(bytes: &[u8]) -> std::result::Result<(), &'static str> {
     let (mut open, mut names): (Vec<Open>, Vec<u64>) = (Vec::new(), Vec::new());
     let (mut containers, mut at, mut is_name) = (0usize, 0, false);
@@ -45,7 +45,7 @@ pub(crate) fn check(bytes: &[u8]) -> std::result::Result<(), &'static str> {
                 let first = open.pop().map_or(0, |container| container.first);
                 names[first..].sort_unstable();
                 if names[first..].windows(2).any(|pair| pair[0] == pair[1]) {
-                    // Which of the two counts is for each parser to say, and whoever signed it may have used another.
+                    // Parsers differ in which of the two they take, and the signer's may have taken the other.
                     return Err("a JSON object has the same name twice");
                 }
                 names.truncate(first);
@@ -63,8 +63,8 @@ pub(crate) fn check(bytes: &[u8]) -> std::result::Result<(), &'static str> {
     Ok(())
 }
 
-/// Says what a document is that is no JSON, where its beginning tells: servers, proxies and log-in pages send HTML for
-/// whatever is asked, and Windows writes UTF-16. Source: Unicode, section 23.8; RFC 1952, section 2.3.1.
+/// Returns what a document that is not JSON is, where its beginning tells: servers, proxies and log-in pages send HTML for
+/// any request, and Windows writes UTF-16. Source: Unicode, section 23.8; RFC 1952, section 2.3.1.
 pub(crate) fn other_than_json(bytes: &[u8]) -> Option<&'static str> {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
     match text {
@@ -81,7 +81,7 @@ pub(crate) fn other_than_json(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Length of a text up to the quote that ends it.
+/// Returns the length of a text up to the quote that ends it.
 pub(crate) fn text_length(text: &[u8]) -> usize {
     let mut escaped = false;
     let end = text.iter().position(|byte| {
@@ -92,8 +92,8 @@ pub(crate) fn text_length(text: &[u8]) -> usize {
     end.unwrap_or(text.len())
 }
 
-/// Makes a number of a name, the same however its characters are escaped.
-/// Source: FNV-1a, 64 bits. Who finds two names with one number gets a document that is refused.
+/// Hashes a name, the same however its characters are escaped.
+/// Source: FNV-1a, 64 bits. A document with two names of one hash is refused.
 fn hash(name: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut take = |unit: u16| hash = (hash ^ u64::from(unit)).wrapping_mul(0x0100_0000_01b3);

@@ -1,7 +1,7 @@
-//! `inspect`: what a machine would make of an artifact, told where there is no machine: for publishers and their CI.
+//! `inspect`: what a machine would make of an artifact, judged without a machine: for publishers and their CI.
 //!
-//! Needs no slots and no root. Must never: read keys, configuration or state that were not named, write anything, or end well
-//! where no signature was checked and the machines ask for one.
+//! Needs no slots and no root. Must never: read keys, configuration or state that were not named, write anything, or succeed if
+//! no signature was checked and the machines require one.
 
 mod subject;
 
@@ -31,25 +31,25 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use subject::{ARCHITECTURES, Machine};
 
-/// Gates that only a machine can answer: they ask what it remembers, what it holds, or when it is asked.
+/// Gates that only a machine can answer: they depend on its history, its content, or the time of asking.
 const OF_A_MACHINE: [Gate; 5] = [Gate::TrialPending, Gate::Replayed, Gate::FailedBefore, Gate::Size, Gate::Window];
-/// Those that need `--as` besides.
+/// Gates that need `--as` as well.
 const OF_ITS_KIND: [Gate; 4] = [Gate::Channel, Gate::Version, Gate::RunningVersion, Gate::MinCompatible];
 
 const INCOMPLETE: &str = "incomplete";
 
-/// What was asked for.
+/// The request.
 struct Request {
     config: Config,
     machine: Option<Machine>,
     ring: Keyring,
 }
 
-/// One artifact that was found, and what is to be said of it.
+/// One artifact that was found, and its verdict.
 struct JudgedOffer {
     artifact: Artifact,
     verdict: Verdict,
-    /// Why its files cannot all be had.
+    /// Why not all of its files are available.
     missing: Option<Error>,
 }
 
@@ -79,7 +79,7 @@ pub fn run(args: &Inspect, flags: &Flags, out: &mut Reply) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Reads what was typed, and the files that it names.
+/// Reads the arguments, and the files that they name.
 fn read(args: &Inspect, flags: &Flags, system: &System) -> Result<Request> {
     let is_there = |path: &str| Path::new(path).symlink_metadata().is_ok();
     let mut found = subject::place(&args.source, flags.tag.as_deref(), &is_there)?;
@@ -100,8 +100,8 @@ fn read(args: &Inspect, flags: &Flags, system: &System) -> Result<Request> {
     Ok(Request { config, machine, ring })
 }
 
-/// Asks for the machine's architecture; without one for each.
-/// Errors: as [`Source::resolve`]; Gate: there is nothing for it, or for any.
+/// Asks for the machine's architecture; without a machine, for each architecture.
+/// Errors: as [`Source::resolve`]; Gate: nothing for this architecture, or for any.
 fn find(source: &mut dyn Source, machine: Option<&Machine>) -> Result<Vec<Artifact>> {
     if let Some(machine) = machine {
         return Ok(vec![resolve(source, &machine.architecture)?]);
@@ -109,7 +109,7 @@ fn find(source: &mut dyn Source, machine: Option<&Machine>) -> Result<Vec<Artifa
     let (mut found, mut nothing) = (Vec::<Artifact>::new(), None);
     for architecture in ARCHITECTURES {
         match resolve(source, architecture) {
-            // A document without a choice is offered to all.
+            // A document without a choice is offered to all architectures.
             Ok(artifact) if found.iter().any(|other| other.digest == artifact.digest) => {}
             Ok(artifact) => found.push(artifact),
             Err(e) if e.kind() == Kind::Gate => nothing = nothing.or(Some(e)),
@@ -122,7 +122,7 @@ fn find(source: &mut dyn Source, machine: Option<&Machine>) -> Result<Vec<Artifa
     }
 }
 
-/// Holds an artifact against the gates, as that machine would that remembers nothing. Pure.
+/// Checks an artifact against the gates, as a machine without a history would. Pure.
 /// Errors: as [`gate::judge`].
 fn judge(artifact: &Artifact, machine: Option<&Machine>, now: Now) -> Result<Verdict> {
     let said = artifact.release.architecture.as_deref().filter(|said| ARCHITECTURES.contains(said));
@@ -133,7 +133,7 @@ fn judge(artifact: &Artifact, machine: Option<&Machine>, now: Now) -> Result<Ver
             architecture: machine.map_or(said.unwrap_or(ARCHITECTURES[0]), |machine| &machine.architecture),
             channel: machine
                 .map_or(artifact.release.channel.as_deref().unwrap_or(gate::DEFAULT_CHANNEL), |m| &m.channel),
-            // The same version is taken for the same release, as of a slot without a record: `v1.0.0` is 1.0.0.
+            // An equal version is taken for the same release, as with a slot without a record: `v1.0.0` is 1.0.0.
             running_version: version
                 .map(|v| if is_same(v, &artifact.release.version) { &artifact.release.version } else { v }),
             running_digest: None,
@@ -146,7 +146,7 @@ fn judge(artifact: &Artifact, machine: Option<&Machine>, now: Now) -> Result<Ver
             room_bytes: None,
             window: None,
             newest_release: None,
-            // Nothing runs that it could be older than.
+            // No version runs that it could be older than.
             allow_downgrade: machine.is_none(),
             retry_failed: false,
             ignore_window: false,
@@ -154,13 +154,13 @@ fn judge(artifact: &Artifact, machine: Option<&Machine>, now: Now) -> Result<Ver
     )
 }
 
-/// A leading `v` says nothing.
+/// Returns whether two versions are equal apart from a leading `v`.
 fn is_same(a: &str, b: &str) -> bool {
     a.strip_prefix('v').unwrap_or(a) == b.strip_prefix('v').unwrap_or(b)
 }
 
-/// Says what it comes down to, and what the program ends with: what nobody signed is not authentic, whatever it is. Pure.
-/// Input: at least one.
+/// Returns the overall result, and how the program ends: an unsigned artifact is never authentic. Pure.
+/// Input: at least one artifact.
 fn conclude(request: &Request, all: &[JudgedOffer]) -> (&'static str, Outcome) {
     let first = &all[0].artifact;
     let is_unchecked = request.ring.is_empty() && request.config.signature == SignaturePolicy::Required;
@@ -224,7 +224,7 @@ fn describe(out: &mut dyn Write, request: &Request, all: &[JudgedOffer], outcome
     )
 }
 
-/// Says what an artifact is, and who signed it.
+/// Describes an artifact, and names its signers.
 fn tell(out: &mut dyn Write, artifact: &Artifact, ring: &Keyring) -> Result<()> {
     let architecture = artifact.release.architecture.as_deref().unwrap_or("no architecture");
     let channel = artifact.release.channel.as_deref().unwrap_or(gate::DEFAULT_CHANNEL);
@@ -251,7 +251,7 @@ fn tell(out: &mut dyn Write, artifact: &Artifact, ring: &Keyring) -> Result<()> 
     }
 }
 
-/// As a screen has room for it, or whole.
+/// Returns a digest short enough for a screen, or whole.
 fn short(digest: Digest) -> String {
     if is_verbose() { digest.to_string() } else { ["sha256:", &digest.short()].concat() }
 }

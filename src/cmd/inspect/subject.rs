@@ -1,4 +1,4 @@
-//! What was typed behind `inspect`: where the artifact is, told by how it is written, and which machine it is judged for. Pure.
+//! The arguments of `inspect`: where the artifact is, recognized by its spelling, and which machine it is judged for. Pure.
 //!
 //! Must never: guess where two readings are possible.
 
@@ -10,14 +10,14 @@ use crate::oci::reference::Reference;
 use crate::offer::gate::DEFAULT_CHANNEL;
 use std::path::PathBuf;
 
-/// Architectures that there are machines of.
+/// Architectures of the machines.
 pub const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
 const TO_PULL: &str = "a reference is written as [oci://]HOST[:PORT]/REPOSITORY[:TAG], a server as https://HOST/DIR, a layout \
                        as the path of a directory, tar or tar.gz";
 
-/// Puts what was typed where the option would put it that says what it is.
+/// Stores the argument as the flag that states its kind explicitly.
 /// Input: `is_there`: returns whether a path exists.
-/// Errors: Usage: it can be read in two ways, or in none, or is malformed.
+/// Errors: Usage: it has two possible readings, or none, or is malformed.
 pub fn place(typed: &str, tag: Option<&str>, is_there: &dyn Fn(&str) -> bool) -> Result<Flags> {
     let bad = |why: &str, hint: &str| -> Result<Flags> {
         Err(Error::new(Kind::Usage, why).at("inspect", format_args!("'{}'", without_secrets(typed))).hint(hint))
@@ -53,16 +53,16 @@ pub fn place(typed: &str, tag: Option<&str>, is_there: &dyn Fn(&str) -> bool) ->
     Ok(found)
 }
 
-/// As oras writes it: `LAYOUT:TAG`, and skopeo: `oci:LAYOUT:TAG`.
+/// Returns whether a tag follows, as oras writes it, `LAYOUT:TAG`, or skopeo, `oci:LAYOUT:TAG`.
 fn has_tag_behind(typed: &str, is_there: &dyn Fn(&str) -> bool) -> bool {
     let bare = ["oci:", "oci-archive:"].iter().find_map(|prefix| typed.strip_prefix(prefix)).unwrap_or(typed);
     bare != typed && is_there(bare) || bare.rsplit_once(':').is_some_and(|(path, _)| !path.is_empty() && is_there(path))
 }
 
-/// A machine that is spoken of.
+/// The machine to judge for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// What runs there; anything, as on a machine.
+    /// The version that runs there; any text, as on a machine.
     pub version: String,
     /// amd64 or arm64.
     pub architecture: String,
@@ -71,7 +71,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Reads `VERSION/ARCH[/CHANNEL]`. Input: `channel`: of its `update.conf`, where there is one.
+    /// Reads `VERSION/ARCH[/CHANNEL]`. Input: `channel`: from its `update.conf`, if any.
     /// Errors: Usage: another shape, or an architecture that no machine has.
     pub fn parse(text: &str, channel: Option<&str>) -> Result<Machine> {
         let bad = |why: String| Error::new(Kind::Usage, why).at("read --as", text).hint("such as 1.2.0/amd64/stable");
@@ -97,13 +97,13 @@ impl Machine {
 mod tests {
     use super::*;
 
-    /// What is typed, what of it exists, and what it is taken for.
+    /// Argument, the part of it that exists, and what it is taken for.
     #[test]
     fn a_source_is_told_by_how_it_is_written() {
         for (typed, there, taken) in [
             ("https://updates.example.com/os", "", "server"),
             ("HTTP://10.0.0.1", "", "server"),
-            // What exists under such a name is no layout.
+            // An existing file of that name is not a layout.
             ("http://x/y", "http://x/y", "server"),
             ("oci://registry.example.com/os:1.0", "", "registry"),
             ("oci://registry/os", "registry/os", "registry"),
@@ -121,7 +121,7 @@ mod tests {
             ("dist/os", "dist/os", "layout"),
             ("./ghcr.io/os:1.0", "./ghcr.io/os:1.0", "layout"),
             ("os:1.tar", "os:1.tar", "layout"),
-            // In two ways, or in none.
+            // Two readings, or none.
             ("ghcr.io/acme/os", "ghcr.io/acme/os", "may be a reference as well"),
             ("dist/os", "", "begins with no registry's host"),
             ("os.tar", "", "begins with no registry's host"),
@@ -167,7 +167,7 @@ mod tests {
             ("1.2.0/arm64", Some("lts"), ["1.2.0", "arm64", "lts"]),
             ("1.2.0/arm64/beta", Some("lts"), ["1.2.0", "arm64", "beta"]),
             ("v1.2.0-rc.1+b/amd64/a/b", None, ["v1.2.0-rc.1+b", "amd64", "a/b"]),
-            // What an image builder wrote: machines have that, too.
+            // As an image builder wrote it: machines run such versions.
             ("2024.01/amd64", None, ["2024.01", "amd64", "stable"]),
         ] {
             assert_eq!(parsed(text, channel).unwrap(), parts.map(str::to_string), "{text}");

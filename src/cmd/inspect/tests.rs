@@ -1,4 +1,4 @@
-//! Tests of what `inspect` makes of the gates. The table against `check` is tests/registry/inspect.rs.
+//! Tests of how `inspect` uses the gates. The table against `check` is tests/registry/inspect.rs.
 
 use super::*;
 use crate::oci::metadata::Metadata;
@@ -46,13 +46,13 @@ fn a_machine_that_is_spoken_of_remembers_nothing_and_refuses_as_others_do() {
         ("2.0.0", Some("2.0.1/arm64/beta"), THEN, "newer"),
         ("2.0.0", Some("2024.01/arm64/beta"), THEN, "running_version"),
         ("2.0.0", Some("1.0.0/arm64/beta"), later, "expired"),
-        // The same version, however it is written; not another build, nor a pre-release of it.
+        // The same version, however it is written; not another build or pre-release of it.
         ("2.0.0", Some("2.0.0/arm64/beta"), later, "Ok(UpToDate)"),
         ("v2.0.0", Some("2.0.0/arm64/beta"), THEN, "Ok(UpToDate)"),
         ("2.0.0", Some("v2.0.0/arm64/beta"), THEN, "Ok(UpToDate)"),
         ("2.0.0+b", Some("2.0.0+a/arm64/beta"), THEN, "newer"),
         ("2.0.0-rc.1", Some("2.0.0/arm64/beta"), THEN, "newer"),
-        // Of no machine: what holds for all.
+        // Without a machine: what holds for all.
         ("2.0.0", None, THEN, "Ok(Take)"),
         ("0.0.1", None, THEN, "Ok(Take)"),
         ("2.0.0", None, later, "expired"),
@@ -119,7 +119,7 @@ fn what_weighs_most_is_what_it_ends_with() {
         };
         assert_eq!((said, ended), (word, code));
     }
-    // What is not checked is not called authentic, whoever says that this is well.
+    // What is not checked is not called authentic, even if signatures are switched off.
     let flags = Common { flags: subject::place("./layout", None, &|_| true).unwrap(), ..Common::default() };
     let mut config = config::validate(&Raw::default(), &flags, &|path| PathBuf::from(path)).unwrap();
     config.signature = SignaturePolicy::Off;

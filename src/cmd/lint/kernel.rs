@@ -1,8 +1,8 @@
 //! Whether a file is a kernel that GRUB starts on an architecture: by its header, also in gzip.
 //!
-//! Source: Linux Documentation/arch/x86/boot.rst, Documentation/arch/arm64/booting.rst and, for one that is packed as an EFI
-//! program, drivers/firmware/efi/libstub/zboot-header.S; the machine's number there: PE format, "COFF file header".
-//! Must never: take another architecture's, or say more of a kernel than its header says.
+//! Source: Linux Documentation/arch/x86/boot.rst, Documentation/arch/arm64/booting.rst and, for one packed as an EFI program,
+//! drivers/firmware/efi/libstub/zboot-header.S; its machine number: PE format, "COFF file header".
+//! Must never: accept another architecture's kernel, or claim more than its header says.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::os::progress::note;
@@ -11,19 +11,19 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Enough of a file for the header, in bytes; packed, it unpacks to more.
+/// Bytes of a file that contain the header; a packed one unpacks to more.
 const HEAD_BYTES: u64 = 64 * 1024;
-/// Of the longer header, x86's, with the fields that are looked at.
+/// Bytes of the longer header, x86's, that contain the fields used here.
 const HEADER_BYTES: usize = 0x238;
-/// The protocol from which on an x86 kernel says whether it is one of 64 bits.
+/// First protocol in which an x86 kernel states whether it is 64-bit.
 const SAYS_BITS: u16 = 0x020c;
-/// IMAGE_FILE_MACHINE_ARM64, behind the mark of the PE header.
+/// IMAGE_FILE_MACHINE_ARM64, after the mark of the PE header.
 const PE_ARM64: &[u8] = b"PE\0\0\x64\xaa";
 
 const CUT: &str = "it is cut short: its header says it is longer";
 
-/// Judges a kernel. Input: `amd64` or `arm64`.
-/// Errors: Usage: it cannot be read; Source: it is none, or one of another architecture.
+/// Judges a kernel. Input: `arch`: `amd64` or `arm64`.
+/// Errors: Usage: it cannot be read; Source: not a kernel, or one of another architecture.
 pub(super) fn judge(path: &Path, arch: &str) -> Result<()> {
     let mut head = Vec::new();
     let file = File::open(path).io(Kind::Usage, "open", path.display())?;
@@ -46,7 +46,7 @@ pub(super) fn judge(path: &Path, arch: &str) -> Result<()> {
     Ok(())
 }
 
-/// Pure. Input: its beginning; its size, where that is known. Returns what is to be said of one that is taken.
+/// Judges a header. Pure. Input: its beginning; the file's size, if known. Returns: a warning about an accepted kernel.
 fn is_for(arch: &str, head: &[u8], size_bytes: Option<u64>) -> std::result::Result<Option<&'static str>, &'static str> {
     let at = |place: usize, bytes: &[u8]| head.get(place..).is_some_and(|rest| rest.starts_with(bytes));
     let number = |place: usize| {
@@ -67,7 +67,7 @@ fn is_for(arch: &str, head: &[u8], size_bytes: Option<u64>) -> std::result::Resu
             false => Ok(None),
         };
     }
-    // Where its payload begins, and how long that is.
+    // End of its payload: where it begins plus its length.
     let is_zboot = at(0, b"MZ\0\0zimg");
     let zboot_end = u64::from(number(0x08)) + u64::from(number(0x0c));
     match () {
@@ -131,7 +131,7 @@ mod tests {
             ("arm64", zboot(b"PE\0\0\x64\xaa", 0x300), Ok(Some(packed))),
             ("arm64", zboot(b"PE\0\0\x64\xaa", 0x301), Err("it is cut short: its header says it is longer")),
             ("amd64", zboot(b"PE\0\0\x64\xaa", 0x300), Err("it is for arm64")),
-            // RISC-V, LoongArch, none.
+            // RISC-V, LoongArch, no machine number.
             ("arm64", zboot(b"PE\0\0\x64\x50", 0x300), Err("it is for neither amd64 nor arm64")),
             ("arm64", zboot(b"PE\0\0\x64\x62", 0x300), Err("it is for neither amd64 nor arm64")),
             ("arm64", with(0, b"MZ\0\0zimg"), Err("it is for neither amd64 nor arm64")),

@@ -1,7 +1,7 @@
-//! What a machine will have in `/etc/kubesolo`: what lies there in an initramfs, and what a site adds. It is put into a
-//! directory of its own, where the machines' reader judges it.
+//! A machine's future `/etc/kubesolo`: the files of an initramfs, and what a site adds. They are put into a directory of their
+//! own, where the machines' reader judges them.
 //!
-//! Must never: leave that directory, or write anything outside of it: what an initramfs names is a name there, no path.
+//! Must never: leave that directory, or write outside of it: a path in an initramfs is a name here, not a path.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::slot::initramfs::{Lying, Tree};
@@ -17,36 +17,36 @@ const CONFIG_DIR: &[u8] = b"/etc/kubesolo";
 const CONFIG_FILE: &[u8] = b"/etc/kubesolo/update.conf";
 const KEYS_DIR: &[u8] = b"/etc/kubesolo/update-keys.d";
 const REVOKED: &[u8] = b"/etc/kubesolo/update-keys.d/revoked";
-/// Of what a machine would have there, its permissions; and what is needed to read and remove it here.
+/// Permissions that a machine would apply; and those needed to read and remove the files here.
 const MODE: u32 = 0o777;
 const OURS: u32 = 0o600;
-/// Others may write it: machines pass over such a key, as they do over one of another user's.
+/// Others may write it: machines skip such a key, as they do another user's.
 const OTHERS: u32 = 0o666;
-/// Where the directory is made if not in the one for temporary files: containers have it, and may have no /tmp.
+/// Fallback if there is no directory for temporary files: containers have it, and may have no /tmp.
 const SHARED_MEMORY: &str = "/dev/shm";
-/// So many of other runs' directories make it look further: in a container, each run has the same process id.
+/// Directories of other runs before another place is tried: in a container, each run has the same process id.
 const TRIES: u32 = 100;
 
 const AS_ROOT: &str = "make the archive as root's: cpio -o -H newc -R +0:+0";
 
-/// The directory; it goes when this does.
+/// The directory; dropping this removes it.
 pub(super) struct Machine {
     root: PathBuf,
-    /// Keys of other users', and whose they are there.
+    /// Keys of other users, with the user id in the initramfs.
     strange: Vec<(String, u32)>,
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Nothing is left to say it to, and the next run has a name of its own.
+        // An error could not be reported here, and the next run has another name.
         let _ = fs::remove_dir_all(&self.root);
     }
 }
 
-/// Returns what in an initramfs belongs to the agent's trust: directories before what lies in them.
+/// Returns the parts of an initramfs that concern the agent's trust: directories before their content.
 pub(super) fn of_interest(tree: &Tree) -> Vec<Lying> {
     let mut all: Vec<Lying> = tree.at(CONFIG_DIR).map_or_else(Vec::new, |dir| tree.entries(&dir));
-    // Through links, as machines go. One that leads nowhere stays.
+    // Links are followed, as on machines. A dangling one stays.
     let (config, keys) = (tree.at(CONFIG_FILE), tree.at(KEYS_DIR));
     all.retain(|lying| !(lying.path == CONFIG_FILE || lying.path == KEYS_DIR && keys.is_some()));
     all.extend(config);
@@ -60,7 +60,7 @@ pub(super) fn of_interest(tree: &Tree) -> Vec<Lying> {
 }
 
 impl Machine {
-    /// Makes the directory, in the one for temporary files or in memory. Errors: Internal: it can be made in neither.
+    /// Creates the directory, in the one for temporary files or in memory. Errors: Internal: neither is possible.
     pub(super) fn new() -> Result<Machine> {
         let temporary = std::env::temp_dir();
         let made = make_in(&temporary).or_else(|e| make_in(Path::new(SHARED_MEMORY)).map_err(|_| e));
@@ -77,12 +77,12 @@ impl Machine {
         fs::set_permissions(dir, Permissions::from_mode(0o755)).io(Kind::Internal, "make", dir.display())
     }
 
-    /// Where its keys lie.
+    /// Returns where its keys are.
     pub(super) fn keys(&self) -> PathBuf {
         self.place(KEYS_DIR)
     }
 
-    /// Where its configuration lies, if there is one.
+    /// Returns where its configuration is, if there is one.
     pub(super) fn config(&self) -> Option<PathBuf> {
         Some(self.place(CONFIG_FILE)).filter(|path| path.exists())
     }
@@ -91,7 +91,7 @@ impl Machine {
         self.root.join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)))
     }
 
-    /// Says an error as the machine would: without this directory, and with the owners that are there.
+    /// Words an error as the machine would: without this directory, and with the owners of the initramfs.
     pub(super) fn told(&self, error: &Error) -> String {
         let mut text = error.to_string().replace(&*self.root.to_string_lossy(), "");
         for (path, uid) in &self.strange {
@@ -102,8 +102,8 @@ impl Machine {
         text
     }
 
-    /// Puts there what an initramfs has. Input: its tree, with the content of what is of interest.
-    /// Errors: Config: something that counts belongs to another user than root; Internal: it cannot be written.
+    /// Adds the content of an initramfs. Input: its tree, with the content of what is of interest.
+    /// Errors: Config: a relevant file belongs to a user other than root; Internal: it cannot be written.
     pub(super) fn unpack(&mut self, tree: &Tree) -> Result<()> {
         for lying in of_interest(tree) {
             let place = self.place(&lying.path);
@@ -114,7 +114,7 @@ impl Machine {
                     return Err(Error::new(Kind::Config, of_another(lying.uid)).at("trust", path).hint(AS_ROOT));
                 }
                 if lying.is_file() {
-                    // It cannot be given to that user here; what others may write is passed over just the same.
+                    // It cannot be given to that user here; a file that others may write is skipped alike.
                     mode = OTHERS;
                     self.strange.push((path, lying.uid));
                 }
@@ -122,7 +122,7 @@ impl Machine {
             let made = match () {
                 () if lying.is_dir() => self.make(&place).map(|()| Some(mode | 0o100)),
                 () if lying.is_file() => write(&place, tree.content(&lying)).map(|()| Some(mode)),
-                // A link that leads nowhere stands for all else: neither a file nor a directory.
+                // A dangling link stands for everything else: neither a file nor a directory.
                 () => symlink("nowhere", &place).io(Kind::Internal, "make", place.display()).map(|()| None),
             };
             if let Some(mode) = made? {
@@ -136,7 +136,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Puts there what a site adds, as the boot hook does: under a name that no image has.
+    /// Adds a site's files, as the boot hook does: under names that no image has.
     pub(super) fn add(&self, files: &[PathBuf], is_list: bool) -> Result<()> {
         let dir = self.place(if is_list { REVOKED } else { KEYS_DIR });
         if !dir.exists() {
@@ -157,7 +157,7 @@ impl Machine {
     }
 }
 
-/// Makes a directory under a name that is free: another run's, or one that was killed, leaves its own.
+/// Creates a directory under a free name: other runs have theirs, and a killed run leaves one behind.
 fn make_in(dir: &Path) -> io::Result<PathBuf> {
     let mut made = Err(io::ErrorKind::AlreadyExists.into());
     for number in 0..TRIES {

@@ -1,4 +1,4 @@
-//! `lint`: holds what is about to be published against the rules that machines have, with the machines' own parsers.
+//! `lint`: checks what is about to be published against the rules of machines, with the machines' own parsers.
 //!
 //! For publishers and the scripts of this repository. Must never: read a machine's files, or refuse what a machine may take.
 
@@ -27,12 +27,12 @@ use times::Dates;
 
 /// Read at once, in bytes.
 const CHUNK: usize = 128 * 1024;
-/// So many entries that the kernel leaves out are named; the rest is counted.
+/// Entries left out by the kernel that are named; the rest are counted.
 const NAMED: usize = 10;
 
 /// Runs the command.
-/// Errors: Usage: nothing to look at, or a file that cannot be read. Source: machines would refuse it. Config: they would take no
-/// update any more.
+/// Errors: Usage: nothing to look at, or a file that cannot be read. Source: machines would refuse it. Config: they would no
+/// longer take updates.
 pub fn run(args: &Lint, out: &mut Reply) -> Result<Outcome> {
     let fields = [&args.version, &args.channel, &args.min_compatible, &args.release_date, &args.expires];
     let is_trust = !args.keys.is_empty() || args.site_dir.is_some() || args.conf.is_some();
@@ -94,7 +94,7 @@ fn judge_dates(args: &Lint, out: &mut Reply) -> Result<()> {
     Ok(())
 }
 
-/// Judges what is put onto machines by hand, and what they will have together.
+/// Judges files that are put onto machines by hand, and what machines will have in total.
 fn judge_trust(args: &Lint, tree: &Tree) -> Result<()> {
     let mut config = args.conf.as_deref().map(read_config).transpose()?;
     let mut offered = Vec::new();
@@ -134,7 +134,7 @@ fn judge_machine(machine: &Machine, offered: &[Offered], config: Option<Config>)
     }
     match ring.demands_signatures() {
         Err(e) if e.kind() == Kind::Config && ring.trusted().next().is_none() => Err(e),
-        // Others may come with the site.
+        // The site may add more.
         Err(e) if e.kind() == Kind::Config => {
             note(&format!("warning: {}: machines take no update until more are there", machine.told(&e)));
             Ok(())
@@ -143,7 +143,7 @@ fn judge_machine(machine: &Machine, offered: &[Offered], config: Option<Config>)
     }
 }
 
-/// As machines read it, but for what it names, which is theirs.
+/// Reads a configuration as machines do, except for the files that it names, which are theirs.
 fn read_config(path: &Path) -> Result<Config> {
     let flags = Flags { config: Some(path.to_path_buf()), ..Flags::default() };
     config::load_named(&System::new("/"), &Common { flags, command: "lint" })
@@ -166,7 +166,7 @@ fn judge_versions(args: &Lint) -> Result<()> {
     }
 }
 
-/// Several files are the parts of one, and judged so: one behind the other.
+/// Judges several files as the parts of one, in order.
 fn look_through(files: &[PathBuf], mut tree: Tree) -> Result<Tree> {
     let (mut judge, mut buffer) = (Judge::default(), vec![0; CHUNK]);
     let refused = |why: String, file: &PathBuf| Error::new(Kind::Source, why).at("look through", file.display());
@@ -186,7 +186,7 @@ fn look_through(files: &[PathBuf], mut tree: Tree) -> Result<Tree> {
     }
 }
 
-/// The kernel boots it all the same, so this is no error.
+/// Warns only: the kernel boots it anyway.
 fn warn(tree: &Tree) {
     for entry in tree.left_out.iter().take(NAMED) {
         note(&format!("warning: kernels leave out {entry}"));

@@ -1,11 +1,11 @@
-//! Dates of a release: as machines read them, and, for who publishes, `now` and a span such as `180d`. Pure.
+//! Dates of a release: as machines read them, and, for publishers, `now` and a span such as `180d`. Pure.
 //!
-//! Must never: take what other tools (date, scripts/sign.sh) do not read, or count a span from where nobody would look for it.
+//! Must never: accept what other tools (date, scripts/sign.sh) do not read, or count a span from an unexpected date.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::time::{parse_rfc3339, rfc3339};
 
-/// What a date may be ahead of the clock here without a warning, in seconds. Source: scripts/sign.sh signs no more.
+/// How far a date may be ahead of the local clock without a warning, in seconds. Source: scripts/sign.sh signs no more.
 const AHEAD_SECS: u64 = 24 * 3600;
 /// Most digits of a span.
 const DIGITS_MAX: usize = 5;
@@ -16,7 +16,7 @@ pub(super) struct Dates {
     pub(super) release: Option<String>,
     /// A moment.
     pub(super) expires: Option<String>,
-    /// Whether one of them was no moment as it was given.
+    /// Whether one of them was not given as a moment.
     pub(super) are_made: bool,
 }
 
@@ -36,7 +36,7 @@ pub(super) fn settle(release: Option<&str>, expires: Option<&str>, now_secs: u64
     Ok(Dates { release, expires, are_made: is_now || span_secs.is_some() })
 }
 
-/// Reads a span: whole hours, days or weeks. Returns: seconds; `None`: it is none.
+/// Reads a span: whole hours, days or weeks. Returns: seconds; `None`: not a span.
 fn span(text: &str) -> Option<u64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let unit_secs = match unit {
@@ -49,8 +49,8 @@ fn span(text: &str) -> Option<u64> {
     number.parse::<u64>().ok().filter(|_| is_number && number.len() <= DIGITS_MAX).map(|count| count * unit_secs)
 }
 
-/// Returns: what is taken now and may be regretted.
-/// Errors: Source: no machine would take it.
+/// Returns: a warning about dates that are accepted now and may be regretted.
+/// Errors: Source: no machine would take the release.
 pub(super) fn judge(dates: &Dates, now_secs: u64) -> Result<Option<String>> {
     let date = dates.release.as_deref().map(|text| read("--release-date", text)).transpose()?;
     let now = rfc3339(now_secs);
@@ -85,7 +85,7 @@ fn read(option: &str, text: &str) -> Result<u64> {
     Ok(secs)
 }
 
-/// With capital letters, without a blank and without a leap second.
+/// Returns whether a time has capital letters, no blank and no leap second.
 fn is_plain(time: &str) -> bool {
     time.bytes().all(|b| b.is_ascii_digit() || b"TZ:.+-".contains(&b)) && time.get(17..19) != Some("60")
 }
@@ -97,7 +97,7 @@ mod tests {
     /// 2026-01-31T12:00:00Z
     const NOW_SECS: u64 = 1_769_860_800;
 
-    /// Release date, expiry, and both as moments; nothing: refused. A line more is a case more.
+    /// Release date, expiry, and both as moments; nothing: refused. One line is one case.
     type Row = (Option<&'static str>, Option<&'static str>, Option<(&'static str, &'static str)>);
     const ROWS: &[Row] = &[
         (None, Some("180d"), Some(("", "2026-07-30T12:00:00Z"))),

@@ -1,6 +1,6 @@
 //! `status`: slots, boot variables and the state of the update, for a person or as JSON.
 //!
-//! Always answers: what cannot be read is said in its place.
+//! Always answers: what cannot be read is reported in its place.
 //! Must never: take the lock, change anything, or fail because something is damaged.
 
 mod screen;
@@ -28,7 +28,7 @@ pub fn run(system: &System, config: &Config, out: &mut Reply) -> Result<Outcome>
     let report = Report::gather(system, config);
     let is_silent = progress::is_quiet() && screen::needs_nobody(&report);
     if out.is_text() && !is_silent {
-        // What is no UTF-8 names no terminal that we know.
+        // A value that is not UTF-8 names no known terminal.
         let (term, no_color) = (std::env::var("TERM").ok(), std::env::var("NO_COLOR").ok());
         let coloured = screen::is_coloured(stdout().is_terminal(), term.as_deref(), no_color.as_deref());
         say(out, screen::draw(&report, coloured).trim_end())?;
@@ -36,7 +36,7 @@ pub fn run(system: &System, config: &Config, out: &mut Reply) -> Result<Outcome>
     out.result("shown");
     answer(&mut out.members, &report);
     Ok(match report.denied {
-        // Nothing is known: no exit code 0 for that.
+        // Nothing is known, so the exit code is not 0.
         Some(denied) => Outcome::Refused(denied),
         None => Outcome::Done,
     })
@@ -94,7 +94,7 @@ fn answer(doc: &mut Members, report: &Report) {
     doc.field("next", &report.next);
 }
 
-/// Adds the run that holds the lock, or was cut off while it did.
+/// Adds the run that holds the lock, or was cut off while holding it.
 fn run_at_work(doc: &mut Members, work: Option<&Work>) {
     let Some(work) = work else { return doc.field("run", &None::<u64>) };
     doc.open("run", '{');

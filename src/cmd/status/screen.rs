@@ -1,6 +1,6 @@
 //! The screen of `status`, for a person at a rescue console: 80 columns, the most important first. Pure.
 //!
-//! Must never: be wider than 80 columns, or let a text from outside colour it.
+//! Must never: be wider than 80 columns, or let text from outside colour it.
 
 use crate::base::text::{fold, printable, short_digests};
 use crate::ledger::history::{Attempt, Part};
@@ -15,29 +15,29 @@ use crate::update::reconcile::Finding;
 use crate::update::report::Report;
 
 const COLUMNS: usize = 80;
-/// Where texts begin, behind the labels.
+/// Column where texts begin, after the labels.
 const INDENT: usize = 8;
-/// Attempts shown beside the present one.
+/// Attempts shown, not counting the present one.
 const SHOWN: usize = 3;
 
-// Marks in a text of ours; a printable text has none of them. They become what a terminal understands, or nothing.
+// Marks in our own texts; a printable text contains none. Each becomes a terminal's escape sequence, or nothing.
 const PLAIN: &str = "\u{1}";
 const BOLD: &str = "\u{2}";
 const GREEN: &str = "\u{3}";
 const YELLOW: &str = "\u{4}";
 const RED: &str = "\u{5}";
-/// What a terminal understands, in the order of the marks.
+/// Escape sequences of terminals, in the order of the marks.
 const ESCAPES: [&str; 5] = ["\x1b[0m", "\x1b[1m", "\x1b[32m", "\x1b[33m", "\x1b[31m"];
 
-/// Says whether to use colours: on a terminal that has them, unless nobody wants them.
+/// Returns whether to use colours: on a terminal that has them, unless NO_COLOR is set.
 /// Source: no-color.org: set and not empty.
 pub fn is_coloured(is_terminal: bool, term: Option<&str>, no_color: Option<&str>) -> bool {
     let has_colours = term.is_some_and(|term| !term.is_empty() && term != "dumb");
     is_terminal && has_colours && no_color.is_none_or(str::is_empty)
 }
 
-/// Finds what matters most.
-/// Returns: its name in `--json`, and what it means, with its colour in front.
+/// Finds the most important condition.
+/// Returns: its name in `--json`, and its meaning, preceded by its colour.
 pub fn condition(report: &Report) -> (&'static str, &'static str) {
     let Some(running) = report.survey.running else {
         return ("not_booted_from_a_slot", "\u{5}it CANNOT be updated like this");
@@ -86,7 +86,7 @@ fn went_back(is_lost_beside: bool) -> (&'static str, &'static str) {
     }
 }
 
-/// The same of a machine that runs its active slot, which is confirmed.
+/// As [`condition`], for a machine that runs its active slot, which is confirmed.
 fn at_rest(report: &Report, running: Slot, is_bootloader_proven: bool) -> (&'static str, &'static str) {
     let other = &report.survey.slots[running.other() as usize];
     let is_lost_beside = is_lost(other);
@@ -95,7 +95,7 @@ fn at_rest(report: &Report, running: Slot, is_bootloader_proven: bool) -> (&'sta
         Phase::Checking | Phase::Downloading => ("cut_off", "\u{4}an update was CUT OFF; `apply` continues it"),
         _ if report.stopped.is_some() => ("stopped", "\u{5}no update is taken: see the NOTES below"),
         Phase::Failed => ("failed", "\u{5}the last attempt FAILED"),
-        // The slot was left, and not what it held.
+        // The slot was left, but its content is not to blame.
         Phase::RolledBack if is_lost_beside && !report.is_blamed() => match running {
             Slot::A => ("no_fallback", "\u{4}slot B is DAMAGED, slot A runs in its place; there is NO way back"),
             Slot::B => ("no_fallback", "\u{4}slot A is DAMAGED, slot B runs in its place; there is NO way back"),
@@ -110,13 +110,13 @@ fn at_rest(report: &Report, running: Slot, is_bootloader_proven: bool) -> (&'sta
     }
 }
 
-/// Says whether all is in its ordinary course: nobody has to look.
+/// Returns whether everything takes its ordinary course and no operator has to look.
 pub fn needs_nobody(report: &Report) -> bool {
     const ORDINARY: [&str; 7] = ["well", "staged", "activated", "working", "boot_busy", "running_slot_busy", "trial"];
     ORDINARY.contains(&condition(report).0) && report.remarks.is_empty()
 }
 
-/// Makes `process 1234, 43 %` of what is known of a run.
+/// Formats a run as `process 1234, 43 %`, as far as it is known.
 fn who(work: &Work) -> String {
     let mut text = match work.pid {
         Some(pid) => ["process ", &pid.to_string()].concat(),
@@ -165,13 +165,13 @@ pub fn draw(report: &Report, coloured: bool) -> String {
     page.finish()
 }
 
-/// Finds the entry of the history that is the attempt which the state itself tells of.
+/// Finds the entry of the history for the attempt that the state describes.
 /// Checks that fail while an update is staged do not end it, and come after it.
 fn present(report: &Report) -> Option<&Attempt> {
     report.survey.state.history.attempts().iter().rfind(|attempt| attempt.has_come_to(report.survey.state.phase))
 }
 
-/// How often it happened, where that was more than once.
+/// Formats how often it happened, if more than once.
 fn count(attempt: Option<&Attempt>) -> String {
     match attempt {
         Some(attempt) if attempt.count > 1 => {
@@ -188,7 +188,7 @@ fn or_unknown(version: Option<&str>) -> &str {
 
 struct Page {
     text: String,
-    /// Reasons that stand there already.
+    /// Reasons already on the screen.
     said: Vec<String>,
     coloured: bool,
     is_verbose: bool,
@@ -224,7 +224,7 @@ impl Page {
         self.line(label, &[&version, " ", marks, colour, word, PLAIN, ": ", &why]);
     }
 
-    /// Says a reason once: the same fault is met in several places.
+    /// Prints a reason once: the same fault is met in several places.
     fn once(&mut self, why: String) -> String {
         if self.said.contains(&why) {
             return "as above".into();
@@ -289,7 +289,7 @@ impl Page {
         };
         let name = state.phase.name().replace('_', " ");
         self.line("Update", &[colour, &name, PLAIN, &words.concat(), &times, comma, &at]);
-        // A success forgets it, and while an attempt goes on it is that of an earlier one.
+        // A success clears it, and while an attempt is under way it belongs to an earlier one.
         if let (Phase::Failed | Phase::RolledBack, Some(error)) = (state.phase, &state.last_error)
             && !report.remarks.contains(error)
         {
@@ -310,9 +310,9 @@ impl Page {
         self.line(label, &[at, &what.concat(), &result, &count(Some(attempt)), colon, error]);
     }
 
-    /// Adds a text behind its label, in as many lines as it takes.
+    /// Adds a text after its label, wrapped.
     fn line(&mut self, label: &str, parts: &[&str]) {
-        // Only the headline begins at the left.
+        // Only the headline begins in the first column.
         let column = if self.text.is_empty() { 0 } else { INDENT };
         self.text.push_str(label);
         self.text.extend(std::iter::repeat_n(' ', column.saturating_sub(label.len())));
@@ -322,7 +322,7 @@ impl Page {
         self.text.push('\n');
     }
 
-    /// Makes of the marks what a terminal understands.
+    /// Turns the marks into escape sequences.
     fn finish(self) -> String {
         let mut out = String::with_capacity(self.text.len());
         for c in self.text.chars() {

@@ -20,7 +20,7 @@ fn colours_are_decided_by_three_facts() {
     }
 }
 
-/// A line behind others.
+/// A line that is not the first.
 fn drawn(label: &str, text: &str, coloured: bool) -> String {
     let mut page = Page { text: "\n".into(), said: Vec::new(), coloured, is_verbose: false };
     page.line(label, &[text]);

@@ -1,4 +1,4 @@
-//! Tests of `annotations.rs`. What the signing scripts say of the same names is in tests/registry/names.rs.
+//! Tests of `misspellings.rs`. What the signing scripts say of the same names is in tests/registry/names.rs.
 
 use super::*;
 use crate::base::json;

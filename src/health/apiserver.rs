@@ -1,6 +1,6 @@
-//! The API server, asked over TLS with the administrator's client certificate: is it ready, and is its node?
+//! Asks the API server, over TLS with the administrator's client certificate, whether it and its node are ready.
 //!
-//! Must never: speak to a server that the kubeconfig's CA did not sign, or show the certificate to another one.
+//! Must never: speak to a server whose certificate the kubeconfig's CA did not sign, or show it the client certificate.
 
 use super::kubeconfig::{Credential, KUBECONFIG_MAX_BYTES, Kubeconfig};
 use super::node::{self, NodeList};

@@ -1,7 +1,7 @@
-//! containerd, asked for its version over gRPC: one HTTP/2 stream on its socket, with just what that takes.
+//! Asks containerd for its version over gRPC: one HTTP/2 stream on its socket, with the minimum that takes.
 //!
-//! A socket that only accepts is not healthy: a stopped or hung containerd leaves one behind.
-//! Must never: wait beyond its limit, or take more than a few frames from whoever answers.
+//! A socket that accepts connections proves nothing: a stopped or hung containerd leaves one behind.
+//! Must never: wait beyond its limit, or read more than `MAX_FRAMES` frames from the peer.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::base::text::{printable, secs};

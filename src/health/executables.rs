@@ -1,7 +1,7 @@
-//! Health checks that the site brings: executables in one directory, run in the order of their names.
+//! The site's own health checks: executables in one directory, run in the order of their names.
 //!
-//! Exit status 0 is healthy; the last line of output says why not. Each has a time limit, and what it
-//! started ends with it. Must never: run a file that others than root may write, or lead elsewhere.
+//! Exit status 0 is healthy; otherwise the last line of output is the reason. Each has a time limit, and its child
+//! processes end with it. Must never: run a file that anyone but root may write, or a symlink to one.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::base::text::printable;

@@ -1,7 +1,7 @@
-//! The few values that a health check needs from a kubeconfig: where the API server is, and who we are. Pure.
+//! The few values that a health check needs from a kubeconfig: the API server's address and our credentials. Pure.
 //!
 //! What kubectl reads is read, or refused with its line and the reason: `tests/fixtures/kubeconfigs.tsv`.
-//! Must never: say that a value is not there because it was not understood.
+//! Must never: report a value that was not understood as missing.
 
 use super::yaml::{Document, Node};
 use crate::base::base64;

@@ -1,9 +1,9 @@
-//! Is this node healthy? Checks are run in rounds until they pass, for as long as was asked, or the time is up.
+//! Node health: runs rounds of checks until they have passed for the requested time, or the timeout expires.
 //!
-//! Must never: touch the state or the boot variables; that is for the command.
+//! Must never: touch the state or the boot variables; the commands do that.
 //!
-//! May import: base, os, http. Must never import: config, machine, ledger, boot: it is handed its subjects, and
-//! confirms nothing.
+//! May import: base, os, http. Must never import: config, machine, ledger, boot: the caller passes in what to check, and
+//! confirms the slot.
 
 pub mod apiserver;
 pub mod containerd;

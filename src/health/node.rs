@@ -1,6 +1,6 @@
-//! A list of nodes as the API server sends it, read as it comes: only names, the Ready condition and versions are kept. Pure.
+//! Streaming parser for the API server's list of nodes: keeps only names, the Ready condition and versions. Pure.
 //!
-//! A list can have megabytes (images, labels, conditions that others added). Must never: use memory that grows with it.
+//! A list can be megabytes long (images, labels, foreign conditions). Must never: use memory that grows with it.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::printable;

@@ -1,4 +1,4 @@
-//! One round of checks: containerd, the API server, the node, then what the site brings.
+//! One round of checks: containerd, the API server, the node, then the site's own.
 //!
 //! Must never: run a check that builds on one that failed.
 

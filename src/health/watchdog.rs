@@ -1,6 +1,6 @@
-//! A hardware watchdog, fed while the agent waits: a machine that hangs in its trial boot is restarted, and GRUB counts.
+//! A hardware watchdog, fed while the agent waits: a machine that hangs in its trial boot restarts, and GRUB counts the boot.
 //!
-//! One thread feeds and works, so what hangs is not fed. Must never: feed it once the waiting is over.
+//! The working thread feeds it, so a hang stops the feeding. Must never: feed it once the waiting is over.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::os::sys;

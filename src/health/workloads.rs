@@ -1,6 +1,6 @@
-//! Deployments that a site cannot do without (CoreDNS, say): has each an available replica? Pure.
+//! Deployments that a site depends on (CoreDNS, say): does each have an available replica? Pure.
 //!
-//! Must never: call one available of which the API server says nothing.
+//! Must never: call one available that the API server does not report on.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::printable;

@@ -1,6 +1,6 @@
-//! What a server answers: statuses sorted out, bodies read to their end, errors that say host and reason.
+//! Server responses: classifies statuses, reads bodies to the end, and names host and reason in errors.
 //!
-//! Must never: show a URL's query, or hand out what is encoded in a way that was not asked for.
+//! Must never: show a URL's query, or hand out a body with a content encoding that was not requested.
 
 use super::deadline::{Limit, Timeouts};
 use super::failure::{Cause, Failure, explain, malformed, of_ureq, why};

@@ -1,6 +1,6 @@
-//! Showing a registry who asks: answers its challenge, gets tokens, keeps them while they last.
+//! Authenticates to a registry: answers its challenge, fetches tokens, and caches them while they are valid.
 //!
-//! Must never: give a password to another host in the clear, or to one on a network that the registry is not on; send
+//! Must never: send a password to another host in the clear, or to a host on a network that the registry is not on; send
 //! a token to any server but the one that asked for it; try more than one fresh token for a request.
 
 use super::answer::{Answer, CREDENTIALS_HINT, Shown, error_detail};

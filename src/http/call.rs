@@ -1,7 +1,7 @@
-//! One request by ureq, and its answer: how ureq is set up, what it is told, what becomes of its errors.
+//! One request through ureq, and its answer: configures ureq, passes it the request, and translates its errors.
 //!
-//! Redirects, statuses, retries, proxies and what of us a server may see are decided above, names and connections below.
-//! Must never: let ureq decide one of these, or send what is posted twice.
+//! Redirects, statuses, retries, proxies and what a server may learn of us are decided above, names and connections below.
+//! Must never: let ureq decide one of these, or send a POST twice.
 
 use super::deadline::Limit;
 use super::dial::{Dialling, Introduced};

@@ -1,7 +1,7 @@
-//! `WWW-Authenticate`: how a server wants to be shown who asks. Pure.
+//! `WWW-Authenticate`: how a server wants the client to authenticate. Pure.
 //!
-//! Several challenges may stand in one header or in many, in any order, and a comma parts challenges as well as
-//! their parameters. Must never: take a parameter of one challenge for another's.
+//! Several challenges may stand in one header or in many, in any order, and a comma separates challenges as well as
+//! their parameters. Must never: attribute a parameter of one challenge to another.
 
 use crate::base::error::{Error, Kind, Result};
 

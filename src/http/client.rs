@@ -1,4 +1,4 @@
-//! The one HTTP client: documents, in however many tries and from however many places.
+//! The one HTTP client: fetches documents, with retries and from any number of mirrors.
 //!
 //! Must never: read a document beyond its cap, wait or try for ever, or put a URL's query string into a message.
 

@@ -1,4 +1,4 @@
-//! Tests of `http.rs` against servers that say exactly what a test needs.
+//! Tests of `client.rs` against servers that send exactly what a test needs.
 
 use super::*;
 use crate::http::answer::redirect_target;

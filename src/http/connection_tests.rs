@@ -1,4 +1,4 @@
-//! Tests of connections and of what comes over them: chunks, connections that are kept, heads that are none, proxies.
+//! Tests of connections and what arrives on them: chunks, kept connections, malformed heads, proxies.
 
 use super::tests::{answer, client, serve, url};
 use super::*;

@@ -1,4 +1,4 @@
-//! The cryptography in use, picked by hand from rustls's ring provider; none is written here.
+//! The cryptography in use, picked by hand from rustls's ring provider; none is implemented here.
 //!
 //! The default provider is never named: what it lists and we do not (ChaCha20-Poly1305 above all) would stay
 //! in the binary (docs/decisions/0001-cryptography-by-hand.md). Written out, it can also not widen silently.

@@ -1,6 +1,6 @@
-//! How long things may take: a request as a whole, and each wait in it.
+//! Time limits: for a request as a whole, and for each wait in it.
 //!
-//! Must never: let a peer hold us by sending a little now and then, or what nobody is given.
+//! Must never: let a peer hold the connection by trickling bytes, or beyond its limit.
 
 use crate::base::text::secs;
 use std::fmt;

@@ -1,6 +1,6 @@
-//! How a server is reached: its name looked up, dialled, tunnelled through a proxy where one is set, with TLS.
+//! Reaches a server: looks its name up, connects, tunnels through a proxy where one is set, and starts TLS.
 //!
-//! Must never: connect to a network that is not allowed now, or speak to a server before a proxy has let us through.
+//! Must never: connect to a network that is not allowed now, or speak to a server before the proxy has connected us.
 
 use super::deadline::{Timeouts, Until};
 use super::failure::{Cause, of_ureq};

@@ -1,4 +1,4 @@
-//! One request with its redirects: what a server is told, where it may lead, who may know who we are.
+//! One request with its redirects: which headers a server gets, where it may redirect, and who may see our credentials.
 //!
 //! Must never: follow a redirect from https to http, or take credentials along to another server.
 

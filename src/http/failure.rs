@@ -1,4 +1,4 @@
-//! What goes wrong on the way: host and reason in words, and whether the next try may fare better.
+//! Failures on the way: host and reason in words, and whether a retry may succeed.
 //!
 //! Must never: show a URL's query.
 

@@ -1,7 +1,7 @@
-//! What is refused of an answer before ureq reads it, and of its headers after: where two readers could see two answers.
+//! Rejects answers that two readers could parse differently: their bytes before ureq reads them, and their headers after.
 //! Pure.
 //!
-//! ureq and httparse decide what a header is. These are the rules that they do not have; each has its test. Must never:
+//! ureq and httparse decide what a header is. These are the rules that they lack; each has its test. Must never:
 //! read a value that ureq reads as well.
 
 use ureq::http::header::{HeaderMap, TRANSFER_ENCODING};

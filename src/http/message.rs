@@ -1,4 +1,4 @@
-//! What is asked, and a small answer, as they stand: no connection, no policy.
+//! A request and a small answer as plain data: no connection, no policy.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::url::Url;

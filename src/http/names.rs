@@ -1,7 +1,7 @@
-//! Names of hosts as addresses, within the time that a connection may take.
+//! Resolves host names to addresses, within the time limit of a connection.
 //!
-//! The resolver has limits of its own, of half a minute and more, and no way to be called off: it is asked on a thread that
-//! is given up on when the time is over. Must never: wait longer than that, or ask anybody for this machine's own name.
+//! The resolver has limits of its own, of half a minute and more, and cannot be cancelled: it runs on a thread that is
+//! abandoned when the time is up. Must never: wait longer than that, or send a query for this machine's own name.
 
 use super::deadline::Until;
 use super::peers::literal;

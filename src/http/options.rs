@@ -1,4 +1,4 @@
-//! How the client is set up: where plain HTTP may be used, which certificates count, who we are, how long to wait.
+//! The client's settings: where plain HTTP is allowed, trusted CAs, credentials, timeouts.
 
 use super::deadline::Timeouts;
 use super::proxy::ProxyEnv;

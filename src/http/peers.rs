@@ -1,8 +1,8 @@
-//! Which network a server is on, seen at the moment of connecting, when names are addresses.
+//! Which network a server is on, checked at the moment of connecting, when its name has become an address.
 //!
-//! A registry chooses where its tokens come from. It must not thereby choose that we talk to something inside the
-//! site, or on this machine, that it could not reach itself.
-//! Must never: judge a name by itself, since its owner says what it means.
+//! A registry chooses where its tokens come from. That must not let it make us talk to something inside the site, or on
+//! this machine, that it cannot reach itself.
+//! Must never: judge by the name alone, since its owner decides which address it resolves to.
 
 use crate::base::error::{Error, Kind, Result};
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,4 +1,4 @@
-//! Which proxy a request goes through, by `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`. Pure.
+//! Chooses a request's proxy from `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`. Pure.
 //!
 //! Must never: send a request for this machine through a proxy, or show a proxy's password.
 

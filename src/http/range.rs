@@ -1,6 +1,6 @@
-//! What an answer to a request with Range means. Pure.
+//! Interprets the answer to a request with Range. Pure.
 //!
-//! Must never: take a part for another one, or a server that is not there for one that refuses.
+//! Must never: take one part for another, or an unreachable server for one that refuses Range.
 
 use super::failure::Failure;
 use crate::base::error::Kind;

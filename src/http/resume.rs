@@ -1,9 +1,9 @@
-//! A file's bytes, in one piece for whoever reads them, however often the connection breaks.
+//! A file's bytes as one continuous stream, across broken connections.
 //!
-//! After a break the rest is asked for by Range; a server that cannot do that sends the whole, and what was there
-//! before is dropped. So is one that refuses Range in any way; and one that sends less than the rest at a time is asked for
-//! the next piece. What comes out is checked by the reader: a digest over all of it.
-//! Must never: go on without end, or hand out a byte twice or from the wrong place.
+//! After a break the rest is requested by Range. A server that cannot do that, or refuses, sends the whole file, and what was
+//! read before is dropped. A server that sends less than the rest is asked for the next piece. The reader checks the result
+//! by a digest over all of it.
+//! Must never: continue without end, or hand out a byte twice or from the wrong place.
 
 use super::answer::{Answer, Reader, is_gzip};
 use super::client::Client;

@@ -1,6 +1,6 @@
-//! When a request that failed is worth another try, and how long to wait before it. Pure: no clock, no dice.
+//! Whether to retry a failed request, and how long to wait first. Pure: no clock, no dice.
 //!
-//! Must never: try without end, wait beyond the deadline, or come back at the same moment as all other machines.
+//! Must never: try without end, wait beyond the deadline, or retry at the same moment as all other machines.
 
 use crate::base::clock::Now;
 use crate::base::time::parse_http_date;

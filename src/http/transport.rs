@@ -1,7 +1,7 @@
-//! ureq's connections: a socket of ours with our TLS over it, made and used so that every wait has an end.
+//! ureq's connections: our socket with our TLS over it, so that every wait has an end.
 //!
-//! ureq's `unversioned` interface may change with any release: it is used here and nowhere else, and Cargo.toml pins the
-//! release (`tests/pure/crates.rs`). Must never: wait without an end, use a kept connection for another server than
+//! ureq's `unversioned` interface may change with any release: it is used here only, and Cargo.toml pins the
+//! release (`tests/pure/crates.rs`). Must never: wait without an end, use a kept connection for a server other than
 //! the one it was made for, or take a break for the end of a body.
 
 use super::deadline::{Until, wait};

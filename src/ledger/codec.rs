@@ -1,6 +1,6 @@
-//! The state as `state.json`: read leniently where it only tells, strictly where something is decided by it. Pure.
+//! Encodes and parses `state.json`: lenient for what is only reported, strict for what decides something. Pure.
 //!
-//! Must never: make a file that is too large to be read again.
+//! Must never: write a file that is too large to be read again.
 
 use super::state::{BOOT_ID_MAX_BYTES, CAUSE_MAX_BYTES, Phase, State, TEXT_MAX_BYTES};
 use crate::base::digest::Digest;

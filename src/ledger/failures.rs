@@ -1,8 +1,8 @@
-//! Artifacts that rolled back, so that they are not tried again by themselves. Pure.
+//! Artifacts that rolled back, so that they are not retried automatically. Pure.
 //!
-//! The content of `update/failed.json`. An artifact that was not healthy is not to blame where the slot that the machine came
-//! back to is not healthy either (a switch that is down): until that slot was checked it is undecided, and so it stays if that
-//! one fails as well. What is undecided is tried again, at most [`MAX_RETRIES`] times.
+//! The content of `update/failed.json`. An unhealthy artifact is not to blame if the slot that the machine came back to is
+//! unhealthy too (a network switch is down): until that slot has been checked the blame is undecided, and it stays so if that
+//! slot also fails. An undecided artifact is retried, at most [`MAX_RETRIES`] times.
 //! Must never: grow without bound.
 
 use crate::base::digest::Digest;

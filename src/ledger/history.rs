@@ -1,8 +1,8 @@
-//! The last attempts and how each ended: what a person or a tool looks back at. Pure.
+//! The last attempts and how each ended, for people and tools. Pure.
 //!
-//! Part of `state.json`. One entry is one attempt: it begins when the download begins, or where it failed before that, and
-//! its result follows the phase to the end. What fails again in the same way is counted, not listed again.
-//! Must never: grow without bound, or cost the state because an entry of it is broken: such an entry is dropped.
+//! Part of `state.json`. One entry is one attempt: it begins with the download, or with a failure before that, and its
+//! result follows the phase to the end. A repeated identical failure is counted, not listed again.
+//! Must never: grow without bound, or lose the state over one broken entry: such an entry is dropped.
 
 use crate::base::error::Kind;
 use crate::base::json::Field;

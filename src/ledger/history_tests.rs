@@ -1,4 +1,4 @@
-//! Tests of the history: what it says after every transition of the state, and that nothing makes it grow or break.
+//! Tests of the history: its content after every transition of the state, and that it neither grows without bound nor breaks.
 
 use super::*;
 use crate::base::digest::Digest;

@@ -1,8 +1,8 @@
-//! What has proven itself on this machine: the artifacts that were confirmed, and the newest release date among them, which
-//! only ever grows. Pure.
+//! What was confirmed on this machine: the artifacts, and the newest release date among them, which only ever
+//! grows. Pure.
 //!
-//! The content of `update/proven.json`. That date has certainly passed, so it is a floor for the clock; and no release from
-//! before it is taken. Must never: move back, or jump by what a slip of the publisher's pen says.
+//! The content of `update/proven.json`. That date has certainly passed, so it is a floor for the clock; and no older release
+//! is installed. Must never: move the date back, or jump ahead because a publisher mistyped a date.
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};

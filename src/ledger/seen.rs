@@ -1,7 +1,7 @@
-//! What a source offered when it was asked last, so that asking again costs one small request. Pure.
+//! What a source offered at the last check, so that the next check costs one small request. Pure.
 //!
 //! The content of `update/seen.json`. It saves a download of metadata and nothing else: whatever is installed is resolved
-//! and proven anew. Must never: be what an update is installed from.
+//! and verified again. Must never: be what an update is installed from.
 
 use crate::base::digest::Digest;
 use crate::offer::artifact::{Artifact, FileRef, Metadata, Place};

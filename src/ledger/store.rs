@@ -1,7 +1,7 @@
 //! The agent's files on the data partition: lock, state, failed artifacts.
 //!
-//! A broken file is kept aside, said aloud, and never stops an update. One that could not be read is not broken: perhaps it
-//! can be read the next time, and until then nothing is decided by it, or changed.
+//! A broken file is set aside and reported, and never stops an update. A file that could not be read is not broken: it may be
+//! readable next time, and until then nothing is decided by it or changed.
 //! Must never: hold a second copy of the state in memory across commands.
 
 use crate::base::error::{Error, IoContext, Kind, Result, legible};

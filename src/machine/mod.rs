@@ -1,9 +1,9 @@
-//! This machine: what it booted from, its slots, its boot variables, its data partition.
+//! This machine: its boot source, slots, boot variables and data partition.
 //!
-//! Looks things up once and hands them out; mounts privately what is not mounted where it should be.
+//! Looks each up once; mounts privately what is not mounted in its usual place.
 //! Must never: decide what to do with what it finds.
 //!
-//! May import: base, os, slot, boot, disk, ledger. Must never import: source, http, config, update: it says what it is.
+//! May import: base, os, slot, boot, disk, ledger. Must never import: source, http, config, update: it reports facts only.
 
 pub mod view;
 

@@ -1,4 +1,4 @@
-//! Looks into a slot: its record, whether its files fit it, how much room it has.
+//! Inspects a slot: its record, whether its files match it, and how much room it has.
 //!
 //! Must never: write, or replay a journal.
 

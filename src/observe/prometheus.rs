@@ -1,7 +1,7 @@
-//! Metrics as Prometheus text. Pure: what was gathered goes in, text 0.0.4 comes out.
+//! Metrics as Prometheus text. Pure: facts in, text format 0.0.4 out.
 //!
-//! Names, labels and defaults: docs/metrics.md. Every series is always there, so that an alert never waits for one; but what
-//! could not be looked at at all is left out: a default would be a lie, and an alarm.
+//! Names, labels and defaults: docs/metrics.md. Every series is always present, so that an alert never waits for one; but a
+//! series that could not be determined at all is left out: a default would be wrong, and raise an alarm.
 //! Must never: touch a file, a clock or a network, or leave a series out because something is damaged.
 
 use crate::base::error::Kind;

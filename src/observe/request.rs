@@ -1,6 +1,6 @@
-//! One HTTP request's head, and what it comes to. Pure.
+//! Parses one HTTP request's head into a page or an error status. Pure.
 //!
-//! Must never: look at more than it was given, or let what a client sent into an answer.
+//! Must never: read beyond its input, or echo a client's bytes in an answer.
 
 /// Longest head that is read, in bytes.
 pub const HEAD_MAX_BYTES: usize = 4096;

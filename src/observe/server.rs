@@ -1,7 +1,7 @@
 //! The HTTP server that Prometheus scrapes: one thread, poll(2), and bounds on everything that a client can do.
 //!
-//! A connection is read until one head is complete, answered, and closed. Who is slow is cut off after some seconds; when
-//! there are too many, the one that has waited longest without a complete request makes room.
+//! A connection is read until one head is complete, answered, and closed. A slow client is cut off after some seconds; when
+//! there are too many, the one that has waited longest without a complete request is dropped.
 //! Must never: block on a client, or hold more than [`CLIENTS_MAX`] of them.
 
 use crate::base::error::{IoContext, Kind, Result};

@@ -1,8 +1,8 @@
 //! The YAML that kubectl reads: its first document, as a tree. Pure.
 //!
-//! kubectl reads by libyaml's rules of YAML 1.1, and JSON as a part of it; so does this, or it refuses with the line. The table:
-//! `tests/fixtures/kubeconfigs.tsv`. An alias is the node that it names, not a copy, so that no alias costs more than another.
-//! Must never: tell a value that is not understood from what it means; recurse deeper than [`scan::MAX_DEPTH`].
+//! kubectl follows libyaml's rules of YAML 1.1, with JSON as a subset; this parser does too, or refuses, naming the line. The
+//! table: `tests/fixtures/kubeconfigs.tsv`. An alias refers to the node that it names and is not a copy, so none is expensive.
+//! Must never: guess the meaning of a value that it does not understand; recurse deeper than [`scan::MAX_DEPTH`].
 
 mod scan;
 mod text;

@@ -1,7 +1,7 @@
-//! YAML cut into tokens, as the libyaml that kubectl is built with cuts it. Pure.
+//! Splits YAML into tokens as kubectl's libyaml does. Pure.
 //!
-//! A mapping's key is known to be one by the colon after it: the token that says so is put in front of it afterwards.
-//! Must never: leave out what it does not know.
+//! A mapping key is recognized only at the colon after it: its `Key` token is then inserted in front of it.
+//! Must never: skip input that it does not know.
 
 use crate::base::error::{Error, Kind, Result};
 

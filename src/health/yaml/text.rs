@@ -1,6 +1,6 @@
-//! Texts of YAML: plain, in quotes, in blocks; folded, with what their escapes stand for. Pure.
+//! YAML scalars: plain, quoted and block, with folding and escapes. Pure.
 //!
-//! Must never: leave out what it does not know.
+//! Must never: skip input that it does not know.
 
 use super::scan::{Is, Scanner, bad};
 use crate::base::error::Result;

@@ -1,4 +1,4 @@
-//! Tests of `credentials.rs`.
+//! Tests of `credentials/mod.rs`.
 
 use super::*;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Who this machine is to a registry: Docker's `config.json`. Pure, but for [`load`].
+//! This machine's registry credentials: Docker's `config.json`. Pure, but for [`load`].
 //!
 //! Must never: show a secret, give one to a host it does not belong to, or run a helper program.
 

@@ -1,6 +1,6 @@
-//! One entry of Docker's `config.json`, as it stands there. Pure.
+//! One entry of Docker's `config.json`, as written there. Pure.
 //!
-//! Must never: make one entry's fault the fault of another.
+//! Must never: let one malformed entry spoil another.
 
 use crate::base::json::Field;
 use miniserde::de::{Map, Seq, Visitor};

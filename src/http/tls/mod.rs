@@ -1,4 +1,4 @@
-//! TLS for the HTTP client: rustls, roots from a file, a clock that cannot be too early.
+//! TLS for the HTTP client: rustls, roots from a file, and a clock with a lower bound.
 //!
 //! Roots are loaded when the first https connection is made, so a machine without any can still use
 //! a medium or a loopback registry. Must never: skip a certificate check, or fall back to plain HTTP.

@@ -1,6 +1,6 @@
 //! PEM: CA bundles, client certificates and keys, as tools and people write them.
 //!
-//! Must never: take what says that it is something else, or report what lies there as nothing.
+//! Must never: accept text labelled as something else, or report such a file as empty.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::os::files::read_required;

@@ -1,4 +1,4 @@
-//! TLS sessions that may be taken up again, of a few servers: a short list, searched from its beginning.
+//! Resumable TLS sessions of a few servers: a short list, searched linearly.
 //!
 //! rustls's own store is a hash map, and keeps one server where it is asked for eight sessions.
 //! Must never: hand out a ticket of TLS 1.3 twice (RFC 8446, appendix C.4), or grow with what a server sends.

@@ -1,6 +1,6 @@
-//! Which servers' certificates count, and at what time: rustls's check, at each time that the present may be.
+//! Verifies server certificates: rustls's check, at each time that the present may be.
 //!
-//! Must never: take a certificate for another name, or at a time at which it is not valid.
+//! Must never: accept a certificate for another name, or at a time outside its validity.
 
 use super::pem::Roots;
 use crate::base::clock::Now;

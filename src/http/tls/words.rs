@@ -1,6 +1,6 @@
-//! What goes wrong in TLS, in words that name what is to be mended.
+//! TLS failures in words that name what to fix.
 //!
-//! Must never: say of what is not supported that it is wrong.
+//! Must never: call something wrong that is merely unsupported.
 
 use rustls::CertificateError;
 

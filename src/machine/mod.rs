@@ -258,7 +258,7 @@ impl<'a> Machine<'a> {
             return Ok((dir, None));
         }
         let mounted = match mount::mount(part, access) {
-            // Mounted for writing out of our sight: the kernel refuses a second, read-only mount, but allows another writable one.
+            // Mounted for writing out of our sight: the kernel refuses a read-only mount beside it, but not a writable one.
             Err(e) if label == EFI && e.course() == Course::InUse => mount::mount(part, Access::Write),
             mounted => mounted,
         }?;

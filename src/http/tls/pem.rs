@@ -32,8 +32,8 @@ pub enum Pem {
 impl Pem {
     /// Reads the text, without a byte order mark; X509 CERTIFICATE is an older name of CERTIFICATE, which OpenSSL
     /// accepts and RFC 7468, section 5.1, allows for old files.
-    /// Input: `is_secret`: it is a private key. Errors: Config: the file cannot be read, or is not a regular file; a secret file
-    /// belongs to another user, or others may read or change it.
+    /// Input: `is_secret`: it is a private key. Errors: Config: the file cannot be read, or is not a regular file; a secret
+    /// file belongs to another user, or others may read or change it.
     pub(crate) fn read(&self, op: &str, is_secret: bool) -> Result<Vec<u8>> {
         let mut pem = match self {
             Pem::File(path) if is_secret => Insist::Secret.read_open(path, MAX_BUNDLE, 0)?,

@@ -1,6 +1,6 @@
-//! The API server, asked over TLS with the administrator's client certificate: is it ready, and is its node?
+//! Asks the API server, over TLS with the administrator's client certificate, whether it and its node are ready.
 //!
-//! Must never: speak to a server that the kubeconfig's CA did not sign, or show the certificate to another one.
+//! Must never: speak to a server whose certificate the kubeconfig's CA did not sign, or show it the client certificate.
 
 use super::kubeconfig::{Credential, KUBECONFIG_MAX_BYTES, Kubeconfig};
 use super::node::{self, NodeList};
@@ -17,14 +17,14 @@ use std::time::Duration;
 
 /// Longest answer to `/readyz` that is read, in bytes: a line for each of some 30 checks.
 const READYZ_MAX_BYTES: u64 = 16 * 1024;
-/// Longest list of nodes that is read, in bytes. One node has 10 to 100 KB.
+/// Longest list of nodes that is read, in bytes. One node takes 10 to 100 KB.
 const NODES_MAX_BYTES: u64 = 64 * 1024 * 1024;
-/// Longest deployment that is read, in bytes: the API server stores none that is longer.
+/// Longest deployment that is read, in bytes: the API server stores no longer one.
 const DEPLOYMENT_MAX_BYTES: u64 = 2 * 1024 * 1024;
 /// Longest PEM file, in bytes.
 const PEM_MAX_BYTES: u64 = 256 * 1024;
 
-/// An API server that can be asked.
+/// A connection to the API server.
 pub struct ApiServer {
     client: Client,
     base: Url,
@@ -33,7 +33,7 @@ pub struct ApiServer {
 impl ApiServer {
     /// Reads the kubeconfig and the files it names; opens no connection.
     /// Input: `limit`: for each answer as a whole.
-    /// Errors: Config: there is none, or it is not usable.
+    /// Errors: Config: it is missing or unusable.
     pub fn open(system: &System, kubeconfig: &Path, limit: Duration) -> Result<ApiServer> {
         let reading = |e: Error| e.at("read", kubeconfig.display());
         let bytes = read_required(kubeconfig, KUBECONFIG_MAX_BYTES).io(Kind::Config, "read", kubeconfig.display())?;
@@ -57,7 +57,7 @@ impl ApiServer {
     }
 
     /// Asks whether it is ready. Returns: its address.
-    /// Errors: Unhealthy: it says that it is not. Network, Source: it cannot be asked.
+    /// Errors: Unhealthy: it reports that it is not. Network, Source: it cannot be asked.
     pub fn ready(&self) -> Result<String> {
         let mut said = Vec::new();
         let status = self.ask("readyz", READYZ_MAX_BYTES, &mut |_, bytes| {
@@ -72,10 +72,10 @@ impl ApiServer {
     }
 
     /// Asks for the node. Returns: its name and version.
-    /// Errors: Unhealthy: it is not ready. Network, Source: it cannot be asked, or makes no sense.
+    /// Errors: Unhealthy: it is not ready. Network, Source: the server cannot be asked, or its answer is malformed.
     pub fn node(&self, host: &str, boot_id: Option<&str>) -> Result<String> {
         let mut list = NodeList::default();
-        // A server that is starting up may answer from its cache; this asks for what is stored.
+        // A server that is starting up may answer from its cache; without resourceVersion it reads from storage.
         let path = "api/v1/nodes";
         let status = self.ask(path, NODES_MAX_BYTES, &mut |status, bytes| match status {
             200 => list.feed(bytes),
@@ -88,8 +88,8 @@ impl ApiServer {
         node::judge(&list.finish()?, host, boot_id)
     }
 
-    /// Asks for the deployments that the site cannot do without. Returns: how many replicas of each are available.
-    /// Errors: Unhealthy: one has none. Network, Source: it cannot be asked, or makes no sense.
+    /// Asks for the deployments that the site requires. Returns: how many replicas of each are available.
+    /// Errors: Unhealthy: one has none. Network, Source: the server cannot be asked, or its answer is malformed.
     pub fn workloads(&self, wanted: &[Workload]) -> Result<String> {
         let mut said = Vec::new();
         for workload in wanted {
@@ -105,7 +105,7 @@ impl ApiServer {
     }
 
     fn ask(&self, path: &str, cap_bytes: u64, take: &mut dyn FnMut(u16, &[u8]) -> Result<()>) -> Result<u16> {
-        // The server's URL may have a path, below which it answers. Source: client-go, rest/request.go, AbsPath.
+        // The server's URL may have a base path. Source: client-go, rest/request.go, AbsPath.
         self.client.whatever(&self.base.child(path), cap_bytes, take)
     }
 }
@@ -119,7 +119,7 @@ fn accepted(status: u16) -> Result<()> {
     Err(Error::new(Kind::Unhealthy, format!("{why} ({status})")))
 }
 
-/// Names the checks of its own that failed. Source: Kubernetes API health endpoints: `[-]NAME failed: reason withheld`.
+/// Names the server's own checks that failed. Source: Kubernetes API health endpoints: `[-]NAME failed: reason withheld`.
 fn not_ready(status: u16, said: &str) -> String {
     let failed = said.lines().filter_map(|line| line.strip_prefix("[-]")?.split(' ').next());
     let failed = failed.take(8).map(printable).collect::<Vec<_>>().join(", ");

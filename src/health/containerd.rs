@@ -1,7 +1,7 @@
-//! containerd, asked for its version over gRPC: one HTTP/2 stream on its socket, with just what that takes.
+//! Asks containerd for its version over gRPC: one HTTP/2 stream on its socket, with the minimum that takes.
 //!
-//! A socket that only accepts is not healthy: a stopped or hung containerd leaves one behind.
-//! Must never: wait beyond its limit, or take more than a few frames from whoever answers.
+//! A socket that accepts connections proves nothing: a stopped or hung containerd leaves one behind.
+//! Must never: wait beyond its limit, or read more than `MAX_FRAMES` frames from the peer.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::base::text::{printable, secs};
@@ -11,14 +11,14 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Largest frame that is read, in bytes: what a peer may send unasked. Source: RFC 9113, section 4.2.
+/// Largest frame that is read, in bytes: a peer may send it unasked. Source: RFC 9113, section 4.2.
 const MAX_FRAME: usize = 16 * 1024;
 /// Most frames before the answer. containerd sends five.
 const MAX_FRAMES: usize = 64;
 
-/// What a client sends first, then our (empty) SETTINGS. Source: RFC 9113, section 3.4.
+/// The client preface, then our (empty) SETTINGS. Source: RFC 9113, section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// The header block of the call, by entries of the static table and literals. Source: RFC 7541, sections 6.1 and 6.2.2,
+/// The header block of the call, built from static table entries and literals. Source: RFC 7541, sections 6.1 and 6.2.2,
 /// appendix A; gRPC over HTTP/2, "Requests".
 const HEADERS: &[u8] = b"\x83\x86\x04\x2f/containerd.services.version.v1.Version/Version\
     \x01\x09localhost\x0f\x10\x10application/grpc\0\x02te\x08trailers";
@@ -34,7 +34,7 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// Asks for the version.
-/// Input: `limit`: for everything.
+/// Input: `limit`: for the whole call.
 /// Returns: `containerd` and its version.
 /// Errors: Unhealthy: it does not answer, or not as a gRPC server that knows the call.
 pub fn check(socket: &Path, limit: Duration) -> Result<String> {
@@ -92,7 +92,7 @@ fn read_exact(
     Ok(())
 }
 
-/// Writes everything that the call takes. Pure.
+/// Writes the whole request. Pure.
 fn request() -> Vec<u8> {
     let mut out = PREFACE.to_vec();
     frame(&mut out, HEADERS_FRAME, END_HEADERS, 1, HEADERS);
@@ -103,12 +103,12 @@ fn request() -> Vec<u8> {
 
 /// Source: RFC 9113, section 4.1.
 fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u8, payload: &[u8]) {
-    // Ours are short.
+    // Our payloads are short.
     out.extend_from_slice(&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream]);
     out.extend_from_slice(payload);
 }
 
-/// What the server has said. Pure.
+/// What the server has sent. Pure.
 #[derive(Default)]
 struct Reply {
     settings: bool,
@@ -117,7 +117,7 @@ struct Reply {
 }
 
 impl Reply {
-    /// Takes one frame. Returns: what has to be sent back.
+    /// Takes one frame. Returns: the bytes to send back.
     /// Errors: the server refuses the call, or breaks the protocol.
     fn take(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> std::result::Result<Vec<u8>, &'static str> {
         let mut answer = Vec::new();
@@ -148,7 +148,7 @@ impl Reply {
     fn version(&self) -> Result<String> {
         let bad = |why: &str| Err(Error::new(Kind::Unhealthy, why));
         if self.data.is_empty() {
-            // An error comes as trailers alone.
+            // gRPC sends an error as trailers without data.
             return bad("it answered the version call with an error");
         }
         let message = match self.data.as_slice() {

@@ -1,7 +1,7 @@
-//! Health checks that the site brings: executables in one directory, run in the order of their names.
+//! The site's own health checks: executables in one directory, run in the order of their names.
 //!
-//! Exit status 0 is healthy; the last line of output says why not. Each has a time limit, and what it
-//! started ends with it. Must never: run a file that others than root may write, or lead elsewhere.
+//! Exit status 0 is healthy; otherwise the last line of output is the reason. Each has a time limit, and its child
+//! processes end with it. Must never: run a file that anyone but root may write or redirect.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::base::text::printable;
@@ -18,25 +18,25 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-/// What is kept of a check's output, in bytes.
+/// Bytes kept of a check's output.
 const OUTPUT_MAX_BYTES: usize = 4096;
-/// How often a running check is looked at.
+/// Interval at which a running check is polled.
 const POLL: Duration = Duration::from_millis(20);
 
-/// How long a check that was killed may take to end, and one that is being written to be there.
+/// How long a killed check may take to end, and a check that is being written may stay busy.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// Lists the checks: executable regular files, in the order of their names.
 /// Returns: none if there is no such directory.
-/// Errors: Config: it cannot be listed, others than root could have changed it or a check, or a check is a program that may
-/// not be run: a check that somebody relies on.
+/// Errors: Config: it cannot be listed; anyone but root could have changed it or a check; or a check is a program without
+/// execute permission, which the operator relies on.
 pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     if !Insist::Directory.find(dir)? {
         return Ok(paths);
     }
     for path in directory::list(dir).io(Kind::Config, "list health checks in", dir.display())? {
-        // An editor's lock is a link to nowhere.
+        // An editor's lock is a dangling symlink.
         if path.file_name().is_none_or(|n| n.as_encoded_bytes().starts_with(b".")) {
             continue;
         }
@@ -47,7 +47,7 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
         }
         let meta = looked(path.metadata())?;
         let is_text = meta.is_file() && meta.mode() & 0o111 == 0 && !is_program(&path);
-        // Another user could make a text of a check, or lead to one: what is left out is asked as well.
+        // Another user could turn a check into a text, or redirect it to one: owners of skipped files are checked as well.
         match () {
             () if is_text && entry.is_file() => check_owner(&path, &entry)?,
             () if is_text => drop(Insist::Trusted.find(&path)?),
@@ -61,10 +61,10 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Tells a script or ELF program, whose mode somebody forgot, from a text beside the checks.
+/// Distinguishes a script or ELF program that lacks execute permission from a text beside the checks.
 fn is_program(path: &Path) -> bool {
     let mut start = [0; 4];
-    // What is shorter is filled up with zeros.
+    // A shorter file leaves zeros at the end.
     let read = files::open(path, 0).and_then(|mut file| file.read(&mut start));
     read.is_ok() && (start.starts_with(b"#!") || start == *b"\x7fELF")
 }
@@ -75,7 +75,7 @@ pub fn name(path: &Path) -> String {
 }
 
 /// Runs one check.
-/// Input: `limit`: after that it is killed, with everything in its process group; `alive`: called several times a second.
+/// Input: `limit`: then it is killed, with its whole process group; `alive`: called several times a second.
 /// Returns: its last line of output. Errors: Unhealthy: why it failed.
 pub fn run(path: &Path, limit: Duration, alive: &mut dyn FnMut()) -> Result<String> {
     let failed = |why: String| Err(Error::new(Kind::Unhealthy, why));
@@ -92,7 +92,7 @@ fn attempt(path: &Path, limit: Duration, alive: &mut dyn FnMut()) -> io::Result<
     let start = Instant::now();
     let mut child = loop {
         match Child::spawn(path, &writer) {
-            // Somebody writes it at this very moment, or has just forked with it open.
+            // Another process is still writing it, or has just forked with it open.
             Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy && start.elapsed() < LAST_WAIT.min(limit) => {
                 alive();
                 std::thread::sleep(POLL);
@@ -100,13 +100,13 @@ fn attempt(path: &Path, limit: Duration, alive: &mut dyn FnMut()) -> io::Result<
             child => break child?,
         }
     };
-    // Or else the end of the output would never come.
+    // Otherwise the output would never reach its end.
     drop(writer);
     sys::set_nonblocking(&output)?;
     wait(&mut child, limit, &mut output, alive)
 }
 
-/// Waits for the end or the limit; then ends the whole process group.
+/// Waits for the end or the limit, then kills the whole process group.
 fn wait(
     child: &mut Child,
     limit: Duration,
@@ -117,7 +117,7 @@ fn wait(
     let mut said = Vec::new();
     let has_ended = loop {
         drain(output, &mut said);
-        // Not waited for yet: another process could get its number then, and be killed as the group.
+        // Not reaped yet: otherwise its number could be reused, and the wrong group killed.
         if sys::has_ended(child.id())? {
             break true;
         }
@@ -127,7 +127,7 @@ fn wait(
         alive();
         std::thread::sleep(POLL);
     };
-    // Whatever the check left running ends with it; it may be gone already.
+    // The check's remaining processes end with it; there may be none left.
     let _ = sys::kill_group(child.id());
     let status = match has_ended {
         true => child.try_wait()?,
@@ -142,7 +142,7 @@ fn wait(
     Ok((status, last_line(&said)))
 }
 
-/// Waits for the end of what was killed; not for ever: one that hangs in the kernel (a dead disk) does not end.
+/// Waits for a killed check to end, within a limit: one that hangs in the kernel (a dead disk) never does.
 fn bury(child: &mut Child, alive: &mut dyn FnMut()) -> io::Result<()> {
     let start = Instant::now();
     while child.try_wait()?.is_none() && start.elapsed() < LAST_WAIT {
@@ -152,10 +152,10 @@ fn bury(child: &mut Child, alive: &mut dyn FnMut()) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads what is there, and keeps the end of it.
+/// Reads the available output, and keeps its end.
 fn drain(output: &mut io::PipeReader, said: &mut Vec<u8>) {
     let mut buffer = [0u8; 1024];
-    // A check that never stops talking is looked at again after each 64 KiB.
+    // A check that writes without pause is polled again after each 64 KiB.
     for _ in 0..64 {
         match output.read(&mut buffer) {
             Ok(0) | Err(_) => return,
@@ -260,7 +260,7 @@ mod tests {
             let status = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
             !status.is_empty() && !status.contains(") Z")
         };
-        // A busy machine takes its time to end what was killed.
+        // A busy machine needs time to end killed processes.
         let ended = (0..600).any(|_| {
             !runs() || {
                 std::thread::sleep(Duration::from_millis(50));

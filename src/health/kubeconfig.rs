@@ -1,7 +1,7 @@
-//! The few values that a health check needs from a kubeconfig: where the API server is, and who we are. Pure.
+//! The few values that a health check needs from a kubeconfig: the API server's address and our credentials. Pure.
 //!
 //! What kubectl reads is read, or refused with its line and the reason: `tests/fixtures/kubeconfigs.tsv`.
-//! Must never: say that a value is not there because it was not understood.
+//! Must never: report a value that was not understood as missing.
 
 use super::yaml::{Document, Node};
 use crate::base::base64;
@@ -15,7 +15,7 @@ pub const KUBECONFIG_MAX_BYTES: u64 = 1024 * 1024;
 pub struct Kubeconfig {
     /// Its URL.
     pub server: String,
-    /// The name or address in its certificate, where that is another one than in the URL.
+    /// The name or address in its certificate, where it differs from the URL's.
     pub server_name: Option<String>,
     /// The CA that signed its certificate.
     pub ca: Credential,
@@ -25,7 +25,7 @@ pub struct Kubeconfig {
     pub key: Credential,
 }
 
-/// PEM, or where it is.
+/// PEM data, or the path of its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// Embedded.
@@ -37,7 +37,7 @@ pub enum Credential {
 impl Kubeconfig {
     /// Reads a kubeconfig: the current context's cluster and user.
     /// Input: UTF-8, at most [`KUBECONFIG_MAX_BYTES`].
-    /// Errors: Config: a value is missing, or written in a way that is not read; named with its line.
+    /// Errors: Config: a value is missing, or in an unsupported form; the line is named.
     pub fn parse(bytes: &[u8]) -> Result<Kubeconfig> {
         let document = Document::parse(bytes)?;
         let values = Values(&document);
@@ -67,7 +67,7 @@ impl<'a> Values<'a> {
         found.ok_or_else(|| bad(&format!("it has no {key}")))
     }
 
-    /// Finds the entry of a list by its name. Returns: what it has under `key`.
+    /// Finds a list entry by its name. Returns: its value under `key`.
     fn entry(&self, list: &str, key: &str, name: &str) -> Result<&'a Node> {
         let mut found = None;
         for entry in self.0.list(self.0.root(), list)? {
@@ -82,7 +82,7 @@ impl<'a> Values<'a> {
         self.0.get(entry, key)?.ok_or_else(|| bad(&format!("line {}: `{name}` has no {key}", entry.line)))
     }
 
-    /// Embedded data come first. Source: client-go, clientcmd/api/v1 ("overrides").
+    /// Embedded data take precedence. Source: client-go, clientcmd/api/v1 ("overrides").
     fn credential(&self, map: &'a Node, name: &str) -> Result<Credential> {
         let data = [name, "-data"].concat();
         if let Some((text, line)) = self.0.text(map, &data)? {
@@ -93,7 +93,7 @@ impl<'a> Values<'a> {
         self.wanted(map, name).map(|path| Credential::File(path.to_owned()))
     }
 
-    /// Says what the user has in the place of a certificate, if that is what is missing.
+    /// Names the user's other credentials, if the certificate is what is missing.
     fn instead(&self, user: &Node, missing: Error) -> Error {
         let others = ["token", "tokenFile", "exec", "auth-provider", "username"];
         let other = others.into_iter().find(|key| self.0.get(user, key).is_ok_and(|found| found.is_some()));

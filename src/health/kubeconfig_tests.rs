@@ -19,14 +19,14 @@ fn every_form_is_read_or_refused_in_words() {
             (Err(e), words) if words != "read" && e.to_string().contains(words) => {}
             (found, _) => wrong.push_str(&format!("{}: wanted {}: {found:?}\n", row.form, row.agent)),
         }
-        // However often an alias stands for others.
+        // However many aliases there are.
         assert!(start.elapsed() < Duration::from_secs(5), "{}: {:?}", row.form, start.elapsed());
     }
     assert!(wrong.is_empty(), "{wrong}");
     assert!(rows().len() > 100);
 }
 
-/// kubectl can be asked with a file: what is refused by the agent, and read by kubectl, is refused by its line.
+/// A file that the agent refuses although kubectl reads it is refused with its line; kubectl can be asked to compare.
 #[test]
 fn what_kubectl_reads_is_refused_with_its_line() {
     for row in rows().iter().filter(|row| row.kubectl == "read" && row.agent != "read") {
@@ -64,7 +64,7 @@ fn paths_are_kept_and_data_come_first() {
     assert_eq!((read.key, read.ca), (Credential::File("it's.key".into()), Credential::File("/ca".into())));
 }
 
-/// Any text at all, and any cut or changed kubeconfig, is read or refused, and soon.
+/// Any text at all, and any cut or changed kubeconfig, is read or refused, quickly.
 #[test]
 fn no_text_is_too_odd() {
     for end in 0..BASE.len() {

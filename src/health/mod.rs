@@ -1,9 +1,9 @@
-//! Is this node healthy? Checks are run in rounds until they pass, for as long as was asked, or the time is up.
+//! Node health: runs rounds of checks until they have passed for the requested time, or the timeout expires.
 //!
-//! Must never: touch the state or the boot variables; that is for the command.
+//! Must never: touch the state or the boot variables; the commands do that.
 //!
-//! May import: base, os, http. Must never import: config, machine, ledger, boot: it is handed its subjects, and
-//! confirms nothing.
+//! May import: base, os, http. Must never import: config, machine, ledger, boot: the caller passes in what to check, and
+//! confirms the slot.
 
 pub mod apiserver;
 pub mod containerd;
@@ -19,19 +19,19 @@ use crate::base::error::Result;
 use crate::base::text::secs;
 use std::time::{Duration, Instant};
 
-/// How long to wait between two rounds.
+/// Pause between two rounds.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How long nothing happens in it at most.
+/// Longest time within the pause without a call of `alive`.
 const NAP: Duration = Duration::from_millis(500);
 
 /// How a check ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Well; what it said.
+    /// Healthy, with the check's message.
     Passed(String),
     /// Why it failed.
     Failed(String),
-    /// A required one before it failed, on which it builds.
+    /// Not run: an earlier required check, on which it builds, failed.
     NotRun,
 }
 
@@ -40,11 +40,11 @@ pub enum Ending {
 pub struct Outcome {
     /// Name of the check.
     pub name: String,
-    /// Whether the node is unhealthy where it fails.
+    /// Whether a failure makes the node unhealthy.
     pub is_required: bool,
     /// How it ended.
     pub ending: Ending,
-    /// Why it failed when it failed last, in this round or an earlier one.
+    /// Reason for the latest failure, in this round or an earlier one.
     pub last_failure: Option<String>,
     /// How long it took, in milliseconds.
     pub duration_millis: u64,
@@ -54,38 +54,38 @@ pub struct Outcome {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Round(pub Vec<Outcome>);
 
-/// How long to wait, and for what.
+/// How long to wait for health.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// For how long in all.
+    /// Time limit in all.
     pub timeout: Duration,
-    /// For how long everything must have passed without a break.
+    /// How long every check must have passed without a break.
     pub stable_for: Duration,
 }
 
-/// What came of the waiting.
+/// Outcome of the waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
     /// The last round.
     pub last: Round,
-    /// Whether the node is healthy, and has been for as long as was asked.
+    /// Whether the node is healthy, and has been for the requested time.
     pub healthy: bool,
     /// Why not: one line.
     pub reason: String,
-    /// How many rounds there were.
+    /// Number of rounds.
     pub rounds: u64,
     /// How long it took.
     pub waited: Duration,
 }
 
 impl Round {
-    /// Says whether every required check passed, and there is at least one.
+    /// Returns whether every required check passed, and there is at least one.
     pub fn passed(&self) -> bool {
         let mut required = self.0.iter().filter(|c| c.is_required).peekable();
         required.peek().is_some() && required.all(|c| matches!(c.ending, Ending::Passed(_)))
     }
 
-    /// Says in one line what is wrong.
+    /// Describes in one line what is wrong.
     fn reason(&self) -> String {
         if !self.0.iter().any(|c| c.is_required) {
             return "no health checks are installed".into();
@@ -97,7 +97,7 @@ impl Round {
         failed.collect::<Vec<_>>().join("; ")
     }
 
-    /// Takes over why checks failed in the round before.
+    /// Takes over the earlier failures from the round before.
     fn remember(&mut self, before: &Round) {
         for check in &mut self.0 {
             if let Ending::Failed(why) = &check.ending {
@@ -117,7 +117,7 @@ impl Watched {
     }
 }
 
-/// What to do after a round.
+/// The step after a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Healthy,
@@ -125,22 +125,22 @@ enum Next {
     GiveUp,
 }
 
-/// Decides it. Pure.
-/// Input: the time since the beginning, and when the first of the rounds ended that have passed without a break.
+/// Decides the next step. Pure.
+/// Input: the time since the start, and the end of the first round since which all have passed.
 fn next(pace: Pace, now: Duration, passing_since: Option<Duration>) -> Next {
     match passing_since {
         Some(since) if now.saturating_sub(since) >= pace.stable_for => Next::Healthy,
-        // It cannot become stable in time any more.
+        // Too late to become stable in time.
         Some(since) if since.saturating_add(pace.stable_for) > pace.timeout => Next::GiveUp,
         None if now.saturating_add(PAUSE) >= pace.timeout => Next::GiveUp,
         _ => Next::Again,
     }
 }
 
-/// Runs rounds until they pass, or the time is up; one is always run.
-/// Input: `alive`: called at least every [`crate::health::watchdog::LONGEST_STEP`]; `told`: what is waited for after a round; `round`: runs every check once, each within its own
-/// limit, and calls what it gets as often. What it ends with as an error waiting does not mend: that is a failed check, and the
-/// last round.
+/// Runs rounds until they pass, or the time is up; at least one is run.
+/// Input: `alive`: called at least every [`crate::health::watchdog::LONGEST_STEP`]; `told`: gets, after a round, what is still
+/// waited for; `round`: runs every check once, each within its own limit, and calls its argument as often as `alive`. Its error
+/// cannot be cured by waiting: it counts as a failed check, and ends the rounds.
 pub fn wait_until_healthy(
     pace: Pace,
     alive: &mut dyn FnMut(),
@@ -190,7 +190,7 @@ fn rest(alive: &mut dyn FnMut()) {
 }
 
 impl Outcome {
-    /// Makes an outcome of what a check ended with.
+    /// Makes an outcome from a check's result.
     pub fn new(name: &str, is_required: bool, ended: Result<String>, duration_millis: u64) -> Outcome {
         let ending = match ended {
             Ok(said) => Ending::Passed(said),
@@ -274,7 +274,7 @@ mod tests {
             (99, Some(70), Next::Again),
             (100, Some(70), Next::Healthy),
             (71, Some(71), Next::GiveUp),
-            // A round may end after the time: what it found counts.
+            // A round may end after the timeout: its result still counts.
             (130, Some(70), Next::Healthy),
         ] {
             assert_eq!(next(pace, secs(now), since.map(secs)), expected, "{now} {since:?}");

@@ -1,6 +1,6 @@
-//! A list of nodes as the API server sends it, read as it comes: only names, the Ready condition and versions are kept. Pure.
+//! Streaming parser for the API server's list of nodes: keeps only names, the Ready condition and versions. Pure.
 //!
-//! A list can have megabytes (images, labels, conditions that others added). Must never: use memory that grows with it.
+//! A list can be megabytes long (images, labels, foreign conditions). Must never: use memory that grows with it.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::printable;
@@ -9,7 +9,7 @@ use crate::base::text::printable;
 const MAX_TEXT: usize = 512;
 /// Deepest nesting that is followed.
 const MAX_DEPTH: usize = 64;
-/// Most nodes that are taken: there should be one, and those that old names of the machine left behind.
+/// Most nodes that are read: there should be one, and those left behind by old names of the machine.
 const MAX_NODES: usize = 64;
 
 /// What is known of a node. Source: Kubernetes API, core/v1 Node.
@@ -29,7 +29,7 @@ pub struct Node {
     pub boot_id: String,
 }
 
-/// Where in the document a value stands; of names that nobody asks for, only that there is one.
+/// A value's position in the document; names that are not needed are all [`Step::Other`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Other,
@@ -68,25 +68,25 @@ const STEPS: [(&[u8], Step); 12] = [
 enum Expect {
     #[default]
     Value,
-    /// The same, or the end of an empty list.
+    /// A value, or the end of an empty list.
     FirstValue,
     Key,
-    /// The same, or the end of an empty object.
+    /// A key, or the end of an empty object.
     FirstKey,
     Colon,
-    /// A comma, or the end of what is open.
+    /// A comma, or the end of the open list or object.
     More,
     End,
 }
 
-/// What the reader is in the middle of.
+/// The token that is being read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum In {
     #[default]
     Nothing,
     Text,
     Escape,
-    /// So many digits of `\u` are still to come.
+    /// This many digits of `\u` are still to come.
     Unicode(u8),
     /// A number, true, false, null.
     Word,
@@ -100,14 +100,14 @@ struct Condition {
     message: String,
 }
 
-/// Reads a list, piece by piece.
+/// Streaming reader of a list of nodes.
 #[derive(Default)]
 pub struct NodeList {
     nodes: Vec<Node>,
-    /// What was read of the present condition.
+    /// The condition that is being read.
     condition: Condition,
     is_list: bool,
-    /// What is open: of an object its present member, [`Step::Item`] of a list.
+    /// Open lists and objects: an object as its current member, a list as [`Step::Item`].
     path: Vec<Step>,
     expect: Expect,
     within: In,
@@ -120,12 +120,12 @@ fn not_json() -> Error {
 }
 
 impl NodeList {
-    /// Takes the next bytes. Errors: Source: they make no JSON, are nested too deeply, or are more nodes than are read.
+    /// Takes the next bytes. Errors: Source: malformed JSON, nested too deeply, or too many nodes.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<()> {
         bytes.iter().try_for_each(|byte| self.step(*byte))
     }
 
-    /// Returns the nodes. Errors: Source: the document is not complete, or no list of nodes.
+    /// Returns the nodes. Errors: Source: the document is incomplete, or not a list of nodes.
     pub fn finish(self) -> Result<Vec<Node>> {
         match (self.expect, self.is_list) {
             (Expect::End, true) => Ok(self.nodes),
@@ -188,7 +188,7 @@ impl NodeList {
         Ok(())
     }
 
-    /// The text is a name: what follows it stands there.
+    /// The text is a name: it becomes the step of the value that follows.
     fn name_step(&mut self) {
         let step = STEPS.iter().find(|(name, _)| *name == self.text).map_or(Step::Other, |(_, step)| *step);
         if let Some(member) = self.path.last_mut() {
@@ -228,7 +228,7 @@ impl NodeList {
             return Err(Error::new(Kind::Source, "the list of nodes is nested too deeply"));
         }
         match self.path.as_slice() {
-            // What is left out might be ours, and not ready.
+            // A node left out might be ours, and not ready.
             NODE if self.nodes.len() == MAX_NODES => {
                 return Err(Error::new(Kind::Source, format!("there are more than {MAX_NODES} nodes")));
             }
@@ -253,7 +253,7 @@ impl NodeList {
         }
     }
 
-    /// The text is a value: kept where somebody asks for it.
+    /// The text is a value: kept if it is needed.
     fn take_text(&mut self) {
         let text = || printable(&String::from_utf8_lossy(&self.text));
         match self.path.as_slice() {
@@ -279,14 +279,14 @@ impl NodeList {
     }
 }
 
-/// Where the objects of nodes and of conditions stand.
+/// Positions of the objects of nodes and of conditions.
 const NODE: &[Step] = &[Step::Items, Step::Item];
 const CONDITION: &[Step] = &[Step::Items, Step::Item, Step::Status, Step::Conditions, Step::Item];
 
-/// Judges this machine's node: the one whose kubelet wrote this boot's id, whatever it is called. What else is in the list is
-/// left over: an old name's, a virtual one, another machine's in the same datastore. Names decide only where no node has the id.
-/// Input: `host`: this machine's name, `boot_id`: this boot's; both as far as known.
-/// Returns: what it is and which version. Errors: Unhealthy: why it is not ready, or which it is cannot be told.
+/// Judges this machine's node: the one whose kubelet recorded this boot's id, whatever its name. Other nodes in the list are
+/// ignored: an old name's, a virtual one, another machine's in the same datastore. Names decide only where no node has the id.
+/// Input: `host`: this machine's name, `boot_id`: this boot's; both if known.
+/// Returns: its name and version. Errors: Unhealthy: why it is not ready, or why the node cannot be identified.
 pub fn judge(nodes: &[Node], host: &str, boot_id: Option<&str>) -> Result<String> {
     let bad = |why: String| Err(Error::new(Kind::Unhealthy, why));
     let of_this_boot = |node: &&Node| boot_id.is_some_and(|id| id.eq_ignore_ascii_case(&node.boot_id));
@@ -294,7 +294,7 @@ pub fn judge(nodes: &[Node], host: &str, boot_id: Option<&str>) -> Result<String
     match ours.as_slice() {
         [] => {}
         [node] => return is_ready(node),
-        // One of them was renamed within this boot: which of the two the kubelet still writes to is not in the list.
+        // The machine was renamed within this boot: the list does not tell which of the nodes the kubelet still updates.
         several => {
             let names: Vec<&str> = several.iter().map(|node| node.name.as_str()).collect();
             return bad(format!(
@@ -304,14 +304,14 @@ pub fn judge(nodes: &[Node], host: &str, boot_id: Option<&str>) -> Result<String
             ));
         }
     }
-    // A machine that was renamed leaves a node behind that is never ready again.
+    // A renamed machine leaves behind a node that is never ready again.
     let named: Vec<&Node> = nodes.iter().filter(|node| node.name.eq_ignore_ascii_case(host)).collect();
     let is_named = !named.is_empty();
     let candidates = if is_named { named } else { nodes.iter().collect() };
     let Some(first) = candidates.first() else { return bad("no node has registered".into()) };
     for node in &candidates {
         is_ready(node)?;
-        // The API server remembers what the kubelet said before the restart.
+        // The API server still holds what the kubelet reported before the restart.
         if boot_id.is_some() && !node.boot_id.is_empty() {
             return bad(format!(
                 "node {} was ready in another boot; its kubelet has not reported in this one",
@@ -319,7 +319,7 @@ pub fn judge(nodes: &[Node], host: &str, boot_id: Option<&str>) -> Result<String
             ));
         }
     }
-    // Ready as they are, none of them is known to be this machine: a virtual node is ready before the kubelet has registered.
+    // A ready node may still not be this machine: a virtual node is ready before the kubelet has registered.
     if !is_named && boot_id.is_some() && !host.is_empty() {
         return bad(format!("no node is of this boot, and none is named {host}"));
     }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// As `kubectl get --raw /api/v1/nodes` prints it, shortened.
+/// Output of `kubectl get --raw /api/v1/nodes`, shortened.
 const LIST: &str = r#"{"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":"512","name":"not this"},"items":[{"metadata":
 {"name":"edge-7","uid":"6d0c","labels":{"kubernetes.io/arch":"amd64","name":"nor this"},"managedFields":[{"manager":"kubelet","fieldsV1":{"f:status":{"f:conditions":{"k:{\"type\":\"Ready\"}":{".":{},"f:status":{}}}}}}]},
 "spec":{"podCIDR":"10.42.0.0/24","unschedulable":false,"taints":null},"status":{"capacity":{"cpu":"4","memory":"8052428Ki"},
@@ -64,7 +64,7 @@ fn memory_does_not_grow_with_the_list() {
     assert!(nodes.len() == MAX_NODES && nodes.iter().all(|n| n.message.len() <= MAX_TEXT));
 }
 
-/// A node beyond those that are kept once wrote over the last of them: ours, which was not ready, then was.
+/// Regression: a node beyond the limit overwrote the last one kept: ours, which was not ready, then seemed ready.
 #[test]
 fn no_node_is_left_out() {
     let node = |name: &str, ready: &str| {
@@ -85,11 +85,11 @@ fn no_node_is_left_out() {
     }
 }
 
-/// The same table is held against a real API server: tests/kubernetes/node_lists.rs.
+/// The same table is checked against a real API server: tests/kubernetes/node_lists.rs.
 const TABLE: &str = include_str!("../../tests/fixtures/node-lists.tsv");
 const THIS: &str = "11111111-2222-3333-4444-555555555555";
 
-/// Makes nodes of `NAME READY BOOT, ...`.
+/// Parses nodes from `NAME READY BOOT, ...`.
 fn nodes(text: &str) -> Vec<Node> {
     let node = |words: &str| {
         let [name, ready, boot] = words.split(' ').collect::<Vec<_>>().try_into().expect(words);

@@ -1,4 +1,4 @@
-//! One round of checks: containerd, the API server, the node, then what the site brings.
+//! One round of checks: containerd, the API server, the node, then the site's own.
 //!
 //! Must never: run a check that builds on one that failed.
 
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Longest host name that is read, in bytes; the kernel's own limit is 64.
 const HOST_MAX_BYTES: u64 = 256;
 
-/// What is to be asked on this machine; beside it, the executables that the site brings.
+/// What to check on this machine, besides the site's executables.
 pub struct Subjects {
     /// containerd's socket; `None`: there is none.
     pub containerd: Option<PathBuf>,
@@ -25,9 +25,9 @@ pub struct Subjects {
     pub kubeconfig: Option<PathBuf>,
     /// Deployments that must be available.
     pub workloads: Vec<Workload>,
-    /// This boot, which tells this machine's node.
+    /// This boot's id, which identifies this machine's node.
     pub boot_id: Option<String>,
-    /// Why none of this could be read.
+    /// Why these could not be read.
     pub fault: Option<Error>,
 }
 
@@ -45,12 +45,12 @@ impl<'a> Plan<'a> {
         Plan { system, subjects, limit, running: RefCell::default() }
     }
 
-    /// Returns the name of the check that runs, or ran last.
+    /// Returns the name of the running check, or of the last one.
     pub fn running(&self) -> Ref<'_, String> {
         self.running.borrow()
     }
 
-    /// Runs every check once. Those after a required one that failed are not run: they build on each other.
+    /// Runs every check once. Checks after a failed required one are not run, since they build on it.
     /// Input: `alive`: called at least every [`LONGEST_STEP`].
     /// Errors: Config: the checks cannot be listed, or the agent's configuration cannot be read: a system that could
     /// never be updated again is not healthy.
@@ -60,7 +60,7 @@ impl<'a> Plan<'a> {
             return Err(fault.clone());
         }
         let mut run = Run { round: Round::default(), broken: false, alive, running: &self.running };
-        // Nothing can be said meanwhile: these are over sooner.
+        // `alive` cannot be called during these checks, so they get a shorter limit.
         let limit = self.limit.min(LONGEST_STEP / 2);
         if let Some(socket) = containerd {
             run.check("containerd", true, &mut |_| containerd::check(socket, limit));
@@ -85,7 +85,7 @@ impl<'a> Plan<'a> {
         for (dir, is_required) in [(dir.clone(), true), (dir.join("required"), true), (dir.join("wanted"), false)] {
             let listed = match executables::list(&dir) {
                 Err(e) if !is_required => {
-                    // What only warns costs no trial boot.
+                    // A check that only warns must not cost a trial boot.
                     run.check("wanted", false, &mut |_| Err(e.clone()));
                     continue;
                 }

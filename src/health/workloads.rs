@@ -1,12 +1,12 @@
-//! Deployments that a site cannot do without (CoreDNS, say): has each an available replica? Pure.
+//! Deployments that a site depends on (CoreDNS, say): does each have an available replica? Pure.
 //!
-//! Must never: call one available of which the API server says nothing.
+//! Must never: call one available that the API server does not report on.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::printable;
 use miniserde::{Deserialize, json};
 
-/// Most deployments that are asked for.
+/// Most deployments in the list.
 const MAX_WORKLOADS: usize = 16;
 /// Longest name of a namespace or deployment. Source: Kubernetes, DNS subdomain names (RFC 1123).
 const MAX_NAME: usize = 253;
@@ -19,8 +19,8 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Reads `NAMESPACE/NAME[, NAMESPACE/NAME...]`.
-    /// Errors: Config: another shape, or too many.
+    /// Parses `NAMESPACE/NAME[, NAMESPACE/NAME...]`.
+    /// Errors: Config: malformed, or too many.
     pub fn parse_list(text: &str) -> Result<Vec<Workload>> {
         let bad = |word: &str| {
             Error::new(
@@ -42,13 +42,13 @@ impl Workload {
         }
     }
 
-    /// Returns where the API server has it.
+    /// Returns its API path.
     pub fn path(&self) -> String {
         format!("apis/apps/v1/namespaces/{}/deployments/{}", self.namespace, self.name)
     }
 
-    /// Judges the API server's answer. Returns: what it is and how many replicas are available.
-    /// Errors: Unhealthy: none is, it is not known yet, or there is no such deployment. Source: the answer makes no sense.
+    /// Judges the API server's answer. Returns: its name and how many replicas are available.
+    /// Errors: Unhealthy: none is, it is not known yet, or the deployment does not exist. Source: the answer is malformed.
     pub fn judge(&self, status: u16, answer: &[u8]) -> Result<String> {
         let (namespace, name) = (&self.namespace, &self.name);
         let unhealthy = |why: String| Err(Error::new(Kind::Unhealthy, format!("deployment {namespace}/{name} {why}")));

@@ -1,6 +1,6 @@
-//! What a server answers: statuses sorted out, bodies read to their end, errors that say host and reason.
+//! Server responses: classifies statuses, reads bodies to the end, and names host and reason in errors.
 //!
-//! Must never: show a URL's query, or hand out what is encoded in a way that was not asked for.
+//! Must never: show a URL's query, or hand out a body with a content encoding that was not requested.
 
 use super::deadline::{Limit, Timeouts};
 use super::failure::{Cause, Failure, explain, malformed, of_ureq, why};
@@ -19,36 +19,36 @@ use ureq::http::response::Parts;
 /// Longest ETag that is kept, in bytes.
 const MAX_ETAG: usize = 256;
 
-/// What a body of unknown length is given more room by, in bytes; more than a piece of it.
+/// Growth step of a buffer for a body of unknown length, in bytes; more than one piece of it.
 const ROOM: usize = 64 << 10;
 
-/// An answer whose body is still to be read.
+/// An answer whose body is still unread.
 pub(super) struct Answer {
     head: Parts,
     body: Reader,
     pub url: Url,
     now: Now,
-    /// Whether the server was shown who we are.
+    /// Whether the request carried a secret.
     authorized: bool,
-    /// As what, for the hints.
+    /// Which credentials the request carried, for the hints.
     shown: Shown,
-    /// The proxy that may have answered in its place.
+    /// The proxy that may have answered in the server's place.
     proxy: Option<String>,
 }
 
 pub(super) const CREDENTIALS_HINT: &str = "set auth_file to a Docker config.json with an entry for this host";
 
-/// What an answer answers.
+/// The request that is being answered.
 pub(super) struct Asked {
     pub url: Url,
-    /// Then there is no body.
+    /// Whether it is a HEAD request, whose answer has no body.
     pub is_head: bool,
-    /// Whether the request held something that must not be shown.
+    /// Whether the request carried a secret.
     pub knows_secret: bool,
 }
 
 impl Answer {
-    /// Errors: Network: it cannot be said where the body ends.
+    /// Errors: Network: the body's length is undefined.
     pub fn new(
         response: Response<ureq::Body>,
         Asked { url, is_head, knows_secret }: Asked,
@@ -64,17 +64,17 @@ impl Answer {
         Ok(Answer { head, body, url, now, authorized: knows_secret, shown: Shown::Nothing, proxy: None })
     }
 
-    /// Says as what it was asked.
+    /// Records which credentials the request carried.
     pub fn shown(self, shown: Shown) -> Answer {
         Answer { shown, ..self }
     }
 
-    /// Says that a proxy stands in between, which can give answers of its own.
+    /// Records the proxy in between, which can send answers of its own.
     pub fn through(self, proxy: Option<&Proxy>) -> Answer {
         Answer { proxy: proxy.map(|proxy| proxy.host.clone()), ..self }
     }
 
-    /// Names who answered.
+    /// Names the host that answered.
     pub fn who(&self) -> String {
         match &self.proxy {
             Some(proxy) => format!("{}, or the proxy {proxy},", self.url.host()),
@@ -90,24 +90,24 @@ impl Answer {
         self.all(name).into_iter().next()
     }
 
-    /// Returns the ETag, if it is one that can be sent back.
+    /// Returns the ETag, if it can be sent back.
     pub fn etag(&self) -> Option<String> {
         self.header("etag").filter(|etag| is_etag(etag))
     }
 
-    /// Returns every header of that name.
+    /// Returns all values of a header.
     pub fn all(&self, name: &str) -> Vec<String> {
         let values = self.head.headers.get_all(name).iter();
         values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
     }
 
-    /// Errors: Source: it leads nowhere, or where it must not.
+    /// Errors: Source: there is no target, or a forbidden one.
     pub fn redirect_target(&self) -> Result<Url> {
         redirect_target(self.header("location"), &self.url)
     }
 
-    /// Sorts out every status but 2xx, and what is encoded in any way.
-    /// Input: `stored_gzip`: gzip is what was asked for; length and digest are checked all the same.
+    /// Rejects every status but 2xx, and every unexpected content encoding.
+    /// Input: `stored_gzip`: gzip is what was asked for; length and digest are checked anyway.
     pub fn check_status(self, stored_gzip: bool) -> std::result::Result<Answer, Failure> {
         if (200..300).contains(&self.status()) {
             let taken = if stored_gzip { &["identity", "gzip", "x-gzip"][..] } else { &["identity"] };
@@ -151,7 +151,7 @@ impl Answer {
     }
 
     pub fn length(&self) -> Option<u64> {
-        // ureq has seen to it that all of them are the same.
+        // ureq has checked that all of them are the same.
         self.header("content-length")?.split(',').next()?.trim().parse().ok()
     }
 
@@ -169,15 +169,15 @@ impl Answer {
         }
     }
 
-    /// Reads it whole. Errors: Source: longer than `cap_bytes`. Network: it breaks off.
+    /// Reads the whole body. Errors: Source: longer than `cap_bytes`. Network: it breaks off.
     pub fn into_document(self, cap_bytes: u64) -> std::result::Result<Document, Failure> {
         let mut document = self.describe();
         if document.length.is_some_and(|n| n > cap_bytes) {
             let why = format!("longer than {cap_bytes} bytes");
             return Err(Error::new(Kind::Source, why).at("fetch", &document.final_url).into());
         }
-        // Where the length is known, no room is taken beyond it; where it is not, a little at a time: `read_to_end` takes
-        // room for twice what is there, and fills it with zeros.
+        // A known length is allocated exactly, an unknown one in steps: `read_to_end` allocates twice the size, and fills it
+        // with zeros.
         let mut body = Vec::with_capacity(document.length.map_or(0, |n| n as usize));
         self.pour(cap_bytes, &mut |piece| {
             if body.capacity() - body.len() < piece.len() {
@@ -190,7 +190,7 @@ impl Answer {
         Ok(document)
     }
 
-    /// Hands its body on, piece by piece. Errors: as [`Answer::into_document`], and those of `take`.
+    /// Passes the body to `take`, piece by piece. Errors: as [`Answer::into_document`], and those of `take`.
     pub fn pour(self, cap_bytes: u64, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> std::result::Result<(), Failure> {
         let url = self.url.clone();
         let (mut reader, mut piece, mut left) = (self.into_reader(), [0; 4096], cap_bytes);
@@ -208,7 +208,7 @@ impl Answer {
         }
     }
 
-    /// Returns what it says of an error.
+    /// Returns the error message in the body.
     pub fn into_detail(self) -> Option<String> {
         error_detail(self.body, self.authorized)
     }
@@ -218,21 +218,21 @@ impl Answer {
     }
 }
 
-/// What the server that answers knows of us.
+/// The credentials that the answering server was shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shown {
-    /// It did not ask.
+    /// None, because it did not ask.
     Nothing,
-    /// A token that everybody gets: there are no credentials for it.
+    /// A token for anonymous access: there are no credentials for the server.
     Anonymous,
-    /// What stands in auth_file, or a token that was had for that.
+    /// Those in auth_file, or a token obtained with them.
     Credentials,
-    /// Another server leads there, where they do not belong.
+    /// None: another server redirected there, where they do not belong.
     Led,
 }
 
 impl Shown {
-    /// Says what to do about a 401 or 403.
+    /// Returns the hint for a 401 or 403.
     fn hint(self, status: u16) -> &'static str {
         match (self, status) {
             (Shown::Nothing, _) => "this needs credentials: set auth_file to a Docker config.json",
@@ -255,22 +255,22 @@ pub(super) fn redirect_target(location: Option<String>, from: &Url) -> Result<Ur
     }
 }
 
-/// Says whether this is an ETag that is fit to be kept and sent back. Source: RFC 9110, section 8.8.3; its length is ours.
+/// Returns whether an ETag may be kept and sent back. Source: RFC 9110, section 8.8.3; the length limit is ours.
 fn is_etag(text: &str) -> bool {
     let quoted = text.strip_prefix("W/").unwrap_or(text);
     let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     text.len() <= MAX_ETAG && inner.is_some_and(|inner| inner.bytes().all(|b| b.is_ascii_graphic() && b != b'"'))
 }
 
-/// Says whether a file is compressed by its name: servers that know the ending send it with Content-Encoding, and
+/// Returns whether a file is compressed, by its name: servers that know the extension send it with Content-Encoding, and
 /// as it is stored (Apache's AddEncoding).
 pub(super) fn is_gzip(url: &Url) -> bool {
     url.path().ends_with(".gz")
 }
 
-/// Reads a body; rewrites errors so that they say which host and why.
+/// Reads a body; rewrites errors to name host and reason.
 pub(super) struct Reader {
-    /// `None`: it is broken.
+    /// `None` after an error.
     body: Option<ureq::BodyReader<'static>>,
     host: String,
     timeouts: Timeouts,
@@ -284,7 +284,7 @@ impl Read for Reader {
             self.body = None;
             let (kind, why) = match of_ureq(e.into()).0 {
                 Cause::Io(e) => (e.kind(), why(&e, &self.timeouts, self.limit).0),
-                // Of connecting, which is over.
+                // Causes of connecting, which is over by now.
                 cause => (ErrorKind::Other, cause.to_string()),
             };
             io::Error::new(kind, format!("{}: {why}", self.host))
@@ -292,7 +292,7 @@ impl Read for Reader {
     }
 }
 
-/// What registries call their errors. Source: distribution-spec 1.1, "Error codes"; docker/distribution.
+/// Registries' error codes. Source: distribution-spec 1.1, "Error codes"; docker/distribution.
 const CODES: [&str; 17] = [
     "BLOB_UNKNOWN",
     "BLOB_UPLOAD_INVALID",
@@ -313,8 +313,8 @@ const CODES: [&str; 17] = [
     "UNSUPPORTED",
 ];
 
-/// Takes the first error out of a registry's JSON answer. Reads at most 8 KiB.
-/// Input: `knows_secret`: who answers was shown a secret, and might say it back: only what everybody says is shown.
+/// Extracts the first error from a registry's JSON answer. Reads at most 8 KiB.
+/// Input: `knows_secret`: the server was shown a secret and might echo it: only a standard error code is shown.
 pub(super) fn error_detail(reader: Reader, knows_secret: bool) -> Option<String> {
     #[derive(miniserde::Deserialize)]
     struct Answer {

@@ -1,6 +1,6 @@
-//! Showing a registry who asks: answers its challenge, gets tokens, keeps them while they last.
+//! Authenticates to a registry: answers its challenge, fetches tokens, and caches them while they are valid.
 //!
-//! Must never: give a password to another host in the clear, or to one on a network that the registry is not on; send
+//! Must never: send a password to another host in the clear, or to a host on a network that the registry is not on; send
 //! a token to any server but the one that asked for it; try more than one fresh token for a request.
 
 use super::answer::{Answer, CREDENTIALS_HINT, Shown, error_detail};
@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 
 /// Longest answer of a token server, in bytes.
 const TOKEN_ANSWER_MAX: u64 = 64 << 10;
-/// Longest token, in bytes: it must fit into the head of a request.
+/// Longest token, in bytes: it must fit into a request's head.
 const TOKEN_MAX: usize = 12 << 10;
-/// How long a token lasts whose server does not say. Source: distribution-spec 1.1, "Token authentication".
+/// Lifetime of a token whose server states none. Source: distribution-spec 1.1, "Token authentication".
 const DEFAULT_SECS: u64 = 60;
-/// A token is not used any more this long before its end: requests take time, and clocks differ.
+/// A token is no longer used this long before it expires: requests take time, and clocks differ.
 const MARGIN: Duration = Duration::from_secs(10);
 
-/// What is known of who we are. Clones share it.
+/// Our credentials and tokens. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Auth(Arc<Mutex<State>>);
 
@@ -36,15 +36,15 @@ struct State {
     held: Vec<Held>,
 }
 
-/// What one server takes for one repository.
+/// The Authorization header for one repository on one server.
 #[derive(Debug)]
 struct Held {
     origin: String,
     repository: String,
     header: Secret,
-    /// As what it shows us.
+    /// What the header reveals of us.
     shown: Shown,
-    /// `None`: for good.
+    /// `None`: does not expire.
     until: Option<Instant>,
 }
 
@@ -53,7 +53,7 @@ impl Auth {
         Auth(Arc::new(Mutex::new(State { credentials, held: Vec::new() })))
     }
 
-    /// Returns the Authorization header for a request, and as what it shows us, if one is held that still lasts.
+    /// Returns the Authorization header for a request, and what it reveals of us, if a valid one is held.
     pub fn header(&self, url: &Url) -> Option<(Secret, Shown)> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -83,10 +83,10 @@ impl Auth {
 }
 
 impl Auth {
-    /// Answers a challenge, so that the next request carries what the server wants to see.
-    /// Input: `refused`: its 401; `url`: what was asked of it.
-    /// Errors: Network: it was the end of it: there is nothing to show, or the token server refused. Source: a
-    /// challenge that cannot be answered, or must not. Config: the credentials cannot be had.
+    /// Answers a challenge, so that the next request carries the requested authorization.
+    /// Input: `refused`: the server's 401; `url`: the URL requested.
+    /// Errors: Network: final: there are no credentials, or the token server refused. Source: a
+    /// challenge that cannot be answered, or must not. Config: the credentials are unavailable.
     pub fn authenticate(
         &self,
         exchange: &Exchange,
@@ -96,7 +96,7 @@ impl Auth {
     ) -> std::result::Result<(), Failure> {
         let at = |e: Error| Failure::from(e.at("authenticate for", url));
         let challenge = challenge::choose(refused.all("www-authenticate").iter().map(String::as_str));
-        // Read, so that the connection can be used again.
+        // Read to the end, so that the connection can be reused.
         let who = refused.who();
         let detail = refused.into_detail();
         let credential = self.find(url).map_err(at)?;
@@ -184,7 +184,7 @@ struct TokenForm {
     scope: Option<String>,
 }
 
-/// Says whether a token may be asked for there. The addresses are looked at when the connection is made, see `peers`.
+/// Checks that a token may be requested there. Addresses are checked when the connection is made, see `peers`.
 /// Errors: Source: it may not.
 fn check_realm(realm: &Url, registry: &Url, with_secret: bool) -> Result<()> {
     let fail = |why: String| {
@@ -211,7 +211,7 @@ struct RawToken {
     expires_in: Field<u64>,
 }
 
-/// Returns the token and how long it lasts. Errors: Source: it is none; nothing of it is shown.
+/// Returns the token and its lifetime. Errors: Source: it is malformed; nothing of it is shown.
 fn read_token(body: &[u8]) -> Result<(String, Duration)> {
     let raw: RawToken = json::parse(body, "the answer of the token server")?;
     let token = raw.token.optional("token")?.filter(|t| !t.is_empty());
@@ -222,12 +222,12 @@ fn read_token(body: &[u8]) -> Result<(String, Duration)> {
     if token.is_empty() || token.len() > TOKEN_MAX || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(Error::new(Kind::Source, "'token' is empty, too long, or not fit for a header"));
     }
-    // Some send a float or a text here; the token is good all the same.
+    // Some servers send a float or a text here; the token is valid anyway.
     let secs = raw.expires_in.optional("expires_in").ok().flatten().filter(|secs| *secs > 0);
     Ok((token, Duration::from_secs(secs.unwrap_or(DEFAULT_SECS))))
 }
 
-/// Returns the repository of an API path; empty: none.
+/// Returns the repository in an API path, or an empty text.
 /// Source: distribution-spec 1.1, "Endpoints".
 pub(super) fn repository_of(path: &str) -> &str {
     let Some(rest) = path.strip_prefix("/v2/") else { return "" };

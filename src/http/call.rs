@@ -1,7 +1,7 @@
-//! One request by ureq, and its answer: how ureq is set up, what it is told, what becomes of its errors.
+//! One request through ureq, and its answer: configures ureq, passes it the request, and translates its errors.
 //!
-//! Redirects, statuses, retries, proxies and what of us a server may see are decided above, names and connections below.
-//! Must never: let ureq decide one of these, or send what is posted twice.
+//! Redirects, statuses, retries, proxies and what a server may learn of us are decided above, names and connections below.
+//! Must never: let ureq decide one of these, or send a POST twice.
 
 use super::deadline::Limit;
 use super::dial::{Dialling, Introduced};
@@ -16,16 +16,16 @@ use ureq::config::{AutoHeaderValue, Config};
 use ureq::http::{HeaderName, Response, header};
 use ureq::{Agent, Body, SendBody};
 
-/// Connections that are kept: a registry, and where it redirects to.
+/// Connections that are kept: to a registry, and to the target of its redirects.
 const MAX_KEPT: usize = 2;
-/// After this, a server has most likely closed it.
+/// Idle time after which a server has most likely closed a connection.
 const MAX_IDLE: Duration = Duration::from_secs(15);
 
-/// Makes requests of ureq. Clones share connections.
+/// Sends requests through ureq. Clones share connections.
 #[derive(Clone)]
 pub(super) struct Caller {
     pub dialling: Dialling,
-    /// For servers that may not know who we are, and for those that may.
+    /// For servers that must not see our identity, and for those that may.
     agents: [Agent; 2],
 }
 
@@ -50,7 +50,7 @@ fn agents(dialling: &Dialling) -> [Agent; 2] {
     [false, true].map(|identified| transport::agent(config.clone(), Box::new(Introduced(dialling.clone(), identified))))
 }
 
-/// A time that the clock can say; `None`: for ever.
+/// Returns a duration that the clock can represent; `None`: no limit.
 fn sayable(time: Duration) -> Option<Duration> {
     Instant::now().checked_add(time).map(|_| time)
 }
@@ -62,7 +62,7 @@ impl Caller {
     }
 
     /// Sends a request, on a kept connection if there is one, and reads the head of the answer.
-    /// Input: `identified`: whether the server may know who we are; `headers`: besides Host; `ask.form`: it is sent once.
+    /// Input: `identified`: whether the server may see our identity; `headers`: besides Host; `ask.form`: it is sent once.
     pub fn call(
         &self,
         url: &Url,
@@ -72,7 +72,7 @@ impl Caller {
     ) -> std::result::Result<Response<Body>, Failure> {
         let agent = &self.agents[usize::from(identified)];
         let (host, length) = (url.authority(), ask.form.map(|form| form.len().to_string()));
-        // First, as RFC 9110, section 7.2, would have it.
+        // First, as RFC 9110, section 7.2, recommends.
         headers.insert(0, (header::HOST, &host));
         headers.extend(length.as_deref().map(|length| (header::CONTENT_LENGTH, length)));
         let mut repeatable = ask.form.is_none();
@@ -104,7 +104,7 @@ impl Caller {
     }
 }
 
-/// Says whether a kept connection had ended before it was used again, or brought what belongs to the request before.
+/// Returns whether a kept connection had ended before its reuse, or held data of an earlier request.
 fn has_ended(error: &io::Error) -> bool {
     use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, NotConnected, UnexpectedEof};
     matches!(

@@ -1,36 +1,36 @@
-//! `WWW-Authenticate`: how a server wants to be shown who asks. Pure.
+//! `WWW-Authenticate`: how a server wants the client to authenticate. Pure.
 //!
-//! Several challenges may stand in one header or in many, in any order, and a comma parts challenges as well as
-//! their parameters. Must never: take a parameter of one challenge for another's.
+//! Several challenges may stand in one header or in many, in any order, and a comma separates challenges as well as
+//! their parameters. Must never: attribute a parameter of one challenge to another.
 
 use crate::base::error::{Error, Kind, Result};
 
-/// Most parameters that are read of all challenges together: no server sends more than six.
+/// Most parameters that are read from all challenges together: no server sends more than six.
 const MAX_PARAMS: usize = 64;
 
-/// Most schemes that a message names.
+/// Most schemes that the error message names.
 const MAX_NAMED: usize = 4;
 
-/// One way to show who asks.
+/// A way to authenticate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenge {
     /// User and password with each request. Source: RFC 7617.
     Basic,
-    /// A token, which another server hands out.
+    /// A token, issued by another server.
     /// Source: distribution-spec 1.1 "Token authentication"; RFC 6750, section 3.
     Bearer {
-        /// URL of that server, as sent.
+        /// URL of the token server, as sent.
         realm: String,
-        /// Whom the token is for.
+        /// The service that the token is for.
         service: Option<String>,
-        /// What it is to allow.
+        /// The access that it is to grant.
         scope: Option<String>,
     },
 }
 
-/// Picks the challenge to answer: a token before a password, which then goes to the realm alone.
+/// Chooses the challenge to answer: a token is preferred to a password, which then goes to the realm alone.
 /// Input: the values of all `WWW-Authenticate` headers.
-/// Errors: Source: there is none that is understood; the schemes that are there are named.
+/// Errors: Source: no scheme is supported; those offered are named.
 /// Source: RFC 9110, section 11.6.1.
 pub fn choose<'a>(headers: impl Iterator<Item = &'a str>) -> Result<Challenge> {
     let mut found = Vec::new();
@@ -56,7 +56,7 @@ pub fn choose<'a>(headers: impl Iterator<Item = &'a str>) -> Result<Challenge> {
     })
 }
 
-/// Names the ways that are offered, in their order, each once. Input: as for [`choose`].
+/// Names the offered schemes, in their order, each once. Input: as for [`choose`].
 pub fn schemes<'a>(headers: impl Iterator<Item = &'a str>) -> String {
     let mut found = Vec::new();
     headers.for_each(|header| parse(header, &mut found));
@@ -81,14 +81,14 @@ impl Raw {
         self.scheme.eq_ignore_ascii_case(scheme)
     }
 
-    /// The first of that name counts, as in every other client; an empty one is none.
+    /// Returns the first parameter of that name, as every other client does; an empty one counts as missing.
     fn param(&self, name: &str) -> Option<&str> {
         let found = self.params.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 }
 
-/// Reads one header; what is malformed ends it, and what stands before that counts.
+/// Parses one header; parsing stops at malformed input, and what precedes it counts.
 fn parse(header: &str, found: &mut Vec<Raw>) {
     let mut rest = header;
     loop {
@@ -123,8 +123,8 @@ fn token<'a>(rest: &mut &'a str) -> Option<&'a str> {
     (!name.is_empty()).then_some(name)
 }
 
-/// Takes a parameter's value: a quoted string with its escapes, or all up to a comma or blank (by the book
-/// a token; but there are servers that quote nothing, URLs included).
+/// Takes a parameter's value: a quoted string with its escapes, or everything up to a comma or blank (the standard
+/// requires a token, but some servers quote nothing, URLs included).
 fn value_of(rest: &mut &str) -> Option<String> {
     let Some(quoted) = rest.strip_prefix('"') else {
         let (value, tail) = rest.split_at(rest.find([',', ' ', '\t']).unwrap_or(rest.len()));
@@ -146,12 +146,12 @@ fn value_of(rest: &mut &str) -> Option<String> {
     None
 }
 
-/// Skips what `Negotiate` and its like have in place of parameters.
+/// Skips the token68 that `Negotiate` and similar schemes have instead of parameters.
 fn skip_token68(rest: &mut &str) {
     let is_token68 = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b);
     let end = rest.bytes().position(|b| !is_token68(b)).unwrap_or(rest.len());
     let tail = rest[end..].trim_start_matches('=').trim_start_matches([' ', '\t']);
-    // Only where nothing but the next challenge follows; else it is the name of a parameter.
+    // Only where the next challenge follows; otherwise it is the name of a parameter.
     if end > 0 && (tail.is_empty() || tail.starts_with(',')) {
         *rest = tail;
     }
@@ -244,7 +244,7 @@ mod tests {
     fn a_parameter_never_moves_to_another_challenge() {
         let header = r#"Basic realm="https://theirs", Bearer service="s""#;
         assert_eq!(choose([header].into_iter()).unwrap(), Challenge::Basic);
-        // The first of two counts.
+        // The first of two wins.
         let twice = r#"Bearer realm="https://one",realm="https://two""#;
         assert_eq!(choose([twice].into_iter()).unwrap(), bearer("https://one", "", ""));
     }

@@ -1,4 +1,4 @@
-//! The one HTTP client: documents, in however many tries and from however many places.
+//! The one HTTP client: fetches documents, with retries and from any number of mirrors.
 //!
 //! Must never: read a document beyond its cap, wait or try for ever, or put a URL's query string into a message.
 
@@ -22,25 +22,25 @@ use crate::os::progress::{self, setback};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What is wanted of a document, see [`Client::document`].
+/// Request for a document, see [`Client::document`].
 pub struct DocumentRequest<'a> {
     /// The Accept header.
     pub accept: &'a str,
-    /// Refused above this.
+    /// A longer document is refused.
     pub cap_bytes: u64,
-    /// Of what is known of it: 304 is then an answer.
+    /// ETag of the known copy: 304 is then an answer.
     pub etag: Option<&'a str>,
 }
 
-/// Sends requests. Cheap to clone; clones share connections, tokens and what is known of servers.
+/// Sends requests. Cheap to clone; clones share connections, tokens and knowledge of servers.
 #[derive(Clone)]
 pub struct Client {
     pub(super) exchange: Exchange,
     pub(super) tries: u32,
     auth: Auth,
-    /// When all documents have to be there, if so.
+    /// Deadline for all documents together, if set.
     whole: Option<Limit>,
-    /// So many places have sent something wrong.
+    /// Number of places that have sent something wrong.
     doubted: usize,
 }
 
@@ -79,61 +79,61 @@ impl Client {
         Ok(Client { exchange, tries: options.tries.max(1), auth, whole: None, doubted: 0 })
     }
 
-    /// Returns how long things may take.
+    /// Returns the timeouts.
     pub(super) fn timeouts(&self) -> &Timeouts {
         &self.exchange.caller.dialling.timeouts
     }
 
-    /// Returns the same client with another rule for plain HTTP, which holds for redirects as well.
+    /// Returns a client with another rule for plain HTTP, which holds for redirects as well.
     pub fn with_plain_http(&self, plain_http: PlainHttp) -> Client {
         let mut client = self.clone();
         client.exchange.plain_http = plain_http;
         client
     }
 
-    /// Returns the same client, but for one that tries each place once.
+    /// Returns a client that tries each place once.
     pub fn once(&self) -> Client {
         Client { tries: 1, ..self.clone() }
     }
 
-    /// Returns the same client for what changes under its name: caches on the way are to ask the server whether what they
-    /// have is still what is there. Source: RFC 9111, section 5.2.1.4.
+    /// Returns a client for content that changes under its name: caches on the way must revalidate their copy with the
+    /// server. Source: RFC 9111, section 5.2.1.4.
     pub fn past_caches(&self) -> Client {
         let mut client = self.clone();
         client.exchange.past_caches = true;
         client
     }
 
-    /// Returns the same client, which from now on has the time of one document for all that it fetches.
+    /// Returns a client that from now on has one document's time limit for all that it fetches.
     pub fn with_one_limit(&self) -> Client {
         Client { whole: Some(Limit::document(self.timeouts())), ..self.clone() }
     }
 
-    /// From now on the place that was first comes last: what came from it was wrong.
-    /// Returns: whether there is another one that has not been doubted yet.
+    /// Moves the first place to the end, because it sent something wrong.
+    /// Returns: whether there is another place that has not been doubted yet.
     pub fn doubt(&mut self) -> bool {
         self.doubted += 1;
         self.doubted < self.exchange.bases.len()
     }
 
-    /// Returns the same client for a source that has mirrors.
-    /// Input: what its URLs begin with, path and all, and what they begin with elsewhere, in the order of trying.
+    /// Returns a client for a source with mirrors.
+    /// Input: the source's base URL, path included, and those of its mirrors, in the order of trying.
     pub fn with_bases(&self, bases: Vec<Url>) -> Client {
         let mut client = self.clone();
         client.exchange.bases = bases;
         client
     }
 
-    /// Fetches a document whole.
+    /// Fetches a whole document.
     /// Input: `accept`: the Accept header; `cap_bytes`: refused above this, before reading where the
-    /// length is known, and never read further than one byte beyond; `etag`: of what is known: 304 is then an answer.
+    /// length is known, and never read further than one byte beyond; `etag`: of the known copy: 304 is then an answer.
     /// Errors: Network: connection, TLS, timeout, or a status that is not 2xx. Source: too long,
     /// compressed, or a bad redirect. Config: no CA certificates, or plain HTTP where it is not allowed.
     pub fn document(&self, url: &Url, accept: &str, cap_bytes: u64, etag: Option<&str>) -> Result<Document> {
         self.document_as(url, &DocumentRequest { accept, cap_bytes, etag }, &mut Ok)
     }
 
-    /// The same, and makes something of it; a place whose document is refused is not the last one that is asked.
+    /// Fetches a document and passes it to `make`; if `make` refuses it, the remaining places are still tried.
     /// Errors: as above, and those of `make`.
     pub fn document_as<T>(
         &self,
@@ -151,7 +151,7 @@ impl Client {
         })
     }
 
-    /// The same for what need not be there: `make` gets `None` where the server has none, or knows no such thing.
+    /// As [`Client::document_as`] for an optional document: `make` gets `None` where the server has none, or does not know it.
     pub fn document_if_there<T>(
         &self,
         url: &Url,
@@ -168,8 +168,8 @@ impl Client {
         })
     }
 
-    /// Fetches whatever the server answers, of any status, with no other credentials than the client certificate, which no
-    /// other server gets to see: a redirect is an answer, and not followed.
+    /// Fetches an answer of any status, with the client certificate as the only credential, which no other server
+    /// gets to see: a redirect is an answer, and not followed.
     /// Input: `take`: gets the status and each piece of the body as it comes, of `cap_bytes` at most.
     /// Errors: Network: connection, TLS, timeout. Source: longer than `cap_bytes`; and those of `take`.
     pub fn whatever(&self, url: &Url, cap_bytes: u64, take: &mut dyn FnMut(u16, &[u8]) -> Result<()>) -> Result<u16> {
@@ -183,7 +183,7 @@ impl Client {
     }
 
     /// Asks for a document's headers only.
-    /// Returns: `None`: the server knows no HEAD. Errors: as [`Client::document`].
+    /// Returns: `None`: the server does not support HEAD. Errors: as [`Client::document`].
     pub fn head(&self, url: &Url, accept: &str) -> Result<Option<Document>> {
         let ask = Ask { accept, is_head: true, ..Ask::default() };
         self.try_all(url, &mut |url, limit| {
@@ -195,8 +195,8 @@ impl Client {
         })
     }
 
-    /// Asks whether a body could be opened, and reads nothing of it.
-    /// Input: `check`: gets its length, where the server says. A server that knows no HEAD is taken to have it.
+    /// Asks whether a body can be opened, without reading it.
+    /// Input: `check`: gets its length, where the server states it. A server without HEAD is assumed to have the body.
     /// Errors: as [`Client::stream`], and those of `check`.
     pub fn probe(&self, url: &Url, check: &mut dyn FnMut(Option<u64>) -> Result<()>) -> Result<()> {
         let head = Ask { accept: "*/*", is_head: true, ..Ask::default() };
@@ -204,23 +204,23 @@ impl Client {
             let answer = self.send(url, &head, limit)?;
             let length = match answer.status() {
                 405 | 501 => None,
-                // Presigned addresses are signed for GET alone, and some walls let nothing else through. The body is
+                // Presigned URLs are signed for GET alone, and some firewalls pass nothing else. The body is
                 // dropped with its connection.
                 400..=499 => {
                     let answer = self.send(url, &Ask { is_head: false, ..head }, limit)?;
                     answer.check_status(is_gzip(url))?.length()
                 }
-                // 0: said by servers that make their answers only for GET.
+                // 0: sent by servers that generate their answers only for GET.
                 _ => answer.check_status(is_gzip(url))?.length().filter(|length| *length > 0),
             };
             Ok(check(length)?)
         })
     }
 
-    /// Returns the URLs at which the same thing lies: the one given first, but for those that were doubted.
+    /// Returns the URLs of the same content: the given one first, and doubted ones last.
     pub(super) fn places(&self, url: &Url) -> Vec<Url> {
         let mut places = vec![url.clone()];
-        // One may lie below another: the nearest knows what is secret. Its own place stands there already.
+        // One base may lie below another: the nearest tells what is secret. Its own URL is already in the list.
         let below =
             self.exchange.bases.iter().enumerate().rev().filter_map(|(at, base)| Some((at, base, url.beyond(base)?)));
         if let Some((own, _, rest)) = below.max_by_key(|(_, base, _)| base.path().len()) {
@@ -238,7 +238,7 @@ impl Client {
         places
     }
 
-    /// Does something with each place until it works; again, after a wait, where the trouble may pass.
+    /// Calls `once` with each place until it succeeds; repeats, after a wait, where the failure may be temporary.
     /// Errors: that of the place named first, if no other worked.
     fn try_all<T>(&self, url: &Url, once: &mut Once<'_, T>) -> Result<T> {
         let limit = self.whole.unwrap_or_else(|| Limit::document(self.timeouts()));
@@ -259,11 +259,11 @@ impl Client {
                 }
                 match places.get(at) {
                     Some(next) => setback(&error, &format!("trying {}", next.authority())),
-                    // The wait says why the first one failed, and nothing of this one, which is not asked again.
+                    // The wait reports why the first place failed, but not this one, which is not asked again.
                     None if !is_passing && waits.is_some() => setback(&error, "the other places are asked again"),
                     None => {}
                 }
-                // What is wrong with what a place sends counts for more than the trouble of the moment before it.
+                // Wrong content outweighs an earlier temporary failure.
                 let is_worse = !is_passing && error.kind() != Kind::Network;
                 if first.as_ref().is_none_or(|(_, was_passing)| *was_passing && is_worse) {
                     first = Some((error, is_passing));
@@ -273,7 +273,7 @@ impl Client {
             let Some((error, asked)) = waits else {
                 return Err(first.map_or_else(|| Error::new(Kind::Internal, "nowhere to ask"), |(error, _)| error));
             };
-            // Another place may have been waited for: what the first one said for good stands.
+            // The wait may have been for another place: the permanent failure of the first one is the one to report.
             self.wait(failed, limit, asked, error).map_err(|late| match &first {
                 Some((error, false)) => error.clone(),
                 _ => late,
@@ -281,7 +281,7 @@ impl Client {
         }
     }
 
-    /// Sends one request, with what the server wants to see of us; follows redirects.
+    /// Sends one request, with the authorization that the server wants; follows redirects.
     pub(super) fn send(&self, url: &Url, ask: &Ask<'_>, limit: Limit) -> std::result::Result<Answer, Failure> {
         let exchange = || {
             let (header, shown) = self.auth.header(url).map_or((None, Shown::Nothing), |(h, shown)| (Some(h), shown));
@@ -290,23 +290,23 @@ impl Client {
             Ok::<_, Failure>(answer.shown(if is_led { Shown::Led } else { shown }))
         };
         let answer = exchange()?;
-        // Another server's 401 is no question to us.
+        // Another server's 401 is not addressed to us.
         if answer.status() != 401 || answer.url.origin() != url.origin() {
             return Ok(answer);
         }
-        // What we hold has ended, or there is nothing yet: once afresh, and then it is an answer.
+        // Our token has expired, or there is none yet: authenticate once; the next answer is final.
         self.auth.forget(url);
         self.auth.authenticate(&self.exchange, answer, url, limit)?;
         exchange()
     }
 
-    /// Waits before another try. Errors: there is none: the failure, with what it was tried for.
+    /// Waits before another try. Errors: no try is left: the failure, with the reason.
     pub(super) fn wait(&self, failed: u32, limit: Limit, asked: Option<Duration>, error: Error) -> Result<()> {
         let dice = crate::os::sys::random_u64();
         match retry::next(failed, self.tries, limit.left(), asked, dice) {
             retry::Next::Wait(time) => {
                 let going_on = retry::going_on(failed, self.tries, limit.left(), progress::is_watched());
-                // What a person may do is said if it comes to the end.
+                // The hint is shown only with the final failure.
                 setback(&error.hint_instead(""), &format!("trying again in {} s{going_on}", secs(time)));
                 std::thread::sleep(time);
                 Ok(())

@@ -1,4 +1,4 @@
-//! Tests of `http.rs` against servers that say exactly what a test needs.
+//! Tests of `client.rs` against servers that send exactly what a test needs.
 
 use super::*;
 use crate::http::answer::redirect_target;
@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 
 /// Answers one connection with each text, in order, and returns the heads of the requests.
-/// A text that ends in `HANG` is not followed by a close: the peer has to give up.
+/// A text that ends in `HANG` is not followed by a close: the peer has to time out.
 pub(super) fn serve(answers: Vec<String>) -> (u16, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -25,7 +25,7 @@ fn answer_one(listener: &TcpListener, answer: &str) -> String {
         head.push(byte[0]);
     }
     let hang = answer.ends_with("HANG");
-    // The client may well hang up on what it refuses.
+    // The client may hang up on what it refuses.
     let _ = stream.write_all(answer.trim_end_matches("HANG").as_bytes());
     if hang {
         let _ = stream.read(&mut byte);
@@ -104,7 +104,7 @@ fn a_short_or_stalled_answer_is_an_error() {
     server.join().unwrap();
 }
 
-/// Answers `count` connections with a head, and then with the same bytes for ever, until the client hangs up.
+/// Answers `count` connections with a head, then repeats the same bytes until the client hangs up.
 fn serve_for_ever(count: usize, head: &'static str, more: &'static [u8], pause: Duration) -> (u16, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -124,7 +124,7 @@ fn serve_for_ever(count: usize, head: &'static str, more: &'static [u8], pause: 
 const NO_PAUSE: Duration = Duration::ZERO;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// As `client`, with 0.5 s for a document, and as much and the usual rate for a file.
+/// As `client`, with 0.5 s for a document, and the same plus the usual rate for a file.
 fn impatient() -> Client {
     let mut options = HttpOptions::new(&System::new("/nonexistent"));
     options.timeouts.stall = Duration::from_secs(2);
@@ -148,7 +148,7 @@ fn an_endless_trailer_ends() {
         assert!(out == b"{}" && e.to_string().contains("not complete after 0.5 s"), "{e}");
         drop(body);
         server.join().unwrap();
-        // An error's text is read like any other body.
+        // An error's text is read under the same limits as any other body.
         let (port, server) = serve_for_ever(1, NOT_FOUND, b"a: b\r\n", pause);
         let e = impatient().stream(&url(port, "/"), 2, 0).err().unwrap();
         assert!(e.to_string().contains("404 Not Found"), "{e}");
@@ -174,7 +174,7 @@ fn a_trickle_ends() {
         assert!(e.to_string().contains(words), "{e}");
     }
     server.join().unwrap();
-    // A head that never ends, and redirects that each take their time.
+    // A head that never ends, and redirects that are each slow.
     let (port, server) = serve_for_ever(1, "HTTP/1.1 200 OK\r\nX: ", b"x", PAUSE);
     let e = impatient().document(&url(port, "/"), "*/*", 99, None).unwrap_err();
     assert!(e.to_string().contains("not complete after 0.5 s"), "{e}");
@@ -367,7 +367,7 @@ fn each_place_has_its_own_secret_and_no_others() {
             "https://a/x/f",
             &["https://a/x/f", "https://b/y/f?key=k"][..],
         ),
-        // A mirror below the server's own path: the nearest says what is secret.
+        // A mirror below the server's own path: the nearest base tells what is secret.
         (
             &["https://a/?sig=S", "https://a/m/?key=k", "https://c/"],
             "https://a/m/f?key=k",
@@ -380,7 +380,7 @@ fn each_place_has_its_own_secret_and_no_others() {
         let mut client = client().with_bases(bases.clone());
         let url = Url::parse(at).unwrap();
         assert_eq!(texts(&client.places(&url)), want);
-        // What was wrong at one place is asked for at the next.
+        // After a place was wrong, the next one is asked.
         for turn in 1..bases.len() {
             assert!(client.doubt(), "{turn} of {bases:?}");
             assert_eq!(texts(&client.places(&url))[0], want[turn % want.len()]);

@@ -1,4 +1,4 @@
-//! Tests of connections and of what comes over them: chunks, connections that are kept, heads that are none, proxies.
+//! Tests of connections and what arrives on them: chunks, kept connections, malformed heads, proxies.
 
 use super::tests::{answer, client, serve, url};
 use super::*;
@@ -17,10 +17,10 @@ fn a_body_in_chunks_is_put_together() {
         ("3\r\nabcXY\r\n0\r\n\r\n", Err("chunk expected crlf")),
         ("3\r\nabc\r\n", Err("closed before the end")),
         ("3\r\nab", Err("closed before the end")),
-        // The last chunk has come, and says that nothing is missing. Source: RFC 9112, section 8.
+        // The last chunk has arrived, so nothing is missing. Source: RFC 9112, section 8.
         ("3\r\nabc\r\n0\r\n", Ok("abc")),
         ("00000000000000000003\r\nabc\r\n0\r\n\r\n", Ok("abc")),
-        // A line of more than 20 bytes is none to ureq.
+        // ureq rejects a line of more than 20 bytes.
         ("0000000000000000000003\r\nabc\r\n0\r\n\r\n", Err("chunk expected crlf")),
         ("3\nabc\r\n0\r\n\r\n", Err("chunk length cannot be read")),
         ("3;x=y\nabc\r\n0\r\n\r\n", Err("closed before the end")),
@@ -40,8 +40,8 @@ fn a_body_in_chunks_is_put_together() {
     }
 }
 
-/// Answers any number of requests on each of `count` connections. Input: `answers`: what is said on one connection, in
-/// order; after them it is closed. Returns how many requests each connection brought.
+/// Answers any number of requests on each of `count` connections. Input: `answers`: sent on one connection, in
+/// order; then it is closed. Returns how many requests each connection carried.
 fn serve_kept(count: usize, answers: &'static [&'static str]) -> (u16, JoinHandle<Vec<usize>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -66,18 +66,18 @@ fn a_connection_is_used_again_where_that_is_safe() {
     const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
     for (answers, connections, requests, counts) in [
         (&[GOOD, CHUNKED, GOOD, CHUNKED][..], 1, 4, vec![4]),
-        // It closes after two: the third goes out again, on a new one.
+        // It closes after two: the third is sent again, on a new one.
         (&[GOOD, GOOD][..], 2, 4, vec![2, 2]),
         (&["HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"][..], 3, 3, vec![1; 3]),
         (&["HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"][..], 2, 2, vec![1; 2]),
-        // What nobody asked for is no answer to the next request.
+        // An unsolicited answer does not count for the next request.
         (
             &["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad"][..],
             2,
             2,
             vec![1; 2],
         ),
-        // A wait, and then the answer.
+        // An interim answer, then the final one.
         (
             &[
                 "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
@@ -98,7 +98,7 @@ fn a_connection_is_used_again_where_that_is_safe() {
     }
 }
 
-/// Not seen before the request is out: a server may give up a connection at the very moment.
+/// The end is not seen before the request is sent: a server may close a connection at that very moment.
 #[test]
 fn a_request_goes_out_again_where_a_kept_connection_ends_under_it() {
     const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -128,7 +128,7 @@ fn a_request_goes_out_again_where_a_kept_connection_ends_under_it() {
     server.join().unwrap();
 }
 
-/// Where nobody says how long a body is, its end has to be said by TLS: else anybody on the way could cut it.
+/// Without a stated length, TLS must signal the end of a body: otherwise anyone on the path could truncate it.
 #[test]
 fn a_body_that_tls_does_not_end_is_cut() {
     let dir = tempfile::tempdir().unwrap();
@@ -194,7 +194,7 @@ fn plain_http_through_a_proxy_names_the_server_and_keeps_its_password_from_it() 
     options.proxy.http = Some(("HTTP_PROXY", format!("http://u:hunter2@127.0.0.1:{port}")));
     options.proxy.https = options.proxy.http.clone();
     let client = Client::new(options).unwrap().with_plain_http(PlainHttp::Yes);
-    // No address of ours: the proxy is asked, and nobody else.
+    // Not our own address: only the proxy is asked.
     let far = |text: &str| Url::parse(text).unwrap();
     assert_eq!(client.document(&far("http://r.invalid/x?k=v"), "*/*", 9, None).unwrap().body, b"ok");
     for (status, words) in [("407", "does not take this user"), ("403", "rules")] {
@@ -212,7 +212,7 @@ fn plain_http_through_a_proxy_names_the_server_and_keeps_its_password_from_it() 
     }
 }
 
-/// Asks for something by way of a proxy on this port. Returns: what is said.
+/// Requests something through a proxy on this port. Returns: the error's text.
 fn asked_through(port: u16, text: &str) -> String {
     let mut options = HttpOptions::new(&System::new("/nonexistent"));
     options.tries = 1;
@@ -244,7 +244,7 @@ fn a_proxy_answers_for_what_is_its_own() {
         );
         proxy.join().unwrap();
     }
-    // Nobody listens there any more.
+    // Nothing listens there any more.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     for scheme in ["http", "https"] {
         let text = asked_through(port, &format!("{scheme}://r.invalid/x"));
@@ -260,7 +260,7 @@ fn a_bad_request_says_what_it_may_mean() {
     server.join().unwrap();
 }
 
-/// ureq holds that much cannot happen; in the release build, a panic ends the agent without a word.
+/// ureq assumes that many things cannot happen; in the release build, a panic ends the agent without a message.
 #[test]
 fn any_bytes_end_in_an_answer_or_an_error() {
     const LETTERS: [&str; 24] = [
@@ -295,7 +295,7 @@ fn any_bytes_end_in_an_answer_or_an_error() {
         let mut text = String::new();
         for at in 0..14 {
             dice = dice.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            // Half of them begin as answers do.
+            // Half of them begin like answers.
             let letter = (dice >> 33) as usize % LETTERS.len();
             text.push_str(LETTERS[if at == 0 && letter.is_multiple_of(2) { 0 } else { letter }]);
         }

@@ -1,4 +1,4 @@
-//! The cryptography in use, picked by hand from rustls's ring provider; none is written here.
+//! The cryptography in use, picked by hand from rustls's ring provider; none is implemented here.
 //!
 //! The default provider is never named: what it lists and we do not (ChaCha20-Poly1305 above all) would stay
 //! in the binary (docs/decisions/0001-cryptography-by-hand.md). Written out, it can also not widen silently.
@@ -14,9 +14,9 @@ use rustls::{Error, SignatureScheme as Scheme};
 use std::sync::Arc;
 use webpki::ring as algorithm;
 
-/// Returns what TLS uses: 1.2 and 1.3, AES-GCM, ephemeral keys. AES-128 stands first: every peer has it, and it
-/// is the cheapest where the CPU helps. X25519 is left out for its size: P-256 is there anyway, and TLS 1.3 asks every
-/// server for it (RFC 8446, section 9.1; docs/decisions/0015).
+/// Returns the provider for TLS: 1.2 and 1.3, AES-GCM, ephemeral keys. AES-128 comes first: every peer has it, and it
+/// is the cheapest where the CPU supports it. X25519 is left out for its size: P-256 is needed anyway, and TLS 1.3 requires
+/// it of every server (RFC 8446, section 9.1; docs/decisions/0015).
 pub fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
@@ -34,7 +34,7 @@ pub fn provider() -> CryptoProvider {
     }
 }
 
-/// What certificates and handshakes may be signed with.
+/// Signature algorithms of certificates and handshakes.
 /// Source: RFC 8446 section 4.2.3, RFC 5246 section 7.4.1.4.1 (in TLS 1.2 the hash says nothing of the curve).
 const SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[
@@ -79,7 +79,7 @@ impl SecureRandom for Random {
 struct Keys;
 
 impl KeyProvider for Keys {
-    /// Takes P-256, P-384 and RSA keys: what Kubernetes and private CAs issue.
+    /// Accepts P-256, P-384 and RSA keys: those that Kubernetes and private CAs issue.
     fn load_private_key(&self, key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
         match RsaSigningKey::new(&key) {
             Ok(rsa) => Ok(Arc::new(rsa)),
@@ -92,7 +92,7 @@ impl KeyProvider for Keys {
 mod tests {
     use super::*;
 
-    /// Whatever a new rustls verifies by default, we verify as well, except what is left out on purpose.
+    /// A signature that a new rustls verifies by default is verified here as well, except those left out on purpose.
     #[test]
     fn verifies_what_rustls_verifies() {
         let theirs = rustls::crypto::ring::default_provider().signature_verification_algorithms;

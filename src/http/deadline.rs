@@ -1,13 +1,13 @@
-//! How long things may take: a request as a whole, and each wait in it.
+//! Time limits: for a request as a whole, and for each wait in it.
 //!
-//! Must never: let a peer hold us by sending a little now and then, or what nobody is given.
+//! Must never: let a peer hold the connection by trickling bytes, or beyond its limit.
 
 use crate::base::text::secs;
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Says how long to wait.
+/// How long to wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// For a connection, TLS included.
@@ -20,17 +20,17 @@ pub struct Timeouts {
     pub document: Duration,
     /// For a file as a whole, redirects included; a second is added for each `bytes_per_sec` of its length.
     pub body: Duration,
-    /// Slowest average that a file may come at; 0: its length gives it no more time.
+    /// Slowest average rate of a file; 0: its length adds no time.
     pub bytes_per_sec: u64,
 }
 
 impl Timeouts {
-    /// Makes them all the same.
+    /// Sets all times to the same value.
     pub fn all(time: Duration) -> Timeouts {
         Timeouts { connect: time, headers: time, stall: time, document: time, body: time, bytes_per_sec: 0 }
     }
 
-    /// Puts what is configured in place of the defaults. Input: longest silence; longest time for one thing as a whole.
+    /// Replaces the defaults with configured values. Input: longest silence; longest time for one transfer as a whole.
     pub fn limit(&mut self, silence: Option<Duration>, whole: Option<Duration>) {
         if let Some(silence) = silence {
             (self.connect, self.headers, self.stall) = (silence, silence, silence);
@@ -44,19 +44,19 @@ impl Timeouts {
 /// How long one request may take, from its first byte out to its last byte in.
 #[derive(Clone, Copy)]
 pub(super) struct Limit {
-    /// `None`: beyond what the clock can say.
+    /// `None`: beyond the clock's range.
     until: Option<Instant>,
     allowed: Duration,
     bytes_per_sec: Option<u64>,
 }
 
 impl Limit {
-    /// For what is read whole before it is used.
+    /// Limit for a document that is read whole before use.
     pub fn document(timeouts: &Timeouts) -> Limit {
         Limit::new(timeouts.document, None)
     }
 
-    /// For a file of this length.
+    /// Limit for a file of this length.
     pub fn body(timeouts: &Timeouts, size_bytes: u64) -> Limit {
         match timeouts.bytes_per_sec {
             0 => Limit::new(timeouts.body, None),
@@ -68,12 +68,12 @@ impl Limit {
         Limit { until: Instant::now().checked_add(allowed), allowed, bytes_per_sec }
     }
 
-    /// Returns the time that is left.
+    /// Returns the remaining time.
     pub fn left(&self) -> Duration {
         self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()))
     }
 
-    /// Says what happened when it has passed.
+    /// Describes the failure when the limit has passed.
     pub fn words(&self) -> String {
         let slow = match self.bytes_per_sec {
             Some(rate) if rate >= 1024 => format!("slower than {} KiB/s: ", rate / 1024),
@@ -84,7 +84,7 @@ impl Limit {
     }
 }
 
-/// What is waited for.
+/// What a wait is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
     /// A connection, TLS included.
@@ -95,25 +95,25 @@ pub(super) enum Wait {
     Answer,
     /// The next bytes of a body.
     Data,
-    /// All of it.
+    /// The whole transfer.
     Whole,
 }
 
-/// When a wait ends, and as what.
+/// When a wait ends, and what it is for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Until {
-    /// `None`: beyond what the clock can say.
+    /// `None`: beyond the clock's range.
     at: Option<Instant>,
     wait: Wait,
 }
 
 impl Until {
-    /// Input: `at`: `None`: for ever.
+    /// Input: `at`: `None`: no limit.
     pub fn new(at: Option<Instant>, wait: Wait) -> Until {
         Until { at, wait }
     }
 
-    /// Returns the time that is left; `None`: for ever. Errors: TimedOut: there is none.
+    /// Returns the remaining time; `None`: no limit. Errors: TimedOut: no time remains.
     pub fn left(&self) -> io::Result<Option<Duration>> {
         let Some(at) = self.at else { return Ok(None) };
         match at.saturating_duration_since(Instant::now()) {
@@ -122,19 +122,19 @@ impl Until {
         }
     }
 
-    /// The same end, for the first part of a connection: looking its name up.
+    /// Returns the same end for the first part of connecting, the name lookup.
     pub fn for_name(self) -> Until {
         let wait = if self.wait == Wait::Connect { Wait::Name } else { self.wait };
         Until { wait, ..self }
     }
 
-    /// Makes the error for a wait that was in vain.
+    /// Makes the error for a wait that timed out.
     pub fn late(&self) -> io::Error {
         io::Error::new(io::ErrorKind::TimedOut, Late(self.wait))
     }
 }
 
-/// Says inside an I/O error which wait was in vain.
+/// Marks, inside an I/O error, the wait that timed out.
 #[derive(Debug)]
 pub(super) struct Late(pub Wait);
 
@@ -146,7 +146,7 @@ impl fmt::Display for Late {
 
 impl std::error::Error for Late {}
 
-/// Says what ureq waited for.
+/// Returns what ureq waited for.
 pub(super) fn wait(reason: ureq::Timeout) -> Wait {
     match reason {
         ureq::Timeout::Global | ureq::Timeout::PerCall => Wait::Whole,
@@ -176,7 +176,7 @@ mod tests {
             assert_eq!((limit.allowed.as_secs(), limit.words().as_str()), (secs, words));
         }
         assert_eq!(Limit::document(&timeouts(1)).words(), "not complete after 1.2 s");
-        // Whatever a document announces, there is no overflow.
+        // Whatever length a document announces, nothing overflows.
         for (rate, size_bytes) in [(0, u64::MAX), (1, u64::MAX), (1, i64::MAX as u64)] {
             assert!(Limit::body(&timeouts(rate), size_bytes).left() > Duration::from_secs(100));
         }

@@ -1,6 +1,6 @@
-//! How a server is reached: its name looked up, dialled, tunnelled through a proxy where one is set, with TLS.
+//! Reaches a server: looks its name up, connects, tunnels through a proxy where one is set, and starts TLS.
 //!
-//! Must never: connect to a network that is not allowed now, or speak to a server before a proxy has let us through.
+//! Must never: connect to a network that is not allowed now, or speak to a server before the proxy has connected us.
 
 use super::deadline::{Timeouts, Until};
 use super::failure::{Cause, of_ureq};
@@ -23,7 +23,7 @@ use ureq::config::Config;
 use ureq::http::uri::Scheme;
 use ureq::http::{Method, Uri, header};
 
-/// Connects to whom a request is for.
+/// Connects to a request's server.
 #[derive(Clone)]
 pub(super) struct Dialling {
     pub tls: TlsConnector,
@@ -31,11 +31,11 @@ pub(super) struct Dialling {
     pub proxies: Proxies,
     pub user_agent: String,
     pub timeouts: Timeouts,
-    /// Connections that were made.
+    /// Number of connections made.
     pub made: Arc<AtomicUsize>,
 }
 
-/// The same for those who may know who we are, and for all others.
+/// Connects to servers that may see our identity (`true`), or that must not (`false`).
 pub(super) struct Introduced(pub Dialling, pub bool);
 
 impl Dial for Introduced {
@@ -52,13 +52,13 @@ impl Dialling {
     fn connect(&self, url: &Url, identified: bool, config: &Config, until: Until) -> Result<Wire, Cause> {
         let proxy = self.proxies.of(url)?;
         let (host, port) = proxy.map_or((url.host(), url.port()), |p| (p.host.as_str(), p.port));
-        // Whose fault it is, where it is not the server's.
+        // Names the proxy, where the fault is not the server's.
         let blame = |e: io::Error| match proxy {
             Some(proxy) => Cause::OfProxy(format!("the proxy {}:{}", proxy.host, proxy.port), e),
             None => Cause::Io(e),
         };
         let addresses = look_up(host, port, until.for_name()).map_err(blame)?;
-        // Behind a proxy there are no addresses, unless the name is one: the proxy decides.
+        // Behind a proxy the addresses are unknown, unless the host is a literal one: the proxy resolves it.
         let literal = literal(url.host());
         let seen: Vec<IpAddr> = match proxy {
             None => addresses.iter().map(SocketAddr::ip).collect(),
@@ -66,7 +66,7 @@ impl Dialling {
         };
         self.peers.check(url.host(), &seen)?;
         if !url.is_secure() && url.is_loopback() {
-            // What is allowed for this machine's sake is for this machine.
+            // Plain HTTP is allowed only because it goes to this machine.
             check_loopback(url.host(), &seen)?;
         }
         let mut socket = dial(&addresses, until).map_err(blame)?;
@@ -101,7 +101,7 @@ impl Dialling {
             200..300 => {}
             status => return Err(Cause::Refused(status)),
         }
-        // What comes before we have spoken is no TLS: a page of somebody who wants to be seen first, as in hotels.
+        // Bytes that arrive before ours are not TLS, but a captive portal's page, as in hotels.
         match is_quiet(&own) {
             true => Ok(own),
             false => Err(Error::new(Kind::Source, "the proxy speaks in the server's place")
@@ -115,7 +115,7 @@ fn carried(cause: Cause) -> ureq::Error {
     ureq::Error::Other(Box::new(cause))
 }
 
-/// A connection that is there: to a proxy, which is asked to let us through.
+/// An open connection to a proxy, for the CONNECT request.
 struct Through(Mutex<Option<TcpStream>>, Peers);
 
 impl Dial for Through {
@@ -126,7 +126,7 @@ impl Dial for Through {
     }
 }
 
-/// Connects to the first address that answers; each gets its share of the time.
+/// Connects to the first address that answers; each gets a share of the time.
 fn dial(addresses: &[SocketAddr], until: Until) -> io::Result<Socket> {
     let mut last: Option<io::Error> = None;
     for (index, address) in addresses.iter().enumerate() {
@@ -140,7 +140,7 @@ fn dial(addresses: &[SocketAddr], until: Until) -> io::Result<Socket> {
                 return Ok(Socket { tcp, until });
             }
             Err(e) if e.kind() == ErrorKind::TimedOut => last = Some(until.late()),
-            // That this machine has no IPv6 says nothing about the server.
+            // This machine's lack of IPv6 says nothing about the server.
             Err(e)
                 if last.is_some()
                     && matches!(e.kind(), ErrorKind::AddrNotAvailable | ErrorKind::NetworkUnreachable) => {}

@@ -1,4 +1,4 @@
-//! One request with its redirects: what a server is told, where it may lead, who may know who we are.
+//! One request with its redirects: which headers a server gets, where it may redirect, and who may see our credentials.
 //!
 //! Must never: follow a redirect from https to http, or take credentials along to another server.
 
@@ -16,29 +16,29 @@ use crate::http::tls::Clock;
 use crate::os::progress::detail;
 use ureq::http::header::{self, HeaderName};
 
-/// Most redirects that are followed for one request.
+/// Most redirects followed for one request.
 const MAX_REDIRECTS: usize = 5;
 
-/// Sends requests, one after the other. Clones share connections and what is known of servers.
+/// Sends requests. Clones share connections and knowledge of servers.
 #[derive(Clone)]
 pub(super) struct Exchange {
     pub caller: Caller,
     pub plain_http: PlainHttp,
     pub now: Clock,
-    /// Addresses of the same files: the source's own first.
+    /// Base URLs of the same files: the source's own first.
     pub bases: Vec<Url>,
-    /// Whether caches on the way are told to ask the server.
+    /// Whether caches on the way must revalidate their copies.
     pub past_caches: bool,
 }
 
 impl Exchange {
-    /// Says whether the configuration names this server, as the source or as a mirror of it: who we are is for these alone.
-    /// One that a document, a redirect or a token realm names is none of them. Source: RFC 6454, section 4.
+    /// Returns whether the configuration names this server, as the source or as a mirror: our identity is for these alone.
+    /// A server that only a document, a redirect or a token realm names does not count. Source: RFC 6454, section 4.
     pub fn is_configured(&self, url: &Url) -> bool {
         self.bases.iter().any(|base| base.origin() == url.origin())
     }
 
-    /// Errors: plain HTTP is not allowed there. Config: our own configuration names it. Source: a server does.
+    /// Errors: plain HTTP is not allowed there. Config: our own configuration names it. Source: a server names it.
     fn check_plain_http(&self, url: &Url) -> Result<()> {
         self.plain_http.check(url).map_err(|e| match self.bases.first() {
             Some(own) if !self.is_configured(url) => {
@@ -49,7 +49,7 @@ impl Exchange {
         })
     }
 
-    /// Sends one request and follows redirects. Input: `authorization`: shown to the server of `url` and to no other; so is
+    /// Sends one request and follows redirects. Input: `authorization`: sent to the server of `url` and to no other; likewise
     /// the client certificate, where the configuration names that server.
     pub fn send(
         &self,
@@ -62,11 +62,11 @@ impl Exchange {
         self.check_plain_http(&url)?;
         let mut identified = self.is_configured(&url);
         for _ in 0..=MAX_REDIRECTS {
-            // Of TLS, a proxy sees nothing but where it leads.
+            // Of TLS, a proxy sees only the destination.
             let proxy = self.caller.dialling.proxies.of(&url)?.filter(|_| !url.is_secure());
             let range = ask.range.map(|from| format!("bytes={from}-"));
             let headers = self.headers(ask, range.as_deref(), authorization, proxy);
-            // Without what comes behind a question mark, which may be a secret.
+            // Printed without its query, which may be a secret.
             detail(&|| format!("{} {url}", ask.method()));
             let came = self.caller.call(&url, identified, (ask, headers), limit)?;
             let knows_secret = authorization.is_some() || ask.form.is_some();
@@ -81,11 +81,11 @@ impl Exchange {
             }
             let to = answer.redirect_target()?;
             if let Err(e) = self.plain_http.check(&to) {
-                // Nobody here has chosen that address.
+                // This address is not the operator's choice.
                 let why = format!("it leads to {}: {e}", to.host());
                 return Err(Error::new(Kind::Source, why).at("follow the redirect from", &answer.url).into());
             }
-            // Once gone, it does not come back: who redirects here is another server.
+            // Once dropped, it is not restored: the redirect then comes from another server.
             if to.origin() != answer.url.origin() {
                 (authorization, identified) = (None, false);
             }
@@ -94,7 +94,7 @@ impl Exchange {
         Err(Error::new(Kind::Source, format!("more than {MAX_REDIRECTS} redirects")).at("fetch", url).into())
     }
 
-    /// Returns what a server is told, or the proxy that passes it on. Source: RFC 9110, sections 11.7, 13 and 14.
+    /// Returns the headers for a server, or for the proxy that forwards them. Source: RFC 9110, sections 11.7, 13 and 14.
     fn headers<'a>(
         &'a self,
         ask: &Ask<'a>,

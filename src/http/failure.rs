@@ -1,4 +1,4 @@
-//! What goes wrong on the way: host and reason in words, and whether the next try may fare better.
+//! Failures on the way: host and reason in words, and whether a retry may succeed.
 //!
 //! Must never: show a URL's query.
 
@@ -13,15 +13,15 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-/// A try that came to nothing.
+/// A failed try.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub error: Error,
-    /// Whether the next try may fare better.
+    /// Whether a retry may succeed.
     pub is_passing: bool,
-    /// How long the server wants to be left alone.
+    /// How long the server asks us to wait.
     pub asked: Option<Duration>,
-    /// There was no connection to ask on: what was asked for is not to blame.
+    /// No connection was made, so the request itself is not to blame.
     pub unreached: bool,
 }
 
@@ -37,16 +37,16 @@ impl From<Error> for Failure {
     }
 }
 
-/// What went wrong underneath ureq, or in it.
+/// Cause of a failure underneath ureq, or in it.
 #[derive(Debug)]
 pub(super) enum Cause {
-    /// On the way: the words need a URL and its limits.
+    /// On the way: its message needs the URL and the limits.
     Io(io::Error),
-    /// Already in words.
+    /// With its message.
     Failure(Failure),
-    /// The status of a proxy that does not let us through.
+    /// The proxy's status when it refuses to connect us.
     Refused(u16),
-    /// On the way to a proxy: which, and what.
+    /// On the way to a proxy: the proxy's name, and the error.
     OfProxy(String, io::Error),
 }
 
@@ -70,7 +70,7 @@ impl fmt::Display for Cause {
 
 impl std::error::Error for Cause {}
 
-/// Takes an error out of ureq. Returns: whether it is one of connecting as well.
+/// Unwraps ureq's error. Returns: also whether it occurred while connecting.
 pub(super) fn of_ureq(error: ureq::Error) -> (Cause, bool) {
     let cause = match error {
         ureq::Error::Io(e) => match e.downcast::<ureq::Error>() {
@@ -82,7 +82,7 @@ pub(super) fn of_ureq(error: ureq::Error) -> (Cause, bool) {
             Ok(cause) => return (*cause, true),
             Err(other) => io::Error::other(other),
         },
-        // The connection ended between two parts of a body's frame.
+        // The connection ended between two chunks of a body.
         ureq::Error::BodyStalled => ErrorKind::UnexpectedEof.into(),
         ureq::Error::Protocol(e) => malformed(format!("the answer cannot be read: {e}")),
         e => malformed(e.to_string()),
@@ -90,17 +90,17 @@ pub(super) fn of_ureq(error: ureq::Error) -> (Cause, bool) {
     (cause.into(), false)
 }
 
-/// Says that a peer breaks the protocol: trying again would bring the same.
+/// Makes the error for a peer that breaks the protocol: a retry would fail the same way.
 pub(super) fn malformed(why: impl Into<String>) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why.into())
 }
 
-/// Says what went wrong on the way, and whether the next try may fare better.
+/// Explains what went wrong on the way, and whether a retry may succeed.
 pub(super) fn explain(error: io::Error, url: &Url, timeouts: &Timeouts, limit: Limit) -> Failure {
     explain_of(url.host(), error, url, timeouts, limit)
 }
 
-/// The same of somebody in between.
+/// As [`explain`], for a failure of the named intermediary.
 pub(super) fn explain_of(who: &str, error: io::Error, url: &Url, timeouts: &Timeouts, limit: Limit) -> Failure {
     if let Some(ours) = inside::<Error>(&error) {
         return ours.clone().into();
@@ -115,7 +115,7 @@ fn inside<T: std::error::Error + 'static>(error: &io::Error) -> Option<&T> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
-/// Says why a request failed, and what to do about it. Never shows a URL: it may hold a secret.
+/// Explains why a request failed, and what to do about it. Never shows a URL: it may hold a secret.
 pub(super) fn why(error: &io::Error, timeouts: &Timeouts, limit: Limit) -> (String, &'static str) {
     let waited = |what: &str, time: Duration| format!("{what} for {} s", secs(time));
     if let Some(Late(wait)) = inside(error) {

@@ -1,7 +1,7 @@
-//! What is refused of an answer before ureq reads it, and of its headers after: where two readers could see two answers.
+//! Rejects answers that two readers could parse differently: their bytes before ureq reads them, and their headers after.
 //! Pure.
 //!
-//! ureq and httparse decide what a header is. These are the rules that they do not have; each has its test. Must never:
+//! ureq and httparse decide what a header is. These are the rules that they lack; each has its test. Must never:
 //! read a value that ureq reads as well.
 
 use ureq::http::header::{HeaderMap, TRANSFER_ENCODING};
@@ -9,34 +9,34 @@ use ureq::http::{StatusCode, Version};
 
 /// Longest head of an answer, in bytes.
 pub(super) const MAX_HEAD: usize = 32 << 10;
-/// Most heads of the kind "wait a little" before that of the answer.
+/// Most interim heads (1xx) before that of the answer.
 const MAX_INTERIM: usize = 8;
-/// What every answer begins with.
+/// How every answer begins.
 const VERSION: &[u8] = b"HTTP/1.";
-/// Most lines of a head; ureq's limit (`MAX_RESPONSE_HEADERS`), in words.
+/// Most lines of a head; ureq's limit (`MAX_RESPONSE_HEADERS`), for a better message.
 const MAX_LINES: usize = 128;
 
-/// What has come of the answer to one request.
+/// State of the answer to one request.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     interim: usize,
 }
 
-/// What the bytes are that have come.
+/// What the received bytes are.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// The beginning of a head.
+    /// An incomplete head.
     Part,
-    /// Bytes of a head that says "wait a little", to be dropped.
+    /// An interim head (1xx) of this length, to be dropped.
     Interim(usize),
-    /// A head, and whether the connection may be used again: two ways to say where the body ends, and somebody on the way
-    /// may have chosen the other one. Source: RFC 9112, section 6.3.
+    /// A head, and whether the connection may be reused: if the body's length is given in two ways, an intermediary
+    /// may have used the other one. Source: RFC 9112, section 6.3.
     Head { may_keep: bool },
 }
 
 impl Guard {
-    /// Looks at what has come, and puts blanks in the place of folds. Source: RFC 9112, section 5.2.
-    /// Errors: why this is no answer.
+    /// Inspects the received bytes, and replaces line folds with blanks. Source: RFC 9112, section 5.2.
+    /// Errors: why this is not an answer.
     pub fn look(&mut self, bytes: &mut [u8]) -> Result<Seen, String> {
         let shown = bytes.len().min(VERSION.len());
         if bytes[..shown] != VERSION[..shown] {
@@ -55,7 +55,7 @@ impl Guard {
             Some(0) => return Err("the status line is not that of HTTP/1.1".to_owned()),
             Some(_) => return Err("a header line is malformed".to_owned()),
         }
-        // With the status line, and what is behind the two last ends.
+        // Plus the status line, and the parts after the two last line ends.
         if head.split(|b| *b == b'\n').count() > MAX_LINES + 3 {
             return Err(format!("more than {MAX_LINES} header lines"));
         }
@@ -70,7 +70,7 @@ impl Guard {
     }
 }
 
-/// Says whether a head says "wait a little", as 101 does not. What only looks like it is ureq's to refuse.
+/// Returns whether a head is interim (1xx), which 101 is not. Malformed ones are left for ureq to refuse.
 fn is_interim(head: &[u8]) -> bool {
     let rest = &head[VERSION.len()..];
     let [b'0' | b'1', b' ', b'1', ten, one, b' ' | b'\r' | b'\n', ..] = rest else { return false };
@@ -82,7 +82,7 @@ fn too_long() -> String {
     format!("the headers are longer than {MAX_HEAD} bytes")
 }
 
-/// Returns how long the head is that begins these bytes, if they hold all of it.
+/// Returns the length of the head at the start of these bytes, if it is complete.
 fn head_length(bytes: &[u8]) -> Option<usize> {
     let ends = |at: usize| match &bytes[at + 1..] {
         [b'\r', b'\n', ..] => Some(at + 3),
@@ -92,7 +92,7 @@ fn head_length(bytes: &[u8]) -> Option<usize> {
     bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').find_map(|(at, _)| ends(at))
 }
 
-/// Joins a line that goes on in the next one; the status line has none.
+/// Joins folded header lines; the status line cannot be folded.
 fn unfold(head: &mut [u8]) {
     let first = head.iter().position(|b| *b == b'\n').unwrap_or(head.len());
     for at in first + 1..head.len() {
@@ -105,18 +105,18 @@ fn unfold(head: &mut [u8]) {
     }
 }
 
-/// Says whether a line has no character that could be taken for its end. Source: RFC 9110, section 5.5.
+/// Returns whether a line is free of characters that could be taken for its end. Source: RFC 9110, section 5.5.
 fn is_line(line: &[u8]) -> bool {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     line.iter().all(|b| *b == b'\t' || (*b >= b' ' && *b != 0x7f))
 }
 
-/// Says whether a line begins with this name, in lower case, and its colon.
+/// Returns whether a header has this name. Input: `name`: in lower case, with its colon.
 fn has(head: &[u8], name: &[u8]) -> bool {
     head.split(|b| *b == b'\n').any(|line| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)))
 }
 
-/// Errors: the body is encoded in a way that was not asked for, or is not sent in answer to what was asked.
+/// Errors: the body has a transfer coding or a protocol that was not asked for.
 /// Source: RFC 9112, section 6.1: to HTTP/1.0 and before, a transfer coding means nothing.
 pub(super) fn framing(
     status: StatusCode,
@@ -179,7 +179,7 @@ mod tests {
         let room = MAX_HEAD - "HTTP/1.1 200 OK\r\nX: \r\n\r\n".len();
         assert_eq!(head(room), (MAX_HEAD, HEAD));
         assert!(head(room + 1).1.is_err());
-        // Nor is it waited for.
+        // It is refused before it is complete.
         assert!(look(&format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(MAX_HEAD))).is_err());
     }
 
@@ -210,7 +210,7 @@ mod tests {
         ] {
             let mut bytes = format!("HTTP/1.1 200 OK\r\n{lines}\r\n a").into_bytes();
             assert_eq!(Guard::default().look(&mut bytes), HEAD, "{lines:?}");
-            // The status line has no fold, and a body is none of our business.
+            // The status line cannot be folded, and a body is not ours to change.
             assert_eq!(String::from_utf8(bytes).unwrap(), format!("HTTP/1.1 200 OK\r\n{want}\r\n a"), "{lines:?}");
         }
         let mut first = b"HTTP/1.1 200 OK\r\n A: b\r\n\r\n".to_vec();

@@ -1,24 +1,24 @@
-//! What is asked, and a small answer, as they stand: no connection, no policy.
+//! A request and a small answer as plain data: no connection, no policy.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::url::Url;
 use ureq::SendBody;
 use ureq::http::{HeaderName, HeaderValue, Method, Request, Uri};
 
-/// One request. The default: a GET for anything.
+/// One request. The default: a GET that accepts any type.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Ask<'a> {
     pub is_head: bool,
     pub accept: &'a str,
     /// First byte wanted.
     pub range: Option<u64>,
-    /// ETag that must hold for a part to be sent.
+    /// ETag under which a part may be sent.
     pub if_range: Option<&'a str>,
-    /// ETag of what is known already.
+    /// ETag of the known copy.
     pub if_none_match: Option<&'a str>,
     /// A form to be posted.
     pub form: Option<&'a str>,
-    /// A redirect is an answer like any other, and not followed.
+    /// Whether a redirect is returned as an answer, and not followed.
     pub stays: bool,
 }
 
@@ -32,7 +32,7 @@ impl Ask<'_> {
     }
 }
 
-/// Holds a small answer, wholly read.
+/// A small answer, fully read.
 #[derive(Clone, Debug)]
 pub struct Document {
     /// Status, 200 to 299; 304 where an ETag was given.
@@ -43,11 +43,11 @@ pub struct Document {
     pub digest_header: Option<String>,
     /// ETag, as sent.
     pub etag: Option<String>,
-    /// Link, as sent, in however many lines.
+    /// Link, as sent, lines joined.
     pub link: Option<String>,
     /// Content-Length, where it is known.
     pub length: Option<u64>,
-    /// Whether a cache says that this is its copy. Source: RFC 9111, section 5.1.
+    /// Whether a cache marked this as its copy. Source: RFC 9111, section 5.1.
     pub is_copy: bool,
     /// The body; empty for HEAD.
     pub body: Vec<u8>,
@@ -55,8 +55,8 @@ pub struct Document {
     pub final_url: Url,
 }
 
-/// Writes a request down. Input: `headers`: Host as well.
-/// Errors: Source: a value that is not fit for a header; the header is named and not shown.
+/// Builds a request. Input: `headers`: Host included.
+/// Errors: Source: a value is invalid in a header; the header is named, its value not shown.
 pub(super) fn request(
     method: Method,
     uri: &str,

@@ -1,8 +1,8 @@
-//! The one HTTP client. From below: `transport` under ureq, `dial`, `call` (one request), `exchange` (with its redirects), `auth`,
-//! `client` (places and tries), `resume` (a file, however often the connection breaks). Requests go out without compression:
-//! what is hashed is what is sent.
+//! The one HTTP client. From below: `transport` under ureq, `dial`, `call` (one request), `exchange` (with its redirects),
+//! `auth`, `client` (mirrors and retries), `resume` (a file, across broken connections). Requests ask for no compression, so
+//! that the bytes hashed are the bytes sent.
 //!
-//! May import: base, os. Must never import: oci, trust, source, config: it moves bytes; whose, it does not ask.
+//! May import: base, os. Must never import: oci, trust, source, config: it moves bytes and does not know their meaning.
 
 mod answer;
 mod auth;

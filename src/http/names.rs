@@ -1,7 +1,7 @@
-//! Names of hosts as addresses, within the time that a connection may take.
+//! Resolves host names to addresses, within the time limit of a connection.
 //!
-//! The resolver has limits of its own, of half a minute and more, and no way to be called off: it is asked on a thread that
-//! is given up on when the time is over. Must never: wait longer than that, or ask anybody for this machine's own name.
+//! The resolver has limits of its own, of half a minute and more, and cannot be cancelled: it runs on a thread that is
+//! abandoned when the time is up. Must never: wait longer than that, or send a query for this machine's own name.
 
 use super::deadline::Until;
 use super::peers::literal;
@@ -14,10 +14,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Stack of the thread, on which resolvers keep whole answers. By default it would be 2 MiB.
+/// Stack of the thread, on which resolvers keep whole answers. The default would be 2 MiB.
 const STACK_BYTES: usize = 256 << 10;
 
-/// A name that leads nowhere: why, and what to do.
+/// A name without an address: why, and what to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unresolved(&'static str, pub &'static str);
 
@@ -29,12 +29,12 @@ impl fmt::Display for Unresolved {
 
 impl std::error::Error for Unresolved {}
 
-/// Finds a host's addresses, one at least. Input: as in a URL, IPv6 in brackets.
-/// Errors: an [`Unresolved`] inside; TimedOut: there is no answer in time.
+/// Finds a host's addresses, at least one. Input: as in a URL, IPv6 in brackets.
+/// Errors: an [`Unresolved`] inside; TimedOut: no answer in time.
 pub(super) fn look_up(host: &str, port: u16, until: Until) -> io::Result<Vec<SocketAddr>> {
     let at = |address: IpAddr| SocketAddr::new(address, port);
     if is_localhost(host) {
-        // Whoever answers for this name could say that it is elsewhere. Source: RFC 6761, section 6.3.
+        // A resolver could claim that this name is elsewhere. Source: RFC 6761, section 6.3.
         return Ok(vec![at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into())]);
     }
     if let Some(address) = literal(host) {
@@ -49,13 +49,13 @@ fn ask(host: &str, until: Until) -> io::Result<Vec<SocketAddr>> {
     let shared: Arc<(Mutex<Option<_>>, Condvar)> = Arc::default();
     let (host, to) = (host.to_owned(), shared.clone());
     let resolve = move || {
-        // Or nobody here could change the mount namespace while this runs.
+        // Otherwise this process could not change its mount namespace while the thread runs.
         sys::unshare_directories();
         let found = sys::look_up(&host);
         *lock(&to.0) = Some(found);
         to.1.notify_all();
     };
-    // What is given up on ends when the resolver does, or with this process.
+    // An abandoned thread ends when the resolver returns, or with this process.
     drop(Thread::start(STACK_BYTES, resolve)?);
     let (answer, given) = &*shared;
     let mut answer = lock(answer);
@@ -70,8 +70,8 @@ fn ask(host: &str, until: Until) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-/// Sorts out what the resolver says. Input: see [`sys::look_up`].
-/// Source: RFC 3493, section 6.1; glibc 2.36 and musl 1.2 in what they mean by each.
+/// Explains the resolver's error code. Input: see [`sys::look_up`].
+/// Source: RFC 3493, section 6.1; the meaning of each in glibc 2.36 and musl 1.2.
 fn unresolved(code: i32) -> io::Error {
     let (why, hint) = match code {
         libc::EAI_NONAME => ("no such name", "check the name; the name server does not know it"),
@@ -87,7 +87,7 @@ fn unresolved(code: i32) -> io::Error {
     io::Error::other(Unresolved(why, hint))
 }
 
-/// glibc: it has addresses, but of no family that was asked for.
+/// glibc: the name has addresses, but of no requested family.
 const EAI_ADDRFAMILY: i32 = -9;
 
 #[cfg(test)]
@@ -126,7 +126,7 @@ mod tests {
         }
     }
 
-    /// The resolver has to ask nobody about an address.
+    /// The resolver needs no name server for an address.
     #[test]
     fn an_answer_is_waited_for_no_longer_than_it_takes() {
         let begun = Instant::now();

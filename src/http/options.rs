@@ -1,4 +1,4 @@
-//! How the client is set up: where plain HTTP may be used, which certificates count, who we are, how long to wait.
+//! The client's settings: where plain HTTP is allowed, trusted CAs, credentials, timeouts.
 
 use super::deadline::Timeouts;
 use super::proxy::ProxyEnv;
@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Most tries in a row that bring nothing; the waits between them add up to two minutes at most.
+/// Most consecutive tries without progress; the waits between them add up to two minutes at most.
 const DEFAULT_TRIES: u32 = 8;
 
-/// Says where plain HTTP may be used.
+/// Where plain HTTP may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PlainHttp {
     /// To this machine only.
@@ -22,12 +22,12 @@ pub enum PlainHttp {
     Auto,
     /// To every host.
     Yes,
-    /// To none.
+    /// To no host.
     No,
 }
 
 impl PlainHttp {
-    /// Says whether a registry on this host is spoken to without TLS.
+    /// Returns whether a registry on this host is contacted without TLS.
     pub fn for_registry(self, is_loopback: bool) -> bool {
         self == PlainHttp::Yes || (self == PlainHttp::Auto && is_loopback)
     }
@@ -42,36 +42,36 @@ impl PlainHttp {
     }
 }
 
-/// Says how the client is set up.
+/// Settings of the client.
 pub struct HttpOptions {
-    /// PEM bundle of trusted CAs; nothing else is read where it is set.
+    /// PEM bundle of trusted CAs; if set, no other is read.
     pub ca: Option<Pem>,
     /// Otherwise the first of these that exists.
     pub ca_candidates: Vec<PathBuf>,
-    /// Date of the newest release that has run here, in seconds since 1970: a floor for the clock, where that is no slip.
+    /// Date of the newest release that has run here, in seconds since 1970: a floor for the clock, unless mistyped.
     pub clock_floor_secs: u64,
-    /// What is known of the time.
+    /// Returns the known time.
     pub now: Clock,
     /// Whether the server runs on this machine: what its clock dated, right or wrong, is judged by that clock as well.
     pub shares_clock: bool,
-    /// The name or address that must stand in the server's certificate, where it is not that of the URL.
+    /// The name or address that must be in the server's certificate, if not the URL's.
     pub server_name: Option<String>,
     /// Value of the User-Agent header.
     pub user_agent: String,
-    /// How long to wait.
+    /// Timeouts.
     pub timeouts: Timeouts,
-    /// Most tries in a row that bring nothing; 1: none is repeated.
+    /// Most consecutive tries without progress; 1: no retry.
     pub tries: u32,
-    /// Who we are, and to whom.
+    /// Our credentials, and for which servers.
     pub credentials: Credentials,
-    /// Client certificate and key, for servers that want to see one.
+    /// Client certificate and key, for servers that request one.
     pub identity: Option<Identity>,
     /// Proxies.
     pub proxy: ProxyEnv,
 }
 
 impl HttpOptions {
-    /// Makes the defaults of a machine: its CA bundles, its clock; 30 s to begin, 60 s of silence, 120 s for a
+    /// Returns the defaults of a machine: its CA bundles, its clock; 30 s to begin, 60 s of silence, 120 s for a
     /// document, and 300 s and 2 KiB/s for a file.
     pub fn new(system: &System) -> HttpOptions {
         let clock = system.clone();

@@ -1,14 +1,14 @@
-//! Which network a server is on, seen at the moment of connecting, when names are addresses.
+//! Which network a server is on, checked at the moment of connecting, when its name has become an address.
 //!
-//! A registry chooses where its tokens come from. It must not thereby choose that we talk to something inside the
-//! site, or on this machine, that it could not reach itself.
-//! Must never: judge a name by itself, since its owner says what it means.
+//! A registry chooses where its tokens come from. That must not let it make us talk to something inside the site, or on
+//! this machine, that it cannot reach itself.
+//! Must never: judge by the name alone, since its owner decides which address it resolves to.
 
 use crate::base::error::{Error, Kind, Result};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Most servers that are remembered: more than one run ever talks to.
+/// Most servers remembered: more than one run ever contacts.
 const MAX_SEEN: usize = 16;
 
 /// What kind of network an address belongs to.
@@ -16,7 +16,7 @@ const MAX_SEEN: usize = 16;
 pub(super) enum Network {
     /// This machine.
     Loopback,
-    /// This cable; the metadata services of clouds as well.
+    /// This link, which includes the metadata services of clouds.
     LinkLocal,
     /// This site.
     Private,
@@ -24,7 +24,7 @@ pub(super) enum Network {
     Public,
 }
 
-/// Says which network an address is on.
+/// Returns the network that an address is on.
 /// Source: RFC 6890; RFC 6598 (100.64.0.0/10); RFC 4193 (fc00::/7); IPv4 inside IPv6 counts as IPv4.
 pub(super) fn network_of(address: IpAddr) -> Network {
     match embedded(address.to_canonical()) {
@@ -43,7 +43,7 @@ pub(super) fn network_of(address: IpAddr) -> Network {
     }
 }
 
-/// Returns the IPv4 address inside an IPv6 one, whoever carries it on: a translator, a tunnel, or an old notation.
+/// Returns the IPv4 address inside an IPv6 one: of a translator, a tunnel, or an old notation.
 /// Source: RFC 6052 (64:ff9b::/96), RFC 3056 (2002::/16), RFC 4291 (::a.b.c.d).
 fn embedded(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
@@ -57,14 +57,14 @@ fn embedded(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Reads a host that is an address in any way that the resolver understands.
+/// Parses a host that is an address in any notation that the resolver understands.
 /// Source: POSIX, `inet_addr`: one to four numbers, decimal, octal or hexadecimal.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
     let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
     if let Ok(address) = bare.parse() {
         return Some(address);
     }
-    // `parse` would take a sign.
+    // `parse` would accept a sign.
     let digits = |text: &&str| text.bytes().all(|b| b.is_ascii_alphanumeric());
     let number = |text: &str| match text.to_ascii_lowercase().strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16).ok(),
@@ -78,12 +78,12 @@ pub(super) fn literal(host: &str) -> Option<IpAddr> {
         return None;
     }
     let head = first.iter().zip([24, 16, 8]).fold(0, |sum, (part, shift)| sum | part << shift);
-    // The last number fills what is left.
+    // The last number fills the remaining bytes.
     let room = u32::MAX >> (8 * first.len());
     (*last <= room).then(|| IpAddr::V4(Ipv4Addr::from(head | last)))
 }
 
-/// Errors: Source: a name that stands for this machine leads elsewhere.
+/// Errors: Source: a name for this machine resolves to another one.
 pub(super) fn check_loopback(host: &str, addresses: &[IpAddr]) -> Result<()> {
     match addresses.iter().find(|address| network_of(**address) != Network::Loopback) {
         None => Ok(()),
@@ -100,31 +100,30 @@ struct State {
     allowed: Option<Option<Network>>,
 }
 
-/// What is known of the servers that were connected to. Clones share it.
+/// Networks of the servers connected to. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peers(Arc<Mutex<State>>);
 
 impl Peers {
-    /// From now on connections are made to public addresses, and to the network that this host was reached on; others
-    /// are refused.
+    /// Restricts connections to public addresses and to the network on which this host was reached.
     /// Input: a host that was connected to, as in its URL.
     pub fn confine_to_network_of(&self, host: &str) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.allowed = Some(state.seen.iter().find(|(seen, _)| seen == host).map(|(_, network)| *network));
     }
 
-    /// Ends that.
+    /// Lifts the restriction.
     pub fn set_free(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).allowed = None;
     }
 
-    /// Says whether a connection to this address may be used now.
+    /// Returns whether a connection to this address is allowed now.
     pub fn may(&self, address: IpAddr) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).may(network_of(address))
     }
 
-    /// Errors: Source: one of a host's addresses is on a network that is not allowed now. What else its name stands for
-    /// is its owner's choice: one is enough.
+    /// Errors: Source: one of a host's addresses is on a network that is not allowed now. A name's owner chooses all its
+    /// addresses, so a single one is enough.
     pub fn check(&self, host: &str, addresses: &[IpAddr]) -> Result<()> {
         match addresses.iter().find(|address| !self.may(**address)) {
             None => Ok(()),
@@ -135,7 +134,7 @@ impl Peers {
         }
     }
 
-    /// Remembers where a host really is.
+    /// Records the network on which a host was reached.
     pub fn reached(&self, host: &str, address: IpAddr) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.seen.retain(|(seen, _)| seen != host);
@@ -199,12 +198,12 @@ mod tests {
             ("64:ff9b::a9fe:a9fe", false),
             ("2002:7f00:1::1", false),
             ("127.0.0.1", false),
-            // One address of several is enough.
+            // One forbidden address of several is enough.
             ("192.0.2.1 169.254.169.254", false),
         ] {
             assert_eq!(peers.check("t", &ips(addresses)).is_ok(), allowed, "{addresses}");
         }
-        // What a name stands for besides is no network that its server is on.
+        // A name's other addresses say nothing about the network that its server is on.
         peers.set_free();
         assert!(peers.check("r", &ips("192.0.2.1 127.0.0.1 169.254.169.254")).is_ok());
         peers.reached("r", ips("192.0.2.1")[0]);

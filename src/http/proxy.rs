@@ -1,4 +1,4 @@
-//! Which proxy a request goes through, by `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`. Pure.
+//! Chooses a request's proxy from `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`. Pure.
 //!
 //! Must never: send a request for this machine through a proxy, or show a proxy's password.
 
@@ -12,19 +12,19 @@ use crate::base::url::{Url, is_loopback, parse_authority};
 use crate::http::credentials::Secret;
 use std::net::IpAddr;
 
-/// Holds what the environment says.
+/// The proxy settings in the environment.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyEnv {
-    /// For https URLs: the variable, and what it says.
+    /// For https URLs: the variable's name and value.
     pub https: Option<(&'static str, String)>,
     /// For http URLs.
     pub http: Option<(&'static str, String)>,
-    /// Hosts that are spoken to directly.
+    /// Hosts that are contacted directly.
     pub none: String,
 }
 
 impl ProxyEnv {
-    /// Reads it. Input: `variable`: the value of an environment variable. Lower case beats upper case, as in curl.
+    /// Reads the environment. Input: `variable`: returns the value of a variable. Lower case beats upper case, as in curl.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> ProxyEnv {
         let first = |names: [&'static str; 3]| {
             let set = names.into_iter().find_map(|name| Some((name, variable(name)?)));
@@ -37,21 +37,21 @@ impl ProxyEnv {
         }
     }
 
-    /// Says whether a host is spoken to directly, whatever proxies there are.
+    /// Returns whether a host is contacted directly, whatever proxies are set.
     /// Input: a host as in a URL, IPv6 in brackets, and the port.
     ///
-    /// `NO_PROXY` is a list with commas: `*`; a name, which stands for its subdomains as well, with or without a leading
-    /// dot; an address; a network as 10.0.0.0/8; each but `*` with `:port` if need be. As in Go's `httpproxy`, so that one
+    /// `NO_PROXY` is a list with commas: `*`; a name, which covers its subdomains as well, with or without a leading
+    /// dot; an address; a network such as 10.0.0.0/8; each but `*` optionally with `:port`. As in Go's `httpproxy`, so that one
     /// setting serves the whole node.
     pub fn is_direct(&self, host: &str, port: u16) -> bool {
-        // An address is the same in each spelling: 0x7f.1 is this machine.
+        // An address is the same in every notation: 0x7f.1 is this machine.
         let address = literal(host).map(|address| address.to_canonical().to_string());
         let bare = address.as_deref().unwrap_or(host.trim_end_matches('.'));
         is_loopback(bare) || self.none.split(',').any(|entry| covers(entry.trim(), bare, port))
     }
 }
 
-/// The proxies that are set.
+/// The configured proxies.
 #[derive(Clone)]
 pub(super) struct Proxies {
     /// For http and for https URLs.
@@ -65,24 +65,24 @@ impl Proxies {
         Proxies { set: [proxy(&env.http), proxy(&env.https)], env }
     }
 
-    /// Returns the one that a request goes through. Errors: Config: what is set is none.
+    /// Returns a request's proxy. Errors: Config: the setting is invalid.
     pub fn of(&self, url: &Url) -> Result<Option<&Proxy>> {
         let proxy = self.set[usize::from(url.is_secure())].as_ref();
         let proxy = proxy.filter(|_| !self.env.is_direct(url.host(), url.port()));
         proxy.map(|proxy| proxy.as_ref().map_err(Error::clone)).transpose()
     }
 
-    /// Makes the failure where the one in between does not connect us. Errors: there is none.
+    /// Makes the failure for a request's proxy that does not connect us. Errors: no proxy is set.
     pub fn refused(&self, status: u16, url: &Url) -> Result<Failure> {
         let proxy = self.of(url)?.ok_or_else(|| Error::new(Kind::Internal, "no proxy").at("fetch", url))?;
         Ok(proxy.refused(status, url))
     }
 }
 
-/// Port of a proxy that names none. Source: Go's `httpproxy`.
+/// Default port of a proxy. Source: Go's `httpproxy`.
 const DEFAULT_PORT: u16 = 80;
 
-/// A proxy: spoken to in plain HTTP, whatever goes through it.
+/// A proxy, contacted in plain HTTP, whatever goes through it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Proxy {
     pub host: String,
@@ -92,9 +92,9 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// Reads `[http://][user[:password]@]host[:port][/]`, user and password percent-encoded. Input: `name`: the
+    /// Parses `[http://][user[:password]@]host[:port][/]`, user and password percent-encoded. Input: `name`: the
     /// variable, for the error.
-    /// Errors: Config: it is none, or of another kind; nothing of it is shown.
+    /// Errors: Config: malformed, or an unsupported kind; nothing of it is shown.
     pub fn parse(text: &str, name: &str) -> Result<Proxy> {
         let bad =
             |why: &str| Error::new(Kind::Config, why).at("read", name).hint("as in http://user:password@host:3128");
@@ -161,7 +161,7 @@ fn covers(entry: &str, host: &str, port: u16) -> bool {
     if let (Ok(address), Some((network, bits))) = (host.parse::<IpAddr>(), entry.split_once('/')) {
         return in_network(address, network, bits);
     }
-    // A second colon makes it an IPv6 address, not a port.
+    // A second colon means an IPv6 address, not a port.
     let (name, only) = match entry.rsplit_once(':') {
         Some((name, only)) if !name.contains(':') || name.ends_with(']') => (name, Some(only)),
         _ => (entry, None),

@@ -1,21 +1,21 @@
-//! What an answer to a request with Range means. Pure.
+//! Interprets the answer to a request with Range. Pure.
 //!
-//! Must never: take a part for another one, or a server that is not there for one that refuses.
+//! Must never: take one part for another, or an unreachable server for one that refuses Range.
 
 use super::failure::Failure;
 use crate::base::error::Kind;
 
-/// So many requests with Range in a row that bring nothing are a refusal, whatever is said: the first may be a passing trouble.
+/// This many consecutive Range requests without bytes count as a refusal, whatever the error: one may be a temporary failure.
 const REFUSALS: u32 = 2;
 
-/// Says whether what became of a request with Range is an answer to Range. Pure.
+/// Returns whether a failed Range request counts as a refusal of Range. Pure.
 /// Input: `refused`: such requests in a row, 1 and more; `is_last`: there is no other try.
 pub(super) fn is_refusal(failure: &Failure, refused: u32, is_last: bool) -> bool {
     let is_answer = matches!(failure.error.kind(), Kind::Network | Kind::Source | Kind::Digest);
     is_answer && !failure.unreached && (!failure.is_passing || refused >= REFUSALS || is_last)
 }
 
-/// Holds a Content-Range against what was asked for. Input: `from`: first byte wanted; all up to the end is; `length`: of
+/// Checks a Content-Range against the request. Input: `from`: first byte wanted, of all up to the end; `length`: of
 /// the body, where it is known. Returns: where the part ends; that may be before the end of the file.
 /// Source: RFC 9110, section 14.4.
 pub(super) fn check_range(
@@ -92,11 +92,11 @@ mod tests {
             (failure(Kind::Network, false, false), 1, false, true),
             (failure(Kind::Source, false, false), 1, false, true),
             (failure(Kind::Digest, false, false), 1, false, true),
-            // 500, 503, a closed connection: perhaps.
+            // 500, 503, a closed connection: only if repeated.
             (failure(Kind::Network, true, false), 1, false, false),
             (failure(Kind::Network, true, false), 2, false, true),
             (failure(Kind::Network, true, false), 1, true, true),
-            // Nobody was asked.
+            // No server was reached.
             (failure(Kind::Network, true, true), 9, true, false),
             (failure(Kind::Network, false, true), 9, true, false),
             (failure(Kind::Config, false, false), 9, true, false),

@@ -1,9 +1,9 @@
-//! A file's bytes, in one piece for whoever reads them, however often the connection breaks.
+//! A file's bytes as one continuous stream, across broken connections.
 //!
-//! After a break the rest is asked for by Range; a server that cannot do that sends the whole, and what was there
-//! before is dropped. So is one that refuses Range in any way; and one that sends less than the rest at a time is asked for
-//! the next piece. What comes out is checked by the reader: a digest over all of it.
-//! Must never: go on without end, or hand out a byte twice or from the wrong place.
+//! After a break the rest is requested by Range. A server that cannot do that, or refuses, sends the whole file, and what was
+//! read before is dropped. A server that sends less than the rest is asked for the next piece. The reader checks the result
+//! by a digest over all of it.
+//! Must never: continue without end, or hand out a byte twice or from the wrong place.
 
 use super::answer::{Answer, Reader, is_gzip};
 use super::client::Client;
@@ -19,33 +19,33 @@ use std::cell::Cell;
 use std::io::{self, Read};
 use std::rc::Rc;
 
-/// So many bytes without a break count as progress: the tries before are forgotten.
+/// This many bytes without a break count as progress: earlier failures are forgotten.
 const PROGRESS_BYTES: u64 = 256 << 10;
-/// Most pieces of a file that a server may cut it into, and one more for each so many bytes. Caps in the field are 1 MiB and
-/// more; a byte a piece would be tried for hours.
+/// Most pieces that a server may split a file into, plus one for each [`BYTES_PER_PIECE`]. Caps in the field are 1 MiB and
+/// more; with one byte a piece, it would be tried for hours.
 const MAX_PIECES: u64 = 4096;
 const BYTES_PER_PIECE: u64 = 16 << 10;
-/// What is dropped at once, where a server sends again what is there.
+/// Bytes dropped at a time, where a server resends what was read before.
 const DROP_BYTES: usize = 16 << 10;
 
-/// Holds a body that is still to be read.
+/// A body that is still unread.
 pub struct Body {
-    /// Its bytes, from where they were asked for. An error's text says host and reason.
+    /// Its bytes, from the requested offset. An error's text names host and reason.
     pub reader: Box<dyn Read>,
-    /// Whether they come from more than one answer, which the server may have given about different files.
+    /// Whether the bytes come from several answers, which may be about different files.
     pub is_pieced: Rc<Cell<bool>>,
 }
 
 impl Body {
-    /// Wraps what comes in one piece.
+    /// Wraps a body that comes in one piece.
     pub fn whole(reader: impl Read + 'static) -> Body {
         Body { reader: Box::new(reader), is_pieced: Rc::default() }
     }
 }
 
 impl Client {
-    /// Opens a file. Input: `size_bytes`: how long it is, which says how long it may take as well; `from`: how much of it
-    /// is there already.
+    /// Opens a file. Input: `size_bytes`: its length, which also sets the time limit; `from`: how much of it
+    /// was read before.
     /// Errors: Network: not reachable, or a status that is not 2xx. Digest: the server announces another length. Source: a
     /// bad redirect, or compressed. Config: no CA certificates, or plain HTTP where it is not allowed.
     pub fn stream(&self, url: &Url, size_bytes: u64, from: u64) -> Result<Body> {
@@ -78,9 +78,9 @@ impl Client {
 /// One server that has the file.
 struct Place {
     url: Url,
-    /// Whether it is thought to know Range.
+    /// Whether the server is assumed to support Range.
     ranges: bool,
-    /// Requests with Range in a row that brought nothing from it.
+    /// Consecutive Range requests to it that brought nothing.
     refused: u32,
 }
 
@@ -89,21 +89,21 @@ struct Transfer {
     /// The first is the one in use.
     places: Vec<Place>,
     size_bytes: u64,
-    /// Bytes that are there.
+    /// Offset of the next byte.
     at: u64,
-    /// Of the first answer of the place in use, if it is a strong one.
+    /// ETag of the current place's first answer, if it is a strong one.
     etag: Option<String>,
     body: Option<Reader>,
-    /// Where the answer that is being read began.
+    /// Offset at which the current answer began.
     began_at: u64,
-    /// Where it ends, if it is one to a request with Range.
+    /// Offset at which it ends, if it answers a Range request.
     piece_end: Option<u64>,
     pieces_left: u64,
-    /// A server asked for a longer wait than there is time: it is not asked again and again.
+    /// A server asked for a longer wait than the time left: there is no further round.
     is_last: bool,
-    /// Places that have failed since all of them had.
+    /// Places that have failed in the current round.
     round: usize,
-    /// Rounds in a row that brought nothing.
+    /// Consecutive rounds without progress.
     failed: u32,
     since_break: u64,
     limit: Limit,
@@ -111,7 +111,7 @@ struct Transfer {
 }
 
 impl Transfer {
-    /// Opens it at `self.at`, trying as often as it makes sense. Input: what broke, if something did.
+    /// Opens the file at `self.at`, retrying as long as that is worthwhile. Input: the failure before, if any.
     fn open_again(&mut self, broken: Option<Failure>) -> Result<()> {
         let mut failure = broken;
         loop {
@@ -128,11 +128,11 @@ impl Transfer {
         }
     }
 
-    /// Decides what to do after a failure. Errors: it was the last try.
+    /// Chooses the next step after a failure. Errors: no try is left.
     fn after(&mut self, failure: Failure) -> Result<()> {
         let Failure { error, is_passing, asked, .. } = failure;
         if !is_passing || self.places.len() > 1 {
-            // What this place calls its bytes says nothing of the next one's.
+            // This place's ETag means nothing to another one.
             self.etag = None;
         }
         if is_passing {
@@ -148,7 +148,7 @@ impl Transfer {
                 Ok(())
             }
             Some(_) if self.is_last => Err(error),
-            // Each has failed once more.
+            // Every place has failed once more.
             Some(_) => {
                 (self.round, self.failed) = (0, self.failed + 1);
                 self.client.wait(self.failed, self.limit, asked, error)
@@ -176,14 +176,14 @@ impl Transfer {
         }
     }
 
-    /// Decides what a request with Range that brought nothing means: the trouble of the moment, or that this server will
-    /// never answer one. Then the file is asked for from its start, once: whether that works has nothing to do with Range.
-    /// Errors: the former: the failure.
+    /// Judges a Range request that brought nothing: a temporary failure, or a server that will never answer one. In the
+    /// latter case the file is requested from its start, once: success of that does not depend on Range.
+    /// Errors: a temporary failure is returned.
     fn after_refusal(&mut self, failure: Failure) -> std::result::Result<(), Failure> {
         let place = &mut self.places[0];
         place.refused += 1;
         let refused = place.refused;
-        // A wait that is longer than the time that is left is not waited out: nor is there another try then.
+        // A wait longer than the time left is not waited out, so there is no other try then.
         let is_last = self.round + 1 >= self.places.len()
             && retry::may_be_last(self.failed + 1, self.client.tries, self.limit.left(), failure.asked);
         if !is_refusal(&failure, refused, is_last) {
@@ -196,7 +196,7 @@ impl Transfer {
         Ok(())
     }
 
-    /// Asks for the rest. Returns: `None`: the server cannot do that: it has less than what is there, or miscounts.
+    /// Requests the rest. Returns: `None`: the server cannot send it: its file is shorter, or it sends another part.
     fn open_rest(&mut self, url: &Url) -> std::result::Result<Option<Reader>, Failure> {
         let ask = Ask { accept: "*/*", range: Some(self.at), if_range: self.etag.as_deref(), ..Ask::default() };
         let answer = self.client.send(url, &ask, self.limit)?;
@@ -222,14 +222,14 @@ impl Transfer {
         }
     }
 
-    /// Takes an answer that holds the whole file, and drops what is there already.
+    /// Accepts an answer with the whole file, and drops the bytes read before.
     fn whole(&mut self, answer: Answer, url: &Url) -> std::result::Result<Reader, Failure> {
         if let Some(length) = answer.length().filter(|n| *n != self.size_bytes) {
             let why = format!("{} sends {length} bytes, its description says {}", url.host(), self.size_bytes);
             return Err(Error::new(Kind::Digest, why).at("fetch", url).into());
         }
         (self.began_at, self.piece_end) = (self.at, None);
-        // A weak one does not stand for the same bytes.
+        // A weak ETag does not guarantee the same bytes.
         let etag = answer.etag().filter(|e| e.starts_with('"'));
         if self.at == 0 {
             self.etag = etag;
@@ -259,7 +259,7 @@ impl Read for Transfer {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             let Some(body) = self.body.as_mut() else { return Ok(0) };
-            // No further than the piece that was announced: what comes behind it is from nowhere.
+            // Not beyond the announced piece: the position of further bytes is unknown.
             let piece = self.piece_end.filter(|end| *end < self.size_bytes);
             let left = piece.map_or(u64::MAX, |end| (end - self.at).max(1));
             let room = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
@@ -292,7 +292,7 @@ impl Read for Transfer {
 }
 
 impl Transfer {
-    /// Goes on behind a piece that came whole: a server may send less of the rest than there is.
+    /// Continues after a complete piece: a server may send less than the rest.
     /// Source: RFC 9110, section 15.3.7.
     fn next_piece(&mut self) -> io::Result<()> {
         self.pieces_left -= 1;
@@ -301,13 +301,13 @@ impl Transfer {
         self.open_again(None).map_err(io::Error::other)
     }
 
-    /// Goes on after a break. Input: why it broke.
+    /// Continues after a break. Input: why it broke.
     fn break_off(&mut self, why: String) -> io::Result<()> {
         self.body = None;
         self.since_break = 0;
         let broken = Failure::passing(Error::new(Kind::Network, why).at("fetch", &self.places[0].url));
         let broken = match self.piece_end.is_some() && self.at == self.began_at {
-            // Not one byte: as good as a refusal.
+            // Not one byte arrived: as good as a refusal.
             true => self.after_refusal(broken).err(),
             false => {
                 self.places[0].refused = 0;

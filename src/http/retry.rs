@@ -1,31 +1,31 @@
-//! When a request that failed is worth another try, and how long to wait before it. Pure: no clock, no dice.
+//! Whether to retry a failed request, and how long to wait first. Pure: no clock, no dice.
 //!
-//! Must never: try without end, wait beyond the deadline, or come back at the same moment as all other machines.
+//! Must never: try without end, wait beyond the deadline, or retry at the same moment as all other machines.
 
 use crate::base::clock::Now;
 use crate::base::time::parse_http_date;
 use std::time::Duration;
 
-/// Wait before the second try, at most; twice that before the third, and so on.
+/// Longest wait before the second try; doubled before the third, and so on.
 const FIRST: Duration = Duration::from_secs(1);
-/// Longest wait of our own choice.
+/// Longest wait of our own choosing.
 const LONGEST: Duration = Duration::from_secs(60);
-/// What to do after a try that failed.
+/// Next step after a failed try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Try again after this time.
     Wait(Duration),
-    /// Tried often enough.
+    /// No tries are left.
     Enough,
-    /// The server asks for more time than there is.
+    /// The server asks for more time than is left.
     TooLong(Duration),
 }
 
-/// Decides. Input: `failed`: tries in a row that brought nothing, 1 and more; `tries`: how many there may be, whatever time
-/// is left; `left`: until the deadline; `asked`: what the server asks for; `dice`: any number, another each time.
+/// Decides. Input: `failed`: consecutive tries without progress, 1 and more; `tries`: how many are allowed, whatever time
+/// is left; `left`: until the deadline; `asked`: the wait that the server asks for; `dice`: a fresh random number.
 ///
-/// Full jitter: any time between nothing and a limit that doubles; so machines that lost one server together do not come
-/// back together. What the server asks for comes on top.
+/// Full jitter: any time between zero and a limit that doubles, so that machines that lost one server together do not
+/// return together. The server's requested wait is added on top.
 pub(crate) fn next(failed: u32, tries: u32, left: Duration, asked: Option<Duration>, dice: u64) -> Next {
     if failed >= tries {
         return Next::Enough;
@@ -40,17 +40,17 @@ pub(crate) fn next(failed: u32, tries: u32, left: Duration, asked: Option<Durati
     }
 }
 
-/// Says whether a try may be the last one, whatever the dice say. Input: as for [`next`].
+/// Returns whether a try may be the last one, whatever the dice. Input: as for [`next`].
 pub(crate) fn may_be_last(failed: u32, tries: u32, left: Duration, asked: Option<Duration>) -> bool {
     failed >= tries || asked.is_some_and(|asked| asked.saturating_add(longest(failed)) >= left)
 }
 
-/// Longest wait of our own choice after so many tries.
+/// Longest wait of our own choosing after this many failures.
 fn longest(failed: u32) -> Duration {
     FIRST.saturating_mul(1 << (failed.max(1) - 1).min(16)).min(LONGEST)
 }
 
-/// Says how long trying goes on. Input: as for [`next`]; `is_watched`: somebody sits in front of it.
+/// Describes how long retrying continues. Input: as for [`next`]; `is_watched`: a person is watching.
 pub(crate) fn going_on(failed: u32, tries: u32, left: Duration, is_watched: bool) -> String {
     let try_of = format!(" (try {} of {tries}", failed.saturating_add(1));
     match is_watched {
@@ -59,17 +59,17 @@ pub(crate) fn going_on(failed: u32, tries: u32, left: Duration, is_watched: bool
     }
 }
 
-/// Says whether a status is the server's trouble of the moment; 520 to 524 and 529 are a CDN's, about the server behind it.
+/// Returns whether a status is a temporary failure; 520 to 524 and 529 are a CDN's, about the server behind it.
 pub(crate) fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500 | 502..=504 | 507 | 520..=524 | 529)
 }
 
-/// Reads `Retry-After`: seconds, or a date. Returns: `None` as well where a date cannot be told from the present.
+/// Parses `Retry-After`: seconds, or a date. Returns: `None` also for a date while the clock is not set.
 /// Source: RFC 9110, section 10.2.3.
 pub(crate) fn retry_after(header: &str, now: Now) -> Option<Duration> {
     let text = header.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        // More than a number can hold is more than we will wait.
+        // An overflowing number is longer than any wait of ours.
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let now_secs = now.moment_secs()?;
@@ -92,7 +92,7 @@ mod tests {
         for failed in 1..MAX_TRIES {
             let limit = Duration::from_secs((1 << (failed - 1)).min(60));
             assert!(longest(failed) <= limit);
-            // Any time up to the limit, both ends included.
+            // Any wait up to the limit, both ends included.
             let millis = limit.as_millis() as u64;
             assert_eq!(next(failed, MAX_TRIES, HOUR, None, millis), Next::Wait(limit));
             assert_eq!(next(failed, MAX_TRIES, HOUR, None, millis + 1), Next::Wait(Duration::ZERO));
@@ -126,7 +126,7 @@ mod tests {
             (MAX_TRIES, None, true),
         ] {
             assert_eq!(may_be_last(failed, MAX_TRIES, HOUR, asked), is_last, "{failed} {asked:?}");
-            // Whoever is told that it is not waits, whatever the dice say.
+            // A try said not to be the last is followed by a wait, whatever the dice.
             let worst = longest(failed).as_millis() as u64;
             let waits = matches!(next(failed, MAX_TRIES, HOUR, asked, worst), Next::Wait(_));
             assert_eq!(waits, !is_last, "{failed} {asked:?}");
@@ -148,7 +148,7 @@ mod tests {
         ] {
             assert_eq!(retry_after(header, Now::new(784_111_777, 0)), secs.map(Duration::from_secs), "{header}");
         }
-        // A clock that is not set cannot tell how long it is until then.
+        // A clock that is not set cannot tell how far away a date is.
         let not_set = Now::new(0, 784_111_777);
         assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:57 GMT", not_set), None);
         assert_eq!(retry_after("120", not_set), Some(Duration::from_secs(120)));

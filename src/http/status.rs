@@ -1,6 +1,6 @@
 //! Statuses in words. Pure.
 
-/// Says a status in words. Source: RFC 9110, section 15; RFC 6585; RFC 4918; 520 to 529 are what CDNs send.
+/// Returns a status's reason phrase. Source: RFC 9110, section 15; RFC 6585; RFC 4918; 520 to 529 are sent by CDNs.
 pub(super) fn reason(status: u16) -> &'static str {
     match status {
         204 => "No Content",

@@ -1,7 +1,7 @@
-//! ureq's connections: a socket of ours with our TLS over it, made and used so that every wait has an end.
+//! ureq's connections: our socket with our TLS over it, so that every wait has an end.
 //!
-//! ureq's `unversioned` interface may change with any release: it is used here and nowhere else, and Cargo.toml pins the
-//! release (`tests/pure/crates.rs`). Must never: wait without an end, use a kept connection for another server than
+//! ureq's `unversioned` interface may change with any release: it is used here only, and Cargo.toml pins the
+//! release (`tests/pure/crates.rs`). Must never: wait without an end, use a kept connection for a server other than
 //! the one it was made for, or take a break for the end of a body.
 
 use super::deadline::{Until, wait};
@@ -19,12 +19,12 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 use ureq::{Agent, Error};
 
-/// What is read from a connection at once while a head is waited for.
+/// Bytes read at a time while waiting for a head.
 const HEAD_BYTES: usize = 8 << 10;
-/// What is read at once of a body; a head with what was read behind it fits as well.
+/// Bytes read at a time of a body; a head with the bytes read beyond it fits as well.
 const BODY_BYTES: usize = 48 << 10;
 const _: () = assert!(BODY_BYTES >= MAX_HEAD + HEAD_BYTES);
-/// Longest line of a request: a URL of which each byte is percent-encoded.
+/// Longest line of a request: a URL with every byte percent-encoded.
 const OUTPUT_BYTES: usize = 32 << 10;
 
 /// A socket whose every wait ends.
@@ -34,7 +34,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Turns "would block", which is what the kernel says when the time has passed, into what was waited for.
+    /// Turns "would block", the kernel's error for an expired timeout, into what was waited for.
     fn late(&self, error: io::Error) -> io::Error {
         match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => self.until.late(),
@@ -94,7 +94,7 @@ impl Stream {
         }
     }
 
-    /// Says whether nothing has come that nobody asked for, its end included.
+    /// Returns whether no unsolicited data has arrived, the end of the connection included.
     fn is_quiet(&mut self) -> bool {
         if let Stream::Tls(tls) = self
             && !tls.conn.wants_read()
@@ -105,19 +105,19 @@ impl Stream {
     }
 }
 
-/// Says whether nothing waits to be read, the end included.
+/// Returns whether nothing is readable, the end included.
 pub(super) fn is_quiet(tcp: &TcpStream) -> bool {
     let peeked = tcp.set_nonblocking(true).and_then(|()| tcp.peek(&mut [0]));
     tcp.set_nonblocking(false).is_ok() && peeked.is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
 }
 
-/// Makes connections; what [`super::dial`] does.
+/// Makes connections; implemented by [`super::dial`].
 pub(super) trait Dial: Send + Sync + 'static {
-    /// Input: the server's scheme, host and port; when the connection must be there.
+    /// Input: the server's scheme, host and port; the deadline of the connection.
     fn dial(&self, uri: &Uri, config: &Config, until: Until) -> Result<Wire, Error>;
 }
 
-/// Returns an agent that has its connections from there.
+/// Returns an agent that uses `dial` for its connections.
 pub(super) fn agent(config: Config, dial: Box<dyn Dial>) -> Agent {
     Agent::with_parts(config, Dialer(dial), NoNames)
 }
@@ -138,7 +138,7 @@ impl fmt::Debug for Dialer {
     }
 }
 
-/// Names are looked up where connections are made: ureq would ask before each request, for a kept connection as well.
+/// Names are resolved when connecting: ureq would do it before each request, even on a kept connection.
 #[derive(Debug)]
 struct NoNames;
 
@@ -148,13 +148,13 @@ impl Resolver for NoNames {
     }
 }
 
-/// Returns when a wait ends, as ureq sees it.
+/// Converts ureq's timeout.
 fn until(timeout: NextTimeout) -> Until {
     let after = (!timeout.after.is_not_happening()).then_some(*timeout.after);
     Until::new(after.and_then(|after| Instant::now().checked_add(after)), wait(timeout.reason))
 }
 
-/// ureq's buffers are filled with zeros, so the whole of them counts as memory; a request and an answer are never there at once.
+/// ureq zeroes its buffers, so all of each counts as memory; a request and an answer never exist at the same time.
 fn for_request() -> LazyBuffers {
     LazyBuffers::new(1, OUTPUT_BYTES)
 }
@@ -167,21 +167,21 @@ fn for_answer() -> LazyBuffers {
 pub(super) struct Wire {
     stream: Stream,
     buffers: LazyBuffers,
-    /// While the head of an answer is waited for: what has come of it, and is kept from ureq.
+    /// While waiting for the head of an answer: its bytes so far, which are kept from ureq.
     head: Option<(Guard, Vec<u8>)>,
-    /// What is read of it at once.
+    /// Bytes of it read at a time.
     head_step: usize,
     may_keep: bool,
     peers: Peers,
-    /// `None`: a proxy knows.
+    /// `None`: only the proxy knows.
     address: Option<IpAddr>,
-    /// What a proxy wants to see in front of a path.
+    /// Origin that a proxy needs in front of a path.
     origin: Option<String>,
 }
 
 impl Wire {
-    /// Input: `origin`: scheme and authority, where a proxy is asked in the server's place; `address`: of the server, where
-    /// it is known.
+    /// Input: `origin`: scheme and authority, where the request goes to a proxy; `address`: the server's, if
+    /// known.
     pub fn new(stream: Stream, peers: Peers, address: Option<IpAddr>, origin: Option<String>) -> Wire {
         Wire {
             stream,
@@ -195,12 +195,12 @@ impl Wire {
         }
     }
 
-    /// The same, for who goes on with the connection himself.
+    /// Reads nothing beyond the head, for a caller that takes over the connection.
     pub fn no_further_than_the_head(self) -> Wire {
         Wire { head_step: 1, ..self }
     }
 
-    /// Reads a whole head, and hands it on. Returns: `false`: the connection ended before.
+    /// Reads a whole head, and passes it on. Returns: `false`: the connection ended before.
     fn await_head(&mut self) -> io::Result<bool> {
         while let Some((guard, bytes)) = &mut self.head {
             match guard.look(bytes).map_err(malformed)? {
@@ -233,7 +233,7 @@ impl Wire {
             return Err(malformed("a line of the body is too long"));
         }
         let length = self.stream.read(room).map_err(|e| match e.kind() {
-            // ureq takes these for the end of a body whose length is not known.
+            // ureq takes these for the end of a body of unknown length.
             ErrorKind::UnexpectedEof => io::Error::new(ErrorKind::BrokenPipe, "connection closed before the end"),
             ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
                 io::Error::new(ErrorKind::BrokenPipe, e.to_string())
@@ -319,7 +319,7 @@ mod tests {
         assert!(until(next(time::Duration::Exact(Duration::MAX), Timeout::Global)).left().unwrap().is_none());
     }
 
-    /// A connection, and the end of the peer's side of it.
+    /// A connection, and the peer's side of it.
     fn wire() -> (Wire, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -331,7 +331,7 @@ mod tests {
         next(time::Duration::from_secs(20), Timeout::RecvResponse)
     }
 
-    /// What ureq counts on, as its documentation says.
+    /// Behaviour that ureq relies on, by its documentation.
     #[test]
     fn ureq_sees_a_head_once_it_is_whole_and_then_what_comes() {
         let (mut wire, mut peer) = wire();
@@ -358,7 +358,7 @@ mod tests {
         let (mut wire, mut peer) = wire();
         assert!(wire.is_open() && wire.is_open());
         peer.write_all(b"x").unwrap();
-        // Until it has arrived.
+        // Waits until it has arrived.
         let socket = wire.stream.socket();
         socket.tcp.peek(&mut [0]).unwrap();
         assert!(!wire.is_open());
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn a_break_is_not_the_end_of_a_body() {
         let (mut wire, peer) = wire();
-        // Bytes that nobody read make a reset of a close.
+        // A close with unread bytes becomes a reset.
         wire.stream.send(b"x").unwrap();
         peer.peek(&mut [0]).unwrap();
         drop(peer);

@@ -1,6 +1,6 @@
-//! The state as `state.json`: read leniently where it only tells, strictly where something is decided by it. Pure.
+//! Encodes and parses `state.json`: lenient for what is only reported, strict for what decides something. Pure.
 //!
-//! Must never: make a file that is too large to be read again.
+//! Must never: write a file that is too large to be read again.
 
 use super::state::{BOOT_ID_MAX_BYTES, CAUSE_MAX_BYTES, Phase, State, TEXT_MAX_BYTES};
 use crate::base::digest::Digest;
@@ -36,9 +36,9 @@ struct Raw {
 }
 
 impl State {
-    /// Reads `state.json`.
+    /// Parses `state.json`.
     /// Input: UTF-8 JSON, at most [`crate::ledger::state::STATE_MAX_BYTES`].
-    /// Returns: the state; times and error kinds that are none are left out, and so are broken entries of the history.
+    /// Returns: the state; malformed times, unknown error kinds and broken history entries are left out.
     /// Errors: State: not JSON, or a phase, slot or digest that does not exist.
     pub fn parse(bytes: &[u8]) -> Result<State> {
         let bad = |why: String| Error::new(Kind::State, why);
@@ -106,7 +106,7 @@ impl State {
             called_off: self.called_off.map(|d| d.to_string()),
             insisted: self.insisted.then_some(true),
         });
-        // An object of its own reader, so that a broken history costs nothing but itself.
+        // A separate object with its own parser, so that a broken history costs only itself.
         text.pop();
         text.push_str(",\"history\":");
         text.push_str(&json::to_string(self.history.attempts()));

@@ -1,8 +1,8 @@
-//! Artifacts that rolled back, so that they are not tried again by themselves. Pure.
+//! Artifacts that rolled back, so that they are not retried automatically. Pure.
 //!
-//! The content of `update/failed.json`. An artifact that was not healthy is not to blame where the slot that the machine came
-//! back to is not healthy either (a switch that is down): until that slot was checked it is undecided, and so it stays if that
-//! one fails as well. What is undecided is tried again, at most [`MAX_RETRIES`] times.
+//! The content of `update/failed.json`. An unhealthy artifact is not to blame if the slot that the machine came back to is
+//! unhealthy too (a network switch is down): until that slot has been checked the blame is undecided, and it stays so if that
+//! slot also fails. An undecided artifact is retried, at most [`MAX_RETRIES`] times.
 //! Must never: grow without bound.
 
 use crate::base::digest::Digest;
@@ -10,21 +10,21 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::text::printable;
 use miniserde::{Deserialize, Serialize, json};
 
-/// How many are remembered; the oldest are forgotten first.
+/// Number of failures kept; the oldest are forgotten first.
 const KEPT: usize = 32;
 /// Largest file that is read, in bytes.
 pub const FAILED_MAX_BYTES: u64 = 256 * 1024;
-/// How often an artifact is tried again of which it is undecided whether it is to blame.
+/// How often an undecided artifact is retried.
 pub const MAX_RETRIES: u64 = 2;
 
-/// What is known of the slot that the machine came back to: the control.
+/// Health of the slot that the machine came back to, the control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// Nothing was checked since.
+    /// Not checked since.
     Unchecked,
-    /// It was not healthy either, and is not since then.
+    /// It was not healthy either, and still is not.
     Unhealthy,
-    /// It was not healthy either, and is again.
+    /// It was not healthy either, but has recovered.
     Recovered,
 }
 
@@ -40,33 +40,33 @@ impl Control {
 /// Why an artifact that failed may not be to blame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doubt {
-    /// How often it has failed so.
+    /// Number of such failures.
     pub tries: u64,
-    /// What is known of the other slot.
+    /// Health of the other slot.
     pub control: Control,
-    /// The boot in which it was recorded: in it, a check is still to be expected.
+    /// The boot in which it was recorded: a check is still to come in it.
     pub boot_id: Option<String>,
-    /// The boot in which that trial was activated: what is recorded twice, since the first run was cut off, is one try.
+    /// The boot in which that trial was activated: recorded twice, because the first run was cut off, it counts as one try.
     pub activated_in: Option<String>,
 }
 
-/// One artifact that must not be taken again by itself.
+/// One artifact that must not be installed again automatically.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Identity of the artifact.
     pub digest: Digest,
-    /// Its version, for people.
+    /// Its version, for display.
     pub version: String,
     /// Why it was rolled back.
     pub reason: String,
-    /// When (RFC 3339).
+    /// When it failed (RFC 3339).
     pub at: String,
     /// `None`: it is to blame.
     pub doubt: Option<Doubt>,
 }
 
 impl Failure {
-    /// Says why it is not to be taken now; `None`: it may be tried again.
+    /// Returns why it is refused now; `None`: it may be retried.
     fn refusal(&self, boot_id: Option<&str>) -> Option<String> {
         let why = match &self.doubt {
             None => String::new(),
@@ -80,7 +80,7 @@ impl Failure {
                     "; whether it is to blame is decided when `healthcheck` has checked the slot that runs; unchecked, it is tried again in the next boot"
                         .to_owned()
                 }
-                // Nobody checks here.
+                // No health checks run here.
                 Control::Unchecked => return None,
             },
         };
@@ -88,7 +88,7 @@ impl Failure {
     }
 }
 
-/// Holds the remembered failures, oldest first.
+/// The remembered failures, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failures(Vec<Failure>);
 
@@ -110,15 +110,15 @@ struct Raw {
 }
 
 impl Failures {
-    /// Reads `failed.json`.
-    /// Errors: State: not JSON, or a digest that is none.
+    /// Parses `failed.json`.
+    /// Errors: State: not JSON, or a malformed digest.
     pub fn parse(bytes: &[u8]) -> Result<Failures> {
         let bad = || Error::new(Kind::State, "is not a list of failed artifacts");
         let text = std::str::from_utf8(bytes).map_err(|_| bad())?;
         let raw: Raw = json::from_str(text).map_err(|_| bad())?;
         let mut failures = Failures::default();
         for f in raw.failed {
-            // What a newer agent calls undecided, and this one does not know, is to blame.
+            // A newer agent's unknown control value counts as blame.
             let control = f.undecided.and_then(|name| CONTROLS.iter().find(|(known, _)| *known == name));
             let (boot_id, activated_in) = (f.boot_id, f.activated_in);
             let doubt = control.map(|(_, control)| {
@@ -153,7 +153,7 @@ impl Failures {
         text
     }
 
-    /// Adds a failure; an older entry of the same artifact goes.
+    /// Adds a failure; it replaces an older entry of the same artifact.
     pub fn remember(&mut self, mut failure: Failure) {
         failure.reason = printable(&failure.reason);
         self.0.retain(|f| f.digest != failure.digest);
@@ -163,8 +163,8 @@ impl Failures {
         }
     }
 
-    /// Adds a failure of which it is undecided whether the artifact is to blame. What is known to be to blame stays so.
-    /// Input: `boot_id`: this boot's; `activated_in`: that in which the trial was activated.
+    /// Adds a failure with undecided blame. An artifact known to be to blame stays so.
+    /// Input: `boot_id`: this boot's; `activated_in`: the boot in which the trial was activated.
     pub fn remember_undecided(&mut self, failure: Failure, boot_id: Option<String>, activated_in: Option<String>) {
         let tries = match self.0.iter().find(|f| f.digest == failure.digest).map(|f| &f.doubt) {
             Some(None) => return self.remember(failure),
@@ -176,27 +176,27 @@ impl Failures {
         self.remember(Failure { doubt, ..failure });
     }
 
-    /// Returns what is known of the slot that runs, where it is undecided whether an artifact is to blame. Input: `boot_id`:
+    /// Returns the running slot's health, if an artifact's blame is undecided. Input: `boot_id`:
     /// this boot's.
     pub fn doubt_of(&self, digest: Digest, boot_id: Option<&str>) -> Option<Control> {
         let failure = self.0.iter().find(|f| f.digest == digest)?;
         let doubt = failure.doubt.as_ref().filter(|doubt| doubt.tries <= MAX_RETRIES)?;
-        // In a boot in which nobody has checked it is tried again.
+        // In a boot without a check, it is retried.
         Some(if failure.refusal(boot_id).is_none() { Control::Recovered } else { doubt.control })
     }
 
-    /// Says whether an artifact is remembered, to blame or not.
+    /// Returns whether an artifact is remembered, to blame or not.
     pub fn holds(&self, digest: Digest) -> bool {
         self.0.iter().any(|f| f.digest == digest)
     }
 
-    /// Says whether a check of the running slot decides anything.
+    /// Returns whether a check of the running slot would decide anything.
     pub fn has_undecided(&self) -> bool {
         self.0.iter().any(|f| f.doubt.is_some())
     }
 
-    /// Takes into account how healthy the slot is that runs since then: the first check decides whether what failed is to
-    /// blame. Input: `running`: the artifact in it, which is no control of itself. Returns: whether anything is new.
+    /// Records the health of the slot that has run since then: the first check decides whether the failed artifacts are to
+    /// blame. Input: `running`: the artifact in it, which cannot be its own control. Returns: whether anything changed.
     pub fn control(&mut self, healthy: bool, running: Option<Digest>) -> bool {
         let before = self.clone();
         for failure in self.0.iter_mut().filter(|f| Some(f.digest) != running) {
@@ -211,7 +211,7 @@ impl Failures {
         *self != before
     }
 
-    /// Removes an artifact: it proved itself after all.
+    /// Removes an artifact that has since proven itself.
     /// Returns: whether it was there.
     pub fn forget(&mut self, digest: Digest) -> bool {
         let before = self.0.len();
@@ -219,7 +219,7 @@ impl Failures {
         self.0.len() != before
     }
 
-    /// Returns what the gates need: which artifacts are not to be taken now, and why. Input: `boot_id`: this boot's.
+    /// Returns the artifacts that the gates must refuse now, and why. Input: `boot_id`: this boot's.
     pub fn refusals(&self, boot_id: Option<&str>) -> Vec<(Digest, String)> {
         self.0.iter().filter_map(|f| Some((f.digest, f.refusal(boot_id)?))).collect()
     }
@@ -248,7 +248,7 @@ mod tests {
         assert!(list.forget(failure(7).digest) && !list.forget(failure(7).digest));
     }
 
-    /// A boot of the slot that the machine came back to: is it healthy; and may the release be tried again then?
+    /// Boots of the slot that the machine came back to: whether it is healthy, and whether the release may then be retried.
     #[test]
     fn nobody_is_blamed_without_a_control() {
         const WAITS: &str = "decided when `healthcheck` has checked";
@@ -262,7 +262,7 @@ mod tests {
         let fail = |list: &mut Failures, boot: &str| {
             list.remember_undecided(failure(1), Some(boot.into()), Some(format!("before {boot}")))
         };
-        // The old slot is healthy: what failed is to blame, for good.
+        // The old slot is healthy: the failed artifact is to blame, for good.
         let mut list = Failures::default();
         fail(&mut list, "boot 1");
         said(may(&list, "boot 1"), WAITS);
@@ -270,7 +270,7 @@ mod tests {
         said(may(&list, "boot 2"), "failed here before: unhealthy");
         fail(&mut list, "boot 3");
         assert!(!list.has_undecided(), "insisting on it once more makes it no better");
-        // It is not: the site is down. Tried again when that is over, twice; then it is enough.
+        // The old slot is unhealthy too: the site is down. Retried when it recovers, at most twice.
         let mut list = Failures::default();
         for (n, over) in [(1, false), (2, false), (3, true)] {
             let boot = format!("boot {n}");
@@ -283,19 +283,19 @@ mod tests {
             list.control(true, None);
             assert_eq!(may(&list, &boot).is_none(), !over, "{n}");
         }
-        // Nobody checks: the next boot tries again.
+        // Nothing is checked: the next boot retries.
         let mut list = Failures::default();
         fail(&mut list, "boot 1");
         said(may(&list, "boot 1"), WAITS);
         assert_eq!(may(&list, "boot 2"), None);
-        // Recorded once more, since the run that did it was cut off before the state was written: one trial, one try.
+        // Recorded again, since the first run was cut off before it wrote the state: one trial, one try.
         let mut list = Failures::default();
         for boot in ["boot 1", "boot 1", "boot 2", "boot 3"] {
             list.remember_undecided(failure(1), Some(boot.into()), Some("boot 0".into()));
             said(may(&list, boot), WAITS);
         }
         assert_eq!(list.0[0].doubt.as_ref().unwrap().tries, 1);
-        // The artifact itself runs (its own trial was not healthy): no control.
+        // The artifact itself is running (its own trial was unhealthy): not a control.
         assert!(!list.control(true, Some(failure(1).digest)) && list.has_undecided());
     }
 

@@ -1,8 +1,8 @@
-//! The last attempts and how each ended: what a person or a tool looks back at. Pure.
+//! The last attempts and how each ended, for people and tools. Pure.
 //!
-//! Part of `state.json`. One entry is one attempt: it begins when the download begins, or where it failed before that, and
-//! its result follows the phase to the end. What fails again in the same way is counted, not listed again.
-//! Must never: grow without bound, or cost the state because an entry of it is broken: such an entry is dropped.
+//! Part of `state.json`. One entry is one attempt: it begins with the download, or with a failure before that, and its
+//! result follows the phase to the end. A repeated identical failure is counted, not listed again.
+//! Must never: grow without bound, or lose the state over one broken entry: such an entry is dropped.
 
 use crate::base::error::Kind;
 use crate::base::json::Field;
@@ -14,54 +14,54 @@ use miniserde::ser::{self, Fragment};
 use miniserde::{Deserialize, Serialize, de, json, make_place};
 use std::borrow::Cow;
 
-/// How many attempts are kept, beside one that is downloading: that may turn out to be one more of the same.
+/// Attempts kept, not counting a download in progress, which may turn out to repeat the last one.
 pub const KEPT: usize = 20;
-/// Longest version that is kept, in bytes: as long as a version may be.
+/// Longest version kept, in bytes: the longest that a version may be.
 pub const VERSION_MAX_BYTES: usize = 128;
-/// Longest reason in an entry, in bytes; the whole one of the last attempt is `last_error`.
+/// Longest reason in an entry, in bytes; the last attempt's is in `last_error` in full.
 const ERROR_MAX_BYTES: usize = 200;
-/// What is said of an attempt that was taken back before its first boot.
+/// Reason of an attempt that was called off before its first boot.
 const CALLED_OFF: &str = "called off before its first boot";
-/// The same of a rollback.
+/// The same for a rollback.
 const ROLLBACK_CALLED_OFF: &str = "rollback: called off before its first boot";
-/// The kind of an attempt that rolled back.
+/// Error kind of an attempt that rolled back.
 pub const ROLLBACK: &str = "rollback";
 
-/// A text of an attempt; each of them is there or not.
+/// A text of an attempt, which may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Version that ran when it began.
+    /// Version that was running when it began.
     FromVersion,
-    /// Version it aimed at; of a rollback: the version that was left.
+    /// Version it aimed at; for a rollback: the version that was left.
     ToVersion,
-    /// Slot that holds, or was to hold, that version. None: it failed before that was known.
+    /// Slot for that version. None: it failed before that was known.
     Slot,
-    /// Name of the phase that it came to; always there, never idle or checking.
+    /// Name of the phase it reached; always present, never idle or checking.
     Result,
     /// Label of the error's kind, or [`ROLLBACK`].
     ErrorKind,
     /// Why it failed or was rolled back, cut to 200 bytes.
     Error,
-    /// When it began, the first time (RFC 3339); always there.
+    /// When it first began (RFC 3339); always present.
     StartedAt,
-    /// When it came to this result, the last time (RFC 3339). None: it is downloading or verifying.
+    /// When it last reached this result (RFC 3339). None: it is downloading or verifying.
     EndedAt,
 }
 
-/// The parts' names in JSON, in their order.
+/// JSON names of the parts, in their order.
 const NAMES: [&str; 8] =
     ["from_version", "to_version", "slot", "result", "error_kind", "error", "started_at", "ended_at"];
 const COUNT: &str = "count";
 
-/// One attempt: checked texts in a row, so that one loop reads and one writes them all (size-budget.md).
+/// One attempt: an array of checked texts, so that one loop reads them all and one writes them (size-budget.md).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     texts: [Option<String>; 8],
-    /// How often it ended so, one time after the other.
+    /// How often it ended this way, consecutively.
     pub count: u64,
 }
 
-/// The attempts that are remembered, oldest first.
+/// The remembered attempts, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History(Vec<Attempt>);
 
@@ -77,9 +77,9 @@ struct RawAttempt {
 }
 
 impl History {
-    /// Reads the history in a state file.
+    /// Parses the history in a state file.
     /// Input: a JSON document with a member `history`.
-    /// Returns: the entries that make sense; none where it is no list of objects.
+    /// Returns: the valid entries; none if it is not a list of objects.
     pub fn parse(state: &str) -> History {
         let raw: Option<Raw> = json::from_str(state).ok();
         let mut history = History::default();
@@ -90,16 +90,16 @@ impl History {
         history
     }
 
-    /// Returns the attempts, oldest first. They are written to JSON as they are.
+    /// Returns the attempts, oldest first, as they are written to JSON.
     pub fn attempts(&self) -> &Vec<Attempt> {
         &self.0
     }
 
-    /// Returns the attempts in the order in which they ended, the one that goes on last; those that fell at one moment as they
-    /// were recorded. A clock that was set back meanwhile is believed: both times stand there.
+    /// Returns the attempts in the order in which they ended, one in progress last; those that ended at the same time in the
+    /// order of recording. A clock that was set back meanwhile is believed: both times are in the entry.
     pub fn by_end(&self) -> Vec<&Attempt> {
         let mut sorted: Vec<&Attempt> = Vec::new();
-        // The times are RFC 3339 in UTC, all of one length: their order is that of the letters. (The library's sort takes some KB.)
+        // The times are RFC 3339 in UTC, of equal length, so they sort as text. (The library's sort takes some KB.)
         let end = |attempt: &Attempt| attempt.text(Part::EndedAt).unwrap_or("~").to_owned();
         for attempt in &self.0 {
             let before = sorted.iter().rposition(|other| end(other) <= end(attempt));
@@ -111,10 +111,10 @@ impl History {
     /// Follows the state into a phase.
     /// Input: `before`: the phase it comes from; `now`: the attempt as the state tells it.
     ///
-    /// What succeeded or rolled back is over: what comes then is another attempt.
+    /// An attempt that succeeded or rolled back is over: what follows is another one.
     pub fn follow(&mut self, before: Phase, mut now: Attempt) {
         let goes_on = !matches!(before, Phase::Success | Phase::RolledBack);
-        // Checks that failed meanwhile have no slot.
+        // Failed checks in between have no slot.
         let last = self.0.iter_mut().rev().find(|attempt| attempt.text(Part::Slot).is_some());
         match last {
             Some(last) if goes_on && last.has_come_to(before) && last.is_about(&now) => {
@@ -127,7 +127,7 @@ impl History {
         self.settle();
     }
 
-    /// Adds an attempt that failed before it was known what would be downloaded.
+    /// Adds an attempt that failed before its download was chosen.
     pub fn add_check(&mut self, kind: &str, why: &str, at: &str) {
         let mut attempt = Attempt::new(Phase::Failed, at);
         attempt.set(Part::ErrorKind, Some(kind));
@@ -137,7 +137,7 @@ impl History {
         self.settle();
     }
 
-    /// Says of the newest attempt that it was called off before its first boot. Input: `at`: when.
+    /// Marks the newest attempt as called off before its first boot. Input: `at`: when.
     pub fn call_off(&mut self, at: Option<&str>) {
         let last = self.0.iter_mut().rfind(|attempt| attempt.text(Part::Slot).is_some());
         if let Some(last) = last {
@@ -146,8 +146,8 @@ impl History {
         }
     }
 
-    /// Makes of the newest attempt, a rollback that was called off before its first boot, what it came to: the slot that it was
-    /// to was activated, and nothing was left. Input: `from`: version that runs; `to`: version in that slot; `at`: when.
+    /// Rewrites the newest attempt, a rollback called off before its first boot, as what it came to: its target slot was
+    /// activated, and no slot was left. Input: `from`: version that runs; `to`: version in that slot; `at`: when.
     pub fn call_off_rollback(&mut self, from: Option<&str>, to: Option<&str>, slot: Slot, at: Option<&str>) {
         let last = self.0.iter_mut().rfind(|attempt| attempt.text(Part::Slot).is_some());
         if let Some(last) = last.filter(|last| last.has_come_to(Phase::RolledBack)) {
@@ -161,12 +161,12 @@ impl History {
         }
     }
 
-    /// Returns the newest attempt of which it is known what it was to download.
+    /// Returns the newest attempt with a known target.
     pub fn last_placed(&self) -> Option<&Attempt> {
         self.0.iter().rfind(|attempt| attempt.text(Part::Slot).is_some())
     }
 
-    /// Says whether the newest entry is a check that failed.
+    /// Returns whether the newest entry is a failed check.
     pub fn ends_in_failed_checks(&self) -> bool {
         self.0.last().is_some_and(|newest| newest.text(Part::Slot).is_none() && newest.has_come_to(Phase::Failed))
     }
@@ -176,7 +176,7 @@ impl History {
         self.bound();
     }
 
-    /// Counts the newest failure where the same one stands among the failures right before it.
+    /// Merges the newest failure with an identical one among the failures directly before it.
     fn merge(&mut self) {
         let failures = self.0.iter().rev().take_while(|attempt| attempt.has_come_to(Phase::Failed)).count();
         let Some(mut newest) = self.0.pop() else { return };
@@ -191,7 +191,7 @@ impl History {
         self.0.push(newest);
     }
 
-    /// Forgets the oldest: those that failed before a download go first.
+    /// Drops the oldest: those that failed before a download first.
     fn bound(&mut self) {
         let is_loading = self.0.last().is_some_and(|newest| newest.has_come_to(Phase::Downloading));
         while self.0.len() > KEPT + usize::from(is_loading) {
@@ -203,7 +203,7 @@ impl History {
 }
 
 impl Attempt {
-    /// Makes one that begins now. Input: `at`: RFC 3339.
+    /// Makes an attempt that begins now. Input: `at`: RFC 3339.
     pub fn new(result: Phase, at: &str) -> Attempt {
         let mut attempt = Attempt { texts: Default::default(), count: 1 };
         attempt.set(Part::Result, Some(result.name()));
@@ -216,12 +216,12 @@ impl Attempt {
         self.texts[part as usize] = text.map(|text| cut(text, part.max_bytes()));
     }
 
-    /// Returns a text, if it is there.
+    /// Returns a text, if present.
     pub fn text(&self, part: Part) -> Option<&str> {
         self.texts[part as usize].as_deref()
     }
 
-    /// Says whether its result is this phase.
+    /// Returns whether its result is this phase.
     pub fn has_come_to(&self, phase: Phase) -> bool {
         self.text(Part::Result) == Some(phase.name())
     }
@@ -247,7 +247,7 @@ impl Attempt {
                 Part::Slot => Slot::parse(&text).is_some(),
                 Part::Result => Phase::parse(&text).is_some_and(|p| !matches!(p, Phase::Idle | Phase::Checking)),
                 Part::StartedAt | Part::EndedAt => Moment::parse_own(&text).is_some(),
-                // Of a newer agent, perhaps.
+                // Perhaps a newer agent's.
                 Part::ErrorKind if !is_kind(&text) => continue,
                 _ => true,
             };
@@ -335,19 +335,19 @@ impl de::Map for Reader<'_> {
     }
 }
 
-/// Cuts a text that may be there, see [`cut`].
+/// Cuts an optional text, see [`cut`].
 #[inline(never)]
 pub fn limited(text: Option<String>, max_bytes: usize) -> Option<String> {
     text.map(|text| cut(&text, max_bytes))
 }
 
-/// Says whether a text is the label of an error's kind, or [`ROLLBACK`].
+/// Returns whether a text is the label of an error's kind, or [`ROLLBACK`].
 pub fn is_kind(text: &str) -> bool {
     text == ROLLBACK || Kind::ALL.iter().any(|kind| kind.label() == text)
 }
 
-/// Makes a text fit for a terminal and for a file of limited size.
-/// Returns: at most `max_bytes`; what was longer ends in `…`. Cutting again changes nothing.
+/// Makes a text safe for a terminal and a file of limited size.
+/// Returns: at most `max_bytes`; a longer text ends in `…`. Idempotent.
 pub fn cut(text: &str, max_bytes: usize) -> String {
     let mut text = printable(text);
     if text.len() > max_bytes {

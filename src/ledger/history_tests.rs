@@ -1,4 +1,4 @@
-//! Tests of the history: what it says after every transition of the state, and that nothing makes it grow or break.
+//! Tests of the history: its content after every transition of the state, and that it neither grows without bound nor breaks.
 
 use super::*;
 use crate::base::digest::Digest;
@@ -85,7 +85,7 @@ fn an_attempt_is_one_entry_that_follows_the_phase() {
     s.step(Phase::Verifying, 7).unwrap();
     s.succeed(8).unwrap();
     assert_eq!(told(&s), ["1.0.0>1.1.0 B success - 00:02-00:08 x1"]);
-    // Rolled back later by hand: it was a success all the same.
+    // Rolled back later by hand: it was a success nevertheless.
     s.roll_back(Slot::B, Some((Digest::of(b"1.1.0"), "1.1.0".into())), "manual rollback", 9).unwrap();
     let both = ["1.0.0>1.1.0 B success - 00:02-00:08 x1", "1.0.0>1.1.0 B rolled_back rollback 00:09-00:09 x1"];
     assert_eq!(told(&s), both);
@@ -109,7 +109,7 @@ fn what_is_given_up_before_it_is_confirmed_is_the_same_entry() {
             let artifact = (Digest::of(b"1.1.0"), "1.1.0".to_string());
             s.roll_back(Slot::B, Some(artifact), "r", 5).unwrap();
             assert_eq!(told(&s), ["1.0.0>1.1.0 B rolled_back rollback 00:01-00:05 x1"]);
-            // The slot cannot be read: what is in it, is known from the state.
+            // The slot cannot be read: its content is known from the state.
             staged(&mut s, "1.2.0", 6);
             s.roll_back(Slot::B, None, "r", 8).unwrap();
             assert_eq!(told(&s)[1..], ["1.0.0>1.2.0 B rolled_back rollback 00:06-00:08 x1"]);
@@ -156,7 +156,7 @@ fn a_dead_server_pushes_nothing_out() {
     staged(&mut s, "1.2.0", 2000);
     s.begin(2002).unwrap();
     s.fail(&network(), 2003).unwrap();
-    // And it leaves the staged slot staged: the same attempt goes on afterwards.
+    // And it leaves the staged slot staged: the same attempt continues afterwards.
     assert_eq!((s.phase, s.last_error_kind.as_deref()), (Phase::Staged, None));
     assert!(s.last_error.is_none() && s.attempts_total == 992);
     s.activate(None, Slot::B, &record("1.2.0"), 2004).unwrap();
@@ -179,7 +179,7 @@ fn a_bad_line_is_one_entry_however_often_it_breaks() {
     }
     assert_eq!(told(&s)[0], "1.0.0>1.1.1 B staged - 00:01-00:02 x1");
     assert_eq!(told(&s)[KEPT - 1], "1.0.0>2.0.0 B failed network 01:40-03:19 x100");
-    // Checks that fail go before attempts do.
+    // Failed checks are dropped before attempts.
     for (now, kind) in [(300, Kind::Network), (301, Kind::Source), (302, Kind::Digest)] {
         s.begin(now).unwrap();
         s.fail(&Error::new(kind, "no"), now).unwrap();
@@ -195,7 +195,7 @@ fn a_slot_that_is_activated_without_its_state_has_an_entry() {
     assert_eq!(told(&s), ["1.0.0>1.1.0 B activated - 00:05-00:05 x1"]);
     // Nothing was downloaded: no attempt is counted.
     assert_eq!((s.attempt_count, s.attempts_total, s.from_version.as_deref()), (0, 0, Some("1.0.0")));
-    // An older agent's state, without a history: what goes on gets its entry.
+    // An older agent's state, without a history: the attempt in progress gets its entry.
     let old = r#"{"phase":"activated","target_slot":"B","from_version":"1.0.0","to_version":"1.1.0","started_at":"1970-01-01T00:00:03Z"}"#;
     let mut s = State::parse(old.as_bytes()).unwrap();
     assert_eq!(told(&s), [""; 0]);
@@ -249,7 +249,7 @@ fn too_many_entries_are_read_as_the_last_ones() {
     assert_eq!(read.attempts()[KEPT - 1], s.history.attempts()[4]);
 }
 
-/// Whatever happens: 20 calls at most, any texts.
+/// Any sequence: at most 20 calls, any texts.
 #[test]
 fn any_sequence_fits_into_the_file_and_survives_it() {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
@@ -336,7 +336,7 @@ fn the_largest_state_fits_into_the_file() {
 fn every_kind_is_known_and_in_the_schema() {
     let schema = include_str!("../../docs/json-schema.json");
     for kind in Kind::ALL {
-        // Whoever adds a kind finds the list here.
+        // When a kind is added, the compiler points to the list here.
         match kind {
             Kind::Internal | Kind::Usage | Kind::Config | Kind::Gate | Kind::Digest | Kind::Signature => {}
             Kind::Network | Kind::Source | Kind::Device | Kind::Slot | Kind::Boot | Kind::State => {}
@@ -357,10 +357,10 @@ fn cutting_again_changes_nothing() {
     assert!(is_time("2026-01-31T12:00:00Z") && !is_time("2026-01-31t12:00:00Z") && !is_time("2026-01-31T12:00:00.5Z"));
 }
 
-/// As they were seen above one another on a machine: 10:56:45, 10:57:12, 10:43:58.
+/// As seen in a row on a machine: 10:56:45, 10:57:12, 10:43:58.
 #[test]
 fn one_order_and_that_is_the_end() {
-    // Start, end (empty: it goes on); in the order in which they were recorded. Then the order in which they are shown.
+    // Start, end (empty: in progress); in the order of recording. Then the order of display.
     for (attempts, order) in [
         (&[("10:40", "10:43:58"), ("10:41", "10:57:12"), ("10:50", "10:56:45")][..], &[0, 2, 1][..]),
         (&[("10:40", "10:45"), ("10:41", ""), ("10:42", "10:43")], &[2, 0, 1]),

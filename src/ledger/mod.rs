@@ -1,6 +1,6 @@
-//! What the agent writes down on the data partition: the state, its history, what failed, what has proven itself, what was seen.
+//! The agent's records on the data partition: state, history, failed, proven and seen artifacts.
 //!
-//! May import: base, os, slot, offer. Must never import: boot, disk, source, http: files, not facts.
+//! May import: base, os, slot, offer. Must never import: boot, disk, source, http: it keeps files, not facts of the machine.
 
 pub(crate) mod codec;
 pub mod failures;

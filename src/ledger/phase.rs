@@ -5,18 +5,18 @@
 /// Where an update attempt stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Nothing was tried yet.
+    /// No attempt was made yet.
     #[default]
     Idle,
-    /// The source is being asked.
+    /// The source is being queried.
     Checking,
     /// Bytes go into the target slot.
     Downloading,
-    /// The target slot is written and proven.
+    /// The target slot is written and verified.
     Staged,
     /// GRUB will try the target slot.
     Activated,
-    /// The target slot runs and its health is being watched.
+    /// The target slot is running, and its health is being watched.
     Verifying,
     /// The trial boot passed.
     Success,
@@ -27,7 +27,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All nine, in the order of an update.
+    /// All nine phases, in the order of an update.
     pub const ALL: [Phase; 9] = [
         Phase::Idle,
         Phase::Checking,
@@ -55,12 +55,12 @@ impl Phase {
         }
     }
 
-    /// Reads a name; any other is `None`.
+    /// Parses a name; `None` for any other text.
     pub fn parse(name: &str) -> Option<Phase> {
         Phase::ALL.into_iter().find(|p| p.name() == name)
     }
 
-    /// Says whether an attempt was cut off here: by a kill, a crash or a power cut.
+    /// Returns whether an attempt in this phase was cut off: by a kill, a crash or a power cut.
     pub fn is_unfinished(self) -> bool {
         matches!(self, Phase::Checking | Phase::Downloading)
     }
@@ -69,21 +69,21 @@ impl Phase {
         matches!(self, Phase::Staged | Phase::Activated | Phase::Verifying)
     }
 
-    /// Says whether the table allows to go from here to `next`.
+    /// Returns whether the table allows the step from here to `next`.
     ///
-    /// Beside the straight line: another trial boot of a slot that was not healthy before is verified again; a slot whose
-    /// record is good may be activated although the state file was lost (`idle`) or a later attempt failed; and a person
+    /// Besides the straight line: another trial boot of a slot that was unhealthy before is verified again; a slot with a
+    /// good record may be activated although the state file was lost (`idle`) or a later attempt failed; and a person
     /// may roll back from any phase in which nothing is half-done.
     pub fn may_become(self, next: Phase) -> bool {
         use Phase::*;
         match next {
-            // What was staged or activated, and never booted, is called off.
+            // A staged or activated slot that never booted is called off.
             Idle => matches!(self, Staged | Activated | RolledBack),
             Checking => matches!(self, Idle | Staged | Success | Failed | RolledBack),
             Downloading => self == Checking,
             Staged => self == Downloading,
             Activated => matches!(self, Staged | Idle | Success | Failed | RolledBack),
-            // A second or third trial boot, after one that was not healthy.
+            // A second or third trial boot, after an unhealthy one.
             Verifying => matches!(self, Activated | Failed),
             Success => matches!(self, Activated | Verifying),
             Failed => !matches!(self, Idle | Success | RolledBack),

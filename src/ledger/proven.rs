@@ -1,8 +1,8 @@
-//! What has proven itself on this machine: the artifacts that were confirmed, and the newest release date among them, which
-//! only ever grows. Pure.
+//! What was confirmed on this machine: the artifacts, and the newest release date among them, which only ever
+//! grows. Pure.
 //!
-//! The content of `update/proven.json`. That date has certainly passed, so it is a floor for the clock; and no release from
-//! before it is taken. Must never: move back, or jump by what a slip of the publisher's pen says.
+//! The content of `update/proven.json`. That date has certainly passed, so it is a floor for the clock; and no older release
+//! is installed. Must never: move the date back, or jump ahead because a publisher mistyped a date.
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
@@ -12,18 +12,18 @@ use miniserde::{Deserialize, Serialize, json};
 
 /// Largest file that is read, in bytes.
 pub const PROVEN_MAX_BYTES: u64 = 16 << 10;
-/// How many artifacts are remembered; the oldest are forgotten first.
+/// Number of artifacts kept; the oldest are forgotten first.
 const KEPT: usize = 16;
 /// Furthest ahead of the clock that a date is believed, in seconds: ten years. Machines without a clock battery are
-/// years behind; a date that is further off is a slip.
+/// years behind; a date further off is a mistake.
 const FURTHEST_SECS: u64 = 10 * 365 * 24 * 3600;
 
-/// Remembers what was confirmed.
+/// What was confirmed on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proven {
-    /// Newest release date; `None`: nothing with a signed date was confirmed yet.
+    /// Newest release date; `None`: no artifact with a signed date was confirmed yet.
     pub newest_release: Option<Moment>,
-    /// By digest; the one that was confirmed last comes last.
+    /// Digests, in the order of confirmation.
     artifacts: Vec<Digest>,
 }
 
@@ -34,7 +34,7 @@ struct Raw {
 }
 
 impl Proven {
-    /// Reads `proven.json`. Errors: State: it is none.
+    /// Parses `proven.json`. Errors: State: malformed.
     pub fn parse(bytes: &[u8]) -> Result<Proven> {
         let bad = || Error::new(Kind::State, "is not a list of what was confirmed");
         let text = std::str::from_utf8(bytes).map_err(|_| bad())?;
@@ -53,11 +53,11 @@ impl Proven {
         text
     }
 
-    /// Takes into account what was confirmed. Input: `date`: its release date, where that was signed;
-    /// `now_secs`: the clock. Returns: whether anything is new.
+    /// Records a confirmed artifact. Input: `date`: its release date, if that was signed;
+    /// `now_secs`: the clock. Returns: whether anything changed.
     pub fn add(&mut self, artifact: Digest, date: Option<Moment>, now_secs: u64) -> bool {
         let before = self.clone();
-        // To the end: the other slot's artifact was confirmed just before this one, however old it is.
+        // Moved to the end: the other slot's artifact was confirmed just before this one, however old it is.
         self.artifacts.retain(|known| *known != artifact);
         self.artifacts.push(artifact);
         if self.artifacts.len() > KEPT {
@@ -68,17 +68,17 @@ impl Proven {
         *self != before
     }
 
-    /// The same for what a slot holds that was confirmed. What the image builder put there has no name, and proves nothing.
+    /// Records a confirmed slot's artifact. The image builder's has no digest, and proves nothing.
     pub fn add_record(&mut self, record: &Record, now_secs: u64) -> bool {
         record.manifest_digest.is_some_and(|digest| self.add(digest, record.release_date, now_secs))
     }
 
-    /// Says whether an artifact was confirmed here.
+    /// Returns whether an artifact was confirmed here.
     pub fn holds(&self, artifact: Digest) -> bool {
         self.artifacts.contains(&artifact)
     }
 
-    /// Returns the later of a clock and what is certainly past.
+    /// Returns the later of a clock and the newest confirmed release date.
     pub fn no_earlier_than(&self, now_secs: u64) -> u64 {
         now_secs.max(self.newest_release.map_or(0, |date| date.0))
     }
@@ -132,7 +132,7 @@ mod tests {
         }
         assert!(proven.holds(artifact(KEPT + 2)) && proven.holds(artifact(3)) && !proven.holds(artifact(2)));
         assert_eq!(Proven::parse(proven.encode().as_bytes()).unwrap(), proven);
-        // What is confirmed again is not the next one to be forgotten.
+        // Confirmed again, an artifact is not the next one to be forgotten.
         assert!(proven.add(artifact(3), None, 0) && !proven.add(artifact(3), None, 0));
         proven.add(artifact(100), None, 0);
         assert!(proven.holds(artifact(3)) && !proven.holds(artifact(4)));

@@ -1,7 +1,7 @@
-//! What a source offered when it was asked last, so that asking again costs one small request. Pure.
+//! What a source offered at the last check, so that the next check costs one small request. Pure.
 //!
 //! The content of `update/seen.json`. It saves a download of metadata and nothing else: whatever is installed is resolved
-//! and proven anew. Must never: be what an update is installed from.
+//! and verified again. Must never: be what an update is installed from.
 
 use crate::base::digest::Digest;
 use crate::offer::artifact::{Artifact, FileRef, Metadata, Place};
@@ -13,11 +13,11 @@ pub const SEEN_MAX_BYTES: u64 = 64 * 1024;
 /// One answer of one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastOffer {
-    /// What tells whether it still holds: the digest behind a tag, or an ETag.
+    /// Identifies the answer: the digest behind a tag, or an ETag.
     pub validator: String,
-    /// Keys and what is revoked, as they were then: see [`crate::trust::keyring::Keyring::fingerprint`].
+    /// Fingerprint of keys and revocations at that time: see [`crate::trust::keyring::Keyring::fingerprint`].
     pub keyring: Digest,
-    /// What was offered. Its files cannot be opened: they have no place.
+    /// The artifact offered. Its files cannot be opened: they have no place.
     pub artifact: Artifact,
 }
 
@@ -41,7 +41,7 @@ struct RawFile {
 }
 
 impl LastOffer {
-    /// Reads `seen.json`. Returns: `None` where it is broken: then the source is asked in full.
+    /// Parses `seen.json`. Returns: `None` if it is broken: then the source is asked in full.
     pub fn parse(bytes: &[u8]) -> Option<LastOffer> {
         let raw: Raw = json::from_str(std::str::from_utf8(bytes).ok()?).ok()?;
         let file = |raw: Option<RawFile>| {

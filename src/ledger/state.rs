@@ -13,11 +13,11 @@ pub use crate::ledger::phase::Phase;
 
 /// Largest state file that is read, in bytes.
 pub const STATE_MAX_BYTES: u64 = 64 * 1024;
-/// Longest error or source that is kept, in bytes.
+/// Longest error or source kept, in bytes.
 pub(crate) const TEXT_MAX_BYTES: usize = 4096;
-/// Longest cause of a failed trial that is kept, in bytes.
+/// Longest cause of a failed trial kept, in bytes.
 pub(crate) const CAUSE_MAX_BYTES: usize = 1024;
-/// Longest id of a boot that is kept, in bytes.
+/// Longest boot id kept, in bytes.
 pub(crate) const BOOT_ID_MAX_BYTES: usize = 256;
 
 /// Everything the agent remembers of the current or last attempt. The content of `state.json`.
@@ -27,9 +27,9 @@ pub(crate) const BOOT_ID_MAX_BYTES: usize = 256;
 pub struct State {
     /// Where the attempt stands.
     pub phase: Phase,
-    /// The phase that a check without result goes back to. Set only while checking.
+    /// The phase to return to after a check without result. Set only while checking.
     pub resume_phase: Option<Phase>,
-    /// Version that ran when the attempt began.
+    /// Version that was running when the attempt began.
     pub from_version: Option<String>,
     /// Version it aims at.
     pub to_version: Option<String>,
@@ -39,7 +39,7 @@ pub struct State {
     pub attempts_total: u64,
     /// Rollbacks ever.
     pub rollbacks_total: u64,
-    /// Whether the machine has still to restart for the rollback that is recorded: until then it is not counted.
+    /// Whether the recorded rollback still waits for the machine to restart: until then it is not counted.
     pub is_under_way: bool,
     /// Why the last attempt failed or was rolled back.
     pub last_error: Option<String>,
@@ -49,7 +49,7 @@ pub struct State {
     pub started_at: Option<Moment>,
     /// When this was written.
     pub updated_at: Option<Moment>,
-    /// Slot that is written to, or on trial.
+    /// Slot being written, or on trial.
     pub target_slot: Option<Slot>,
     /// Where the artifact comes from, without secrets.
     pub source: Option<String>,
@@ -57,15 +57,15 @@ pub struct State {
     pub manifest_digest: Option<Digest>,
     /// Boot (`/proc/sys/kernel/random/boot_id`) in which the agent last switched the active slot.
     pub switched_boot_id: Option<String>,
-    /// What was wrong when the slot on trial was checked last; kept when GRUB has gone back.
+    /// What was wrong at the last check of the slot on trial; kept when GRUB has gone back.
     pub unhealthy: Option<String>,
     /// Which slot that was.
     pub unhealthy_slot: Option<Slot>,
     /// Name of the first check that failed then.
     pub failed_check: Option<String>,
-    /// The artifact that was called off before it ever booted, until something is staged or activated again.
+    /// The artifact that was called off before it ever booted, until an artifact is staged or activated again.
     pub called_off: Option<Digest>,
-    /// Whether a person insisted on what is staged, although it failed here.
+    /// Whether a person insisted on the staged artifact, although it failed here.
     pub insisted: bool,
     /// The last attempts.
     pub history: History,
@@ -73,7 +73,7 @@ pub struct State {
 
 impl State {
     /// Moves to another phase.
-    /// Errors: State: the table does not allow it, or there is no target slot; nothing is changed then.
+    /// Errors: State: the table does not allow it, or the target slot is missing; nothing is changed then.
     pub fn step(&mut self, next: Phase, now_secs: u64) -> Result<()> {
         let before = self.phase;
         if self.target_slot.is_none() && next.needs_slot() {
@@ -81,7 +81,7 @@ impl State {
         }
         self.enter(next, now_secs)?;
         if next == Phase::Staged {
-            // Of an earlier attempt: this one has come through.
+            // From an earlier attempt: this one has succeeded.
             self.last_error = None;
             self.last_error_kind = None;
             self.called_off = None;
@@ -101,7 +101,7 @@ impl State {
         Ok(())
     }
 
-    /// Tells the history where the attempt stands now. Input: `before`: the phase that it comes from.
+    /// Updates the history with the attempt's phase. Input: `before`: the previous phase.
     fn record(&mut self, before: Phase) {
         let at = text(self.updated_at);
         let mut attempt = Attempt::new(self.phase, self.started_at.map(|at| at.to_string()).as_deref().unwrap_or(&at));
@@ -118,8 +118,8 @@ impl State {
         self.history.follow(before, attempt);
     }
 
-    /// Starts an attempt: the source is going to be asked. Versions and source stay those of the attempt before until
-    /// something is taken.
+    /// Starts an attempt: the source is about to be asked. Versions and source stay those of the previous attempt until
+    /// an artifact is taken.
     /// Errors: State: a trial is pending, or an attempt was not settled (see [`State::cut_off`]).
     pub fn begin(&mut self, now_secs: u64) -> Result<()> {
         let resume = self.phase;
@@ -128,7 +128,7 @@ impl State {
         Ok(())
     }
 
-    /// Ends a check that found nothing to take: back to where it came from.
+    /// Ends a check that found nothing to take: returns to the phase before.
     pub fn nothing_taken(&mut self, now_secs: u64) {
         if let (Phase::Checking, Some(resume)) = (self.phase, self.resume_phase) {
             self.phase = resume;
@@ -137,8 +137,8 @@ impl State {
         }
     }
 
-    /// Ends a check that was answered, with nothing to take: a check that failed before it is over, too, and the
-    /// state is again what it was before that. A download that failed is not made good by it.
+    /// Ends a check that was answered, with nothing to take: an earlier failed check is over, too, and the
+    /// state before that is restored. A failed download is not undone by it.
     pub fn answered(&mut self, now_secs: u64) {
         self.nothing_taken(now_secs);
         if self.phase != Phase::Failed || !self.history.ends_in_failed_checks() {
@@ -154,7 +154,7 @@ impl State {
         (self.last_error, self.last_error_kind) = (error, kind);
     }
 
-    /// Settles an attempt that was killed, crashed or lost its power: no run holds the lock any more.
+    /// Settles an attempt that was killed, crashed or lost power: no run holds the lock any more.
     pub fn cut_off(&mut self, now_secs: u64) -> Result<()> {
         match self.phase {
             Phase::Checking => {
@@ -171,7 +171,7 @@ impl State {
         }
     }
 
-    /// Names what the attempt is going to download, and counts it.
+    /// Records what the attempt is about to download, and counts it.
     /// Errors: State: the attempt is not checking.
     pub fn take(&mut self, what: &Taken<'_>, now_secs: u64) -> Result<()> {
         self.enter(Phase::Downloading, now_secs)?;
@@ -190,14 +190,14 @@ impl State {
         Ok(())
     }
 
-    /// Forgets what was wrong in a trial.
+    /// Clears what was wrong in a trial.
     pub fn forget_cause(&mut self) {
         self.unhealthy = None;
         self.unhealthy_slot = None;
         self.failed_check = None;
     }
 
-    /// Sets the target version; another one has no attempts yet.
+    /// Sets the target version; a new one has no attempts yet.
     fn aim_at(&mut self, version: &str) {
         let version = Some(cut(version, VERSION_MAX_BYTES));
         if self.to_version != version {
@@ -207,15 +207,15 @@ impl State {
     }
 
     /// Records that GRUB will try a slot.
-    /// Input: `from_version`: what runs; `record`: what the slot holds, which need not be what was staged last: the
-    /// state may have been lost, or a later attempt have failed.
-    /// Errors: State: an attempt is half-done, or a trial pending.
+    /// Input: `from_version`: the running version; `record`: the slot's, which need not be the last one staged: the
+    /// state may have been lost, or a later attempt may have failed.
+    /// Errors: State: an attempt is half-done, or a trial is pending.
     pub fn activate(&mut self, from_version: Option<&str>, target: Slot, record: &Record, now_secs: u64) -> Result<()> {
         let before = self.phase;
         self.enter(Phase::Activated, now_secs)?;
         let is_known = before == Phase::Staged && self.target_slot == Some(target);
         self.forget_cause();
-        // Of another attempt than the one that this slot is from.
+        // The error belongs to another attempt than this slot's.
         (self.last_error, self.last_error_kind) = (None, None);
         self.called_off = None;
         self.insisted = false;
@@ -233,8 +233,8 @@ impl State {
 
     /// Ends the attempt with an error.
     ///
-    /// An attempt that fails before it touched the target slot leaves an earlier `staged` standing: that slot is
-    /// still proven. Only the history tells of it.
+    /// An attempt that fails before it touched the target slot keeps an earlier `staged` phase: that slot is
+    /// still verified. Only the history records the failure.
     /// Errors: State: there is no attempt to fail.
     pub fn fail(&mut self, error: &Error, now_secs: u64) -> Result<()> {
         let (before, resume, kind) = (self.phase, self.resume_phase, error.kind().label());
@@ -257,7 +257,7 @@ impl State {
         Ok(())
     }
 
-    /// Keeps what was wrong in a boot on trial; GRUB may give that slot another one.
+    /// Keeps what was wrong in a trial boot; GRUB may give that slot another one.
     /// Input: `unhealthy`: what the checks said; `check`: the first that failed, where it was a check.
     pub fn keep_cause(&mut self, slot: Slot, unhealthy: &str, check: Option<&str>) {
         self.unhealthy = Some(cut(unhealthy, CAUSE_MAX_BYTES));
@@ -265,14 +265,14 @@ impl State {
         self.failed_check = check.map(|name| cut(name, VERSION_MAX_BYTES));
     }
 
-    /// Returns what was wrong when a slot was checked on trial last.
+    /// Returns what was wrong at a slot's last check on trial.
     pub fn cause(&self, slot: Slot) -> Option<&str> {
         self.unhealthy.as_deref().filter(|_| self.unhealthy_slot == Some(slot))
     }
 
-    /// Forgets what was staged or activated, and never booted: nothing is known against it. Of a trial that the state does not
-    /// know (the file was lost) there is nothing to forget. Input: `back_to`: version of the slot that a rollback was to.
-    /// Errors: none; the result makes it fit in a chain.
+    /// Calls off what was staged or activated and never booted: nothing is known against it. A trial that is missing in the
+    /// state (the file was lost) leaves nothing to call off. Input: `back_to`: version of the slot that a rollback was to.
+    /// Errors: none; it returns a `Result` only for chaining.
     pub fn call_off(&mut self, back_to: Option<&str>, now_secs: u64) -> Result<()> {
         let before = self.phase;
         if !before.may_become(Phase::Idle) {
@@ -282,7 +282,7 @@ impl State {
         self.forget_cause();
         self.last_error = None;
         self.last_error_kind = None;
-        // Of a rollback that is called off, the slot that was to be left runs on.
+        // If a rollback is called off, the slot that was to be left continues to run.
         match (before, self.target_slot) {
             (Phase::RolledBack, Some(left)) if self.is_under_way => {
                 let at = text(self.updated_at);
@@ -299,7 +299,7 @@ impl State {
     }
 
     /// Records that the machine is, or will be, back on the other slot.
-    /// Input: `gave_up`: the slot that was left; `artifact`: what was in it, digest and version, if known.
+    /// Input: `gave_up`: the slot that was left; `artifact`: digest and version of its content, if known.
     /// Errors: State: an attempt is half-done.
     pub fn roll_back(
         &mut self,
@@ -335,20 +335,20 @@ impl State {
         Ok(())
     }
 
-    /// Takes the rollback that was just recorded out of the count, until [`State::arrive`].
+    /// Excludes the rollback just recorded from the count, until [`State::arrive`].
     pub fn await_restart(&mut self) {
         self.rollbacks_total = self.rollbacks_total.saturating_sub(1);
         self.is_under_way = true;
     }
 
-    /// Counts a rollback that waited for the restart.
+    /// Counts a rollback after its restart.
     pub fn arrive(&mut self) {
         self.rollbacks_total = self.rollbacks_total.saturating_add(u64::from(self.is_under_way));
         self.is_under_way = false;
     }
 
     /// Records that the trial boot passed.
-    /// Errors: State: nothing is on trial.
+    /// Errors: State: no slot is on trial.
     pub fn succeed(&mut self, now_secs: u64) -> Result<()> {
         let before = self.phase;
         self.enter(Phase::Success, now_secs)?;
@@ -360,13 +360,13 @@ impl State {
     }
 }
 
-/// What an attempt is going to download.
+/// The artifact that an attempt is about to download.
 pub struct Taken<'a> {
-    /// Version that runs now, where it says one.
+    /// Version running now, if known.
     pub from_version: Option<&'a str>,
     /// Version of the artifact.
     pub version: &'a str,
-    /// Where it comes from.
+    /// Its source.
     pub source: &'a str,
     /// Its identity.
     pub digest: Digest,
@@ -376,7 +376,7 @@ pub struct Taken<'a> {
     pub insisted: bool,
 }
 
-/// Writes a moment for the history.
+/// Formats a moment for the history.
 fn text(moment: Option<Moment>) -> String {
     moment.map_or(String::new(), |moment| moment.to_string())
 }

@@ -185,14 +185,14 @@ fn attempts_are_counted_for_the_version_that_is_named() {
         assert_eq!(s.attempt_count, again);
         s.cut_off(3).unwrap();
     }
-    // Slot B, which holds 2.0.0, is left: nothing is known of attempts at that.
+    // Slot B, which holds 2.0.0, is left: attempts at that version are unknown.
     let left = Some((Digest::of(b"2.0.0"), "2.0.0".to_string()));
     s.roll_back(Slot::B, left.clone(), "manual", 4).unwrap();
     assert_eq!((s.to_version.as_deref(), s.attempt_count, s.attempts_total), (Some("2.0.0"), 0, 2));
     s.begin(5).unwrap();
     s.take(&at("2.0.0", Slot::B), 6).unwrap();
     s.cut_off(7).unwrap();
-    // The same version: that was one.
+    // The same version: that was one attempt.
     s.roll_back(Slot::B, left, "manual", 8).unwrap();
     assert_eq!((s.to_version.as_deref(), s.attempt_count, s.attempts_total), (Some("2.0.0"), 1, 3));
 }
@@ -216,7 +216,7 @@ fn a_check_that_is_answered_ends_the_failure_of_those_before() {
             s.fail(&network, now).unwrap();
             assert_eq!((s.phase, s.last_error_kind.as_deref()), (Phase::Failed, Some("network")));
         }
-        // Killed while it asks: nobody has answered.
+        // Killed while it asks: no source has answered.
         s.begin(4).unwrap();
         s.cut_off(4).unwrap();
         assert_eq!((s.phase, s.last_error_kind.as_deref()), (Phase::Failed, Some("network")));

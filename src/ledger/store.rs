@@ -1,7 +1,7 @@
 //! The agent's files on the data partition: lock, state, failed artifacts.
 //!
-//! A broken file is kept aside, said aloud, and never stops an update. One that could not be read is not broken: perhaps it
-//! can be read the next time, and until then nothing is decided by it, or changed.
+//! A broken file is set aside and reported, and never stops an update. A file that could not be read is not broken: it may be
+//! readable next time, and until then nothing is decided by it or changed.
 //! Must never: hold a second copy of the state in memory across commands.
 
 use crate::base::error::{Error, IoContext, Kind, Result, legible};
@@ -19,36 +19,36 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Where the kernel lists locks. Never below a `--root`: it is about this kernel.
+/// The kernel's list of locks. Never below a `--root`: it belongs to this kernel.
 const LOCKS: &str = "/proc/locks";
 
-/// What a person can do where the agent's own file cannot be replaced.
+/// Advice where the agent's own file cannot be replaced.
 const UNMOUNT: &str = "unmount it: the file is the agent's own";
 
-/// Finds the agent's files.
+/// Paths of the agent's files.
 pub struct Store {
     state_file: PathBuf,
-    /// A person named the state file: what is in its place is not moved out of the way.
+    /// The operator named the state file: another object in its place is not moved out of the way.
     is_named: bool,
     dir: PathBuf,
 }
 
-/// Held by the one run that may change anything; ends with the process.
+/// Held by the one run that may change anything; released when the process ends.
 pub struct Lock {
     file: File,
-    /// Whether the file may be written: it has no second name, of something of somebody else's.
+    /// Whether the file may be written: it has no other hard link, which might be another program's file.
     is_ours: bool,
 }
 
 impl Lock {
-    /// Tells those who look on what this run is. Input: `command`: the word that was typed; `now_secs`: since 1970.
+    /// Publishes what this run does. Input: `command`: the word that was typed; `now_secs`: since 1970.
     pub fn tell(&self, command: &str, now_secs: u64) {
         if self.is_ours {
             onlooker::begin(&self.file, command, now_secs);
         }
     }
 
-    /// A file that cannot be written tells nothing.
+    /// An unwritable file holds no message.
     fn clear(&self) {
         if self.is_ours {
             let _ = self.file.set_len(0);
@@ -57,7 +57,7 @@ impl Lock {
 }
 
 impl Drop for Lock {
-    /// Nothing was cut off.
+    /// Clears the file: this run was not cut off.
     fn drop(&mut self) {
         onlooker::end();
         self.clear();
@@ -66,15 +66,15 @@ impl Drop for Lock {
 
 /// A file's content, and what was wrong with it.
 pub struct Kept<T> {
-    /// What it says; the default where it is missing or broken.
+    /// The content; the default if the file is missing or broken.
     pub value: T,
     /// Why it could not be used.
     pub damage: Option<Error>,
-    /// Whether that is for its content, not for the disk's sake.
+    /// Whether its content is the cause, rather than the disk.
     is_broken: bool,
 }
 
-/// What is remembered from one run to the next.
+/// Everything remembered between runs.
 #[derive(Default)]
 pub struct Memory {
     /// The attempt's state.
@@ -83,24 +83,24 @@ pub struct Memory {
     pub failures: Failures,
     /// What was confirmed on this machine.
     pub proven: Proven,
-    /// What was broken: the sentences that stderr should get.
+    /// Messages for stderr on broken files.
     pub said: Vec<String>,
 }
 
 impl Store {
-    /// Points at `update/` on the data partition. A `--state` file moves the state alone.
+    /// Points at `update/` on the data partition. A `--state` file relocates only the state.
     pub fn new(data_dir: &Path, state_flag: Option<&Path>) -> Store {
         let dir = data_dir.join("update");
         let state_file = state_flag.map_or_else(|| dir.join("state.json"), Path::to_path_buf);
         Store { state_file, is_named: state_flag.is_some(), dir }
     }
 
-    /// What the site has put on the data partition, for the boot hook (docs/decisions/0010).
+    /// Returns the site's directory on the data partition, for the boot hook (docs/decisions/0010).
     pub fn site(&self) -> PathBuf {
         self.dir.with_file_name("site")
     }
 
-    /// Takes the lock, making the directory if need be.
+    /// Takes the lock, creating the directory if need be.
     /// Errors: Busy: another run holds it. State: the data partition cannot be written.
     pub fn lock(&self) -> Result<Lock> {
         let path = self.dir.join("lock");
@@ -117,7 +117,7 @@ impl Store {
             make_way(&path)?;
             open(true)
         };
-        // What cannot be written can still be locked, if an earlier run has made it.
+        // An unwritable file can still be locked, if an earlier run has created it.
         let file = match make() {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(busy()),
             made => made.or_else(|e| match in_the_way(&path) {
@@ -131,13 +131,13 @@ impl Store {
         }
         let is_ours = file.metadata().is_ok_and(|meta| meta.nlink() == 1);
         let lock = Lock { file, is_ours };
-        // What a run that was cut off has left is not about this one.
+        // The remains of a run that was cut off do not apply to this one.
         lock.clear();
         let _ = sys::mark(&lock.file);
         Ok(lock)
     }
 
-    /// Moves aside what lies in the place of the directory; beside a state that a person named, it may be that person's.
+    /// Moves aside what is in the directory's place, unless the operator named the state file: then it may be the operator's.
     fn make_way(&self) -> io::Result<()> {
         if !self.is_named
             && let Some(what) = make_way_for_directory(&self.dir)?
@@ -150,16 +150,16 @@ impl Store {
         Ok(())
     }
 
-    /// Says whether another run holds the lock, without taking it: that run must not find it taken.
+    /// Returns whether another run holds the lock, without taking it: that run must not find it taken.
     /// Source: proc_locks(5).
     pub fn is_locked(&self) -> bool {
         self.holder().is_some()
     }
 
-    /// Finds out who holds the lock; 0: whom one cannot see from here.
+    /// Finds the lock holder's process id; 0: not visible from here.
     fn holder(&self) -> Option<u32> {
         let (path, flags) = (self.dir.join("lock"), libc::O_NOFOLLOW | libc::O_NONBLOCK);
-        // Only a run of this agent marks it, but that is told of other containers, too.
+        // Only a run of this agent marks the file, but the mark is visible across containers.
         let opened = OpenOptions::new().read(true).custom_flags(flags).open(&path);
         if let Some(pid) = opened.ok().and_then(|file| sys::marked_by(&file).ok()?) {
             return Some(pid);
@@ -174,8 +174,8 @@ impl Store {
         Some(words.iter().position(|word| *word == identity).and_then(|at| words[at - 1].parse().ok()).unwrap_or(0))
     }
 
-    /// Looks at the run that holds the lock, or that was cut off while it did. Who holds it is the kernel's word: a process id that
-    /// stands in a file may be another process's by now.
+    /// Describes the run that holds the lock, or was cut off while it did. The holder is the kernel's information: a process id
+    /// read from a file may belong to another process by now.
     pub fn work(&self) -> Option<Work> {
         let holder = self.holder();
         let line = read_own(&self.dir.join("lock"), LINE_MAX_BYTES).ok().flatten();
@@ -188,7 +188,7 @@ impl Store {
         }
     }
 
-    /// Reads the state; a missing file is idle, a broken one as well.
+    /// Reads the state; a missing file means idle, and so does a broken one.
     pub fn state(&self) -> Kept<State> {
         match in_the_way(&self.state_file) {
             Ok(Some(what)) if self.is_named => {
@@ -217,12 +217,12 @@ impl Store {
         save(&self.failed_file(), &failures.encode())
     }
 
-    /// Reads what has proven itself here.
+    /// Reads the confirmed artifacts.
     pub fn proven(&self) -> Kept<Proven> {
         load(&self.proven_file(), PROVEN_MAX_BYTES, Proven::parse)
     }
 
-    /// Remembers it, durably.
+    /// Writes the confirmed artifacts, durably.
     /// Errors: State: the data partition cannot be written.
     pub fn save_proven(&self, proven: &Proven) -> Result<()> {
         save(&self.proven_file(), &proven.encode())
@@ -232,12 +232,12 @@ impl Store {
         self.dir.join("proven.json")
     }
 
-    /// Reads what a source offered last, if that is known.
+    /// Reads what a source offered last, if known.
     pub fn seen(&self) -> Option<LastOffer> {
         LastOffer::parse(&read_own(&self.seen_file(), SEEN_MAX_BYTES).ok()??)
     }
 
-    /// Remembers it. A failure costs a few requests and nothing else, so it is nobody's business.
+    /// Writes the last offer. A failure costs only a few requests, so it is ignored.
     pub fn remember_seen(&self, seen: &LastOffer) {
         let text = seen.encode();
         if text.len() as u64 <= SEEN_MAX_BYTES && self.dir.is_dir() {
@@ -249,7 +249,7 @@ impl Store {
         self.dir.join("seen.json")
     }
 
-    /// Reads all that is remembered, without the lock, and moves nothing: what is broken counts as new.
+    /// Reads everything without the lock, and moves nothing: a broken file counts as empty.
     pub fn glance(&self) -> Memory {
         let (state, failures, proven) = (self.state(), self.failures(), self.proven());
         let damage = [state.damage, failures.damage, proven.damage];
@@ -257,10 +257,10 @@ impl Store {
         Memory { state: state.value, failures: failures.value, proven: proven.value, said }
     }
 
-    /// Reads all that is remembered, under the lock; each file once, so that what is judged is what is used. Broken files are
+    /// Reads everything under the lock; each file once, so that what is judged is what is used. Broken files are
     /// moved out of the way.
-    /// Errors: State: one could not be read: nothing is known of what it says, and nothing was moved. Usage: `--state` names
-    /// what is not a regular file.
+    /// Errors: State: a file could not be read: its content is unknown, and nothing was moved. Usage: `--state` names
+    /// something other than a regular file.
     pub fn recall(&self) -> Result<Memory> {
         let (state, failures, proven) = (self.state(), self.failures(), self.proven());
         let faults = [
@@ -295,7 +295,7 @@ impl Store {
 }
 
 impl<T: Default> Kept<T> {
-    /// Returns what it says. Errors: State: it could not be read: nothing is known of what it says.
+    /// Returns the value. Errors: State: the file could not be read, so its content is unknown.
     pub fn known(self) -> Result<T> {
         match self.damage {
             Some(damage) if !self.is_broken => Err(damage),
@@ -309,12 +309,12 @@ impl<T: Default> Kept<T> {
 }
 
 fn load<T: Default>(path: &Path, max_bytes: u64, parse: fn(&[u8]) -> Result<T>) -> Kept<T> {
-    // Once more: a single read that fails is common on cheap flash.
+    // A second try: a single failed read is common on cheap flash.
     let bytes = read_own(path, max_bytes).or_else(|_| read_own(path, max_bytes));
     let read = match bytes {
         Ok(Some(bytes)) => parse(&bytes),
         Ok(None) => Ok(T::default()),
-        // What is too long, or no file, was looked at well enough.
+        // A file that is too long, or not a regular file, needs no second look.
         Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(Error::new(Kind::State, e.to_string())),
         Err(e) => {
             let error = Error::new(Kind::State, e.to_string()).hint(files::way_out(&e));
@@ -331,7 +331,7 @@ fn save(path: &Path, text: &str) -> Result<()> {
     explain(files::replace(path, text.as_bytes()), "write", path, "the data partition may be full or read-only")
 }
 
-/// Says what a person can do: for what is mounted there, or else the likely thing.
+/// Adds advice: for a mount at that path, or else the likely cause.
 fn explain<T>(done: io::Result<T>, op: &str, path: &Path, likely: &str) -> Result<T> {
     let hint = match done.as_ref().map_err(io::Error::kind) {
         Err(io::ErrorKind::ResourceBusy) => UNMOUNT,

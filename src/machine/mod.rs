@@ -1,9 +1,9 @@
-//! This machine: what it booted from, its slots, its boot variables, its data partition.
+//! This machine: its boot source, slots, boot variables and data partition.
 //!
-//! Looks things up once and hands them out; mounts privately what is not mounted where it should be.
+//! Looks each up once; mounts privately what is not mounted in its usual place.
 //! Must never: decide what to do with what it finds.
 //!
-//! May import: base, os, slot, boot, disk, ledger. Must never import: source, http, config, update: it says what it is.
+//! May import: base, os, slot, boot, disk, ledger. Must never import: source, http, config, update: it reports facts only.
 
 pub mod view;
 
@@ -57,7 +57,7 @@ pub struct Data {
     _mounted: Option<Mounted>,
 }
 
-/// Reads what GRUB told the kernel. Returns: that, and why it could not be read.
+/// Reads what GRUB passed to the kernel. Returns: that, and why it could not be read.
 fn booted_from(system: &System) -> (BootedFrom, Option<Error>) {
     let path = system.kernel_cmdline();
     let cmdline = read_required(&path, CMDLINE_MAX_BYTES).io(Kind::Boot, "read", path.display());
@@ -65,12 +65,12 @@ fn booted_from(system: &System) -> (BootedFrom, Option<Error>) {
     (this_boot::parse(&String::from_utf8_lossy(&cmdline.unwrap_or_default())), fault)
 }
 
-/// Finds the device of the boot disk's partition of a label, and nothing else: which slot runs is not asked, so that a kernel command
-/// line that contradicts itself does not cost the machine its data.
+/// Finds the device of the boot disk's partition with a label, without asking which slot runs, so that a contradictory
+/// kernel command line does not cost the machine its data.
 /// Errors: Device: the boot disk has none, or is not known. Boot: the kernel command line cannot be read.
 pub fn device(system: &System, label: &str) -> Result<PathBuf> {
     let (mut booted, fault) = booted_from(system);
-    // Without the kernel command line it would be looked for in the dark.
+    // Without the kernel command line, the search would be a guess.
     fault.map_or(Ok(()), Err)?;
     booted.slot = None;
     Ok(partition::find(system, &booted)?.partition(label)?.node.clone())
@@ -85,7 +85,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Returns the running slot.
-    /// Errors: Boot: GRUB named none, or the kernel does not tell.
+    /// Errors: Boot: GRUB named none, or the kernel command line cannot be read.
     pub fn running(&self) -> Result<Slot> {
         self.cmdline_fault.clone().map_or(Ok(()), Err)?;
         self.booted.slot.ok_or_else(|| {
@@ -103,7 +103,7 @@ impl<'a> Machine<'a> {
     /// Returns the boot disk.
     /// Errors: Device: none, or several.
     pub fn disk(&self) -> Result<&BootDisk> {
-        // Without the kernel command line it was looked for in the dark.
+        // Without the kernel command line, the search was a guess.
         self.disk.as_ref().map_err(|e| self.cmdline_fault.as_ref().unwrap_or(e).clone())
     }
 
@@ -113,7 +113,7 @@ impl<'a> Machine<'a> {
         self.disk()?.slot(slot)
     }
 
-    /// Looks into a slot. What cannot be read is in the view as an error.
+    /// Inspects a slot. What cannot be read is an error in the view.
     pub fn view(&self, slot: Slot) -> View {
         let part = match self.slot_partition(slot) {
             Ok(part) => part,
@@ -124,7 +124,7 @@ impl<'a> Machine<'a> {
             && error.course() == Course::Damaged
             && self.running().is_ok_and(|running| running != slot)
         {
-            // An update makes the file system anew, if it may.
+            // An update recreates the file system, if allowed.
             view.room_bytes = remake::room(part).map(|room| room.saturating_sub(RESERVE_BYTES));
             if view.room_bytes.is_none() {
                 view.record = Err(remake::hint(error.clone(), part));
@@ -133,11 +133,11 @@ impl<'a> Machine<'a> {
         view
     }
 
-    /// Reads a whole slot and holds it against its record. Never for the running slot, which must not be touched: a journal
-    /// is emptied first; and where only the list has rotted that GRUB goes by, it is written anew: files that are proven must
-    /// not be passed over for it.
-    /// Returns: the record, and whether that list was written.
-    /// Errors: Slot: it does not fit. Device: it cannot be read.
+    /// Reads a whole slot and checks it against its record. Never for the running slot, which must not be modified: a journal
+    /// is emptied first; and if only GRUB's checksum list is damaged, it is rewritten, since verified files must
+    /// not be passed over because of it.
+    /// Returns: the record, and whether that list was rewritten.
+    /// Errors: Slot: it does not match. Device: it cannot be read.
     /// Power cut: the list is the old one, or the new one.
     pub fn scrub(&self, slot: Slot, progress: &mut dyn FnMut(u64)) -> Result<(Record, bool)> {
         let part = self.slot_partition(slot)?;
@@ -157,8 +157,8 @@ impl<'a> Machine<'a> {
         Ok((proof.record, true))
     }
 
-    /// The same without changing anything: for the running slot, and for commands that only look.
-    /// Errors: as [`Machine::scrub`]; Slot: the journal is not empty, or GRUB's list does not fit.
+    /// As [`Machine::scrub`], without changing anything: for the running slot, and for read-only commands.
+    /// Errors: as [`Machine::scrub`]; Slot: the journal is not empty, or GRUB's list does not match.
     pub fn scrub_as_it_is(&self, slot: Slot, progress: &mut dyn FnMut(u64)) -> Result<Record> {
         let part = self.slot_partition(slot)?;
         let is_target = self.running().is_ok_and(|running| running != slot);
@@ -169,7 +169,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Adds to the error of a target slot that `apply` mends it.
+    /// Adds to a target slot's error that `apply` repairs it.
     fn remade(&self, error: Error, part: &Partition) -> Error {
         match error.course() == Course::Damaged && remake::room(part).is_some() {
             true => error.hint("`apply` of another release than the one that runs makes its file system anew"),
@@ -177,8 +177,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Takes a slot for this run, for writing, until what is returned is dropped.
-    /// Errors: Slot: it is the running one. Busy: another run is at work on it.
+    /// Reserves a slot for writing by this run, until the returned hold is dropped.
+    /// Errors: Slot: it is the running one. Busy: another run is using it.
     pub fn hold_target(&self, slot: Slot) -> Result<Hold> {
         if slot == self.running()? {
             return Err(Error::new(Kind::Slot, "it is the running slot").at("write to", format!("slot {slot}")));
@@ -186,7 +186,7 @@ impl<'a> Machine<'a> {
         mount::hold(self.slot_partition(slot)?, Access::Write)
     }
 
-    /// Mounts a slot for writing that was taken with [`Machine::hold_target`].
+    /// Mounts for writing a slot reserved with [`Machine::hold_target`].
     /// Errors: Slot: it is the running one. Device: it cannot be mounted.
     pub fn mount_target(&self, slot: Slot, hold: &Hold) -> Result<Mounted> {
         if slot == self.running()? {
@@ -203,19 +203,19 @@ impl<'a> Machine<'a> {
     }
 
     /// Opens the agent's own files.
-    /// Input: `state_file`: `--state`; lock and failures stay where every other run looks for them, unless there is no
+    /// Input: `state_file`: `--state`; lock and failures stay where every other run expects them, unless there is no
     /// data partition.
     /// Errors: Device: the data partition cannot be found or mounted.
     pub fn data(&self, state_file: Option<&Path>, access: Access) -> Result<Data> {
         let (dir, mounted) = match (self.place(DATA, &self.system.data_dir(), access), state_file) {
-            // A machine without data: everything goes beside the state that was named.
+            // Without a data partition, all files go next to the named state file.
             (Err(_), Some(file)) => (file.parent().unwrap_or(Path::new("/")).to_path_buf(), None),
             (place, _) => place?,
         };
         Ok(Data { store: Store::new(&dir, state_file), _mounted: mounted })
     }
 
-    /// Returns a place for the lock and the state that lasts until the restart, for when the data partition is gone.
+    /// Returns a place for lock and state that lasts until the restart, for when the data partition is missing.
     pub fn volatile_data(&self) -> Data {
         Data { store: Store::new(&self.system.run_dir(), None), _mounted: None }
     }
@@ -225,9 +225,9 @@ impl<'a> Machine<'a> {
         this_boot::boot_id(self.system)
     }
 
-    /// Returns whether what is mounted in the EFI partition's place is the boot disk's; a site may have named its partition
-    /// otherwise. Where the disk cannot be told from its copy, whoever mounted one of the two has chosen: a trial boot must not
-    /// fail because somebody has plugged in a copy.
+    /// Returns whether the file system mounted in the EFI partition's place is the boot disk's; the site may have given it
+    /// another label. If the disk is indistinguishable from its copy, the mounted one was chosen by the operator: a trial boot
+    /// must not fail because a copy was plugged in.
     fn is_boot_disks(&self, dir: &Path) -> bool {
         let Some(number) = mount::device_at(dir) else { return false };
         match self.disk().and_then(|disk| disk.partition(EFI)) {
@@ -236,10 +236,10 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Finds a partition's content: where it should be mounted, where else it is mounted, or mounted privately.
-    /// Boot variables written to another disk's partition would change nothing here: what is mounted in their place is held
+    /// Finds a partition's directory: its usual mount point, another one, or a private mount.
+    /// Boot variables written to another disk's partition would have no effect: the one mounted in their place is checked
     /// against the boot disk.
-    /// Below a `--root`, a directory in the right place will do: whoever set it up mounted it, or means it.
+    /// Below a `--root`, a directory in the usual place suffices: the operator mounted it, or intends it.
     fn place(&self, label: &str, usual: &Path, access: Access) -> Result<(PathBuf, Option<Mounted>)> {
         let in_place = if self.system.is_live() { mountinfo::is_mount_point(usual) } else { usual.is_dir() };
         if in_place && (label != EFI || !self.system.is_live() || self.is_boot_disks(usual)) {
@@ -258,7 +258,7 @@ impl<'a> Machine<'a> {
             return Ok((dir, None));
         }
         let mounted = match mount::mount(part, access) {
-            // Mounted for writing out of sight: the kernel adds no mount that is for reading only, but one of the same kind.
+            // Mounted for writing out of our sight: the kernel refuses a read-only mount beside it, but not a writable one.
             Err(e) if label == EFI && e.course() == Course::InUse => mount::mount(part, Access::Write),
             mounted => mounted,
         }?;

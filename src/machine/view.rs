@@ -1,4 +1,4 @@
-//! Looks into a slot: its record, whether its files fit it, how much room it has.
+//! Inspects a slot: its record, whether its files match it, and how much room it has.
 //!
 //! Must never: write, or replay a journal.
 
@@ -16,15 +16,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Kept free beside an update's two files, in bytes: record, version, directory and extent blocks.
+/// Kept free besides an update's two files, in bytes: record, version, directory and extent blocks.
 pub const RESERVE_BYTES: u64 = 1024 * 1024;
 
-/// What a slot looks like without reading its files.
+/// State of a slot, without reading its kernel and initramfs.
 #[derive(Clone, Debug)]
 pub struct View {
     /// Which slot.
     pub slot: Slot,
-    /// Its record, if the slot is valid as far as that can be told without hashing.
+    /// Its record, if the slot is valid as far as is known without hashing.
     pub record: Result<Record>,
     /// The one-line version, also of a slot without a record.
     pub version: Option<String>,
@@ -33,18 +33,18 @@ pub struct View {
 }
 
 impl View {
-    /// Makes a view of a slot that cannot be looked into.
+    /// Makes a view of a slot that cannot be inspected.
     pub fn unreadable(slot: Slot, error: Error) -> View {
         View { slot, record: Err(error), version: None, room_bytes: None }
     }
 
-    /// Returns the version that the slot holds: by its record, else by its version file.
+    /// Returns the slot's version: from its record, else from its version file.
     pub fn version(&self) -> Option<&str> {
         self.record.as_ref().ok().map(|r| r.version.as_str()).or(self.version.as_deref())
     }
 }
 
-/// Looks into a slot, mounting it for reading.
+/// Inspects a slot, mounting it for reading.
 pub fn look(slot: Slot, part: &Partition) -> View {
     match mount::mount(part, Access::Read) {
         Err(e) => View::unreadable(slot, e),
@@ -59,8 +59,8 @@ pub fn look(slot: Slot, part: &Partition) -> View {
     }
 }
 
-/// Refuses a journal that is not empty: GRUB, which replays none, would see older files.
-/// Errors: Slot: it needs recovery, or there is no ext4. Device: it cannot be read.
+/// Rejects a journal that is not empty: GRUB, which does not replay it, would see older files.
+/// Errors: Slot: it needs recovery, or has no ext4. Device: it cannot be read.
 pub fn journal(part: &Partition) -> Result<()> {
     let bad =
         |why: &str| Error::new(Kind::Slot, why).at("check the journal of", format!("{} ({})", part.label, part.name));
@@ -71,8 +71,8 @@ pub fn journal(part: &Partition) -> Result<()> {
     }
 }
 
-/// Reads a slot's record and holds the files' presence and length against it.
-/// Errors: Slot: no record, a broken one, or files that do not fit it. Device: it could not be read, which says nothing of it.
+/// Reads a slot's record and checks the files' presence and length against it.
+/// Errors: Slot: no record, a broken one, or files that do not match it. Device: it could not be read, so its state is unknown.
 pub fn read_record(dir: &Path) -> Result<Record> {
     let bad = |why: String| Error::new(Kind::Slot, why);
     let unreadable = |name: &str, e: &io::Error| Error::new(Kind::Device, format!("{name}: {e}")).hint(way_out(e));
@@ -97,20 +97,20 @@ pub fn read_record(dir: &Path) -> Result<Record> {
     Ok(record)
 }
 
-/// What is in a slot whose kernel and initramfs are what its record says.
+/// Content of a slot whose kernel and initramfs match its record.
 pub struct Proof {
     /// That record.
     pub record: Record,
     /// The CRC-32 of kernel and initramfs.
     pub crc32s: [u32; 2],
-    /// What is wrong with the list that GRUB holds them against; a slot without one is an older agent's, and boots.
+    /// What is wrong with GRUB's checksum list; a slot without one is an older agent's, and boots.
     pub list_fault: Option<Error>,
 }
 
-/// Reads both files of a slot from the device and holds them against the record, and GRUB's list against them.
+/// Reads both files of a slot from the device and checks them against the record, and GRUB's list against them.
 /// Errors: Slot: the files differ, or the journal is not empty. Device: they cannot be read.
 pub fn scrub(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64)) -> Result<Proof> {
-    // Mounted first: that keeps a run out that would write, whose journal is not empty meanwhile.
+    // Mounted first: that keeps out a writing run, whose journal is not empty meanwhile.
     let mounted = mount::mount(part, Access::Read)?;
     journal(part)?;
     let mut check = || {
@@ -130,8 +130,8 @@ pub fn scrub(slot: Slot, part: &Partition, progress: &mut dyn FnMut(u64)) -> Res
     Ok(proof)
 }
 
-/// Holds what GRUB will hold the files against to what they are. A slot without it is an older agent's, and boots.
-/// Errors: Slot: it does not fit them: GRUB would take the other slot. Device: it cannot be read.
+/// Checks GRUB's checksum list against the files. A slot without one is an older agent's, and boots.
+/// Errors: Slot: it does not match: GRUB would take the other slot. Device: it cannot be read.
 fn hold_digests(dir: &Path, expected: &str) -> Result<()> {
     let bad = |why: String| {
         Error::new(Kind::Slot, format!("{DIGESTS} {why}: GRUB takes the other slot"))
@@ -145,12 +145,12 @@ fn hold_digests(dir: &Path, expected: &str) -> Result<()> {
     }
 }
 
-/// Empties a journal that a power cut left, by mounting for writing once. Never called on the running slot.
-/// Errors: Busy: another run is at work on it. Device, in use: somebody else has it mounted.
+/// Empties a journal left by a power cut, by mounting for writing once. Never called on the running slot.
+/// Errors: Busy: another run is using it. Device, in use: it is mounted elsewhere.
 pub fn settle(part: &Partition) -> Result<()> {
     match (journal(part), mount::mounted_at(part)) {
         (Ok(()), _) => Ok(()),
-        // Whoever works in it will unmount it: until then its journal says nothing.
+        // Its user will unmount it: until then its journal says nothing.
         (Err(_), Some(dir)) => Err(Error::new(Kind::Device, format!("it is mounted at {}", dir.display()))
             .at("empty the journal of", format!("{} ({})", part.label, part.name))
             .hint("unmount it, then try again")

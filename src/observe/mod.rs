@@ -1,6 +1,6 @@
-//! What Prometheus scrapes: the text, and the server that hands it out.
+//! Prometheus metrics: the text, and the server for it.
 //!
-//! May import: base, os, slot, ledger, machine, update. Must never import: http, source, cmd: it asks nobody.
+//! May import: base, os, slot, ledger, machine, update. Must never import: http, source, cmd: it makes no requests.
 
 pub mod prometheus;
 pub mod request;

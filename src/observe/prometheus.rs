@@ -1,7 +1,7 @@
-//! Metrics as Prometheus text. Pure: what was gathered goes in, text 0.0.4 comes out.
+//! Metrics as Prometheus text. Pure: facts in, text format 0.0.4 out.
 //!
-//! Names, labels and defaults: docs/metrics.md. Every series is always there, so that an alert never waits for one; but what
-//! could not be looked at at all is left out: a default would be a lie, and an alarm.
+//! Names, labels and defaults: docs/metrics.md. Every series is always present, so that an alert never waits for one; but a
+//! series that could not be determined at all is left out: a default would be wrong, and raise an alarm.
 //! Must never: touch a file, a clock or a network, or leave a series out because something is damaged.
 
 use crate::base::error::Kind;
@@ -15,14 +15,14 @@ use crate::os::onlooker::Work;
 use crate::slot::record::Slot;
 use crate::update::report::Report;
 
-/// Value of a label whose truth is not known. Not empty: to Prometheus, an empty label is none.
+/// Value of a label that is not known. Not empty: Prometheus treats an empty label as missing.
 const UNKNOWN: &str = "unknown";
 
-/// What the text is made of.
+/// Input for the text.
 pub struct Facts<'a> {
     /// Slots, boot variables, state.
     pub report: &'a Report,
-    /// Whether `check` would offer what was offered last.
+    /// Whether `check` would offer the last offer again.
     pub available: bool,
     /// Content of `/proc/meminfo`.
     pub meminfo: &'a [u8],
@@ -94,7 +94,7 @@ impl Page {
         self.sample(name, &[(label, text)], value.into());
     }
 
-    /// What is read of slots, boot variables and state.
+    /// Writes slots, boot variables and state.
     fn machine(&mut self, facts: &Facts<'_>) {
         let state = &facts.report.survey.state;
         self.info(facts.report);
@@ -110,7 +110,7 @@ impl Page {
             GAUGE,
             "1 if the slot has a record and files of the recorded lengths; `verify` reads them.",
         );
-        // What is in use, or being written, was not looked at.
+        // A slot in use, or being written, was not inspected.
         let is_seen = |view: &&View| view.record.as_ref().err().is_none_or(|e| !e.is_unseen());
         for view in facts.report.survey.slots.iter().filter(is_seen) {
             self.labelled("kubesolo_slot_valid", "slot", view.slot.name(), view.record.is_ok());
@@ -118,7 +118,7 @@ impl Page {
         self.attempt_and_boot(facts);
     }
 
-    /// What is one number each.
+    /// Writes the single-valued series.
     fn attempt_and_boot(&mut self, facts: &Facts<'_>) {
         let (state, vars) = (&facts.report.survey.state, facts.report.survey.vars.as_ref());
         let secs = |moment: Option<Moment>| moment.map_or(0, |moment| moment.0);
@@ -219,7 +219,7 @@ impl Page {
     fn last_error(&mut self, report: &Report) {
         const NAME: &str = "kubesolo_update_last_error";
         let kind = match (&report.survey.state.last_error_kind, &report.survey.state.last_error) {
-            // Not known to the state: `update.conf` was broken, or an update was staged, when an attempt ended with it.
+            // Unknown to the state: an attempt ended on a broken `update.conf`, or while an update was staged.
             (None, None) if report.stopped.is_some() => Some(Kind::Config.label()),
             (Some(kind), _) => Some(kind.as_str()),
             (None, error) => error.as_ref().map(|_| UNKNOWN),

@@ -40,7 +40,7 @@ fn of(report: &Report, meminfo: &[u8], stat: &[u8]) -> String {
     text(&Facts { report, available: false, meminfo, stat })
 }
 
-/// Values by series. Panics: a line is neither a comment nor a series, or a series is there twice.
+/// Returns values by series. Panics: a line is neither a comment nor a series, or a series is repeated.
 fn values(page: &str) -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
     for line in page.lines().filter(|line| !line.starts_with('#')) {
@@ -113,14 +113,14 @@ fn what_is_known_is_said() {
     ] {
         assert_eq!(values.get(series), Some(&value), "{series}");
     }
-    // A newline never gets this far; were it to, it would be escaped.
+    // A newline never gets this far; if it did, it would be escaped.
     assert!(page.contains("version=\"1\\\\2\\\"3 4\","), "{page}");
     let mut raw = Page(String::new());
     raw.sample("n", &[("l", "a\nb\\\"")], 7);
     assert_eq!(raw.0, "n{l=\"a\\nb\\\\\\\"\"} 7\n");
 }
 
-/// What nobody could look at has no value; a default would be an alarm.
+/// What could not be looked at has no value; a default would raise an alarm.
 #[test]
 fn what_could_not_be_looked_at_is_left_out() {
     let mut report = broken();

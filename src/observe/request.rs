@@ -1,31 +1,31 @@
-//! One HTTP request's head, and what it comes to. Pure.
+//! Parses one HTTP request's head into a page or an error status. Pure.
 //!
-//! Must never: look at more than it was given, or let what a client sent into an answer.
+//! Must never: read beyond its input, or echo a client's bytes in an answer.
 
 /// Longest head that is read, in bytes.
 pub const HEAD_MAX_BYTES: usize = 4096;
 
-/// What there is to fetch.
+/// The pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
     /// `/metrics`
     Metrics,
     /// `/healthz`
     Health,
-    /// `/`: where a person lands.
+    /// `/`: for people.
     Index,
 }
 
 /// A status line without the version.
 pub type Status = &'static str;
 
-/// All is well.
+/// Success.
 pub const OK: Status = "200 OK";
 /// Not a request.
 pub const BAD_REQUEST: Status = "400 Bad Request";
 /// No such page.
 pub const NOT_FOUND: Status = "404 Not Found";
-/// A page that is for GET and HEAD.
+/// A method other than GET and HEAD.
 pub const METHOD_NOT_ALLOWED: Status = "405 Method Not Allowed";
 /// The first line alone is too long.
 pub const URI_TOO_LONG: Status = "414 URI Too Long";
@@ -35,7 +35,7 @@ pub const HEADERS_TOO_LARGE: Status = "431 Request Header Fields Too Large";
 pub const VERSION_NOT_SUPPORTED: Status = "505 HTTP Version Not Supported";
 
 /// Finds the end of a head: an empty line.
-/// Input: `from`: how many bytes were looked at before. Returns: its length, the empty line included.
+/// Input: `from`: how many bytes were searched before. Returns: its length, the empty line included.
 /// Source: RFC 9112, section 2.2: a bare LF ends a line as well; empty lines before the first are ignored.
 pub fn end(bytes: &[u8], from: usize) -> Option<usize> {
     let starts = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n'))?;
@@ -53,19 +53,19 @@ pub fn end(bytes: &[u8], from: usize) -> Option<usize> {
     None
 }
 
-/// Says what a head without end comes to, once [`HEAD_MAX_BYTES`] of it are there.
+/// Returns the status for a head without end, once [`HEAD_MAX_BYTES`] of it have arrived.
 pub fn too_long(bytes: &[u8]) -> Status {
     let starts = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).unwrap_or(0);
     if bytes[starts..].contains(&b'\n') { HEADERS_TOO_LARGE } else { URI_TOO_LONG }
 }
 
-/// Says whether an answer must have no body.
+/// Returns whether an answer must have no body.
 pub fn is_head(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().starts_with(b"HEAD ")
 }
 
-/// Reads a whole head.
-/// Errors: the status that the client should get.
+/// Parses a whole head.
+/// Errors: the status for the client.
 /// Source: RFC 9112, sections 2, 3 and 5.
 pub fn judge(head: &[u8]) -> Result<Page, Status> {
     let text = std::str::from_utf8(head).map_err(|_| BAD_REQUEST)?;
@@ -104,7 +104,7 @@ pub fn judge(head: &[u8]) -> Result<Page, Status> {
     if matches!(method, "GET" | "HEAD") { Ok(page) } else { Err(METHOD_NOT_ALLOWED) }
 }
 
-/// Returns a target's path: without the query, and of an absolute URL without scheme and host.
+/// Returns a target's path: without the query, and for an absolute URL without scheme and host.
 fn path(target: &str) -> &str {
     let target = target.split('?').next().unwrap_or(target);
     match target.strip_prefix("http://") {

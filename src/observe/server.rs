@@ -1,7 +1,7 @@
 //! The HTTP server that Prometheus scrapes: one thread, poll(2), and bounds on everything that a client can do.
 //!
-//! A connection is read until one head is complete, answered, and closed. Who is slow is cut off after some seconds; when
-//! there are too many, the one that has waited longest without a complete request makes room.
+//! A connection is read until one head is complete, answered, and closed. A slow client is cut off after some seconds; when
+//! there are too many, the one that has waited longest without a complete request is dropped.
 //! Must never: block on a client, or hold more than [`CLIENTS_MAX`] of them.
 
 use crate::base::error::{IoContext, Kind, Result};
@@ -15,25 +15,25 @@ use std::time::{Duration, Instant};
 
 /// Most connections at a time.
 pub const CLIENTS_MAX: usize = 32;
-/// How long a client may take to send its request, and then to read the answer.
+/// Time for a client to send its request, and then to read the answer.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// How long, and how much, is still read after the answer: a connection that is closed with bytes unread is reset, and
+/// How long, and how much, is still read after the answer: closing a connection with unread bytes resets it, and
 /// the client may lose the answer.
 const REST_LIMIT: Duration = Duration::from_secs(1);
 const REST_MAX_BYTES: usize = 64 * 1024;
-/// For how long everybody gets the same text: reading a slot keeps a writer out for some milliseconds.
+/// How long all clients get the same text: reading a slot keeps a writer out for some milliseconds.
 const TEXT_LIFE: Duration = Duration::from_secs(1);
-/// How long nothing is accepted after the system had no descriptor to give.
+/// Pause in accepting after the system was out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Makes the text anew.
+/// Makes a new text.
 pub type Gather<'a> = dyn FnMut() -> Result<String> + 'a;
-/// Tells the time, in seconds since 1970, if the clock is set.
+/// Returns the time, in seconds since 1970, if the clock is set.
 pub type Clock<'a> = dyn Fn() -> Option<u64> + 'a;
 
-/// What a person gets who types the address alone.
+/// Page for a browser without a path.
 const INDEX: &str = "<!DOCTYPE html><title>kubesolo-update</title><p><a href=\"/metrics\">metrics</a>\n";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -71,7 +71,7 @@ fn wait_for(socket: &impl AsRawFd, events: libc::c_short) -> libc::pollfd {
     libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 }
 }
 
-/// Takes what waits at the door, so many at most that those inside have their turn soon.
+/// Accepts a bounded batch so that connected clients are served first.
 fn accept(listener: &TcpListener, clients: &mut Vec<Client>, text: &mut Text<'_>) -> Result<()> {
     for _ in 0..CLIENTS_MAX / 2 {
         match listener.accept() {
@@ -80,7 +80,7 @@ fn accept(listener: &TcpListener, clients: &mut Vec<Client>, text: &mut Text<'_>
                     continue;
                 }
                 let mut client = Client::new(stream);
-                // At once: who has sent its request does not wait for the slow ones, nor makes room for the next.
+                // Served at once: a complete request does not wait for slow clients, nor is dropped for the next one.
                 client.go_on(text)?;
                 if client.open {
                     if clients.len() >= CLIENTS_MAX {
@@ -92,7 +92,7 @@ fn accept(listener: &TcpListener, clients: &mut Vec<Client>, text: &mut Text<'_>
             Err(e) if e.kind() == ErrorKind::WouldBlock => break,
             Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
             Err(_) => {
-                // No descriptor, or no memory: it would be ready, and refused, for ever.
+                // Out of descriptors or memory: the listener would stay ready, and accepting keep failing, for ever.
                 drop_one(clients);
                 std::thread::sleep(ACCEPT_PAUSE);
                 break;
@@ -102,11 +102,11 @@ fn accept(listener: &TcpListener, clients: &mut Vec<Client>, text: &mut Text<'_>
     Ok(())
 }
 
-/// Makes room: whoever has its answer already, else who has waited longest without a complete request.
+/// Drops one: a client that has its answer already, else the one that has waited longest without a complete request.
 fn drop_one(clients: &mut Vec<Client>) {
     let mut worst = 0;
     for (at, client) in clients.iter().enumerate() {
-        // They are in the order in which they came.
+        // Clients are in the order of arrival.
         if client.stage < clients[worst].stage {
             worst = at;
         }
@@ -133,14 +133,14 @@ impl Text<'_> {
     }
 }
 
-/// In the order in which they make room.
+/// In the order in which clients are dropped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
-    /// It has its answer; what it still sends is thrown away.
+    /// It has its answer; what it still sends is discarded.
     Rest,
-    /// Its request is read.
+    /// Its request is being read.
     Head,
-    /// It gets its answer.
+    /// The answer is being sent.
     Answer,
 }
 
@@ -149,7 +149,7 @@ struct Client {
     stage: Stage,
     /// The head so far; then the answer.
     bytes: Vec<u8>,
-    /// How much of the answer is sent; then how much was thrown away.
+    /// Bytes of the answer sent; then bytes discarded.
     done: usize,
     due: Instant,
     open: bool,
@@ -160,7 +160,7 @@ impl Client {
         Client { stream, stage: Stage::Head, bytes: Vec::new(), done: 0, due: Instant::now() + HEAD_LIMIT, open: true }
     }
 
-    /// Goes as far as it can without waiting.
+    /// Proceeds as far as possible without blocking.
     fn go_on(&mut self, text: &mut Text<'_>) -> Result<()> {
         let mut piece = [0; 1024];
         while self.open && self.stage == Stage::Head {
@@ -197,7 +197,7 @@ impl Client {
         Ok(())
     }
 
-    /// Returns: `None` if nothing is there now, or will ever be.
+    /// Returns: `None` if nothing can be read now, or ever again.
     fn read(&mut self, piece: &mut [u8]) -> Option<usize> {
         match self.stream.read(piece) {
             Ok(got) if got > 0 => return Some(got),
@@ -210,7 +210,7 @@ impl Client {
     fn answer(&mut self, wanted: std::result::Result<Page, request::Status>, text: &mut Text<'_>) -> Result<()> {
         let is_head = request::is_head(&self.bytes);
         let status = wanted.err().unwrap_or(OK);
-        // Who has no clock must not send one (RFC 9110, section 6.6.1).
+        // A server without a clock must not send a date (RFC 9110, section 6.6.1).
         let date = (text.clock)().map_or(String::new(), |secs| ["\r\nDate: ", &http_date(secs)].concat());
         let (kind, body) = match wanted {
             Ok(Page::Metrics) => ("text/plain; version=0.0.4; charset=utf-8", text.now()?),

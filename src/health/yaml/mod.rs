@@ -1,8 +1,8 @@
 //! The YAML that kubectl reads: its first document, as a tree. Pure.
 //!
-//! kubectl reads by libyaml's rules of YAML 1.1, and JSON as a part of it; so does this, or it refuses with the line. The table:
-//! `tests/fixtures/kubeconfigs.tsv`. An alias is the node that it names, not a copy, so that no alias costs more than another.
-//! Must never: tell a value that is not understood from what it means; recurse deeper than [`scan::MAX_DEPTH`].
+//! kubectl follows libyaml's rules of YAML 1.1, with JSON as a subset; this parser does too, or refuses, naming the line. The
+//! table: `tests/fixtures/kubeconfigs.tsv`. An alias refers to the node that it names and is not a copy, so none is expensive.
+//! Must never: guess the meaning of a value that it does not understand; recurse deeper than [`scan::MAX_DEPTH`].
 
 mod scan;
 mod text;
@@ -12,9 +12,9 @@ use crate::base::error::Result;
 use scan::{Is, MAX_DEPTH, Scanner, Token, bad};
 use std::cell::Cell;
 
-/// Most anchors: each alias looks through them.
+/// Most anchors: each alias searches them all.
 const MAX_ANCHORS: usize = 256;
-/// Most keys that are looked at to find all that is wanted, since merge keys may lead to merge keys.
+/// Most keys examined in all lookups, since merge keys may refer to further merge keys.
 const MAX_LOOKS: usize = 1 << 20;
 
 /// A node, and the line on which it begins.
@@ -28,7 +28,7 @@ pub struct Node {
 enum Value {
     Null,
     Text(String),
-    /// A scalar that is not read, and why.
+    /// An unsupported scalar, and why.
     Odd(String),
     List(Vec<usize>),
     Map(Vec<(usize, usize)>),
@@ -43,7 +43,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// Errors: Config: it is not UTF-8, malformed, too large, or written in a way that is not read; with the line.
+    /// Errors: Config: not UTF-8, malformed, too large, or in an unsupported form; the line is named.
     pub fn parse(bytes: &[u8]) -> Result<Document> {
         let text = scan::clean(bytes)?;
         let tokens = Scanner::scan(&text)?;
@@ -63,14 +63,14 @@ impl Document {
         &self.nodes[self.root]
     }
 
-    /// Finds a key's value. Returns: `None`: there is none, or it is null.
-    /// Errors: Config: `map` is something else than a mapping or null.
+    /// Finds a key's value. Returns: `None`: it is missing, or null.
+    /// Errors: Config: `map` is neither a mapping nor null.
     pub fn get(&self, map: &Node, key: &str) -> Result<Option<&Node>> {
         let found = self.look(map, key, 0)?;
         Ok(found.filter(|node| !matches!(node.value, Value::Null)))
     }
 
-    /// The last one counts, as for kubectl; what is merged counts where its `<<` stands, and the first of several.
+    /// The last key wins, as in kubectl; merged keys count at the position of their `<<`, and there the first of several wins.
     fn look(&self, map: &Node, key: &str, depth: usize) -> Result<Option<&Node>> {
         let entries = match &map.value {
             Value::Null => return Ok(None),
@@ -106,7 +106,7 @@ impl Document {
         Ok(None)
     }
 
-    /// The same for a text. Returns: `None` for an empty one, too.
+    /// Finds a key's text. Returns: `None` for an empty one, too.
     pub fn text(&self, map: &Node, key: &str) -> Result<Option<(&str, usize)>> {
         let Some(node) = self.get(map, key)? else { return Ok(None) };
         match &node.value {
@@ -116,7 +116,7 @@ impl Document {
         }
     }
 
-    /// The same for a list; none is an empty one.
+    /// Finds a key's list; a missing one is empty.
     pub fn list(&self, map: &Node, key: &str) -> Result<Vec<&Node>> {
         let Some(node) = self.get(map, key)? else { return Ok(Vec::new()) };
         match &node.value {
@@ -133,12 +133,12 @@ struct Parser<'a> {
     tokens: &'a [Token],
     at: usize,
     nodes: Vec<Node>,
-    /// Their names; `None` while the node is not whole.
+    /// Anchor names; `None` while the node is incomplete.
     anchors: Vec<(&'a str, Option<usize>)>,
 }
 
 impl<'a> Parser<'a> {
-    /// The last token is never passed.
+    /// The last token is never consumed.
     fn peek(&self) -> &'a Token {
         &self.tokens[self.at.min(self.tokens.len() - 1)]
     }
@@ -154,7 +154,7 @@ impl<'a> Parser<'a> {
         self.nodes.len() - 1
     }
 
-    /// Reads a node; an empty one is null. Input: `is_value`: a list may stand as deep as its key.
+    /// Reads a node; an empty one is null. Input: `is_value`: a list may be indented as little as its key.
     fn node(&mut self, depth: usize, is_value: bool) -> Result<usize> {
         let Token { line, .. } = *self.peek();
         if depth > MAX_DEPTH {
@@ -315,8 +315,8 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Says what a scalar means. A number or a boolean without quotes is a text like any other here; kubectl refuses it where a text
-/// is wanted. Source: YAML 1.1, its types; a tag of somebody's own means a text to kubectl.
+/// Resolves a scalar. A number or boolean without quotes is a text here; kubectl refuses it where a text
+/// is expected. Source: YAML 1.1, its types; kubectl treats a custom tag as a text.
 fn scalar(is_plain: bool, text: &str, tag: Option<&str>) -> Value {
     let is_own = |tag: &str| !tag[1..].contains(['!', '<', '%']);
     match tag {

@@ -1,23 +1,23 @@
-//! YAML cut into tokens, as the libyaml that kubectl is built with cuts it. Pure.
+//! Splits YAML into tokens as kubectl's libyaml does. Pure.
 //!
-//! A mapping's key is known to be one by the colon after it: the token that says so is put in front of it afterwards.
-//! Must never: leave out what it does not know.
+//! A mapping key is recognized only at the colon after it: its `Key` token is then inserted in front of it.
+//! Must never: skip input that it does not know.
 
 use crate::base::error::{Error, Kind, Result};
 
-/// Most tokens: a kubeconfig has some 30 for each cluster, and 12 clusters on a busy desk.
+/// Most tokens: a kubeconfig has some 30 for each cluster, and an administrator's may have 12 clusters.
 const MAX_TOKENS: usize = 65_536;
-/// Most collections within each other.
+/// Deepest nesting of collections.
 pub(super) const MAX_DEPTH: usize = 64;
 /// Longest key, in bytes. Source: YAML 1.2.2, section 8.2.2: implicit keys.
 const MAX_KEY: usize = 1024;
 
-/// What a token is.
+/// Kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Is {
     /// A text that may mean null.
     Plain,
-    /// A text, whatever it says.
+    /// A text, whatever its content.
     Quoted,
     Alias,
     Anchor,
@@ -33,11 +33,11 @@ pub(super) enum Is {
     Entry,
     /// `,`
     Comma,
-    /// What follows is a key.
+    /// Precedes a key.
     Key,
     /// `:`
     Colon,
-    /// The end of the document; its text is empty where it is the end of all.
+    /// The end of the document; its text is empty at the end of the input.
     End,
 }
 
@@ -48,15 +48,15 @@ pub(super) struct Token {
     pub text: String,
 }
 
-/// Names the line. Input: `line` counts from 1.
+/// Makes an error that names the line. Input: `line` counts from 1.
 #[cold]
 #[inline(never)]
 pub(super) fn bad(line: usize, why: &str) -> Error {
     Error::new(Kind::Config, format!("line {line}: {why}"))
 }
 
-/// Makes every line break a line feed. Errors: characters that YAML does not take, or that break lines in some versions of it
-/// only.
+/// Turns every line break into a line feed. Errors: characters that YAML forbids, or that are line breaks in some of its
+/// versions only.
 pub(super) fn clean(bytes: &[u8]) -> Result<String> {
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         let why = "it is UTF-16; `iconv -f UTF-16 -t UTF-8` makes it UTF-8";
@@ -84,13 +84,13 @@ fn odd(line: usize, c: char) -> Error {
     bad(line, &format!("the character U+{:04X} is not read", u32::from(c)))
 }
 
-/// What may turn out to be a key.
+/// A possible key.
 struct Pending {
     token: usize,
     at: usize,
     line: usize,
     column: usize,
-    /// Nothing else can stand there.
+    /// Nothing but a key may stand there.
     is_needed: bool,
 }
 
@@ -98,18 +98,18 @@ pub(super) struct Scanner<'a> {
     pub text: &'a str,
     pub at: usize,
     pub line: usize,
-    /// Where the line begins.
+    /// Offset of the line's first byte.
     line_at: usize,
-    /// Columns of the block collections that are open; the first is that of the document.
+    /// Columns of the open block collections; the first is the document's.
     indents: Vec<isize>,
-    /// One for each flow collection that is open, and one more.
+    /// One for each open flow collection, and one more.
     pending: Vec<Option<Pending>>,
     pub may_be_key: bool,
     tokens: Vec<Token>,
 }
 
 impl<'a> Scanner<'a> {
-    /// Cuts the first document into tokens, the last of which is [`Is::End`]. Input: as [`clean`] makes it.
+    /// Splits the first document into tokens, the last of which is [`Is::End`]. Input: from [`clean`].
     pub fn scan(text: &'a str) -> Result<Vec<Token>> {
         let (indents, pending, tokens) = (vec![-1], vec![None], Vec::new());
         let mut scanner = Scanner { text, at: 0, line: 1, line_at: 0, indents, pending, may_be_key: true, tokens };
@@ -129,19 +129,19 @@ impl<'a> Scanner<'a> {
         bad(self.line, why)
     }
 
-    /// 0: the end.
+    /// Returns a byte ahead; 0 at the end.
     #[inline(never)]
     pub fn peek(&self, ahead: usize) -> u8 {
         self.text.as_bytes().get(self.at + ahead).copied().unwrap_or(0)
     }
 
-    /// Says whether what is ahead is a space, a tab, a line break, or the end.
+    /// Returns whether a space, a tab, a line break or the end is ahead.
     #[inline(never)]
     pub fn is_gap(&self, ahead: usize) -> bool {
         matches!(self.peek(ahead), b' ' | b'\t' | b'\n' | 0)
     }
 
-    /// The text from there on to here.
+    /// Returns the text from `at` to the current position.
     #[inline(never)]
     pub fn since(&self, at: usize) -> &'a str {
         self.text.get(at..self.at).unwrap_or_default()
@@ -175,7 +175,7 @@ impl<'a> Scanner<'a> {
         self.tokens.push(Token { is, line, text: text.to_owned() });
     }
 
-    /// Takes a token of one character.
+    /// Takes a one-character token.
     fn take(&mut self, is: Is) {
         self.push(is, self.line, "");
         self.at += 1;
@@ -196,13 +196,13 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// `---` or `...` alone, which ends whatever is open.
+    /// Returns whether `---` or `...` stands alone here, which closes every open collection.
     pub fn is_mark(&self) -> bool {
         let rest = &self.text[self.at..];
         self.column() == 0 && (rest.starts_with("---") || rest.starts_with("...")) && self.is_gap(3)
     }
 
-    /// Reads what stands before the document.
+    /// Reads what precedes the document.
     fn begin(&mut self) -> Result<()> {
         loop {
             self.skip_blanks();
@@ -297,7 +297,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Opens a block collection in this column unless there is one. Input: `token`: before which it begins.
+    /// Opens a block collection at this column unless one is open. Input: `token`: where it is inserted.
     fn open_block(&mut self, column: usize, is: Is, token: usize) {
         if !self.is_flow() && self.indent() < column as isize {
             self.indents.push(column as isize);

@@ -1,18 +1,18 @@
-//! Texts of YAML: plain, in quotes, in blocks; folded, with what their escapes stand for. Pure.
+//! YAML scalars: plain, quoted and block, with folding and escapes. Pure.
 //!
-//! Must never: leave out what it does not know.
+//! Must never: skip input that it does not know.
 
 use super::scan::{Is, Scanner, bad};
 use crate::base::error::Result;
 use std::iter::repeat_n;
 use std::mem::take;
 
-/// How a text is written that may have line breaks.
+/// How a text that may have line breaks is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Style {
     Plain,
     Quoted,
-    /// In quotes, behind a backslash at the end of a line.
+    /// In quotes, after a backslash at the end of a line.
     Escaped,
 }
 
@@ -71,7 +71,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Skips empty lines and the indentation of the next; finds out how deep that is, if need be. Returns: how many were empty.
+    /// Skips empty lines and the next indentation, which it detects if need be. Returns: the number of empty lines.
     fn block_breaks(&mut self, indent: &mut usize) -> Result<usize> {
         let (mut breaks, mut deepest) = (0, 0);
         loop {
@@ -94,7 +94,7 @@ impl Scanner<'_> {
         Ok(breaks)
     }
 
-    /// Skips spaces and line breaks within a text. Returns: what they stand for, and whether there were line breaks.
+    /// Skips spaces and line breaks within a text. Returns: their folded form, and whether there were line breaks.
     fn fold(&mut self, style: Style) -> Result<(String, bool)> {
         let (is_plain, escaped) = (style == Style::Plain, style == Style::Escaped);
         let (mut out, mut breaks, at) = (String::new(), usize::from(escaped), self.at);
@@ -157,7 +157,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Source: YAML 1.1, section 5.6, but for `\/`, as kubectl has it.
+    /// Source: YAML 1.1, section 5.6, except `\/`, which kubectl has.
     fn escape(&mut self) -> Result<char> {
         let letter = self.peek(1);
         self.at += 2;
@@ -217,7 +217,7 @@ impl Scanner<'_> {
             return Err(self.bad("a text cannot begin like this without quotes"));
         }
         self.push(Is::Plain, line, &out);
-        // What follows a line break may be a key.
+        // A key may follow a line break.
         self.may_be_key = gap.1;
         Ok(())
     }

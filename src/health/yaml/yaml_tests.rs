@@ -4,7 +4,7 @@ fn parse(text: &str) -> Document {
     Document::parse(text.as_bytes()).unwrap()
 }
 
-/// What is not looked at is not judged, and what is looked at names its own line.
+/// Values that are not looked up are not judged, and a bad value that is looked up names its own line.
 #[test]
 fn only_what_is_asked_for_is_judged() {
     let document = parse("a: !!int 7\nb: [x]\nc: {d: !!binary '!'}\ne: ''\nf:\n");
@@ -22,7 +22,7 @@ fn only_what_is_asked_for_is_judged() {
     assert!(document.list(root, "c").unwrap_err().to_string().starts_with("line 3: c is not a list"));
 }
 
-/// An alias is what it names: ever more of them take no more room than they have in the file.
+/// An alias is the node it names: any number of them takes no more memory than in the file.
 #[test]
 fn aliases_are_no_copies() {
     let mut text = String::from("a0: &a0 [x, x]\n");

@@ -1,4 +1,4 @@
-//! Tests of `credentials.rs`.
+//! Tests of `credentials/mod.rs`.
 
 use super::*;
 use std::fs;
@@ -81,7 +81,7 @@ fn keys_as_each_tool_writes_them() {
         let file = read(&format!(r#"{{"auths": {{"docker.io": {one}, "https://index.docker.io/v1/": {other}}}}}"#));
         assert_eq!(user(&file, "registry-1.docker.io", "library/os"), "u:p", "{one} {other}");
     }
-    // Both known: the same counts, whichever stands first.
+    // Both entries are readable: the same one wins, whichever comes first.
     for keys in [["r.example", "https://r.example"], ["https://r.example", "r.example"]] {
         let entries = keys.map(|key| {
             let auth = if key.starts_with("https") { "dTpw" } else { "czpw" };
@@ -90,7 +90,7 @@ fn keys_as_each_tool_writes_them() {
         let file = read(&format!(r#"{{"auths": {{{}}}}}"#, entries.join(", ")));
         assert_eq!(user(&file, "r.example", "os"), "s:p", "{keys:?}");
     }
-    // A repository of that name is no version of an API.
+    // A repository of that name is not an API version.
     let file = read(r#"{"auths": {"r/v2/os": {"auth": "dTpw"}}}"#);
     assert_eq!(user(&file, "r", "os"), "nobody");
     assert_eq!(user(&file, "r", "v2/os"), "u:p");
@@ -144,7 +144,7 @@ fn mistakes_name_the_entry_and_show_no_secret() {
         let file = format!(r#"{{"auths": {{"r.example": {auth}, "s.example": {{"auth": "dTpw"}}}}}}"#);
         let file = Credentials::parse(file.as_bytes(), "f").unwrap();
         let e = file.find("r.example", "os").unwrap_err();
-        // To another host, it is nothing.
+        // For another host, the malformed entry does not matter.
         assert_eq!((user(&file, "s.example", "os"), user(&file, "t.example", "os")), ("u:p".into(), "nobody".into()));
         let text = e.to_string();
         assert!(e.kind() == Kind::Config && text.contains(words) && text.contains("r.example"), "{text}");
@@ -169,7 +169,7 @@ fn what_is_empty_says_nothing_and_hides_nothing() {
         }
         assert!(file.remarks.is_empty());
     }
-    // Of two keys for one place, the one that can be read.
+    // Of two keys for one place, the readable one wins.
     let file = read(r#"{"auths": {"docker.io": {"auth": "dTpw"}, "https://index.docker.io/v1/": "no object"}}"#);
     assert_eq!(user(&file, "docker.io", "library/os"), "u:p");
     let file = read(r#"{"auths": {"c": {"auth": "dTpw"}}, "credHelpers": {"c": 7, "d": "ecr-login", "e": ""}}"#);
@@ -194,7 +194,7 @@ fn what_counts_for_nothing_is_remarked() {
     }
 }
 
-/// What stands first in the file decides nothing.
+/// The order in the file decides nothing.
 #[test]
 fn of_two_entries_for_one_place_that_of_the_later_key_counts() {
     let parse = |keys: &[&str]| {

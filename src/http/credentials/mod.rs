@@ -1,4 +1,4 @@
-//! Who this machine is to a registry: Docker's `config.json`. Pure, but for [`load`].
+//! This machine's registry credentials: Docker's `config.json`. Pure, but for [`load`].
 //!
 //! Must never: show a secret, give one to a host it does not belong to, or run a helper program.
 
@@ -22,7 +22,7 @@ pub const CREDENTIALS_MAX_BYTES: u64 = 256 * 1024;
 const HUB_KEY: &str = "index.docker.io";
 const HUB_HOSTS: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 
-/// Reads the file that the configuration names.
+/// Reads the configured file.
 /// Errors: Config: it is not there, malformed, another user's, or others can read or change it.
 pub fn load(path: &Path) -> Result<Credentials> {
     let bytes = Insist::Secret.read_open(path, CREDENTIALS_MAX_BYTES, 0)?;
@@ -31,17 +31,17 @@ pub fn load(path: &Path) -> Result<Credentials> {
     Ok(credentials)
 }
 
-/// Holds text that must not be shown. Neither `Debug` nor `Display` does.
+/// Text that must not be shown. Neither `Debug` nor `Display` reveals it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Makes one.
+    /// Wraps a secret text.
     pub fn new(text: impl Into<String>) -> Secret {
         Secret(text.into())
     }
 
-    /// Returns the text, for the one header or form that it is meant for.
+    /// Returns the text, for the one header or form that it belongs in.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -53,38 +53,38 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Says who asks.
+/// Credentials for one registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// User and password.
     Password {
         /// User name.
         user: String,
-        /// Password, or an access token in its place.
+        /// Password, or an access token instead.
         password: Secret,
     },
     /// A refresh token, to be exchanged for access tokens. Source: Docker's `identitytoken`.
     Identity(Secret),
 }
 
-/// Holds what the file says.
+/// Content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
     entries: Vec<(String, Entry)>,
-    /// A program that holds what is not in the file.
+    /// The program that stores other secrets.
     store: Option<String>,
-    /// What stands in the file and counts for nothing, in words.
+    /// Warnings about ignored content of the file.
     remarks: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Entry {
     Known(Credential),
-    /// Docker leaves these where a program holds the secret.
+    /// Left by Docker where a program holds the secret.
     Empty,
     /// `credHelpers`: the program's name.
     Helper(String),
-    /// It is malformed; why, and never what it says. That matters to its own host alone.
+    /// Malformed, with the reason, never the content. Affects its own host alone.
     Bad(String),
 }
 
@@ -98,7 +98,7 @@ struct RawFile {
 }
 
 impl Credentials {
-    /// Reads a `config.json`. Input: its bytes; `name` says which file, in errors.
+    /// Parses a `config.json`. Input: its bytes; `name`: the file's name, for errors.
     /// Errors: Config: malformed. A malformed entry is an error for its own host alone, see [`Credentials::find`].
     /// Source: docker-cli, `cli/config/configfile`; containers-auth.json(5).
     pub fn parse(bytes: &[u8], name: &str) -> Result<Credentials> {
@@ -124,23 +124,23 @@ impl Credentials {
         for (key, program) in raw.helpers.unwrap_or_default().0 {
             let Some(program) = program.text.filter(|program| !program.is_empty()) else { continue };
             let place = place(&key);
-            // As in Docker: for its host, the helper is asked and `auths` is not.
+            // As in Docker: for this host the helper is asked, and `auths` is ignored.
             credentials.entries.retain(|(other, _)| *other != place);
             credentials.entries.push((place, Entry::Helper(program)));
         }
         Ok(credentials)
     }
 
-    /// Finds who to be for a repository: the longest entry that is its host, or its host and the beginning of its path.
+    /// Finds the credentials for a repository: the longest entry that is its host, or its host and the beginning of its path.
     /// Input: `host` with its port, if one is given; `repository` may be empty.
-    /// Returns: `None`: ask as nobody.
-    /// Errors: Config: the entry is malformed, and named, never its content; the secret is held by a program, which does not
-    /// run here.
+    /// Returns: `None`: ask anonymously.
+    /// Errors: Config: the entry is malformed, and named, never its content; or the secret is held by a program, which the
+    /// agent does not run.
     pub fn find(&self, host: &str, repository: &str) -> Result<Option<Credential>> {
         let full = format!("{}/{repository}", host_key(host));
         let covers =
             |place: &str| full.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        // Two keys may mean one place; what Docker left empty, or what is malformed, hides nothing.
+        // Two keys may mean one place; an entry left empty by Docker, or a malformed one, hides no other.
         let weight = |entry: &Entry| match entry {
             Entry::Empty => 0,
             Entry::Bad(_) => 1,
@@ -164,7 +164,7 @@ impl Credentials {
     }
 }
 
-/// Turns a key of the file into `host[:port][/path]`: keys are hosts, hosts with a path, or URLs as Docker Hub's.
+/// Normalizes a key of the file to `host[:port][/path]`: keys are hosts, hosts with a path, or URLs like Docker Hub's.
 fn place(key: &str) -> String {
     let rest = match key.split_once("://") {
         Some((scheme, rest)) if ["https", "http"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => rest,
@@ -172,20 +172,20 @@ fn place(key: &str) -> String {
     };
     let host = rest.split('/').next().unwrap_or_default();
     let path = rest[host.len()..].trim_end_matches('/');
-    // The version of an API is no part of a repository's name.
+    // An API version is not part of a repository's name.
     match path {
         "/v1" | "/v2" | "" => host_key(host),
         path => format!("{}{path}", host_key(host)),
     }
 }
 
-/// Says whether a place has a tag or a digest behind its repository.
+/// Returns whether a place has a tag or a digest after its repository.
 fn names_one_image(place: &str) -> bool {
     let repository = place.split_once('/').map_or("", |(_, repository)| repository);
     repository.rsplit('/').next().is_some_and(|last| last.contains([':', '@']))
 }
 
-/// Writes a host as the entries have it: lower case, without the port that https has anyway, Docker Hub by one name.
+/// Normalizes a host: lower case, without the default port of https, Docker Hub under one name.
 fn host_key(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     let host = host.strip_suffix(":443").unwrap_or(&host);
@@ -193,7 +193,7 @@ fn host_key(host: &str) -> String {
 }
 
 impl RawAuth {
-    /// Errors: what is wrong, without what it says.
+    /// Errors: the reason, without the content.
     fn check(self) -> std::result::Result<Entry, String> {
         let text = |field: Field<String>, name: &str| {
             field.optional(name).map(|t| t.filter(|t| !t.is_empty())).map_err(|e| e.to_string())
@@ -211,7 +211,7 @@ impl RawAuth {
         let Some(auth) = text(self.auth, "auth")? else { return Ok(Entry::Empty) };
         let bytes = base64::decode(auth.trim()).ok_or("'auth' is not base64")?;
         let pair = String::from_utf8(bytes).map_err(|_| "'auth' is not UTF-8 text")?;
-        // Docker itself once padded with zeros.
+        // Docker itself used to pad with zeros.
         let (user, password) = pair.trim_end_matches('\0').split_once(':').ok_or("'auth' is not user:password")?;
         known(user.to_owned(), password.to_owned())
     }

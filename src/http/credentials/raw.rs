@@ -1,12 +1,12 @@
-//! One entry of Docker's `config.json`, as it stands there. Pure.
+//! One entry of Docker's `config.json`, as written there. Pure.
 //!
-//! Must never: make one entry's fault the fault of another.
+//! Must never: let one malformed entry spoil another.
 
 use crate::base::json::Field;
 use miniserde::de::{Map, Seq, Visitor};
 use miniserde::{Deserialize, make_place};
 
-/// One entry. Of another shape than an object, it is wrong in itself and does not spoil the file.
+/// One entry. If it is not an object, it is itself wrong and does not spoil the file.
 #[derive(Default)]
 pub(crate) struct RawAuth {
     pub(crate) auth: Field<String>,
@@ -14,13 +14,13 @@ pub(crate) struct RawAuth {
     pub(crate) password: Field<String>,
     pub(crate) identitytoken: Field<String>,
     pub(crate) registrytoken: Field<String>,
-    /// It is a text: what a helper's name is, and no entry of `auths`.
+    /// The entry is a text: valid as a helper's name, not as an entry of `auths`.
     pub(crate) text: Option<String>,
-    /// It is neither text nor object nor null.
+    /// The entry is neither text nor object nor null.
     pub(crate) is_wrong: bool,
 }
 
-/// Entries in the order of their keys, none of which stands twice (json.rs). A map of std's takes 2 KB more.
+/// Entries in the order of their keys, each unique (json.rs). A standard library map takes 2 KB more.
 #[derive(Default)]
 pub(crate) struct RawAuths(pub(crate) Vec<(String, RawAuth)>);
 
@@ -38,7 +38,7 @@ impl Visitor for Place<RawAuths> {
     }
 }
 
-/// The entries as they stand in the file, while they are parsed.
+/// The entries during parsing, in file order.
 struct Entries<'a> {
     out: &'a mut Option<RawAuths>,
     read: Vec<(String, Option<RawAuth>)>,
@@ -102,10 +102,10 @@ impl Visitor for Place<RawAuth> {
     }
 }
 
-/// Names of what is read of an entry, in the order of [`Members::values`].
+/// Names of an entry's fields, in the order of [`Members::values`].
 const MEMBERS: [&str; 5] = ["auth", "username", "password", "identitytoken", "registrytoken"];
 
-/// The members of one entry, while it is parsed.
+/// The members of one entry during parsing.
 struct Members<'a> {
     out: &'a mut Option<RawAuth>,
     values: [Option<Field<String>>; 5],

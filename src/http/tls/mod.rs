@@ -1,4 +1,4 @@
-//! TLS for the HTTP client: rustls, roots from a file, a clock that cannot be too early.
+//! TLS for the HTTP client: rustls, roots from a file, and a clock with a lower bound.
 //!
 //! Roots are loaded when the first https connection is made, so a machine without any can still use
 //! a medium or a loopback registry. Must never: skip a certificate check, or fall back to plain HTTP.
@@ -30,21 +30,21 @@ pub(crate) use sessions::tests::server as test_server;
 pub use verifier::Clock;
 pub(crate) use words::{advice, words};
 
-/// Says which servers are trusted, and what time it is.
+/// Which servers are trusted, and at what time.
 pub(crate) struct Trust {
-    /// The configured CA bundle; nothing else is read where it is set.
+    /// The configured CA bundle; if set, no other is read.
     pub ca: Option<Pem>,
     /// Otherwise the first of these that exists.
     pub ca_candidates: Vec<PathBuf>,
-    /// What is known of the time.
+    /// Returns the known time.
     pub now: Clock,
-    /// One more time that is past, in seconds since 1970, unless that is a slip: what it alone excludes is not excluded.
+    /// Another time that is past, in seconds since 1970, unless mistyped: an expiry by this time alone does not count.
     pub floor_secs: u64,
-    /// Whether the server has the same clock.
+    /// Whether the server uses the same clock.
     pub shares_clock: bool,
-    /// The name or address that must stand in the certificate, where it is not that of the URL.
+    /// The name or address that must be in the certificate, if not the URL's.
     pub server_name: Option<String>,
-    /// Who we are, for servers that ask.
+    /// Client certificate, for servers that request one.
     pub identity: Option<Identity>,
 }
 
@@ -57,13 +57,13 @@ pub struct Identity {
     pub key: Pem,
 }
 
-/// Wraps connections in TLS. Clones share what was loaded.
+/// Wraps connections in TLS. Clones share the loaded configuration.
 #[derive(Clone)]
 pub(crate) struct TlsConnector(Arc<Shared>);
 
 struct Shared {
     trust: Trust,
-    /// For those who may not know who we are, and for those who may.
+    /// For servers that must not see our identity, and for those that may.
     configs: OnceLock<Result<[Arc<ClientConfig>; 2]>>,
 }
 
@@ -74,7 +74,7 @@ impl TlsConnector {
 }
 
 impl TlsConnector {
-    /// Shakes hands over a connection. Input: `host` as in a URL, IPv6 in brackets; `identified`: whether it may see the
+    /// Performs a TLS handshake. Input: `host` as in a URL, IPv6 in brackets; `identified`: whether the server may see the
     /// client certificate.
     /// Errors: what went wrong, as a `rustls::Error` or an [`Error`] (Config: no usable roots or client key) inside.
     pub(crate) fn connect<S: Read + Write>(
@@ -103,7 +103,7 @@ impl Trust {
         let known = self.client_config()?;
         let mut unknown = known.clone();
         unknown.client_auth_cert_resolver = Arc::new(NoIdentity);
-        // Sessions of their own: who takes one up again is still who he was.
+        // Its own session store: a resumed session keeps the client's identity.
         unknown.resumption = Resumption::store(Arc::new(Sessions::default()));
         Ok([Arc::new(unknown), Arc::new(known)])
     }
@@ -145,7 +145,7 @@ impl Trust {
     }
 }
 
-/// Shows nobody who we are.
+/// Offers no client certificate.
 #[derive(Debug)]
 struct NoIdentity;
 
@@ -160,7 +160,7 @@ impl ResolvesClientCert for NoIdentity {
 }
 
 impl Identity {
-    /// Says why the two cannot be used. Input: `algorithm`: the key's.
+    /// Explains why certificate and key cannot be used. Input: `algorithm`: the key's.
     fn refused(&self, error: &rustls::Error, algorithm: &str) -> Error {
         let key = |why: String| Error::new(Kind::Config, why).at("use the client key", &self.key);
         match error {

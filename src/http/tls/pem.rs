@@ -1,6 +1,6 @@
 //! PEM: CA bundles, client certificates and keys, as tools and people write them.
 //!
-//! Must never: take what says that it is something else, or report what lies there as nothing.
+//! Must never: accept text labelled as something else, or report such a file as empty.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::os::files::read_required;
@@ -15,14 +15,14 @@ use std::path::PathBuf;
 /// Largest CA bundle that is read, in bytes. Debian's has 220 KB.
 const MAX_BUNDLE: u64 = 8 << 20;
 
-/// PEM text, or the file that has it.
+/// PEM text, or its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pem {
-    /// Read when it is needed.
+    /// A file, read when needed.
     File(PathBuf),
-    /// Read already.
+    /// Text that was read already.
     Text {
-        /// What it is from, for messages.
+        /// Its origin, for messages.
         from: String,
         /// The text.
         bytes: Vec<u8>,
@@ -30,10 +30,10 @@ pub enum Pem {
 }
 
 impl Pem {
-    /// Reads it, without a byte order mark; X509 CERTIFICATE is an older name of CERTIFICATE, which OpenSSL takes and
-    /// RFC 7468, section 5.1, leaves to those who have old files.
-    /// Input: `is_secret`: it is a private key. Errors: Config: the file cannot be read, or is none; what is secret is
-    /// another user's, or others may read or change it.
+    /// Reads the text, without a byte order mark; X509 CERTIFICATE is an older name of CERTIFICATE, which OpenSSL
+    /// accepts and RFC 7468, section 5.1, allows for old files.
+    /// Input: `is_secret`: it is a private key. Errors: Config: the file cannot be read, or is not a regular file; a secret
+    /// file belongs to another user, or others may read or change it.
     pub(crate) fn read(&self, op: &str, is_secret: bool) -> Result<Vec<u8>> {
         let mut pem = match self {
             Pem::File(path) if is_secret => Insist::Secret.read_open(path, MAX_BUNDLE, 0)?,
@@ -58,7 +58,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// What lies in the place of certificates, by its label or its first bytes, and what to do about it.
+/// Content that is mistaken for certificates, by its label or first bytes, and what to do about it.
 const OTHERS: [(&[u8], &str); 7] = [
     (
         b"-BEGIN TRUSTED CERTIFICATE-",
@@ -72,7 +72,7 @@ const OTHERS: [(&[u8], &str); 7] = [
     (b"\xff\xfe", "it is UTF-16: save it as ASCII or UTF-8"),
 ];
 
-/// Says what is there that is no certificate, where that can be told.
+/// Names the content if it is not a certificate and is recognized.
 pub(crate) fn other_than_certificates(pem: &[u8]) -> Option<&'static str> {
     let is_there = |part: &[u8]| {
         if part[0].is_ascii_graphic() && part[0] != b'0' { contains(pem, part) } else { pem.starts_with(part) }
@@ -89,10 +89,10 @@ impl fmt::Display for Pem {
     }
 }
 
-/// Whom to trust.
+/// Trusted roots.
 pub(crate) struct Roots {
     pub store: RootCertStore,
-    /// SHA-256 of each certificate that a person chose: a server may show one of them itself.
+    /// SHA-256 of each certificate that the operator chose: a server may present one of them itself.
     pub chosen: Vec<[u8; 32]>,
 }
 
@@ -105,8 +105,8 @@ pub(crate) fn certificates(pem: &[u8]) -> std::result::Result<Vec<CertificateDer
     Ok(all)
 }
 
-/// Reads a PEM bundle. Input: `is_chosen`: a person named it, it is not just what the system trusts.
-/// Errors: Config: unreadable, malformed, or without one usable certificate; what is there instead is named.
+/// Reads a PEM bundle. Input: `is_chosen`: the operator named it, rather than the system's default.
+/// Errors: Config: unreadable, malformed, or without a usable certificate; other content is named.
 pub(crate) fn read_roots(from: &Pem, is_chosen: bool) -> Result<Roots> {
     let hint = if matches!(from, Pem::File(_)) { "set ca_file to a PEM bundle" } else { "" };
     let fail = |why: String| Error::new(Kind::Config, why).at("read CA certificates", from).hint(hint);
@@ -116,7 +116,7 @@ pub(crate) fn read_roots(from: &Pem, is_chosen: bool) -> Result<Roots> {
         if is_chosen {
             roots.chosen.push(Sha256::digest(&certificate).into());
         }
-        // Bundles in the field hold a few certificates that webpki does not take: they are left out.
+        // Bundles in the field hold a few certificates that webpki rejects: they are left out.
         roots.store.add_parsable_certificates([certificate]);
     }
     match roots.store.is_empty() {

@@ -1,4 +1,4 @@
-//! TLS sessions that may be taken up again, of a few servers: a short list, searched from its beginning.
+//! Resumable TLS sessions of a few servers: a short list, searched linearly.
 //!
 //! rustls's own store is a hash map, and keeps one server where it is asked for eight sessions.
 //! Must never: hand out a ticket of TLS 1.3 twice (RFC 8446, appendix C.4), or grow with what a server sends.
@@ -9,12 +9,12 @@ use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSes
 use rustls::pki_types::ServerName;
 use std::sync::{Mutex, MutexGuard};
 
-/// Servers remembered, the one that was met first is given up first: a registry, its token server, a few redirects.
+/// Servers remembered; the one added first is dropped first: a registry, its token server, a few redirects.
 const SERVERS: usize = 8;
-/// Tickets kept of each, the newest is used first: OpenSSL sends 2, Go 1.
+/// Tickets kept for each; the newest is used first: OpenSSL sends 2, Go 1.
 const TICKETS: usize = 4;
 
-/// What is remembered, in the order in which the servers were met.
+/// Servers with their sessions, in the order in which they were added.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions(Mutex<Vec<Server>>);
 
@@ -36,7 +36,7 @@ fn find<'s>(servers: &'s mut [Server], name: &ServerName<'_>) -> Option<&'s mut 
     servers.iter_mut().find(|s| s.name == *name)
 }
 
-/// Finds a server's entry, or makes it, and room for it.
+/// Finds a server's entry, or adds one, dropping the oldest if full.
 fn entry<'s>(servers: &'s mut Vec<Server>, name: ServerName<'static>) -> &'s mut Server {
     let at = servers.iter().position(|s| s.name == name).unwrap_or_else(|| {
         push(servers, Server { name, group: None, tls12: None, tls13: Vec::new() }, SERVERS);
@@ -45,7 +45,7 @@ fn entry<'s>(servers: &'s mut Vec<Server>, name: ServerName<'static>) -> &'s mut
     &mut servers[at]
 }
 
-/// Adds at the end; where there are `most`, the first goes.
+/// Appends an element; if there are `most` already, the first is dropped.
 fn push<T>(list: &mut Vec<T>, new: T, most: usize) {
     if list.len() == most {
         list.remove(0);
@@ -140,7 +140,7 @@ pub(crate) mod tests {
         assert_eq!(list, [3, 4, 5, 6]);
     }
 
-    /// Makes a certificate for `registry.example` and a server that has it, of one version of TLS.
+    /// Makes a certificate for `registry.example` and a server that uses it, for one version of TLS.
     pub(crate) fn server(
         dir: &std::path::Path,
         version: &'static SupportedProtocolVersion,
@@ -164,7 +164,7 @@ pub(crate) mod tests {
         (pem, Arc::new(config))
     }
 
-    /// Shakes hands in memory and reads what the server sends after it. Returns whether a session was taken up again.
+    /// Performs a handshake in memory and reads what the server sends after it. Returns whether a session was resumed.
     fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> HandshakeKind {
         let mut client = ClientConnection::new(client.clone(), name("registry.example")).unwrap();
         let mut server = ServerConnection::new(server.clone()).unwrap();
@@ -200,7 +200,7 @@ pub(crate) mod tests {
             let [unknown, known] = trust.client_configs().unwrap();
             assert_eq!(handshake(&unknown, &server), HandshakeKind::Full, "{version:?}");
             assert_eq!(handshake(&unknown, &server), HandshakeKind::Resumed, "{version:?}");
-            // Whoever may know who we are is not taken up from one who may not.
+            // A client that may show its identity must not resume a session of one that may not.
             assert_eq!(handshake(&known, &server), HandshakeKind::Full, "{version:?}");
             assert_eq!(handshake(&known, &server), HandshakeKind::Resumed, "{version:?}");
         }

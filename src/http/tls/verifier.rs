@@ -1,6 +1,6 @@
-//! Which servers' certificates count, and at what time: rustls's check, at each time that the present may be.
+//! Verifies server certificates: rustls's check, at each time that the present may be.
 //!
-//! Must never: take a certificate for another name, or at a time at which it is not valid.
+//! Must never: accept a certificate for another name, or at a time outside its validity.
 
 use super::pem::Roots;
 use crate::base::clock::Now;
@@ -19,25 +19,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Tells what is known of the time; its floor is the time of the build.
+/// Returns the known time; its floor is the time of the build.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
 
-/// Most certificates of one chain that are not valid yet.
+/// Most certificates in one chain that are not valid yet.
 const MAX_NOT_YET: usize = 8;
 
-/// Checks certificates as rustls does, at any of the times that the present may be: the earliest one that is possible (so what
-/// has expired by then is refused), and, where the clock is not set, later ones as well (so nothing is refused for not being
-/// valid yet).
+/// Checks certificates as rustls does, at any of the times that the present may be: the earliest possible one (so that a
+/// certificate expired by then is refused), and, where the clock is not set, later ones as well (so that none is refused for
+/// not being valid yet).
 ///
-/// What has expired by the release date alone is checked again without it: a date that is wrong (in the future) costs nobody the
-/// way to the next update.
+/// A certificate expired only by the release date is checked again without that date: a wrong one, in the future, must not
+/// block the next update.
 pub(crate) struct ClockedVerifier {
     roots: Roots,
     algorithms: WebPkiSupportedAlgorithms,
     now: Clock,
     floor_secs: u64,
     shares_clock: bool,
-    /// Whether it was said that a certificate's beginning was not judged.
+    /// Whether the skipped check of a certificate's start date has been reported.
     told: AtomicBool,
 }
 
@@ -52,13 +52,13 @@ impl ClockedVerifier {
         ClockedVerifier { roots, algorithms, now, floor_secs, shares_clock, told: AtomicBool::new(false) }
     }
 
-    /// Says whether a person put this very certificate into `ca_file`: then nobody has to vouch for it.
+    /// Returns whether the operator put this very certificate into `ca_file`: then no CA needs to vouch for it.
     fn is_chosen(&self, certificate: &CertificateDer<'_>) -> bool {
         let hash: [u8; 32] = Sha256::digest(certificate).into();
         self.roots.chosen.contains(&hash)
     }
 
-    /// Input: `check`: checks the chain at a time. Returns: the time at which it is valid.
+    /// Input: `check`: checks the chain at a given time. Returns: the time at which it is valid.
     fn valid_at(
         &self,
         check: &dyn Fn(u64) -> std::result::Result<(), rustls::Error>,
@@ -76,12 +76,12 @@ impl ClockedVerifier {
     }
 }
 
-/// Says whether all that is wrong with a certificate is what a chain is for: it says that it is a CA's, as `openssl req -x509`
-/// makes them, or a CA signed it that is not known. Its dates have been judged by then.
-/// Source: rustls-webpki 0.103.17, `check_issuer_independent_properties`: dates first, then whether it is a CA's.
+/// Returns whether a certificate lacks only a trusted chain: it is marked as a CA's, as `openssl req -x509`
+/// makes them, or its CA is unknown. Its dates have been checked by then.
+/// Source: rustls-webpki 0.103.17, `check_issuer_independent_properties`: dates first, then the CA flag.
 fn lacks_only_a_chain(error: &rustls::Error) -> bool {
     match error {
-        // BadSignature: a CA of the same name as the one that signed it is known.
+        // BadSignature: a known CA has the same name as the one that signed it.
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => true,
         rustls::Error::InvalidCertificate(CertificateError::Other(other)) => {
             matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
@@ -90,7 +90,7 @@ fn lacks_only_a_chain(error: &rustls::Error) -> bool {
     }
 }
 
-/// Says whether a certificate names no purpose, or that of a server, or any: webpki has not come to that with a CA's.
+/// Returns whether a certificate states no purpose, the server's, or any: webpki has not checked that of a CA's.
 /// Source: RFC 5280, section 4.2.1.12.
 fn may_be_a_server(certificate: &[u8]) -> bool {
     const PURPOSES: &[u8] = b"\x06\x03\x55\x1d\x25";
@@ -105,7 +105,7 @@ fn is_expired(found: &std::result::Result<u64, rustls::Error>) -> bool {
     matches!(found, Err(rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. })))
 }
 
-/// Finds a time that the present may be, and at which `check` passes; the earliest one.
+/// Returns the earliest possible present at which `check` passes.
 fn valid_within(
     now: Now,
     check: &dyn Fn(u64) -> std::result::Result<(), rustls::Error>,
@@ -194,7 +194,7 @@ impl fmt::Debug for ClockedVerifier {
     }
 }
 
-/// The time that rustls itself asks for.
+/// The clock that rustls itself uses.
 pub(crate) struct FloorClock {
     now: Clock,
     floor_secs: u64,
@@ -262,24 +262,24 @@ mod tests {
         };
         // (clock, build, release date, same clock, chain) -> the time at which it is valid
         for (clock, build, release, shares, parts, valid) in [
-            // The clock is set: nothing is different from what everybody does.
+            // The clock is set: certificates are checked as usual.
             (500, 100, 0, false, &[(400, 600)][..], Some(500)),
             (500, 100, 0, false, &[(501, 600)], None),
             (500, 100, 0, false, &[(400, 499)], None),
-            // It is not: what has expired by the build has expired, what begins later may have begun.
+            // It is not set: what expired before the build has expired, what begins later may have begun.
             (3, 100, 0, false, &[(50, 600)], Some(100)),
             (3, 100, 0, false, &[(50, 99)], None),
             (3, 100, 0, false, &[(200, 600)], Some(200)),
             (3, 100, 0, false, &[(200, 600), (150, 900), (300, 400)], Some(300)),
-            // At no time are these two valid together.
+            // These two are never valid together.
             (3, 100, 0, false, &[(200, 300), (301, 400)], None),
             (3, 100, 0, false, &[(200, 300), (50, 99)], None),
-            // What was dated by the same clock is judged by that as well, and only then.
+            // Certificates dated by the same clock are judged by that clock as well, but only those.
             (3, 100, 0, true, &[(0, 50)], Some(3)),
             (3, 100, 0, false, &[(0, 50)], None),
             (3, 100, 0, true, &[(200, 600)], Some(200)),
             (500, 100, 0, true, &[(501, 600)], None),
-            // A release date that is a slip excludes nothing by itself, and makes nothing valid that is not.
+            // A mistyped release date excludes nothing by itself, and makes no invalid certificate valid.
             (500, 100, 900, false, &[(400, 600)], Some(500)),
             (500, 100, 900, false, &[(400, 499)], None),
             (3, 100, 900, false, &[(50, 600)], Some(100)),
@@ -291,7 +291,7 @@ mod tests {
                 "{clock} {build} {release} {shares} {parts:?}"
             );
         }
-        // However many are not valid yet: it ends.
+        // The search ends, however many are not valid yet.
         let many: Vec<(u64, u64)> = (0..100).map(|n| (200 + n, 900)).collect();
         assert_eq!(verify(3, 100, 0, false, &many), None);
     }

@@ -1,13 +1,13 @@
-//! What goes wrong in TLS, in words that name what is to be mended.
+//! TLS failures in words that name what to fix.
 //!
-//! Must never: say of what is not supported that it is wrong.
+//! Must never: call something wrong that is merely unsupported.
 
 use rustls::CertificateError;
 
-/// Which private keys can be used. Source: `crypto::Keys`; ring, `rsa::KeyPair`.
+/// Usable private keys. Source: `crypto::Keys`; ring, `rsa::KeyPair`.
 pub(crate) const KEYS: &str = "P-256, P-384, and RSA of 2048 to 4096 bits can";
 
-/// What a key or a signature may be, by the object identifier in its DER; the first that is found counts.
+/// Algorithms of keys and signatures, by the object identifier in their DER; the first match counts.
 /// Source: RFC 5480, 5639, 8410, 4055, 3279.
 const ALGORITHMS: [(&[u8], &str); 14] = [
     (b"\x06\x05\x2b\x81\x04\x00\x23", "a P-521"),
@@ -26,17 +26,17 @@ const ALGORITHMS: [(&[u8], &str); 14] = [
     (b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01", "an elliptic"),
 ];
 
-/// Longest beginning of a private key that is searched: of P-521 in SEC1, the curve comes after the 66 bytes of the number.
+/// Number of leading bytes of a private key that are searched: in SEC1 with P-521, the curve follows the number's 66 bytes.
 const SEARCHED: usize = 96;
 
-/// Names the algorithm of a private key, in DER.
+/// Names the algorithm of a private key in DER.
 pub(crate) fn algorithm(der: &[u8]) -> &'static str {
     let der = &der[..der.len().min(SEARCHED)];
     let found = ALGORITHMS.iter().find(|(id, _)| der.windows(id.len()).any(|part| part == *id));
     found.map_or("an unknown kind of", |(_, name)| name)
 }
 
-/// Says what went wrong. rustls's own words need Debug formatting, which the release build leaves out for size.
+/// Describes a TLS failure. rustls's own messages need Debug formatting, which the release build leaves out for size.
 pub(crate) fn words(error: &rustls::Error) -> String {
     use CertificateError as C;
     let text = match error {
@@ -86,10 +86,10 @@ pub(crate) fn words(error: &rustls::Error) -> String {
     text.to_owned()
 }
 
-/// Source: RFC 8446 section 6, the alerts that servers send for reasons an operator can mend.
+/// Source: RFC 8446 section 6, the alerts that servers send for reasons an operator can fix.
 fn alert_name(code: u8) -> &'static str {
     match code {
-        // The one who has such a key has nothing to sign with, and shows no certificate.
+        // A client with such a key cannot sign, and sends no certificate.
         40 => {
             " (handshake failure: no cipher or curve in common (curves here: P-256, P-384), or its key is of another kind than P-256, P-384, Ed25519 and RSA)"
         }
@@ -102,7 +102,7 @@ fn alert_name(code: u8) -> &'static str {
     }
 }
 
-/// Input: `id`: an algorithm, in DER, with its tag or without.
+/// Input: `id`: an algorithm in DER, with or without its tag.
 fn unread(id: &[u8]) -> String {
     let name = algorithm(id);
     format!(
@@ -112,11 +112,11 @@ fn unread(id: &[u8]) -> String {
 
 const UNKNOWN_EXTENSION: &str = "the server's certificate has a critical extension that is not known";
 
-/// How a certificate is made that everybody takes.
+/// How to make a certificate that every client accepts.
 const MAKE: &str = "openssl req -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=HOST -addext subjectAltName=DNS:HOST \
                     -addext basicConstraints=critical,CA:FALSE -keyout KEY -out CERT; then CERT in ca_file";
 
-/// Says what to do about a TLS failure, where that is known.
+/// Returns what to do about a TLS failure, where that is known.
 pub(crate) fn advice(error: &rustls::Error) -> &'static str {
     use CertificateError as C;
     match error {

@@ -2,8 +2,7 @@
 //! Pure.
 //!
 //! An annotation with our prefix is ours, so an unknown one is reported. A `latest.json` may hold its publisher's own fields,
-//! so
-//! only a field that differs from a known one by a slip is reported. Must never: take a misspelt name for the right one.
+//! so only a field that differs from a known one by a slip is reported. Must never: take a misspelt name for the right one.
 
 use miniserde::de::{Map, Visitor};
 use miniserde::{Deserialize, make_place};

@@ -1,8 +1,7 @@
 //! Image indexes: which entry is for this machine. Pure.
 //!
 //! An entry that makes no sense here (another digest algorithm, no size) is skipped if it is for other machines; if it is the
-//! one
-//! for this machine, it is the error. Must never: choose another entry instead.
+//! one for this machine, it is the error. Must never: choose another entry instead.
 
 use super::annotations::is_misspelt_architecture;
 use super::entries::Entries;
@@ -131,8 +130,7 @@ impl Index {
     }
 
     /// Returns the fault of an image layout's entry that may be the one meant: it has this tag; or, where no tag is asked for
-    /// and
-    /// no sound entry is `latest`, it has any tag, or has none like all the others.
+    /// and no sound entry is `latest`, it has any tag, or has none like all the others.
     pub fn fault_of(&self, tag: Option<&str>) -> Option<&Error> {
         let wanted = tag.unwrap_or("latest");
         let is_tagged = |name: &Option<String>| name.as_deref().is_some_and(|name| !reference::is_tag(name));

@@ -53,8 +53,8 @@ struct RawDocument {
 /// Reads an index or a manifest.
 /// Input: `bytes`: at most [`super::descriptor::DOCUMENT_CAP`]; `declared_type`: the Content-Type, or the media type of the
 /// descriptor that named it; `name`: for errors.
-/// Errors: Source: malformed JSON; an unknown type; a type that contradicts `mediaType` or the
-/// content; a schemaVersion other than 2. The caller that chooses an entry judges malformed ones, see [`Index`].
+/// Errors: Source: malformed JSON; an unknown type; a type that contradicts `mediaType` or the content; a schemaVersion other
+/// than 2. The caller that chooses an entry judges malformed ones, see [`Index`].
 /// Source: image-spec 1.1, image-index.md and manifest.md; CVE-2021-41190 (ambiguous documents).
 pub fn parse(bytes: &[u8], declared_type: Option<&str>, name: &str) -> Result<Document> {
     read(bytes, declared_type, name).map_err(|e| e.at("read", name))

@@ -193,8 +193,7 @@ fn shown(text: &str) -> String {
 }
 
 /// Returns whether a tag follows the referrers tag schema, or is one that cosign 2 makes beside a release or that
-/// scripts/sign.sh
-/// gives to a signature. Source: as above; measured: cosign 3.1.1.
+/// scripts/sign.sh gives to a signature. Source: as above; measured: cosign 3.1.1.
 pub fn is_tag(tag: &str) -> bool {
     let is_hex = |text: &str| text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if let Some((subject, manifest)) = tag.strip_prefix("signature-").and_then(|rest| rest.split_once('-')) {

@@ -43,8 +43,8 @@ pub(crate) enum Place {
     Nowhere,
 }
 
-/// What a source offers for one architecture. Every text is as the source gave it, so it must pass through
-/// `text::printable` before it is shown.
+/// What a source offers for one architecture. Every text is as the source gave it, so it must pass through `text::printable`
+/// before it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
     /// The publisher's metadata.

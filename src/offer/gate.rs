@@ -1,8 +1,7 @@
 //! The gates: every policy that refuses an artifact before any of it is downloaded. Pure.
 //!
 //! Called for this machine from cmd/check.rs only, with the same facts for every source, and from cmd/inspect.rs for a
-//! hypothetical
-//! machine.
+//! hypothetical machine.
 //! Must never: fetch, read or write anything, or stop at the first refusal.
 
 use crate::base::clock::Now;

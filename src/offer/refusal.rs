@@ -40,8 +40,8 @@ impl Gate {
         }
     }
 
-    /// Returns whether the refusal is a fault that an operator must fix, rather than the ordinary course
-    /// of things (a closed window, a mirror that lags, a version already known to be bad).
+    /// Returns whether the refusal is a fault that an operator must fix, rather than the ordinary course of things (a closed
+    /// window, a mirror that lags, a version already known to be bad).
     pub fn is_fault(self) -> bool {
         matches!(
             self,
@@ -65,10 +65,8 @@ impl Gate {
     }
 
     /// Returns whether waiting is enough: the window opens, the trial ends, or another version comes. Not so for a source with
-    /// an
-    /// older version or another build of the running one, which its publisher must explain, nor for a clock that is not set:
-    /// the
-    /// window never opens by it.
+    /// an older version or another build of the running one, which its publisher must explain, nor for a clock that is not set:
+    /// the window never opens by it.
     pub fn waits(self) -> bool {
         matches!(self, Gate::TrialPending | Gate::FailedBefore | Gate::Window)
     }

@@ -1,7 +1,7 @@
 //! The maintenance window: when updates may be applied. Pure.
 //!
-//! `02:00-05:30`, or `Sat,Sun 22:00-04:00`; times are UTC, and a window that passes midnight
-//! belongs to the day on which it opens. Must never: read a clock.
+//! `02:00-05:30`, or `Sat,Sun 22:00-04:00`; times are UTC, and a window that passes midnight belongs to the day on which it
+//! opens. Must never: read a clock.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::time::weekday_and_minute;

@@ -1,4 +1,4 @@
-//! What the publisher has signed: keys, bundles, and what it takes to believe an artifact.
+//! The publisher's signatures: keys, bundles, and the conditions under which an artifact is trusted.
 //!
 //! Must never: let an installed key be ignored.
 //!

@@ -2,7 +2,7 @@
 //!
 //! Must never: let an installed key be ignored.
 //!
-//! May import: base, os, oci. Must never import: http, source, offer: who signed does not depend on where it came from.
+//! May import: base, os, oci. Must never import: http, source, offer: signers do not depend on where an artifact came from.
 
 pub mod beside;
 pub mod bundle;

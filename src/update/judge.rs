@@ -1,4 +1,4 @@
-//! Checks what is offered against the gates, with the facts and records of this machine. Only here are the gates called.
+//! Checks what is offered against the gates, with the facts and records of this machine. The only caller of the gates.
 //!
 //! Must never: change anything, or take the lock.
 

@@ -1,7 +1,7 @@
 //! OCI image layout, a directory or a tar of one: the same artifact as in a registry, on a medium.
 //!
-//! A medium is as untrusted as a network: every document is hashed, and only regular files below the layout are opened. Must
-//! never: follow a symbolic link inside it, hang on a pipe, or write to it.
+//! A medium is as untrusted as a network: every document is hashed, and only regular files below the layout are opened.
+//! Must never: follow a symbolic link inside it, hang on a pipe, or write to it.
 
 use super::archive::Archive;
 use super::choose::choose;

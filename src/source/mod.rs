@@ -1,7 +1,7 @@
 //! Where updates come from: HTTP server, OCI registry, or OCI image layout, behind one small trait.
 //!
-//! A source describes an artifact and opens its files; it decides nothing (see `gate`) and writes nothing (see `stage`). Must
-//! never: return a document that was requested by digest without checking the digest.
+//! A source describes an artifact and opens its files; it decides nothing (see `gate`) and writes nothing (see `stage`).
+//! Must never: return a document that was requested by digest without checking the digest.
 //!
 //! May import: base, os, oci, offer, trust, http. Must never import: slot, ledger, config, cmd: a source decides
 //! nothing and writes nothing.

@@ -1,4 +1,4 @@
-//! Descriptors: what a document names, how long it is, and its digest; and the types of documents. Pure.
+//! Descriptors: what a document names, its length and its digest; and the types of documents. Pure.
 //!
 //! Must never: guess a length or a digest that is not there.
 
@@ -16,7 +16,7 @@ pub(crate) const INDEX_TYPES: [&str; 2] =
 pub(crate) const MANIFEST_TYPES: [&str; 2] =
     ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
 
-/// Names a blob or document: what it is, how long, and its digest.
+/// Names a blob or document: its type, length and digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor {
     /// Media type, lower case, without parameters.
@@ -66,7 +66,7 @@ impl RawDescriptor {
         Ok(Descriptor { media_type, digest, size_bytes })
     }
 
-    /// Returns the platform that it says it is for, if that can be read.
+    /// Returns the platform that it declares, if readable.
     pub(super) fn platform(&self) -> Option<(String, String)> {
         match &self.platform {
             Some(RawPlatform { os: Field::Is(os), architecture: Field::Is(name) }) => Some((os.clone(), name.clone())),
@@ -74,7 +74,7 @@ impl RawDescriptor {
         }
     }
 
-    /// Returns its tag in an image layout, if that can be read.
+    /// Returns its tag in an image layout, if readable.
     pub(super) fn ref_name(&self) -> Option<String> {
         match &self.annotations {
             Some(EntryAnnotations { ref_name: Field::Is(name), .. }) => Some(name.clone()),

@@ -1,6 +1,6 @@
-//! A list of descriptors as it stands in a document: each with its place, and without those that are `null`. Pure.
+//! A list of descriptors as it stands in a document: each with its index, without those that are `null`. Pure.
 //!
-//! What other readers take for an empty entry must not end all of them. Must never: take memory for a `null`.
+//! An entry that other readers take for empty must not fail the whole list. Must never: allocate memory for a `null`.
 
 use crate::oci::descriptor::RawDescriptor;
 use miniserde::de::{Deserialize, Seq, Visitor};
@@ -9,7 +9,7 @@ use miniserde::{Result, make_place};
 /// The descriptors of an index, or the layers of a manifest.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
-    /// Each with the number under which it stands in the document, from 0.
+    /// Each with its number in the document, from 0.
     pub(super) list: Vec<(usize, RawDescriptor)>,
 }
 
@@ -18,7 +18,7 @@ make_place!(Place);
 struct Builder<'a> {
     out: &'a mut Option<Entries>,
     entries: Entries,
-    /// Number of the one that is being read.
+    /// Number of the entry being read.
     at: usize,
     element: Option<Option<RawDescriptor>>,
 }

@@ -1,7 +1,7 @@
 //! Image indexes: which entry is for this machine. Pure.
 //!
-//! An entry that makes no sense here (another digest algorithm, no size) is passed over as long as it is for others; where
-//! it is the one for this machine, it is the error. Must never: take another entry in its place.
+//! An entry that makes no sense here (another digest algorithm, no size) is skipped if it is for other machines; if it is the
+//! one for this machine, it is the error. Must never: choose another entry instead.
 
 use super::entries::Entries;
 use super::misspellings::is_misspelt_architecture;
@@ -9,12 +9,12 @@ use super::reference;
 use crate::base::error::{Error, Kind, Result};
 use crate::oci::descriptor::{Descriptor, RawDescriptor, plain_type};
 
-/// Most manifests that are looked into when an index does not say what they are for.
+/// Most manifests that are read when an index does not say which platforms they are for.
 pub(super) const MAX_CANDIDATES: usize = 8;
 /// Most architectures that an error names.
 const MAX_NAMED: usize = 16;
 
-/// Holds an image index whose entries have been checked.
+/// An image index whose entries have been checked.
 #[derive(Debug)]
 pub struct Index {
     name: String,
@@ -22,17 +22,17 @@ pub struct Index {
     faults: Vec<Fault>,
 }
 
-/// Why an entry is passed over, and whom it is for.
+/// Why an entry is skipped, and which machine it is for.
 #[derive(Debug)]
 struct Fault {
-    /// So many good ones stand before it.
+    /// Number of good entries before it.
     before: usize,
     platform: Option<(String, String)>,
     ref_name: Option<String>,
     error: Error,
 }
 
-/// Holds one entry of an index.
+/// One entry of an index.
 #[derive(Debug)]
 pub struct Entry {
     /// What it points to.
@@ -43,13 +43,13 @@ pub struct Entry {
     pub ref_name: Option<String>,
     /// `artifactType` of the manifest, as the index gives it.
     pub artifact_type: Option<String>,
-    /// What a signature states, as the index gives it (cosign's annotation).
+    /// Predicate type of a signature, as the index gives it (cosign's annotation).
     pub predicate_type: Option<String>,
-    /// What `cosign save` says that it is.
+    /// Kind of entry according to `cosign save`.
     pub saved_as: Option<String>,
 }
 
-/// Says which manifest of an index is for this machine.
+/// Which manifest of an index is for this machine.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Choice<'a> {
     /// This one.
@@ -59,13 +59,13 @@ pub enum Choice<'a> {
 }
 
 impl Index {
-    /// Holds each entry against what it must be. Input: `name`: for errors.
+    /// Checks each entry. Input: `name`: for errors.
     pub(super) fn of(entries: Entries, name: &str) -> Index {
         let mut index = Index { name: name.to_owned(), entries: Vec::new(), faults: Vec::new() };
         let mut has_bare = false;
         for (place, raw) in entries.list {
             let (platform, ref_name) = (raw.platform(), raw.ref_name());
-            // Of those that say nothing the first is enough to be named: a long list of them is to cost nothing.
+            // Of the entries without platform and tag, one fault is enough: a long list of them must not take memory.
             let is_bare = platform.is_none() && ref_name.is_none();
             match raw.entry(place) {
                 Ok(entry) => index.entries.push(entry),
@@ -90,15 +90,15 @@ impl Index {
         self.entries
     }
 
-    /// Says whether there is an entry for linux on this architecture, sound or not.
+    /// Returns whether there is an entry for linux on this architecture, sound or not.
     pub fn offers(&self, architecture: &str) -> bool {
         let mut platforms = self.entries.iter().map(|e| &e.platform).chain(self.faults.iter().map(|f| &f.platform));
         platforms.any(|platform| is_for(platform, architecture))
     }
 
     /// Finds the entry for linux on `architecture` (Go's name: amd64, arm64). The first of several wins.
-    /// Errors: Gate: nothing here for this machine, naming what there is. Source: the entry makes no sense, is neither
-    /// manifest nor index, or larger than a document may be; or none at all makes sense.
+    /// Errors: Gate: nothing here for this machine, naming what is offered. Source: the entry makes no sense, is neither
+    /// manifest nor index, or larger than a document may be; or no entry makes sense.
     /// Source: image-spec 1.1, image-index.md: the first matching entry should be used.
     pub fn select(&self, architecture: &str) -> Result<Choice<'_>> {
         let found = self.entries.iter().position(|entry| is_for(&entry.platform, architecture));
@@ -124,13 +124,13 @@ impl Index {
         }
     }
 
-    /// Returns why an entry is passed over that may be for any machine.
+    /// Returns why an entry was skipped that may be for any machine.
     pub fn fault(&self) -> Option<&Error> {
         self.faults.iter().find(|fault| fault.platform.is_none()).map(|fault| &fault.error)
     }
 
-    /// Returns why an entry of an image layout makes no sense that may be the one that is meant: it has this tag; or,
-    /// where none is asked for and no sound one is `latest`, any tag, or none like all the others.
+    /// Returns the fault of an image layout's entry that may be the one meant: it has this tag; or, where no tag is asked for
+    /// and no sound entry is `latest`, it has any tag, or has none like all the others.
     pub fn fault_of(&self, tag: Option<&str>) -> Option<&Error> {
         let wanted = tag.unwrap_or("latest");
         let is_tagged = |name: &Option<String>| name.as_deref().is_some_and(|name| !reference::is_tag(name));
@@ -143,8 +143,8 @@ impl Index {
         self.faults.iter().find(is_meant).map(|fault| &fault.error)
     }
 
-    /// Says that nothing is offered for this machine. Input: `found`: architectures that unmarked
-    /// manifests turned out to be for; `below`: why something was passed over in an index inside this one.
+    /// Reports that nothing is offered for this machine. Input: `found`: architectures that unmarked manifests turned out to be
+    /// for; `below`: why something was skipped in an index inside this one.
     pub fn nothing_for(&self, architecture: &str, found: &[String], below: Option<&Error>) -> Error {
         let fault = self.fault().or(below);
         if let (true, Some(fault)) = (self.entries.is_empty(), fault) {
@@ -167,7 +167,7 @@ fn is_for(platform: &Option<(String, String)>, architecture: &str) -> bool {
     matches!(platform, Some((os, name)) if os == "linux" && name == architecture)
 }
 
-/// Says that a source offers nothing for this machine. Input: `offered`: what there is instead.
+/// Reports that a source offers nothing for this machine. Input: `offered`: what it offers instead.
 pub(crate) fn nothing_for(architecture: &str, offered: impl Iterator<Item = String>) -> Error {
     let mut names: Vec<String> = offered.take(MAX_NAMED).collect();
     names.dedup();

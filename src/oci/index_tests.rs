@@ -1,4 +1,4 @@
-//! Tests of `index.rs`: entries that make no sense here, beside the one for this machine and in its place.
+//! Tests of `index.rs`: entries that make no sense here, beside the one for this machine and instead of it.
 
 use super::*;
 use crate::oci::manifest::{self, Document};
@@ -18,7 +18,7 @@ fn hex(c: char) -> String {
     format!("sha256:{}", c.to_string().repeat(64))
 }
 
-/// What stands in an entry in place of the right thing; the words of the error where that is the one for this machine.
+/// What replaces the right value in an entry; the words of the error if that entry is the one for this machine.
 const ODD: &[(&str, &str, &str)] = &[
     ("\"@\"", "\"sha512:@@\"", "manifests[#].digest"),
     ("\"@\"", "\"sha384:@\"", "manifests[#].digest"),
@@ -44,7 +44,7 @@ const ODD: &[(&str, &str, &str)] = &[
     ("\"x\":1", "\"annotations\":{\"org.opencontainers.image.ref.name\":1}", "ref.name' has the wrong type"),
 ];
 
-/// An entry with one odd thing in it. Input: `platform`: OS/ARCHITECTURE, or nothing.
+/// An entry with one odd value. Input: `platform`: OS/ARCHITECTURE, or nothing.
 fn odd(from: &str, to: &str, platform: &str) -> String {
     let platform = match platform.split_once('/') {
         Some((os, name)) => format!(r#","platform":{{"os":"{os}","architecture":"{name}"}}"#),
@@ -70,16 +70,16 @@ fn chosen(index: &Index) -> Result<Vec<String>> {
 #[test]
 fn what_is_odd_and_for_others_is_passed_over() {
     for (from, to, words) in ODD {
-        // In front of it and behind it, for another machine or for nobody in particular.
+        // Before and after it, for another machine or for no particular one.
         for platform in ["linux/arm64", "windows/amd64", "unknown/unknown", ""] {
             let entries = [odd(from, to, platform), good('1', "linux/amd64"), odd(from, to, platform)];
             let found = index(&entries).and_then(|index| chosen(&index));
             assert_eq!(found.map_err(|e| e.to_string()), Ok(vec![hex('1')]), "{to} {platform}");
         }
-        // Unmarked ones are looked into, and this is none of them.
+        // Unmarked entries are candidates; this one is not.
         let found = chosen(&index(&[good('1', ""), odd(from, to, "linux/arm64")]).unwrap()).unwrap();
         assert_eq!(found, [hex('1')], "{to}");
-        // The one for this machine is named, and nothing is taken in its place.
+        // The error names the entry for this machine, and no other is chosen instead.
         for (entries, place) in [
             (vec![odd(from, to, "linux/amd64")], "0"),
             (vec![good('2', "linux/arm64"), odd(from, to, "linux/amd64"), good('1', "linux/amd64")], "1"),
@@ -90,7 +90,7 @@ fn what_is_odd_and_for_others_is_passed_over() {
             assert!(e.kind() == Kind::Source && said.contains(&words.replace('#', place)), "{to}: {said}");
             assert!(said.contains("doc-name"), "{to}: {said}");
         }
-        // The first of several is the one that is meant.
+        // The first of several is meant.
         let found = chosen(&index(&[good('1', "linux/amd64"), odd(from, to, "linux/amd64")]).unwrap()).unwrap();
         assert_eq!(found, [hex('1')], "{to}");
     }

@@ -1,7 +1,7 @@
-//! An initramfs in one layer or in several: what belongs together, and what the whole must hash to.
+//! An initramfs in one layer or several: which layers belong together, and what the whole must hash to.
 //!
-//! The kernel unpacks one gzip stream behind the other, so a part that is the same in two releases can be a layer of its
-//! own (docs/decisions/0009). Must never: take several layers without a digest of the whole.
+//! The kernel unpacks consecutive gzip streams, so a part that is the same in two releases can be a layer of its own
+//! (docs/decisions/0009). Must never: accept several layers without a digest of the whole.
 
 use crate::base::digest::Digest;
 use crate::base::error::Result;
@@ -9,15 +9,15 @@ use crate::oci::descriptor::{Descriptor, source};
 
 /// Media type of an initramfs's layers.
 pub const INITRAMFS_TYPE: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip";
-/// Most layers that it may come in.
+/// Most layers of one initramfs.
 pub const MAX_LAYERS: usize = 16;
 /// Annotation of the manifest with the digest of all layers together.
 pub const DIGEST_ANNOTATION: &str = "io.kubesolo.os.initramfs_digest";
 
-/// The initramfs of a manifest: its layers, one behind the other.
+/// The initramfs of a manifest: its layers in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Initramfs {
-    /// Digest of the whole: that of the only layer, or what annotation [`DIGEST_ANNOTATION`] says.
+    /// Digest of the whole: that of the only layer, or the value of annotation [`DIGEST_ANNOTATION`].
     pub digest: Digest,
     /// Length of the whole, in bytes; below 2^63.
     pub size_bytes: u64,

@@ -1,9 +1,8 @@
 //! Image indexes and image manifests: parsed into optional fields, then checked field by field.
 //!
-//! Where an architecture comes from: the manifest's own annotation is what is reported, even when an
-//! index offered the manifest under another one, so that the gate can refuse it. Only a manifest
-//! without that annotation takes the platform of the index entry that led to it; one reached by
-//! tag alone then has none. Must never: guess what a document is when it says two things at once.
+//! The architecture reported is that of the manifest's own annotation, even when an index offered the manifest under another
+//! one, so that the gate can refuse it. Only a manifest without that annotation takes the platform of its index entry; one
+//! reached by tag alone then has none. Must never: guess what a document is when it says two things at once.
 
 use super::descriptor::{Descriptor, INDEX_TYPES, MANIFEST_TYPES, plain_type, source};
 use super::entries::Entries;
@@ -23,7 +22,7 @@ pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/v
 /// Media type of the kernel's layer.
 pub const KERNEL_TYPE: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
 
-/// What a tag or digest led to.
+/// What a tag or digest resolves to.
 #[derive(Debug)]
 pub enum Document {
     /// A list of manifests, one for each platform.
@@ -32,7 +31,7 @@ pub enum Document {
     Manifest(Manifest),
 }
 
-/// Holds a manifest: its annotations, and its layers still unchecked.
+/// A manifest: its annotations, and its layers still unchecked.
 #[derive(Debug)]
 pub struct Manifest {
     name: String,
@@ -53,9 +52,9 @@ struct RawDocument {
 
 /// Reads an index or a manifest.
 /// Input: `bytes`: at most [`super::descriptor::DOCUMENT_CAP`]; `declared_type`: the Content-Type, or the media type of the
-/// descriptor that led here; `name`: for errors.
-/// Errors: Source: malformed JSON; an unknown type; a type that contradicts `mediaType` or the
-/// content; another schemaVersion than 2. What a malformed entry means is for who chooses one, see [`Index`].
+/// descriptor that named it; `name`: for errors.
+/// Errors: Source: malformed JSON; an unknown type; a type that contradicts `mediaType` or the content; a schemaVersion other
+/// than 2. The caller that chooses an entry judges malformed ones, see [`Index`].
 /// Source: image-spec 1.1, image-index.md and manifest.md; CVE-2021-41190 (ambiguous documents).
 pub fn parse(bytes: &[u8], declared_type: Option<&str>, name: &str) -> Result<Document> {
     read(bytes, declared_type, name).map_err(|e| e.at("read", name))
@@ -95,7 +94,7 @@ fn read(bytes: &[u8], declared_type: Option<&str>, name: &str) -> Result<Documen
 }
 
 impl Manifest {
-    /// Returns the architecture annotation, if there is a usable one.
+    /// Returns the architecture annotation, if usable.
     pub fn architecture(&self) -> Option<&str> {
         match self.annotations.release.architecture() {
             Field::Is(name) => Some(name),
@@ -103,7 +102,7 @@ impl Manifest {
         }
     }
 
-    /// Takes the metadata and the two files out.
+    /// Takes the metadata, the kernel and the initramfs out.
     /// Errors: Source: a kernel or initramfs layer missing or malformed; a second kernel; several initramfs layers and
     /// no digest of the whole, or too many of them; an annotation that is not a string.
     pub fn into_parts(self) -> Result<(Metadata, Descriptor, Initramfs)> {

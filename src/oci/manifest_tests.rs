@@ -60,7 +60,7 @@ fn reads_a_manifest() {
     assert_eq!((initramfs.layers.len(), initramfs.layers[0].digest), (1, initramfs.digest));
 }
 
-/// A manifest with these layers of the initramfs. Input: `whole`: the annotation.
+/// A manifest with these initramfs layers. Input: `whole`: the annotation.
 fn layered(layers: &[(char, &str)], whole: Option<&str>) -> String {
     let layer = |(digest, size): &(char, &str)| {
         format!(r#"{{"mediaType":"{INITRAMFS_TYPE}","digest":"{}","size":{size}}}"#, hex(*digest))
@@ -80,7 +80,7 @@ fn an_initramfs_in_several_layers_has_a_digest_of_its_own() {
     assert_eq!((initramfs.size_bytes, initramfs.digest.to_string()), (17, hex('f')));
     let parts: Vec<String> = initramfs.layers.iter().map(|l| l.digest.to_string()).collect();
     assert_eq!(parts, [hex('1'), hex('2'), hex('1')]);
-    // Of the only one it may be said as well, if it is true.
+    // A single layer may have it too, if it is true.
     assert_eq!(manifest(&layered(&[('1', "5")], Some(&hex('1')))).unwrap().2.layers.len(), 1);
     let many = |count| vec![('1', "5"); count];
     assert_eq!(manifest(&layered(&many(16), Some(&hex('f')))).unwrap().2.size_bytes, 80);
@@ -161,7 +161,7 @@ fn holds_the_content_type_against_the_media_type() {
     ] {
         assert_eq!(parse(text.as_bytes(), declared, "t").is_ok(), ok, "{declared:?}");
     }
-    // Without its own mediaType the declared one decides, and without both the content.
+    // Without its own mediaType the declared one decides; without both, the content.
     let bare = text.replacen(&format!(r#""mediaType":"{OCI_MANIFEST}","#), "", 1);
     assert!(parse(bare.as_bytes(), Some("application/vnd.docker.distribution.manifest.v2+json"), "t").is_ok());
     assert!(matches!(parse(bare.as_bytes(), None, "t"), Ok(Document::Manifest(_))));
@@ -192,7 +192,7 @@ fn chooses_by_platform() {
     assert_eq!(e.kind(), Kind::Gate);
     assert!(e.to_string().contains("linux/amd64, windows/arm64, linux/arm64"), "{e}");
     assert!(!e.to_string().contains("unknown"), "{e}");
-    // How deep indexes may lie in one another is for whoever follows them.
+    // Callers limit how deeply indexes may nest.
     assert!(matches!(index.select("riscv64"), Ok(Choice::One(d)) if d.digest.to_string() == hex('5')));
     assert_eq!(index.select("s390x").unwrap_err().kind(), Kind::Source);
 }

@@ -1,6 +1,6 @@
-//! What a publisher says of a release: seven texts, as annotations of a manifest or as fields of `latest.json`. Pure.
+//! A publisher's metadata of a release: seven texts, as annotations of a manifest or as fields of `latest.json`. Pure.
 //!
-//! Must never: make more of a text than a text. What it means is for who decides by it.
+//! Must never: interpret a text. Its meaning is up to the code that decides by it.
 
 use super::misspellings::PREFIX;
 use crate::base::error::{Error, Kind, Result};
@@ -14,21 +14,21 @@ const MAX_VERSION: usize = 128;
 /// Longest text that is kept, in bytes; release notes have `json::MAX_TEXT`.
 const MAX_TEXT: usize = 1 << 10;
 
-/// The names, in the order of the fields of [`Metadata`]; of manifests with [`PREFIX`] before them.
+/// Field names, in the order of the fields of [`Metadata`]; in manifests with [`PREFIX`] before them.
 const NAMES: [&str; 7] =
     ["version", "channel", "architecture", "min_compatible_version", "release_notes", "release_date", "expires"];
-/// What a machine is chosen by: an entry of a list says it for itself.
+/// Selects the machine, so an entry of a list has its own.
 const ARCHITECTURE: usize = 2;
 const RELEASE_NOTES: usize = 4;
 
-/// What a publisher says of a release, each text as it stands there; what is longer than 1 KiB is cut.
+/// A publisher's metadata of a release, each text as published; longer texts are cut to 1 KiB.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     /// Version: 1 to 128 printable ASCII characters without spaces.
     pub version: String,
     /// Channel.
     pub channel: Option<String>,
-    /// What the artifact says it is for, in Go's names (amd64, arm64). Not checked against the request.
+    /// Architecture the artifact declares, in Go's names (amd64, arm64). Not checked against the request.
     pub architecture: Option<String>,
     /// Lowest version that can be updated to this one.
     pub min_compatible_version: Option<String>,
@@ -36,11 +36,11 @@ pub struct Metadata {
     pub release_notes: Option<String>,
     /// Release date.
     pub release_date: Option<String>,
-    /// After this the artifact is not to be installed.
+    /// Expiry: the artifact must not be installed after this.
     pub expires: Option<String>,
 }
 
-/// The same before it is known of each whether it is a text.
+/// The same before each value is known to be a text.
 #[derive(Debug, Default)]
 pub struct RawMetadata([Option<Field<String>>; NAMES.len()]);
 
@@ -51,12 +51,12 @@ impl RawMetadata {
         Some(Field::begin(&mut self.0[at]))
     }
 
-    /// Takes the architecture out, to choose by it.
+    /// Returns the architecture, to choose by it.
     pub fn architecture(&self) -> &Field<String> {
         self.0[ARCHITECTURE].as_ref().unwrap_or(&Field::Missing)
     }
 
-    /// Fills what is missing from what holds for several; the architecture never.
+    /// Fills missing fields from values shared by several releases, never the architecture.
     pub fn or(&mut self, fallback: RawMetadata) {
         for (at, (own, other)) in self.0.iter_mut().zip(fallback.0).enumerate() {
             if at != ARCHITECTURE && matches!(own, None | Some(Field::Missing)) {
@@ -65,8 +65,8 @@ impl RawMetadata {
         }
     }
 
-    /// Checks each field. Input: `prefix`: what stands before the names, for errors.
-    /// Errors: Source: a value that is no text, or no usable version.
+    /// Checks each field. Input: `prefix`: what precedes the names, for errors.
+    /// Errors: Source: a value is not a text, or the version is unusable.
     pub fn check(self, prefix: &str) -> Result<Metadata> {
         let mut texts: [Option<String>; NAMES.len()] = Default::default();
         for (at, field) in self.0.into_iter().enumerate() {
@@ -86,7 +86,7 @@ impl RawMetadata {
     }
 }
 
-/// Refuses a version that could not be shown, compared or kept.
+/// Refuses a version that cannot be shown, compared or stored.
 fn check_version(version: Option<String>, field: &str) -> Result<String> {
     let fail = |why: &str| Err(Error::new(Kind::Source, format!("'{field}' {why}")));
     match version {
@@ -98,7 +98,7 @@ fn check_version(version: Option<String>, field: &str) -> Result<String> {
     }
 }
 
-/// Cuts a text to what is kept of it.
+/// Cuts a text to the length that is kept.
 fn kept(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().take(MAX_TEXT + 1).find(|(at, c)| at + c.len_utf8() > MAX_TEXT) {
         text.truncate(end);
@@ -110,7 +110,7 @@ fn kept(mut text: String) -> String {
 /// The annotations of a manifest that are ours.
 #[derive(Debug, Default)]
 pub struct Annotations {
-    /// What the publisher says of the release.
+    /// The publisher's metadata of the release.
     pub release: RawMetadata,
     /// `io.kubesolo.os.initramfs_digest`.
     pub initramfs_digest: Option<Field<String>>,

@@ -1,15 +1,15 @@
-//! Names in a release's documents that are not known, and what was probably meant: a misspelt `expires` must not drop a policy
-//! in silence. Pure.
+//! Unknown names in a release's documents, and what was probably meant: a misspelt `expires` must not silently drop a policy.
+//! Pure.
 //!
-//! An annotation that begins with our prefix is ours, so one that is not known is named. A `latest.json` may hold fields of its
-//! publisher's own: named is what differs from a known one by a slip. Must never: make another value out of a misspelt name.
+//! An annotation with our prefix is ours, so an unknown one is reported. A `latest.json` may hold its publisher's own fields,
+//! so only a field that differs from a known one by a slip is reported. Must never: take a misspelt name for the right one.
 
 use miniserde::de::{Map, Visitor};
 use miniserde::{Deserialize, make_place};
 
-/// What our annotations begin with.
+/// Prefix of our annotations.
 pub const PREFIX: &str = "io.kubesolo.os.";
-/// All names: one of manifests alone, those of manifests and of `latest.json`, those of `latest.json` alone.
+/// All names: first those of manifests only, then those of both, then those of `latest.json` only.
 const NAMES: [&str; 14] = [
     "initramfs_digest",
     "version",
@@ -26,11 +26,11 @@ const NAMES: [&str; 14] = [
     "sha256",
     "size",
 ];
-/// The annotations of a manifest, without the prefix.
+/// Annotations of a manifest, without the prefix.
 const ANNOTATIONS: &[&str] = NAMES.split_at(8).0;
-/// The fields of a `latest.json`, in whichever of its objects.
+/// Fields of a `latest.json`, in any of its objects.
 const FIELDS: &[&str] = NAMES.split_at(1).1;
-/// What people write in their place.
+/// What publishers write instead.
 const SYNONYMS: [(&str, &str); 7] = [
     ("arch", "architecture"),
     ("expiry", "expires"),
@@ -40,28 +40,28 @@ const SYNONYMS: [(&str, &str); 7] = [
     ("minversion", "min_compatible_version"),
     ("mincompatible", "min_compatible_version"),
 ];
-/// What people write in place of the prefix, or nearly; [`annotation_remark`] knows two more of them.
+/// What publishers write instead of the prefix, or nearly; [`annotation_remark`] knows two more.
 const PREFIXES: [&str; 4] = ["iokubesoloos", "iokubesoloupdate", "kubesoloio", "oskubesoloio"];
-/// Most names of one object that are kept, of those that something is to be said of, and the longest.
+/// Most names kept of one object, counting only those worth a remark, and the longest such name.
 const MAX_NAMES: usize = 64;
 const MAX_LENGTH: usize = 128;
 
-/// The names in a JSON object that something is to be said of, and the known annotations; nothing of their values.
+/// Names in a JSON object that deserve a remark, and the known annotations; none of their values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names(pub Vec<String>);
 
 impl Names {
-    /// Says what is wrong with each annotation among them that may be meant to be ours.
+    /// Describes what is wrong with each annotation that may be meant to be ours.
     pub fn unknown_annotations(&self) -> impl Iterator<Item = String> {
         self.0.iter().filter_map(|name| annotation_remark(name))
     }
 
-    /// Says what is wrong with each field of a `latest.json` among them that differs from a known one by a slip.
+    /// Describes what is wrong with each field of a `latest.json` that differs from a known one by a slip.
     pub fn misspelt_fields(&self) -> impl Iterator<Item = String> {
         self.0.iter().filter_map(|name| field_remark(name))
     }
 
-    /// Lists those that are known annotations.
+    /// Lists the known annotations.
     pub fn known_annotations(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str).filter(|name| is_annotation(name))
     }
@@ -92,7 +92,7 @@ fn annotation_remark(name: &str) -> Option<String> {
     Some(format!("the annotation {name} is not known and counts for nothing{hint}"))
 }
 
-/// Finds the known annotation that a plain name ends in, behind what is nearly our prefix.
+/// Finds the known annotation at the end of a plain name, after something close to our prefix.
 fn behind_a_slip(plain: &str) -> Option<&'static str> {
     let known = ANNOTATIONS.iter().map(|name| (self::plain(name), *name));
     let all = known.chain(SYNONYMS.iter().map(|(other, meant)| ((*other).to_owned(), *meant)));
@@ -110,19 +110,19 @@ fn field_remark(name: &str) -> Option<String> {
     Some(format!("the field '{name}' of latest.json is not known and counts for nothing ('{meant}' is meant?)"))
 }
 
-/// Finds the known name that a plain one stands for.
+/// Finds the known name that a plain name stands for.
 fn meant(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let synonym = SYNONYMS.iter().find(|(other, _)| *other == name).map(|(_, meant)| *meant);
     let is_close = |known: &&&str| differs_by_a_slip(name.as_bytes(), plain(known).as_bytes());
     synonym.or_else(|| known.iter().find(is_close).copied())
 }
 
-/// Writes a name without what spellings differ in: case, and what stands between words.
+/// Drops from a name what spellings differ in: case, and separators between words.
 fn plain(name: &str) -> String {
     name.bytes().filter(u8::is_ascii_alphanumeric).map(|b| b.to_ascii_lowercase() as char).collect()
 }
 
-/// Says whether two names are the same but for one letter that is missing, too many, another, or changed with its neighbour.
+/// Returns whether two names differ by one letter missing, added or replaced, or by two neighbours swapped.
 fn differs_by_a_slip(a: &[u8], b: &[u8]) -> bool {
     let front = a.iter().zip(b).take_while(|(a, b)| a == b).count();
     let (a, b) = (&a[front..], &b[front..]);
@@ -134,7 +134,7 @@ fn differs_by_a_slip(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// Says whether this is a name of an architecture that is ours in another spelling.
+/// Returns whether this is another spelling of an architecture that we support.
 pub fn is_misspelt_architecture(name: &str) -> bool {
     let plain = plain(name);
     let plain = plain.strip_prefix("linux").unwrap_or(&plain);
@@ -172,7 +172,7 @@ struct Keys<'a> {
 
 impl Map for Keys<'_> {
     fn key(&mut self, name: &str) -> miniserde::Result<&mut dyn Visitor> {
-        // Not by its place: a slip may stand behind any number of names that are somebody else's.
+        // Not limited by position: a slip may follow any number of the publisher's own names.
         let counts = || is_annotation(name) || annotation_remark(name).is_some() || field_remark(name).is_some();
         if self.names.0.len() < MAX_NAMES && name.len() <= MAX_LENGTH && counts() {
             self.names.0.push(name.to_owned());

@@ -1,4 +1,4 @@
-//! Tests of `misspellings.rs`. What the signing scripts say of the same names is in tests/registry/names.rs.
+//! Tests of `misspellings.rs`. tests/registry/names.rs covers what the signing scripts say of the same names.
 
 use super::*;
 use crate::base::json;
@@ -150,7 +150,7 @@ fn names_are_read_and_bounded() {
     let document: Document =
         json::parse(format!("{{\"annotations\":{{{long}{many}\"z\":0}}}}").as_bytes(), "t").unwrap();
     assert_eq!((document.annotations.0.len(), document.annotations.0[0].as_str()), (MAX_NAMES, "io.kubesolo.os.0"));
-    // What is somebody else's takes no place of it.
+    // Foreign names take none of its places.
     for foreign in ["com.example.k", "k", "\u{e9}"] {
         let many: String = (0..MAX_NAMES * 9).map(|n| format!("\"{foreign}{n}\":0,")).collect();
         let slip = r#""io.kubesolo.os.expire":0,"expirse":0"#;

@@ -1,4 +1,4 @@
-//! OCI formats as pure functions: no file, clock or network in here.
+//! OCI formats as pure functions: no file, clock or network.
 //!
 //! May import: base. Must never import: os, http, trust: formats have no opinion and touch nothing.
 

@@ -7,12 +7,12 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::url::{parse_authority, without_secrets};
 use std::fmt;
 
-/// Longest host and repository together, in bytes: what registries of today accept.
+/// Longest host and repository together, in bytes: the limit of today's registries.
 const MAX_NAME: usize = 255;
 /// Longest tag. Source: distribution-spec 1.1, "Pulling manifests".
 const MAX_TAG: usize = 128;
 
-/// Holds a checked reference: which registry, which repository, which tag or digest.
+/// A checked reference: registry, repository, and tag or digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     host: String,
@@ -25,7 +25,7 @@ pub struct Reference {
 impl Reference {
     /// Parses a reference. The first path component is always the registry's host; `docker.io` alone is
     /// translated, to the host that serves its API and to `library/` for single names.
-    /// Errors: Config: which part is malformed.
+    /// Errors: Config: names the malformed part.
     /// Source: distribution-spec 1.1 "Pulling manifests" (name and tag grammar).
     pub fn parse(text: &str) -> Result<Reference> {
         let bad = |why: &str| Error::new(Kind::Config, why).at("read OCI reference", shown(text));
@@ -63,14 +63,15 @@ impl Reference {
                 repository.insert_str(0, "library/");
             }
         }
-        // As it is asked for, not as it was written.
+        // Measured as requested, not as written.
         if host.len() + repository.len() + 1 > MAX_NAME {
             return Err(bad("host and repository are longer than 255 characters"));
         }
         Ok(Reference { host, port, repository, tag: tag.map(str::to_owned), digest })
     }
 
-    /// Returns where a mirror has the same. Input: `host[:port]`, for the same repository, or with another one.
+    /// Returns the reference for the same content on a mirror. Input: `host[:port]`, for the same repository, or with another
+    /// one.
     /// Errors: Config: malformed, or with a tag or digest, which this reference has.
     pub fn mirrored_at(&self, mirror: &str) -> Result<Reference> {
         let bare = mirror.strip_prefix("oci://").unwrap_or(mirror).trim_end_matches('/');
@@ -82,7 +83,7 @@ impl Reference {
         }
     }
 
-    /// Puts another tag in place of the reference's own (`--tag`).
+    /// Replaces the reference's tag (`--tag`).
     /// Errors: Usage: not a tag, or the reference is pinned to a digest.
     pub fn set_tag(&mut self, tag: &str) -> Result<()> {
         if self.digest.is_some() {
@@ -99,7 +100,7 @@ impl Reference {
         &self.host
     }
 
-    /// Returns the port where one is given.
+    /// Returns the port, if given.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
@@ -109,7 +110,7 @@ impl Reference {
         &self.repository
     }
 
-    /// Returns the tag; `latest` where none is given.
+    /// Returns the tag; `latest` if none is given.
     pub fn tag(&self) -> &str {
         self.tag.as_deref().unwrap_or("latest")
     }
@@ -119,7 +120,7 @@ impl Reference {
         self.digest
     }
 
-    /// Says whether the registry is this machine.
+    /// Returns whether the registry is this machine.
     pub fn is_loopback(&self) -> bool {
         crate::base::url::is_loopback(&self.host)
     }
@@ -181,9 +182,9 @@ fn is_repository(path: &str) -> bool {
     })
 }
 
-/// Quotes foreign text for a message, without what may be secret in it.
+/// Quotes foreign text for a message, without parts that may be secret.
 fn shown(text: &str) -> String {
-    // What a reference is pinned to is no secret; without its name nobody would know which one is meant.
+    // A pinned digest is not a secret, and the message needs the name to identify the reference.
     let (name, pin) = text.rfind("@sha256:").map_or((text, ""), |at| text.split_at(at));
     match pin.contains(['/', '?', '#']) {
         true => format!("'{}'", without_secrets(text)),
@@ -191,8 +192,8 @@ fn shown(text: &str) -> String {
     }
 }
 
-/// Says whether a tag is one of the referrers tag schema, one that cosign 2 makes beside a release, or one that scripts/sign.sh gives to a
-/// signature. Source: as above; measured: cosign 3.1.1.
+/// Returns whether a tag follows the referrers tag schema, or is one that cosign 2 makes beside a release or that
+/// scripts/sign.sh gives to a signature. Source: as above; measured: cosign 3.1.1.
 pub fn is_tag(tag: &str) -> bool {
     let is_hex = |text: &str| text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if let Some((subject, manifest)) = tag.strip_prefix("signature-").and_then(|rest| rest.split_once('-')) {

@@ -1,13 +1,13 @@
-//! What a source offers for one architecture: its version and dates, its files, and who signed it. Plain data.
+//! What a source offers for one architecture: its version and dates, its files, and its signers. Plain data.
 //!
-//! Must never: know how a source is asked.
+//! Must never: know how to query a source.
 
 use crate::base::digest::Digest;
 use crate::base::url::Url;
 use crate::oci::descriptor::Descriptor;
 pub use crate::oci::metadata::Metadata;
 
-/// Names one file of an artifact: how long it is, what it must hash to, and where it lies.
+/// Names one file of an artifact: its length, digest and location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRef {
     /// Length in bytes; above 0 and below 2^63.
@@ -18,7 +18,7 @@ pub struct FileRef {
 }
 
 impl FileRef {
-    /// Lists the blobs that it consists of.
+    /// Lists the blobs that make up the file.
     pub fn blobs(&self) -> Vec<FileRef> {
         match &self.place {
             Place::Blobs(layers) => {
@@ -30,34 +30,34 @@ impl FileRef {
     }
 }
 
-/// Where a file lies.
+/// Location of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// A blob of the source's repository or layout, named by the file's own digest.
     Blob,
-    /// Several such blobs, one behind the other.
+    /// Several such blobs, concatenated.
     Blobs(Vec<Descriptor>),
     /// A URL.
     Url(Url),
-    /// It was only heard of, see `seen`.
+    /// Unknown: only recorded earlier, see `seen`.
     Nowhere,
 }
 
-/// Describes what a source offers for one architecture. Every text is as the source gave it, so it goes
-/// through `text::printable` before it is shown.
+/// What a source offers for one architecture. Every text is as the source gave it, so it must pass through `text::printable`
+/// before it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
-    /// What its publisher says of it.
+    /// The publisher's metadata.
     pub release: Metadata,
     /// Identity: the digest of the per-architecture manifest; for HTTP see `latest::identity` in `source`.
     pub digest: Digest,
-    /// Digest of the index that led to the manifest, where one did.
+    /// Digest of the index that named the manifest, if any.
     pub index_digest: Option<Digest>,
-    /// What else led to it, or is part of it: indexes inside that one, the layers of its initramfs, a `latest.json`.
+    /// Other documents on the way or parts of it: nested indexes, the layers of its initramfs, a `latest.json`.
     pub passed: Vec<Digest>,
-    /// Keys whose signatures of it were verified; none where none is demanded.
+    /// Keys whose signatures of it were verified; empty where none is demanded.
     pub signed_by: Vec<Digest>,
-    /// The source, for people and for records; without secrets.
+    /// The source, for messages and records; without secrets.
     pub source: String,
     /// The kernel.
     pub kernel: FileRef,
@@ -66,12 +66,12 @@ pub struct Artifact {
 }
 
 impl Artifact {
-    /// Says whether this is only what was heard of it before: then its files cannot be opened.
+    /// Returns whether this is only an earlier record of the artifact, whose files cannot be opened.
     pub fn is_hearsay(&self) -> bool {
         self.kernel.place == Place::Nowhere
     }
 
-    /// Returns every digest that it may be revoked by.
+    /// Returns every digest by which it may be revoked.
     pub fn digests(&self) -> Vec<Digest> {
         let mut digests = vec![self.digest, self.kernel.sha256, self.initramfs.sha256];
         digests.extend(self.index_digest);

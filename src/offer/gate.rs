@@ -1,7 +1,7 @@
-//! The gates: every policy that refuses an artifact before a byte of it is downloaded. Pure.
+//! The gates: every policy that refuses an artifact before any of it is downloaded. Pure.
 //!
-//! Called from one place for machines (cmd/check.rs), with the same facts for every source, and from cmd/inspect.rs for a
-//! machine that is only spoken of.
+//! Called from `update/judge.rs` for this machine, with the same facts for every source, and from `cmd/inspect` for a
+//! hypothetical one.
 //! Must never: fetch, read or write anything, or stop at the first refusal.
 
 use crate::base::clock::Now;
@@ -25,27 +25,27 @@ pub struct Facts<'a> {
     pub architecture: &'a str,
     /// Channel that the configuration follows.
     pub channel: &'a str,
-    /// Version of the running slot, where it says one.
+    /// Version of the running slot, if it states one.
     pub running_version: Option<&'a str>,
-    /// Artifact in the running slot, where it is known.
+    /// Artifact in the running slot, if known.
     pub running_digest: Option<Digest>,
-    /// What its kernel and initramfs hash to, where that is known.
+    /// Digests of its kernel and initramfs, if known.
     pub running_files: Option<[Digest; 2]>,
     /// Why the target slot must not be touched now.
     pub trial_pending: Option<&'a str>,
-    /// What is staged in the target slot.
+    /// Artifact staged in the target slot.
     pub staged_digest: Option<Digest>,
-    /// Whether that was staged although it failed here before.
+    /// Whether that was staged although it had failed here before.
     pub staged_insisted: bool,
-    /// Artifacts that are not to be taken now since they rolled back, and why: the rest of a sentence.
+    /// Artifacts that must not be taken now because they rolled back, and why: the rest of a sentence.
     pub failed: &'a [(Digest, String)],
     /// What is known of the time.
     pub now: Now,
-    /// Room in the target slot once its old files are gone; `None` where it cannot be told.
+    /// Room in the target slot once its old files are gone; `None`: unknown.
     pub room_bytes: Option<u64>,
     /// When updates may be applied.
     pub window: Option<&'a Window>,
-    /// When the newest release that was verified and has run here was made.
+    /// Release date of the newest verified release that has run here.
     pub newest_release: Option<Moment>,
     /// `--allow-downgrade`.
     pub allow_downgrade: bool,
@@ -55,43 +55,44 @@ pub struct Facts<'a> {
     pub ignore_window: bool,
 }
 
-/// What the gates say of an artifact.
+/// Outcome of the gates for an artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It may be taken.
     Take,
-    /// It may be taken, and lies in the target slot already.
+    /// It may be taken, and is in the target slot already.
     Staged,
-    /// It is what runs already.
+    /// It is running already.
     UpToDate,
     /// It must not be taken; at least one refusal.
     Refused(Vec<Refusal>),
 }
 
-/// An artifact beside what it is held against.
+/// An artifact and what it is compared with.
 struct Case<'a> {
     artifact: &'a Artifact,
     facts: &'a Facts<'a>,
     offered: Version,
-    /// `None`: what runs has no version, or one that is in no order: builders of images write `2024.01`.
+    /// `None`: the running system has no version, or one without an order: builders of images write `2024.01`.
     running: Option<Version>,
     is_staged: bool,
-    /// What is staged has passed the gates of order, or a person insisted on it.
+    /// The staged artifact has passed the gates of order, or an operator insisted on it.
     takes_any: bool,
 }
 
-/// One gate: `None`: it lets the artifact pass.
-/// Errors: Source: what the artifact says of itself is malformed.
+/// One gate. Returns: `None`: the artifact passes.
+/// Errors: Source: the artifact's own metadata is malformed.
 type Rule = fn(&Case<'_>) -> Result<Option<Refusal>>;
 
-/// Every gate, in the order in which refusals are told. These hold for what runs already as well: it may be a fault.
+/// Every gate, in the order in which refusals are reported. These apply even to the running artifact: a mismatch may be a
+/// fault.
 const OF_WHAT_IT_IS: [Rule; 2] = [architecture, channel];
-/// These hold for what is staged already as well.
+/// These apply even to the staged artifact.
 const OF_ORDER: [Rule; 5] = [version, min_compatible_version, expiry, release_date, failed_before];
-/// What is staged has its place.
+/// These do not: it already occupies its slot.
 const OF_PLACE_AND_TIME: [Rule; 3] = [pending_trial, size, maintenance_window];
 
-/// Holds an artifact against every gate.
+/// Checks an artifact against every gate.
 /// Errors: Source: the artifact's own versions or dates are malformed.
 pub fn judge(artifact: &Artifact, facts: &Facts<'_>) -> Result<Verdict> {
     let is_staged = facts.staged_digest == Some(artifact.digest);
@@ -157,7 +158,7 @@ fn version(case: &Case<'_>) -> Result<Option<Refusal>> {
 fn min_compatible_version(case: &Case<'_>) -> Result<Option<Refusal>> {
     let Some(minimum) = &case.artifact.release.min_compatible_version else { return Ok(None) };
     let minimum = Version::parse(minimum).map_err(|e| malformed(case.artifact, "min_compatible_version", &e))?;
-    // A version that is none is left by a person who insists, or not at all.
+    // A running version without an order passes here: the version gate refuses it unless an operator insists.
     match case.running.as_ref().filter(|running| **running < minimum) {
         None => Ok(None),
         Some(running) => {
@@ -217,7 +218,7 @@ fn maintenance_window(case: &Case<'_>) -> Result<Option<Refusal>> {
     Ok(window.and_then(|window| outside(window, case.facts.now)))
 }
 
-/// Says what an artifact is for instead. Input: what it says; what this machine is.
+/// Describes which other machine an artifact is for. Input: its own architecture; this machine's.
 fn other_architecture(said: Option<&str>, ours: &str) -> String {
     match said {
         None => format!(
@@ -231,12 +232,12 @@ fn other_architecture(said: Option<&str>, ours: &str) -> String {
     }
 }
 
-/// Reads a date of an artifact. Errors: Source: it is none; document and field are named.
+/// Reads a date of an artifact. Errors: Source: not a date; names document and field.
 fn date_of(artifact: &Artifact, text: &str, field: &str) -> Result<Moment> {
     Moment::parse(text).map_err(|e| malformed(artifact, field, &e))
 }
 
-/// Names the document and the field that a value is from, as the publisher writes it: in `latest.json`, or as an annotation.
+/// Names the document and the field of a value as the publisher writes it: in `latest.json`, or as an annotation.
 fn malformed(artifact: &Artifact, field: &str, why: &Error) -> Error {
     let (prefix, document) = match artifact.source.strip_prefix("http ") {
         Some(url) => ("", url),
@@ -245,13 +246,13 @@ fn malformed(artifact: &Artifact, field: &str, why: &Error) -> Error {
     Error::new(Kind::Source, format!("'{prefix}{field}': {why}")).at("read", document)
 }
 
-/// Names a source to people, as flag and `update.conf` call it: `server http://…`, where records have `http http://…`.
+/// Names a source as flags and `update.conf` do: `server http://…`, where records have `http http://…`.
 pub fn place(source: &str) -> String {
     source.strip_prefix("http ").map_or(source.to_owned(), |url| format!("server {url}"))
 }
 
-/// Says that a source offers what runs, although that has expired: it stands still, or is held back.
-/// Errors: Source: the date is none.
+/// Reports that a source still offers the running version although it has expired: the source stands still, or updates are held
+/// back. Errors: Source: not a date.
 pub fn stands_still(artifact: &Artifact, verdict: &Verdict, now: Now) -> Result<Option<String>> {
     let Some(expires) = artifact.release.expires.as_deref().filter(|_| *verdict == Verdict::UpToDate) else {
         return Ok(None);
@@ -262,9 +263,9 @@ pub fn stands_still(artifact: &Artifact, verdict: &Verdict, now: Now) -> Result<
         .then(|| format!("what runs expired at {expires}, and nothing newer is offered: does the source stand still?")))
 }
 
-/// Says why nothing may be changed now; `None`: the window is open.
+/// Returns why nothing may be changed now; `None`: the window is open.
 ///
-/// Asked at the beginning, and again before a slot is activated and before the machine is restarted: between them may be hours.
+/// Asked at the start, and again before a slot is activated and before the machine restarts: hours may pass in between.
 pub fn outside(window: &Window, now: Now) -> Option<Refusal> {
     let is_open = now.moment_secs().is_some_and(|moment| window.is_open(moment));
     (!is_open).then(|| {
@@ -274,13 +275,13 @@ pub fn outside(window: &Window, now: Now) -> Option<Refusal> {
     })
 }
 
-/// Says when a window opens that is shut; `None`: it is open, or the clock is not set.
+/// Returns when a closed window opens; `None`: it is open, or the clock is not set.
 pub fn opens_next(window: &Window, now: Now) -> Option<String> {
     let moment = now.moment_secs().filter(|moment| !window.is_open(*moment))?;
     Some(rfc3339(window.opens_next(moment)))
 }
 
-/// Names a channel so that a blank in it, or its absence, is seen.
+/// Names a channel so that a blank in it, or an empty name, is visible.
 fn named(channel: &str) -> String {
     match channel {
         "" => "a channel with an empty name".to_owned(),
@@ -289,7 +290,7 @@ fn named(channel: &str) -> String {
     }
 }
 
-/// Says why it cannot be told whether something is newer than what runs.
+/// Describes why the offered version cannot be compared with the running one.
 fn incomparable(offered: &Version, facts: &Facts<'_>) -> String {
     let runs = match facts.running_version {
         Some(text) => format!("what runs says that it is '{}', which is not a semantic version", printable(text)),
@@ -298,17 +299,17 @@ fn incomparable(offered: &Version, facts: &Facts<'_>) -> String {
     format!("{runs}: whether {offered} is newer cannot be told")
 }
 
-/// Says whether the artifact is what runs: equal versions alone do not say it.
+/// Returns whether the artifact is the running one: equal versions alone do not prove it.
 fn runs_already(artifact: &Artifact, facts: &Facts<'_>) -> bool {
     let files = [artifact.kernel.sha256, artifact.initramfs.sha256];
     match facts.running_files {
         Some(running) => running == files || facts.running_digest == Some(artifact.digest),
-        // Of a slot without a record its version is all that is known.
+        // A slot without a record is known only by its version.
         None => facts.running_version == Some(&artifact.release.version),
     }
 }
 
-/// Source: semver.org 2.0.0, item 10: build metadata does not count in the order.
+/// Source: semver.org 2.0.0, item 10: build metadata is ignored in the order.
 fn another_build(artifact: &Artifact, running: &Version) -> String {
     let (offered, running) = (printable(&artifact.release.version), running.to_string());
     let why = match offered == running {

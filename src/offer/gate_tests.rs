@@ -131,7 +131,7 @@ fn overrides_open_their_own_gate_only() {
 fn the_same_version_is_nothing_to_do() {
     let mut a = artifact();
     a.release.version = "v1.1.0+rebuilt".into();
-    // The same files under another name and document: built once, published twice.
+    // The same files under another name and in another document: built once, published twice.
     let same_files = || Facts { running_files: Some([a.kernel.sha256, a.initramfs.sha256]), ..facts() };
     assert_eq!(judge(&a, &same_files()).unwrap(), Verdict::UpToDate);
     assert_eq!(judge(&a, &Facts { allow_downgrade: true, ..same_files() }).unwrap(), Verdict::UpToDate);
@@ -140,7 +140,7 @@ fn the_same_version_is_nothing_to_do() {
     for allow_downgrade in [false, true] {
         assert_eq!(judge(&a, &Facts { allow_downgrade, ..facts() }).unwrap(), Verdict::UpToDate);
     }
-    // What is the same for another architecture is a fault, not peace.
+    // The same content for another architecture is a fault, not up to date.
     a.release.architecture = Some("arm64".into());
     assert_eq!(gates(&a, &facts()), [Gate::Architecture]);
 }
@@ -153,8 +153,8 @@ fn what_is_staged_is_not_offered_again() {
     assert_eq!(judge(&a, &staged(Digest::of(b"another"))).unwrap(), Verdict::Take);
 }
 
-/// Which gates still refuse what lies in the target slot already: what has changed since it was staged counts, what it
-/// passed then, or was insisted on, does not. A reader adds a line.
+/// Which gates still refuse what is already staged: what has changed since then counts; what it passed then, or was insisted
+/// on, does not. A reader adds a line.
 #[test]
 fn what_is_staged_is_refused_by_what_has_changed_since() {
     type Change = fn(&mut Artifact, &mut Facts<'static>);
@@ -197,7 +197,7 @@ fn what_is_staged_is_refused_by_what_has_changed_since() {
     }
 }
 
-/// What cron may pass over, and what a person has to mend.
+/// What cron may ignore, and what an operator must fix.
 #[test]
 fn waiting_is_told_apart_from_what_a_person_must_mend() {
     let refusal = |gate| Refusal { gate, why: "x".into(), hint: "" };
@@ -220,7 +220,7 @@ fn waiting_is_told_apart_from_what_a_person_must_mend() {
         let refusals: Vec<Refusal> = gates.iter().copied().map(refusal).collect();
         let error = refused("version 1.2.0", &refusals);
         assert_eq!((error.course(), error.exit_code()), (course, 4), "{gates:?}");
-        // Nothing that waits makes the state `failed`.
+        // A refusal that only waits never makes the state `failed`.
         assert!(course == Course::Fault || gates.iter().all(|gate| !gate.is_fault()), "{gates:?}");
     }
 }
@@ -237,7 +237,7 @@ fn a_running_version_that_is_not_semantic_is_left_by_a_person_who_insists() {
         // The flag opens this gate, and no other.
         a.release.channel = Some("edge".into());
         assert_eq!(gates(&a, &Facts { allow_downgrade: true, ..f() }), [Gate::Channel], "{running}");
-        // What runs is known by its digest all the same.
+        // The running artifact is still known by its digest.
         a.release.channel = None;
         let same = Facts { running_digest: Some(a.digest), ..f() };
         assert_eq!(judge(&a, &same).unwrap(), Verdict::UpToDate, "{running}");
@@ -270,7 +270,7 @@ fn equal_in_order_is_not_the_same() {
         );
         assert!(!refusals[0].gate.is_fault());
         assert_eq!(judge(&a, &Facts { allow_downgrade: true, ..f }).unwrap(), Verdict::Take, "{running} {offered}");
-        // A running slot without a record: its version is all that is known of it.
+        // A running slot without a record is known only by its version.
         let unknown = Facts { running_version: Some(running), running_digest: None, running_files: None, ..facts() };
         let verdict = judge(&a, &unknown).unwrap();
         assert_eq!(verdict == Verdict::UpToDate, running == offered, "{running} {offered}: {verdict:?}");
@@ -290,9 +290,9 @@ fn a_time_of_day_is_never_judged_by_a_clock_that_is_not_set() {
         assert!(refusals[0].why.contains("the clock is not set (1970-01-01T03:00:16Z)"), "{}", refusals[0].why);
         assert_eq!(judge(&artifact(), &Facts { ignore_window: true, ..f }).unwrap(), Verdict::Take);
     }
-    // Where there is no window, nobody asks.
+    // Without a window the clock is not needed.
     assert_eq!(judge(&artifact(), &Facts { now: not_set, ..facts() }).unwrap(), Verdict::Take);
-    // What expired before the build has expired, whatever the clock says.
+    // A date before the build has passed, whatever the clock says.
     let expired = Artifact {
         release: Metadata { expires: Some("2026-11-24T15:20:52Z".into()), ..artifact().release },
         ..artifact()
@@ -349,7 +349,7 @@ fn an_older_release_than_the_newest_that_was_taken_is_a_replay() {
     let undated = Artifact { release: Metadata { release_date: None, ..older.release.clone() }, ..older.clone() };
     assert_eq!(gates(&undated, &known()), [Gate::Replayed]);
     assert_eq!(judge(&undated, &facts()).unwrap(), Verdict::Take);
-    // The same release again, a later one, and one whose date nobody signed.
+    // The same release again, a later one, and one whose date is not signed.
     for fine in [
         released("2026-03-01T00:00:00Z"),
         released("2026-03-02T00:00:00Z"),

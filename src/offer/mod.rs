@@ -1,4 +1,4 @@
-//! What is offered, and whether this machine may take it: the gates, versions, the maintenance window. Pure.
+//! Whether this machine may take what is offered: the gates, versions, the maintenance window. Pure.
 //!
 //! May import: base, oci. Must never import: os, http, source, trust: a policy that can fetch is no policy.
 

@@ -1,4 +1,4 @@
-//! Gates by their names, and what one that refuses says.
+//! Gates by their names, and the message of a gate that refuses.
 
 use crate::base::error::{Course, Error, Kind, Refused};
 use std::fmt;
@@ -40,8 +40,8 @@ impl Gate {
         }
     }
 
-    /// Says whether the refusal is a fault that a person must mend, rather than the ordinary course
-    /// of things (a window that is shut, a mirror that lags, a version already known to be bad).
+    /// Returns whether the refusal is a fault that an operator must fix, rather than the ordinary course of things (a closed
+    /// window, a mirror that lags, a version already known to be bad).
     pub fn is_fault(self) -> bool {
         matches!(
             self,
@@ -54,7 +54,7 @@ impl Gate {
         )
     }
 
-    /// Names the option that takes it all the same; empty: none does.
+    /// Names the option that overrides it; empty: none does.
     pub(super) fn hint(self) -> &'static str {
         match self {
             Gate::Version | Gate::RunningVersion | Gate::Replayed => "--allow-downgrade takes it",
@@ -64,22 +64,22 @@ impl Gate {
         }
     }
 
-    /// Says whether nobody has to do anything about the refusal: the window opens, the trial ends, or another version
-    /// comes. A source that offers an older version, or another build of what runs, is not that: its publisher is asked.
-    /// Nor is a clock that is not set: the window never opens by it.
+    /// Returns whether waiting is enough: the window opens, the trial ends, or another version comes. Not so for a source with
+    /// an older version or another build of the running one, which its publisher must explain, nor for a clock that is not set:
+    /// the window never opens by it.
     pub fn waits(self) -> bool {
         matches!(self, Gate::TrialPending | Gate::FailedBefore | Gate::Window)
     }
 }
 
-/// One gate that refused, with the two values it compared.
+/// One refusing gate, with the two values it compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// Which gate.
     pub gate: Gate,
-    /// Both values, for people.
+    /// Both values, as text for the operator.
     pub why: String,
-    /// What takes it all the same; empty: nothing on this machine.
+    /// What overrides it; empty: nothing on this machine.
     pub hint: &'static str,
 }
 
@@ -90,17 +90,17 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Puts refusals into one sentence.
+/// Joins refusals into one sentence.
 pub fn reasons(refusals: &[Refusal]) -> String {
     refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Turns refusals into the error that a command ends with. Input: `version`: "version 1.2.0", for example.
+/// Turns refusals into the error that ends a command. Input: `version`: "version 1.2.0", for example.
 pub fn refused(version: &str, refusals: &[Refusal]) -> Error {
     refused_to("take", version, refusals)
 }
 
-/// The same for what else is done with a version. Input: `op`: "take", for example.
+/// The same for other operations on a version. Input: `op`: "take", for example.
 pub fn refused_to(op: &str, version: &str, refusals: &[Refusal]) -> Error {
     let error = Error::new(Kind::Gate, format!("refused: {}", reasons(refusals))).at(op, version);
     let told = |refusal: &Refusal| Refused { gate: refusal.gate.label(), why: refusal.why.clone(), hint: refusal.hint };

@@ -7,7 +7,7 @@ use crate::base::error::{Error, Kind, Result};
 use std::cmp::Ordering;
 use std::fmt;
 
-/// Holds a parsed version; build metadata is kept for display and ignored in order.
+/// A parsed version; build metadata is kept for display and ignored in the order.
 #[derive(Clone, Debug)]
 pub struct Version {
     text: String,
@@ -21,7 +21,7 @@ enum Identifier {
     Word(String),
 }
 
-/// Digits without a leading zero, of any number: SemVer has no bound, and a date with a time has 14.
+/// Digits without a leading zero, of any length: SemVer has no bound, and a date with a time has 14.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Number(String);
 
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn orders_as_semver_says() {
-        // semver.org item 11, its own example, then what updates meet.
+        // semver.org item 11, its own example, then cases from updates.
         let rising = [
             "0.9.9",
             "1.0.0-alpha",

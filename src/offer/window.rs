@@ -1,7 +1,7 @@
 //! The maintenance window: when updates may be applied. Pure.
 //!
-//! `02:00-05:30`, or `Sat,Sun 22:00-04:00`; times are UTC, and a window that passes midnight
-//! belongs to the day it opens on. Must never: read a clock.
+//! `02:00-05:30`, or `Sat,Sun 22:00-04:00`; times are UTC, and a window that passes midnight belongs to the day on which it
+//! opens. Must never: read a clock.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::time::weekday_and_minute;
@@ -11,7 +11,7 @@ const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const DAY_MINUTES: u16 = 24 * 60;
 const DAY_SECS: u64 = 24 * 3600;
 
-/// Holds one weekly window.
+/// One weekly window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     days: [bool; 7],
@@ -22,7 +22,7 @@ pub struct Window {
 
 impl Window {
     /// Parses `[Day[,Day...] ]HH:MM-HH:MM`.
-    /// Errors: Config: any other shape, or a window of no length.
+    /// Errors: Config: any other shape, or a window of zero length.
     pub fn parse(text: &str) -> Result<Window> {
         let bad = || {
             Error::new(
@@ -47,7 +47,7 @@ impl Window {
         Ok(Window { days, open_minute, close_minute, text: text.trim().to_string() })
     }
 
-    /// Says whether the window is open at a time (seconds since 1970, UTC).
+    /// Returns whether the window is open at a time (seconds since 1970, UTC).
     pub fn is_open(&self, unix_secs: u64) -> bool {
         let (day, minute) = weekday_and_minute(unix_secs);
         let today = self.days[usize::from(day)];
@@ -58,11 +58,11 @@ impl Window {
         (today && minute >= self.open_minute) || (yesterday && minute < self.close_minute)
     }
 
-    /// Returns when it opens next, in seconds since 1970. Input: a time at which it is shut.
+    /// Returns when it opens next, in seconds since 1970. Input: a time at which it is closed.
     pub fn opens_next(&self, unix_secs: u64) -> u64 {
         let (today, minute) = weekday_and_minute(unix_secs);
         let midnight = unix_secs - unix_secs % DAY_SECS;
-        // Seven days on it is today again.
+        // Seven days ahead is today's weekday again.
         let opens = |ahead: u8| self.days[usize::from((today + ahead) % 7)] && (ahead > 0 || minute < self.open_minute);
         let ahead = (0..7).find(|ahead| opens(*ahead)).unwrap_or(7);
         midnight + u64::from(ahead) * DAY_SECS + u64::from(self.open_minute) * 60
@@ -111,7 +111,7 @@ mod tests {
         }
     }
 
-    /// The next opening, held against a search minute by minute.
+    /// The next opening, compared with a search minute by minute.
     #[test]
     fn says_when_it_opens_next() {
         for text in [

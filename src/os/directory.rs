@@ -1,14 +1,14 @@
-//! Lists a directory: once for all who want its paths, since each reader of std's own costs 300 bytes.
+//! Lists a directory: one function for all callers, since each reader of std's own costs 300 bytes.
 //!
-//! Must never: leave out an entry, or give part of a list where reading it failed.
+//! Must never: omit an entry, or return part of a list after a read failed.
 
 use std::cmp::Ordering;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Returns the paths of all that lies in a directory, in the order of their names.
-/// Errors: it cannot be listed to its end.
+/// Returns the paths of all entries of a directory, sorted by name.
+/// Errors: it cannot be listed completely.
 pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -18,7 +18,7 @@ pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// As paths are ordered that differ in their last part alone, and one function for all.
+/// Orders paths that differ only in their last part; one function for all callers.
 #[expect(clippy::ptr_arg, reason = "what a slice of them is sorted by")]
 fn by_bytes(a: &PathBuf, b: &PathBuf) -> Ordering {
     a.as_os_str().cmp(b.as_os_str())
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
     use std::os::unix::ffi::OsStrExt;
 
-    /// Against std's own order of paths.
+    /// Compared with std's own order of paths.
     #[test]
     fn all_is_listed_in_the_order_of_names() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,9 +1,9 @@
 //! Small files as a whole: read up to a limit; replaced by temporary file, fsync, rename, fsync of the directory.
 //!
-//! The one door to the agent's own files, in whose place anything may lie: another program, a damaged file system or the
-//! kubelet (for a hostPath that is not there) made it. What is not a regular file is never opened (a pipe would be waited for, a device
-//! may act on it), never written through, and makes way; what is mounted there stays, and a person is told. Replacing is for
-//! ext4 only (state, slot record).
+//! The only access to the agent's own files. Anything may lie in their place, made by another program, a damaged file system or
+//! the kubelet (for a missing hostPath). What is not a regular file is never opened (a pipe would block, a device may react)
+//! and never written through, but moved aside; what is mounted there stays, and the operator is told. Replacing is for ext4
+//! only (state, slot record).
 //! Must never: be used to write on the EFI partition, where GRUB reads without a journal and a rename is not safe (see
 //! grubenv_file.rs); remove anything on what is mounted at a path or below it, whatever it is mounted from.
 
@@ -16,21 +16,21 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
-/// Begins the ending of a file that is being written; what follows is the writer's own.
+/// Begins the extension of a file that is being written; each writer adds its own end.
 pub const TEMPORARY: &str = ".tmp-";
-/// Names for a temporary file that are tried.
+/// Most names tried for a temporary file.
 const NAME_TRIES: u32 = 8;
 
-/// Reads a whole small file that somebody else provides, through links.
+/// Reads a whole small file that another program provides, through links.
 /// Returns: `None` if it is not there.
-/// Errors: InvalidData: it is longer than `max_bytes`, or no file (a named pipe would be waited for).
+/// Errors: InvalidData: it is longer than `max_bytes`, or not a file (a named pipe would block).
 pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
     read(path, max_bytes, 0)
 }
 
-/// The same for one of the agent's own files: a link is none.
-/// Errors: InvalidData: it was read and is too long, or something else is in its place. Any other: it could not be read, and
-/// nothing is known of it.
+/// The same for one of the agent's own files: a link does not count.
+/// Errors: InvalidData: it is too long, or something else is in its place. Any other: it could not be read, and its content is
+/// unknown.
 pub fn read_own(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
     match in_the_way(path)? {
         Some(what) => Err(io::Error::new(ErrorKind::InvalidData, format!("not a regular file but {what}"))),
@@ -49,12 +49,12 @@ fn read(path: &Path, max_bytes: u64, flags: i32) -> io::Result<Option<Vec<u8>>> 
     }
 }
 
-/// Opens what is to be read, and waits for no pipe. Input: `flags`: further ones.
+/// Opens a file for reading without blocking on a pipe. Input: `flags`: further ones.
 pub fn open(path: &Path, flags: i32) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | flags).open(path)
 }
 
-/// Reads what was opened to its end. Errors: InvalidData: it is longer than `max_bytes`.
+/// Reads an open file to its end. Errors: InvalidData: it is longer than `max_bytes`.
 pub(super) fn read_all(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(max_bytes + 1).read_to_end(&mut bytes)?;
@@ -64,13 +64,13 @@ pub(super) fn read_all(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The same as [`read_bounded`] for a file that has to be there. Errors: NotFound: it is not.
+/// The same as [`read_bounded`] for a required file. Errors: NotFound: it does not exist.
 pub fn read_required(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     let missing = || io::Error::new(ErrorKind::NotFound, "there is no such file");
     read_bounded(path, max_bytes)?.ok_or_else(missing)
 }
 
-/// Says what a person can do about a file that could not be read.
+/// Describes what an operator can do about a file that could not be read.
 pub fn way_out(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE) => {
@@ -84,24 +84,24 @@ pub fn way_out(error: &io::Error) -> &'static str {
     }
 }
 
-/// Writes `bytes` to `path`, wholly or not at all. Several may do so at once: one of them wins.
-/// Power cut: the old content or the new, never a mixture; perhaps a stray temporary file beside it, which the next
-/// write removes.
+/// Writes `bytes` to `path`, completely or not at all. Of concurrent writers, one wins.
+/// Power cut: the old content or the new, never a mixture; perhaps a stray temporary file beside it, which the next write
+/// removes.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_as(path, bytes, None)
 }
 
-/// The same, with the permissions that the file is to have from its first instant.
+/// The same, with the file's permissions set from the start.
 pub fn replace_with_mode(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     replace_as(path, bytes, Some(mode))
 }
 
 fn replace_as(path: &Path, bytes: &[u8], mode: Option<u32>) -> io::Result<()> {
-    // The descriptor holds the lock until the name is right.
+    // The descriptor holds the lock until the rename is done.
     let (temporary, mut file) = temporary(path)?;
     let written = write_durably(&mut file, bytes, mode).and_then(|()| rename_over(&temporary, path));
     if written.is_err() {
-        // The error that matters is the one in hand.
+        // The first error is the one to report.
         let _ = fs::remove_file(&temporary);
     }
     written?;
@@ -118,7 +118,7 @@ fn rename_over(temporary: &Path, path: &Path) -> io::Result<()> {
     fs::rename(temporary, path)
 }
 
-/// Makes a file beside `path` that nobody else writes to, and locks it. Left-overs of runs that were killed go.
+/// Creates and locks a file beside `path` that no other process writes to. Removes left-overs of killed runs.
 fn temporary(path: &Path) -> io::Result<(PathBuf, File)> {
     let prefix = with_ending(path, TEMPORARY)?;
     remove_left_over(&prefix);
@@ -126,10 +126,10 @@ fn temporary(path: &Path) -> io::Result<(PathBuf, File)> {
     let is_first = |e: &io::Error| e.kind() == ErrorKind::AlreadyExists;
     for _ in 0..NAME_TRIES {
         let name = with_ending(&prefix, &format!("{:x}-{:x}", process::id(), sys::random_u64()))?;
-        // Follows no link, and takes nothing that is there.
+        // Follows no link and replaces nothing.
         match OpenOptions::new().write(true).create_new(true).open(&name) {
             Ok(file) => {
-                // Between the two, another run may have taken it for a left-over. Where nothing can be locked, none does.
+                // Between the two, another run may have removed it as a left-over; never where locks are unsupported.
                 let is_ours = sys::try_lock(&file).unwrap_or(true) && file.metadata()?.nlink() > 0;
                 if is_ours {
                     return Ok((name, file));
@@ -149,7 +149,7 @@ fn temporary(path: &Path) -> io::Result<(PathBuf, File)> {
     result
 }
 
-/// Removes temporary files that nobody holds a lock on: who wrote them is gone.
+/// Removes temporary files without a lock: their writers have ended.
 fn remove_left_over(prefix: &Path) {
     let (Ok(dir), Some(prefix)) = (parent(prefix), prefix.file_name()) else { return };
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -161,7 +161,7 @@ fn remove_left_over(prefix: &Path) {
         if let (true, Ok(file)) = (is_file, open(&path, libc::O_NOFOLLOW))
             && sys::try_lock(&file).unwrap_or(false)
         {
-            // Still locked: who has just made it finds it gone.
+            // Still locked: a process that has just created it notices the removal.
             let _ = fs::remove_file(&path);
         }
     }
@@ -210,7 +210,7 @@ mod tests {
         replace(&path, b"one").unwrap();
         let full = File::options().write(true).open("/dev/full");
         assert_eq!(write_durably(&mut full.unwrap(), b"two", None).unwrap_err().kind(), ErrorKind::StorageFull);
-        // No name is that long.
+        // No name can be that long.
         assert!(replace(&dir.path().join("n".repeat(250)), b"two").is_err());
         assert_eq!(fs::read(&path).unwrap(), b"one");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -1,4 +1,4 @@
-//! What the operating system does for all of them: system calls (the only `unsafe`), paths, small files, progress on stderr.
+//! Operating-system services shared by all wings: system calls (the only `unsafe`), paths, small files, progress on stderr.
 //!
 //! May import: base. Must never import: a subject: it does not know what an update is.
 

@@ -1,4 +1,4 @@
-//! The table of mounts, `/proc/self/mountinfo`: what is mounted where, as far as this process sees.
+//! The table of mounts, `/proc/self/mountinfo`: which mounts this process sees.
 //!
 //! Must never: mount anything.
 
@@ -7,27 +7,27 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Where the kernel tells this process what is mounted. Never below a `--root`: it is about the process.
+/// The kernel's list of this process's mounts. Never below a `--root`: it is about the process.
 pub(crate) const MOUNTINFO: &str = "/proc/self/mountinfo";
 
-/// Says whether something is mounted at a directory.
+/// Returns whether something is mounted at a directory.
 pub fn is_mount_point(dir: &Path) -> bool {
     let Ok(dir) = fs::canonicalize(dir) else { return false };
     let Ok(table) = fs::read_to_string(MOUNTINFO) else { return false };
     table.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(&unescape(at)) == dir))
 }
 
-/// Says whether anything is mounted at a path or below it, as far as this process sees; also where that cannot be told. The
-/// number of the device would not say it: what is mounted may be another directory of the same file system.
+/// Returns whether anything is mounted at a path or below it, as far as this process sees; also true if unknown. Device numbers
+/// do not tell: another directory of the same file system may be mounted.
 pub fn is_mounted_in(path: &Path) -> bool {
-    // Not by its name: the way to what is mounted in no directory leads through a descriptor, and has none.
+    // Not by its name: a mount without a directory is reached through a descriptor and has no name.
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path);
     let real = opened.and_then(|file| fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())));
     let (Ok(path), Ok(table)) = (real, fs::read_to_string(MOUNTINFO)) else { return true };
     table.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(&unescape(at)).starts_with(&path)))
 }
 
-/// Returns the mount points at which a whole file system lies on top. Pure.
+/// Returns the mount points where a whole file system is the topmost mount. Pure.
 /// Source: proc(5), mountinfo: fields 3 (major:minor), 4 (root), 5 (mount point); of two lines of one mount point, the later
 /// hides the earlier (measured).
 pub(crate) fn find_mounts(table: &str, device_number: &str) -> Vec<PathBuf> {
@@ -44,7 +44,7 @@ pub(crate) fn find_mounts(table: &str, device_number: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Undoes the octal escapes of blank, tab, newline and backslash.
+/// Decodes the octal escapes of blank, tab, newline and backslash.
 fn unescape(text: &str) -> String {
     let mut out = text.to_string();
     for (escape, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(found(TABLE, "7:3"), [PathBuf::from("/mnt/a b\\c")]);
         assert_eq!(found(TABLE, "254:0"), [PathBuf::from("/")]);
         assert!(found(TABLE, "7:31").is_empty() && found("garbage\n\n", "7:3").is_empty());
-        // Hidden by another disk's, by a directory of its own, and back on top.
+        // Hidden by another disk, then by a directory of its own, then on top again.
         let mut table = TABLE.to_string();
         for (line, is_on_top) in [
             ("33 32 7:9 / /mnt/a\\040b\\134c rw - vfat /dev/loop1p1 rw\n", false),

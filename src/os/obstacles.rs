@@ -1,6 +1,6 @@
-//! What lies in the place of a file or a directory of ours: told, set aside, taken away.
+//! Obstacles in the place of our files and directories: described, set aside, removed.
 //!
-//! Must never: follow a link, or take away what somebody has mounted there.
+//! Must never: follow a link, or remove what an operator has mounted there.
 
 use crate::base::error::legible;
 use crate::os::mountinfo;
@@ -12,10 +12,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// What is in the way of a file, or made no sense, is kept under its name with this behind it.
+/// Suffix under which an obstacle or a malformed file is kept.
 pub const ASIDE: &str = ".corrupt";
 
-/// Says what lies in the place of a file, without opening it; `None`: a file, or nothing.
+/// Describes what lies in the place of a file, without opening it; `None`: a file, or nothing.
 pub fn in_the_way(path: &Path) -> io::Result<Option<&'static str>> {
     let mode = match fs::symlink_metadata(path) {
         Ok(meta) => meta.mode() & libc::S_IFMT,
@@ -32,11 +32,11 @@ pub fn in_the_way(path: &Path) -> io::Result<Option<&'static str>> {
     })
 }
 
-/// The same for a directory; one that a link leads to is one.
+/// The same for a directory; a link to a directory counts as one.
 pub(super) fn in_the_way_of_directory(path: &Path) -> io::Result<Option<&'static str>> {
     match in_the_way(path)? {
         None => Ok(path.try_exists()?.then_some("a file")),
-        // What cannot be looked at is not known to be no directory.
+        // What cannot be examined may be a directory.
         Some(what) => match fs::metadata(path) {
             Ok(meta) => Ok((!meta.is_dir()).then_some(what)),
             Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ELOOP) => Ok(Some(what)),
@@ -46,8 +46,8 @@ pub(super) fn in_the_way_of_directory(path: &Path) -> io::Result<Option<&'static
 }
 
 /// Moves what is not a regular file out of the way of one. Input: a path of the agent's own.
-/// Returns: what that was.
-/// Errors: WouldBlock: another run is at it.
+/// Returns: what it was.
+/// Errors: WouldBlock: another run is doing this.
 pub fn make_way(path: &Path) -> io::Result<Option<&'static str>> {
     make_way_if(path, in_the_way)
 }
@@ -64,7 +64,7 @@ pub(super) fn make_way_if(
     if in_the_way(path)?.is_none() {
         return Ok(None);
     }
-    // Of two that do this at once, the second must not take the first one's file for it.
+    // Of two concurrent runs, the second must not move the first one's new file aside.
     let dir = File::open(parent(path)?)?;
     if !sys::try_lock(&dir)? {
         return Err(ErrorKind::WouldBlock.into());
@@ -75,18 +75,18 @@ pub(super) fn make_way_if(
     }
 }
 
-/// Moves aside what lies at a path of the agent's own, whatever it is; what was moved aside before goes.
-/// Returns: where it is now.
-/// Errors: ResourceBusy: something is mounted there: then nothing was removed, nor where the path cannot be renamed at all.
+/// Moves aside whatever lies at a path of the agent's own, replacing what was moved aside before.
+/// Returns: its new path.
+/// Errors: ResourceBusy: something is mounted there. Then, or if the path cannot be renamed at all, nothing was removed.
 pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     use ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, PermissionDenied};
     let aside = with_ending(path, ASIDE)?;
     let mut renamed = fs::rename(path, &aside);
-    // First what may not be changed, then what is in the way: each needs one more try.
+    // First what is immutable, then what is in the way: each needs one more try.
     for _ in 0..2 {
         match renamed.as_ref().map_err(io::Error::kind) {
             Err(PermissionDenied) => [path, &aside].into_iter().for_each(sys::allow_changes),
-            // A directory and a file do not replace one another, nor does anything a directory that is not empty.
+            // A directory and a file do not replace one another, and nothing replaces a directory that is not empty.
             Err(IsADirectory | NotADirectory | DirectoryNotEmpty | AlreadyExists) => {
                 remove(&aside)?;
             }
@@ -99,8 +99,7 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Says what `Device or resource busy` means of a name that cannot be taken away: a file that is open does not keep Linux
-/// from it.
+/// Explains `Device or resource busy` for a path that cannot be removed: Linux does not refuse because of an open file.
 pub(super) fn in_use(error: io::Error, paths: &[&Path]) -> io::Error {
     if error.kind() != ErrorKind::ResourceBusy {
         return error;
@@ -110,8 +109,8 @@ pub(super) fn in_use(error: io::Error, paths: &[&Path]) -> io::Error {
     io::Error::new(ErrorKind::ResourceBusy, format!("something is mounted at {there}, or in it"))
 }
 
-/// The same, as durable as the next sync of the directory makes it.
-/// Errors: NotFound: there is nothing. ResourceBusy: something is mounted there, or below it: then nothing is removed.
+/// The same, as durable as the directory's next sync makes it.
+/// Errors: NotFound: it does not exist. ResourceBusy: something is mounted there, or below it: then nothing is removed.
 pub fn take_away(path: &Path) -> io::Result<()> {
     let removed = match fs::remove_file(path) {
         Err(e) if e.kind() == ErrorKind::PermissionDenied => {
@@ -121,7 +120,7 @@ pub fn take_away(path: &Path) -> io::Result<()> {
         removed => removed,
     };
     match removed {
-        // What is mounted there would be emptied before the directory proves to be busy.
+        // Otherwise a mount's content would be deleted before the directory proves to be busy.
         Err(e) if e.kind() == ErrorKind::IsADirectory => match mountinfo::is_mounted_in(path) {
             true => Err(ErrorKind::ResourceBusy.into()),
             false => remove_tree(path),
@@ -152,8 +151,8 @@ pub(super) fn allow_changes_below(path: &Path) {
     }
 }
 
-/// Removes whatever lies at a path of the agent's own, and makes that durable.
-/// Returns: whether there was anything.
+/// Durably removes whatever lies at a path of the agent's own.
+/// Returns: whether anything was there.
 pub fn remove(path: &Path) -> io::Result<bool> {
     match take_away(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),

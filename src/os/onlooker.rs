@@ -1,8 +1,8 @@
-//! What a run that holds the lock says of itself, for those who look on: one line in the lock file, rewritten while it works.
+//! Status of a run that holds the lock, for other processes: one line in the lock file, rewritten while it works.
 //!
-//! Never durable, and never waited for: a run that is killed leaves it, one that ends takes it away. Who holds the lock is asked
-//! of the kernel (`Store::work`); this line only tells what it does.
-//! Must never: fail a run because nobody can be told, or decide anything.
+//! Never durable, and never waited for: a killed run leaves it, one that ends removes it. The kernel tells which process holds
+//! the lock (`Store::work`); this line only tells what it does.
+//! Must never: fail a run because its status cannot be written, or decide anything.
 
 use crate::base::text::printable;
 use crate::base::time::rfc3339;
@@ -12,10 +12,10 @@ use std::sync::Mutex;
 
 /// Longest line that is written and read, in bytes.
 pub const LINE_MAX_BYTES: u64 = 256;
-/// In place of a percentage that is not known.
+/// Stands for an unknown percentage.
 const UNKNOWN: &str = "-";
 
-/// The line that this process writes, while it holds the lock.
+/// The line of this process, while it holds the lock.
 static LINE: Mutex<Option<Line>> = Mutex::new(None);
 
 struct Line {
@@ -26,24 +26,24 @@ struct Line {
     percent: Option<u8>,
 }
 
-/// A run that is at work, or was cut off.
+/// A run that is working, or was cut off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Whether the lock is held now: else it was cut off.
+    /// Whether the lock is held now; otherwise the run was cut off.
     pub is_alive: bool,
-    /// The process, as it is called here; `None`: it is out of sight, in a container.
+    /// Its process id here; `None`: it is invisible, in a container.
     pub pid: Option<u32>,
-    /// The command, if it says so.
+    /// The command, if stated.
     pub command: Option<String>,
-    /// What it does, in its own words.
+    /// Its current phase, in its own words.
     pub phase: Option<String>,
-    /// How much of that is done.
+    /// Progress of that phase.
     pub percent: Option<u8>,
-    /// When it began (RFC 3339).
+    /// Start time (RFC 3339).
     pub started_at: Option<String>,
 }
 
-/// Begins to tell. Input: `file`: the lock file; `command`: the word that was typed; `now_secs`: since 1970.
+/// Begins the line. Input: `file`: the lock file; `command`: the word that was typed; `now_secs`: since 1970.
 pub fn begin(file: &File, command: &str, now_secs: u64) {
     let Ok(file) = file.try_clone() else { return };
     let head = format!("{command} {} {now_secs}", std::process::id());
@@ -52,12 +52,12 @@ pub fn begin(file: &File, command: &str, now_secs: u64) {
     put(Some(line));
 }
 
-/// Ends it: nothing is left to tell.
+/// Removes the line.
 pub fn end() {
     put(None);
 }
 
-/// Ends it before a restart, which no destructor sees: what was told is taken away. A file that cannot be written tells nothing.
+/// Removes the line before a restart, which runs no destructor. An unwritable file has no line.
 pub fn leave() {
     if let Some(line) = LINE.lock().ok().and_then(|mut held| held.take()) {
         let _ = line.file.set_len(0);
@@ -70,9 +70,9 @@ fn put(line: Option<Line>) {
     }
 }
 
-/// Tells how far it is. Called often, and written a hundred times at most: data partitions are cheap flash, and what is not
-/// synced is written out every few seconds, whatever has changed.
-/// Input: `phase`: what is done now.
+/// Writes the progress. Called often, but written at most a hundred times: data partitions are cheap flash, and the kernel
+/// writes unsynced data out every few seconds.
+/// Input: `phase`: the current one.
 pub fn tell(phase: &str, percent: u8) {
     let Ok(mut held) = LINE.lock() else { return };
     let Some(line) = held.as_mut() else { return };
@@ -87,18 +87,18 @@ impl Line {
     fn write(&self) {
         let percent = self.percent.map_or(UNKNOWN.into(), |percent| percent.to_string());
         let mut text = [&self.head, " ", &percent, " ", &printable(&self.phase)].concat();
-        // A name from outside is no longer than this; a character that is cut is no character.
+        // Names from outside may be longer; a character is not split.
         while text.len() as u64 >= LINE_MAX_BYTES {
             text.pop();
         }
         text.push('\n');
-        // What was longer is left behind the end of the line.
+        // The rest of a longer line stays after the newline.
         let _ = self.file.write_all_at(text.as_bytes(), 0);
     }
 }
 
 /// Reads such a line. Pure.
-/// Returns: `None`: it is none: nobody has begun, or another agent writes otherwise.
+/// Returns: `None`: not such a line: no run has begun, or another agent writes differently.
 pub fn read(bytes: &[u8]) -> Option<Work> {
     let text = std::str::from_utf8(bytes.split(|b| *b == b'\n').next()?).ok()?;
     let mut words = text.splitn(5, ' ');
@@ -134,7 +134,7 @@ mod tests {
         for (line, read_as) in [
             ("apply 1234 1795377600 - \n", Some(work(None, None))),
             ("apply 1234 1795377600 43 vmlinuz\n", Some(work(Some("vmlinuz"), Some(43)))),
-            // The rest of a longer one.
+            // The rest of a longer line.
             ("apply 1234 1795377600 100 reading back\n 7 z\n", Some(work(Some("reading back"), Some(100)))),
             ("apply 1234 1795377600 101 x\n", Some(work(Some("x"), None))),
             ("apply 1234 1795377600 -1 x\n", Some(work(Some("x"), None))),

@@ -1,17 +1,16 @@
-//! Who could have changed a file that this program relies on, and who can read one that is secret: asked here, by all.
+//! Which users could have changed a file that this program relies on, or can read a secret one: one check for all callers.
 //!
-//! One rule for keys, checks, `update.conf` and whatever else is run or believed:
+//! One rule for keys, checks, `update.conf` and everything else that is run or believed:
 //! - the file belongs to root or to the user that runs this program, and neither its group nor others may write it;
-//! - so does each directory on the way to it, from the root on. A sticky one (/tmp, a Secret's mount) may be written by others:
-//!   they cannot put anything in the place of what is not theirs. One that is listed may not: they could add to it;
-//! - so does each symbolic link on the way, which is followed, and the same is asked of where it leads (Kubernetes' `..data`,
-//!   a store that /etc leads into).
+//! - so does each directory on its path, from the root on. A sticky one (/tmp, a Secret's mount) may be writable by others:
+//!   they cannot replace files that are not theirs. One that is listed may not: they could add to it;
+//! - so does each symbolic link on the path; it is followed, and its target is checked too (Kubernetes' `..data`, a store that
+//!   /etc leads into).
 //!
-//! Looked at from the root on, no other user can change what was seen, so the file that is opened next is the one that was meant.
-//! Its descriptor is asked again. Of a relative path the way begins in the working directory.
-//! What is secret is asked for itself alone, by its descriptor, and others may not read it; its group may. Who can put something
-//! else in its place can only take what root keeps secret already.
-//! Must never: wait for a pipe, read what is not a regular file, or take for absent what cannot be looked at.
+//! Checked from the root on, so no other user can change what was seen, and the file opened next is the one that was checked.
+//! Its descriptor is checked again. A relative path begins in the working directory. A secret is checked on its own, by its
+//! descriptor: others must not read it; its group may. Replacing it can only substitute a file that root already keeps secret.
+//! Must never: wait for a pipe, read what is not a regular file, or treat what cannot be examined as absent.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::os::files::{open, read_all};
@@ -25,12 +24,12 @@ use std::path::Path;
 
 /// Write permission for group and others.
 const WRITABLE: u32 = 0o022;
-/// Who else may do what with a file that holds a secret: its group may read it, no other user anything.
+/// Permissions that a secret file must not have: its group may only read it, others nothing.
 const OTHERS: u32 = 0o027;
 /// Links that are followed, as many as the kernel does. Source: path_resolution(7).
 const MAX_LINKS: u32 = 40;
 
-/// What is asked of what lies at a path.
+/// Requirement for what lies at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Insist {
     /// A file that is believed.
@@ -44,8 +43,8 @@ pub enum Insist {
 }
 
 impl Insist {
-    /// Judges what lies at a path by itself, without the way to it. Input: `meta`: of the open file where there is one.
-    /// Errors: Config: why it does not count, and the command that mends it.
+    /// Checks what lies at a path itself, not the directories above. Input: `meta`: of the open file if there is one.
+    /// Errors: Config: why it is refused, and the command that fixes it.
     pub fn check(self, path: &Path, meta: &Metadata) -> Result<()> {
         let (is_kind, kind) = match self {
             Insist::Directory => (meta.is_dir(), "not a directory"),
@@ -61,10 +60,10 @@ impl Insist {
         refuse_mode(path, meta, if self == Insist::Secret { OTHERS } else { WRITABLE })
     }
 
-    /// Judges what lies at a path, through links, and the way to it. Returns: whether there is anything.
-    /// Errors: Config: as [`Insist::check`]; others could lead the way elsewhere; it cannot be looked at; a link leads nowhere.
+    /// Checks what lies at a path, through links, and the directories above. Returns: whether it exists.
+    /// Errors: Config: as [`Insist::check`]; others could redirect the path; it cannot be examined; a link is dangling.
     pub fn find(self, path: &Path) -> Result<bool> {
-        // A relative path begins in a directory as well; an absolute one replaces it.
+        // A relative path begins in a directory that is checked too; an absolute one replaces it.
         self.follow(&Path::new(".").join(path), MAX_LINKS, false)
     }
 
@@ -102,7 +101,7 @@ impl Insist {
         Ok(true)
     }
 
-    /// Reads a whole small file that is to be relied on, through links. Returns: `None`: there is none.
+    /// Reads a whole small file to rely on, through links. Returns: `None`: it does not exist.
     /// Errors: Config: as [`Insist::find`]; longer than `max_bytes`.
     pub fn read(self, path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>> {
         match self.find(path)? {
@@ -111,8 +110,8 @@ impl Insist {
         }
     }
 
-    /// Reads a file that has to be there, and judges it by itself alone. Input: `flags`: to open it with.
-    /// Errors: as [`Insist::check`]; Config: it is not there, or longer than `max_bytes`.
+    /// Reads a required file, and checks only the file itself. Input: `flags`: to open it with.
+    /// Errors: as [`Insist::check`]; Config: it does not exist, or is longer than `max_bytes`.
     pub fn read_open(self, path: &Path, max_bytes: u64, flags: i32) -> Result<Vec<u8>> {
         let opened = open(path, flags).and_then(|file| Ok((file.metadata()?, file)));
         let (meta, file) = opened.io(Kind::Config, "read", path.display())?;
@@ -121,12 +120,12 @@ impl Insist {
     }
 }
 
-/// Refuses what others than its owner may write.
+/// Refuses a file that users other than its owner may write.
 pub fn refuse_writable(path: &Path, meta: &Metadata) -> Result<()> {
     refuse_mode(path, meta, WRITABLE)
 }
 
-/// Input: `others`: what is not to be allowed to them.
+/// Input: `others`: permissions that others must not have.
 fn refuse_mode(path: &Path, meta: &Metadata, others: u32) -> Result<()> {
     let (words, next) = match others {
         OTHERS => ("can read or change a secret", "chmod 600"),
@@ -138,7 +137,7 @@ fn refuse_mode(path: &Path, meta: &Metadata, others: u32) -> Result<()> {
     }
 }
 
-/// Refuses what belongs to somebody else than root and the user that runs this program.
+/// Refuses a file owned by a user other than root and this program's user.
 pub fn check_owner(path: &Path, meta: &Metadata) -> Result<()> {
     match meta.uid() {
         user if user == 0 || user == sys::user() => Ok(()),

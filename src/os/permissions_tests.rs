@@ -6,10 +6,10 @@ use std::process::Command;
 const OTHERS_WRITE: &str = ": others than its owner may write it (run `chmod go-w ";
 const NOBODY: &str = ": it belongs to user 65534, who could change it (run `chown root ";
 
-/// A directory of Kubernetes' own making: others may write to it, but for what is not theirs.
+/// A directory as Kubernetes makes it: others may write to it, but not replace files of other users.
 const SECRET_MOUNT: &str = "mkdir -p m/..1; chmod 1777 m; echo x >m/..1/f; ln -s ..1 m/..data; ln -s ..data/f m/f";
 
-/// What a shell does, what is asked of what lies at a path, and the words of the refusal; empty: it counts; `-`: it is not there.
+/// Shell commands, the requirement for the path, and the words of the refusal; empty: accepted; `-`: it does not exist.
 const ROWS: [(&str, Insist, &str, &str); 58] = [
     // The file itself.
     ("echo x >f", Insist::Trusted, "f", ""),
@@ -34,7 +34,7 @@ const ROWS: [(&str, Insist, &str, &str); 58] = [
     ("echo x >f; chmod 757 f", Insist::Executable, "f", OTHERS_WRITE),
     ("echo x >f; chmod 755 f; chown 65534 f", Insist::Executable, "f", NOBODY),
     ("mkdir f", Insist::Executable, "f", "f: not a regular file"),
-    // To be kept from others. The way to it does not matter.
+    // Secret. The directories above do not matter.
     ("echo x >f; chmod 600 f", Insist::Secret, "f", ""),
     ("echo x >f; chmod 440 f", Insist::Secret, "f", ""),
     ("echo x >f; chmod 640 f; chown 0:65534 f", Insist::Secret, "f", ""),
@@ -51,7 +51,7 @@ const ROWS: [(&str, Insist, &str, &str); 58] = [
     ("echo x >f; chmod 600 f; chown 65534 f; ln -s f l", Insist::Secret, "l", NOBODY),
     ("mkfifo f; chmod 600 f", Insist::Secret, "f", "f: not a regular file"),
     (":", Insist::Secret, "f", "No such file"),
-    // The directory that it lies in, and those above.
+    // Its directory, and those above.
     ("mkdir d; echo x >d/f", Insist::Trusted, "d/f", ""),
     ("mkdir d; echo x >d/f; chmod 777 d", Insist::Trusted, "d/f", "d: its mode is 777"),
     ("mkdir d; echo x >d/f; chmod 775 d", Insist::Trusted, "d/f", "d: its mode is 775"),
@@ -124,7 +124,7 @@ fn what_others_could_have_changed_does_not_count() {
     assert!(faults.is_empty(), "{} of {}: {faults:#?}", faults.len(), ROWS.len());
 }
 
-/// A descriptor is asked, and not the name that led to it.
+/// The descriptor is checked, not the name.
 #[test]
 fn what_was_opened_is_asked_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -137,7 +137,7 @@ fn what_was_opened_is_asked_again() {
     assert!(Insist::Trusted.read(&path, 0).unwrap_err().to_string().contains("longer than 0 bytes"));
 }
 
-/// What is named by a relative path lies below the working directory, and that is asked as well.
+/// A relative path lies below the working directory, which is checked too.
 #[test]
 fn a_relative_path_begins_where_this_program_works() {
     assert!(Insist::Trusted.find(Path::new("Cargo.toml")).unwrap());

@@ -16,7 +16,7 @@ pub struct System {
 }
 
 impl System {
-    /// Makes a system whose paths all lie below `root` (`/` on a real machine).
+    /// Creates a system whose paths all lie below `root` (`/` on a real machine).
     pub fn new(root: impl Into<PathBuf>) -> Self {
         System { root: root.into(), fixed_now: None }
     }
@@ -27,18 +27,18 @@ impl System {
         self
     }
 
-    /// Returns what is known of the time: the system clock says it, and it is not before this program was built.
+    /// Returns what is known of the time: the system clock's, and that it is not before this program's build.
     pub fn now(&self) -> Now {
         let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         Now::new(self.fixed_now.unwrap_or_else(clock), BUILD_EPOCH)
     }
 
-    /// Says whether paths are the machine's own, not below a prefix.
+    /// Returns whether paths are the machine's own, not below a prefix.
     pub fn is_live(&self) -> bool {
         self.root == Path::new("/")
     }
 
-    /// Puts an absolute path below the root.
+    /// Returns an absolute path below the root.
     pub fn path(&self, absolute: &str) -> PathBuf {
         self.root.join(absolute.trim_start_matches('/'))
     }
@@ -73,7 +73,7 @@ impl System {
         self.path("/proc/sys/kernel/hostname")
     }
 
-    /// CA bundles of the common distributions, tried in order where `ca_file` is not set.
+    /// CA bundles of the common distributions, tried in order if `ca_file` is not set.
     pub fn ca_bundles(&self) -> [PathBuf; 4] {
         [
             self.path("/etc/ssl/certs/ca-certificates.crt"),
@@ -93,7 +93,7 @@ impl System {
         self.path("/proc/sys/kernel/random/boot_id")
     }
 
-    /// The kernel's log, which a network console or pstore may keep beyond a restart.
+    /// The kernel's log, which a network console or pstore may keep across a restart.
     pub fn kernel_log(&self) -> PathBuf {
         self.path("/dev/kmsg")
     }
@@ -108,17 +108,17 @@ impl System {
         self.path("/dev").join(name)
     }
 
-    /// Where the EFI partition belongs.
+    /// Mount point of the EFI partition.
     pub fn efi_dir(&self) -> PathBuf {
         self.path("/boot/efi")
     }
 
-    /// Where the data partition belongs.
+    /// Mount point of the data partition.
     pub fn data_dir(&self) -> PathBuf {
         self.path("/var/lib/kubesolo")
     }
 
-    /// Where lock and state are kept until the restart, if there is no data partition.
+    /// Directory of lock and state until the restart, if there is no data partition.
     pub fn run_dir(&self) -> PathBuf {
         self.path("/run/kubesolo-update")
     }

@@ -1,7 +1,7 @@
 //! Reads a file from the device, not from the page cache, and hashes it.
 //!
-//! What came says nothing of what the flash kept.
-//! Must never: report a digest of bytes that only memory holds, where the kernel lets it avoid that.
+//! The received bytes do not prove what the flash kept.
+//! Must never: report a digest of bytes that are only in memory, where the kernel lets it avoid that.
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, IoContext, Kind, Result};
@@ -14,14 +14,14 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Read at once, in bytes; a multiple of [`ALIGN`].
+/// Bytes read at once; a multiple of [`ALIGN`].
 const CHUNK: usize = 96 * 1024;
-/// What O_DIRECT asks of buffers, on every device so far.
+/// Alignment that O_DIRECT requires of buffers, on every device so far.
 const ALIGN: usize = 4096;
 
 /// Hashes a regular file as the device returns it.
-/// Returns: its length and digest, and the CRC-32 of the same bytes. `progress` is told how many bytes each step read.
-/// Errors: Device: it cannot be read, or is no regular file.
+/// Returns: its length and digest, and the CRC-32 of the same bytes. `progress` receives the number of bytes of each read.
+/// Errors: Device: it cannot be read, or is not a regular file.
 pub fn hash(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<(FileRecord, u32)> {
     let op = "read back";
     let mut file = open(path).io(Kind::Device, op, path.display())?;
@@ -42,7 +42,7 @@ pub fn hash(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<(FileRecord, u
         crc.update(&buffer[..length]);
         size_bytes += length as u64;
         progress(length as u64);
-        // After an unaligned end of file O_DIRECT refuses another read.
+        // O_DIRECT refuses another read after an unaligned end of file.
         if length % ALIGN != 0 {
             break;
         }
@@ -50,7 +50,7 @@ pub fn hash(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<(FileRecord, u
     Ok((FileRecord { size_bytes, sha256: Digest::finish(hasher) }, crc.sum()))
 }
 
-/// Opens past the page cache, or drops what it holds of the file where the file system cannot do that.
+/// Opens with O_DIRECT, or drops the file's cached pages where the file system does not support that.
 fn open(path: &Path) -> io::Result<File> {
     let base = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let opened = OpenOptions::new().read(true).custom_flags(base | libc::O_DIRECT).open(path);
@@ -69,9 +69,9 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Holds a file on the device against what it should be.
-/// Returns: the CRC-32 of the bytes that were proven, for GRUB (`slot::digests`).
-/// Errors: Slot: missing, or another length or digest; the file is named, the caller says where it is.
+/// Compares a file on the device with what it should be.
+/// Returns: the CRC-32 of the proven bytes, for GRUB (`slot::digests`).
+/// Errors: Slot: missing, or another length or digest; names the file, while the caller adds its location.
 /// Device: it cannot be read.
 pub fn verify(path: &Path, expected: &FileRecord, progress: &mut dyn FnMut(u64)) -> Result<u32> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// The real gzip's: its last eight bytes are CRC-32 and length, lowest byte first.
+    /// Read from real gzip output: its last eight bytes are CRC-32 and length, lowest byte first.
     fn gzips_crc32(path: &Path) -> u32 {
         let output = std::process::Command::new("gzip").arg("-nc1").arg(path).output().unwrap();
         let end = output.stdout.last_chunk::<8>().expect("gzip made no trailer");

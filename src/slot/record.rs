@@ -1,6 +1,6 @@
 //! Slots A and B, and the record that makes one valid. Pure: bytes and structs only.
 //!
-//! Must never: call a slot valid that has no complete record.
+//! Must never: treat a slot as valid without a complete record.
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
@@ -16,14 +16,15 @@ pub const INITRAMFS: &str = "kubesolo-os.gz";
 pub const VERSION: &str = "version";
 /// File name of the record. Written last, removed first.
 pub const RECORD: &str = "slot.json";
-/// File name of what GRUB holds kernel and initramfs against, see [`digests`]. Removed with the record, written before it.
+/// File name of the checksums with which GRUB checks kernel and initramfs, see [`digests`]. Removed with the record, written
+/// before it.
 pub const DIGESTS: &str = "slot.crc32";
-/// Length of that file, in bytes: one sector, of which GRUB reads neither more nor less.
+/// Length of that file, in bytes: one sector; GRUB reads exactly this.
 pub const DIGESTS_BYTES: usize = 512;
 /// Longest record that is read, in bytes.
 pub const RECORD_MAX_BYTES: u64 = 16 * 1024;
 
-/// Names one of the two slots.
+/// One of the two slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Slot {
     /// Partition `KSOLOA`.
@@ -33,7 +34,7 @@ pub enum Slot {
 }
 
 impl Slot {
-    /// Returns the slot that this one is not.
+    /// Returns the other slot.
     pub fn other(self) -> Slot {
         match self {
             Slot::A => Slot::B,
@@ -49,7 +50,7 @@ impl Slot {
         }
     }
 
-    /// Returns `A` or `B`, as a text.
+    /// Returns `A` or `B`, as text.
     pub fn name(self) -> &'static str {
         match self {
             Slot::A => "A",
@@ -81,7 +82,7 @@ impl fmt::Display for Slot {
     }
 }
 
-/// Says how long one file is and what it hashes to.
+/// Length and digest of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRecord {
     /// Length in bytes.
@@ -90,28 +91,29 @@ pub struct FileRecord {
     pub sha256: Digest,
 }
 
-/// Says what a slot holds. The content of `slot.json`.
+/// Content of a slot, as in `slot.json`.
 ///
-/// Power cut: absent from before the first byte of an update until after the last is proven.
+/// Power cut: absent from before the first byte of an update until the last is proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Version as published.
     pub version: String,
     /// `amd64` or `arm64`.
     pub architecture: String,
-    /// Channel, `stable` where the publisher named none.
+    /// Channel; `stable` if the publisher named none.
     pub channel: String,
-    /// Where it came from, for people.
+    /// Origin, as text for the operator.
     pub source: String,
     /// Identity of the artifact; `None` for a slot that the image builder filled.
     pub manifest_digest: Option<Digest>,
     /// Keys whose signatures were verified when it was staged.
     pub signed_by: Vec<Digest>,
-    /// Digest of the index that led to it, where one did.
+    /// Digest of the index that named the manifest, if any.
     pub index_digest: Option<Digest>,
-    /// What else led to it, or is part of it: see [`crate::offer::artifact::Artifact::passed`]. Empty in records of older agents.
+    /// Other documents on the way or parts of it: see [`crate::offer::artifact::Artifact::passed`]. Empty in records of older
+    /// agents.
     pub passed: Vec<Digest>,
-    /// Release date, where that was signed.
+    /// Release date, if signed.
     pub release_date: Option<Moment>,
     /// The kernel.
     pub kernel: FileRecord,
@@ -143,7 +145,7 @@ struct RawRecord {
 impl Record {
     /// Reads `slot.json`.
     /// Input: UTF-8 JSON, at most [`RECORD_MAX_BYTES`].
-    /// Errors: Slot: not JSON, or a field is missing or malformed; the field is named.
+    /// Errors: Slot: not JSON, or a field is missing or malformed; names the field.
     pub fn parse(bytes: &[u8]) -> Result<Record> {
         let bad = |why: &str| Error::new(Kind::Slot, format!("slot.json: {why}"));
         let text = std::str::from_utf8(bytes).map_err(|_| bad("is not UTF-8"))?;
@@ -174,7 +176,7 @@ impl Record {
         })
     }
 
-    /// Returns every digest that it may be revoked by.
+    /// Returns every digest by which it may be revoked.
     pub fn digests(&self) -> Vec<Digest> {
         let mut digests = vec![self.kernel.sha256, self.initramfs.sha256];
         digests.extend(self.manifest_digest);
@@ -204,16 +206,16 @@ impl Record {
         text
     }
 
-    /// Returns the files that the record vouches for, by name in the slot.
+    /// Returns the files that the record covers, by name in the slot.
     pub fn files(&self) -> [(&'static str, &FileRecord); 2] {
         [(KERNEL, &self.kernel), (INITRAMFS, &self.initramfs)]
     }
 }
 
-/// Makes `slot.crc32`: a line for each file, as GRUB's `hashsum --check` reads it, with blanks before the first.
+/// Formats `slot.crc32`: a line for each file, as GRUB's `hashsum --check` reads it, with blanks before the first.
 ///
-/// Input: the CRC-32 of the kernel, of the initramfs. The rule that GRUB goes by is fixed in machines that nobody will
-/// give another GRUB: docs/decisions/0012.
+/// Input: the CRC-32 of the kernel, of the initramfs. The rule is fixed, since GRUB is never replaced on installed machines:
+/// docs/decisions/0012.
 pub fn digests(kernel: u32, initramfs: u32) -> String {
     let lines = format!("{initramfs:08x}  {INITRAMFS}\n{kernel:08x}  {KERNEL}\n");
     format!("{lines:>DIGESTS_BYTES$}")
@@ -258,7 +260,7 @@ mod tests {
 
     #[test]
     fn reads_what_another_writer_wrote() {
-        // As `jq` prints it; unknown fields are the future's.
+        // As `jq` prints it; future fields are ignored.
         let text = format!(
             "{{\n \"kernel\": {{\"size\": 6, \"sha256\": \"{0}\", \"x\": []}},\n \"future\": {{}},\n \"version\": \"1.0.0\", \
              \"architecture\": \"arm64\", \"channel\": \"edge\", \"initramfs\": {{\"sha256\": \"{0}\", \"size\": 1}}}}",

@@ -1,8 +1,8 @@
-//! Staging: bytes from a source into the slot that is not running, proven before they count.
+//! Staging: writes bytes from a source into the inactive slot and proves them before they count.
 //!
-//! One pass: each piece is summed up, checked, and written; then synced, read back from the device and hashed,
-//! renamed into place. The record is removed first and written last.
-//! Must never: touch a slot it was not given, or keep a copy of an image elsewhere.
+//! One pass: each piece is hashed, checked, and written; then synced, read back from the device and hashed, renamed into place.
+//! The record is removed first and written last.
+//! Must never: touch any other slot, or keep a copy of an image elsewhere.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::os::files::{self, TEMPORARY};
@@ -18,15 +18,15 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Read at once, in bytes.
+/// Bytes read at once.
 const CHUNK: usize = 48 * 1024;
-/// Handed to the device while the rest still arrives, in bytes: the last fsync is short then, and dirty memory small.
+/// Bytes after which writeback starts while the rest still arrives: the last fsync is then short, and dirty memory small.
 const WRITEBACK_BYTES: u64 = 4 * 1024 * 1024;
-/// Largest page of any kernel that we run on, in bytes: some for arm64 have this one.
+/// Largest page of any supported kernel, in bytes: some for arm64 have this one.
 const MAX_PAGE_BYTES: u64 = 64 << 10;
-/// Begins the ending of a file that is not proven yet; what follows is the beginning of the digest that it is to have.
+/// Begins the extension of an unproven file; the first digits of its expected digest follow.
 const UNPROVEN: &str = ".part-";
-/// So many hexadecimal digits of it: enough to tell one download from another, while the whole digest proves it.
+/// Number of these hexadecimal digits: enough to tell downloads apart, while the whole digest proves the file.
 const UNPROVEN_DIGITS: usize = 16;
 
 /// One file to stage.
@@ -34,20 +34,20 @@ const UNPROVEN_DIGITS: usize = 16;
 pub struct Part<'a> {
     /// Its name in the slot.
     pub name: &'static str,
-    /// What it must be.
+    /// Its expected length and digest.
     pub expected: &'a FileRecord,
-    /// Whether kernels must unpack it whole.
+    /// Whether kernels must be able to unpack all of it.
     pub is_initramfs: bool,
 }
 
-/// What staging tells of its progress.
+/// Progress of staging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// So many more bytes were there already.
+    /// Further bytes that were there already.
     Found(u64),
-    /// So many more bytes are written.
+    /// Further bytes written.
     Written(u64),
-    /// So many more bytes are read back.
+    /// Further bytes read back.
     ReadBack(u64),
 }
 
@@ -58,9 +58,9 @@ impl Part<'_> {
     }
 }
 
-/// Says whether staging may find and remove a file of this name in a slot: it is one of its own.
+/// Returns whether a file name in a slot is one of staging's own, which it may find and remove.
 pub fn is_own(name: &str) -> bool {
-    // `.tmp` is an older agent's.
+    // `.tmp` is from older agents.
     let is_ending = |rest: &str| rest == ".tmp" || rest == ASIDE || rest.starts_with(TEMPORARY);
     let tmp = [VERSION, DIGESTS, RECORD].into_iter().find(|n| name.strip_prefix(n).is_some_and(is_ending));
     let part =
@@ -68,12 +68,12 @@ pub fn is_own(name: &str) -> bool {
     [KERNEL, INITRAMFS, VERSION, DIGESTS].contains(&name) || tmp.is_some() || part.is_some()
 }
 
-/// Makes a slot invalid, then empties it, but for what an interrupted download of the same files has left in it.
+/// Makes a slot invalid, then empties it, except for the remains of an interrupted download of the same files.
 ///
-/// Input: `kept`: files that are whole already; `wanted`: files to come.
+/// Input: `kept`: files that are complete already; `wanted`: files to come.
 /// Errors: Device: the file system refuses.
-/// Power cut: before the record's removal is durable: the old slot, whole. After it: no record, so nothing
-/// activates this slot, whatever files are left; what GRUB holds them against is gone before the first new byte.
+/// Power cut: before the record's removal is durable: the old slot, whole. After it: no record, so nothing activates this slot,
+/// whatever files are left; GRUB's checksums are removed before the first new byte.
 pub fn invalidate(dir: &Path, kept: &[&str], wanted: &[Part<'_>]) -> Result<()> {
     allow_changes_in(dir);
     let record = dir.join(RECORD);
@@ -97,20 +97,20 @@ pub fn invalidate(dir: &Path, kept: &[&str], wanted: &[Part<'_>]) -> Result<()> 
     paths::sync_dir(dir).io(Kind::Device, "sync", dir.display())
 }
 
-/// Takes the flags off a slot's root directory that would keep its files as they are. Nobody but the agent has set up a slot
-/// that is written over; and `dir` itself may be a link to where it is mounted.
+/// Clears flags of a slot's root directory that would protect its files. Only the agent sets up a slot that is overwritten;
+/// `dir` itself may be a link to the mount point.
 fn allow_changes_in(dir: &Path) {
     sys::allow_changes(&dir.join("."));
 }
 
-/// Returns how much of a file an earlier run has left that is worth going on from, in bytes; 0 where nothing is.
-/// Nobody vouches for these bytes: [`write()`] proves them with the rest.
+/// Returns how many bytes of a file from an earlier run can be reused; 0: none. These bytes are unverified: [`write()`] proves
+/// them with the rest.
 ///
-/// Less than there is: after a power cut the last page may hold zeros where the rest of it was still in memory (ext4
+/// Fewer than exist: after a power cut the last page may hold zeros where the rest of it was still in memory (ext4
 /// sets the size to the end of a page that it writes early; measured: tests/vm/resume.rs, Linux 6.1).
 pub fn left_over(dir: &Path, part: &Part<'_>) -> u64 {
     match fs::symlink_metadata(dir.join(part.unproven_name())) {
-        // With a second name it is something else as well, which is not to be written through.
+        // A file with a second name belongs to something else too, and must not be overwritten.
         Ok(meta) if meta.is_file() && meta.nlink() == 1 && meta.len() <= part.expected.size_bytes => {
             meta.len().saturating_sub(1) / MAX_PAGE_BYTES * MAX_PAGE_BYTES
         }
@@ -120,11 +120,11 @@ pub fn left_over(dir: &Path, part: &Part<'_>) -> u64 {
 
 /// Streams one file into the slot and proves it.
 ///
-/// Input: `from`: bytes that are there already, see [`left_over`]; `body`: the rest, unverified; read to one byte past
-/// the expected length at most.
+/// Input: `from`: bytes already there, see [`left_over`]; `body`: the rest, unverified; read at most one byte past the expected
+/// length.
 /// Returns: its CRC-32, of the bytes that were read back.
-/// Errors: Network: it ends early or breaks off; what is there stays for the next run. Digest: it is longer, or hashes to
-/// something else. Source: it is no initramfs. Device: it cannot be written, or reads back as something else than what came.
+/// Errors: Network: it ends early or breaks off; the bytes so far stay for the next run. Digest: it is longer, or has another
+/// digest. Source: not an initramfs. Device: it cannot be written, or reads back differently from what was received.
 /// Power cut: `NAME.part-DIGITS` with some of the bytes; without a record it means nothing.
 pub fn write(
     dir: &Path,
@@ -136,7 +136,7 @@ pub fn write(
     let unproven = dir.join(part.unproven_name());
     let staged = write_unproven(&unproven, part, from, body, progress);
     if staged.as_ref().is_err_and(|e| matches!(e.kind(), Kind::Digest | Kind::Source)) {
-        // The next run must not go on from bytes that are known to be wrong.
+        // The next run must not continue from bytes that are known to be wrong.
         let _ = fs::remove_file(&unproven);
     }
     let crc32 = staged?;
@@ -159,28 +159,28 @@ fn write_unproven(
     file.set_len(from).io(Kind::Device, "cut to length", unproven.display())?;
     let mut sink = Sink { part, judge: part.is_initramfs.then(Check::default), crc: Crc::new(), bytes: 0 };
     if let Err(e) = sink.take_up(&mut file, from, progress) {
-        // A sector that cannot be read: written anew it may do, and somewhere else it will.
+        // An unreadable sector: it may work when rewritten, and elsewhere it will.
         let _ = fs::remove_file(unproven);
         return Err(e).io(Kind::Device, "read", unproven.display());
     }
     let mut writer = Writer { file: &mut file, path: unproven, written: from, handed_over: from };
     sink.copy(body, &mut writer, progress)?;
-    // What the disk did not keep is no more worth going on from than what the source had wrong.
+    // Bytes that the disk did not keep, or the source had wrong, are not worth continuing from.
     sink.prove(file, unproven, progress).inspect_err(|_| drop(fs::remove_file(unproven)))
 }
 
-/// Writes the version, what GRUB holds the files against, then the record: from here on the slot is valid.
+/// Writes the version, GRUB's checksums, then the record, which makes the slot valid.
 ///
 /// Input: the CRC-32 of kernel and initramfs, as [`write()`] or `readback::verify` returned it for these files.
 /// Errors: Device: the file system refuses.
-/// Power cut: without the record, an invalid slot; with it, a whole one, and one that GRUB takes for whole.
+/// Power cut: without the record, an invalid slot; with it, a whole one that GRUB accepts too.
 pub fn finish(dir: &Path, record: &Record, crc32s: [u32; 2]) -> Result<()> {
     write_text(dir, VERSION, &format!("{}\n", record.version))?;
     write_digests(dir, crc32s)?;
     write_text(dir, RECORD, &record.encode())
 }
 
-/// Writes what GRUB holds the files against, alone.
+/// Writes only GRUB's checksums.
 /// Input, errors: as [`finish`].
 pub fn write_digests(dir: &Path, [kernel, initramfs]: [u32; 2]) -> Result<()> {
     allow_changes_in(dir);
@@ -199,7 +199,7 @@ struct Check {
 }
 
 impl Check {
-    /// Remembers the first fault and goes on: a wrong digest is the better explanation, and comes last.
+    /// Keeps the first fault and continues: a wrong digest explains more, and is known last.
     fn update(&mut self, bytes: &[u8]) {
         if self.broken.is_none() {
             self.broken = self.judge.update(bytes, &mut |_| {}).err();
@@ -227,7 +227,7 @@ impl Writer<'_> {
         self.written += bytes.len() as u64;
         let waiting = self.written - self.handed_over;
         if waiting >= WRITEBACK_BYTES {
-            // Only to be early; the fsync at the end is what counts.
+            // Only to start early; the fsync at the end is what counts.
             let _ = sys::start_writeback(self.file, self.handed_over, waiting);
             self.handed_over = self.written;
         }
@@ -235,11 +235,11 @@ impl Writer<'_> {
     }
 }
 
-/// Looks at each byte of a file once, in order.
+/// Examines each byte of a file once, in order.
 struct Sink<'a> {
     part: &'a Part<'a>,
     judge: Option<Check>,
-    /// Of what came: tells a disk that does not keep it from a source that gave something else. The proof is the digest of what
+    /// Of the received bytes: distinguishes a disk that does not keep them from a wrong source. The proof is the digest of what
     /// was read back (docs/decisions/0016-hashed-where-it-landed.md).
     crc: Crc,
     bytes: u64,
@@ -254,7 +254,7 @@ impl Sink<'_> {
         self.bytes += bytes.len() as u64;
     }
 
-    /// Reads what an earlier run has left; afterwards the file stands where the rest belongs.
+    /// Reads the bytes from an earlier run, which leaves the file positioned for the rest.
     fn take_up(&mut self, file: &mut File, from: u64, progress: &mut dyn FnMut(Step)) -> io::Result<()> {
         let mut buffer = vec![0u8; if from > 0 { CHUNK } else { 0 }];
         while self.bytes < from {
@@ -296,10 +296,10 @@ impl Sink<'_> {
         Ok(())
     }
 
-    /// Holds what the device gives back against what came, then against what the part must be.
+    /// Compares the bytes on the device with those received, then with what the part must be.
     fn prove(self, file: File, path: &Path, progress: &mut dyn FnMut(Step)) -> Result<u32> {
         file.sync_all().io(Kind::Device, "sync", path.display())?;
-        // The pages are clean now; without them a copy in memory cannot stand in for the device.
+        // The pages are clean now; once dropped, a copy in memory cannot replace the device.
         sys::drop_cache(&file).io(Kind::Device, "drop the cache of", path.display())?;
         drop(file);
         let (name, expected) = (self.part.name, self.part.expected);
@@ -310,7 +310,7 @@ impl Sink<'_> {
         };
         let (found, crc32) =
             readback::hash(path, &mut |n| progress(Step::ReadBack(n))).map_err(|e| unkept(e.to_string()))?;
-        // First: the judge has seen what came.
+        // First, since the initramfs check saw the received bytes.
         if (found.size_bytes, crc32) != (self.bytes, self.crc.sum()) {
             return Err(unkept(format!("it reads back as {}, which is not what came", found.sha256)));
         }

@@ -91,7 +91,7 @@ fn a_body_that_breaks_off_is_a_network_error() {
 
 #[test]
 fn a_disk_that_does_not_keep_what_came_is_not_the_source() {
-    /// Gives a piece at a time; before it ends, the last byte that was written changes where it lies.
+    /// Returns a piece at a time; before it ends, the last written byte changes on disk.
     struct Rots<'a>(&'a Path, &'a [u8]);
     impl Read for Rots<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -105,7 +105,7 @@ fn a_disk_that_does_not_keep_what_came_is_not_the_source() {
     }
     let good: Vec<u8> = (0..300_000u32).map(|i| ((i * 7) >> 5) as u8).collect();
     let wrong = [&good[..good.len() - 1], b"!"].concat();
-    // Wrong bytes that rot as well: what cannot be kept is told first.
+    // Wrong bytes that also rot: the failing disk is reported first.
     for body in [&good, &wrong] {
         let dir = tempfile::tempdir().unwrap();
         let expected = record_of(&good);
@@ -169,7 +169,7 @@ fn what_grub_holds_old_files_against_never_outlives_them() {
         should.sort_unstable();
         assert_eq!(left, should);
     }
-    // In whatever shape: the next `apply` mends it.
+    // In any shape: the next `apply` replaces it.
     fs::create_dir_all(dir.path().join(DIGESTS).join("deep")).unwrap();
     invalidate(dir.path(), &[], &[]).unwrap();
     assert!(!dir.path().join(DIGESTS).exists());
@@ -197,20 +197,20 @@ fn what_an_earlier_run_left_is_proven_and_not_trusted() {
     let part = Part { name: KERNEL, expected: &expected, is_initramfs: false };
     let path = dir.path().join(part.unproven_name());
     for came in [0, 1, 128 * 1024, 128 * 1024 + 1, 300_001, 599_999, 600_000] {
-        // Broken off: what came stays, for the next run.
+        // Broken off: the received bytes stay for the next run.
         let e = write(dir.path(), &part, 0, &mut &bytes[..came], &mut |_| {});
         assert_eq!(e.is_err(), came < bytes.len());
         if came == bytes.len() {
             fs::rename(dir.path().join(KERNEL), &path).unwrap();
         }
-        // The last page may be half a page after a power cut.
+        // After a power cut the last page may be incomplete.
         let cut = left_over(dir.path(), &part) as usize;
         assert!(cut.is_multiple_of(64 << 10) && cut <= came && came - cut <= 64 << 10, "{cut} of {came}");
         invalidate(dir.path(), &[], std::slice::from_ref(&part)).unwrap();
         assert_eq!(path.exists(), cut > 0, "what is not gone on from is in the way");
         write(dir.path(), &part, cut as u64, &mut &bytes[cut..], &mut |_| {}).unwrap();
         assert!(fs::read(dir.path().join(KERNEL)).unwrap() == bytes && !path.exists());
-        // One bit of what was there is wrong: refused, and not gone on from again.
+        // One bit of the existing bytes is wrong: refused, and not reused again.
         if cut > 0 {
             let mut wrong = bytes[..cut].to_vec();
             wrong[cut / 2] ^= 1;
@@ -223,14 +223,14 @@ fn what_an_earlier_run_left_is_proven_and_not_trusted() {
     }
     fs::write(&path, vec![0; bytes.len() + 1]).unwrap();
     assert_eq!(left_over(dir.path(), &part), 0, "more than there can be");
-    // What cannot be read is taken away: written anew, it can.
+    // Unreadable bytes are removed: rewritten, they work.
     fs::write(&path, vec![0; 70_000]).unwrap();
     let e = write(dir.path(), &part, 200_000, &mut &bytes[200_000..], &mut |_| {}).err();
     assert!(e.is_some_and(|e| e.kind() == Kind::Digest) && !path.exists());
     fs::create_dir_all(path.join("deep")).unwrap();
     invalidate(dir.path(), &[], std::slice::from_ref(&part)).unwrap();
     assert!(!path.exists(), "a directory in its place");
-    // Another artifact's does not stay.
+    // Another artifact's do not stay.
     invalidate(dir.path(), &[], &[]).unwrap();
     assert!(!path.exists());
 }

@@ -1,7 +1,7 @@
-//! An OCI image layout as one file: tar, or tar in gzip. Read in place, nothing is unpacked.
+//! An OCI image layout as one file: tar, or gzipped tar. Read in place, never unpacked.
 //!
-//! An archive is as foreign as a network: names and sizes are checked, links are not followed, and its table of contents
-//! has a limit. Must never: write, or keep more than a few small documents in memory.
+//! An archive is as untrusted as a network: names and sizes are checked, links are not followed, and its table of contents is
+//! bounded. Must never: write, or keep more than a few small documents in memory.
 
 use super::inflated::INFLATED_MAX;
 use super::magic;
@@ -13,13 +13,12 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
-/// Most members that are looked at. A layout with two architectures has some 20.
+/// Most members examined. A layout with two architectures has about 20.
 const MAX_MEMBERS: usize = 4096;
 
-/// Documents up to this size, in bytes, are kept while the table of contents is made: in gzip, each later look starts
-/// at the beginning.
+/// Largest document kept while the table of contents is built, in bytes: in gzip, each later access starts at the beginning.
 const KEPT_EACH: u64 = 32 << 10;
-/// All that is kept, in bytes.
+/// Total that is kept, in bytes.
 const KEPT_TOTAL: usize = 512 << 10;
 
 /// The table of contents of one archive.
@@ -28,23 +27,23 @@ pub struct Archive {
     path: PathBuf,
     is_gzip: bool,
     members: Vec<Member>,
-    /// What may still be inflated to get at documents, in bytes.
+    /// Bytes that may still be inflated to read documents.
     left: Cell<u64>,
 }
 
 #[derive(Debug)]
 struct Member {
     name: String,
-    /// Where its bytes begin, in the tar.
+    /// Offset of its bytes in the tar.
     offset: u64,
-    /// `None`: no regular file.
+    /// `None`: not a regular file.
     size_bytes: Option<u64>,
     kept: Option<Vec<u8>>,
 }
 
 impl Archive {
-    /// Reads the table of contents of a file that was opened already.
-    /// Errors: Source: it is neither tar nor tar in gzip, it is cut short, or something in it is hostile.
+    /// Builds the table of contents of an open file.
+    /// Errors: Source: neither tar nor gzipped tar, cut short, or something in it is hostile.
     pub fn scan(path: &Path, file: File) -> Result<Archive> {
         let mut archive =
             Archive { path: path.to_owned(), is_gzip: false, members: Vec::new(), left: Cell::new(AGAIN_MAX) };
@@ -61,29 +60,29 @@ impl Archive {
         Ok(archive)
     }
 
-    /// Names a file in it for people.
+    /// Names a file in it, for messages.
     pub fn place(&self, name: &str) -> String {
         format!("{name} in {}", self.path.display())
     }
 
-    /// Returns how long a file in it is. Errors: Source: it is not there, or no regular file.
+    /// Returns the length of a file in it. Errors: Source: it does not exist, or is not a regular file.
     pub fn size_bytes(&self, name: &str) -> Result<u64> {
         self.find(name).map(|(_, size_bytes)| size_bytes)
     }
 
-    /// Says whether there is such a name in it.
+    /// Returns whether it contains this name.
     pub fn has(&self, name: &str) -> bool {
         self.members.iter().any(|member| member.name == name)
     }
 
-    /// Lists the names of small files in it that can be read at once, with their bytes: in gzip, a look at any other
-    /// inflates what stands before it.
+    /// Lists the names of small files in it that can be read at once, with their bytes: in gzip, access to any other inflates
+    /// everything before it.
     pub fn kept(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.members.iter().filter_map(|member| Some((member.name.as_str(), member.kept.as_deref()?)))
     }
 
-    /// Opens a document in it, as [`Archive::open`] does. In gzip, each one that was not kept is looked for from the
-    /// beginning, and there may be a thousand of them: all that is limited together.
+    /// Opens a document in it, as [`Archive::open`] does. In gzip, each one that was not kept is read from the beginning, and
+    /// there may be a thousand of them: their total is limited.
     /// Errors: as there; Source: too much was inflated.
     pub fn open_document(&self, name: &str) -> Result<Box<dyn Read>> {
         let (member, size_bytes) = self.find(name)?;
@@ -97,15 +96,15 @@ impl Archive {
         self.open(name, 0)
     }
 
-    /// Says that there was more to look at than may be inflated: what was not seen may have been what was looked for.
+    /// Returns an error if the inflation limit was reached: the unseen part may have held what was wanted.
     pub fn is_spent(&self) -> Option<Error> {
         let why = "to get at more documents, it would be inflated from its beginning again and again";
         let error = || Error::new(Kind::Source, why).at("read", self.path.display());
         (self.left.get() == 0).then(|| error().hint("gunzip it, and name the tar"))
     }
 
-    /// Opens a file in it; looks for its place when it is read. Input: `from`: first byte wanted.
-    /// Errors: Source: it is not there, or no regular file. Reading: it cannot be read.
+    /// Opens a file in it; seeks to it on the first read. Input: `from`: first byte wanted.
+    /// Errors: Source: it does not exist, or is not a regular file. Reading: it cannot be read.
     pub fn open(&self, name: &str, from: u64) -> Result<Box<dyn Read>> {
         let (member, size_bytes) = self.find(name)?;
         let left = size_bytes.saturating_sub(from);
@@ -132,7 +131,7 @@ impl Archive {
         loop {
             let mut block = [0; BLOCK];
             if !stream.fill(&mut block).map_err(broken)? {
-                // Without the two blocks of zeros: tar itself takes that.
+                // Without the two blocks of zeros: tar itself accepts that.
                 return if seen > 0 { Ok(()) } else { Err(bad("it is empty".into())) };
             }
             at += BLOCK as u64;
@@ -177,7 +176,7 @@ impl Archive {
     }
 }
 
-/// Says whether a layout needs a file of this name. Source: image-spec 1.1, image-layout.md.
+/// Returns whether a layout needs a file of this name. Source: image-spec 1.1, image-layout.md.
 fn is_wanted(name: &str) -> bool {
     let is_blob = |hex: &str| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit());
     name == "oci-layout" || name == "index.json" || name.strip_prefix("blobs/sha256/").is_some_and(is_blob)

@@ -1,4 +1,4 @@
-//! Tests of `archive.rs` on archives written by hand; real ones, of GNU tar, busybox, Python and skopeo, are in
+//! Tests of `archive.rs` on handwritten archives; real ones, of GNU tar, busybox, Python and skopeo, are in
 //! tests/registry/registries.rs.
 
 use super::*;
@@ -149,7 +149,7 @@ fn every_cut_is_seen_or_harmless() {
     for cut in 0..bytes.len() {
         match scan(&bytes[..cut]) {
             Err(e) => assert_eq!(e.kind(), Kind::Source),
-            // Between two members: then the second is missing.
+            // Cut between two members: the second is missing.
             Ok((_, archive)) => assert!(cut == 1024 && archive.open("index.json", 0).is_err(), "{cut}"),
         }
     }
@@ -175,7 +175,7 @@ fn numbers_in_both_forms() {
 
 #[test]
 fn what_is_inflated_again_for_documents_is_limited_together() {
-    // All that is kept is filled, to the byte.
+    // Fills the kept bytes exactly.
     let count = KEPT_TOTAL / KEPT_EACH as usize;
     let junk: Vec<u8> = (1..=count)
         .map(|n| (n, KEPT_EACH as usize - if n == count { 4 } else { 0 }))
@@ -188,14 +188,14 @@ fn what_is_inflated_again_for_documents_is_limited_together() {
     for (bytes, times) in [(gzip(&bytes), Some(3)), (bytes, None)] {
         let (_file, archive) = scan(&bytes).unwrap();
         assert_eq!(archive.left.get(), AGAIN_MAX);
-        // Three times, and one byte less than a fourth time takes.
+        // Enough for three times, and one byte short of a fourth.
         archive.left.set(each * 4 - 1);
         let document = |name: &str| {
             let mut out = Vec::new();
             archive.open_document(name).map(|mut reader| reader.read_to_end(&mut out).unwrap()).map(|_| out)
         };
         for n in 0..5 {
-            // What was kept costs nothing; nor does asking whether something is there, or a file of the system.
+            // Kept documents cost nothing; nor do checks of existence or system files.
             assert_eq!(document("index.json").unwrap(), b"kept");
             drop(archive.open(&blob('b'), 0).unwrap());
             assert_eq!(read(&archive, &blob('b'), 4), b"kept");
@@ -221,7 +221,7 @@ fn nothing_is_looked_for_before_it_is_read() {
         let mut one = [0];
         assert_eq!(early.read(&mut one).unwrap(), 1);
         std::fs::write(file.path(), b"").unwrap();
-        // Not opened until now: the medium is gone.
+        // Not opened until read: the medium is gone.
         std::fs::remove_file(file.path()).unwrap();
         assert_eq!(late.read(&mut one).unwrap_err().kind(), io::ErrorKind::NotFound);
     }

@@ -1,4 +1,4 @@
-//! Which of the releases in a layout is meant. Pure.
+//! Chooses the release meant in a layout. Pure.
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
@@ -10,9 +10,8 @@ use crate::trust::referrers;
 /// Most tags that an error names.
 pub(super) const MAX_NAMED: usize = 16;
 
-/// Picks the entry for a tag, or for a digest in its place; without one: `latest`, else the only tag, else the only entry that is no signature.
-/// Errors: Config: no such tag, or none chosen where there are several. Source: nothing there, or one
-/// tag on two different things.
+/// Picks the entry for a tag or digest; without one: `latest`, else the only tag, else the only entry that is not a signature.
+/// Errors: Config: no such tag, or none chosen among several. Source: nothing there, or one tag on two different things.
 pub(super) fn choose<'a>(entries: &'a [Entry], tag: Option<&str>) -> Result<&'a Descriptor> {
     let tagged = |want: &str| -> Result<Option<&'a Descriptor>> {
         let mut found: Option<&'a Descriptor> = None;
@@ -24,7 +23,7 @@ pub(super) fn choose<'a>(entries: &'a [Entry], tag: Option<&str>) -> Result<&'a 
         }
         Ok(found)
     };
-    // What signatures bring along is nothing to choose from.
+    // Entries that belong to signatures cannot be chosen.
     let is_listed = |entry: &Entry| entry.ref_name.as_deref().is_some_and(reference::is_tag);
     let loose: Vec<&'a Entry> = entries.iter().filter(|e| !referrers::is_signature(e) && !is_listed(e)).collect();
     let mut tags: Vec<&str> = loose.iter().filter_map(|e| e.ref_name.as_deref()).collect();
@@ -56,10 +55,10 @@ pub(super) fn choose<'a>(entries: &'a [Entry], tag: Option<&str>) -> Result<&'a 
     }
 }
 
-/// Length of a digest as a person is shown it: `sha256:` and 12 digits.
+/// Length of a digest as shown to operators: `sha256:` and 12 digits.
 pub(super) const SHORT_DIGEST: usize = 19;
 
-/// Finds an entry by its digest, or by as many digits of it as a person is shown, where no other begins so.
+/// Finds an entry by its digest, or by the digits of it that operators are shown, if unambiguous.
 pub(super) fn by_digest<'a>(wanted: &str, entries: &'a [Entry], listed: &str) -> Result<&'a Descriptor> {
     let missing = |why: String| Error::new(Kind::Config, format!("{why} {wanted} here; {listed}")).hint(CHOOSE);
     let is_hex = |hex: &str| hex.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
@@ -75,10 +74,10 @@ pub(super) fn by_digest<'a>(wanted: &str, entries: &'a [Entry], listed: &str) ->
     }
 }
 
-/// A run by cron is given no flag.
+/// A run by cron has no flag.
 pub(super) const CHOOSE: &str = "choose one with --tag, or `tag` in update.conf";
 
-/// Says what there is to choose from.
+/// Lists the choices.
 pub(super) fn offered(tags: &[&str], loose: &[&Entry]) -> String {
     if tags.is_empty() {
         let digests: Vec<String> = loose.iter().take(MAX_NAMED).map(|e| e.descriptor.digest.to_string()).collect();

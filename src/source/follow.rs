@@ -1,6 +1,6 @@
-//! From an index or a manifest to the artifact for one architecture.
+//! Follows an index or a manifest to the artifact for one architecture.
 //!
-//! Must never: fetch what the keyring revokes, or follow without end.
+//! Must never: fetch what the keyring revokes, or follow without a limit.
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
@@ -10,19 +10,19 @@ use crate::oci::manifest::{self, Choice, Document, Index, Manifest};
 use crate::offer::artifact::{Artifact, FileRef, Place};
 use crate::trust::keyring::Keyring;
 
-/// Deepest nesting of indexes: one by platform, in one by variant, in one that a tool made around both.
+/// Deepest nesting of indexes: one by platform, within it one by variant, and one that a tool made around both.
 pub(super) const MAX_INDEXES: usize = 3;
 
-/// Most documents that are read to find one manifest.
+/// Most documents read to find one manifest.
 pub(super) const MAX_DOCUMENTS: usize = 16;
 
-/// Fetches a document by descriptor; what it returns has been checked with [`super::limits::check_bytes`].
+/// Fetches a document by descriptor; its result has been checked with [`super::limits::check_bytes`].
 pub(super) type Fetch<'a> = &'a mut dyn FnMut(&Descriptor) -> Result<Vec<u8>>;
 
 /// Follows an index or a manifest to the artifact for one architecture.
-/// Input: `document`: parsed from bytes that hash to `digest`; `name`: the source, for people; `ring`: nothing below what it
-/// revokes is fetched.
-/// Returns: whether the manifest itself says what architecture it is for, as well.
+/// Input: `document`: parsed from bytes that hash to `digest`; `name`: the source, for messages; `ring`: nothing below a
+/// revoked document is fetched.
+/// Returns: also whether the manifest itself states its architecture.
 /// Errors: as [`super::Source::resolve`].
 pub(super) fn follow(
     (document, digest): (Document, Digest),
@@ -55,28 +55,28 @@ pub(super) struct Walk<'a> {
     fetch: Fetch<'a>,
     /// Documents that may still be read.
     left: usize,
-    /// Architectures that manifests turned out to be for.
+    /// Architectures of other manifests found.
     others: Vec<String>,
-    /// Indexes inside the first one that lead to where it is.
+    /// Nested indexes on the path to the manifest.
     chain: Vec<Digest>,
-    /// Why something was passed over that may have been it.
+    /// Why an entry was skipped that may have been the right one.
     fault: Option<Error>,
 }
 
 impl Walk<'_> {
-    /// Finds the manifest for this architecture. What an index says of it counts; where it says nothing, the
-    /// manifest's own annotation does.
+    /// Finds the manifest for this architecture. The index's platform counts; where it has none, the manifest's own annotation
+    /// does.
     fn look_into(&mut self, index: &Index, depth: usize) -> Result<Option<(Digest, Manifest)>> {
         self.fault = self.fault.take().or_else(|| index.fault().cloned());
         let (candidates, is_marked) = match index.select(self.architecture) {
             Ok(Choice::One(descriptor)) => (vec![descriptor], true),
             Ok(Choice::LookInto(candidates)) => (candidates, false),
-            // Of an index inside another: there may be more to look into.
+            // For a nested index: other entries may remain to search.
             Err(_) if depth > 1 && !index.offers(self.architecture) => (Vec::new(), false),
             Err(e) => return Err(e),
         };
         for descriptor in candidates {
-            // What is revoked and perhaps for others only is judged once it is known to be for this machine.
+            // A revoked entry that may be for other machines is judged once it proves to be for this one.
             if is_marked {
                 self.demand_unrevoked(descriptor.digest)?;
             }
@@ -116,7 +116,7 @@ impl Walk<'_> {
     }
 }
 
-/// Turns a manifest into an artifact. Input: `platform`: the architecture that an index gave it.
+/// Turns a manifest into an artifact. Input: `platform`: its architecture according to an index.
 pub(super) fn artifact(
     manifest: Manifest,
     digest: Digest,

@@ -1,4 +1,4 @@
-//! Tests of the walk from an index to a manifest: what is revoked on the way ends it before anything below is fetched.
+//! Tests of the walk from an index to a manifest: a revoked document ends it before anything below is fetched.
 
 use super::*;
 use crate::oci::initramfs::INITRAMFS_TYPE;
@@ -8,7 +8,7 @@ use std::fs;
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// A ring without keys that revokes this.
+/// A ring without keys that revokes these.
 fn ring(revoked: &[Digest]) -> Keyring {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("revoked")).unwrap();
@@ -30,7 +30,7 @@ fn index_of(entries: &[(&str, &str, Option<&str>)]) -> String {
     format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{}]}}"#, entries.join(","))
 }
 
-/// A manifest with two layers of an initramfs.
+/// A manifest with two initramfs layers.
 fn manifest_for(architecture: &str) -> String {
     let blob = |kind: &str, text: &str| {
         format!(r#"{{"mediaType":"{kind}","digest":"{}","size":9}}"#, Digest::of(text.as_bytes()))
@@ -44,7 +44,7 @@ fn manifest_for(architecture: &str) -> String {
     )
 }
 
-/// Follows the first of these texts. Returns: what came of it, and how many of the others were fetched.
+/// Follows the first of these texts. Returns: the result, and how many of the others were fetched.
 fn walk(texts: &[&str], revoked: &[Digest]) -> (Result<Artifact>, usize) {
     let (top, mut fetched) = (texts[0], 0);
     let document = manifest::parse(top.as_bytes(), Some(INDEX), "top").unwrap();
@@ -79,7 +79,7 @@ fn what_is_revoked_on_the_way_ends_it_there() {
     }
 }
 
-/// What says for nobody in particular whose it is counts once it turns out to be this machine's.
+/// An entry without a platform counts once it proves to be for this machine.
 #[test]
 fn what_is_revoked_for_others_is_passed_by() {
     let (ours, theirs) = (manifest_for("amd64"), manifest_for("arm64"));
@@ -90,7 +90,7 @@ fn what_is_revoked_for_others_is_passed_by() {
     assert_eq!(found.digest, Digest::of(ours.as_bytes()));
     assert!(found.passed.contains(&Digest::of(inner.as_bytes())));
     assert!(!found.digests().contains(&Digest::of(other.as_bytes())), "what did not lead there is not of it");
-    // That the whole is asked about before a signature is looked for: `prove`.
+    // `prove` checks the whole chain before it looks for a signature.
     let found = walk(&texts, &[Digest::of(inner.as_bytes())]).0.unwrap();
     assert!(ring(&[Digest::of(inner.as_bytes())]).refuse_revoked(&found.digests()).is_err());
 }

@@ -1,4 +1,4 @@
-//! The bytes of an archive, inflated where it is packed.
+//! The bytes of an archive, inflated if compressed.
 
 use crate::base::error::{Error, Kind, Result};
 use flate2::read::MultiGzDecoder;
@@ -9,10 +9,10 @@ use std::io::SeekFrom;
 use std::io::{self, Seek};
 use std::path::PathBuf;
 
-/// Most that an archive may inflate to, in bytes.
+/// Most bytes that an archive may inflate to.
 pub(super) const INFLATED_MAX: u64 = 4 << 30;
-/// Most that is inflated in all to get at documents that were not kept, in bytes. They are read before it is known who
-/// made the archive, and while the lock is held. Of a release of 200 MB with more than is kept, some 40.
+/// Most bytes inflated in total to read documents that were not kept. They are read before the archive's origin is proven, and
+/// while the lock is held. Enough for about 40 reads of a 200 MB release.
 pub(super) const AGAIN_MAX: u64 = 2 * INFLATED_MAX;
 
 pub(super) enum Stream {
@@ -28,7 +28,7 @@ impl Stream {
         })
     }
 
-    /// Fills the buffer. Returns: false at the end. Errors: UnexpectedEof: the end comes in the middle of it.
+    /// Fills the buffer. Returns: false at the end. Errors: UnexpectedEof: it ends within the buffer.
     pub(crate) fn fill(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -43,7 +43,7 @@ impl Stream {
         Ok(true)
     }
 
-    /// Errors: UnexpectedEof: there is less.
+    /// Errors: UnexpectedEof: fewer bytes remain.
     pub(crate) fn skip(&mut self, bytes: u64) -> io::Result<()> {
         match self {
             Stream::Plain { file, length } => {
@@ -70,7 +70,7 @@ impl Read for Stream {
     }
 }
 
-/// What is opened, and its place looked for, when somebody reads it: who asks only whether it is there, waits for nothing.
+/// Opened and positioned on the first read, so that a check of existence does not wait.
 pub(super) struct Later {
     /// The archive, whether it is gzip, and the first byte.
     pub(super) place: (PathBuf, bool, u64),

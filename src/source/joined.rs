@@ -1,7 +1,7 @@
-//! A file that lies in several blobs, read as one.
+//! A file that is split into several blobs, read as one.
 //!
-//! Must never: leave out, repeat or add a byte unnoticed. What the whole hashes to is for the reader to check; that each
-//! blob is as long as its descriptor says is checked here.
+//! Must never: omit, repeat or add a byte unnoticed. The reader checks the digest of the whole; the length of each blob is
+//! checked here.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::http::Body;
@@ -11,12 +11,12 @@ use std::cell::Cell;
 use std::io::{self, Read};
 use std::rc::Rc;
 
-/// Opens a blob from a byte on.
+/// Opens a blob at an offset.
 type Open = Box<dyn FnMut(&FileRef, u64) -> Result<Body>>;
 
 /// Opens a file that consists of one or several blobs.
 /// Input: `from`: bytes of the whole that are there already; `open`: opens one blob.
-/// Returns: the rest, and at most one byte more; unverified. One blob after the other is opened, the first at once.
+/// Returns: the rest, and at most one byte more; unverified. Blobs are opened one after another, the first at once.
 /// Errors: those of `open`. Reading: Digest: a blob is longer than its descriptor says; it ends early.
 pub(super) fn open(
     file: &FileRef,
@@ -28,7 +28,7 @@ pub(super) fn open(
         return Ok(bounded(open(only, from)?, only.size_bytes, from));
     }
     let (mut skipped, mut at) = (0, from);
-    // The last one even at its end: whoever asks for nothing gets an end of file, and no error.
+    // The last one even at its end: a request for nothing gets an end of file, not an error.
     while skipped + 1 < blobs.len() && at >= blobs[skipped].size_bytes {
         at -= blobs[skipped].size_bytes;
         skipped += 1;
@@ -46,11 +46,11 @@ pub(super) fn open(
 }
 
 struct Joined {
-    /// Those that are not opened yet, and the one that is.
+    /// The blobs not opened yet, and the open one.
     blobs: std::collections::VecDeque<FileRef>,
     open: Open,
     body: Option<Body>,
-    /// Bytes of this blob that are still to come.
+    /// Remaining bytes of this blob.
     left: u64,
     is_pieced: Rc<Cell<bool>>,
 }
@@ -64,7 +64,7 @@ impl Joined {
         Ok(())
     }
 
-    /// Reads from the blob that is open. Returns: 0 where it has all been read, and nothing is behind it.
+    /// Reads from the open blob. Returns: 0 if it is complete and has no further bytes.
     fn read_blob(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (Some(body), Some(blob)) = (self.body.as_mut(), self.blobs.front()) else { return Ok(0) };
         let got = body.reader.read(buffer)?;
@@ -122,7 +122,7 @@ mod tests {
         FileRef { size_bytes: 10, sha256: Digest::of(WHOLE), place }
     }
 
-    /// What a blob has, from a byte on. Input: `more`: so many bytes more, or less, than it should.
+    /// Content of a blob from an offset. Input: `more`: bytes more, or fewer, than it should have.
     fn serve(more: i64) -> impl FnMut(&FileRef, u64) -> Result<Body> {
         move |blob, from| {
             let all: &[u8] = match blob.size_bytes {

@@ -1,10 +1,9 @@
 //! HTTP server with a `latest.json` beside the files it names.
 //!
-//! The document is one artifact, or has an `artifacts` array with one for each architecture; metadata
-//! at the top level then stands in for what an entry leaves out, but `architecture`, `kernel` and
-//! `initramfs` never do: a file must not reach a machine it was not listed for.
-//! Its signature, `latest.json.sig`, is over its exact bytes and is checked before they are parsed.
-//! Must never: fetch a file's bytes to describe it, or take a file without digest and size.
+//! The document is one artifact, or has an `artifacts` array with one for each architecture; metadata at the top level then
+//! fills fields missing from an entry, but never `architecture`, `kernel` or `initramfs`: a file must not reach a machine it
+//! was not listed for. Its signature, `latest.json.sig`, is over its exact bytes and is checked before they are parsed.
+//! Must never: fetch a file's bytes to describe it, or accept a file without digest and size.
 
 use super::{Source, latest_json, remarks};
 use crate::base::digest::Digest;
@@ -24,18 +23,18 @@ use std::cell::Cell;
 /// One HTTP server.
 pub struct Latest {
     url: Url,
-    /// Of the signature.
+    /// URL of the signature.
     signature_url: Url,
     client: Client,
     ring: Keyring,
     etag: Option<String>,
-    /// Fetched, and not yet looked at.
+    /// Fetched, but not yet examined.
     document: Option<Document>,
 }
 
 impl Latest {
-    /// Makes the source. Input: `server`: URL of the directory that holds `latest.json`; `mirrors`: of others; `ring`: who must
-    /// have signed it.
+    /// Creates the source. Input: `server`: URL of the directory that holds `latest.json`; `mirrors`: of others; `ring`:
+    /// required signers.
     /// Errors: Config: not an http or https URL.
     pub fn new(server: &str, mirrors: &[String], client: &Client, ring: Keyring) -> Result<Latest> {
         let mut bases = vec![Url::configured(server)?.child("")];
@@ -52,9 +51,9 @@ impl Latest {
         })
     }
 
-    /// Finds out who signed a document. Input: as it came, and from where; `url`: of the signature; `is_copy`: is set where
+    /// Finds out which keys signed a document. Input: as received, and its URL; `url`: of the signature; `is_copy`: is set if
     /// that was a cache's copy.
-    /// Errors: Signature: not those who must. Network: that cannot be found out.
+    /// Errors: Signature: required signatures are missing. Network: that cannot be determined.
     fn prove(&self, document: &Document, url: &Url, is_copy: &Cell<bool>) -> Result<Vec<Digest>> {
         if !self.ring.demands_signatures()? {
             return Ok(Vec::new());
@@ -68,14 +67,14 @@ impl Latest {
             };
             is_copy.set(is_copy.get() || signature.is_copy);
             tally.take_detached(&document.body, &signature.body);
-            // Either may be a mirror's, and then the other one is not to be blamed for it.
+            // Either may be a mirror's, and the other place must not be blamed for it.
             let is_one_place = document.final_url.origin() == signature.final_url.origin();
             let place = if is_one_place { &document.final_url } else { &signature.final_url };
             tally.finish(&place.to_string(), "")
         })
     }
 
-    /// Makes an artifact of a document, if those have signed it who must. Returns: its ETag as well.
+    /// Turns a document into an artifact if its signatures suffice. Returns: its ETag as well.
     fn make(&self, mut document: Document, architecture: &str, signature: &Url, is_copy: &Cell<bool>) -> Result<Made> {
         let etag = document.etag.take();
         is_copy.set(is_copy.get() || document.is_copy);
@@ -85,13 +84,13 @@ impl Latest {
         json::shorten(&mut document.body).map_err(|e| e.at("read", &document.final_url))?;
         let artifact = latest_json::parse(&document.body, &document.final_url, architecture, &self.describe())?;
         self.ring.refuse_revoked(&artifact.digests()).map_err(|e| e.at("verify", &document.final_url))?;
-        // Then it is said each time that it is asked for.
+        // Without an ETag the remarks are repeated each time.
         let has_remarks = remarks::say_of_latest(&document.body);
         let etag = etag.filter(|_| !has_remarks);
         Ok((Artifact { signed_by, passed: vec![digest], ..artifact }, etag))
     }
 
-    /// Asks each place, until one has something that is of use. Input: `more`: what is added to the query.
+    /// Asks each place until one has a usable document. Input: `more`: additions to the query.
     fn ask(&self, architecture: &str, more: &[(&str, &str)], is_copy: &Cell<bool>) -> Result<Made> {
         let (url, signature) = (self.url.with_query(more), self.signature_url.with_query(more));
         let client = self.client.past_caches();
@@ -107,17 +106,17 @@ impl Latest {
 type Made = (Artifact, Option<String>);
 
 impl Source for Latest {
-    /// The document and its signature are two, and may be of different age: published between the two requests, or held by
-    /// a cache on the way. So both are asked for once more where no signature counts, by a name that no cache knows: not
-    /// each does ask the server when it is told to, and not each says that it sends its copy. A query of the URL's own may
-    /// be one that has to be as it is (a signed URL), so something is added to that only if a cache did say so.
+    /// The document and its signature may differ in age: published between the two requests, or held by a cache on the way. So
+    /// both are requested again if the signature does not count, by a URL that no cache knows: some caches ignore requests to
+    /// revalidate, and some do not admit to sending a copy. A URL with its own query may have to stay unchanged (a signed URL),
+    /// so that one is extended only if a cache did admit it.
     fn resolve(&mut self, architecture: &str) -> Result<Artifact> {
         let is_copy = Cell::new(false);
         let early =
             self.document.take().map(|document| self.make(document, architecture, &self.signature_url, &is_copy));
         let first = match early {
             Some(Err(e)) if e.kind() != Kind::Signature => {
-                // One answer of one place: the others may have better.
+                // One answer of one place: the others may have better ones.
                 setback(&e, "asking again");
                 self.ask(architecture, &[], &is_copy)
             }
@@ -171,7 +170,7 @@ impl Source for Latest {
     }
 }
 
-/// Who sends a file, and what says how long it is.
+/// The sender of a file, and the source of its expected length.
 const SAID: (&str, &str) = ("the server", "latest.json");
 
 fn place(file: &FileRef) -> Result<&Url> {

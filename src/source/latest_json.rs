@@ -1,6 +1,6 @@
 //! The document of a `latest.json`: read, the entry for this architecture chosen, and checked field by field. Pure.
 //!
-//! Must never: take a file without digest and size.
+//! Must never: accept a file without digest and size.
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
@@ -14,7 +14,7 @@ use miniserde::de::{Map, Visitor};
 
 miniserde::make_place!(Hole);
 
-/// The document itself, with what its entries have in common.
+/// The document itself, with the fields common to its entries.
 #[derive(Default)]
 struct RawDocument {
     top: RawEntry,
@@ -36,7 +36,7 @@ struct RawFile {
     size: Field<u64>,
 }
 
-/// Reads an object member by member.
+/// Reads an object field by field.
 trait Members: Default {
     fn member(&mut self, name: &str) -> &mut dyn Visitor;
 }
@@ -94,8 +94,7 @@ impl<T: Members> Map for Reading<'_, T> {
     }
 }
 
-/// Reads a `latest.json`. Input: its bytes; `base`: where it came from, for relative file URLs; `name`:
-/// the source, for people.
+/// Reads a `latest.json`. Input: its bytes; `base`: its URL, for relative file URLs; `name`: the source, for messages.
 /// Errors: Source: malformed, naming the field. Gate: an `artifacts` array without this architecture.
 pub(super) fn parse(bytes: &[u8], base: &Url, architecture: &str, name: &str) -> Result<Artifact> {
     let subject = base.to_string();

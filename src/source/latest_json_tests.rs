@@ -46,7 +46,7 @@ fn reads_a_single_object() {
     assert_eq!((a.kernel.size_bytes, a.initramfs.size_bytes), (10, 20));
     assert_eq!(place(&a.kernel), "https://h/os/kernel.bin");
     assert_eq!(a.source, "http h");
-    // Another architecture is reported, not hidden: refusing it is the gate's.
+    // Another architecture is reported, not hidden: the gate refuses it.
     assert_eq!(read(&single().replace("amd64", "arm64")).unwrap().release.architecture.as_deref(), Some("arm64"));
 }
 

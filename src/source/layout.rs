@@ -1,7 +1,7 @@
 //! OCI image layout, a directory or a tar of one: the same artifact as in a registry, on a medium.
 //!
-//! A medium is as foreign as a network: every document is hashed, and only regular files below the
-//! layout are opened. Must never: follow a symbolic link inside it, hang on a pipe, or write to it.
+//! A medium is as untrusted as a network: every document is hashed, and only regular files below the layout are opened.
+//! Must never: follow a symbolic link inside it, hang on a pipe, or write to it.
 
 use super::archive::Archive;
 use super::choose::choose;
@@ -28,9 +28,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Most manifests that are read to find the signatures of one: those of all releases lie together here.
+/// Most manifests read to find the signatures of one: those of all releases are stored together here.
 const MAX_MANIFESTS: usize = 1024;
-/// What it means that a blob is not there, or shorter than it should be.
+/// Hint for a blob that is missing or too short.
 const INCOMPLETE: &str =
     "the copy of the layout is not complete: copy it again, and unmount the stick before it is pulled out";
 
@@ -43,7 +43,7 @@ pub struct Layout {
     medium: Option<Rc<Medium>>,
 }
 
-/// How it is kept.
+/// Form of the layout.
 enum Medium {
     Directory(PathBuf),
     Archive(Archive),
@@ -56,20 +56,20 @@ struct Marker {
 }
 
 impl Layout {
-    /// Makes the source. Opens no file. Input: `ring`: who must have signed what it offers.
+    /// Creates the source. Opens no file. Input: `ring`: required signers.
     pub fn new(path: PathBuf, tag: Option<String>, is_typed: bool, ring: Keyring) -> Layout {
         Layout { path, tag, is_typed, ring, medium: None }
     }
 
-    /// Looks what there is, once. Errors: Source: neither a directory nor a tar archive; or nothing at all, which is no fault
-    /// where it was not asked for by hand.
+    /// Opens the medium, once. Errors: Source: neither a directory nor a tar archive; or nothing at all, which is not a fault
+    /// unless an operator typed the path.
     fn medium(&mut self) -> Result<&Rc<Medium>> {
         let medium = match self.medium.take() {
             Some(medium) => medium,
             None if is_vacant(&self.path) => return Err(vacant(self.is_typed).at("open layout", self.path.display())),
             None if self.path.is_dir() => Rc::new(Medium::Directory(self.path.clone())),
             None => {
-                // What a person names may be a link; what lies in the layout may not.
+                // The path that an operator names may be a link; entries inside the layout may not.
                 let whole = self.path.canonicalize().io(Kind::Source, "open", self.path.display())?;
                 Rc::new(Medium::Archive(Archive::scan(&whole, open_regular(&whole)?.0)?))
             }
@@ -77,7 +77,7 @@ impl Layout {
         Ok(self.medium.insert(medium))
     }
 
-    /// Reads the entries, and finds the one to start from.
+    /// Reads the entries, and finds the starting one.
     fn top(&mut self) -> Result<(Descriptor, Vec<Entry>)> {
         let tag = self.tag.clone();
         let medium = self.medium()?;
@@ -98,9 +98,8 @@ impl Layout {
     }
 }
 
-/// Says whether there is no medium where one would be: no such path, a link to no such path, a card reader without a card,
-/// or the empty directory that a medium is mounted at. What is there and cannot be read, or is something else, is not
-/// nothing: an empty medium that is mounted is not, either.
+/// Returns whether no medium is present: no such path, a dangling link, a card reader without a card, or an empty mount point.
+/// A path that exists but cannot be read or is something else is not vacant, nor is an empty medium that is mounted.
 fn is_vacant(path: &Path) -> bool {
     match fs::metadata(path) {
         Ok(meta) if meta.is_dir() => {
@@ -112,7 +111,7 @@ fn is_vacant(path: &Path) -> bool {
     }
 }
 
-/// Says that nothing is there. A machine that looks by itself has nothing to do then.
+/// Reports that nothing is there. An unattended run has nothing to do then.
 fn vacant(is_typed: bool) -> Error {
     match is_typed {
         true => {
@@ -132,7 +131,7 @@ fn blob(digest: Digest) -> String {
 }
 
 impl Medium {
-    /// Names a file for people.
+    /// Names a file, for messages.
     fn place(&self, name: &str) -> String {
         match self {
             Medium::Directory(path) => path.join(name).display().to_string(),
@@ -156,12 +155,12 @@ impl Medium {
         }
     }
 
-    /// Opens a file from a byte on. Returns: the rest of it, and how long it is as a whole.
+    /// Opens a file at an offset. Returns: the rest of it, and its whole length.
     fn open(&self, name: &str, from: u64) -> Result<(Box<dyn Read>, u64)> {
         self.open_any(name, from).map_err(|e| self.missed(name, e))
     }
 
-    /// Adds what it means that something is not there, to an error about it.
+    /// Adds a hint to an error if a file is missing.
     fn missed(&self, name: &str, error: Error) -> Error {
         match name.rsplit_once('/').map(|(_, hex)| Digest::parse_hex(hex)) {
             Some(Ok(digest)) if !self.has(digest) => error.hint(INCOMPLETE),
@@ -206,7 +205,7 @@ impl Medium {
         Ok(bytes)
     }
 
-    /// The same for what need not be there.
+    /// The same for an optional document.
     fn fetch_if_there(&self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>> {
         match self.has(descriptor.digest) {
             true => self.fetch(descriptor).map(Some),
@@ -217,7 +216,7 @@ impl Medium {
     fn has(&self, digest: Digest) -> bool {
         let name = blob(digest);
         match self {
-            // What cannot be looked at is not absent.
+            // What cannot be examined may exist.
             Medium::Directory(path) => match path.join(name).symlink_metadata() {
                 Err(e) => e.kind() != io::ErrorKind::NotFound,
                 Ok(_) => true,
@@ -226,9 +225,8 @@ impl Medium {
         }
     }
 
-    /// Looks through what refers to a document: what a list under its own tag names, then what stands in the layout's index,
-    /// then what stands nowhere.
-    /// Source: measured: oras 1.3.3 (index), copies of registries without a referrers API (tag), `cosign save` (nowhere).
+    /// Examines what refers to a document: the list under its own tag, then the layout's index, then unlisted blobs.
+    /// Source: measured: oras 1.3.3 (index), copies of registries without a referrers API (tag), `cosign save` (unlisted).
     fn look_for_signatures(&self, entries: &[Entry], subject: Digest, tally: &mut Tally<'_>) {
         let (tag, mut known) = (referrers::tag(subject), Vec::new());
         let mut candidates = Vec::new();
@@ -249,7 +247,7 @@ impl Medium {
         let is_there = |entry: &&Entry| referrers::is_signature(entry) || self.has(entry.descriptor.digest);
         let may_be = entries.iter().filter(|entry| referrers::may_hold_bundle(entry)).filter(is_there);
         let mut loose: Vec<&Entry> = may_be.collect();
-        // Those that say what they are first; what has a tag is rarely a signature.
+        // Entries that state their type first; a tagged one is rarely a signature.
         loose.sort_by_key(|entry| (referrers::order(entry), entry.artifact_type.is_none(), entry.ref_name.is_some()));
         candidates.extend(loose.into_iter().map(|entry| entry.descriptor.clone()));
         let fetch: FetchPiece = &mut |_, descriptor| self.fetch_if_there(descriptor);
@@ -276,7 +274,7 @@ impl Medium {
             Error::new(kind, why).at("open", self.place(&name))
         };
         match size_bytes.cmp(&file.size_bytes) {
-            // No other bytes, but fewer: a medium that was pulled out, a copy that broke off.
+            // Not wrong bytes, but fewer: a medium was removed, or a copy broke off.
             Ordering::Less => Err(fail(Kind::Source).hint(INCOMPLETE)),
             Ordering::Greater => Err(fail(Kind::Digest)),
             Ordering::Equal => Ok(reader),
@@ -284,7 +282,7 @@ impl Medium {
     }
 }
 
-/// Refuses a name whose directories are links, or anything else.
+/// Refuses a name with a link, or anything but a directory, on its path.
 fn check_directories(path: &Path, name: &str) -> Result<()> {
     for (end, _) in name.match_indices('/') {
         let part = path.join(&name[..end]);
@@ -342,7 +340,7 @@ impl Source for Layout {
 
 /// Opens a regular file and returns its length. Errors: Source: absent, a link, or anything else.
 fn open_regular(path: &Path) -> Result<(File, u64)> {
-    // Non-blocking, so that a pipe put in a file's place is seen and not waited for.
+    // Non-blocking, so that a pipe in a file's place is detected without waiting.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)

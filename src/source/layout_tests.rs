@@ -1,4 +1,4 @@
-//! Tests of `layout.rs` on layouts written by hand; real ones are in `tests/registry/sources.rs`.
+//! Tests of `layout.rs` on handwritten layouts; real ones are in `tests/registry/sources.rs`.
 
 use super::*;
 use crate::oci::initramfs::INITRAMFS_TYPE;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A layout with one manifest under each of the given tags; no tag where it is empty.
-/// A machine without keys that has chosen to go without.
+/// A machine without keys that has chosen to accept unsigned artifacts.
 fn unsigned() -> Keyring {
     Keyring::load(Path::new("/nonexistent"), SignaturePolicy::Off, 1).unwrap()
 }
@@ -108,7 +108,7 @@ fn finds_the_tag() {
             Err(word) => assert!(got.unwrap_err().to_string().contains(word), "{tags:?} {tag:?}"),
         }
     }
-    // By its digest, or by what a person is shown of it.
+    // By its digest, or by the part of it that operators are shown.
     let fixture = Fixture::new(&["", ""]);
     let index = fs::read_to_string(fixture.path("index.json")).unwrap();
     let digest = index.split('"').find(|word| word.starts_with("sha256:")).unwrap().to_owned();
@@ -125,7 +125,7 @@ fn finds_the_tag() {
         let told = is_told(tag).unwrap_err();
         assert!(told.contains(words), "{tag}: {told}");
     }
-    // Signatures, and lists of them, are nothing to choose from.
+    // Signatures, and lists of them, cannot be chosen.
     for tag in ["v1", ""] {
         let fixture = Fixture::new(&[tag]);
         let index = fs::read_to_string(fixture.path("index.json")).unwrap();

@@ -1,4 +1,4 @@
-//! What is held of what a source says before it is used: lengths and digests. Pure.
+//! Checks of what a source sends before it is used: lengths and digests. Pure.
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
@@ -7,8 +7,8 @@ use crate::oci::descriptor::Descriptor;
 use crate::offer::artifact::FileRef;
 use std::io::Read;
 
-/// Holds the length that a source announces, if it does, against what was said of a file.
-/// Input: `said`: who announces it, and what said it before. Errors: Digest: another one.
+/// Compares the length that a source announces, if any, with the expected one.
+/// Input: `said`: the announcer, and the origin of the expected length. Errors: Digest: they differ.
 pub(super) fn check_length(announced: Option<u64>, file: &FileRef, said: (&str, &str)) -> Result<()> {
     match announced {
         Some(n) if n != file.size_bytes => {
@@ -19,13 +19,13 @@ pub(super) fn check_length(announced: Option<u64>, file: &FileRef, said: (&str, 
     }
 }
 
-/// Bounds what comes from `from` on to one byte more than the file has, so that too much is seen and not endured.
+/// Limits what comes from `from` on to one byte more than the file has, so that an excess is detected but not read.
 pub(super) fn bounded(body: Body, size_bytes: u64, from: u64) -> Body {
     let most = size_bytes.saturating_sub(from).saturating_add(1);
     Body { reader: Box::new(body.reader.take(most)), ..body }
 }
 
-/// Holds bytes against the descriptor that led to them. Errors: Digest: another length or digest.
+/// Checks bytes against their descriptor. Errors: Digest: another length or digest.
 pub(super) fn check_bytes(bytes: &[u8], want: &Descriptor) -> Result<()> {
     if bytes.len() as u64 != want.size_bytes {
         let (got, want) = (bytes.len(), want.size_bytes);

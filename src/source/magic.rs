@@ -1,8 +1,8 @@
-//! What a file is that was to be a layout's archive and is none, told by how it begins: so that the error can say what to do.
+//! Recognises by its first bytes a file that should be a layout's archive but is not, so that the error can say what to do.
 //!
-//! Must never: decide that something is taken.
+//! Must never: decide that something is accepted.
 
-/// How files begin, and what they are then. Source: each format's own document.
+/// First bytes of file formats. Source: each format's own document.
 const KINDS: [(&[u8], &str); 13] = [
     (b"\x28\xb5\x2f\xfd", "a zstd file"),
     (b"\xfd7zXZ\0", "an xz file"),
@@ -18,10 +18,10 @@ const KINDS: [(&[u8], &str); 13] = [
     (b"{", "a JSON document"),
     (b"<", "an HTML or XML document"),
 ];
-/// So many bytes tell.
+/// Number of bytes needed.
 pub(super) const LENGTH: usize = 6;
 
-/// Says what a file is that no layout can lie in. Input: its first bytes, and zeros where it is shorter.
+/// Names the format of a file that cannot be a layout. Input: its first bytes, zero-padded if it is shorter.
 pub(super) fn other_format(first: &[u8; LENGTH]) -> Option<String> {
     let (_, name) = KINDS.iter().find(|(magic, _)| first.starts_with(magic))?;
     let hint = match first[0] {

@@ -1,7 +1,7 @@
 //! OCI registry: a distribution-spec 1.1 client for pulling.
 //!
-//! A tag is resolved once; everything after that goes by digest. Must never: use a document whose bytes
-//! do not hash to the digest that was asked for, or ask for a blob just to learn about it.
+//! A tag is resolved once; everything after that goes by digest. Must never: use a document whose bytes do not hash to the
+//! requested digest, or request a blob only to learn about it.
 
 use super::remarks::Remarks;
 use super::signatures::{FetchPiece, MAX_CANDIDATES, Piece, Wanted, look_at, prove};
@@ -30,12 +30,12 @@ pub struct Registry {
     base: Url,
     client: Client,
     ring: Keyring,
-    /// Of the document that was resolved last.
+    /// Digest of the document resolved last.
     top: Option<Digest>,
 }
 
 impl Registry {
-    /// Makes the source. Opens no connection. Input: `ring`: who must have signed what it offers.
+    /// Creates the source. Opens no connection. Input: `ring`: required signers.
     pub fn new(
         reference: Reference,
         mirrors: &[Reference],
@@ -62,10 +62,10 @@ impl Registry {
         self.url("manifests", &which)
     }
 
-    /// Fetches what the reference names: by digest where it is pinned, else by tag.
+    /// Fetches what the reference names: by digest if it is pinned, else by tag.
     fn top(&self, remarks: &mut Remarks) -> Result<(manifest::Document, Digest)> {
         let (pinned, url) = (self.reference.digest(), self.top_url());
-        // A tag is a name that moves.
+        // A tag may move.
         let client = self.client.past_caches();
         client.document_as(
             &url,
@@ -95,8 +95,8 @@ impl Registry {
         })
     }
 
-    /// Looks through what refers to a document: as the API lists it, then as the tag does, which registries without the API
-    /// have, and those that had none when it was signed.
+    /// Examines what refers to a document: the API's list, then the tag's, which exists in registries without the API and in
+    /// those that lacked it at signing time.
     /// Source: distribution-spec 1.1, "Listing Referrers" and "Referrers Tag Schema".
     fn look_for_signatures(&self, client: &Client, subject: Digest, tally: &mut Tally<'_>) {
         let api = self.url("referrers", &subject.to_string()).with_query(&[("artifactType", bundle::MEDIA_TYPE)]);
@@ -124,10 +124,10 @@ impl Registry {
         }
     }
 
-    /// Fetches one page of a list. Returns: `None`: there is no such list here.
+    /// Fetches one page of a list. Returns: `None`: no such list here.
     fn page(client: &Client, url: &Url) -> Result<Option<Page>> {
         client.document_if_there(url, referrers::INDEX_TYPE, LIST_MAX_BYTES, &mut |document| {
-            // Some servers have a page for whatever is asked.
+            // Some servers return a page for every request.
             let Some(document) = document.filter(|d| check_type(d, referrers::INDEX_TYPE).is_ok()) else {
                 return Ok(None);
             };
@@ -137,8 +137,8 @@ impl Registry {
         })
     }
 
-    /// Looks what there is in the place of signatures: what the API lists of other types, and the tags of cosign 2. What can
-    /// not be had now is left: it is for the words of an error alone.
+    /// Looks for what exists instead of signatures: other types in the API's list, and the tags of cosign 2. Whatever is
+    /// unavailable now is skipped: it only serves the words of an error.
     fn look_for_others(&self, client: &Client, subject: Digest, tally: &mut Tally<'_>) {
         let client = client.once();
         for tag in beside::tags(subject) {
@@ -170,10 +170,10 @@ impl Registry {
     }
 }
 
-/// What may be signatures, what else is there, and where there is more, if that may be asked for.
+/// Candidates for signatures, other finds, and the next page, if allowed.
 type Page = (Vec<Descriptor>, Option<Other>, Option<Result<Url>>);
 
-/// Errors: Source: it is no URL, or of another server.
+/// Errors: Source: not a URL, or of another server.
 fn next_url(page: &Url, link: &str) -> Result<Url> {
     let next = page.join(link)?;
     match next.origin() == page.origin() {
@@ -185,16 +185,16 @@ fn next_url(page: &Url, link: &str) -> Result<Url> {
     }
 }
 
-/// Longest page of a list of referrers, in bytes; as JSON, it may have some 1000 entries.
+/// Longest page of a list of referrers, in bytes; as JSON, it may have about 1000 entries.
 const LIST_MAX_BYTES: u64 = 1 << 20;
-/// Most pages that are read of one list.
+/// Most pages read of one list.
 const MAX_PAGES: usize = 16;
 
-/// Who sends a blob, and what says how long it is.
+/// The sender of a blob, and the source of its expected length.
 const SAID: (&str, &str) = ("the registry", "the manifest");
 
-/// Holds Docker-Content-Digest, where it was sent, against the bytes.
-/// Errors: Digest: it is another one. Source: it is none.
+/// Checks Docker-Content-Digest, if sent, against the bytes.
+/// Errors: Digest: they differ. Source: it is malformed.
 fn check_header(document: &Document, digest: Digest) -> Result<()> {
     let Some(header) = &document.digest_header else { return Ok(()) };
     let at = |e: Error| e.at("check Docker-Content-Digest of", &document.final_url);
@@ -205,7 +205,7 @@ fn check_header(document: &Document, digest: Digest) -> Result<()> {
     }
 }
 
-/// Holds Content-Type, where it was sent, against the descriptor.
+/// Checks Content-Type, if sent, against the descriptor.
 fn check_type(document: &Document, want: &str) -> Result<()> {
     let Some(header) = &document.content_type else { return Ok(()) };
     let got = header.split(';').next().unwrap_or_default().trim();
@@ -228,13 +228,13 @@ impl Source for Registry {
             Ok(bytes)
         };
         let (mut artifact, is_stated) = follow(top, architecture, &name, &self.ring, fetch)?;
-        // However many there are to look at: all of it within the time of one document.
+        // However many candidates there are: all within the time limit of one document.
         let client = self.client.with_one_limit();
         prove(&mut artifact, is_stated, &self.ring, &mut |wanted, subject, tally| match wanted {
             Wanted::Signatures => self.look_for_signatures(&client, subject, tally),
             Wanted::Others => self.look_for_others(&client, subject, tally),
         })?;
-        // What there is to remark is said each time that it is asked for.
+        // Without a validator the remarks are repeated each time.
         self.top = Some(digest).filter(|_| !remarks.say(&artifact));
         Ok(artifact)
     }

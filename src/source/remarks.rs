@@ -1,6 +1,6 @@
-//! What a source's documents hold that counts for nothing and was probably meant to count: said once, of what is offered.
+//! Remarks on ignored names in a source's documents that were probably meant to count: once, only for what is offered.
 //!
-//! Must never: decide anything, or speak of a document that does not belong to what was chosen.
+//! Must never: decide anything, or remark on a document that does not belong to the chosen artifact.
 
 use crate::base::digest::Digest;
 use crate::base::json;
@@ -9,12 +9,12 @@ use crate::offer::artifact::Artifact;
 use crate::os::progress::note;
 use miniserde::Deserialize;
 
-/// Longest document that is looked through, in bytes; one with 64 KiB of release notes is far below it.
+/// Longest document examined, in bytes; one with 64 KiB of release notes is far below it.
 const MAX_BYTES: usize = 256 << 10;
 /// Most remarks on one release.
 const MAX_REMARKS: usize = 8;
 
-/// The names of annotations in the documents that were read to find an artifact.
+/// Annotation names in the documents that were read to find an artifact.
 #[derive(Default)]
 pub(super) struct Remarks(Vec<(Digest, Annotated)>);
 
@@ -33,7 +33,7 @@ impl Remarks {
         }
     }
 
-    /// Says what counts for nothing. Returns: whether there was such a thing.
+    /// Reports ignored names. Returns: whether there are any.
     pub(super) fn say(&self, artifact: &Artifact) -> bool {
         let of = |digest: Digest| self.0.iter().find(|(known, _)| *known == digest).map(|(_, a)| &a.annotations);
         let nothing = Names(Vec::new());
@@ -56,7 +56,7 @@ struct Nested {
     artifacts: Option<Vec<Names>>,
 }
 
-/// Says which fields of a `latest.json` differ from known ones by a slip. Returns: whether there is one.
+/// Reports fields of a `latest.json` that differ from known ones by a slip. Returns: whether there are any.
 pub(super) fn say_of_latest(document: &[u8]) -> bool {
     let Ok(top) = json::parse::<Names>(document, "") else { return false };
     let mut all = vec![top];

@@ -1,6 +1,6 @@
-//! Who signed what a registry or a layout offers: candidates are looked at until enough of them count.
+//! Signers of what a registry or a layout offers: candidates are examined until enough of them count.
 //!
-//! Must never: let one broken candidate hide a good one, or look at more of them than there is a limit for.
+//! Must never: let one broken candidate hide a good one, or examine more of them than the limit.
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
@@ -11,37 +11,37 @@ use crate::trust::keyring::Keyring;
 use crate::trust::referrers;
 use crate::trust::tally::Tally;
 
-/// What is looked for.
+/// Kind of object to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// Signatures of a document, until the tally has enough.
     Signatures,
-    /// What lies there in their place: asked once there are none, for the words of the error.
+    /// Whatever exists instead: asked if there are no signatures, for the words of the error.
     Others,
 }
 
-/// Looks for it, beside a document.
+/// Looks for this kind of object for a document.
 pub(super) type Look<'a> = &'a mut dyn FnMut(Wanted, Digest, &mut Tally<'_>);
 
-/// What a candidate is made of.
+/// Part of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Piece {
-    /// The manifest that refers to what is signed.
+    /// The manifest that refers to the signed document.
     Manifest,
     /// The bundle: a blob.
     Bundle,
 }
 
-/// Fetches a piece by descriptor; what it returns has been checked with [`super::limits::check_bytes`]. `None`: it is not there.
+/// Fetches a part by descriptor; its result has been checked with [`super::limits::check_bytes`]. `None`: it does not exist.
 pub(super) type FetchPiece<'a> = &'a mut dyn FnMut(Piece, &Descriptor) -> Result<Option<Vec<u8>>>;
 
-/// Most bundles, and in a registry most manifests around them, that are looked at for one document: each costs a request.
+/// Most bundles, and in a registry most manifests around them, examined for one document: each costs a request.
 pub(super) const MAX_CANDIDATES: usize = 128;
 
-/// Finds out who signed what an index or a manifest led to. A signature may be on either.
-/// Input: `is_stated`: the manifest itself says which architecture it is for. If only an index does, that counts once the
-/// index is signed: anybody can file a signed manifest under another architecture.
-/// Errors: Signature: not those who must, or it is revoked. Network: that cannot be found out.
+/// Finds out which keys signed an artifact's index or manifest. A signature may be on either.
+/// Input: `is_stated`: the manifest itself states its architecture. If only an index does, that counts only if the index is
+/// signed: anyone can file a signed manifest under another architecture.
+/// Errors: Signature: required signatures are missing, or it is revoked. Network: that cannot be determined.
 pub(super) fn prove(artifact: &mut Artifact, is_stated: bool, ring: &Keyring, look: Look) -> Result<()> {
     let what = format!("{} from {}", artifact.digest, artifact.source);
     ring.refuse_revoked(&artifact.digests()).map_err(|e| e.at("verify", &what))?;
@@ -69,8 +69,8 @@ pub(super) fn prove(artifact: &mut Artifact, is_stated: bool, ring: &Keyring, lo
     Ok(())
 }
 
-/// Looks at candidates, each once.
-/// Input: `known`: those looked at before; `most`: so many may be looked at in all.
+/// Examines candidates, each once.
+/// Input: `known`: those examined before; `most`: limit of all examined.
 pub(super) fn look_at(
     candidates: &[Descriptor],
     (subject, most): (Digest, usize),
@@ -112,10 +112,10 @@ pub(super) fn look_at(
 /// What a candidate turns out to be.
 enum Found {
     Bundle(Vec<u8>),
-    /// Which part of it, and its digest.
+    /// Missing: which part, and its digest.
     Gone(&'static str, Digest),
     Other(Other),
-    /// Nothing that has to do with signatures of this document.
+    /// Unrelated to signatures of this document.
     Nothing,
 }
 
@@ -130,7 +130,7 @@ fn find(candidate: &Descriptor, subject: Digest, fetch: FetchPiece) -> Result<Fo
     }
     Ok(match beside::of_manifest(&manifest, subject) {
         Some((other, None)) => Found::Other(other),
-        // It says itself what was signed.
+        // Its payload states what was signed.
         Some((other, Some(layer))) if layer.size_bytes <= referrers::MANIFEST_MAX_BYTES => {
             let payload = fetch(Piece::Bundle, &layer)?.unwrap_or_default();
             match String::from_utf8_lossy(&payload).contains(&subject.to_string()) {

@@ -7,23 +7,23 @@ use crate::oci::reference::Reference;
 use crate::trust::keyring::Keyring;
 use std::path::PathBuf;
 
-/// Says which source to use: what configuration and command line come down to.
+/// The source to use, from configuration and command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceSpec {
     /// An HTTP server with a `latest.json`.
     Http {
         /// URL of the directory that holds it.
         server: String,
-        /// URLs of directories that hold the same, in the order of trying.
+        /// URLs of directories with the same content, in the order of trying.
         mirrors: Vec<String>,
         /// Where plain HTTP may be used.
         plain_http: PlainHttp,
     },
     /// A repository in an OCI registry.
     Registry {
-        /// Which.
+        /// The repository.
         reference: Reference,
-        /// Repositories that hold the same, in the order of trying; their tag does not count.
+        /// Repositories with the same content, in the order of trying; their tag does not count.
         mirrors: Vec<Reference>,
         /// Where plain HTTP may be used.
         plain_http: PlainHttp,
@@ -32,14 +32,14 @@ pub enum SourceSpec {
     Layout {
         /// Its directory.
         path: PathBuf,
-        /// Which entry; needed where several are there and none is `latest`.
+        /// Which entry; needed if there are several and none is `latest`.
         tag: Option<String>,
-        /// Whether a person typed it: then it is a fault that nothing is there.
+        /// Whether an operator typed it: then an empty place is a fault.
         is_typed: bool,
     },
 }
 
-/// Makes the source. Opens no connection and no file. Input: `ring`: who must have signed what it offers.
+/// Creates the source. Opens no connection and no file. Input: `ring`: required signers.
 /// Errors: Config: the server URL is malformed, or plain HTTP is not allowed to it.
 pub fn open_source(spec: SourceSpec, client: &Client, ring: Keyring) -> Result<Box<dyn Source>> {
     Ok(match spec {

@@ -1,4 +1,4 @@
-//! Headers of a tar archive. Pure, but for the bytes of an extended header.
+//! Headers of a tar archive. Pure, except for reading an extended header.
 //!
 //! Source: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block"; GNU tar, "Basic Tar Format".
 
@@ -8,10 +8,10 @@ use crate::source::inflated::{Stream, bad, exact};
 /// tar's unit, in bytes.
 pub(super) const BLOCK: usize = 512;
 
-/// Longest member of tar's own that carries a long name or extended headers, in bytes.
+/// Longest tar-internal member that carries a long name or extended headers, in bytes.
 pub(super) const MAX_EXTENDED: u64 = 64 << 10;
 
-/// What one header says. Pure.
+/// Content of one header. Pure.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) name: String,
@@ -30,7 +30,7 @@ impl Header {
             return Ok(None);
         }
         let sum = |bytes: &[u8]| bytes.iter().map(|b| u64::from(*b)).sum::<u64>();
-        // The field of the checksum itself counts as blanks.
+        // The checksum field itself counts as blanks.
         let found = sum(&block[..148]) + 8 * u64::from(b' ') + sum(&block[156..]);
         if number(&block[148..156]) != Some(found) {
             return Err("not a tar archive, or one of its headers is damaged".into());
@@ -40,7 +40,7 @@ impl Header {
             String::from_utf8(field[..end].to_vec()).map_err(|_| "a name in it is not UTF-8".to_owned())
         };
         let mut name = text(&block[..100])?;
-        // GNU's older format has times in the place of the prefix.
+        // GNU's older format has times in place of the prefix.
         if &block[257..263] == b"ustar\0" && block[345] != 0 {
             name = format!("{}/{name}", text(&block[345..500])?);
         }
@@ -67,7 +67,7 @@ pub(super) fn number(field: &[u8]) -> Option<u64> {
     })
 }
 
-/// What stands before a header, for it alone.
+/// Extended headers that apply to the next header only.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Extended {
     pub(super) name: Option<String>,
@@ -75,7 +75,7 @@ pub(super) struct Extended {
 }
 
 impl Extended {
-    /// Reads what a header of this kind holds. Returns: how many bytes that are in the archive.
+    /// Reads a header of this kind. Returns: its number of bytes in the archive.
     pub(crate) fn read(&mut self, header: &Header, stream: &mut Stream) -> Result<u64> {
         if header.size_bytes > MAX_EXTENDED {
             return Err(bad(format!("an extended header of {} bytes", header.size_bytes)));
@@ -111,7 +111,7 @@ impl Extended {
                     rest = tail;
                 }
             }
-            // Names of link targets, and what holds for all: nothing that a layout needs.
+            // Names of link targets, and global headers: not needed for a layout.
             _ => {}
         }
         Ok(())
@@ -125,7 +125,7 @@ impl Extended {
     }
 }
 
-/// Takes one record, `LENGTH KEY=VALUE\n`, off extended headers.
+/// Splits one record, `LENGTH KEY=VALUE\n`, off extended headers.
 pub(super) fn record(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let blank = text.iter().position(|b| *b == b' ')?;
     let length: usize = std::str::from_utf8(&text[..blank]).ok()?.parse().ok()?;
@@ -139,7 +139,7 @@ pub(super) fn padded(size_bytes: u64) -> u64 {
     size_bytes.div_ceil(BLOCK as u64).saturating_mul(BLOCK as u64)
 }
 
-/// Takes `./` away. Errors: the name leads out of the archive, or is none.
+/// Removes `./`. Errors: the name leaves the archive.
 pub(super) fn clean(name: &str) -> std::result::Result<String, String> {
     let parts: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     match name.starts_with('/') || parts.contains(&"..") {

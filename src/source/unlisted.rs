@@ -1,6 +1,6 @@
-//! Signatures that lie in a layout and stand in no list of it: `cosign save` leaves them so (measured: cosign 3.1.1).
+//! Signatures in a layout that no list names: `cosign save` leaves them so (measured: cosign 3.1.1).
 //!
-//! Must never: look at more blobs than there is a limit for, or take what lies there for anything but a candidate.
+//! Must never: examine more blobs than the limit, or take them for anything but candidates.
 
 use super::archive::Archive;
 use crate::base::digest::Digest;
@@ -12,11 +12,11 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Most small blobs that are read, and most names that are looked at.
+/// Most small blobs read, and most names examined.
 const MAX_READ: usize = 1024;
 const MAX_NAMES: usize = 4096;
 
-/// Finds what may be a manifest around a bundle of `subject`. Input: `blobs`: the directory `blobs/sha256`.
+/// Finds possible manifests around a bundle of `subject`. Input: `blobs`: the directory `blobs/sha256`.
 pub(super) fn in_directory(blobs: &Path, subject: Digest) -> Vec<Descriptor> {
     let Ok(names) = blobs.read_dir() else { return Vec::new() };
     let small = names.take(MAX_NAMES).filter_map(|entry| {
@@ -34,7 +34,7 @@ pub(super) fn in_directory(blobs: &Path, subject: Digest) -> Vec<Descriptor> {
     small.take(MAX_READ).filter(is_one).map(|(digest, size_bytes)| candidate(digest, size_bytes)).collect()
 }
 
-/// The same in an archive, of what is in memory.
+/// The same in an archive, among the documents in memory.
 pub(super) fn in_archive(archive: &Archive, subject: Digest) -> Vec<Descriptor> {
     let of_subject = archive.kept().filter(|(_, bytes)| names_it(bytes, subject));
     let described = of_subject.filter_map(|(name, bytes)| {
@@ -44,7 +44,7 @@ pub(super) fn in_archive(archive: &Archive, subject: Digest) -> Vec<Descriptor> 
     described.collect()
 }
 
-/// Says whether a blob holds what a manifest around a bundle must hold.
+/// Returns whether a blob contains what a manifest around a bundle must contain.
 fn names_it(bytes: &[u8], subject: Digest) -> bool {
     let holds = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
     holds(bundle::MEDIA_TYPE) && holds("\"subject\"") && holds(&subject.to_string())

@@ -1,7 +1,7 @@
-//! What else may lie beside a release in the place of a signature, told by its type: so that it is named, and not called
-//! absent. Pure.
+//! Objects beside a release that are not usable signatures, recognised by type, so that errors name them instead of calling
+//! them absent. Pure.
 //!
-//! Must never: count as a signature, whatever it is.
+//! Must never: count as a signature.
 
 use crate::base::digest::Digest;
 use crate::base::json::{self, Field};
@@ -9,24 +9,24 @@ use crate::oci::descriptor::{Descriptor, RawDescriptor};
 use crate::trust::bundle;
 use miniserde::Deserialize;
 
-/// Layer of a cosign 2 signature; its bytes name what is signed. Source: sigstore/cosign, `specs/SIGNATURE_SPEC.md`.
+/// Layer of a cosign 2 signature; its bytes name the signed document. Source: sigstore/cosign, `specs/SIGNATURE_SPEC.md`.
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 
-/// Something that is not read as a signature; what says most comes last.
+/// An object that is not read as a signature; the most informative comes last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Other {
     /// A statement about the release: an SBOM, a scan, a build.
     Attestation,
-    /// By notation (`notation sign`).
+    /// Signature by notation (`notation sign`).
     Notation,
-    /// A sigstore bundle of another version than the one that is read.
+    /// A sigstore bundle of a version that is not read.
     AnotherBundle,
-    /// By cosign 2: the tag `sha256-HEX.sig`.
+    /// Signature by cosign 2: the tag `sha256-HEX.sig`.
     Cosign2,
 }
 
 impl Other {
-    /// Says what it is; the rest of a sentence that begins with the release.
+    /// Describes it: the rest of a sentence that begins with the release.
     pub fn words(self) -> &'static str {
         match self {
             Other::Attestation => "it is not signed; there is an attestation, which is not a signature",
@@ -37,13 +37,13 @@ impl Other {
     }
 }
 
-/// Names the tags that cosign 2 makes for a release, and other tools after it.
+/// Names the tags that cosign 2 and similar tools make for a release.
 /// Source: measured: cosign 3.1.1 with `--new-bundle-format=false`.
 pub fn tags(subject: Digest) -> [String; 2] {
     ["sig", "att"].map(|end| format!("sha256-{}.{end}", subject.hex()))
 }
 
-/// Tells by the type of an artifact or of a layer. Input: `states`: cosign's annotation, the type of what is stated.
+/// Recognises it by the type of an artifact or layer. Input: `states`: cosign's annotation, the type of the statement.
 pub fn of_type(kind: &str, states: Option<&str>) -> Option<Other> {
     match kind {
         bundle::MEDIA_TYPE => states.filter(|states| *states != bundle::PREDICATE_TYPE).map(|_| Other::Attestation),
@@ -56,8 +56,8 @@ pub fn of_type(kind: &str, states: Option<&str>) -> Option<Other> {
     }
 }
 
-/// Tells by a manifest that is no bundle's. Returns: what it is, and, where the manifest itself does not say what it
-/// belongs to, the layer that does.
+/// Recognises it by a manifest that is not a bundle's. Returns: its kind, and the layer that names its subject if the manifest
+/// itself does not.
 pub fn of_manifest(bytes: &[u8], subject: Digest) -> Option<(Other, Option<Descriptor>)> {
     let raw: RawReferrer = json::parse(bytes, "").ok()?;
     let is_bound = raw.subject.is_some();

@@ -1,7 +1,8 @@
 //! The sigstore bundle that carries a signature: JSON around a DSSE envelope around an in-toto statement. Pure.
 //!
-//! Read in the order of trust: the envelope is parsed only as far as its signature needs, and what it says is parsed only
-//! once a key has verified it. Must never: count a statement of another kind as a signature of an artifact.
+//! Parsed in the order of trust: the envelope only as far as its signature needs, and its content only after a key has verified
+//! it.
+//! Must never: count a statement of another kind as a signature of an artifact.
 
 use crate::base::base64;
 use crate::base::digest::Digest;
@@ -12,25 +13,25 @@ use miniserde::Deserialize;
 /// Media type of the bundle, of the layer that holds it, and of the manifest around that.
 /// Source: sigstore protobuf-specs, `Bundle`; measured: cosign 3.1.1.
 pub const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
-/// Longest bundle that is read, in bytes. Cosign's has some 900; a transparency log's proof adds some kilobytes.
+/// Longest bundle that is read, in bytes. Cosign's has about 900; a transparency log's proof adds some kilobytes.
 pub const MAX_BYTES: u64 = 64 << 10;
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
-/// What `cosign sign` states: "this is signed". Attestations (an SBOM, a scan) state other things.
+/// Statement type of `cosign sign`: "this is signed". Attestations (an SBOM, a scan) have other types.
 pub const PREDICATE_TYPE: &str = "https://sigstore.dev/cosign/sign/v1";
-/// Most characters of a wrong text that are shown.
+/// Most characters shown of a wrong text.
 const MAX_SHOWN: usize = 100;
 /// Most signatures in one envelope, and most subjects in one statement.
 const MAX_PARTS: usize = 16;
 
-/// Holds an envelope whose signatures are still to be verified.
+/// An envelope whose signatures are still to be verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bundle {
-    /// What was signed: the pre-authentication encoding of type and payload.
+    /// Signed bytes: the pre-authentication encoding of type and payload.
     pub signed: Vec<u8>,
-    /// Signatures, any of which may be by any key.
+    /// Signatures, each possibly by any key.
     pub signatures: Vec<Vec<u8>>,
-    /// SHA-256 of the key that is said to have signed it. A hint, and nothing else.
+    /// SHA-256 of the alleged signing key. Only a hint.
     pub hint: Option<String>,
     payload: Vec<u8>,
 }
@@ -92,7 +93,7 @@ fn fail(why: impl Into<String>) -> Error {
     Error::new(Kind::Signature, why)
 }
 
-/// Makes what is wrong with a document a matter of authenticity.
+/// Turns a document's fault into an error of authenticity.
 fn unproven(error: Error) -> Error {
     fail(error.to_string())
 }
@@ -111,7 +112,7 @@ fn decoded(field: Field<String>, name: &str) -> Result<Vec<u8>> {
 
 impl Bundle {
     /// Reads a bundle. Input: at most [`MAX_BYTES`] bytes.
-    /// Errors: Signature: it is none, longer, or of another kind; the field is named.
+    /// Errors: Signature: not a bundle, longer, or of another kind; names the field.
     /// Source: sigstore protobuf-specs, `sigstore_bundle.proto`; DSSE v1, `envelope.md`.
     pub fn parse(bytes: &[u8]) -> Result<Bundle> {
         if bytes.len() as u64 > MAX_BYTES {
@@ -134,8 +135,8 @@ impl Bundle {
         Ok(Bundle { signed: pre_authentication(PAYLOAD_TYPE, &payload), signatures, hint, payload })
     }
 
-    /// Reads what was signed. Call it once a key has verified [`Bundle::signed`].
-    /// Returns: the digests that the statement names. Errors: Signature: it states something else.
+    /// Reads the signed statement. Call it once a key has verified [`Bundle::signed`].
+    /// Returns: the digests that the statement names. Errors: Signature: it is a statement of another kind.
     /// Source: in-toto attestation framework, `spec/v1/statement.md`.
     pub fn subjects(&self) -> Result<Vec<Digest>> {
         let raw: RawStatement = json::parse(&self.payload, "the statement").map_err(unproven)?;
@@ -155,7 +156,7 @@ impl Bundle {
     }
 }
 
-/// Writes what a DSSE signature is over. Source: DSSE v1, `protocol.md`, "Signature Definition".
+/// Encodes the bytes that a DSSE signature covers. Source: DSSE v1, `protocol.md`, "Signature Definition".
 pub fn pre_authentication(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let mut out = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
     out.extend_from_slice(payload);

@@ -1,7 +1,6 @@
-//! What lies in a directory of trust: which of it is a key, which is a list of what is revoked, and which of both may be
-//! relied on.
+//! Files in a directory of trust: which is a key, which is a revocation list, and which of them may be relied on.
 //!
-//! Must never: read what others may write, follow a link, or pass over what may be meant to revoke.
+//! Must never: read what others may write, follow a link, or ignore what may be meant to revoke.
 
 use super::key::Key;
 use crate::base::digest::Digest;
@@ -15,11 +14,11 @@ use std::path::{Path, PathBuf};
 
 /// Longest key file, in bytes; a P-256 key has 178.
 pub(super) const KEY_MAX_BYTES: u64 = 4 << 10;
-/// Longest list of what is revoked, in bytes; a digest has 71.
+/// Longest revocation list, in bytes; a digest has 71.
 pub(super) const LIST_MAX_BYTES: u64 = 256 << 10;
-/// Directory of what is revoked, beside the keys.
+/// Directory of revocation lists, beside the keys.
 pub(super) const REVOKED: &str = "revoked";
-/// The directory of keys; what lies beside it is the agent's configuration.
+/// The directory of keys; its parent is the agent's configuration directory.
 pub(super) const KEYS_DIR: &str = "update-keys.d";
 /// Most files in `revoked/`.
 pub(super) const MAX_LISTS: usize = 64;
@@ -28,32 +27,32 @@ pub(super) fn is_key(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "pub")
 }
 
-/// What lies in the directory of keys.
+/// Role of an entry in the directory of keys.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// A key, good or not.
+    /// A key, valid or not.
     Key,
-    /// The directory of what is revoked, or what was put in its place.
+    /// The directory of revocation lists, or an entry that replaced it.
     Revoked,
-    /// No key by its name: a README, what an editor left. It does not count.
+    /// Not a key by its name: a README, an editor's backup. It does not count.
     PassedOver,
-    /// It may be meant to revoke something, or hold what is, and would not be looked at.
+    /// It may be a revocation list, or contain some, and would be ignored.
     Unexpected(Why),
 }
 
-/// Why something must not lie among the keys.
+/// Why an entry must not lie among the keys.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Why(&'static str);
 
 impl Why {
-    /// The error of it.
+    /// Returns the error for it.
     pub(super) fn at(&self, path: &Path) -> Error {
         let hint = "move it into revoked/, or out of this directory; keys are files named *.pub";
         Error::new(Kind::Config, self.0).at("trust", path.display()).hint(hint)
     }
 }
 
-/// Says what something is by its name and kind. Pure.
+/// Determines the role by name and file type. Pure.
 pub(super) fn role(name: &str, kind: fs::FileType) -> Role {
     let is_hidden = name.starts_with('.');
     match () {
@@ -68,12 +67,12 @@ pub(super) fn role(name: &str, kind: fs::FileType) -> Role {
     }
 }
 
-/// Refuses what was put one directory too high, beside the directory of keys, where it would revoke nothing.
+/// Refuses lists one directory too high, beside the directory of keys, where they would revoke nothing.
 pub(super) fn refuse_above(dir: &Path) -> Result<()> {
     dir.parent().filter(|_| dir.ends_with(KEYS_DIR)).map_or(Ok(()), refuse_named)
 }
 
-/// Refuses what lies in a directory and has a name that says that it revokes. A directory that is not there has none.
+/// Refuses entries of a directory whose names suggest revocation. A missing directory has none.
 pub(super) fn refuse_named(dir: &Path) -> Result<()> {
     let listed = match directory::list(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -94,22 +93,22 @@ fn names_revoking(path: &Path) -> bool {
     path.file_name().is_some_and(|name| says_revoking(&name.to_string_lossy()))
 }
 
-/// Says whether a name speaks of revoking, or of a revocation. Pure.
+/// Returns whether a name suggests revocation. Pure.
 fn says_revoking(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.contains("revok") || name.contains("revoc")
 }
 
-/// Refuses what may be a list of what is revoked and lies among the keys, where it would revoke nothing: any line of it
-/// begins with a digest, whatever stands behind.
+/// Refuses a possible revocation list among the keys, where it would revoke nothing: one in which any line begins with a
+/// digest, whatever follows.
 pub(super) fn refuse_stray_list(path: &Path) -> Result<()> {
     if path.symlink_metadata().is_ok_and(|meta| meta.is_file()) { refuse_list(path) } else { Ok(()) }
 }
 
-/// The same of a file that is there, also through a link.
+/// The same for an existing file, also through a link.
 pub(super) fn refuse_list(path: &Path) -> Result<()> {
     let text = match read_bounded(path, LIST_MAX_BYTES) {
-        // Too long to be one.
+        // Too long for a list.
         Err(e) if e.kind() == io::ErrorKind::InvalidData => return Ok(()),
         read => read.io(Kind::Config, "read", path.display())?.unwrap_or_default(),
     };
@@ -121,7 +120,7 @@ pub(super) fn refuse_list(path: &Path) -> Result<()> {
     }
 }
 
-/// Says what to do about a file. What the boot hook has copied comes again with the next boot, whatever is done with the copy.
+/// Describes how to fix a file. The boot hook copies its files again at the next boot, whatever is done with the copies.
 fn mend(path: &Path, how: &str) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match name.strip_prefix('.').unwrap_or(&name).starts_with("site-") {
@@ -132,20 +131,20 @@ fn mend(path: &Path, how: &str) -> String {
     }
 }
 
-/// Says whether a line begins with a digest, in whichever case. Pure.
+/// Returns whether a line begins with a digest, in upper or lower case. Pure.
 pub(super) fn names_digest(line: &str) -> bool {
     let Some((name, hex)) = line.trim_start().split_at_checked("sha256:".len()) else { return false };
     let digits = hex.bytes().take_while(u8::is_ascii_hexdigit).count();
     name.eq_ignore_ascii_case("sha256:") && digits == 64
 }
 
-/// Refuses a link, and what [`Insist::check`] refuses.
+/// Refuses a link, and whatever [`Insist::check`] refuses.
 pub(super) fn check_safe(path: &Path, meta: &fs::Metadata, insist: Insist) -> Result<()> {
     if meta.is_symlink() {
         let why = "a symbolic link, which is not followed: copy what it leads to";
         return Err(Error::new(Kind::Config, why).at("trust", path.display()));
     }
-    // The directory of what is revoked, or something in it.
+    // The directory of revocation lists, or an entry of it.
     let is_revoking = path.ends_with(REVOKED) || path.parent().is_some_and(|dir| dir.ends_with(REVOKED));
     let hint = match is_revoking {
         true => {
@@ -156,11 +155,11 @@ pub(super) fn check_safe(path: &Path, meta: &fs::Metadata, insist: Insist) -> Re
     insist.check(path, meta).map_err(|e| e.hint(hint))
 }
 
-/// Lists a directory, in the order of names. Input: `meta`: of what is to be judged, a link or what it leads to.
+/// Lists a directory, sorted by name. Input: `meta`: of what is to be checked, a link or its target.
 pub(super) fn entries(dir: &Path, meta: io::Result<fs::Metadata>) -> Result<Vec<PathBuf>> {
     let context = |result: io::Result<Vec<PathBuf>>| result.io(Kind::Config, "list", dir.display());
     let meta = match meta {
-        // A link that leads nowhere is not "nothing": what it leads to may not be mounted.
+        // A dangling link is not an absent directory: its target may not be mounted yet.
         Err(e) if e.kind() == io::ErrorKind::NotFound && dir.symlink_metadata().is_err() => return Ok(Vec::new()),
         Err(e) => return context(Err(e)),
         Ok(meta) => meta,
@@ -169,7 +168,7 @@ pub(super) fn entries(dir: &Path, meta: io::Result<fs::Metadata>) -> Result<Vec<
     context(directory::list(dir))
 }
 
-/// Lists what lies in a directory of keys, with what it is. Errors: as [`entries`]; Config: something may be meant to revoke,
+/// Lists the entries of a directory of keys with their roles. Errors: as [`entries`]; Config: an entry may be meant to revoke,
 /// and would not.
 pub(super) fn roles(dir: &Path, meta: io::Result<fs::Metadata>) -> Result<Vec<(PathBuf, Role)>> {
     let mut all = Vec::new();
@@ -186,7 +185,7 @@ pub(super) fn roles(dir: &Path, meta: io::Result<fs::Metadata>) -> Result<Vec<(P
 fn read_safely(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
     let meta = path.symlink_metadata().io(Kind::Config, "read", path.display())?;
     check_safe(path, &meta, Insist::Trusted)?;
-    // What was opened is asked again: whoever may change the directory could have put something else there.
+    // The open file is checked again: a process that may change the directory could have replaced it.
     Insist::Trusted.read_open(path, max_bytes, libc::O_NOFOLLOW)
 }
 
@@ -195,7 +194,7 @@ pub(super) fn read_key(path: &Path) -> Result<Key> {
     Key::parse(&read_safely(path, KEY_MAX_BYTES)?, &name)
 }
 
-/// Reads a key that a person names.
+/// Reads a key that the caller names.
 pub(super) fn read_named(path: &Path) -> Result<Key> {
     Key::parse(
         &read_required(path, KEY_MAX_BYTES).io(Kind::Config, "read", path.display())?,
@@ -203,8 +202,8 @@ pub(super) fn read_named(path: &Path) -> Result<Key> {
     )
 }
 
-/// Reads what a directory of lists revokes; one that is not there revokes nothing.
-/// Errors: Config: it, or one of them, cannot be read, or others may write it.
+/// Reads the digests that a directory of lists revokes; a missing one revokes nothing.
+/// Errors: Config: it, or a list, cannot be read, or others may write it.
 pub(super) fn revoked_in(dir: &Path) -> Result<Vec<Digest>> {
     let lists = entries(dir, dir.symlink_metadata())?;
     if lists.len() > MAX_LISTS {
@@ -212,17 +211,17 @@ pub(super) fn revoked_in(dir: &Path) -> Result<Vec<Digest>> {
         return Err(Error::new(Kind::Config, why).at("read what is revoked in", dir.display()));
     }
     let mut all = Vec::new();
-    // Hidden ones, too: each of them counts, or stops everything.
+    // Hidden ones too: each of them counts, or stops everything.
     for path in &lists {
         all.extend(read_revoked(path)?);
     }
     Ok(all)
 }
 
-/// Reads one file of `revoked/`: a public key, or lines of digests, each of a key or of an artifact.
+/// Reads one file of `revoked/`: a public key, or lines of digests, each of a key or an artifact.
 fn read_revoked(path: &Path) -> Result<Vec<Digest>> {
     if is_key(path) {
-        // The error of a key names no more than its file's last part.
+        // The key's error names only the last part of the path.
         let revokes = |e: Error| Error::new(Kind::Config, e.to_string()).at("revoke the key in", path.display());
         return Ok(vec![read_key(path).map_err(revokes)?.id]);
     }
@@ -231,11 +230,11 @@ fn read_revoked(path: &Path) -> Result<Vec<Digest>> {
     revoked_lines(&text).map_err(|e| e.at("read what is revoked in", path.display()).hint(hint))
 }
 
-/// Reads lines of `sha256:<64 hex>`; a `#` begins a comment, a `!` the reason why a list is not here (the boot hook). Pure.
+/// Reads lines of `sha256:<64 hex>`; `#` begins a comment, `!` the reason why a list is missing (the boot hook). Pure.
 pub(super) fn revoked_lines(text: &str) -> Result<Vec<Digest>> {
     let mut digests = Vec::new();
     let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
-    // A bare CR ends a line as well, or what stands behind it would belong to a comment.
+    // A bare CR ends a line as well; otherwise whatever follows it would be part of a comment.
     for (number, line) in (1..).zip(text.split(['\n', '\r'])) {
         let bad = |why: &dyn std::fmt::Display| Error::new(Kind::Config, format!("line {number}: {why}"));
         if line.contains(|c: char| c.is_control() && c != '\t') {

@@ -1,16 +1,16 @@
 //! The publisher's public keys: PEM, SubjectPublicKeyInfo, Ed25519 or ECDSA P-256. Pure.
 //!
-//! Both have one encoding each, which is compared byte for byte: there is nothing to parse.
-//! Must never: take a key of another kind, or one encoding for another.
+//! Each has exactly one encoding, which is compared byte for byte: no parsing.
+//! Must never: take a key of another kind, or mistake one encoding for another.
 
 use crate::base::base64;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
 use rustls::pki_types::SignatureVerificationAlgorithm;
 
-/// What stands before the 32 bytes of an Ed25519 key. Source: RFC 8410, section 4.
+/// Bytes before the 32 of an Ed25519 key. Source: RFC 8410, section 4.
 const ED25519_PREFIX: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-/// What stands before the 65 bytes of a P-256 point, with the 4 that says "uncompressed".
+/// Bytes before the 65 of a P-256 point, and the 4 for "uncompressed".
 /// Source: RFC 5480, section 2; SEC 1, section 2.3.3.
 const P256_PREFIX: &[u8] = &[
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
@@ -21,10 +21,10 @@ const END: &str = "\n-----END PUBLIC KEY-----";
 /// Characters in a line of PEM.
 const LINE: usize = 64;
 const ED25519_BYTES: usize = 32;
-/// Without the 4.
+/// Without the leading 4.
 const P256_BYTES: usize = 64;
 
-/// Says how a key signs.
+/// Signature algorithm of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// RFC 8032, pure: over the message itself.
@@ -34,7 +34,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Names it for people.
+    /// Returns its display name.
     pub fn label(self) -> &'static str {
         match self {
             Algorithm::Ed25519 => "Ed25519",
@@ -43,20 +43,20 @@ impl Algorithm {
     }
 }
 
-/// Holds one public key.
+/// One public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// How it signs.
     pub algorithm: Algorithm,
-    /// SHA-256 of its SubjectPublicKeyInfo: what it is called in `revoked/`, in errors, and in a bundle's hint.
+    /// SHA-256 of its SubjectPublicKeyInfo: its name in `revoked/`, in errors, and in a bundle's hint.
     pub id: Digest,
-    /// The file that it came from, for people.
+    /// Its file, for messages.
     pub name: String,
     point: Vec<u8>,
 }
 
 impl Key {
-    /// Reads a key. Input: the file's bytes; `name`: the file, for people.
+    /// Reads a key. Input: the file's bytes; `name`: the file, for messages.
     /// Errors: Config: not exactly one public key in PEM and nothing else, or of another kind.
     /// Source: RFC 7468, sections 3 and 13, in its strict form.
     pub fn parse(pem: &[u8], name: &str) -> Result<Key> {
@@ -77,14 +77,14 @@ impl Key {
         let der = der.ok_or_else(|| bad("malformed PEM").hint(hint))?;
         let (algorithm, point) = match (der.strip_prefix(ED25519_PREFIX), der.strip_prefix(P256_PREFIX)) {
             (Some(point), _) if point.len() == ED25519_BYTES => (Algorithm::Ed25519, point),
-            // The 4 is part of the point.
+            // The leading 4 is part of the point.
             (_, Some(rest)) if rest.len() == P256_BYTES => (Algorithm::P256, &der[P256_PREFIX.len() - 1..]),
             _ => return Err(bad("it is neither an Ed25519 nor an ECDSA P-256 key").hint(hint)),
         };
         Ok(Key { algorithm, id: Digest::of(&der), name: name.to_owned(), point: point.to_vec() })
     }
 
-    /// Says whether this key made this signature over this message.
+    /// Returns whether this key made this signature over this message.
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         let algorithm: &dyn SignatureVerificationAlgorithm = match self.algorithm {
             Algorithm::Ed25519 => webpki::ring::ED25519,
@@ -94,7 +94,7 @@ impl Key {
     }
 }
 
-/// Writes the lines of PEM.
+/// Breaks PEM content into lines.
 fn lines(der: &[u8]) -> String {
     let text = base64::encode(der);
     let lines: Vec<&str> = text.as_bytes().chunks(LINE).map(|l| std::str::from_utf8(l).unwrap_or_default()).collect();

@@ -123,7 +123,7 @@ fn a_key_has_one_spelling() {
         refused(&format!("{body}\n"), "malformed PEM");
         refused(&format!("\n{body}"), "malformed PEM");
         refused(&format!("{}\n{}", &line[..4], &line[4..]), "malformed PEM");
-        // As PEM all of these are well made.
+        // All of these are well-formed PEM.
         let der = base64::decode(&line).unwrap();
         for other in [&der[..der.len() - 1], &[der.as_slice(), &[0]].concat(), &der[1..], &[]] {
             refused(&lines(other), "neither");

@@ -1,10 +1,9 @@
-//! The keys that this machine trusts, and what it never accepts: `/etc/kubesolo/update-keys.d`.
+//! The keys that this machine trusts, and the digests it never accepts: `/etc/kubesolo/update-keys.d`.
 //!
-//! Keys are a list of who is allowed: a key file that is no good is not trusted and stops nothing, so that one bad file in
-//! an image does not end the updates of a fleet. What is revoked forbids: it is read whole, wherever it may be meant to
-//! lie, or nothing is accepted at all.
-//! Must never: trust a file that others may write, take the absence of good keys for the absence of keys, or pass over
-//! what may be a list of what is revoked.
+//! Keys permit: an invalid key file is not trusted and stops nothing, so that one bad file in an image does not end the updates
+//! of a fleet. Revocations forbid: they are read completely, wherever they may be meant to lie, or nothing is accepted.
+//! Must never: trust a file that others may write, treat keys that are all invalid as if none were installed, or ignore a
+//! possible revocation list.
 
 use super::files::{REVOKED, Role, read_key, read_named, refuse_above, refuse_stray_list, revoked_in, roles};
 use super::key::Key;
@@ -23,18 +22,18 @@ pub(super) const MAX_KEYS: usize = 16;
 pub enum SignaturePolicy {
     /// The default.
     Required,
-    /// `signature = off`: insecurity, chosen.
+    /// `signature = off`: insecure by choice.
     Off,
 }
 
-/// Holds what decides whether a signature counts.
+/// Everything that decides whether a signature counts.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     policy: SignaturePolicy,
     threshold: usize,
-    /// Key files, good or not.
+    /// Number of key files, valid or not.
     installed: usize,
-    /// Good ones, one for each key; what is revoked is among them, so that it can be named.
+    /// Valid keys, each once; includes revoked ones, so that they can be named.
     keys: Vec<Key>,
     revoked: Vec<Digest>,
     faults: Vec<Error>,
@@ -42,10 +41,10 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// Reads `*.pub` in a directory, and all files in its `revoked/`. A directory that is not there has no keys.
-    /// Input: `threshold`: how many different keys must have signed.
-    /// Errors: Config: the directory, `revoked/` or a file in that cannot be read, or others may write it; more than 16
-    /// keys; something lies there, or beside `update-keys.d`, that is neither, and may be meant to revoke.
+    /// Reads `*.pub` in a directory, and all files in its `revoked/`. A missing directory has no keys.
+    /// Input: `threshold`: number of different keys that must have signed.
+    /// Errors: Config: the directory, `revoked/` or a file in it cannot be read, or others may write it; more than 16 keys; an
+    /// entry there, or beside `update-keys.d`, is neither, and may be meant to revoke.
     pub fn load(dir: &Path, policy: SignaturePolicy, threshold: usize) -> Result<Keyring> {
         let mut ring = Keyring::empty(policy, threshold);
         refuse_above(dir)?;
@@ -66,16 +65,16 @@ impl Keyring {
         Ok(ring)
     }
 
-    /// Reads the keys of a machine, and what it revokes: beside them, and on the data partition, in the site's lists.
+    /// Reads the keys of a machine, and its revocations: beside the keys, and in the site's lists on the data partition.
     /// Input: `site`: its directory there; `None`: there is no data partition.
-    /// Errors: as [`Keyring::load`]; Config: as well of what lies in the site's directory, and where others may change the
-    /// directory of the agent's configuration, or the way to it.
+    /// Errors: as [`Keyring::load`]; Config: the same for the site's directory, and if others may change the configuration
+    /// directory or its path.
     pub fn of_machine(
         dir: &Path,
         (policy, threshold): (SignaturePolicy, usize),
         site: Option<&Path>,
     ) -> Result<Keyring> {
-        // Others could put another directory in its place, or take it away.
+        // Otherwise others could replace or remove the directory.
         Insist::Directory.find(dir.parent().unwrap_or(dir))?;
         Insist::Directory.find(dir)?;
         let mut ring = Keyring::load(dir, policy, threshold)?;
@@ -85,10 +84,10 @@ impl Keyring {
         Ok(ring)
     }
 
-    /// Reads keys that a person names, off the machine: each a key file, or a directory as a machine has it, with what it
-    /// revokes. Whoever names a file says that it counts, so it may be a link, and others may write it; and it is a key.
-    /// Without any nothing has to be signed, see [`Keyring::is_empty`].
-    /// Errors: Config: as [`Keyring::load`]; a file is no good key; more than 16 keys.
+    /// Reads keys that the caller names, off the machine: each a key file, or a directory laid out as on a machine, with its
+    /// revocations. A named file counts by that, so it may be a link, or writable by others; but it must be a key. Without any,
+    /// nothing has to be signed, see [`Keyring::is_empty`].
+    /// Errors: Config: as [`Keyring::load`]; a file is not a valid key; more than 16 keys.
     pub fn named(paths: &[PathBuf], threshold: usize) -> Result<Keyring> {
         let mut ring = Keyring::empty(SignaturePolicy::Off, threshold);
         for path in paths {
@@ -124,13 +123,13 @@ impl Keyring {
         }
     }
 
-    /// Says whether there is no key at all, good or not.
+    /// Returns whether there is no key at all, valid or not.
     pub fn is_empty(&self) -> bool {
         self.installed == 0
     }
 
-    /// Lists what lies beside the keys, and notes what does not count. Returns: the key files.
-    /// Errors: Config: something may be meant to revoke, and would not.
+    /// Classifies the entries beside the keys, and notes those that do not count. Returns: the key files.
+    /// Errors: Config: an entry may be meant to revoke, and would not.
     fn sort_out(&mut self, dir: &Path) -> Result<Vec<PathBuf>> {
         let mut keys = Vec::new();
         for (path, role) in roles(dir, fs::metadata(dir))? {
@@ -146,8 +145,8 @@ impl Keyring {
         Ok(keys)
     }
 
-    /// Says whether an artifact must be signed.
-    /// Errors: Signature: it must, and no key is installed. Config: no good key is, or fewer than it takes.
+    /// Returns whether an artifact must be signed.
+    /// Errors: Signature: it must, and no key is installed. Config: no key is valid, or fewer than the threshold.
     pub fn demands_signatures(&self) -> Result<bool> {
         let hint = "install the publisher's public key as /etc/kubesolo/update-keys.d/NAME.pub; `signature = off` in \
                     update.conf takes unsigned updates";
@@ -177,7 +176,7 @@ impl Keyring {
         }
     }
 
-    /// Refuses what is listed in `revoked/`, by any digest that names it. Holds for unsigned artifacts as well.
+    /// Refuses what is listed in `revoked/`, by any of its digests. Applies to unsigned artifacts as well.
     /// Errors: Signature: it is listed.
     pub fn refuse_revoked(&self, digests: &[Digest]) -> Result<()> {
         match digests.iter().find(|digest| self.is_revoked(**digest)) {
@@ -187,9 +186,9 @@ impl Keyring {
         }
     }
 
-    /// Says whether what was accepted before is still to be accepted.
-    /// Input: `signed_by`: the keys whose signatures were verified then; `digests`: what it may be revoked by.
-    /// Errors: Signature: too few of them are still trusted, or it is revoked. Others: as [`Keyring::demands_signatures`].
+    /// Checks whether an artifact accepted before is still acceptable.
+    /// Input: `signed_by`: the keys whose signatures were verified then; `digests`: those by which it may be revoked.
+    /// Errors: Signature: too few of the keys are still trusted, or it is revoked. Others: as [`Keyring::demands_signatures`].
     pub fn still_accepts(&self, signed_by: &[Digest], digests: &[Digest]) -> Result<()> {
         self.refuse_revoked(digests)?;
         if !self.demands_signatures()? {
@@ -213,8 +212,8 @@ impl Keyring {
         &self.keys
     }
 
-    /// Names what decides here: another key, or another digest that is revoked, and what was accepted before is no answer
-    /// any more.
+    /// Returns a digest of all that decides here: it changes with any key or revocation, and then earlier acceptance no longer
+    /// counts.
     pub fn fingerprint(&self) -> Digest {
         let mut all: Vec<Digest> = self.keys.iter().map(|key| key.id).collect();
         all.extend(&self.revoked);
@@ -222,12 +221,12 @@ impl Keyring {
         Digest::of(format!("{keys} {threshold} {}", Digest::texts(&all).join(" ")).as_bytes())
     }
 
-    /// Returns how many different keys must have signed.
+    /// Returns the number of different keys that must have signed.
     pub fn threshold(&self) -> usize {
         self.threshold
     }
 
-    /// Says whether a key or an artifact is revoked.
+    /// Returns whether a key or an artifact is revoked.
     pub fn is_revoked(&self, digest: Digest) -> bool {
         self.revoked.contains(&digest)
     }
@@ -237,12 +236,12 @@ impl Keyring {
         &self.faults
     }
 
-    /// Returns what lies beside the keys and is no key by its name: it does not count.
+    /// Returns the entries beside the keys whose names are not a key's: they do not count.
     pub fn passed_over(&self) -> &[PathBuf] {
         &self.passed_over
     }
 
-    /// Names a key for people: fingerprint, its file, and what keeps it from being trusted.
+    /// Names a key for messages: fingerprint, file, and the reason if it is not trusted.
     pub fn name(&self, id: Digest) -> String {
         let file = self.keys.iter().find(|key| key.id == id).map(|key| key.name.as_str());
         match (file, self.is_revoked(id)) {

@@ -56,7 +56,7 @@ fn insecurity_is_chosen_never_defaulted_to() {
     for policy in [SignaturePolicy::Off, SignaturePolicy::Required] {
         assert!(Keyring::load(machine.dir.path(), policy, 1).unwrap().demands_signatures().unwrap());
     }
-    // A key that is no good is a key all the same: nobody has chosen to go without.
+    // An invalid key is still a key: the operator has not chosen to go without.
     machine.put("one.pub", b"no key");
     let ring = Keyring::load(machine.dir.path(), SignaturePolicy::Off, 1).unwrap();
     refused(ring.demands_signatures(), Kind::Config, "one.pub");
@@ -160,7 +160,7 @@ fn what_is_revoked_is_refused_and_a_broken_list_is_no_list() {
     refused(ring.refuse_revoked(&[two, artifact]), Kind::Signature, "revoked");
     ring.refuse_revoked(&[two]).unwrap();
     refused(machine.load(2).unwrap().demands_signatures(), Kind::Config, "1 good keys");
-    // A key file can be moved there as it is.
+    // A key file can be moved there unchanged.
     fs::rename(machine.path("two.pub"), machine.path("revoked/two.pub")).unwrap();
     let ring = machine.load(1).unwrap();
     assert!(ring.is_revoked(two));
@@ -200,28 +200,28 @@ fn what_was_accepted_is_accepted_while_its_keys_are_trusted() {
     off.still_accepts(&[], &[]).unwrap();
 }
 
-/// What is put among the keys, and what the whole answers: it counts, is passed over, or stops everything.
+/// What happens to an entry among the keys: it counts, is ignored, or stops everything.
 enum Answer {
     /// The digest is revoked.
     Counts,
-    /// It is named, and does not count.
+    /// It is reported, and does not count.
     PassedOver,
     /// Nothing is accepted; the error has these words.
     Stops(&'static str),
 }
 use Answer::{Counts, PassedOver, Stops};
 
-/// How it is put there.
+/// Form of the entry.
 enum Put {
-    /// A file of a list that revokes the digest.
+    /// A list file that revokes the digest.
     List,
-    /// A file of these bytes; `@` stands for the digest.
+    /// A file with this content; `@` stands for the digest.
     Text(&'static str),
     /// A directory with such a list in it.
     Directory,
-    /// A link to a good list or, where it is called `revoked`, to a good directory.
+    /// A link to a valid list or, if named `revoked`, to a valid directory.
     Link,
-    /// A link to nowhere.
+    /// A dangling link.
     Dangling,
     Pipe,
 }
@@ -251,7 +251,7 @@ const CAPITALS: &str = "SHA256:00112233445566778899AABBCCDDEEFF00112233445566778
 fn what_may_be_meant_to_revoke_counts_or_stops_everything() {
     let only = "only files in the directory revoked/ do (move it into revoked/";
     let rows = [
-        // In the directory of what is revoked everything counts, or stops.
+        // In the directory of revocation lists everything counts, or stops.
         ("revoked/stolen", List, Counts),
         ("revoked/.stolen", List, Counts),
         ("revoked/stolen~", List, Counts),
@@ -278,7 +278,7 @@ fn what_may_be_meant_to_revoke_counts_or_stops_everything() {
         ("revoked/stolen", Dangling, Stops("a symbolic link")),
         ("revoked/.#stolen", Dangling, Stops("a symbolic link")),
         ("revoked/stolen", Pipe, Stops("not a regular file")),
-        // What stands in its place.
+        // In place of that directory.
         (
             "revoked",
             List,
@@ -287,7 +287,7 @@ fn what_may_be_meant_to_revoke_counts_or_stops_everything() {
         ("revoked", Link, Stops("revoked: a symbolic link")),
         ("revoked", Dangling, Stops("a symbolic link")),
         ("revoked", Pipe, Stops("not a directory")),
-        // What is called like it.
+        // Similar names.
         ("Revoked", Directory, Stops(only)),
         ("REVOKED", Directory, Stops(only)),
         ("revoked.bak", Directory, Stops(only)),
@@ -299,7 +299,7 @@ fn what_may_be_meant_to_revoke_counts_or_stops_everything() {
         ("revocation-old.pub", Text("no key"), Stops(only)),
         ("Revocations", Directory, Stops(only)),
         ("Revoked", Dangling, Stops(only)),
-        // Whatever else may hold it.
+        // Other places that may hold it.
         ("update-keys.d", Directory, Stops("a directory: of those")),
         ("stolen", Directory, Stops("a directory: of those")),
         (".old", Directory, Stops("a directory: of those")),
@@ -316,7 +316,7 @@ fn what_may_be_meant_to_revoke_counts_or_stops_everything() {
         ("stolen.txt", Text("\u{feff}@\r\n"), Stops("if not, out of this directory")),
         ("stolen.txt", Text(CAPITALS), Stops("if not, out of this directory")),
         ("release.fingerprint", List, Stops("if not, out of this directory")),
-        // What is no key, and forbids nothing.
+        // Not a key, and revokes nothing.
         ("README", Text("keys of the pumps; one is @\n"), PassedOver),
         ("release.pem", Text("-----BEGIN PUBLIC KEY-----\n"), PassedOver),
         ("release.PUB", Text("-----BEGIN PUBLIC KEY-----\n"), PassedOver),
@@ -363,7 +363,7 @@ fn what_does_not_count_is_named_where_no_key_is_installed() {
     assert_eq!(off.passed_over(), [machine.path("release.pem")]);
 }
 
-/// One directory too high; a line more is a case more. What else lies there is the agent's, and does not matter.
+/// One directory too high; one line per case. Other entries there are the agent's, and do not matter.
 #[test]
 fn what_lies_beside_the_directory_of_keys_never_revokes_in_vain() {
     type Put = fn(&Path);
@@ -394,7 +394,7 @@ fn what_lies_beside_the_directory_of_keys_never_revokes_in_vain() {
                 true => refused(result, Kind::Config, &format!("{name}: its name says")),
                 false => drop(result.unwrap()),
             }
-            // A publisher's directory of another name has nothing above it that counts.
+            // A publisher's directory of another name is not checked above.
             Keyring::load(&machine.path("keys"), SignaturePolicy::Off, 1).unwrap();
         }
     }

@@ -1,8 +1,8 @@
-//! What the publisher has signed: keys, bundles, and what it takes to believe an artifact.
+//! The publisher's signatures: keys, bundles, and the conditions under which an artifact is trusted.
 //!
 //! Must never: let an installed key be ignored.
 //!
-//! May import: base, os, oci. Must never import: http, source, offer: who signed does not depend on where it came from.
+//! May import: base, os, oci. Must never import: http, source, offer: signers do not depend on where an artifact came from.
 
 pub mod beside;
 pub mod bundle;

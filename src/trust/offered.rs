@@ -1,8 +1,8 @@
-//! Keys and lists of what is revoked before they are put onto machines: into an image, or onto a stick. For publishers (`lint`).
+//! Keys and revocation lists before they are installed on machines: in an image, or on a stick. For publishers (`lint`).
 //!
-//! As machines read them ([`super::keyring`]), and stricter: there, a key that is no good is passed over, here it is refused,
-//! since whoever puts it there means it to count. Links are followed and owners not looked at: what is put there is a copy.
-//! Must never: be used on a machine, or take what would stop one.
+//! As machines read them ([`super::keyring`]), but stricter: there, an invalid key is ignored; here it is refused, since the
+//! publisher means it to count. Links are followed and owners ignored: what is installed is a copy.
+//! Must never: be used on a machine, or accept what would stop one.
 
 use super::files::{
     KEY_MAX_BYTES, KEYS_DIR, LIST_MAX_BYTES, MAX_LISTS, Role, is_key, refuse_list, revoked_lines, role,
@@ -18,26 +18,26 @@ use crate::os::permissions::refuse_writable;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
-/// What is said of a private key, wherever it lies.
+/// Marks a private key, wherever it lies.
 const PRIVATE: &str = "PRIVATE KEY";
 const CONFIG_NAME: &str = "update.conf";
 
-/// What is put onto machines.
+/// Files to be installed on machines.
 #[derive(Default)]
 pub struct Offered {
     /// Key files.
     pub keys: Vec<PathBuf>,
-    /// Files of what is revoked.
+    /// Revocation lists.
     pub lists: Vec<PathBuf>,
-    /// What is to be said of it.
+    /// Warnings about them.
     pub warnings: Vec<String>,
     known: Vec<Key>,
     revoked: Vec<Digest>,
 }
 
 impl Offered {
-    /// Reads a directory of keys as a publisher has it: its `*.pub`, and its `revoked/`.
-    /// Errors: Config: something in it is no good, has a name or a place where it would not count, or may be changed by others.
+    /// Reads a publisher's directory of keys: its `*.pub`, and its `revoked/`.
+    /// Errors: Config: an entry is invalid, has a name or a place where it would not count, or may be changed by others.
     pub fn load(dir: &Path) -> Result<Offered> {
         let mut offered = Offered::default();
         for path in list(dir)? {
@@ -63,7 +63,7 @@ impl Offered {
         }
         if offered.known.iter().all(|key| offered.revoked.contains(&key.id)) {
             let dir = dir.display();
-            // The image may have another: what a machine has in the end is judged with that.
+            // The image may have another: the machine's final directory is checked with that.
             offered.warnings.push(format!(
                 "warning: {dir}/revoked revokes each key in {dir}: machines without another key take no update"
             ));
@@ -71,7 +71,7 @@ impl Offered {
         Ok(offered)
     }
 
-    /// Reads a site's directory as it will lie on the data partition. Errors: as of the keys; what the agent would stop at there;
+    /// Reads a site's directory as it will lie on the data partition. Errors: as for keys; whatever would stop the agent there;
     /// a key where none is looked for.
     pub fn of_site(dir: &Path) -> Result<Offered> {
         site::revoked(dir)?;
@@ -93,7 +93,7 @@ impl Offered {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let meta = path.metadata().or_else(|_| path.symlink_metadata()).io(Kind::Config, "read", path.display())?;
         match role(&name, meta.file_type()) {
-            // Keys may lie in a repository of their own.
+            // Keys may be kept in a git repository of their own.
             _ if name == ".git" => {}
             Role::Key => {
                 self.known.push(key(path, &meta)?);
@@ -118,12 +118,12 @@ impl Offered {
         Ok(())
     }
 
-    /// All of it: what is left out here revokes nothing.
+    /// Reads all of it: a list omitted here revokes nothing.
     fn read_lists(&mut self, dir: &Path) -> Result<()> {
         for path in list(dir)? {
             let meta = path.metadata().or_else(|_| path.symlink_metadata()).io(Kind::Config, "read", path.display())?;
             if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
-                // An empty one keeps the directory in git.
+                // An empty file keeps the directory in git.
                 if path.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0) {
                     continue;
                 }
@@ -146,7 +146,7 @@ impl Offered {
     }
 }
 
-/// In the order of names.
+/// Lists a directory, sorted by name.
 fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let meta = dir.metadata().or_else(|_| dir.symlink_metadata()).io(Kind::Config, "list", dir.display())?;
     if !meta.is_dir() {

@@ -1,6 +1,6 @@
-//! Where the signatures of a document are listed, and what leads from a list to a bundle. Pure.
+//! Lists of a document's signatures, and the way from a list to a bundle. Pure.
 //!
-//! A list is anybody's word: what it names is fetched by digest, and counts only if it names the document in turn.
+//! A list is untrusted: its entries are fetched by digest, and count only if they name the document in turn.
 //! Must never: take a manifest for a signature of a document that is not its subject.
 
 use crate::base::digest::Digest;
@@ -16,11 +16,11 @@ use miniserde::Deserialize;
 pub const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 /// Media type of a manifest around a bundle. Source: image-spec 1.1, manifest.md.
 pub const MANIFEST_TYPE: &str = MANIFEST_TYPES[0];
-/// Longest manifest around a bundle that is read, in bytes; cosign's has some 900.
+/// Longest manifest around a bundle that is read, in bytes; cosign's has about 900.
 pub const MANIFEST_MAX_BYTES: u64 = 64 << 10;
-/// What cosign's entry in the list of a registry without the referrers API says of itself (measured: cosign 3.1.1).
+/// Type of cosign's entry in the list of a registry without the referrers API (measured: cosign 3.1.1).
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
-/// What the annotation `kind` begins with where `cosign save` wrote an entry (measured: cosign 3.1.1).
+/// Prefix of the annotation `kind` in entries written by `cosign save` (measured: cosign 3.1.1).
 const SAVED: &str = "dev.cosignproject.cosign/";
 
 #[derive(Deserialize)]
@@ -30,15 +30,15 @@ struct RawList {
     manifests: Option<Vec<RawDescriptor>>,
 }
 
-/// Names the tag that lists a document's referrers where the registry has no API for that.
+/// Names the tag that lists a document's referrers if the registry has no API for that.
 /// Source: distribution-spec 1.1, "Referrers Tag Schema".
 pub fn tag(subject: Digest) -> String {
     format!("sha256-{}", subject.hex())
 }
 
-/// Reads a list. Returns: what may be the manifest around a bundle, in the order of [`order`], and the kind of what else is
-/// there. An entry that makes no sense is left out: it is no signature that could be read.
-/// Errors: Source: it is no image index.
+/// Reads a list. Returns: possible manifests around bundles, in the order of [`order`], and the kind of other objects. A
+/// malformed entry is skipped: it cannot be a readable signature.
+/// Errors: Source: not an image index.
 pub fn candidates(bytes: &[u8], name: &str) -> Result<(Vec<Descriptor>, Option<Other>)> {
     let raw: RawList = json::parse(bytes, name)?;
     let no_index = || Error::new(Kind::Source, "not an image index").at("read", name);
@@ -51,7 +51,7 @@ pub fn candidates(bytes: &[u8], name: &str) -> Result<(Vec<Descriptor>, Option<O
     Ok((entries.into_iter().map(|entry| entry.descriptor).collect(), other))
 }
 
-/// Puts what says to be a signature of an artifact first, and attestations last: a scan each night must not hide it.
+/// Sorts declared signatures of artifacts first, and attestations last: nightly scans must not hide a signature.
 pub fn order(entry: &Entry) -> u8 {
     match entry.predicate_type.as_deref() {
         Some(bundle::PREDICATE_TYPE) => 0,
@@ -60,12 +60,12 @@ pub fn order(entry: &Entry) -> u8 {
     }
 }
 
-/// Tells what an entry is that is no signature, or none that is read.
+/// Returns the kind of an entry that is not a readable signature.
 pub fn kind(entry: &Entry) -> Option<Other> {
     beside::of_type(entry.artifact_type.as_deref()?, entry.predicate_type.as_deref())
 }
 
-/// Says whether an entry calls itself a signature, or is called what belongs to one: by `cosign save`, or by its type.
+/// Returns whether an entry is marked as a signature or as part of one: by `cosign save`, or by its type.
 pub fn is_signature(entry: &Entry) -> bool {
     let is_beside = |kind: &str| ["sigs", "atts", "sboms"].iter().any(|end| kind.strip_prefix(SAVED) == Some(end));
     entry.artifact_type.as_deref().is_some_and(is_known)
@@ -77,7 +77,7 @@ fn is_known(kind: &str) -> bool {
     kind == bundle::MEDIA_TYPE || kind == EMPTY_TYPE
 }
 
-/// Says whether an entry of a list may be the manifest around a bundle.
+/// Returns whether an entry of a list may be the manifest around a bundle.
 pub fn may_hold_bundle(entry: &Entry) -> bool {
     let is_manifest = entry.descriptor.media_type == MANIFEST_TYPES[0];
     is_manifest
@@ -86,9 +86,8 @@ pub fn may_hold_bundle(entry: &Entry) -> bool {
         && entry.artifact_type.as_deref().is_none_or(is_known)
 }
 
-/// Reads a manifest around a bundle. Returns: what names the bundle; `None`: it refers to something else, or holds
-/// something else.
-/// Errors: Source: malformed; the field is named.
+/// Reads a manifest around a bundle. Returns: the bundle's descriptor; `None`: it has another subject or content.
+/// Errors: Source: malformed; names the field.
 /// Source: image-spec 1.1, manifest.md, "subject"; measured: cosign 3.1.1.
 pub fn bundle_layer(bytes: &[u8], subject: Digest) -> Result<Option<Descriptor>> {
     let raw: RawReferrer = json::parse(bytes, "the manifest of a signature")?;
@@ -126,7 +125,7 @@ pub fn bundle_layer(bytes: &[u8], subject: Digest) -> Result<Option<Descriptor>>
     }
 }
 
-/// Finds the next page in a Link header. Returns: what it says, still to be resolved.
+/// Finds the next page in a Link header. Returns: its target, not yet resolved.
 /// Source: RFC 8288, section 3; distribution-spec 1.1, "Listing Referrers".
 pub fn next_page(link: &str) -> Option<String> {
     let mut rest = link;

@@ -28,7 +28,7 @@ fn a_list_is_read_and_what_can_be_no_signature_is_left_out() {
     let list = format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX_TYPE}","manifests":[{}]}}"#, entries.join(","));
     let found: Vec<String> = candidates(list.as_bytes(), "l").unwrap().0.iter().map(|d| d.digest.to_string()).collect();
     assert_eq!(found, ["bundle", "cosign in a list without API", "says nothing"].map(hex));
-    // One entry that makes no sense to us hides no other.
+    // One malformed entry hides no other.
     for odd in [
         entry("x", "").replace("sha256:", "sha512:"),
         entry("x", "").replace("900", "0"),
@@ -59,7 +59,7 @@ fn attestations_come_last() {
     let list = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
     let found: Vec<String> = candidates(list.as_bytes(), "l").unwrap().0.iter().map(|d| d.digest.to_string()).collect();
     assert_eq!(found, ["signature", "unknown", "scan"].map(hex));
-    // And are not fetched, if their manifest says what they are.
+    // They are not fetched, if their manifest states their type.
     let subject = Digest::of(b"signed");
     for (kind, is_wanted) in [(bundle::PREDICATE_TYPE, true), ("https://spdx.dev/Document", false)] {
         let manifest = manifest("signed").replacen('{', &format!("{{{},", &states(kind)[1..]), 1);
@@ -85,7 +85,7 @@ fn a_manifest_must_name_its_subject_in_turn() {
     assert_eq!(of(&good.replace("\"subject\"", "\"object\"")).unwrap(), None);
     let other_kind = good.replace(&format!("\"artifactType\":\"{MEDIA_TYPE}\""), "\"artifactType\":\"text/plain\"");
     assert_eq!(of(&other_kind).unwrap(), None);
-    // Without artifactType, the config's type is it. Source: image-spec 1.1, manifest.md.
+    // Without artifactType, the config's type counts. Source: image-spec 1.1, manifest.md.
     let by_config = good.replace(&format!("\"artifactType\":\"{MEDIA_TYPE}\","), "");
     assert!(of(&by_config).unwrap().is_some());
     for (from, to, words) in [

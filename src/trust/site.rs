@@ -1,8 +1,8 @@
-//! What the site revokes on its data partition, in `site/update-keys.d/revoked` (docs/decisions/0010).
+//! The site's revocations on its data partition, in `site/update-keys.d/revoked` (docs/decisions/0010).
 //!
-//! The boot hook takes keys and lists over; the lists count here as well, at once, and where the hook had no data partition.
-//! What it would stop the agent for at the next boot stops it now.
-//! Must never: trust a key that lies there, or pass over what may be meant to revoke.
+//! The boot hook installs keys and lists; the lists also count here, at once, and even if the hook had no data partition.
+//! Whatever would stop the agent after the next boot stops it now.
+//! Must never: trust a key that lies there, or ignore what may be meant to revoke.
 
 use super::files::{KEYS_DIR, REVOKED, Role, check_safe, entries, refuse_named, refuse_stray_list, revoked_in, roles};
 use crate::base::digest::Digest;
@@ -11,9 +11,9 @@ use crate::os::permissions::Insist;
 use std::io;
 use std::path::Path;
 
-/// Reads what it revokes. Input: `site`: the directory; one that is not there revokes nothing.
-/// Errors: Config: a directory or a list that others than root may write, or that cannot be read; or something there may be
-/// meant to revoke, and would not.
+/// Reads the revocations. Input: `site`: the directory; a missing one revokes nothing.
+/// Errors: Config: a directory or a list that others than root may write, or that cannot be read; or an entry may be meant to
+/// revoke, and would not.
 pub fn revoked(site: &Path) -> Result<Vec<Digest>> {
     let keys = site.join(KEYS_DIR);
     let meta = match site.symlink_metadata() {
@@ -22,7 +22,7 @@ pub fn revoked(site: &Path) -> Result<Vec<Digest>> {
     };
     let is_safe = check_safe(site, &meta, Insist::Directory);
     if is_safe.is_err() && meta.is_dir() && is_absent(&keys) {
-        // Nothing of it is taken over. What says that it revokes is not passed over for that.
+        // Nothing of it is installed, but names that suggest revocation are still not ignored.
         return refuse_named(site).map(|()| Vec::new());
     }
     is_safe?;
@@ -39,7 +39,7 @@ fn is_absent(path: &Path) -> bool {
     path.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
 }
 
-/// Refuses what was put one directory too high, or too deep, where it would revoke nothing.
+/// Refuses lists one directory too high or too deep, where they would revoke nothing.
 fn refuse_astray(site: &Path, keys: &Path) -> Result<()> {
     refuse_named(site)?;
     for path in entries(site, site.symlink_metadata())? {

@@ -1,6 +1,6 @@
-//! Whether enough of the trusted keys have signed an artifact: candidates are taken one by one, and counted. Pure.
+//! Counts whether enough trusted keys have signed an artifact: candidates are taken one by one. Pure.
 //!
-//! What a candidate says is believed only once a key has verified it; why one did not count is kept for the error.
+//! A candidate's content is believed only after a key has verified it; the reason why one did not count is kept for the error.
 //! Must never: count a key twice, or count a signature of anything else.
 
 use super::bundle::Bundle;
@@ -12,15 +12,15 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::text::hex;
 use crate::trust::beside::Other;
 
-/// Most candidates that are looked at once enough keys have signed: another trusted key may have signed as well, and then
-/// it does not matter if the first one is revoked before the artifact is activated.
+/// Most candidates examined once enough keys have signed: with a signature by another trusted key, it does not matter if the
+/// first one is revoked before the artifact is activated.
 const MAX_EXTRA: usize = 4;
 /// Most signatures in a detached file.
 const MAX_DETACHED: usize = 16;
 /// Longest detached file that is read, in bytes.
 pub const DETACHED_MAX_BYTES: u64 = 8 << 10;
 
-/// Why a candidate did not count; what says most comes last.
+/// Why a candidate did not count; the most informative comes last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Blame {
     Unreadable,
@@ -31,7 +31,7 @@ enum Blame {
     Revoked,
 }
 
-/// Counts the keys that have signed one artifact.
+/// Count of the keys that have signed one artifact.
 pub struct Tally<'a> {
     ring: &'a Keyring,
     by: Vec<Digest>,
@@ -43,17 +43,17 @@ pub struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    /// Begins with nothing signed.
+    /// Begins without signatures.
     pub fn new(ring: &'a Keyring) -> Tally<'a> {
         Tally { ring, by: Vec::new(), extra: 0, limit: None, blame: None, other: None, postponed: None }
     }
 
-    /// Says whether enough keys have signed.
+    /// Returns whether enough keys have signed.
     pub fn is_enough(&self) -> bool {
         self.by.len() >= self.ring.threshold()
     }
 
-    /// Says whether another candidate is to be looked at.
+    /// Returns whether another candidate should be examined.
     pub fn wants_more(&self) -> bool {
         !self.is_enough() || (self.by.len() < self.ring.trusted().count() && self.extra < MAX_EXTRA)
     }
@@ -63,22 +63,22 @@ impl<'a> Tally<'a> {
         self.extra += usize::from(self.is_enough());
     }
 
-    /// Notes that there are more candidates than are looked at. Input: how many were.
+    /// Notes that there are more candidates than are examined. Input: number examined.
     pub fn cut_short(&mut self, limit: usize) {
         self.limit = Some(limit);
     }
 
-    /// Notes that a candidate, or a list of them, cannot be had now: it may have been the good one.
+    /// Notes that a candidate, or a list of them, is unavailable now: it may have been the right one.
     pub fn postpone(&mut self, why: Error) {
         self.postponed.get_or_insert(why);
     }
 
-    /// Notes that a candidate, or a list of them, is of no use.
+    /// Notes that a candidate, or a list of them, is unusable.
     pub fn pass_over(&mut self, why: &Error) {
         self.note(Blame::Unreadable, why.to_string());
     }
 
-    /// Says whether a candidate is revoked itself, by its own digest.
+    /// Returns whether a candidate is itself revoked, by its own digest.
     pub fn is_revoked(&mut self, candidate: Digest) -> bool {
         let is_revoked = self.ring.is_revoked(candidate);
         if is_revoked {
@@ -87,7 +87,7 @@ impl<'a> Tally<'a> {
         is_revoked
     }
 
-    /// Notes that a list names what is not there. Input: its digest.
+    /// Notes that a listed part does not exist. Input: its digest.
     pub fn is_gone(&mut self, part: &str, digest: Digest) {
         let why = format!(
             "a signature or an attestation is listed, but its {part} {digest} is gone: lost in a clean-up of the \
@@ -96,17 +96,17 @@ impl<'a> Tally<'a> {
         self.note(Blame::Gone, why);
     }
 
-    /// Notes that something lies there that is not read as a signature.
+    /// Notes an object that is not read as a signature.
     pub fn see(&mut self, other: Other) {
         self.other = self.other.max(Some(other));
     }
 
-    /// Says whether it is still to be found out what lies there in the place of a signature, if anything.
+    /// Returns whether it is still unknown what exists instead of a signature.
     pub fn knows_nothing(&self) -> bool {
         !self.is_enough() && self.postponed.is_none() && self.blame.is_none() && self.other <= Some(Other::Attestation)
     }
 
-    /// Takes a sigstore bundle. Input: `subject`: the digest of what was fetched.
+    /// Takes a sigstore bundle. Input: `subject`: the digest of the fetched document.
     pub fn take_bundle(&mut self, bytes: &[u8], subject: Digest) {
         if self.is_revoked(Digest::of(bytes)) {
             return;
@@ -154,9 +154,9 @@ impl<'a> Tally<'a> {
     }
 
     /// Returns the keys that have signed it.
-    /// Input: `what`: the artifact, for people; `unsigned`: what to do where there is no signature that can be read.
-    /// Errors: Signature: fewer than it takes; the best of the reasons is named. Network: something could not be had, so
-    /// that is not decided.
+    /// Input: `what`: the artifact, for messages; `unsigned`: what to do if there is no readable signature.
+    /// Errors: Signature: fewer than the threshold; gives the most informative reason. Network: a candidate was unavailable, so
+    /// the question is open.
     pub fn finish(self, what: &str, unsigned: &str) -> Result<Vec<Digest>> {
         let need = self.ring.threshold();
         if self.is_enough() {
@@ -167,7 +167,7 @@ impl<'a> Tally<'a> {
         }
         let is_other = self.blame.is_none();
         let other = self.other.filter(|other| self.by.is_empty() || *other > Other::Attestation);
-        // Who has signed with another key, or wrongly, is not helped by how to sign.
+        // A publisher that signed with another key, or wrongly, does not need to be told how to sign.
         let hint = match &self.blame {
             _ if !self.by.is_empty() => "",
             None | Some((Blame::Unreadable, _)) => unsigned,
@@ -194,7 +194,7 @@ impl<'a> Tally<'a> {
         Err(if hint.is_empty() { error } else { error.hint(hint) })
     }
 
-    /// Finds the keys that made one of these signatures, revoked ones too.
+    /// Returns the keys that made any of these signatures, revoked ones too.
     fn signers(&self, message: &[u8], signatures: &[Vec<u8>]) -> Vec<Digest> {
         let made = |key: &&Key| signatures.iter().any(|signature| key.verifies(message, signature));
         self.ring.keys().iter().filter(made).map(|key| key.id).collect()
@@ -210,7 +210,7 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// Says why no key verifies a bundle, as far as its hint tells. A hint is anybody's word.
+    /// Describes why no key verifies a bundle, as far as its untrusted hint tells.
     fn explain(&self, hint: Option<&str>) -> (Blame, String) {
         let id = hint.and_then(base64::decode).and_then(|raw| Digest::parse_hex(&hex(&raw)).ok());
         let Some(id) = id else { return (Blame::UnknownKey, "it is signed by no installed key".to_owned()) };
@@ -239,9 +239,9 @@ impl<'a> Tally<'a> {
     }
 }
 
-/// Reads a file of detached signatures: base64, one signature a line. A line of 64 or 76 characters goes on in the
-/// next one, as `openssl base64` and `base64` break them: no signature has that length (Ed25519 88, ECDSA P-256 92 to 96).
-/// What editors, Windows and uploads put around a line is passed over: blanks, CRLF, a byte order mark.
+/// Reads a file of detached signatures: base64, one signature per line. A line of 64 or 76 characters continues in the next
+/// one, as `openssl base64` and `base64` break them: no signature has that length (Ed25519 88, ECDSA P-256 92 to 96). Additions
+/// by editors, Windows and uploads around a line are ignored: blanks, CRLF, a byte order mark.
 fn detached(file: &[u8]) -> std::result::Result<Vec<Vec<u8>>, &'static str> {
     let text = std::str::from_utf8(file).map_err(|_| "it is raw bytes or UTF-16, not base64")?;
     let mut texts = vec![String::new()];

@@ -33,7 +33,7 @@ impl Signer {
     }
 }
 
-/// A key directory, and the ring that is read from it.
+/// A key directory, and the ring read from it.
 fn ring(threshold: usize, installed: &[&Signer], revoked: &[&Signer]) -> Keyring {
     let dir = tempfile::tempdir().unwrap();
     for (n, signer) in installed.iter().enumerate() {
@@ -86,7 +86,7 @@ fn of_what_is_there_the_most_telling_is_named() {
     let unknown = |tally: &mut Tally<'_>| tally.take_bundle(&by_stranger, subject);
     let broken = |tally: &mut Tally<'_>| tally.take_bundle(&spoilt, subject);
     let down = |tally: &mut Tally<'_>| tally.postpone(Error::new(Kind::Network, "down"));
-    // Steps, what is said, and whether more is to be found out for the words.
+    // Steps, the message, and whether more must be found out for its words.
     for (steps, words, is_mute) in [
         (&[][..], "verify it: it is not signed", true),
         (&[&attested as Step], "verify it: it is not signed; there is an attestation", true),
@@ -104,7 +104,7 @@ fn of_what_is_there_the_most_telling_is_named() {
         assert_eq!(tally.knows_nothing(), is_mute, "{words}");
         let e = tally.finish("it", "sign it").unwrap_err().to_string();
         assert!(e.contains(words), "{words}: {e}");
-        // What to do fits the reason, or there is nothing of that kind to do.
+        // The hint fits the reason, or there is none.
         let hint = match words {
             _ if words.contains("verify it: it is") => Some("(sign it)"),
             _ if words.ends_with("signed by sha256:") => Some("(install the publisher's key"),
@@ -116,7 +116,7 @@ fn of_what_is_there_the_most_telling_is_named() {
             .collect::<Vec<_>>();
         assert!(hint.map_or(said.is_empty(), |hint| said.len() == 1 && e.contains(hint)), "{words}: {e}");
     }
-    // Beside one of two signatures, an attestation says nothing.
+    // Beside one of two signatures, an attestation adds nothing.
     let two = self::ring(2, &[&installed, &stranger], &[]);
     for (other, words) in [(Other::Attestation, "and only"), (Other::Cosign2, "has; it is signed in cosign 2's format")]
     {
@@ -148,7 +148,7 @@ fn different_trusted_keys_are_counted_once_each() {
     let again = bundle(&statement(subject), &[&one, &one], "");
     refused(verdict(&need(2), subject, &[&by_one, &by_one, &again]), "2 keys must have signed it, and only");
     refused(verdict(&need(1), subject, &[]), "it is not signed");
-    // The second is revoked, and so there are not two.
+    // The second is revoked, so there are not two.
     refused(verdict(&ring(2, &[&one, &two], &[&two]), subject, &[&by_both]), "revoked");
     assert_eq!(verdict(&ring(1, &[&one, &two], &[&two]), subject, &[&by_both]).unwrap(), [first]);
 }
@@ -174,9 +174,9 @@ fn the_best_reason_is_named() {
     refused(verdict(&trusting, subject, &[&attestation]), "about something else");
     refused(verdict(&trusting, subject, &[b"{}"]), "a bundle is malformed");
     refused(verdict(&ring(1, &[&one, &ed], &[&one]), subject, &[&good]), "(0.pub, revoked)");
-    // A key that is gone from the directory, and on the list.
+    // A key that is no longer in the directory, but on the list.
     refused(verdict(&ring(1, &[&ed], &[&one]), subject, &[&good]), "(revoked)");
-    // What says most comes first, whatever the order; and a good one counts after any number of bad ones.
+    // The most informative reason wins in any order; and a good one counts after any number of bad ones.
     for order in [[&b"{}"[..], &by_other, &for_other, &broken], [&broken, &for_other, &by_other, &b"{}"[..]]] {
         refused(verdict(&trusting, subject, &order), "does not verify");
         let mut with_good = order.to_vec();
@@ -201,7 +201,7 @@ fn once_enough_have_signed_a_few_more_are_looked_at() {
     };
     assert!(tally.wants_more() && !tally.is_enough());
     take(&mut tally, &by(&one));
-    // The second key, if it is not far; then everybody who counts has signed.
+    // The second key, if near enough; then all keys that count have signed.
     for _ in 0..MAX_EXTRA - 1 {
         take(&mut tally, b"{}");
         assert!(tally.wants_more() && tally.is_enough());
@@ -221,7 +221,7 @@ fn while_something_could_not_be_had_nothing_is_decided() {
     let subject = Digest::of(b"manifest");
     let trusting = ring(1, &[&one], &[]);
     let lost = || Error::new(Kind::Network, "connection lost");
-    // What others have signed speaks neither for it nor against it: the one that is missing may be the good one.
+    // Signatures by other keys prove nothing: the missing one may be the good one.
     for bundle in [None, Some(b"{}".to_vec()), Some(bundle(&statement(subject), &[&other], ""))] {
         let mut tally = Tally::new(&trusting);
         tally.postpone(lost());
@@ -236,7 +236,7 @@ fn while_something_could_not_be_had_nothing_is_decided() {
     assert_eq!(tally.finish("it", "sign it").unwrap(), [one.key.id]);
 }
 
-/// Every bit of a bundle: of payload and signature it is refused, anywhere else it makes nothing else accepted.
+/// Every bit of a bundle: a change in payload or signature is refused, any other makes nothing else accepted.
 #[test]
 fn no_flipped_bit_of_a_bundle_makes_anything_else_accepted() {
     for options in [P256, ED25519] {

@@ -1,6 +1,6 @@
-//! Activates a staged slot: reads it once more, then lets GRUB try it: one write to the boot variables.
+//! Activates a staged slot: reads it once more, then lets GRUB try it with one write to the boot variables.
 //!
-//! Must never: activate what it has not just read whole, or while GRUB could not count the trial's boots.
+//! Must never: activate a slot that it has not just read completely, or while GRUB could not count the trial's boots.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::printable;
@@ -15,7 +15,7 @@ use crate::slot::record::{Record, Slot};
 use crate::trust::keyring::Keyring;
 use crate::update::session::{Recording, Session};
 
-/// What a person or the configuration says of an activation.
+/// Terms of an activation, from the operator or the configuration.
 #[derive(Clone, Copy)]
 pub struct Terms<'a> {
     /// When it may happen; `None`: at any time.
@@ -25,8 +25,8 @@ pub struct Terms<'a> {
 }
 
 impl<'a> Terms<'a> {
-    /// Refuses what must not happen now.
-    /// Errors: Gate: the maintenance window is shut.
+    /// Refuses if it must not happen now.
+    /// Errors: Gate: the maintenance window is closed.
     pub fn demand_window(&self, session: &Session<'_>, op: &str, subject: &str) -> Result<()> {
         match self.window.and_then(|window| gate::outside(window, session.time())) {
             None => Ok(()),
@@ -36,15 +36,15 @@ impl<'a> Terms<'a> {
 }
 
 impl Terms<'_> {
-    /// Says whether the machine is restarted now. Input: `reboot`: whether that was asked for; `activation`: what came of that.
-    /// Returns: `None`: there is no reason to. Errors: Gate: the maintenance window has shut meanwhile.
+    /// Returns whether the machine restarts now. Input: `reboot`: whether that was requested; `activation`: its outcome.
+    /// Returns: `None`: there is no reason to. Errors: Gate: the maintenance window has closed meanwhile.
     pub fn restart(&self, session: &Session<'_>, reboot: bool, activation: &Activation) -> Option<Result<()>> {
         let is_active = matches!(activation, Activation::Done | Activation::Before);
         (reboot && is_active).then(|| self.demand_window(session, "restart", "the machine"))
     }
 }
 
-/// Returns why nothing was activated, or the machine is not restarted, since the window is shut.
+/// Returns the error if nothing was activated, or the machine does not restart, because the window is closed.
 pub fn shut(activation: &Activation, restart: Option<&Result<()>>) -> Option<Error> {
     match (activation, restart) {
         (Activation::Shut(error), _) | (_, Some(Err(error))) => Some(error.clone()),
@@ -52,7 +52,7 @@ pub fn shut(activation: &Activation, restart: Option<&Result<()>>) -> Option<Err
     }
 }
 
-/// How an activation ended.
+/// Outcome of an activation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// GRUB will try the slot at the next boot.
@@ -61,15 +61,16 @@ pub enum Activation {
     Before,
     /// Nothing is staged.
     Nothing,
-    /// The window is shut: what is staged stays staged. The error to end with.
+    /// The window is closed: the staged update stays staged. The error to end with.
     Shut(Error),
 }
 
 /// Activates the target slot.
 ///
-/// Errors: Signature: what it holds was not verified by keys that are trusted now, or is revoked. Config: the keys. Gate: a trial is pending (a window that is shut is no error). Boot: GRUB is not proven. Slot: the slot is not what its record says.
-/// Power cut: before the boot variables are written: staged, as before. After it: on trial; the next run
-/// finds the state behind and follows.
+/// Errors: Signature: its content was not verified by keys that are trusted now, or is revoked. Config: the keys. Gate: a trial
+/// is pending (a closed window is not an error). Boot: GRUB is not proven. Slot: the slot is not what its record says.
+/// Power cut: before the boot variables are written: staged, as before. After it: on trial; the next run finds the state out of
+/// date and updates it.
 pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activation> {
     let slot = session.target();
     let ring = session.keyring()?;
@@ -116,14 +117,14 @@ pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activatio
     Ok(Activation::Done)
 }
 
-/// Refuses what was not verified by keys that are trusted now.
+/// Refuses content that was not verified by keys that are trusted now.
 fn demand_trust(ring: &Keyring, record: &Record, slot: Slot, hint: &str) -> Result<()> {
     let accepted = ring.still_accepts(&record.signed_by, &record.digests());
     accepted.map_err(|e| e.at("activate", format!("slot {slot}")).hint(hint))
 }
 
-/// Says whether a slot may be activated although the state does not call it staged (the state file was lost): it
-/// holds a newer version than the running one, and not one that failed here or was called off.
+/// Returns whether a slot may be activated although the state does not call it staged (the state file was lost): it holds a
+/// newer version than the running one, which neither failed here nor was called off.
 fn is_newer(session: &Session<'_>, slot: Slot) -> bool {
     let (running, target) = (session.machine.view(session.running), session.machine.view(slot));
     let Ok(record) = target.record else { return false };
@@ -136,7 +137,7 @@ fn is_newer(session: &Session<'_>, slot: Slot) -> bool {
     }
 }
 
-/// Refuses while GRUB has not shown that it can write: it could not count, so it could not come back.
+/// Refuses while GRUB has not shown that it can write: it could not count boots, and so not roll back.
 /// Errors: Boot: `boot_canary` is not 1.
 pub fn demand_proven_bootloader(session: &Session<'_>, allow_unproven: bool) -> Result<()> {
     if session.vars.boot_canary || allow_unproven {
@@ -147,7 +148,7 @@ pub fn demand_proven_bootloader(session: &Session<'_>, allow_unproven: bool) -> 
         .hint("restart once so that GRUB can show it; --allow-unproven-bootloader continues without a way back"))
 }
 
-/// Reads a whole slot and changes nothing. Returns, errors: as [`crate::machine::Machine::scrub_as_it_is`].
+/// Reads a whole slot without changing anything. Returns, errors: as [`crate::machine::Machine::scrub_as_it_is`].
 pub fn read_as_it_is(session: &Session<'_>, slot: Slot) -> Result<Record> {
     let progress = progress_of(session, slot);
     session.machine.scrub_as_it_is(slot, &mut |n| progress.add(n))

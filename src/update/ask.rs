@@ -1,6 +1,6 @@
-//! Asks the source that the configuration names, with the keys of this machine: what is offered, and who signed it.
+//! Asks the configured source, with the keys of this machine: what is offered, and which keys signed it.
 //!
-//! Must never: take what the keys do not vouch for.
+//! Must never: accept what the keys do not prove.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::config::Config;
@@ -19,26 +19,26 @@ use crate::source::spec::{SourceSpec, open_source};
 use crate::trust::keyring::Keyring;
 use std::path::PathBuf;
 
-/// Reads the keys, says which of them are no good, and makes sure that something can be decided.
+/// Reads the keys, reports invalid ones, and makes sure that signatures can be judged.
 /// Errors: as [`Keyring::load`] and [`Keyring::demands_signatures`].
 pub fn keyring(system: &System, config: &Config, store: Option<&Store>) -> Result<Keyring> {
     let (signature, site) = ((config.signature, config.signature_threshold), store.map(Store::site));
     noted(Keyring::of_machine(&system.keys_dir(), signature, site.as_deref())?)
 }
 
-/// Says which keys are no good, and makes sure that something can be decided.
+/// Reports invalid keys, and makes sure that signatures can be judged.
 /// Errors: as [`Keyring::demands_signatures`].
 pub fn noted(ring: Keyring) -> Result<Keyring> {
     ring.faults().iter().for_each(|fault| note(&format!("{fault}; this key does not count")));
     if !ring.demands_signatures()? {
-        // It may have been meant for one, and everything is taken unsigned.
+        // It may be a misnamed key, while everything is accepted unsigned.
         let name = |path: &PathBuf| note(&format!("{}: it does not count: a key's name ends in .pub", path.display()));
         ring.passed_over().iter().for_each(name);
     }
     Ok(ring)
 }
 
-/// Opens the source that configuration and command line name.
+/// Opens the source named by configuration and command line.
 /// Errors: Config: none is named, or it cannot be used.
 pub fn open(system: &System, config: &Config, proven: &Proven, ring: Keyring) -> Result<Box<dyn Source>> {
     let spec = config.source.clone().ok_or_else(|| {
@@ -48,7 +48,7 @@ pub fn open(system: &System, config: &Config, proven: &Proven, ring: Keyring) ->
     let mut options = HttpOptions::new(system);
     options.clock_floor_secs = proven.no_earlier_than(0);
     if let SourceSpec::Layout { .. } = spec {
-        // What is set for a network must not stand in the way of a stick.
+        // Network settings must not prevent the use of a stick.
         return open_source(spec, &Client::new(options)?, ring);
     }
     options.ca = config.ca_file.clone().map(Pem::File);
@@ -62,12 +62,12 @@ pub fn open(system: &System, config: &Config, proven: &Proven, ring: Keyring) ->
     open_source(spec, &Client::new(options)?, ring)
 }
 
-/// Asks what is offered; in one request, where nothing has changed since it was asked last.
+/// Asks what is offered; in one request if nothing has changed since the last time.
 pub fn ask(source: &mut dyn Source, ring: &Keyring, store: Option<&Store>) -> Result<Artifact> {
     let described = source.describe();
     if let Some(seen) = store.and_then(Store::seen)
         && seen.artifact.source == described
-        // What was verified then, by the same keys, and with the same revoked.
+        // Verified then with the same keys and the same revocations.
         && seen.keyring == ring.fingerprint()
         && source.is_unchanged(&seen.validator)
     {
@@ -80,8 +80,8 @@ pub fn ask(source: &mut dyn Source, ring: &Keyring, store: Option<&Store>) -> Re
     Ok(artifact)
 }
 
-/// Asks what is offered, and who signed it: a mirror, where the first place lacks the signature or keeps it back.
-/// Errors: as [`Source::resolve`]; the first place's, if no other had better.
+/// Asks what is offered, and which keys signed it: also a mirror, if the first place lacks or withholds the signature.
+/// Errors: as [`Source::resolve`]; the first place's, if no other had a better result.
 pub fn resolve(source: &mut dyn Source, architecture: &str) -> Result<Artifact> {
     let mut first = None;
     loop {

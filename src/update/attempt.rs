@@ -1,4 +1,4 @@
-//! One attempt, from the first question to the last proof; its end is in the state file, whatever it was.
+//! One attempt, from the first question to the last proof; its outcome is always recorded in the state file.
 //!
 //! Must never: touch a slot while a trial is pending, or the running slot at all.
 
@@ -16,7 +16,7 @@ use crate::update::judge::{Question, Situation, consult, demand_known};
 use crate::update::session::Recording::Due;
 use crate::update::session::Session;
 
-/// How an attempt ended that did not fail.
+/// Outcome of an attempt that did not fail.
 pub enum Attempted {
     /// It is staged.
     Staged(Artifact),
@@ -35,14 +35,14 @@ impl Attempted {
     }
 }
 
-/// Records that nobody could be asked: whoever watches the state sees that no update is taken. Not of a trial, to which the state
-/// belongs, and not where the command line alone is wrong, or no source is named: nothing is updated by itself there.
+/// Records that no source could be asked, so that monitoring sees that no update is taken. Not during a trial, to which the
+/// state belongs, nor if only the command line is wrong or no source is configured: that machine does not update by itself.
 pub fn record_stop(session: &mut Session<'_>, config: &Config, error: &Error) {
     if error.kind() == Kind::Usage || config.source.is_none() || session.pending_trial().is_some() {
         return;
     }
     let now = session.now();
-    // Whatever its exit code is: nothing was offered that is not authentic, and this machine has to be set up.
+    // Whatever the exit code: nothing inauthentic was offered; this machine needs configuration.
     let recorded = Error::new(Kind::Config, error.to_string());
     // The first error is the one to report.
     if let Err(e) = session.change(Due, &mut |state| state.begin(now).and_then(|()| state.fail(&recorded, now))) {
@@ -50,7 +50,7 @@ pub fn record_stop(session: &mut Session<'_>, config: &Config, error: &Error) {
     }
 }
 
-/// One attempt, from the first question to the last proof; its end is in the state file, whatever it was.
+/// Makes one attempt, from the first question to the last proof; its outcome is always recorded in the state file.
 pub fn attempt(session: &mut Session<'_>, question: &mut Question<'_>) -> Result<Attempted> {
     let survey = session.survey();
     let situation = Situation::of(&survey, session.running, session.time());
@@ -63,7 +63,7 @@ pub fn attempt(session: &mut Session<'_>, question: &mut Question<'_>) -> Result
         Ok(Attempted::Staged(_)) => state.step(Phase::Staged, now),
         Err(Ended::Failed(error)) => state.fail(error, now),
         ended => {
-            // On what is staged already, a person may insist now.
+            // An operator may now insist on what is already staged.
             state.insisted |= matches!(ended, Ok(Attempted::StagedBefore(_))) && question.overrides.retry_failed;
             state.answered(now);
             Ok(())
@@ -78,7 +78,7 @@ pub fn attempt(session: &mut Session<'_>, question: &mut Question<'_>) -> Result
 
 /// An attempt that ended without a staged slot.
 enum Ended {
-    /// The ordinary course of things: the state goes back to what it was.
+    /// The ordinary course of things: the state returns to its earlier value.
     Refused(Error),
     /// The state becomes `failed`.
     Failed(Error),
@@ -100,7 +100,7 @@ fn decide_and_stage(
         (Course::Nothing, _) | (_, Kind::Busy) => Ended::Refused(e),
         _ => Ended::Failed(e),
     })?;
-    // What was insisted on is insisted on still where it has to be written anew.
+    // An operator's insistence still holds if the slot must be rewritten.
     let is_staged = situation.staged_digest == Some(artifact.digest);
     let insisted = question.overrides.retry_failed || (is_staged && situation.survey.state.insisted);
     if verdict == Verdict::Staged {
@@ -121,7 +121,7 @@ fn decide_and_stage(
         }
         Verdict::Take | Verdict::Staged => {}
     }
-    // Before anything is recorded: whoever reads the slot is done soon, and nothing has failed.
+    // Before anything is recorded: a reader of the slot ends soon, and nothing has failed.
     let hold = session.machine.hold_target(session.target()).map_err(|e| match e.kind() {
         Kind::Busy => Ended::Refused(e),
         _ => Ended::Failed(e),
@@ -140,7 +140,7 @@ fn decide_and_stage(
     Ok(Attempted::Staged(artifact))
 }
 
-/// Says whether what is staged may be activated as it is. What has rotted since then is staged anew.
+/// Returns whether the staged slot may be activated as it is. If it has rotted since, it is staged again.
 fn is_whole(session: &Session<'_>, situation: &Situation<'_>, ring: &Keyring) -> bool {
     let Ok(record) = &situation.target.record else { return false };
     ring.still_accepts(&record.signed_by, &record.digests()).is_ok() && scrub(session, session.target()).is_ok()

@@ -1,4 +1,4 @@
-//! Confirms the trial boot of a healthy machine, and records one that is not: one write to the boot variables.
+//! Confirms the trial boot of a healthy machine with one write to the boot variables, or records an unhealthy one.
 //!
 //! Must never: confirm a slot that is not the running one.
 
@@ -12,30 +12,30 @@ use crate::os::system::System;
 use crate::update::plan::Look;
 use crate::update::session::{Recording, Session};
 
-/// Says what a restart of an unhealthy machine is good for, if it is.
+/// Describes the purpose of restarting an unhealthy machine, if there is one.
 pub fn worth_a_restart(system: &System, config: &Config, trial: Trial) -> Option<&'static str> {
     match trial {
         Trial::GoesOn => Some("so that GRUB counts this boot"),
         Trial::Confirmed => None,
         Trial::Over => {
             let session = Session::open(system, config).ok()?;
-            // Only if that is on record does the next boot know that this one was the first.
+            // Only if it is recorded does the next boot know that this one was the first.
             session.worth_a_restart().then_some("so that GRUB tries the slot that was confirmed once more")
         }
     }
 }
 
-/// What the run began with. The second session cannot ask for it where the first could record nothing.
+/// Facts at the start of the run. The second session cannot find them if the first could record nothing.
 pub struct Begun {
     /// Whether this boot is on trial.
     pub on_trial: bool,
     /// See [`crate::update::reconcile::no_way_back`].
     pub no_way_back: bool,
-    /// What comes out of it decides whether an artifact is to blame that failed before.
+    /// Whether the outcome decides if an artifact that failed before is to blame.
     pub is_control: bool,
 }
 
-/// Says whether this boot is on trial, and if so records that it is being verified.
+/// Returns whether this boot is on trial, and if so records that it is being verified.
 pub fn begin(system: &System, config: &Config) -> Result<Begun> {
     let mut session = Session::open_to_recover(system, config)?;
     let on_trial = session.runs_on_trial();
@@ -46,20 +46,20 @@ pub fn begin(system: &System, config: &Config) -> Result<Begun> {
     Ok(Begun { on_trial, no_way_back: session.no_way_back(), is_control: session.failures.has_undecided() })
 }
 
-/// What became of the trial.
+/// Outcome of the trial.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Trial {
     /// The running slot is confirmed.
     Confirmed,
-    /// GRUB counts the next boot as well.
+    /// It continues: GRUB counts the next boot as well.
     GoesOn,
-    /// There is none, or no more: another restart changes nothing.
+    /// There is no trial, or not any more: another restart changes nothing.
     Over,
 }
 
 /// Records how the trial ended.
-/// Power cut: before the boot variables are written: the trial goes on. After it: confirmed; the next run finds
-/// the state behind and follows.
+/// Power cut: before the boot variables are written: the trial continues. After it: confirmed; the next run finds the state out
+/// of date and updates it.
 pub fn record(system: &System, config: &Config, begun: &Begun, unhealthy: Option<(&Error, &Watched)>) -> Result<Trial> {
     let mut session = Session::open_to_recover(system, config)?;
     if !session.runs_on_trial() {
@@ -85,7 +85,7 @@ pub fn record(system: &System, config: &Config, begun: &Begun, unhealthy: Option
             Ok(Trial::GoesOn)
         }
         None => {
-            // First: a cut between the two would leave it remembered as failed for good.
+            // First: a power cut between the two would leave it recorded as failed for good.
             session.carry_out(Recording::Due, &mut |plan, here| {
                 plan.forget_failure(here);
                 Ok(())

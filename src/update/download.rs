@@ -1,6 +1,6 @@
-//! Downloads an artifact into the slot that is not running: what is there is kept, what was begun is gone on with.
+//! Downloads an artifact into the inactive slot: keeps files that are there, and continues interrupted ones.
 //!
-//! Must never: give up the old content before the source has shown the new.
+//! Must never: delete the old content before the source has proved available.
 
 use crate::base::error::{Course, Kind, Result};
 use crate::base::text::{human_size, printable};
@@ -21,11 +21,11 @@ use crate::source::Source;
 use crate::update::session::Session;
 use std::path::Path;
 
-/// Stages an artifact; where the slot's file system is damaged, in one that is made anew.
-/// Power cut: see the functions of `stage` and of `remake`; until the slot is unmounted and its journal seen empty, the
-/// state says `downloading`.
+/// Stages an artifact; if the slot's file system is damaged, it is created again first.
+/// Power cut: see the functions of `stage` and of `remake`; until the slot is unmounted and its journal seen empty, the state
+/// says `downloading`.
 pub fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, hold: &Hold) -> Result<()> {
-    // A source that is gone must not cost the slot its old content: the last file is asked for first.
+    // An unavailable source must not cost the slot its old content: the last file is probed first.
     source.probe(&artifact.initramfs)?;
     let part = session.machine.slot_partition(session.target())?;
     let mut staged = stage(session, source, artifact, hold);
@@ -73,7 +73,7 @@ fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, ho
         None => None,
     };
     let parts: Vec<Part<'_>> = wanted.iter().map(|n| files[*n].part.clone()).collect();
-    // Unmounted once, so that the record is gone for GRUB as well, which replays no journal.
+    // Unmounted once, so that the record is gone for GRUB too, which does not replay the journal.
     stage::invalidate(dir, &kept, &parts)?;
     mounted.unmount()?;
     view::journal(session.machine.slot_partition(slot)?)?;
@@ -94,21 +94,21 @@ fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, ho
     view::journal(session.machine.slot_partition(slot)?)
 }
 
-/// A file of an artifact, and what it is to be in the slot.
+/// A file of an artifact, and its name and expected content in the slot.
 struct SlotFile<'a> {
     part: Part<'a>,
     file: &'a FileRef,
 }
 
-/// How far all files together are.
+/// Progress of all files together.
 struct Way {
     progress: Progress,
-    /// Of the files before this one.
+    /// Bytes of the files before this one.
     before_bytes: u64,
 }
 
-/// Finds what is there already: the same kernel in two versions, or what an interrupted run has finished.
-/// Returns: the CRC-32 of each file that is.
+/// Finds files that are there already: the same kernel in two versions, or complete files of an interrupted run.
+/// Returns: the CRC-32 of each such file.
 fn look_for_same(dir: &Path, slot: Slot, files: &[SlotFile<'_>; 2]) -> [Option<u32>; 2] {
     let all_bytes = files.iter().fold(0, |sum: u64, wanted| sum.saturating_add(wanted.file.size_bytes));
     let looking = Progress::of(&format!("looking for the same in slot {slot}"), all_bytes);
@@ -117,14 +117,14 @@ fn look_for_same(dir: &Path, slot: Slot, files: &[SlotFile<'_>; 2]) -> [Option<u
         .map(|wanted| readback::verify(&dir.join(wanted.part.name), wanted.part.expected, &mut |n| looking.add(n)).ok())
 }
 
-/// Most times that a file is fetched anew because its pieces do not make the whole, or a mirror has something else.
+/// Most times that a file is fetched again because its pieces do not fit together, or a mirror has other content.
 const MAX_FRESH_STARTS: u32 = 2;
 
 const AGAIN: &str = "from the start again";
 
-/// A file that is about to come.
+/// A file ready to be fetched.
 struct Opened {
-    /// How much of it is there.
+    /// Bytes of it that are there already.
     from: u64,
     body: Body,
 }
@@ -135,9 +135,9 @@ impl Opened {
     }
 }
 
-/// Fetches one file, going on where an earlier run stopped. Pieces that together are not what was published, or that the disk
-/// does not give back as they came, say nothing of the source: then it is fetched in one piece.
-/// Input: `opened`: where it was opened already. Returns: its CRC-32.
+/// Fetches one file, continuing where an earlier run stopped. If the pieces together are not what was published, or the disk
+/// does not return what was written, the source is not to blame: the file is then fetched in one piece.
+/// Input: `opened`: if it was opened already. Returns: its CRC-32.
 fn fetch(
     dir: &Path,
     SlotFile { part, file }: &SlotFile<'_>,
@@ -160,7 +160,7 @@ fn fetch(
             Err(e) => e,
         };
         if from > 0 && matches!(e.kind(), Kind::Device | Kind::Digest) && stage::left_over(dir, part) == 0 {
-            // Which of the two is wrong is not known, and no place is blamed: the whole will tell.
+            // Either part may be wrong, so no place is blamed: fetching the whole decides.
             match e.kind() {
                 Kind::Device => setback(&e, AGAIN),
                 _ => aside(&format!(

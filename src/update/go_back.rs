@@ -1,9 +1,9 @@
-//! Back to the other slot at the next boot.
+//! Returns to the other slot at the next boot.
 //!
-//! From a confirmed slot the other one goes on trial, so that GRUB comes back if it fails; from an
-//! unconfirmed trial it is straight back to the slot that was confirmed. What was staged, or called off, is tried by it only
-//! where GRUB could not boot the running slot again: there it would boot the other one anyway.
-//! Must never: make a slot active that it has not just read whole, unless that slot is the running one.
+//! From a confirmed slot the other one goes on trial, so that GRUB returns if it fails; from an unconfirmed trial it is
+//! straight back to the confirmed slot. What was staged or called off is tried only if GRUB could not boot the running slot
+//! again: it would then boot the other one anyway.
+//! Must never: activate a slot that it has not just read completely, except the running one.
 
 use crate::base::error::{Course, Error, Kind, Result};
 use crate::boot::vars::BootVars;
@@ -16,7 +16,7 @@ use crate::update::plan::Plan;
 use crate::update::reconcile::{self, Blame, MANUAL};
 use crate::update::session::{Recording, Session};
 
-/// What a person consents to.
+/// What the operator consents to.
 #[derive(Clone, Copy)]
 pub struct Consent {
     /// `--allow-unproven-bootloader`
@@ -25,18 +25,18 @@ pub struct Consent {
     pub known_bad: bool,
 }
 
-/// Makes the other slot boot next, or calls off that it does.
-/// Errors: Slot: the other slot is not whole. Signature: what it holds is revoked, or was never confirmed here and is not trusted.
-/// Gate: what it holds failed here before. Boot: GRUB is not proven.
-/// Power cut: before the boot variables are written: as before. After it: the next boot goes to the other
-/// slot, and the next run finds the state behind and follows.
+/// Makes the other slot boot next, or cancels that.
+/// Errors: Slot: the other slot is not whole. Signature: its content is revoked, or was never confirmed here and is not
+/// trusted. Gate: its content failed here before. Boot: GRUB is not proven.
+/// Power cut: before the boot variables are written: as before. After it: the next boot goes to the other slot, and the next
+/// run finds the state out of date and updates it.
 pub fn go_back(session: &mut Session<'_>, consent: Consent) -> Result<Back> {
     let (running, other) = (session.running, session.running.other());
     let (back, is_damaged) = choose(session);
     match back {
         Back::Before | Back::Nowhere => {}
         Back::Discard => {
-            // The record is the whole act here: without it the slot would still be tried.
+            // Required: without the record the slot would still be tried.
             session.carry_out(Recording::Required, &mut Plan::call_off)?;
         }
         Back::Cancel => {
@@ -71,7 +71,7 @@ pub fn go_back(session: &mut Session<'_>, consent: Consent) -> Result<Back> {
     Ok(back)
 }
 
-/// Reads the whole slot, and refuses it as [`refuse_unloadable`] does, unless the reason for that is mended now.
+/// Reads the whole slot, and refuses it as [`refuse_unloadable`] does, unless this run has repaired the cause.
 fn prove(session: &Session<'_>, slot: Slot) -> Result<Record> {
     let (record, was_mended) = scrub(session, slot).map_err(|e| match is_rotten(&e) {
         // Not while the running slot is on trial.
@@ -86,12 +86,12 @@ fn prove(session: &Session<'_>, slot: Slot) -> Result<Record> {
     Ok(record)
 }
 
-/// Says whether a slot is not what its record says, or its file system is damaged: not that it could not be looked at.
+/// Returns whether a slot differs from its record or its file system is damaged; false if it could not be examined.
 fn is_rotten(error: &Error) -> bool {
     !error.is_in_use() && (error.kind() == Kind::Slot || error.course() == Course::Damaged)
 }
 
-/// Refuses what GRUB could not load in this very boot, however whole it looks from here: the way back would end here.
+/// Refuses a slot that GRUB could not load in this boot, even if it reads as whole: rolling back would fail too.
 fn refuse_unloadable(session: &Session<'_>, slot: Slot) -> Result<()> {
     match session.machine.skipped() == Some(slot) {
         false => Ok(()),
@@ -103,7 +103,7 @@ fn refuse_unloadable(session: &Session<'_>, slot: Slot) -> Result<()> {
     }
 }
 
-/// Refuses what [`next_step::trust`] does.
+/// Refuses what [`next_step::trust`] refuses.
 fn refuse_untrusted(session: &Session<'_>, record: &Record, slot: Slot) -> Result<()> {
     let ring = session.keyring();
     next_step::trust(&session.proven, &ring, record).map_err(|e| e.at("go back to", format!("slot {slot}")))?;
@@ -113,32 +113,32 @@ fn refuse_untrusted(session: &Session<'_>, record: &Record, slot: Slot) -> Resul
     Ok(())
 }
 
-/// Which way back.
+/// Kinds of rollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Back {
     /// The other slot waits for its first trial boot: do not try it.
     Cancel,
-    /// The running slot is on trial: to the one that was confirmed.
+    /// The running slot is on trial: return to the confirmed one.
     ToConfirmed,
     /// The other slot, confirmed before, is active already and waits for the restart.
     Before,
     /// The running slot is confirmed, and the other holds an update that was never tried: forget it.
     Discard,
-    /// The running slot is confirmed: the other one has to prove itself.
+    /// The running slot is confirmed: the other one goes on trial.
     OnTrial,
-    /// The running slot is confirmed, and what the other one holds was called off before it ever ran.
+    /// The running slot is confirmed, and the other one's content was called off before it ever ran.
     Nowhere,
 }
 
-/// Chooses the way back. Returns: as well whether GRUB could not boot the running slot again: then what the other one holds
-/// boots next whatever was said of it, and the only question is whether on trial, and on record.
+/// Chooses the way back. Returns: also whether GRUB could not boot the running slot again: then it boots the other one in any
+/// case, and the only question is whether on trial and recorded.
 fn choose(session: &Session<'_>) -> (Back, bool) {
     let (running, other) = (session.running, session.running.other());
     let view = session.machine.view(running);
     let is_lost = is_unbootable(&view);
     match plan(running, &session.vars, session.state().phase) {
         Back::Discard if is_lost => (Back::OnTrial, true),
-        // A file that has rotted is not seen in the record; without that, nothing is known against it.
+        // A rotten file does not show in the record; nothing else counts against the running slot.
         Back::OnTrial if session.holds_called_off(other) && !is_lost => {
             match view.record.is_ok() && read_as_it_is(session, running).is_err_and(|e| is_rotten(&e)) {
                 true => (Back::OnTrial, true),

@@ -1,4 +1,4 @@
-//! Holds what is offered against the gates, with what this machine is and remembers. The one place where they are called.
+//! Checks what is offered against the gates, with the facts and records of this machine. For this machine the gates are called here and nowhere else.
 //!
 //! Must never: change anything, or take the lock.
 
@@ -22,9 +22,9 @@ use crate::update::reconcile::pending_trial;
 use crate::update::report::Report;
 use crate::update::survey::{BootRead, Survey};
 
-/// What this machine brings to the gates.
+/// Facts of this machine for the gates.
 pub struct Situation<'a> {
-    /// What it was made from.
+    /// The survey that it was made from.
     pub survey: &'a Survey,
     /// The running slot.
     pub running: &'a View,
@@ -32,16 +32,16 @@ pub struct Situation<'a> {
     pub target: &'a View,
     /// What is staged there.
     pub staged_digest: Option<Digest>,
-    /// Why that slot must not be touched, if so.
+    /// Why that slot must not be touched, if it must not.
     trial_pending: Option<String>,
-    /// Artifacts that are not to be taken now, and why.
+    /// Artifacts that must not be taken now, and why.
     failed: Vec<(Digest, String)>,
     /// What is known of the time.
     now: Now,
 }
 
 impl<'a> Situation<'a> {
-    /// Makes it from what was read. Pure.
+    /// Derives it from the survey. Pure.
     pub fn of(survey: &'a Survey, running: Slot, now: Now) -> Situation<'a> {
         Situation {
             survey,
@@ -55,7 +55,7 @@ impl<'a> Situation<'a> {
     }
 }
 
-/// What the person allows.
+/// What the operator allows.
 #[derive(Clone, Copy)]
 pub struct Overrides {
     /// `--allow-downgrade`
@@ -67,7 +67,7 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// Writes them as options, each with a blank before it: without them `apply` may refuse what was judged with them.
+    /// Formats them as options, each after a blank: without them `apply` may refuse what was judged with them.
     pub(crate) fn options(self) -> String {
         let all = [
             (self.allow_downgrade, " --allow-downgrade"),
@@ -78,21 +78,21 @@ impl Overrides {
     }
 }
 
-/// What is asked: is there something to take?
+/// The question whether there is something to take.
 pub struct Question<'a> {
-    /// Who is asked.
+    /// The source to ask.
     pub source: &'a mut dyn Source,
-    /// What the configuration wants.
+    /// The configuration.
     pub config: &'a Config,
-    /// Who must have signed it.
+    /// The keys that must have signed it.
     pub ring: &'a Keyring,
-    /// What the person allows.
+    /// What the operator allows.
     pub overrides: Overrides,
 }
 
 /// Asks the source and judges what it offers.
-/// Input: `store`: where what was offered last is remembered. What is [`Artifact::is_hearsay`] comes from there.
-/// Errors: what the source ends with; Slot: the running slot cannot be looked into; Device: the target cannot be read.
+/// Input: `store`: holds the last offer, from which an artifact that [`Artifact::is_hearsay`] comes.
+/// Errors: those of the source; Slot: the running slot cannot be examined; Device: the target cannot be read.
 pub fn consult(
     question: &mut Question<'_>,
     situation: &Situation<'_>,
@@ -104,14 +104,14 @@ pub fn consult(
     if let Some(remark) = gate::stands_still(&artifact, &verdict, situation.now)? {
         note(&remark);
     }
-    // Room that cannot be told is not room.
+    // Unknown room does not count as room.
     match (&verdict, situation.target.room_bytes, &situation.target.record) {
         (Verdict::Take, None, Err(error)) => Err(error.clone()),
         _ => Ok((artifact, verdict)),
     }
 }
 
-/// Holds an artifact against the gates: the one place where they are called.
+/// Checks an artifact against the gates: their only caller.
 /// Errors: as [`gate::judge`].
 fn judge(artifact: &Artifact, config: &Config, situation: &Situation<'_>, overrides: Overrides) -> Result<Verdict> {
     let record = situation.running.record.as_ref().ok();
@@ -136,24 +136,23 @@ fn judge(artifact: &Artifact, config: &Config, situation: &Situation<'_>, overri
     gate::judge(artifact, &facts)
 }
 
-/// Returns whether what the source offered last would be taken now, as far as that can be told without asking the source, and
-/// without proving a signature.
+/// Returns whether the last offer would be taken now, as far as known without asking the source or proving a signature.
 pub fn would_take(report: &Report, config: &Config, now: Now) -> bool {
     let Some((offered, running)) = report.offered.as_ref().zip(report.survey.running) else { return false };
     let situation = Situation::of(&report.survey, running, now);
     let overrides = Overrides { allow_downgrade: false, retry_failed: false, ignore_window: false };
-    // Room that cannot be told is not room.
+    // Unknown room does not count as room.
     let is_possible = report.stopped.is_none() && situation.target.room_bytes.is_some();
     is_possible && judge(offered, config, &situation, overrides).is_ok_and(|verdict| verdict == Verdict::Take)
 }
 
-/// Refuses to decide anything while the running slot cannot be looked into: perhaps the other one is the only one that boots.
+/// Refuses to decide anything while the running slot cannot be examined: the other one may be the only one that boots.
 /// Errors: Slot: it cannot be mounted.
 pub fn demand_known(situation: &Situation<'_>, ring: &Keyring) -> Result<()> {
     let running = situation.running;
     let (true, Err(e)) = (next_step::is_unknown(running), &running.record) else { return Ok(()) };
     if e.is_unseen() {
-        // Nothing is known of it, and it has its own way out.
+        // Its content is unknown, and the error has its own hint.
         return Err(e.clone());
     }
     let (survey, target) = (situation.survey, situation.target);
@@ -164,7 +163,7 @@ pub fn demand_known(situation: &Situation<'_>, ring: &Keyring) -> Result<()> {
         .hint(next_step::way_on(Stuck { slot: running.slot, is_unknown: true, has_proof: true }, other)))
 }
 
-/// Reads what the gates need, without the lock and without recording anything. What is wrong is said.
+/// Reads what the gates need, without the lock and without recording anything. Reports problems.
 pub fn look(system: &System, machine: &Machine<'_>, store: Option<&Store>) -> Survey {
     let memory = store.map(Store::glance).unwrap_or_default();
     memory.said.iter().for_each(|damage| note(&format!("{damage}; it counts as empty here")));

@@ -1,7 +1,7 @@
-//! The story of an update: the survey of the machine, what happened since the last run, and the run that may change something.
+//! The course of an update: the survey of the machine, what happened since the last run, and the run that may change something.
 //!
-//! May import: base, os, oci, offer, trust, slot, http, boot, disk, ledger, source, health, config, machine. Must never
-//! import: cmd, cli, observe: no answer is printed here.
+//! May import: base, os, oci, offer, trust, slot, http, boot, disk, ledger, source, health, config, machine. Must never import:
+//! cmd, cli, observe: no answer is printed here.
 
 pub mod activate;
 pub mod ask;

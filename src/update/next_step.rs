@@ -1,6 +1,6 @@
-//! What a person should do next, and the way on from a running slot that is not valid. Pure.
+//! The operator's next step, and how to recover from a running slot that is not valid. Pure.
 //!
-//! Must never: name a command that refuses in that very situation.
+//! Must never: name a command that refuses in that situation.
 
 use crate::base::digest::Digest;
 use crate::base::error::Result;
@@ -13,46 +13,46 @@ use crate::slot::record::{Record, Slot};
 use crate::trust::keyring::Keyring;
 use crate::update::reconcile::{Blame, Finding};
 
-/// What the slot that does not run is good for.
+/// What the inactive slot can be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Other {
     /// It is not valid, or cannot be read.
     Lost,
-    /// Something has it in use: nothing is known of it.
+    /// It is in use, and its content unknown.
     InUse,
     /// It holds what is staged.
     Staged,
-    /// What it holds failed here, and is not tried by itself.
+    /// Its content failed here, and is not tried automatically.
     KnownBad,
-    /// What it holds is not accepted: never proven here, and its signature does not count (any more), or it is revoked.
+    /// Its content is not accepted: never proven here, and its signature does not count (any more), or it is revoked.
     Untrusted,
-    /// It may be gone back to: it ran here, or was called off before it ran.
+    /// It can be returned to: it ran here, or was called off before it ran.
     Good,
 }
 
-/// What the other slot is judged by.
+/// Facts by which the other slot is judged.
 pub struct Standing<'a> {
-    /// Artifacts that are not to be taken now, and why.
+    /// Artifacts that must not be taken now, and why.
     pub refusals: &'a [(Digest, String)],
     /// What was confirmed here.
     pub proven: &'a Proven,
-    /// The keys, and what is revoked.
+    /// The keys and revocations.
     pub ring: &'a Result<Keyring>,
 }
 
-/// What a slot holds in the eyes of the attempt.
+/// What a slot holds, according to the attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
-    /// Not what is staged.
+    /// Not the staged artifact.
     Other,
-    /// What is staged.
+    /// The staged artifact.
     Staged,
-    /// The same, on which a person insisted although it failed here.
+    /// The same, on which an operator insisted although it failed here.
     Insisted,
 }
 
 impl Other {
-    /// Judges it.
+    /// Judges the slot.
     pub fn of(view: &View, held: Held, standing: &Standing<'_>) -> Other {
         let record = match &view.record {
             Ok(record) => record,
@@ -69,9 +69,9 @@ impl Other {
     }
 }
 
-/// Refuses to try what the publisher has taken back, and what never proved itself here and is not trusted (any more). What was
-/// confirmed once needs no key that is still trusted: keys change, and this is a recovery. So keys that cannot be read hold
-/// that back neither, and everything else. A record without a digest of a manifest is an image's own slot, which nobody signed.
+/// Refuses content that the publisher has revoked, or that was never confirmed here and is not trusted (any more). Content
+/// confirmed once needs no key that is still trusted, as keys change and this is a recovery; so unreadable keys block only the
+/// rest. A record without a manifest digest is the unsigned slot of an image.
 /// Errors: Signature: it is not accepted. Others: the keys cannot be read.
 pub fn trust(proven: &Proven, ring: &Result<Keyring>, record: &Record) -> Result<()> {
     let is_proven = record.manifest_digest.is_none_or(|digest| proven.holds(digest));
@@ -83,26 +83,26 @@ pub fn trust(proven: &Proven, ring: &Result<Keyring>, record: &Record) -> Result
     }
 }
 
-/// Says whether what a slot held is lost. What could not be looked at, since it is in use, is not.
+/// Returns whether a slot's content is lost. False if it could not be examined because it is in use.
 pub fn is_lost(view: &View) -> bool {
     view.record.as_ref().is_err_and(|e| !e.is_in_use())
 }
 
-/// Says whether nothing of a slot can be read, not even its version: `apply` decides nothing then.
+/// Returns whether nothing of a slot can be read, not even its version: `apply` then decides nothing.
 pub fn is_unknown(view: &View) -> bool {
     view.version().is_none() && view.room_bytes.is_none()
 }
 
-/// Says whether GRUB would not boot a slot again, as far as that is seen without reading its files: nothing of it can be read.
-/// A record that is lost alone is nothing to GRUB.
+/// Returns whether GRUB would not boot a slot again, as far as known without reading its files: nothing of it can be read. GRUB
+/// does not need the record.
 pub fn is_unbootable(view: &View) -> bool {
     is_lost(view) && is_unknown(view)
 }
 
-/// The running slot of a machine that needs a way on.
+/// The running slot of a machine that needs a recovery.
 #[derive(Clone, Copy)]
 pub struct Stuck {
-    /// Which.
+    /// The slot.
     pub slot: Slot,
     /// Whether nothing of it can be read.
     pub is_unknown: bool,
@@ -110,7 +110,7 @@ pub struct Stuck {
     pub has_proof: bool,
 }
 
-/// Names the way on from a running slot that is not valid.
+/// Describes how to recover from a running slot that is not valid.
 pub fn way_on(running: Stuck, other: Other) -> String {
     let slot = running.slot.other();
     let proof = if running.has_proof { "" } else { " --allow-unproven-bootloader" };
@@ -137,29 +137,29 @@ pub fn way_on(running: Stuck, other: Other) -> String {
     }
 }
 
-/// What the next step depends on.
+/// Facts that determine the next step.
 pub struct Facts<'a> {
-    /// The running slot, and what both hold.
+    /// The running slot, and the content of both.
     pub running: Option<(Slot, &'a [View; 2])>,
     /// GRUB's variables.
     pub vars: Option<&'a BootVars>,
     /// The attempt.
     pub state: &'a State,
-    /// What is not recorded yet.
+    /// The finding that is not recorded yet.
     pub finding: &'a Finding,
-    /// Where it is undecided whether what rolled back is to blame.
+    /// Set while it is undecided whether what rolled back is to blame.
     pub doubt: Option<Control>,
-    /// Whether the artifact of the attempt is not to be taken now.
+    /// Whether the artifact of the attempt must not be taken now.
     pub is_refused: bool,
-    /// Whether nothing is taken; a remark says why.
+    /// Whether no updates are taken; a remark gives the reason.
     pub is_stopped: bool,
-    /// What the other slot is good for.
+    /// What the other slot can be used for.
     pub other: Other,
-    /// Whether GRUB could not load it in this boot.
+    /// Whether GRUB could not load the other slot in this boot.
     pub is_skipped: bool,
 }
 
-/// Names the next step of whoever reads this.
+/// Describes the operator's next step.
 pub fn next_step(facts: &Facts<'_>) -> String {
     let Some((running, slots)) = facts.running else {
         return "boot a slot; only then can this machine be updated".into();
@@ -195,7 +195,7 @@ pub fn next_step(facts: &Facts<'_>) -> String {
     }
 }
 
-/// The running slot is on trial.
+/// Next step while the running slot is on trial.
 fn in_trial(running: Slot, is_lost_here: bool, facts: &Facts<'_>) -> String {
     let has_way_back = facts.other != Other::Lost && !facts.is_skipped;
     match (has_way_back, facts.state.phase == Phase::Failed) {
@@ -211,7 +211,7 @@ fn in_trial(running: Slot, is_lost_here: bool, facts: &Facts<'_>) -> String {
     }
 }
 
-/// The running slot is active and confirmed.
+/// Next step while the running slot is active and confirmed.
 fn settled(running: Slot, slots: &[View; 2], vars: &BootVars, facts: &Facts<'_>) -> String {
     let is_lost_beside = is_lost(&slots[running.other() as usize]);
     match facts.state.phase {
@@ -269,13 +269,13 @@ mod tests {
         for (other, begin) in other.into_iter().zip(begins) {
             let said = way_on(Stuck { slot: Slot::A, is_unknown: true, has_proof: true }, other);
             assert!(said.starts_with(begin), "{other:?}: {said}");
-            // It stands in brackets, behind the error of `apply`.
+            // It appears in parentheses after the error of `apply`.
             assert!(!said.contains('('), "{said}");
-            // GRUB has not shown that it can write: what tries a slot says that it goes on all the same.
+            // GRUB has not shown that it can write: a command that tries a slot must override that.
             let unproven = way_on(Stuck { slot: Slot::A, is_unknown: true, has_proof: false }, other);
             assert_eq!(unproven.contains("--allow-unproven-bootloader"), !said.starts_with("do not"), "{unproven}");
         }
-        // Its version is known, so that `apply` decides.
+        // Its version is known, so `apply` can decide.
         assert!(
             way_on(Stuck { slot: Slot::A, is_unknown: false, has_proof: true }, Other::Good)
                 .contains("`apply` writes an update into the other slot")

@@ -1,7 +1,7 @@
-//! What is to be recorded of what happened since the last run, and what becomes of the boot variables. Pure: a plan is made here
-//! and carried out by the session.
+//! Plans what to record of the events since the last run, and the new boot variables. Pure: a plan is made here and carried out
+//! by the session.
 //!
-//! Must never: touch a file; what has to be looked up in a slot is asked for.
+//! Must never: touch a file; the caller looks up what is needed from a slot.
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
@@ -16,7 +16,7 @@ use crate::update::next_step;
 use crate::update::reconcile::{self, Blame, Boot, Finding};
 use crate::update::survey::{artifact_in, remember};
 
-/// What a plan goes by.
+/// Facts for a plan.
 pub struct Here<'a> {
     /// The running slot.
     pub running: Slot,
@@ -24,27 +24,27 @@ pub struct Here<'a> {
     pub boot_id: Option<String>,
     /// The other slot, if GRUB tried it first in this boot and could not load it.
     pub skipped: Option<Slot>,
-    /// Looks into a slot.
+    /// Examines a slot.
     pub view: &'a dyn Fn(Slot) -> View,
     /// What was confirmed on this machine.
     pub proven: &'a Proven,
-    /// The time for stamps.
+    /// The time for timestamps.
     pub now_secs: u64,
 }
 
-/// What a look at the files of the other slot has brought.
+/// Result of examining the other slot's files.
 pub enum Look {
     /// It is whole.
     Whole,
-    /// It is whole, and the list that GRUB goes by was wrong: it is written anew.
+    /// It is whole, and the checksums that GRUB uses were wrong and have been rewritten.
     Mended,
-    /// Another run is at work on it: that proves nothing.
+    /// Another run is working on it: that proves nothing.
     InUse(Error),
     /// It is not what its record says.
     Damaged(Error),
 }
 
-/// What is remembered and what GRUB is told, as they are to be.
+/// Records and boot variables as they should become.
 pub struct Plan {
     /// The attempt's state.
     pub state: State,
@@ -52,11 +52,11 @@ pub struct Plan {
     pub failures: Failures,
     /// The boot variables.
     pub block: Block,
-    /// What is said of it on standard error.
+    /// Messages for standard error.
     pub said: Vec<String>,
     /// Whether the boot variables are written first.
-    /// Power cut: else each step is found again by the next run: failures, then the state, then the boot variables. Of a slot that
-    /// takes the other one's place, only the reason is lost.
+    /// Power cut: otherwise the next run finds each step again: failures, then the state, then the boot variables. If a slot
+    /// replaces the other as active, only the reason is lost.
     pub boot_first: bool,
 }
 
@@ -66,7 +66,7 @@ impl Plan {
         Ok(Boot { running: here.running, vars, boot_id: here.boot_id.as_deref(), skipped: here.skipped })
     }
 
-    /// Plans what follows from all that can be told without reading the other slot.
+    /// Plans what follows from everything known without reading the other slot.
     /// Returns the finding for which that slot has to be read, see [`Plan::answer`].
     /// Errors: State: the table of phases does not allow it.
     pub fn follow(&mut self, here: &Here<'_>) -> Result<Option<Finding>> {
@@ -76,7 +76,7 @@ impl Plan {
         if self.state.is_under_way && self.state.target_slot != Some(here.running) {
             self.state.arrive();
         }
-        // Activated, confirmed, done: three findings at most follow from one another.
+        // Activated, confirmed, done: at most three findings follow from one another.
         for _ in 0..3 {
             match reconcile::find(&self.state, &self.boot(here)?) {
                 Finding::Nothing => break,
@@ -102,13 +102,13 @@ impl Plan {
         Ok(None)
     }
 
-    /// Plans what follows from a finding and from a look at the slot that does not run.
-    /// Errors: as [`Plan::follow`]; Busy, Device: the slot is in use, and nothing is known of it.
+    /// Plans what follows from a finding and the examination of the other slot.
+    /// Errors: as [`Plan::follow`]; Busy, Device: the slot is in use, and its content unknown.
     pub fn answer(&mut self, here: &Here<'_>, finding: &Finding, look: Look) -> Result<()> {
         let (running, other, boot) = (here.running, here.running.other(), self.boot(here)?);
         let given_up = boot.runs_though_given_up();
         match (finding, look) {
-            // GRUB finds it whole in the next boot.
+            // GRUB will find it whole in the next boot.
             (Finding::Unloadable, Look::Mended) => self.switched(here),
             (Finding::Unloadable, _) => {
                 let why = format!("GRUB could not load slot {other}, the active one");
@@ -123,15 +123,15 @@ impl Plan {
                 let reason = format!("slot {slot} could not be loaded; GRUB booted slot {running}");
                 return self.roll_back(here, *slot, &reason, Blame::Decided);
             }
-            // What has rotted on the disk is no fault of the release.
+            // Rot on the disk is not the release's fault.
             (Finding::Skipped { slot }, Look::Damaged(e)) => {
                 let why = format!("it is not any more what was staged, and GRUB booted slot {running}: {e}");
                 let error = Error::new(Kind::Slot, why).at("boot", format!("slot {slot}"));
                 self.unjudged(here, *slot, &error)?;
                 reconcile::after_rot(running, &mut self.block);
             }
-            // The other slot is active and confirmed, and this one runs. Only if that one is proven to be damaged does this one
-            // take its place. Otherwise a person chose it in GRUB's menu, and the next boot goes to the active one.
+            // The other slot is active and confirmed, but this one runs. It takes over only if the other is proven to be
+            // damaged. Otherwise an operator chose it in GRUB's menu, and the next boot goes to the active one.
             (_, Look::Damaged(e)) => return self.take_over(here, &e.to_string(), given_up),
             (_, Look::Whole | Look::Mended) if given_up => self.block.clear_rollback(),
             (_, Look::Whole | Look::Mended) => {}
@@ -139,7 +139,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Makes the running slot active in place of the other one, which does not load or is damaged. The boot variables come first.
+    /// Makes the running slot active because the other one does not load or is damaged. The boot variables come first.
     pub fn take_over(&mut self, here: &Here<'_>, why: &str, for_good: bool) -> Result<()> {
         let (running, other) = (here.running, here.running.other());
         let reason = match for_good {
@@ -148,14 +148,14 @@ impl Plan {
         };
         reconcile::take_over(running, for_good, &mut self.block);
         self.boot_first = true;
-        // The slot is to blame, not its artifact: that may be installed again.
+        // The slot is to blame, not its artifact, which may be installed again.
         self.state.roll_back(other, self.artifact_in(here, other), &reason, here.now_secs)?;
         self.said.push(reason);
         self.switched(here);
         Ok(())
     }
 
-    /// Plans that nothing is known against what a slot on trial holds.
+    /// Plans that the content of a slot on trial is not blamed.
     fn unjudged(&mut self, here: &Here<'_>, slot: Slot, error: &Error) -> Result<()> {
         let reason = error.to_string();
         if self.state.phase.may_become(Phase::Failed) {
@@ -170,7 +170,7 @@ impl Plan {
 
     fn roll_back(&mut self, here: &Here<'_>, gave_up: Slot, reason: &str, blame: Blame) -> Result<()> {
         let boot = self.boot(here)?;
-        // A `rollback` that was cut off had seen it.
+        // An interrupted `rollback` had seen the damage.
         let is_rot = reason == reconcile::MANUAL && next_step::is_unbootable(&(here.view)(gave_up));
         self.leave(here, gave_up, reason, if is_rot { Blame::Slot } else { blame })?;
         self.said.push(format!("rolled back: {reason}"));
@@ -178,12 +178,12 @@ impl Plan {
         Ok(())
     }
 
-    /// Plans that a slot is left: its artifact is remembered, and the state moves.
+    /// Plans to leave a slot: its artifact is recorded, and the state changes.
     /// Errors: State: the table of phases does not allow it.
     pub fn leave(&mut self, here: &Here<'_>, gave_up: Slot, reason: &str, blame: Blame) -> Result<()> {
         let artifact = self.artifact_in(here, gave_up);
         self.state.roll_back(gave_up, artifact.clone(), reason, here.now_secs)?;
-        // The slot that is left runs on until the restart, and that may be called off.
+        // The slot being left runs until the restart, which may be called off.
         if gave_up == here.running && self.boot(here)?.vars.rollback_from != Some(gave_up) {
             self.state.await_restart();
         }
@@ -196,15 +196,15 @@ impl Plan {
         Ok(())
     }
 
-    /// Plans that nothing is to be tried any more, and nothing known against it. What a rollback blamed that is called off is blamed
-    /// no more.
+    /// Plans that nothing is tried any more, and nothing blamed. What a rollback had blamed is cleared when the rollback is
+    /// called off.
     /// Errors: State: the table of phases does not allow it.
     pub fn call_off(&mut self, here: &Here<'_>) -> Result<()> {
         let was_rollback = self.state.phase == Phase::RolledBack;
         let target = (here.view)(here.running.other());
         self.state.call_off(target.version(), here.now_secs)?;
         if was_rollback {
-            // A rollback was to what never ran here: that is still called off.
+            // A rollback to content that never ran here still leaves that called off.
             let digest = target.record.ok().and_then(|record| record.manifest_digest);
             self.state.called_off = digest.filter(|digest| !here.proven.holds(*digest));
             self.forget_failure(here);
@@ -213,14 +213,14 @@ impl Plan {
         Ok(())
     }
 
-    /// Forgets that the running artifact failed before.
+    /// Clears an earlier failure of the running artifact.
     pub fn forget_failure(&mut self, here: &Here<'_>) {
         if let Some((digest, _)) = self.artifact_in(here, here.running) {
             self.failures.forget(digest);
         }
     }
 
-    /// Notes that the agent settled in this boot what boots next: whether that loads is known in the next one.
+    /// Notes that the agent chose the next slot in this boot: whether it loads is known in the next one.
     pub fn switched(&mut self, here: &Here<'_>) {
         self.state.switched_boot_id.clone_from(&here.boot_id);
     }

@@ -1,4 +1,4 @@
-//! Whether machines come to rest, whatever they begin with: the plan under GRUB's table.
+//! Tests that machines settle from any starting state: the plan under GRUB's table.
 
 use super::*;
 use crate::boot::grub_table;
@@ -10,14 +10,14 @@ fn state(phase: Phase) -> State {
 }
 
 #[derive(Debug)]
-/// A machine whose slot B does not load and whose slot A never gets healthy, under a GRUB as in `boot.rs`.
+/// A machine whose slot B does not load and whose slot A never becomes healthy, under a GRUB as in `boot.rs`.
 struct Hopeless {
     block: Block,
     state: State,
     boots: u32,
     /// GRUB can write.
     saves: bool,
-    /// GRUB says what it skipped.
+    /// GRUB reports what it skipped.
     says: bool,
     /// Slot B is damaged, so that Linux sees it as well.
     damaged: bool,
@@ -67,7 +67,7 @@ impl Hopeless {
         !lost
     }
 
-    /// Carries a plan out, as a session does; the slots hold nothing that has a name.
+    /// Carries a plan out, as a session does; the slots' content has no names.
     fn carry_out(&mut self, world: &World, make: &mut dyn FnMut(&mut Plan, &Here<'_>) -> Result<()>) {
         let view = |slot| View::unreadable(slot, Error::new(Kind::Slot, "no record"));
         let here = Here {
@@ -115,13 +115,13 @@ impl Hopeless {
         }
     }
 
-    /// Boots until nothing restarts it any more.
+    /// Boots until nothing restarts it any more. Returns: the number of restarts.
     fn rest(&mut self) -> u32 {
         (0..10).find(|_| !self.boot()).expect("it restarts for ever")
     }
 }
 
-/// GRUB goes back to a slot that was confirmed, and one read of it fails, once.
+/// GRUB returns to a confirmed slot, and one read of it fails, once.
 #[test]
 fn a_slot_that_does_not_load_once_is_tried_again() {
     let mut block = Block::fresh(Slot::B);
@@ -142,7 +142,7 @@ fn a_slot_that_does_not_load_once_is_tried_again() {
     assert!(!worth_a_restart(&machine.state, &loaded.seen(&machine.block)));
 }
 
-/// Every state that a machine can be in, as far as it decides anything.
+/// Every state of a machine that affects decisions.
 fn every_start(visit: &mut dyn FnMut(Hopeless)) {
     let switches = [0b0000, 0b0001, 0b0010, 0b0011, 0b0100, 0b0101, 0b0110, 0b0111].into_iter();
     let switches: Vec<[bool; 4]> =
@@ -173,21 +173,21 @@ fn every_start(visit: &mut dyn FnMut(Hopeless)) {
 fn a_machine_without_a_healthy_slot_comes_to_rest_and_can_be_updated() {
     let mut starts = 0;
     every_start(&mut |mut machine| {
-        // A GRUB that neither counts nor says what it skipped would go on; ours says it.
+        // A GRUB that neither counts nor reports what it skipped would loop; ours reports it.
         if !machine.saves && !machine.says {
             return;
         }
         starts += 1;
         let start = format!("{machine:?}");
-        // Put on trial, three counted boots, the one in which GRUB has given it up, and one in which the other may load.
-        // The power fails twice: what seems to wait for a restart has had it.
+        // Put on trial, three counted boots, the one in which GRUB has given it up, and one in which the other may load. The
+        // power fails twice: a pending restart has then taken place.
         let restarts = machine.rest() + machine.rest() + machine.rest();
         assert!(restarts <= 5, "{restarts} restarts: {start}");
-        // From here on, no restart leads to another.
+        // From here on, no restart causes another.
         let rest = machine.block.clone();
         assert_eq!(machine.rest(), 0, "{start}\n{machine:?}");
         assert_eq!(machine.block, rest, "{start}");
-        // Slot B can be written: the way out. (To the agent, a trial that GRUB cannot count still waits.)
+        // Slot B can be written: the recovery. (For the agent, a trial that GRUB cannot count is still pending.)
         let vars = BootVars::read_whole(&machine.block).unwrap();
         // Without a state nothing is decided, and nothing could be installed.
         if (machine.says || machine.damaged) && machine.saves && machine.keeps {

@@ -54,10 +54,10 @@ fn every_way_back_is_seen() {
         (Phase::Idle, Slot::A, marked, "three boots", Undecided), // the state file was lost
         (Phase::Failed, Slot::A, marked, "three boots", Undecided),
         (Phase::Activated, Slot::A, BootVars { boot_counter: Some(1), ..marked }, "2 of three boots", Undecided),
-        // Each boot was counted, and yet GRUB has not gone back by itself.
+        // Each boot was counted, but GRUB has not gone back by itself.
         (Phase::Activated, Slot::A, vars(Slot::B, false, 0), "3 of three boots", Undecided),
         (Phase::Verifying, Slot::A, vars(Slot::A, true, 2), "made active again", Decided),
-        (Phase::Success, Slot::B, vars(Slot::A, false, 3), "manual rollback", Decided), // cut off before the state
+        (Phase::Success, Slot::B, vars(Slot::A, false, 3), "manual rollback", Decided), // interrupted before the state
     ] {
         match find(&state(phase), &seen(running, vars)) {
             Finding::RolledBack { gave_up: Slot::B, reason, blame: found } => {
@@ -80,7 +80,7 @@ fn what_was_left_with_boots_to_go_is_blamed_only_if_a_check_failed() {
         (Phase::Failed, 1, "2 of three"),
         (Phase::Idle, 2, "by hand, or GRUB"), // the state file was lost
     ] {
-        // Counted, and not named as skipped: whoever started slot A, it was not GRUB by itself.
+        // Counted, and not named as skipped: GRUB did not start slot A by itself.
         let now = seen(Slot::A, vars(Slot::B, false, counter));
         match find(&unhealthy(phase), &now) {
             Finding::RolledBack { gave_up: Slot::B, reason, blame: Blame::Undecided } => {
@@ -88,7 +88,7 @@ fn what_was_left_with_boots_to_go_is_blamed_only_if_a_check_failed() {
             }
             other => panic!("{phase:?}: {other:?}"),
         }
-        // A power cut before the first check, or a check that was of the other slot.
+        // A power cut before the first check, or a check of the other slot.
         for judged_nothing in [state(phase), State { unhealthy_slot: Some(Slot::A), ..unhealthy(phase) }] {
             match find(&judged_nothing, &now) {
                 Finding::Unjudged { slot: Slot::B, reason } => {
@@ -101,7 +101,7 @@ fn what_was_left_with_boots_to_go_is_blamed_only_if_a_check_failed() {
     }
 }
 
-/// Where GRUB went to slot A and neither counted nor named it, or could not go on counting, it has to show that it writes.
+/// If GRUB went to slot A without counting or naming slot B, or could not continue counting, it must show that it can write.
 #[test]
 fn who_leaves_a_trial_without_grub_has_grub_prove_itself() {
     let canary_after = |now: &Boot<'_>| {
@@ -114,7 +114,7 @@ fn who_leaves_a_trial_without_grub_has_grub_prove_itself() {
         vars.boot_canary
     };
     assert!(!canary_after(&seen(Slot::A, vars(Slot::B, false, 1))));
-    // GRUB named it: it was at work.
+    // GRUB named it: it was running.
     assert!(canary_after(&skipping(Slot::A, vars(Slot::B, false, 1))));
 }
 
@@ -124,18 +124,18 @@ fn what_was_never_tried_is_not_blamed() {
         Finding::Unjudged { slot: Slot::B, reason } => reason,
         other => panic!("{state:?}: {other:?}"),
     };
-    // Another boot, not counted, and GRUB has not named it as skipped.
+    // Another boot, not counted, and not named as skipped.
     let passed_over = seen(Slot::A, vars(Slot::B, false, 3));
     for phase in [Phase::Activated, Phase::Failed] {
         assert!(no_try(&state(phase), &passed_over).contains("another boot loader in use"), "{phase:?}");
     }
-    // GRUB could not count, and has gone back at once.
+    // GRUB could not count, and went back at once.
     let uncounted = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 3) };
     assert!(no_try(&state(Phase::Activated), &seen(Slot::A, uncounted)).contains("could not count its boot"));
     // In the boot in which it was activated it simply waits.
     let same_boot = Boot { boot_id: Some("first"), ..passed_over };
     assert_eq!(find(&state(Phase::Activated), &same_boot), Finding::Nothing);
-    // Afterwards the slot that runs is confirmed, and GRUB has to show again that it counts.
+    // Then the running slot is confirmed, and GRUB must show again that it can count.
     let mut block = Block::fresh(Slot::B);
     block.activate(Slot::B);
     block.set("rollback_from", b"B").unwrap();
@@ -153,7 +153,7 @@ fn what_was_called_off_before_its_first_boot_is_forgotten() {
         assert_eq!(find(&state(Phase::Activated), &Boot { boot_id: id, ..called_off }), Finding::CalledOff);
     }
     assert_eq!(find(&state(Phase::Idle), &called_off), Finding::Nothing);
-    // The same of a rollback: slot B, which was to be left, is the confirmed one again.
+    // The same for a rollback: slot B, which was to be left, is the confirmed one again.
     let stays = seen(Slot::B, vars(Slot::B, true, 3));
     let rollback = State { is_under_way: true, ..state(Phase::RolledBack) };
     assert_eq!(find(&rollback, &stays), Finding::CalledOff);
@@ -167,7 +167,7 @@ fn what_was_called_off_before_its_first_boot_is_forgotten() {
     }
 }
 
-/// The reason of the trial's last check survives what follows.
+/// The reason from the trial's last check survives what follows.
 #[test]
 fn the_cause_survives_the_consequence() {
     let marked = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 0) };
@@ -182,7 +182,7 @@ fn the_cause_survives_the_consequence() {
                 other => panic!("{other:?}"),
             }
         }
-        // Of another slot, nothing is known.
+        // Nothing is known of another slot.
         let other = State { unhealthy_slot: Some(Slot::A), ..known };
         match find(&other, &seen(Slot::A, marked)) {
             Finding::RolledBack { reason, .. } => assert!(!reason.contains(cause), "{reason}"),
@@ -227,7 +227,7 @@ fn a_rollback_that_waits_for_its_restart_is_not_undone() {
 fn a_mark_nobody_can_record_is_cleared() {
     let marked = BootVars { rollback_from: Some(Slot::B), ..vars(Slot::A, true, 0) };
     assert_eq!(find(&state(Phase::Downloading), &seen(Slot::A, marked)), Finding::StaleMark);
-    // The state was written, then the power went before the mark was cleared.
+    // The state was written, then the power failed before the mark was cleared.
     assert_eq!(find(&state(Phase::RolledBack), &seen(Slot::A, marked)), Finding::StaleMark);
 }
 
@@ -259,13 +259,13 @@ fn a_confirmed_slot_that_grub_could_not_load_is_known_at_once() {
     for phase in [Phase::Idle, Phase::Success, Phase::Failed, Phase::RolledBack, Phase::Staged] {
         let now = skipping(Slot::A, vars(Slot::B, true, 3));
         assert_eq!(find(&state(phase), &now), Finding::Unloadable, "{phase:?}");
-        // Nothing is known of the boot in which it became active: then it was before this one.
+        // The boot in which it became active is unknown: then it was before this one.
         let lost = State { switched_boot_id: None, ..state(phase) };
         assert_eq!(find(&lost, &Boot { boot_id: None, ..now }), Finding::Unloadable, "{phase:?}");
-        // It became active after GRUB tried it: it has not been tried as it is now.
+        // It became active after GRUB tried it: its present content has not been tried.
         assert_eq!(find(&state(phase), &Boot { boot_id: Some("first"), ..now }), Finding::Nothing, "{phase:?}");
     }
-    // The running slot is the active one: what else was tried was a person's choice.
+    // The running slot is the active one: any other was tried because an operator chose it.
     assert_eq!(find(&state(Phase::Success), &skipping(Slot::B, vars(Slot::B, true, 3))), Finding::Nothing);
 }
 
@@ -274,16 +274,16 @@ fn a_trial_that_grub_could_not_load_is_over_and_one_that_it_has_not_tried_is_not
     for (phase, counter) in [(Phase::Activated, 2), (Phase::Activated, 3), (Phase::Failed, 0), (Phase::Idle, 2)] {
         let now = skipping(Slot::A, vars(Slot::B, false, counter));
         assert_eq!(find(&state(phase), &now), Finding::Skipped { slot: Slot::B }, "{phase:?}, {counter}");
-        // Looked at in this boot, and mended: the next one tells.
+        // Examined and repaired in this boot: the next one shows the result.
         let mended = Boot { boot_id: Some("first"), ..now };
         assert_eq!(find(&state(phase), &mended), Finding::Nothing, "{phase:?}, {counter}");
     }
-    // Slot B was skipped, then written and activated, all in this boot: it waits for its first one.
+    // Slot B was skipped, then written and activated, all in this boot: it waits for its first boot.
     let waiting = Boot { boot_id: Some("first"), ..skipping(Slot::A, vars(Slot::B, false, 3)) };
     assert_eq!(find(&state(Phase::Activated), &waiting), Finding::Nothing);
-    // The state is lost, and GRUB has not counted a boot: the next one tells.
+    // The state is lost, and GRUB has not counted a boot: the next one shows the result.
     assert_eq!(find(&State::default(), &waiting), Finding::Nothing);
-    // Cut off between boot variables and state.
+    // Interrupted between boot variables and state.
     let staged = State { switched_boot_id: None, ..state(Phase::Staged) };
     assert_eq!(find(&staged, &waiting), Finding::WasActivated);
 }
@@ -298,7 +298,7 @@ fn a_slot_that_was_given_up_and_runs_keeps_its_mark_until_it_is_known_why() {
         let before = block.clone();
         after_rollback(&now, Slot::A, &mut block);
         assert_eq!(block, before, "GRUB's mark is all that is known of the trials of slot A");
-        // In the same boot nothing is decided: the next one may load it. In another one, it is.
+        // Nothing is decided in the same boot: the next one may load it. In another one, it is.
         let recorded = |boot: &str| {
             let switched_boot_id = Some(boot.to_string());
             State { target_slot: Some(Slot::A), switched_boot_id, ..state(Phase::RolledBack) }
@@ -320,7 +320,7 @@ fn a_slot_that_was_given_up_and_runs_keeps_its_mark_until_it_is_known_why() {
 fn the_way_back_is_lost_only_if_it_was_skipped_in_this_trial() {
     let trial = vars(Slot::A, false, 3);
     let before = |boot_id| no_way_back(&state(Phase::RolledBack), &Boot { boot_id, ..skipping(Slot::A, trial) });
-    // The last: nothing is known; restarts would only repeat it.
+    // The last: nothing is known, and restarts would only repeat it.
     assert_eq!([before(Some("second")), before(Some("first")), before(None)], [true, false, true]);
     assert!(!no_way_back(&state(Phase::RolledBack), &seen(Slot::A, trial)));
     assert!(!no_way_back(&state(Phase::RolledBack), &skipping(Slot::A, vars(Slot::A, true, 3))));

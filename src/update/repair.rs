@@ -1,6 +1,6 @@
-//! Writes the boot variables anew, from what can be read of them.
+//! Rewrites the boot variables from what can be read of them.
 //!
-//! Must never: write over what cannot be read.
+//! Must never: overwrite what cannot be read.
 
 use crate::base::error::{Kind, Result};
 use crate::boot::salvage::Known;
@@ -11,16 +11,16 @@ use crate::os::progress::note;
 use crate::os::sys::Access;
 use crate::slot::record::Slot;
 
-/// Writes both copies anew, if one is damaged or full, or they differ.
+/// Rewrites both copies if one is damaged or full, or they differ.
 ///
-/// Input: what can be read of them, see `boot::salvage::mend`. Where GRUB says nothing of the running slot and neither copy of the
-/// active one, that is a slot with a valid record.
-/// Returns: whether there was anything to repair.
-/// Errors: Device: a copy could not be read. State: neither copy is good, and the state could not be read, which may say that
-/// a slot is on trial. Nothing was written.
+/// Input: what can be read of them, see `boot::salvage::mend`. If GRUB does not name the running slot and neither copy the
+/// active one, a slot with a valid record is used.
+/// Returns: whether a repair was needed.
+/// Errors: Device: a copy could not be read. State: neither copy is good, and the state, which may say that a slot is on trial,
+/// could not be read. Nothing was written.
 /// Power cut: see `EnvFiles::repair`.
 pub fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
-    // The lock keeps an update from changing them meanwhile; a machine without data can still be repaired.
+    // The lock keeps an update from changing them meanwhile; a machine without a data partition can still be repaired.
     let data = machine.data(config.state_file.as_deref(), Access::Write);
     let _lock = match &data {
         Ok(data) => match data.store.lock() {
@@ -35,7 +35,7 @@ pub fn repair(machine: &Machine<'_>, config: &Config) -> Result<bool> {
     if loaded.is_sound() {
         return Ok(false);
     }
-    // Where a copy is good, that one says it.
+    // A good copy says it by itself.
     let state = match &data {
         Ok(data) if loaded.block.is_none() => data.store.state().known()?,
         Err(e) if loaded.block.is_none() => {

@@ -1,6 +1,6 @@
-//! What `status` and `metrics` show: the survey of the machine, what is wrong, and what a person should do next.
+//! Content of `status` and `metrics`: the survey of the machine, its problems, and the operator's next step.
 //!
-//! Always there: what cannot be read is said among the remarks.
+//! Always available: what cannot be read is reported among the remarks.
 //! Must never: take the lock, change anything, or fail because something is damaged.
 
 use crate::base::clock::Now;
@@ -27,45 +27,45 @@ use std::time::{Duration, Instant};
 
 /// What was found.
 pub struct Report {
-    /// How the machine booted, what is in its slots, what it remembers.
+    /// How the machine booted, the content of its slots, and its records.
     pub survey: Survey,
-    /// Whether another run keeps the boot variables from being read: nothing is known of them then.
+    /// Whether another run prevents reading the boot variables, which are then unknown.
     pub is_boot_busy: bool,
     /// Which copy of them counts.
     pub env_source: Option<EnvCopy>,
-    /// The run that is at work, or was cut off.
+    /// The run that is working, or was cut off.
     pub work: Option<Work>,
-    /// Why nothing could be looked at: the caller is not root.
+    /// Why nothing could be read: the caller is not root.
     pub denied: Option<Error>,
-    /// What the source offered when it was asked last.
+    /// The source's last offer.
     pub offered: Option<Artifact>,
-    /// What keeps this machine from taking, and from activating, anything: `update.conf`, the keys, what is revoked.
+    /// What prevents this machine from taking or activating anything: `update.conf`, the keys, revocations.
     pub stopped: Option<Error>,
-    /// What is wrong, or not recorded yet: sentences.
+    /// Problems and unrecorded events: sentences.
     pub remarks: Vec<String>,
-    /// What a person should do next: one sentence.
+    /// The operator's next step: one sentence.
     pub next: String,
 }
 
-/// How long another run is waited for that writes the boot variables: `healthcheck` of a new version's first boot does for a
-/// moment, just when a person looks. A download takes minutes, and is not waited for.
+/// Longest wait for another run that writes the boot variables: `healthcheck` in a new version's first boot does so briefly,
+/// just when an operator looks. A download takes minutes, and is not waited for.
 const BOOT_BUSY_LIMIT: Duration = Duration::from_secs(2);
 
-/// How often everything is read while other runs write between the state and the boot variables.
+/// Most times everything is read while other runs write between the state and the boot variables.
 const MOST_READS: u32 = 3;
 
 impl Report {
-    /// Reads everything, mounting privately what is not mounted. Takes no lock, changes nothing.
+    /// Reads everything, privately mounting what is not mounted. Takes no lock, changes nothing.
     pub fn gather(system: &System, config: &Config) -> Report {
         let (mut reads, until) = (1, Instant::now() + BOOT_BUSY_LIMIT);
         loop {
             let report = Report::read(system, config);
             if report.is_boot_busy && Instant::now() < until {
-                // Each try to mount them waits a while by itself.
+                // Each attempt to mount them waits a while by itself.
                 continue;
             }
             let data = Machine::look(system).data(config.state_file.as_deref(), Access::Read);
-            // What is recorded meanwhile would be seen half before, half after.
+            // A record made meanwhile would be only half visible.
             let is_one_moment = data.map_or(true, |data| data.store.state().value == report.survey.state);
             if is_one_moment || reads == MOST_READS {
                 return report;
@@ -94,7 +94,7 @@ impl Report {
         let in_use = boot.way_out;
         let survey = Survey::of(&machine, memory, boot.vars.ok(), system.now());
         remarks.extend(not_recorded_yet(&survey.finding));
-        // What a run has left that came to its end, or one that changed nothing, says nothing any more.
+        // The line of a run that ended, or that changed nothing, is out of date.
         let work = work.filter(|work| work.is_alive || survey.state.phase.is_unfinished());
         let next = String::new();
         let mut report =
@@ -103,7 +103,7 @@ impl Report {
         report
     }
 
-    /// Says what follows from what was read. Input: `in_use`: what to do first where the boot variables could not be read.
+    /// Draws conclusions from what was read. Input: `in_use`: what to do first if the boot variables could not be read.
     fn conclude(&mut self, system: &System, config: &Config, ring: &Result<Keyring>, in_use: Option<&'static str>) {
         let survey = &self.survey;
         let Survey { running, vars, state, slots, .. } = survey;
@@ -112,7 +112,7 @@ impl Report {
         let other = running.map_or(Other::Lost, |running| {
             Other::of(survey.slot(running.other()), survey.held_in(running.other()), &standing)
         });
-        // What stops everything says it already.
+        // The reason for stopping everything already covers it.
         let judged = running.filter(|_| self.stopped.is_none());
         let not_accepted = judged.and_then(|running| not_accepted(survey, running, &standing));
         self.remarks.extend(not_accepted);
@@ -143,19 +143,19 @@ impl Report {
         self.remarks = once_each(std::mem::take(&mut self.remarks));
     }
 
-    /// Returns whether what was left last is remembered as failed: else its slot was to blame, or nothing.
+    /// Returns whether the artifact that was left last is recorded as failed: otherwise its slot was to blame, or nothing.
     pub fn is_blamed(&self) -> bool {
         self.survey.state.manifest_digest.is_some_and(|digest| self.survey.failures.holds(digest))
     }
 
-    /// Returns whether a run is at work: its lock says so, or the slot that it writes.
+    /// Returns whether a run is working: according to its lock, or the slot that it writes.
     pub fn is_at_work(&self) -> bool {
         let is_busy = |view: &View| view.record.as_ref().is_err_and(|e| e.kind() == Kind::Busy);
         self.work.as_ref().is_some_and(|work| work.is_alive) || self.survey.slots.iter().any(is_busy)
     }
 }
 
-/// Says why the other slot's content is not accepted, where that stands in the way: it is staged, or the only valid one.
+/// Describes why the other slot's content is not accepted, if that matters: it is staged, or the only valid one.
 fn not_accepted(survey: &Survey, running: Slot, standing: &Standing<'_>) -> Option<String> {
     let other = survey.slot(running.other());
     let matters = survey.state.phase == Phase::Staged || next_step::is_lost(survey.slot(running));
@@ -164,16 +164,16 @@ fn not_accepted(survey: &Survey, running: Slot, standing: &Standing<'_>) -> Opti
     Some(error.at("accept", format!("slot {}", other.slot)).to_string())
 }
 
-/// Finds what every `apply` and `activate` would end with, before they ask anybody.
+/// Finds the error with which every `apply` and `activate` would end before asking any source.
 fn stopped(config: &Config, ring: &Result<Keyring>) -> Option<Error> {
-    // Without the file it is not known whether signatures are required.
+    // Without the file it is unknown whether signatures are required.
     config.fault.clone().or_else(|| match ring {
         Ok(ring) => ring.demands_signatures().err(),
         Err(e) => Some(e.clone()),
     })
 }
 
-/// Says when the next update may be taken, where a maintenance window is shut and no trial is pending.
+/// Describes when the next update may be taken, if a maintenance window is closed and no trial is pending.
 fn when_open(config: &Config, system: &System, boot: Option<(Slot, &BootVars)>) -> String {
     let Some((running, vars)) = boot else { return String::new() };
     let window = config.window.as_ref().filter(|_| reconcile::pending_trial(running, vars).is_none());
@@ -183,13 +183,13 @@ fn when_open(config: &Config, system: &System, boot: Option<(Slot, &BootVars)>) 
     }
 }
 
-/// Says that no version can be told to be newer than the one that runs.
+/// Reports that no version can be compared with the running one.
 fn incomparable(version: &str) -> Option<String> {
     let error = Version::parse(version).err()?;
     Some(format!("{error}; only `apply --allow-downgrade` takes an update from it"))
 }
 
-/// Says that a maintenance window does not open by a clock that is not set.
+/// Reports that a maintenance window does not open while the clock is not set.
 fn never_open(config: &Config, now: Now) -> Option<String> {
     config
         .window
@@ -199,7 +199,7 @@ fn never_open(config: &Config, now: Now) -> Option<String> {
         .map(|r| r.to_string())
 }
 
-/// Keeps the first of those that say the same: one fault is met in several places.
+/// Keeps the first of equal remarks: one fault is found in several places.
 fn once_each(remarks: Vec<String>) -> Vec<String> {
     let mut kept = Vec::new();
     for remark in remarks {
@@ -210,7 +210,7 @@ fn once_each(remarks: Vec<String>) -> Vec<String> {
     kept
 }
 
-/// Says what the next changing command is going to record. Pure.
+/// Describes what the next changing command will record. Pure.
 fn not_recorded_yet(finding: &Finding) -> Option<String> {
     match finding {
         Finding::Nothing | Finding::StaleMark => None,

@@ -1,6 +1,6 @@
-//! A run that may change something: locked, its state read, and what happened since the last run recorded.
+//! A run that may change something: locked, with its state read, and the events since the last run recorded.
 //!
-//! Must never: be opened by a command that only looks (check, status).
+//! Must never: be opened by a command that only reads (check, status).
 
 use crate::base::clock::Now;
 use crate::base::digest::Digest;
@@ -24,14 +24,14 @@ use crate::update::plan::{Here, Plan};
 use crate::update::reconcile::{self, Boot};
 use crate::update::survey::{Survey, artifact_in};
 
-/// What it costs that a change is not recorded.
+/// Consequence of a change that cannot be recorded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Recording {
     /// The run fails: the record is the act.
     Required,
     /// The run fails, unless it recovers a damaged machine ([`Session::open_to_recover`]), where the act matters more.
     Due,
-    /// It is only said: the deed is done, and the next run finds the state behind the boot variables and follows.
+    /// A warning only: the change is made, and the next run finds the state out of date and updates it.
     Afterwards,
 }
 
@@ -52,7 +52,7 @@ pub struct Session<'a> {
     /// Policy and threshold.
     signature: (SignaturePolicy, usize),
     must_record: bool,
-    /// Why what is remembered could not be read.
+    /// Why the records could not be read.
     unreadable: Option<Error>,
     block: Block,
     env: BootEnv,
@@ -62,14 +62,14 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Takes the lock, reads everything, records what happened since the last run.
-    /// Errors: Busy: another run. Device, Boot, State: the machine is not in a state to be changed.
+    /// Errors: Busy: another run. Device, Boot, State: the machine cannot be changed safely.
     pub fn open(system: &'a System, config: &Config) -> Result<Session<'a>> {
         Session::open_with(system, config, true)
     }
 
-    /// The same for what must work on a damaged machine, going back and confirming: a data partition that is full,
-    /// read-only or gone costs the record of it, which is said aloud, and not the act.
-    /// Errors: as [`Session::open`], but for the data partition.
+    /// The same for rollback and confirmation, which must work on a damaged machine: with a data partition that is full,
+    /// read-only or gone they are not recorded, with a warning, but still carried out.
+    /// Errors: as [`Session::open`], except for the data partition.
     pub fn open_to_recover(system: &'a System, config: &Config) -> Result<Session<'a>> {
         Session::open_with(system, config, false)
     }
@@ -116,13 +116,13 @@ impl<'a> Session<'a> {
         Ok(session)
     }
 
-    /// Reads the keys, and what is revoked.
+    /// Reads the keys and revocations.
     /// Errors: as [`Keyring::load`].
     pub fn keyring(&self) -> Result<Keyring> {
         Keyring::of_machine(&self.system.keys_dir(), self.signature, Some(&self.data.store.site()))
     }
 
-    /// Remembers that what runs has proven itself, if it has. A run that was cut off before it is made up for by the next one.
+    /// Records that the running artifact has proven itself, if it has. The next run makes up for an interrupted one.
     /// Errors: State: the data partition cannot be written.
     pub fn remember_proof(&mut self) -> Result<()> {
         if !reconcile::is_confirmed(self.running, &self.vars) {
@@ -141,7 +141,7 @@ impl<'a> Session<'a> {
         artifact_in(&self.state, &self.machine.view(slot))
     }
 
-    /// Takes together what is known now, for the gates.
+    /// Combines what is known now, for the gates.
     pub fn survey(&self) -> Survey {
         let (state, failures, proven) = (self.state.clone(), self.failures.clone(), self.proven.clone());
         let memory = Memory { state, failures, proven, said: Vec::new() };
@@ -158,19 +158,19 @@ impl<'a> Session<'a> {
         &self.proven
     }
 
-    /// Refuses to try what may have failed here, where that cannot be read.
+    /// Refuses to try artifacts that may have failed here, if the records cannot be read.
     /// Errors: State: the files.
     pub fn demand_memory(&self) -> Result<()> {
         self.unreadable.clone().map_or(Ok(()), Err)
     }
 
-    /// Returns the artifacts that are not to be taken now, and why.
+    /// Returns the artifacts that must not be taken now, and why.
     pub fn refusals(&self) -> Vec<(Digest, String)> {
         self.failures.refusals(self.machine.boot_id().as_deref())
     }
 
-    /// Refuses to try what failed here. Input: what is done with it, and what does that all the same.
-    /// Errors: Gate: it may not be tried by itself.
+    /// Refuses to try an artifact that failed here. Input: the operation, and how to force it.
+    /// Errors: Gate: it must not be tried automatically.
     pub fn refuse_known_bad(&self, slot: Slot, (op, way_out): (&str, &'static str)) -> Result<()> {
         let Some((digest, version)) = self.artifact_in(slot) else { return Ok(()) };
         match self.refusals().into_iter().find(|(failed, _)| *failed == digest) {
@@ -193,7 +193,7 @@ impl<'a> Session<'a> {
         self.system.now().with_floor(self.proven.no_earlier_than(0))
     }
 
-    /// Returns the time for stamps.
+    /// Returns the time for timestamps.
     pub fn now(&self) -> u64 {
         self.time().earliest_secs()
     }
@@ -208,16 +208,15 @@ impl<'a> Session<'a> {
         reconcile::pending_trial(self.running, &self.vars)
     }
 
-    /// Changes the state, and records that.
+    /// Changes the state and records it.
     /// Errors: as [`Session::carry_out`].
     pub fn change(&mut self, recording: Recording, change: &mut dyn FnMut(&mut State) -> Result<()>) -> Result<()> {
         self.carry_out(recording, &mut |plan, _| change(&mut plan.state))
     }
 
-    /// Makes a plan of what is to be remembered and what GRUB is told, and carries it out, durably: the one way to record anything
-    /// of an attempt.
-    /// Errors: as [`Recording`] has it, State: the change is not allowed, or the data partition cannot be written. Boot, Device: as
-    /// [`Session::save_boot`].
+    /// Makes a plan of records and boot variables, and carries it out durably: the only way to record anything of an attempt.
+    /// Errors: as [`Recording`] defines; State: the change is not allowed, or the data partition cannot be written. Boot,
+    /// Device: as [`Session::save_boot`].
     pub fn carry_out(
         &mut self,
         recording: Recording,
@@ -255,7 +254,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Passes the error of a record on, or only says it.
+    /// Returns the error of a record, or only reports it.
     fn recorded(&self, recording: Recording, saved: Result<()>) -> Result<()> {
         let Err(e) = saved else { return Ok(()) };
         match recording {
@@ -266,7 +265,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Changes the boot variables: both copies, each proven.
+    /// Changes the boot variables: both copies, each verified.
     /// Errors: Boot, Device: the main copy could not be written; nothing of this run counts then.
     pub fn save_boot(&mut self, change: impl FnOnce(&mut Block)) -> Result<()> {
         let mut block = self.block.clone();
@@ -274,10 +273,10 @@ impl<'a> Session<'a> {
         self.write_boot(&block)
     }
 
-    // Apart from the one above, which is compiled anew for each change (size-budget.md).
+    // Separate from the generic function above, which is compiled again for each change (size-budget.md).
     #[inline(never)]
     fn write_boot(&mut self, block: &Block) -> Result<()> {
-        // Once more: one write that fails is common on cheap flash, and what it left may be what GRUB acts on.
+        // Retried: single write failures are common on cheap flash, and GRUB may act on what they left.
         let saved = self.env.files.save(block).or_else(|e| {
             note(&format!("{e}; trying once more"));
             self.env.files.save(block)
@@ -290,13 +289,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Says whether a slot holds what was called off before it ever booted.
+    /// Returns whether a slot's content was called off before it ever booted.
     pub fn holds_called_off(&self, slot: Slot) -> bool {
         let holds = |digest| self.artifact_in(slot).is_some_and(|(held, _)| held == digest);
         self.state.called_off.is_some_and(holds)
     }
 
-    /// Records how healthy the confirmed slot is that runs: what failed before on this machine may not be to blame.
+    /// Records the health of the running confirmed slot: what failed before on this machine may not be to blame.
     /// Errors: as [`Session::carry_out`].
     pub fn control_failures(&mut self, healthy: bool) -> Result<()> {
         let running = self.artifact_in(self.running).map(|(digest, _)| digest);
@@ -306,7 +305,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Holds what is remembered against this boot.
+    /// Combines the records with this boot.
     fn boot<'b>(&self, boot_id: Option<&'b str>) -> Boot<'b> {
         Boot { running: self.running, vars: self.vars, boot_id, skipped: self.machine.skipped() }
     }
@@ -321,12 +320,12 @@ impl<'a> Session<'a> {
         reconcile::worth_a_restart(&self.state, &self.boot(self.machine.boot_id().as_deref()))
     }
 
-    /// Says whether the running slot is on trial.
+    /// Returns whether the running slot is on trial.
     pub fn runs_on_trial(&self) -> bool {
         self.vars.boot_success == Some(false) && self.vars.active_slot == Some(self.running)
     }
 
-    /// Says whether that trial is the one of the attempt in the state, not one after a manual rollback.
+    /// Returns whether that trial belongs to the attempt in the state, not to a manual rollback.
     pub fn trial_is_of_this_attempt(&self) -> bool {
         let digest = self.artifact_in(self.running).map(|(digest, _)| digest);
         let same = self.state.target_slot == Some(self.running) && self.state.manifest_digest == digest;
@@ -334,7 +333,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Opens the data partition and takes the lock. Input: `must_record`: else the memory of this boot will do.
+/// Opens the data partition and takes the lock. Input: `must_record`: false: memory that lasts until the restart is enough.
 fn locked_data(machine: &Machine<'_>, config: &Config, must_record: bool) -> Result<(Data, Lock)> {
     let data = match machine.data(config.state_file.as_deref(), Access::Write) {
         Err(e) if !must_record && e.kind() != Kind::Busy => {

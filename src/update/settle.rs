@@ -1,6 +1,6 @@
-//! Records what happened since the last run: what `plan` makes of it is carried out here.
+//! Records what happened since the last run: carries out the plan of `plan`.
 //!
-//! Must never: decide by anything but the plan.
+//! Must never: decide anything outside the plan.
 
 use crate::base::error::Result;
 use crate::update::plan::Look;
@@ -16,7 +16,7 @@ impl Session<'_> {
             open = plan.follow(here)?;
             Ok(())
         })?;
-        // What is known by then is recorded: to read a slot takes minutes on slow flash.
+        // Findings so far are recorded first: reading a slot takes minutes on slow flash.
         let Some(finding) = open else { return Ok(()) };
         let mut look = Some(self.look_at_other());
         self.carry_out(Due, &mut |plan, here| match look.take() {
@@ -25,7 +25,7 @@ impl Session<'_> {
         })
     }
 
-    /// Reads the slot that does not run.
+    /// Reads the inactive slot.
     pub fn look_at_other(&self) -> Look {
         match self.machine.scrub(self.target(), &mut |_| {}) {
             Ok((_, true)) => Look::Mended,

@@ -1,6 +1,6 @@
-//! What there is to know of this machine, read once: how it booted, what is in its slots, what it remembers.
+//! All facts of this machine, read once: how it booted, the content of its slots, and its records.
 //!
-//! Every command decides by it, whether it only looks or changes something.
+//! Every command decides by them, whether it only reads or also changes something.
 //! Must never: take the lock, or change anything.
 
 use crate::base::clock::Now;
@@ -20,13 +20,13 @@ use crate::slot::record::Slot;
 use crate::update::next_step::Held;
 use crate::update::reconcile::{self, Blame, Boot, Finding};
 
-/// What was found. What the next run that changes something is going to record counts already.
+/// What was found. Includes what the next changing run will record.
 pub struct Survey {
-    /// The running slot, where the kernel command line names it.
+    /// The running slot, if the kernel command line names it.
     pub running: Option<Slot>,
     /// Both slots, A first.
     pub slots: [View; 2],
-    /// GRUB's variables, where they can be read.
+    /// GRUB's variables, if readable.
     pub vars: Option<BootVars>,
     /// The other slot, if GRUB tried it first in this boot and could not load it.
     pub skipped: Option<Slot>,
@@ -43,7 +43,7 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Looks into both slots, and takes what was read together.
+    /// Examines both slots, and combines everything that was read.
     pub fn of(machine: &Machine<'_>, memory: Memory, vars: Option<BootVars>, now: Now) -> Survey {
         let mut survey = Survey {
             running: machine.running().ok(),
@@ -60,7 +60,7 @@ impl Survey {
         survey
     }
 
-    /// Takes in what no run has recorded yet: that GRUB gave a slot up, and that what runs is confirmed. Pure.
+    /// Adds what no run has recorded yet: that GRUB gave a slot up, and that the running slot is confirmed. Pure.
     fn follow(&mut self, now: Now) {
         let Some((running, vars)) = self.running.zip(self.vars) else { return };
         let boot = Boot { running, vars, boot_id: self.boot_id.as_deref(), skipped: self.skipped };
@@ -77,24 +77,24 @@ impl Survey {
         }
     }
 
-    /// Returns what was seen of a slot.
+    /// Returns the view of a slot.
     pub fn slot(&self, slot: Slot) -> &View {
         &self.slots[slot as usize]
     }
 
-    /// Returns what is in the running slot, where that is known.
+    /// Returns the view of the running slot, if known.
     pub fn running_view(&self) -> Option<&View> {
         self.running.map(|slot| self.slot(slot))
     }
 
-    /// Returns what is staged in a slot, as far as that can be told without reading its files.
+    /// Returns the artifact staged in a slot, as far as known without reading its files.
     pub fn staged_in(&self, slot: Slot) -> Option<Digest> {
         let digest = self.slot(slot).record.as_ref().ok()?.manifest_digest;
         let is_staged = self.state.phase == Phase::Staged && self.state.target_slot == Some(slot);
         digest.filter(|_| is_staged && self.state.manifest_digest == digest)
     }
 
-    /// Returns what a slot holds in the eyes of the attempt.
+    /// Returns what a slot holds, according to the attempt.
     pub fn held_in(&self, slot: Slot) -> Held {
         match self.staged_in(slot) {
             None => Held::Other,
@@ -104,8 +104,8 @@ impl Survey {
     }
 }
 
-/// Names the artifact in a slot, digest and version: by its record, or where that cannot be read by the state, if the attempt
-/// was about that slot. Pure.
+/// Names the artifact in a slot, digest and version: by its record or, if that cannot be read, by the state if the attempt was
+/// about that slot. Pure.
 pub fn artifact_in(state: &State, view: &View) -> Option<(Digest, String)> {
     match &view.record {
         Ok(record) => Some((record.manifest_digest?, record.version.clone())),
@@ -116,8 +116,8 @@ pub fn artifact_in(state: &State, view: &View) -> Option<(Digest, String)> {
     }
 }
 
-/// Remembers what a slot held that was left, as far as it is to blame. Input: ids of this boot, and of the one in which that slot
-/// was activated. Returns whether it is remembered.
+/// Records the artifact of a slot that was left, as far as it is to blame. Input: ids of this boot, and of the one in which
+/// that slot was activated. Returns: whether it is recorded.
 pub fn remember(
     failures: &mut Failures,
     failure: Failure,
@@ -133,15 +133,15 @@ pub fn remember(
     true
 }
 
-/// What GRUB's side says.
+/// GRUB's boot variables as read.
 pub struct BootRead {
-    /// The variables, or why nothing is known of them.
+    /// The variables, or why they are unknown.
     pub vars: Result<BootVars>,
     /// Which copy of them counts.
     pub copy: Option<EnvCopy>,
-    /// What is wrong with them: sentences.
+    /// Problems with them: sentences.
     pub remarks: Vec<String>,
-    /// What is to be done first.
+    /// What must be done first.
     pub way_out: Option<&'static str>,
 }
 
@@ -151,7 +151,7 @@ impl BootRead {
         let env = match machine.boot_env(Access::Read) {
             Ok(env) => env,
             Err(e) => {
-                // Another run that has them in use says nothing of them. Else no command gets at them.
+                // Being in use by another run is not a problem with them. Other errors block every command.
                 let (remarks, way_out) = match e.kind() {
                     Kind::Busy => (Vec::new(), "`status` again, when that run has ended"),
                     _ => (vec![e.to_string()], "do what the NOTE says; until then nothing can be activated"),

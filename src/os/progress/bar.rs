@@ -1,44 +1,44 @@
-//! How far a long step is, at which rate, and how long it still takes. Pure: the time is given.
+//! Progress, rate and remaining time of a long step. Pure: the time is given.
 //!
-//! Must never: take what was there already for what was moved, or promise a time that is not known.
+//! Must never: count bytes that were there already as moved, or show a remaining time that is not known.
 
 use crate::base::text::{human_size, of_size};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// What a rate is the mean of, at most.
+/// Longest period over which the rate is averaged.
 const WINDOW: Duration = Duration::from_secs(10);
-/// What it is the mean of, at least.
+/// Shortest such period.
 const KNOWN_AFTER: Duration = Duration::from_secs(1);
-/// Between the samples: no more than 20 are kept.
+/// Time between samples: at most 20 are kept.
 const SAMPLE: Duration = Duration::from_millis(500);
-/// After so long without a byte that is said in place of a rate.
+/// Time without a byte after which the line says so instead of a rate.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
-/// A longer time is as good as unknown.
+/// A longer remaining time counts as unknown.
 const LONGEST_SECS: u64 = 99 * 3600;
 
-/// What is done with each byte: fetched, read back.
+/// One pass over the bytes: fetching, reading back.
 pub struct Phase {
     what: String,
     total_bytes: u64,
     done_bytes: u64,
-    /// In bytes a second, as it was last known.
+    /// In bytes per second, as last known.
     rate: u64,
 }
 
 impl Phase {
-    /// One of which nothing is done. Input: `what`: "fetching", for example; `total_bytes`: 0: not known.
+    /// A phase that has not begun. Input: `what`: "fetching", for example; `total_bytes`: 0: not known.
     pub fn new(what: &str, total_bytes: u64) -> Phase {
         Phase { what: what.into(), total_bytes, done_bytes: 0, rate: 0 }
     }
 }
 
-/// All phases of a run, of which one goes on.
+/// All phases of a run, one of them current.
 pub struct Bar {
     phases: Vec<Phase>,
     at: usize,
     file: &'static str,
-    /// When how much had been moved, in this piece of this phase.
+    /// Times and bytes moved by then, in this piece of this phase.
     samples: VecDeque<(Duration, u64)>,
     moved_bytes: u64,
     moved_at: Duration,
@@ -51,13 +51,13 @@ impl Bar {
         Bar { phases, at: 0, file: "", samples, moved_bytes: 0, moved_at: Duration::ZERO }
     }
 
-    /// Goes on with a phase, or does a piece of it again.
-    /// Input: `file`: what it is done with; `before_bytes`: what is done of the phase; `now`: since the run began.
+    /// Continues a phase, or repeats a piece of it.
+    /// Input: `file`: its current file; `before_bytes`: bytes of the phase already done; `now`: since the run began.
     pub fn start(&mut self, at: usize, file: &'static str, before_bytes: u64, now: Duration) {
         self.at = at.min(self.phases.len() - 1);
         self.file = file;
         self.phases[self.at].done_bytes = before_bytes;
-        // What comes after a piece that is done again is done again as well.
+        // Whatever follows a repeated piece is repeated too.
         for later in &mut self.phases[self.at + 1..] {
             later.done_bytes = later.done_bytes.min(before_bytes);
         }
@@ -67,16 +67,16 @@ impl Bar {
         self.samples.push_back((now, 0));
     }
 
-    /// Adds what was there already.
+    /// Adds bytes that were there already.
     pub fn found(&mut self, bytes: u64, now: Duration) {
         self.phases[self.at].done_bytes += bytes;
         self.moved_at = now;
-        // Before it nothing was moved, and the time does not count.
+        // Nothing was moved before, so that time does not count.
         self.samples.clear();
         self.samples.push_back((now, self.moved_bytes));
     }
 
-    /// Adds what was moved.
+    /// Adds bytes that were moved.
     pub fn moved(&mut self, bytes: u64, now: Duration) {
         let phase = &mut self.phases[self.at];
         phase.done_bytes = phase.done_bytes.saturating_add(bytes);
@@ -96,18 +96,18 @@ impl Bar {
         }
     }
 
-    /// Returns how much of the phase is done.
+    /// Returns the progress of the phase.
     pub fn percent(&self) -> u8 {
         let phase = &self.phases[self.at];
         phase.done_bytes.saturating_mul(100).checked_div(phase.total_bytes).unwrap_or(100).min(100) as u8
     }
 
-    /// Says what is done, in words.
+    /// Describes the current phase and file.
     pub fn what(&self) -> String {
         [&self.phases[self.at].what, " ", self.file].concat().trim_end().to_owned()
     }
 
-    /// Makes the line of it.
+    /// Formats the line.
     pub fn text(&self, now: Duration) -> String {
         let phase = &self.phases[self.at];
         let mut line = self.what();
@@ -128,7 +128,7 @@ impl Bar {
         line
     }
 
-    /// Returns how long all phases of which the rate is known take from now on.
+    /// Returns the remaining time of all phases with a known rate.
     fn left_secs(&self) -> Option<u64> {
         let rest = |phase: &Phase| phase.total_bytes.saturating_sub(phase.done_bytes).checked_div(phase.rate);
         let known = self.phases[self.at].total_bytes > 0;
@@ -137,7 +137,7 @@ impl Bar {
     }
 }
 
-/// Writes minutes and seconds.
+/// Formats minutes and seconds.
 pub fn clock(secs: u64) -> String {
     format!("{}:{:02}", secs / 60, secs % 60)
 }

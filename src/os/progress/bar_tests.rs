@@ -12,7 +12,7 @@ fn bar() -> Bar {
     bar
 }
 
-/// So many MiB in a second, in four pieces.
+/// Moves this many MiB in one second, in four pieces.
 fn moves(bar: &mut Bar, mib: u64, from_secs: u64) {
     for piece in 1..=4 {
         bar.moved(mib * MIB / 4, at(from_secs * 1000 + piece * 250));
@@ -30,7 +30,7 @@ fn each_byte_counts_once_a_phase_and_the_whole_is_shown() {
     bar.start(1, "", 0, at(4000));
     assert_eq!(bar.text(at(4000)), "reading back  0 %  0.0 of 32.0 MiB");
     moves(&mut bar, 8, 4);
-    // What still has to be fetched takes its time as well.
+    // Fetching the rest takes time as well.
     assert_eq!(bar.text(at(5000)), "reading back  25 %  8.0 of 32.0 MiB  8.0 MiB/s  0:15 left");
     bar.start(0, "kubesolo-os.gz", 8 * MIB, at(5000));
     // Nothing of this file has come yet.
@@ -47,7 +47,7 @@ fn what_was_there_already_is_no_rate() {
     assert_eq!(bar.text(at(2000)), "fetching vmlinuz  50 %  16.0 of 32.0 MiB");
     moves(&mut bar, 1, 2);
     assert_eq!(bar.text(at(3000)), "fetching vmlinuz  53 %  17.0 of 32.0 MiB  1.0 MiB/s  0:15 left");
-    // From the start again: what is done is done anew.
+    // From the start again: finished work is repeated.
     bar.start(0, "vmlinuz", 0, at(3000));
     assert_eq!(bar.text(at(3000)), "fetching vmlinuz  0 %  0.0 of 32.0 MiB");
 }
@@ -62,10 +62,10 @@ fn what_stands_still_says_so_and_what_is_not_known_is_not_said() {
     for (millis, words) in [(7000, "0:05"), (22_000, "0:20"), (602_000, "10:00")] {
         assert_eq!(bar.text(at(millis)), format!("fetching vmlinuz  9 %  3.0 of 32.0 MiB  no bytes for {words}"));
     }
-    // The rate is that of the last seconds.
+    // The rate covers the last seconds only.
     (700..720).for_each(|secs| moves(&mut bar, 1, secs));
     assert!(bar.text(at(720_000)).contains("  1.0 MiB/s  "), "{}", bar.text(at(720_000)));
-    // Not at all before the first byte.
+    // No rate before the first byte.
     let mut none = super::tests::bar();
     assert_eq!(none.text(at(20_000)), "fetching vmlinuz  0 %  0.0 of 32.0 MiB  no bytes for 0:20");
     none.moved(1, at(21_000));
@@ -97,7 +97,7 @@ fn a_file_that_is_fetched_again_is_read_back_again() {
     bar.moved(1000, at(2));
     bar.start(1, "", 0, at(2));
     bar.moved(1000, at(4));
-    // From the start again: 500 of 1000 in a second, and all of it to be read back, at the rate that is known.
+    // From the start again: 500 of 1000 in a second, and all of it to be read back, at the known rate.
     bar.start(0, "f", 0, at(4));
     bar.moved(500, at(5));
     assert!(bar.text(at(5)).ends_with("0:03 left"), "{}", bar.text(at(5)));

@@ -1,6 +1,6 @@
-//! The one line on stderr that says how far a run is: rewritten on a terminal that can, else a line every few seconds.
+//! The progress line on stderr: rewritten on a capable terminal, otherwise a new line every few seconds.
 //!
-//! Must never: send an escape sequence to what is no terminal, or to one that has none.
+//! Must never: send an escape sequence to what is not a terminal, or to one that has none.
 
 use super::voice::is_quiet;
 use crate::os::sys;
@@ -9,48 +9,48 @@ use std::os::linux::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often a line is rewritten.
+/// Interval between rewrites.
 pub const TERMINAL_STEP: Duration = Duration::from_millis(200);
-/// How often a line is added.
+/// Interval between added lines.
 pub const LOG_STEP: Duration = Duration::from_secs(5);
-/// Columns of a terminal that does not say how many it has.
+/// Assumed width of a terminal that does not report one.
 const COLUMNS: usize = 80;
 
-/// Whether the cursor stands behind a line that is going to be rewritten.
+/// Whether the cursor is after a line that will be rewritten.
 static IS_SHOWN: AtomicBool = AtomicBool::new(false);
 
-/// Takes away the line that stands there, if one does: what is said next begins at the left.
+/// Erases the current line, if any, so that the next message begins at the left.
 pub fn make_room() {
     if IS_SHOWN.swap(false, Ordering::Relaxed) {
         let _ = write!(stderr(), "\r\x1b[K");
     }
 }
 
-/// Shows one line after another.
+/// Shows successive lines.
 pub struct Line {
-    /// How many columns it may take where it is rewritten.
+    /// Most columns of a rewritten line.
     columns: Option<usize>,
     begun_at: Instant,
     shown_at: Option<Instant>,
 }
 
 impl Line {
-    /// Looks at what stderr is.
+    /// Finds out what stderr is.
     pub fn new() -> Line {
         let term = std::env::var("TERM").ok();
         let device = std::fs::metadata("/proc/self/fd/2").map_or(0, |meta| meta.st_rdev());
         let can = stderr().is_terminal() && can_rewrite((libc::major(device), libc::minor(device)), term.as_deref());
         let wide = || sys::columns(&stderr()).unwrap_or(COLUMNS).clamp(20, COLUMNS);
-        // A full line would move the cursor on.
+        // A full line would move the cursor to the next.
         Line { columns: can.then(|| wide() - 1), begun_at: Instant::now(), shown_at: None }
     }
 
-    /// Says whether the line is rewritten.
+    /// Returns whether the line is rewritten.
     pub fn is_rewritten(&self) -> bool {
         self.columns.is_some()
     }
 
-    /// Says whether one is to be shown now. What ends soon is no news to a log.
+    /// Returns whether a line is due. A step that ends soon is not worth a log line.
     pub fn is_due(&self) -> bool {
         let since = |at: Instant, step| at.elapsed() >= step;
         !is_quiet()
@@ -61,7 +61,7 @@ impl Line {
             }
     }
 
-    /// Shows one. Input: `text`: one line; `end`: what stays whole where that is too long.
+    /// Shows one. Input: `text`: one line; `end`: the part that is never cut.
     pub fn show(&mut self, text: &str, end: &str) {
         self.shown_at = Some(Instant::now());
         let _ = match self.columns {
@@ -88,14 +88,14 @@ impl Drop for Line {
     }
 }
 
-/// Says whether a line can be rewritten there: on a screen, not on a serial line, where whoever logs it keeps each of them.
+/// Returns whether a line can be rewritten there: on a screen, not on a serial line, where a logger keeps each of them.
 /// Input: `device`: major and minor number; `term`: `TERM`.
 /// Source: Linux, Documentation/admin-guide/devices.txt: 4, below 64: screens; 136 to 143: pseudo-terminals.
 fn can_rewrite(device: (u32, u32), term: Option<&str>) -> bool {
     term.is_some_and(|term| !term.is_empty() && term != "dumb") && matches!(device, (4, 0..=63) | (136..=143, _))
 }
 
-/// Makes one line of two parts, the first cut where both are too long.
+/// Joins two parts into a line, cutting the first if both are too long.
 fn cut(text: &str, end: &str, columns: usize) -> String {
     let room = columns.saturating_sub(end.chars().count());
     match text.char_indices().nth(room) {

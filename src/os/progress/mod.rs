@@ -1,7 +1,7 @@
-//! Progress and remarks on stderr; the answer of a command never goes through here.
+//! Progress and remarks on stderr; a command's answer never passes through here.
 //!
-//! On a terminal one line that is rewritten; otherwise a line every few seconds (progress/line.rs).
-//! Must never: fail a command because nobody reads stderr.
+//! On a terminal one rewritten line; otherwise a line every few seconds (progress/line.rs).
+//! Must never: fail a command because stderr has no reader.
 
 pub mod bar;
 mod line;
@@ -22,83 +22,83 @@ use std::time::{Duration, Instant};
 
 pub use voice::{be_quiet, be_verbose, is_quiet, is_verbose};
 
-/// Of the thread that shows how far it is.
+/// Stack of the thread that shows progress.
 const STACK_BYTES: usize = 64 << 10;
-/// The kernel refuses a record of 1 KiB and more.
+/// The kernel refuses a record of 1 KiB or more.
 const LOG_RECORD_MAX_BYTES: usize = 900;
 /// 2 s: at 9,600 baud, 2 KB.
 const DRAIN_ROUNDS: u32 = 40;
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 
-/// Says on stderr what is in the ordinary course of things, unless only what needs a person is to be said.
+/// Reports an ordinary event on stderr, unless `--quiet` asks only for what an operator must act on.
 pub fn aside(text: &str) {
     if !is_quiet() {
         note(text);
     }
 }
 
-/// Says what failed and what is done about it. Only the ordinary trouble of a network needs nobody: that a place has what its
-/// publisher did not sign is said whatever was asked for, though another one has better.
+/// Reports a failure and how it is handled. `--quiet` hides only ordinary network trouble: a source with content that its
+/// publisher did not sign is always reported, even if another source is fine.
 pub fn setback(error: &Error, then: &str) {
     if !is_quiet() || !is_ordinary(error.kind()) {
         note(&format!("{error}; {then}"));
     }
 }
 
-/// Says whether a place that fails so is in the ordinary course of things.
+/// Returns whether a source that fails this way is ordinary.
 fn is_ordinary(kind: Kind) -> bool {
     matches!(kind, Kind::Network | Kind::Source)
 }
 
-/// Says on stderr what only `--verbose` wants to know.
+/// Reports on stderr what only `--verbose` shows.
 pub fn detail(text: &dyn Fn() -> String) {
     if is_verbose() {
         note(&text());
     }
 }
 
-/// Says one sentence on stderr.
+/// Writes one sentence to stderr.
 pub fn note(text: &str) {
     make_room();
     let text = ["kubesolo-update: ", &printable(text)].concat();
     let text = if is_verbose() { text } else { text::short_digests(&text) };
-    // A log keeps each line as a record of its own, and is looked through for words that a line break would part.
+    // A log keeps each line as its own record, and a line break would split words that are searched for.
     let text = if stderr().is_terminal() { text::folded(&text, 8) } else { text };
-    // A closed stderr is no reason to stop an update.
+    // A closed stderr does not stop an update.
     let _ = writeln!(stderr(), "{text}");
 }
 
-/// Says why the machine restarts: on stderr and, as an error, in the kernel's log.
+/// Reports why the machine restarts: on stderr and, as an error, in the kernel's log.
 /// Input: `kernel_log`: each write is one record there; the kernel takes about 1,000 bytes.
 pub fn note_last(text: &str, kernel_log: &Path) {
     note(text);
     let record = format!("<3>kubesolo-update: {}", printable(text)).into_bytes();
-    // No kernel log, no record: that is no reason to stay.
+    // A missing kernel log does not prevent the restart.
     if let Ok(mut log) = OpenOptions::new().write(true).open(kernel_log) {
         let _ = log.write_all(record.get(..LOG_RECORD_MAX_BYTES).unwrap_or(&record));
     }
 }
 
-/// Says whether somebody sits in front of it.
+/// Returns whether stderr is a terminal.
 pub fn is_watched() -> bool {
     stderr().is_terminal()
 }
 
-/// From now on Ctrl-C ends this process with these words, which say what was done and what was not.
+/// From now on Ctrl-C ends this process with these words about what was done and what was not.
 pub fn on_interrupt(words: &'static &'static str) {
     // Without them it ends as well.
     let _ = sys::say_on_interrupt(words);
 }
 
-/// Waits until a serial line has sent what was said: a restart would cut it off. Not for ever (as tcdrain does): one
-/// stray byte on the line may have stopped it.
+/// Waits until a serial line has sent its output, which a restart would cut off. Not forever (as tcdrain does): one stray byte
+/// on the line may have stopped it.
 pub fn drain() {
     for _ in 0..DRAIN_ROUNDS {
         let unsent = [sys::unsent(&stderr()), sys::unsent(&stdout())];
         if unsent.iter().all(Result::is_err) {
             return;
         }
-        // Once more after the last byte: a chip holds some, too.
+        // Once more after the last byte: the chip buffers some too.
         std::thread::sleep(DRAIN_PAUSE);
         if unsent.iter().flatten().all(|left| *left == 0) {
             return;
@@ -106,7 +106,7 @@ pub fn drain() {
     }
 }
 
-/// Shows how far a long step is, also while nothing comes: a thread of its own looks at it.
+/// Shows the progress of a long step, even while no data arrives: a separate thread watches it.
 pub struct Progress {
     shared: Arc<(Mutex<Shown>, Condvar)>,
     begun: Instant,
@@ -116,13 +116,13 @@ pub struct Progress {
 struct Shown {
     bar: Bar,
     line: Line,
-    /// The thread shares no directories with the others any more.
+    /// The thread no longer shares directories with the others.
     is_apart: bool,
     has_ended: bool,
 }
 
 impl Progress {
-    /// Begins with the first of some phases. Input: not empty.
+    /// Begins with the first of the phases. Input: not empty.
     pub fn new(phases: Vec<Phase>) -> Progress {
         let shown = Shown { bar: Bar::new(phases), line: Line::new(), is_apart: false, has_ended: false };
         let (shared, begun) = (Arc::new((Mutex::new(shown), Condvar::new())), Instant::now());
@@ -130,7 +130,7 @@ impl Progress {
             let shared = shared.clone();
             move || show(&shared, begun)
         };
-        // Where there is no thread to be had, nothing is shown.
+        // If no thread can be started, nothing is shown.
         let thread = Thread::start(STACK_BYTES, show).ok();
         if thread.is_some() {
             // Until then, no other thread may change its mount namespace, which old kernels need for each mount.
@@ -140,22 +140,22 @@ impl Progress {
         Progress { shared, begun, thread }
     }
 
-    /// Begins one of a single phase. Input: `what`: "reading slot B", for example; `total_bytes`: 0: not known.
+    /// Begins a step with a single phase. Input: `what`: "reading slot B", for example; `total_bytes`: 0: not known.
     pub fn of(what: &str, total_bytes: u64) -> Progress {
         Progress::new(vec![Phase::new(what, total_bytes)])
     }
 
-    /// Goes on with a phase, see [`Bar::start`].
+    /// Continues a phase, see [`Bar::start`].
     pub fn start(&self, at: usize, file: &'static str, before_bytes: u64) {
         self.with(|bar, now| bar.start(at, file, before_bytes, now));
     }
 
-    /// Adds what was there already.
+    /// Adds bytes that were there already.
     pub fn found(&self, bytes: u64) {
         self.with(|bar, now| bar.found(bytes, now));
     }
 
-    /// Adds what was done.
+    /// Adds finished bytes.
     pub fn add(&self, bytes: u64) {
         self.with(|bar, now| bar.moved(bytes, now));
     }
@@ -171,7 +171,7 @@ impl Drop for Progress {
     fn drop(&mut self) {
         lock(&self.shared.0).has_ended = true;
         self.shared.1.notify_all();
-        // The line is gone when it has ended.
+        // The thread erases the line when it ends.
         if let Some(thread) = self.thread.take() {
             thread.join();
         }
@@ -192,8 +192,8 @@ fn show((shown, changed): &(Mutex<Shown>, Condvar), begun: Instant) {
     }
 }
 
-/// Waits, and says at once until when; on a terminal it counts down.
-/// Input: `why`: what it is good for; `now_secs`: since 1970.
+/// Waits, and announces at once until when; on a terminal it counts down.
+/// Input: `why`: the reason for waiting; `now_secs`: since 1970.
 pub fn wait(time: Duration, why: &str, now_secs: u64) {
     let until = text::clock_of_day(now_secs.saturating_add(time.as_secs()));
     aside(&format!("waiting {} (until {until}), {why}", clock(time.as_secs())));
@@ -210,7 +210,7 @@ pub fn wait(time: Duration, why: &str, now_secs: u64) {
     }
 }
 
-/// Shows what is waited for, and for how long: on a terminal always, elsewhere when it changes.
+/// Shows what is being waited for, and how long: on a terminal always, elsewhere when it changes.
 pub struct Waiting {
     what: String,
     said: String,
@@ -220,20 +220,20 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Begins to wait. Input: `limit`: for how long at most.
+    /// Begins to wait. Input: `limit`: longest wait.
     pub fn new(limit: Duration) -> Waiting {
         Waiting { what: String::new(), said: String::new(), limit, start: Instant::now(), line: Line::new() }
     }
 
-    /// Says what is waited for from now on. Input: `running`: as for [`Waiting::tick`].
+    /// Sets what is being waited for. Input: `running`: as for [`Waiting::tick`].
     pub fn for_what(&mut self, what: &str, running: &str) {
         self.what = printable(what);
         self.tick(running);
     }
 
-    /// Shows it, if that is due. Called often. Input: `running`: the check that runs; shown until it is known what is wrong.
+    /// Shows it if due. Called often. Input: `running`: the running check; shown until the problem is known.
     pub fn tick(&mut self, running: &str) {
-        // A check that ends soon is no news to a log; what is wrong is.
+        // A check that ends soon is not worth a log line; a problem is.
         let is_news = self.said.is_empty() && !self.what.is_empty() && !is_quiet();
         if !self.line.is_due() && !is_news {
             return;

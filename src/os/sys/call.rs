@@ -1,4 +1,4 @@
-//! What every call needs: its result as an error, paths and descriptors.
+//! Helpers for every call: results as errors, paths and descriptors.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// How a file system is mounted.
+/// Access mode of a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Nothing is written, not even a journal replay.
@@ -28,7 +28,7 @@ pub(super) fn c_path(path: &Path) -> io::Result<CString> {
 
 pub(super) fn descriptor(result: libc::c_long) -> io::Result<File> {
     match libc::c_int::try_from(result) {
-        // SAFETY: a descriptor that was just made, and that nobody else has.
+        // SAFETY: a new descriptor without another owner.
         Ok(fd @ 0..) => Ok(unsafe { File::from_raw_fd(fd) }),
         _ => Err(io::Error::last_os_error()),
     }

@@ -1,10 +1,10 @@
-//! Children and their groups: ended, and asked whether they have.
+//! Children and their process groups: killing them, and testing whether they have ended.
 
 use super::call::check;
 use std::io;
 
-/// Kills a process group that this process made. Called before its leader is waited for: until then, the number is no other
-/// group's.
+/// Kills a process group that this process created. Called before its leader is reaped: until then, no other group can have the
+/// number.
 /// Errors: ESRCH: no process is left in it. InvalidInput: 0 and 1, which mean this process's own group, and all processes.
 pub fn kill_group(leader: u32) -> io::Result<()> {
     let group = group_of(leader).ok_or(io::ErrorKind::InvalidInput)?;
@@ -12,20 +12,20 @@ pub fn kill_group(leader: u32) -> io::Result<()> {
     check(unsafe { libc::kill(group, libc::SIGKILL) })
 }
 
-/// As kill(2) wants it. Pure.
+/// Converts to the form of kill(2). Pure.
 fn group_of(leader: u32) -> Option<libc::pid_t> {
     libc::pid_t::try_from(leader).ok().filter(|leader| *leader > 1).map(|leader| -leader)
 }
 
-/// Says whether a child has ended, and leaves it to be waited for: its number stays its own until then.
-/// Errors: ECHILD: there is no such child.
+/// Returns whether a child has ended, without reaping it: its number stays reserved until then.
+/// Errors: ECHILD: no such child.
 pub fn has_ended(child: u32) -> io::Result<bool> {
     let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     // SAFETY: plain old data, for which zero is a value.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     // SAFETY: the structure outlives the call.
     check(unsafe { libc::waitid(libc::P_PID, child, &raw mut info, how) })?;
-    // SAFETY: waitid(2): what it fills in has this member, and is left alone where no child has ended.
+    // SAFETY: waitid(2): the member exists in what it fills in, and is untouched if no child has ended.
     Ok(unsafe { info.si_pid() } != 0)
 }
 
@@ -35,7 +35,7 @@ mod tests {
     use std::os::unix::process::CommandExt;
     use std::process::Command;
 
-    /// Not asked of the kernel: 0 would end this process, and 1 all that there are.
+    /// Not tested on the kernel: 0 would end this process, and 1 all processes.
     #[test]
     fn what_is_no_group_of_ours_is_not_killed() {
         for leader in [0, 1, 1 << 31, u32::MAX] {

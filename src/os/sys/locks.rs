@@ -11,10 +11,10 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     try_lock_for(file, Access::Write)
 }
 
-/// The same, or for reading one that others who read may hold as well.
+/// The same, or a shared lock for reading.
 pub fn try_lock_for(file: &File, access: Access) -> io::Result<bool> {
     let kind = if access == Access::Read { libc::LOCK_SH } else { libc::LOCK_EX };
-    // SAFETY: the descriptor is open for the length of the call.
+    // SAFETY: the descriptor stays open during the call.
     match check(unsafe { libc::flock(file.as_raw_fd(), kind | libc::LOCK_NB) }) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
@@ -22,19 +22,19 @@ pub fn try_lock_for(file: &File, access: Access) -> io::Result<bool> {
     }
 }
 
-/// Marks a file as this process's, for whoever asks [`marked_by`]: it keeps nobody out, and ends with the process.
+/// Marks a file as this process's, for callers of [`marked_by`]: it excludes no process, and ends with this one.
 /// Source: fcntl(2), advisory record locks. Closing any descriptor of that file ends it as well.
 pub fn mark(file: &File) -> io::Result<()> {
     let mark = whole_file();
-    // SAFETY: the descriptor is open for the length of the call, and the structure is read only.
+    // SAFETY: the descriptor stays open during the call, and the structure is only read.
     check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const mark) })
 }
 
-/// Says whose a file is, without taking it.
-/// Returns: `None`: nobody's; 0: a process's that cannot be seen from here, in another container.
+/// Returns which process has marked a file, without taking the mark.
+/// Returns: `None`: not marked; 0: by a process that is invisible here, in another container.
 pub fn marked_by(file: &File) -> io::Result<Option<u32>> {
     let mut mark = whole_file();
-    // SAFETY: the descriptor is open, and the structure outlives the call, which fills it.
+    // SAFETY: the descriptor is open, and the structure, which the call fills, outlives it.
     check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut mark) })?;
     let is_marked = i32::from(mark.l_type) != libc::F_UNLCK;
     Ok(is_marked.then(|| u32::try_from(mark.l_pid).unwrap_or(0)))

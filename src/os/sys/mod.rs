@@ -30,26 +30,26 @@ use std::path::Path;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
-/// Returns a number that nobody can guess; 0 where the kernel has none to give.
+/// Returns an unpredictable number; 0 if the kernel has none.
 pub fn random_u64() -> u64 {
     let mut bytes = [0; 8];
     random(&mut bytes).map_or(0, |()| u64::from_ne_bytes(bytes))
 }
 
-/// Returns the user that this process acts as.
+/// Returns the effective user of this process.
 pub fn user() -> u32 {
-    // SAFETY: takes nothing, and cannot fail.
+    // SAFETY: no arguments, and cannot fail.
     unsafe { libc::geteuid() }
 }
 
-/// Opens a block device that nobody has mounted, in whichever namespace; until it is closed nobody can.
-/// Errors: EBUSY: somebody has.
+/// Opens a block device that is not mounted in any namespace; it cannot be mounted until closed.
+/// Errors: EBUSY: it is mounted or claimed.
 pub fn claim(device: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(device)
 }
 
-/// Takes the flags off a file or directory that keep even root from changing or removing it, or what is in it: a bit in a
-/// damaged inode, or `chattr +i`. Does nothing where that cannot be done, and to anything else: who then tries learns it.
+/// Clears the flags of a file or directory that keep even root from changing or removing it or its content: a bit in a damaged
+/// inode, or `chattr +i`. Does nothing if that fails, or for other kinds of file: the next operation reports the error.
 /// Source: ioctl_iflags(2); FS_IMMUTABLE_FL, FS_APPEND_FL.
 pub fn allow_changes(path: &Path) {
     const KEPT: libc::c_int = !(0x10 | 0x20);
@@ -59,7 +59,7 @@ pub fn allow_changes(path: &Path) {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(path) else { return };
     let mut flags: libc::c_int = 0;
-    // SAFETY: an open descriptor; the kernel writes and reads one int, which is ours alone for the length of the calls.
+    // SAFETY: an open descriptor; the kernel reads and writes one int, exclusively ours during the calls.
     unsafe {
         if libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS as _, &raw mut flags) == 0 && flags & !KEPT != 0 {
             flags &= KEPT;
@@ -68,7 +68,7 @@ pub fn allow_changes(path: &Path) {
     }
 }
 
-/// Makes reads return at once where there is nothing to read. Its other flags stay.
+/// Makes reads return at once when there is no data. Other flags are kept.
 pub fn set_nonblocking(file: &impl AsRawFd) -> io::Result<()> {
     // SAFETY: plain values and an open descriptor.
     match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) } {
@@ -81,11 +81,11 @@ pub fn set_nonblocking(file: &impl AsRawFd) -> io::Result<()> {
     }
 }
 
-/// Waits until one of these is ready, a signal came, or the time is over.
+/// Waits until one of these is ready, a signal arrives, or the time is over.
 pub fn poll(waiting: &mut [libc::pollfd], limit: Duration) -> io::Result<()> {
-    // Rounded up: what is due in half a millisecond must not be asked for a thousand times.
+    // Rounded up: what is due in half a millisecond must not be polled a thousand times.
     let millis = libc::c_int::try_from(limit.as_millis()).map_or(libc::c_int::MAX, |millis| millis.saturating_add(1));
-    // SAFETY: pointer and length are those of a slice that is ours alone for the length of the call.
+    // SAFETY: pointer and length of a slice that is exclusively ours during the call.
     match unsafe { libc::poll(waiting.as_mut_ptr(), waiting.len() as libc::nfds_t, millis) } {
         -1 => Err(io::Error::last_os_error())
             .or_else(|e| if e.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(e) }),
@@ -93,18 +93,18 @@ pub fn poll(waiting: &mut [libc::pollfd], limit: Duration) -> io::Result<()> {
     }
 }
 
-/// What is said when Ctrl-C comes.
+/// Message to print on Ctrl-C.
 static LAST_WORDS: AtomicPtr<&'static str> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Lets SIGINT say something on stderr before it ends this process as it would have without. Where it is ignored, it stays so.
+/// Prints a message to stderr on SIGINT before the default action ends this process. If SIGINT is ignored, it stays so.
 pub fn say_on_interrupt(words: &'static &'static str) -> io::Result<()> {
     LAST_WORDS.store((&raw const *words).cast_mut(), Ordering::SeqCst);
     // SAFETY: plain old data, for which zero is a value: no flags, an empty mask.
     let (mut action, mut before) = unsafe { std::mem::zeroed::<(libc::sigaction, libc::sigaction)>() };
     action.sa_sigaction = say_last_words as *const () as usize;
-    // After the first one, and while it is handled, it is what it is for everybody.
+    // After the first one, and while it is handled, the default action applies.
     action.sa_flags = libc::SA_RESETHAND | libc::SA_NODEFER;
-    // SAFETY: both structures outlive the calls; null is allowed for what is not wanted.
+    // SAFETY: both structures outlive the calls; null is allowed for unused results.
     unsafe {
         check(libc::sigaction(libc::SIGINT, std::ptr::null(), &raw mut before))?;
         match before.sa_sigaction {
@@ -116,17 +116,17 @@ pub fn say_on_interrupt(words: &'static &'static str) -> io::Result<()> {
 
 /// Calls nothing but what signal-safety(7) allows.
 extern "C" fn say_last_words(signal: libc::c_int) {
-    // SAFETY: null, or a reference that lives for ever.
+    // SAFETY: null, or a reference with static lifetime.
     if let Some(words) = unsafe { LAST_WORDS.load(Ordering::SeqCst).as_ref() } {
-        // SAFETY: pointer and length are those of a string that lives for ever.
+        // SAFETY: pointer and length of a static string.
         unsafe { libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len()) };
     }
-    // SAFETY: a plain value; what was set is gone already, so this ends the process.
+    // SAFETY: a plain value; the handler is already reset, so this ends the process.
     unsafe { libc::raise(signal) };
 }
 
-/// Reads how many bytes are free on the file system that `path` lies on: without what it keeps back, from root as well (ext4:
-/// 2 %, at most 4,096 blocks).
+/// Returns the free bytes on the file system of `path`, without those that it reserves even from root (ext4: 2 %, at most 4,096
+/// blocks).
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let path = c_path(path)?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
@@ -135,12 +135,12 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
         check(libc::statvfs(path.as_ptr(), stat.as_mut_ptr()))?;
         stat.assume_init()
     };
-    #[allow(clippy::useless_conversion)] // its fields' widths differ between the C libraries
+    #[allow(clippy::useless_conversion)] // the fields' widths differ between the C libraries
     let (unit, free) = (u64::from(stat.f_frsize), u64::from(stat.f_bavail));
     Ok(free.saturating_mul(unit))
 }
 
-/// Asks the kernel to start writing a range out, and does not wait: the final fsync is short then.
+/// Asks the kernel to start writing out a range, without waiting, so that the final fsync is short.
 pub fn start_writeback(file: &File, offset: u64, length: u64) -> io::Result<()> {
     let (offset, length) = (offset as libc::off64_t, length as libc::off64_t);
     // SAFETY: plain values and an open descriptor.
@@ -161,7 +161,7 @@ pub fn random(bytes: &mut [u8]) -> io::Result<()> {
     let mut done = 0;
     while done < bytes.len() {
         let rest = &mut bytes[done..];
-        // SAFETY: pointer and length are those of a buffer that is ours alone for the length of the call.
+        // SAFETY: pointer and length of a buffer that is exclusively ours during the call.
         let got = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
         match usize::try_from(got) {
             Ok(got) => done += got,
@@ -174,52 +174,52 @@ pub fn random(bytes: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets after how many seconds a hardware watchdog that is not fed restarts the machine.
-/// Errors: ENOTTY: it is no watchdog. EINVAL: it cannot wait so long.
+/// Sets the timeout in seconds after which an unfed hardware watchdog restarts the machine.
+/// Errors: ENOTTY: not a watchdog. EINVAL: timeout too long.
 /// Source: Linux, include/uapi/linux/watchdog.h: WDIOC_SETTIMEOUT, `_IOWR('W', 6, int)`.
 pub fn set_watchdog_timeout(device: &File, secs: u32) -> io::Result<()> {
     const WDIOC_SETTIMEOUT: u32 = 0xc004_5706;
     let mut secs = libc::c_int::try_from(secs).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // SAFETY: an open descriptor; the kernel reads and writes one int, which is ours alone for the length of the call.
+    // SAFETY: an open descriptor; the kernel reads and writes one int, exclusively ours during the call.
     check(unsafe { libc::ioctl(device.as_raw_fd(), WDIOC_SETTIMEOUT as _, &raw mut secs) })
 }
 
-/// Returns how many bytes of a terminal's output wait to be sent.
-/// Errors: ENOTTY: it is no terminal.
+/// Returns how many bytes of a terminal's output are still unsent.
+/// Errors: ENOTTY: not a terminal.
 pub fn unsent(file: &impl AsRawFd) -> io::Result<usize> {
     let mut count: libc::c_int = 0;
-    // SAFETY: an open descriptor; the kernel writes one int, which is ours alone for the length of the call.
+    // SAFETY: an open descriptor; the kernel writes one int, exclusively ours during the call.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) })?;
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// Returns how many columns a terminal has, where it knows that.
+/// Returns a terminal's number of columns, if known.
 pub fn columns(file: &impl AsRawFd) -> Option<usize> {
     // SAFETY: plain old data, for which zero is a value.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
-    // SAFETY: an open descriptor; the kernel fills the structure, which is ours alone for the length of the call.
+    // SAFETY: an open descriptor; the kernel fills the structure, exclusively ours during the call.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) }).ok()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
-/// Asks to be told of children that end. Who starts us may have SIGCHLD ignored, which is inherited, and then nobody can be asked
-/// how a health check ended.
+/// Resets SIGCHLD to its default. A parent may have ignored it, which is inherited, and then the exit status of a health check
+/// would be lost.
 pub fn hear_of_children() {
     // SAFETY: plain values.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
-/// Writes out everything the kernel holds, for so long. A disk that has died may keep sync(2) for ever, and nothing ends
-/// that: so another process calls it.
+/// Writes out everything the kernel holds, within a time limit. On a dead disk sync(2) may hang forever and cannot be killed,
+/// so another process calls it.
 /// Returns: whether all of it is written.
 pub fn sync_within(limit: Duration) -> bool {
     // SAFETY: no arguments.
     done_within(limit, || unsafe { libc::sync() })
 }
 
-/// Input: `work`: calls nothing but what signal-safety(7) allows, and system calls.
+/// Input: `work`: calls only what signal-safety(7) allows, and system calls.
 fn done_within(limit: Duration, work: fn()) -> bool {
-    // SAFETY: the new process does the work, and ends without anything of what is done at an end.
+    // SAFETY: the new process does the work and ends without running any cleanup.
     let child = match unsafe { libc::fork() } {
         0 => {
             work();
@@ -229,7 +229,7 @@ fn done_within(limit: Duration, work: fn()) -> bool {
         child => child,
     };
     let Ok(number) = u32::try_from(child) else {
-        // Out of processes, as a sick machine is: then without a limit, and not left undone.
+        // A sick machine may be out of processes: better without a limit than not at all.
         work();
         return true;
     };
@@ -238,7 +238,7 @@ fn done_within(limit: Duration, work: fn()) -> bool {
         match has_ended(number) {
             Ok(false) if start.elapsed() < limit => std::thread::sleep(PAUSE),
             Ok(is_done) => break is_done,
-            // ECHILD: whoever started this one has SIGCHLD ignored, so it has ended, and its number may be another's by now.
+            // ECHILD: this process's parent had SIGCHLD ignored, so the child has ended, and its number may have been reused.
             Err(_) => return true,
         }
     };
@@ -252,10 +252,10 @@ fn done_within(limit: Duration, work: fn()) -> bool {
     is_done
 }
 
-/// How often a process that works for this one is looked at.
+/// Interval at which a process that works for this one is checked.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Restarts the machine, and writes nothing out: see [`sync_within`].
+/// Restarts the machine without writing anything out: see [`sync_within`].
 /// Returns: only on failure.
 pub fn reboot() -> io::Error {
     // SAFETY: a plain value.

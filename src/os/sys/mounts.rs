@@ -1,4 +1,4 @@
-//! Mounts, and the namespaces that they are seen in.
+//! Mounts and mount namespaces.
 
 use super::call::open_dir;
 use super::call::{Access, c_path, check, descriptor};
@@ -9,23 +9,23 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-/// Leaves the mount namespace for a copy of it that nobody else is in; it goes when nobody is in it any more.
+/// Moves this thread to a private copy of the mount namespace; the copy ends with its last user.
 /// Errors: EPERM without CAP_SYS_ADMIN.
 pub fn unshare_mounts() -> io::Result<()> {
-    // SAFETY: plain values; this thread alone loses its view. Others only look names up, see `unshare_directories`.
+    // SAFETY: plain values; only this thread's view changes. Others only look names up, see `unshare_directories`.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) })
 }
 
-/// Gives this thread a root and a working directory of its own: the kernel lets nobody go to another mount namespace who
-/// shares his. Where that is forbidden, it stays so: whoever may not do this may not mount either.
+/// Gives this thread its own root and working directory: the kernel lets no thread that shares them enter another mount
+/// namespace. A failure is ignored: without this permission mounts fail as well.
 pub fn unshare_directories() {
-    // SAFETY: plain values; what changes is this thread's alone.
+    // SAFETY: plain values; the change affects only this thread.
     let _ = unsafe { libc::unshare(libc::CLONE_FS) };
 }
 
-/// Keeps what is mounted below a mount point away from other namespaces, but not what they unmount from this one.
+/// Hides mounts made below a mount point from other namespaces, but still receives their unmounts.
 /// Input: `everything_below`: also for all mounts below it.
-/// Errors: EINVAL: it is no mount point.
+/// Errors: EINVAL: not a mount point.
 pub fn follow_mounts(dir: &Path, everything_below: bool) -> io::Result<()> {
     let dir = c_path(dir)?;
     let flags = libc::MS_SLAVE | if everything_below { libc::MS_REC } else { 0 };
@@ -33,7 +33,7 @@ pub fn follow_mounts(dir: &Path, everything_below: bool) -> io::Result<()> {
     check(unsafe { libc::mount(c"none".as_ptr(), dir.as_ptr(), std::ptr::null(), flags, std::ptr::null()) })
 }
 
-/// A mount namespace to come back to.
+/// A mount namespace to return to.
 pub struct MountNamespace {
     namespace: File,
     root: File,
@@ -47,19 +47,19 @@ impl MountNamespace {
         Ok(MountNamespace { namespace, root: open_dir(Path::new("/"))?, working_dir: open_dir(Path::new(".")).ok() })
     }
 
-    /// Goes back there. What was mounted elsewhere meanwhile is gone from view.
-    /// Errors: EPERM without CAP_SYS_ADMIN and CAP_SYS_CHROOT. Afterwards the root directory may be another one: the
-    /// process must not go on.
+    /// Returns to it. What was mounted elsewhere meanwhile is no longer visible.
+    /// Errors: EPERM without CAP_SYS_ADMIN and CAP_SYS_CHROOT. Afterwards the root directory may be another one: the process
+    /// must not continue.
     pub fn enter(&self) -> io::Result<()> {
-        // A thread that was just begun may still share them with this one: setns fails then (EINVAL).
+        // A thread that has just started may still share them with this one: setns fails then (EINVAL).
         unshare_directories();
-        // SAFETY: plain values and open descriptors; no other thread shares its directories. setns also moves the root to
-        // that of the namespace, hence the way back into what may be a chroot.
+        // SAFETY: plain values and open descriptors; no other thread shares its directories. setns also moves the root to that
+        // of the namespace, so the original root, perhaps a chroot, is restored.
         unsafe {
             check(libc::setns(self.namespace.as_raw_fd(), libc::CLONE_NEWNS))?;
             check(libc::fchdir(self.root.as_raw_fd()))?;
             check(libc::chroot(c".".as_ptr()))?;
-            // Paths that were typed may be relative to it.
+            // Typed paths may be relative to it.
             self.working_dir.as_ref().map_or(Ok(()), |dir| check(libc::fchdir(dir.as_raw_fd())))
         }
     }
@@ -78,12 +78,12 @@ pub fn mount(device: &Path, dir: &Path, fstype: &str, access: Access, options: &
     check(unsafe { libc::mount(device.as_ptr(), dir.as_ptr(), fstype.as_ptr(), flags, options.as_ptr().cast()) })
 }
 
-/// A file system that is being described to the kernel (Linux 5.2, fsopen(2)).
+/// A file system being configured in the kernel (Linux 5.2, fsopen(2)).
 pub struct FileSystemContext(File);
 
 impl FileSystemContext {
-    /// Begins one. Errors: ENOSYS: an older kernel. EPERM: without CAP_SYS_ADMIN, or a filter that knows no such call.
-    /// ENODEV: the kernel has no such file system.
+    /// Begins one. Errors: ENOSYS: an older kernel. EPERM: without CAP_SYS_ADMIN, or a filter that does not know the call.
+    /// ENODEV: the kernel lacks this file system.
     pub fn open(fstype: &str) -> io::Result<FileSystemContext> {
         let fstype = CString::new(fstype)?;
         // SAFETY: a NUL-terminated string that outlives the call.
@@ -91,14 +91,14 @@ impl FileSystemContext {
             .map(FileSystemContext)
     }
 
-    /// Sets an option. Input: `value`: `None` for one that takes none.
+    /// Sets an option. Input: `value`: `None` for one without a value.
     pub fn set(&self, name: &str, value: Option<&Path>) -> io::Result<()> {
         let (name, value) = (CString::new(name)?, value.map(c_path).transpose()?);
         let command = if value.is_some() { libc::FSCONFIG_SET_STRING } else { libc::FSCONFIG_SET_FLAG };
         self.configure(command, Some(&name), value.as_deref())
     }
 
-    /// Finds or makes the file system. Input: `alone`: only makes.
+    /// Finds or creates the file system. Input: `alone`: only creates.
     /// Errors: EBUSY: it is mounted the other way (read-only, or not), or at all. EOPNOTSUPP: `alone`, before Linux 6.6.
     pub fn create(&self, alone: bool) -> io::Result<()> {
         let command = if alone { libc::FSCONFIG_CMD_CREATE_EXCL } else { libc::FSCONFIG_CMD_CREATE };
@@ -115,7 +115,7 @@ impl FileSystemContext {
         }
     }
 
-    /// Mounts it nowhere, without set-uid, device nodes or programs: it is gone when this is closed and no file on it is open.
+    /// Mounts it without a directory, set-uid, device nodes or programs: it ends when this and all its files are closed.
     pub fn mount(&self, access: Access) -> io::Result<File> {
         let mut flags =
             libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_NOATIME;
@@ -126,7 +126,7 @@ impl FileSystemContext {
         descriptor(unsafe { libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), libc::FSMOUNT_CLOEXEC, flags) })
     }
 
-    /// Takes what the kernel has to say about the last failure: one message a read, `e` for an error in front.
+    /// Reads the kernel's message about the last failure: one message per read, `e` in front of an error.
     pub fn said(&self) -> String {
         let (mut said, mut buffer) = (Vec::new(), [0; 256]);
         while let Ok(length @ 1..) = (&self.0).read(&mut buffer) {

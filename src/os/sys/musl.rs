@@ -1,12 +1,12 @@
-//! Five functions of the C library's, in the place of musl's (of zig's, where zig brings musl), which take 22 KB: the linker takes
-//! a program's own first.
+//! Five C library functions that replace musl's (zig's, where zig provides musl), which take 22 KB: the linker prefers a
+//! program's own.
 //!
-//! Must never: be called from another file, or do less than the C library's callers in this program ask for.
+//! Must never: be called from another file, or do less than the C library's callers in this program need.
 
 use libc::{c_char, c_int};
 use std::ptr;
 
-/// Sorts in place, for musl's look-up of names: at most 48 addresses. zig's own takes 9 KB.
+/// Sorts in place, for musl's name look-up: at most 48 addresses. zig's own takes 9 KB.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn qsort(
     base: *mut u8,
@@ -17,7 +17,7 @@ unsafe extern "C" fn qsort(
     for end in 1..count {
         let mut at = end;
         while at > 0 {
-            // SAFETY: both lie in the array, whose `count` members of `width` bytes the caller vouches for.
+            // SAFETY: both lie in the array of `count` members of `width` bytes that the caller guarantees.
             unsafe {
                 let (a, b) = (base.add((at - 1) * width), base.add(at * width));
                 if compare(a, b) <= 0 {
@@ -30,20 +30,20 @@ unsafe extern "C" fn qsort(
     }
 }
 
-/// Names no thread: musl's own brings 8 KB of printf with it, to write the name of another thread than the one that runs.
+/// Names no thread: musl's own pulls in 8 KB of printf to name threads other than the running one.
 #[cfg(not(test))]
 #[unsafe(no_mangle)]
 extern "C" fn pthread_setname_np(_thread: libc::pthread_t, _name: *const c_char) -> c_int {
     0
 }
 
-/// Finds the first `wanted` or else the end of a text, for musl's readers of names and of the environment. zig's own and
-/// those of the next two, written for speed, take 0.7 to 1.4 KB each.
+/// Finds the first `wanted` or else the end of a text, for musl's readers of names and of the environment. zig's own and those
+/// of the next two, optimised for speed, take 0.7 to 1.4 KB each.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn __strchrnul(text: *const c_char, wanted: c_int) -> *const c_char {
     let mut at = text;
     loop {
-        // SAFETY: the text ends with a zero, and nothing after it is looked at.
+        // SAFETY: the text ends with a zero, and nothing after it is read.
         let byte = unsafe { *at };
         if byte == 0 || byte == wanted as c_char {
             return at;
@@ -55,7 +55,7 @@ unsafe extern "C" fn __strchrnul(text: *const c_char, wanted: c_int) -> *const c
 /// Finds the first `wanted` in a text, or nothing.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn strchr(text: *const c_char, wanted: c_int) -> *const c_char {
-    // SAFETY: as the caller vouches; what is found is in the text, or its end.
+    // SAFETY: as the caller guarantees; the result is in the text, or its end.
     unsafe {
         let at = __strchrnul(text, wanted);
         if *at == wanted as c_char { at } else { ptr::null() }
@@ -68,7 +68,8 @@ unsafe extern "C" fn strstr(text: *const c_char, wanted: *const c_char) -> *cons
     let mut at = text;
     loop {
         let mut same = 0;
-        // SAFETY: both end with a zero: `wanted` is left at its own, and the text's is unlike any byte of `wanted` before that.
+        // SAFETY: both end with a zero: the loop stops at that of `wanted`, or at the text's, which differs from any earlier
+        // byte of `wanted`.
         unsafe {
             while *wanted.add(same) != 0 && *at.add(same) == *wanted.add(same) {
                 same += 1;

@@ -1,4 +1,4 @@
-//! Sockets and names, each with an end to the wait.
+//! Sockets and name look-up; waits are bounded.
 
 use super::call::check;
 use std::ffi::CString;
@@ -13,14 +13,14 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 /// Connects to a Unix socket.
-/// Input: `limit`: how long a socket that accepts nobody is waited for, and then each write.
-/// Errors: WouldBlock: it accepts nobody.
+/// Input: `limit`: how long to wait for a socket that does not accept, and then for each write.
+/// Errors: WouldBlock: it does not accept.
 pub fn connect_unix(path: &Path, limit: std::time::Duration) -> io::Result<UnixStream> {
     let bytes = path.as_os_str().as_bytes();
     // SAFETY: plain old data, for which zero is a value.
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    // One byte stays zero: the end.
+    // One byte stays zero as the terminator.
     if bytes.len() >= address.sun_path.len() || bytes.contains(&0) {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
@@ -32,18 +32,18 @@ pub fn connect_unix(path: &Path, limit: std::time::Duration) -> io::Result<UnixS
     if socket < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a descriptor that was just made, and that nobody else has.
+    // SAFETY: a new descriptor without another owner.
     let stream = unsafe { UnixStream::from_raw_fd(socket) };
-    // Source: unix(7) and socket(7): SO_SNDTIMEO holds for connect as well.
+    // Source: unix(7) and socket(7): SO_SNDTIMEO applies to connect as well.
     stream.set_write_timeout(Some(limit))?;
     let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
-    // SAFETY: the address lives as long as the call, and `length` is its own.
+    // SAFETY: the address outlives the call, and `length` is its own.
     check(unsafe { libc::connect(stream.as_raw_fd(), (&raw const address).cast(), length) })?;
     Ok(stream)
 }
 
-/// Asks the resolver for a host's addresses, and waits as long as that takes. Their port is 0.
-/// Errors: its code, which is negative (getaddrinfo(3)); what is positive is an errno.
+/// Asks the resolver for a host's addresses, without a time limit. Their port is 0.
+/// Errors: its code, which is negative (getaddrinfo(3)); a positive one is an errno.
 pub fn look_up(host: &str) -> std::result::Result<Vec<SocketAddr>, libc::c_int> {
     let host = CString::new(host).map_err(|_| libc::EAI_NONAME)?;
     // SAFETY: plain old data, for which zero is a value.
@@ -57,11 +57,11 @@ pub fn look_up(host: &str) -> std::result::Result<Vec<SocketAddr>, libc::c_int> 
         code => return Err(code),
     }
     let (mut found, mut next) = (Vec::new(), list);
-    // SAFETY: each entry lives until the list is freed, and its end is null.
+    // SAFETY: each entry lives until the list is freed, and the last one's link is null.
     while let Some(entry) = unsafe { next.as_ref() } {
         next = entry.ai_next;
         match entry.ai_family {
-            // SAFETY: the family says what the address is.
+            // SAFETY: the family determines the type of the address.
             libc::AF_INET => {
                 let at = unsafe { entry.ai_addr.cast::<libc::sockaddr_in>().read_unaligned() };
                 found.push((Ipv4Addr::from(u32::from_be(at.sin_addr.s_addr)), 0).into());
@@ -74,7 +74,7 @@ pub fn look_up(host: &str) -> std::result::Result<Vec<SocketAddr>, libc::c_int> 
             _ => {}
         }
     }
-    // SAFETY: it was just made, and nothing of it is used any more.
+    // SAFETY: the list is from getaddrinfo, and no longer used.
     unsafe { libc::freeaddrinfo(list) };
     Ok(found)
 }

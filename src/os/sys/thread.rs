@@ -1,27 +1,27 @@
-//! Starts one thread by pthread_create(3): std's own threads take 8 KB more, for what no caller here asks of them: names, hooks,
-//! results, scopes, a message where the stack is used up.
+//! Starts one thread by pthread_create(3): std's own threads take 8 KB more for features that no caller here needs: names,
+//! hooks, results, scopes, a message on stack overflow.
 //!
-//! Must never: free what a thread works with before it has ended.
+//! Must never: free what a thread uses before it has ended.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// A thread that was started. It runs on where this is dropped, at most until the process ends.
+/// A started thread. Dropping this does not end it; it ends with the process at the latest.
 pub struct Thread(Option<libc::pthread_t>);
 
 impl Thread {
-    /// Starts a thread that does some work. Which signals are blocked, it has from whoever starts it.
-    /// Input: `stack_bytes`: whole pages, 64 KiB at least. What needs more ends the process by SIGSEGV.
-    /// Errors: EAGAIN: no memory, or no thread more is allowed. The work is then not done.
+    /// Starts a thread that does some work. It inherits the caller's blocked signals.
+    /// Input: `stack_bytes`: whole pages, at least 64 KiB. A stack overflow ends the process by SIGSEGV.
+    /// Errors: EAGAIN: out of memory, or no more threads allowed. The work is then not done.
     pub fn start(stack_bytes: usize, work: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
-        // Twice: a pointer to a `dyn` is two words wide, and a thread gets one.
+        // Boxed twice: a pointer to a `dyn` is two words wide, and a thread gets one.
         let work: *mut Work = Box::into_raw(Box::new(Box::new(work)));
         // SAFETY: plain old data, for which zero is a value until it is initialised.
         let (mut number, mut attributes) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-        // SAFETY: structures that outlive the calls; what the initialisation took is given back, whatever happened between. The
-        // work is the thread's alone from its start on.
+        // SAFETY: structures that outlive the calls; what the initialisation allocated is freed on every path. The work belongs
+        // to the thread alone once it starts.
         let code = unsafe {
             let mut code = libc::pthread_attr_init(&raw mut attributes);
             code = code.max(libc::pthread_attr_setstacksize(&raw mut attributes, stack_bytes));
@@ -34,16 +34,16 @@ impl Thread {
         if code == 0 {
             return Ok(Thread(Some(number)));
         }
-        // SAFETY: made by `into_raw` above, and there is no thread that has it.
+        // SAFETY: made by `into_raw` above, and no thread has it.
         drop(unsafe { Box::from_raw(work) });
         Err(io::Error::from_raw_os_error(code))
     }
 
-    /// Waits until it has ended.
+    /// Waits until the thread has ended.
     pub fn join(mut self) {
         if let Some(number) = self.0.take() {
-            // SAFETY: neither joined nor detached so far; null is allowed for the result. It can only fail where a thread waits
-            // for itself, and a thread does not have its own `Thread`.
+            // SAFETY: not yet joined or detached; null is allowed for the result. It can only fail if a thread waits for
+            // itself, and a thread does not have its own `Thread`.
             unsafe { libc::pthread_join(number, std::ptr::null_mut()) };
         }
     }
@@ -52,20 +52,20 @@ impl Thread {
 impl Drop for Thread {
     fn drop(&mut self) {
         if let Some(number) = self.0 {
-            // SAFETY: neither joined nor detached so far.
+            // SAFETY: not yet joined or detached.
             unsafe { libc::pthread_detach(number) };
         }
     }
 }
 
 extern "C" fn run(work: *mut libc::c_void) -> *mut libc::c_void {
-    // SAFETY: what `start` made of a box, for this thread alone.
+    // SAFETY: `start` made it from a box, for this thread alone.
     let work = unsafe { Box::from_raw(work.cast::<Work>()) };
     work();
     std::ptr::null_mut()
 }
 
-/// Takes a mutex, also one whose last holder panicked.
+/// Locks a mutex, even one whose last holder panicked.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -113,7 +113,7 @@ mod tests {
     fn what_cannot_be_started_is_an_error_and_leaks_nothing() {
         let kept = Arc::new(());
         let its = kept.clone();
-        // Half of all addresses that there are.
+        // Half of the address space.
         let error = Thread::start(1 << 46, move || drop(its)).err().expect("no such stack");
         assert!(matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINVAL | libc::ENOMEM)), "{error}");
         assert_eq!(Arc::strong_count(&kept), 1);

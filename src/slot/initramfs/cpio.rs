@@ -1,30 +1,30 @@
-//! The entries of cpio archives, as the kernel reads them. Pure; keeps a header or a name at a time.
+//! The entries of cpio archives, as the kernel reads them. Pure; keeps only one header or name at a time.
 //!
 //! Source: Linux init/initramfs.c; Documentation/driver-api/early-userspace/buffer-format.rst.
-//! Must never: take an entry that the kernel would leave out by itself: those are told, not skipped.
+//! Must never: take an entry that the kernel would silently omit: those are reported, not skipped.
 
-/// Before the name, in bytes: magic, and thirteen numbers of eight hexadecimal digits.
+/// Part before the name, in bytes: magic, and thirteen numbers of eight hexadecimal digits.
 const HEADER: usize = 110;
 const MAGIC: usize = 6;
-/// With the NUL at its end, in bytes; also of the target of a link.
+/// Including the NUL at its end, in bytes; also limits the target of a link.
 const PATH_MAX: u64 = 4096;
 const NAME_MAX: usize = 255;
 const TRAILER: &[u8] = b"TRAILER!!!";
 
-/// The bits of a mode that say what it is, and their values.
+/// Type bits of a mode, and their values.
 pub(crate) const KIND: u16 = 0o170_000;
 pub(crate) const FILE: u16 = 0o100_000;
 pub(crate) const DIR: u16 = 0o040_000;
 pub(crate) const LINK: u16 = 0o120_000;
 const OTHERS: [u16; 4] = [0o010_000, 0o020_000, 0o060_000, 0o140_000];
 
-/// What the kernel makes something of.
+/// What the kernel acts on.
 pub enum Seen<'a> {
     /// A file, a directory, and so on.
     Entry(Entry<'a>),
-    /// The next bytes of the file that was seen last.
+    /// The next bytes of the file seen last.
     Content(&'a [u8]),
-    /// The end of an archive: hard links do not reach over it.
+    /// The end of an archive: hard links do not cross it.
     Trailer,
 }
 
@@ -36,9 +36,9 @@ pub struct Entry<'a> {
     pub mode: u16,
     /// Its owner.
     pub uid: u32,
-    /// Of the content, in bytes.
+    /// Length of the content, in bytes.
     pub size: u64,
-    /// From 2 on, names of the same `id` are one file.
+    /// From 2 on, names with the same `id` are one file.
     pub links: u32,
     /// Inode, major and minor number of the device.
     pub id: [u32; 3],
@@ -57,13 +57,13 @@ enum State {
     Skip(u64),
 }
 
-/// Reads archives one behind the other.
+/// Reads consecutive archives.
 #[derive(Default)]
 pub(crate) struct Reader {
     state: State,
-    /// What is collected: a header, or name and target.
+    /// Bytes collected so far: a header, or name and target.
     buffer: Vec<u8>,
-    /// Of the header: mode, owner, length, length of the name, checksum, links, inode and device.
+    /// From the header: mode, owner, length, length of the name, checksum, links, inode and device.
     mode: u16,
     uid: u32,
     size: u64,
@@ -72,21 +72,21 @@ pub(crate) struct Reader {
     links: u32,
     id: [u32; 3],
     sum: u32,
-    /// Since the archive, or the gzip member, began; alignment counts from there.
+    /// Bytes since the archive, or the gzip member, began; alignment counts from there.
     position: u64,
-    /// All that came.
+    /// Total of bytes received.
     pub(crate) unpacked_bytes: u64,
 }
 
 impl Reader {
-    /// Begins with an archive of its own.
+    /// Begins with a separate archive.
     pub(crate) fn begin(&mut self) {
         self.state = State::Header;
         self.buffer.clear();
         self.position = 0;
     }
 
-    /// Begins with the content of a gzip member. Where none came before, it has to begin with a header, not with zeros.
+    /// Begins with the content of a gzip member. The first member must begin with a header, not with zeros.
     pub(crate) fn begin_member(&mut self) {
         self.position = 0;
     }
@@ -104,8 +104,8 @@ impl Reader {
         }
     }
 
-    /// Takes bytes up to where the next archive, or something else, has to begin.
-    /// Returns: how many.
+    /// Takes bytes up to where the next archive, or something else, must begin.
+    /// Returns: the number of bytes taken.
     pub(crate) fn update(&mut self, bytes: &[u8], see: &mut dyn FnMut(&Seen<'_>)) -> Result<usize, String> {
         let mut done = 0;
         loop {
@@ -143,12 +143,12 @@ impl Reader {
         taken
     }
 
-    /// Of the name with what pads it, and of the target of a link.
+    /// Length of the padded name and of a link's target.
     fn wanted(&self) -> usize {
         self.padded_name() + if self.mode & KIND == LINK { self.size as usize } else { 0 }
     }
 
-    /// Up to a multiple of four, counted from the header's beginning.
+    /// Length up to a multiple of four, counted from the start of the header.
     fn padded_name(&self) -> usize {
         ((self.name_length + 1) & !3) + 2
     }
@@ -209,7 +209,7 @@ impl Reader {
         }
     }
 
-    /// Ends a gzip member. Errors: an entry is not whole.
+    /// Ends a gzip member. Errors: an entry is incomplete.
     pub(crate) fn finish(&self) -> Result<(), String> {
         match self.state {
             State::Reset => Ok(()),
@@ -221,7 +221,7 @@ impl Reader {
         }
     }
 
-    /// Ends a stream whose last archive is not compressed: there the kernel does not miss the padding, nor do we.
+    /// Ends a stream whose last archive is uncompressed: the kernel accepts missing padding there, and so does this.
     pub(crate) fn finish_plain(&self) -> Result<(), String> {
         match self.state {
             State::Skip(1..4) => Ok(()),
@@ -241,7 +241,7 @@ fn check_magic(header: &[u8]) -> Result<(), String> {
     }
 }
 
-/// What the kernel would not make, and not say so. What depends on other entries is [`super::Tree`]'s business.
+/// Refuses an entry that the kernel would silently omit. Dependencies on other entries are checked by [`super::Tree`].
 fn check_entry(name: &[u8], kind: u16, target: &[u8]) -> Result<(), String> {
     let shown = String::from_utf8_lossy(&name[..name.len().min(80)]);
     let why = if name.is_empty() {

@@ -1,23 +1,23 @@
 //! A gzip member, as the kernel's `gunzip` reads it: ten bytes, a name, raw deflate, a trailer.
 //!
-//! Source: RFC 1952; Linux lib/decompress_inflate.c. Must never: allocate for each member, or take a header that the kernel
-//! does not understand: comment, extra field and header checksum are data to it.
+//! Source: RFC 1952; Linux lib/decompress_inflate.c. Must never: allocate for each member, or accept a header that the kernel
+//! does not understand: it takes comment, extra field and header checksum for data.
 
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
-/// Before the name, in bytes.
+/// Part before the name, in bytes.
 const HEADER: usize = 10;
 /// CRC-32 and length, in bytes.
 const TRAILER: usize = 8;
-/// Unpacked at once, in bytes.
+/// Bytes unpacked at once.
 const WINDOW: usize = 32 * 1024;
-/// Flags of the header's fourth byte. The first (text) and the last three (reserved) are passed over by the kernel.
+/// Flags of the header's fourth byte. The kernel ignores the first (text) and the last three (reserved).
 const HEADER_CRC: u8 = 2;
 const EXTRA: u8 = 4;
 const NAME: u8 = 8;
 const COMMENT: u8 = 16;
 
-/// What the kernel, and people, know by its first two bytes.
+/// Formats that the kernel or users recognise by the first two bytes.
 const FORMATS: [([u8; 2], &str); 11] = [
     ([0x28, 0xb5], "zstd"),
     ([0xfd, 0x37], "xz"),
@@ -41,26 +41,26 @@ enum Part {
     Trailer,
 }
 
-/// Reads one member behind the other; what costs memory is made once.
+/// Reads consecutive members, reusing costly allocations.
 #[derive(Default)]
 pub(crate) struct Member {
     part: Part,
-    /// Header or trailer, as far as it came.
+    /// Header or trailer, as far as received.
     head: Vec<u8>,
     inflate: Option<(Decompress, Vec<u8>)>,
     crc: Crc,
 }
 
 impl Member {
-    /// Begins with the next one.
+    /// Begins with the next member.
     pub(crate) fn begin(&mut self) {
         self.part = Part::Header;
         self.head.clear();
         self.crc.reset();
     }
 
-    /// Takes of the next bytes what belongs to it.
-    /// Returns: how many, and whether it has ended. Errors: what is wrong with it, or what `fill` says.
+    /// Takes the part of the next bytes that belongs to the member.
+    /// Returns: the number of bytes taken, and whether it has ended. Errors: what is wrong with it, or an error of `fill`.
     pub(crate) fn update(
         &mut self,
         bytes: &[u8],
@@ -115,7 +115,7 @@ impl Member {
         Ok(taken)
     }
 
-    /// The kernel does not look at it: what differs is not what was packed all the same.
+    /// The kernel ignores the trailer, but a difference still means that the content is not what was packed.
     fn check_trailer(&self) -> Result<(), String> {
         let number = |at: usize| u32::from_le_bytes(self.head[at..at + 4].try_into().unwrap_or_default());
         match (number(0) == self.crc.sum(), number(4) == self.crc.amount()) {
@@ -131,7 +131,7 @@ impl Member {
         taken
     }
 
-    /// Says where the stream was cut.
+    /// Describes where the stream was cut.
     pub(crate) fn cut(&self) -> String {
         let place = match self.part {
             Part::Header | Part::Name => "header",
@@ -142,7 +142,7 @@ impl Member {
     }
 }
 
-/// Compressed once more as it is, it would be no better.
+/// Compressing it again as it is would not help.
 const REPACK: &str =
     "unpack that part and compress it with gzip (Debian: COMPRESS=gzip in /etc/initramfs-tools/initramfs.conf)";
 
@@ -171,7 +171,7 @@ fn check_flags(flags: u8) -> Result<Part, String> {
     Err(format!("its header has {field}, which kernels do not understand: compress it with gzip -n"))
 }
 
-/// Says what begins with these bytes, where that is known.
+/// Names the format that begins with these bytes, if known.
 fn format_of(first: &[u8]) -> Option<&'static str> {
     FORMATS.iter().find(|(magic, _)| first.starts_with(magic)).map(|(_, name)| *name)
 }

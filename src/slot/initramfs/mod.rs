@@ -1,9 +1,10 @@
-//! The one judge of what an initramfs may be: what the kernel's unpacker takes whole. Pure, a stream in pieces, little memory.
+//! The one check of an initramfs: that the kernel's unpacker accepts all of it. Pure, on a stream in pieces, with little
+//! memory.
 //!
-//! Source: Linux init/initramfs.c and lib/decompress_inflate.c, 6.1, 6.12 and 7.3; tests/vm/initramfs.rs holds it
-//! against real kernels. The same code judges while an update is downloaded, and for the scripts that publish (`lint`).
-//! Stricter than the kernel where that unpacks a part and says nothing, and in gzip's checksum, which it does not look at.
-//! Must never: hold more than a window of the output and one name, or take what one of these kernels would not unpack whole.
+//! Source: Linux init/initramfs.c and lib/decompress_inflate.c, 6.1, 6.12 and 7.3; tests/vm/initramfs.rs compares it with real
+//! kernels. The same code checks downloads, and serves the scripts that publish (`lint`).
+//! Stricter than the kernel where that silently unpacks only a part, and with gzip's checksum, which the kernel ignores.
+//! Must never: hold more than a window of the output and one name, or accept what one of these kernels would not unpack whole.
 
 mod cpio;
 mod gzip;
@@ -14,22 +15,22 @@ pub use tree::{Lying, Tree};
 
 use gzip::Member;
 
-/// Most that it may unpack to, in bytes: far beyond what these machines have as memory.
+/// Largest unpacked size, in bytes: far above these machines' memory.
 const UNPACKED_MAX_BYTES: u64 = 8 * 1024 * 1024 * 1024;
 
-/// Where in the stream it is.
+/// Position in the stream.
 #[derive(Default)]
 enum At {
-    /// Between two archives, where the kernel looks at what comes.
+    /// Between two archives, where the kernel examines the next bytes.
     #[default]
     Between,
-    /// In an archive that is not compressed.
+    /// In an uncompressed archive.
     Plain,
     /// In a gzip member, or in its first bytes.
     Packed,
 }
 
-/// Takes a stream in pieces, and says in the end whether a kernel unpacks it whole.
+/// Takes a stream in pieces, and finally reports whether a kernel unpacks all of it.
 #[derive(Default)]
 pub struct Judge {
     at: At,
@@ -42,8 +43,8 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Takes the next bytes. Input: `see` is told of each entry, in the order in which the kernel makes them.
-    /// Errors: what is wrong with them, for people.
+    /// Takes the next bytes. Input: `see` receives each entry, in the order in which the kernel creates them.
+    /// Errors: what is wrong with them, as text for the operator.
     pub fn update(&mut self, mut bytes: &[u8], see: &mut dyn FnMut(&Seen<'_>)) -> Result<(), String> {
         while let Some(first) = bytes.first() {
             let taken = match self.at {
@@ -79,7 +80,7 @@ impl Judge {
         Ok(())
     }
 
-    /// The kernel takes an archive that is not compressed at a multiple of four only.
+    /// The kernel accepts an uncompressed archive only at a multiple of four.
     fn begin(&mut self, is_cpio: bool) {
         self.began = self.offset;
         if is_cpio && self.offset.is_multiple_of(4) {
@@ -95,7 +96,7 @@ impl Judge {
     }
 
     /// Ends the stream.
-    /// Errors: it ends in the middle of something; it is empty; nothing in it is gzip.
+    /// Errors: it ends within an entry or member; it is empty; nothing in it is gzip.
     pub fn finish(self) -> Result<(), String> {
         match self.at {
             At::Packed => return Err(self.told(&self.member.cut())),
@@ -115,8 +116,8 @@ impl Judge {
     }
 }
 
-/// Unpacks the beginning of a gzip member. Returns: `wanted` bytes or more, or all that there is.
-/// Errors: it is no gzip, or damaged; for people.
+/// Unpacks the beginning of a gzip member. Returns: at least `wanted` bytes, or everything.
+/// Errors: not gzip, or damaged; as text for the operator.
 pub fn unpack_head(mut bytes: &[u8], wanted: usize) -> Result<Vec<u8>, String> {
     let (mut member, mut head) = (Member::default(), Vec::new());
     member.begin();

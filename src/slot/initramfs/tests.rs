@@ -1,10 +1,10 @@
-//! The judge on what real tools make, in pieces of every size. tests/support/initramfs_table.rs has the shapes,
+//! The check of output of real tools, in pieces of every size. tests/support/initramfs_table.rs has the shapes,
 //! tests/vm/initramfs.rs asks real kernels.
 
 use super::*;
 use std::process::Command;
 
-/// What a shell command writes, in a directory with files `a` and `b` and a link `l`.
+/// Output of a shell command, in a directory with files `a` and `b` and a link `l`.
 fn made(script: &str) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a"), noise(70_001)).unwrap();
@@ -26,7 +26,7 @@ fn noise(length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Returns: the names that were seen.
+/// Returns: the names of the entries seen.
 fn check(bytes: &[u8], step: usize) -> Result<Vec<String>, String> {
     let (mut judge, mut names) = (Judge::default(), Vec::new());
     let mut see = |seen: &Seen<'_>| match seen {
@@ -70,7 +70,7 @@ fn every_broken_byte_past_the_header_is_seen() {
     }
 }
 
-/// Each with a checksum of its own: members are set up cheaply, and there is not a number that is too many.
+/// Each with its own checksum: members are cheap to set up, and their number is not limited.
 #[test]
 fn members_without_number() {
     let one = made("pack b | gzip -n");
@@ -99,7 +99,7 @@ fn other_content_is_refused() {
     }
 }
 
-/// In every step of one byte over the alignment: the kernel looks at the offset in the whole.
+/// For every byte offset within the alignment: the kernel looks at the offset in the whole.
 #[test]
 fn alignment_counts_from_the_beginning_of_the_whole() {
     let (plain, packed) = (made("pack b"), made("pack b | gzip -n"));
@@ -111,7 +111,7 @@ fn alignment_counts_from_the_beginning_of_the_whole() {
     }
 }
 
-/// One reading for all: what is no hexadecimal number is none, whatever else parsers may take.
+/// One rule for all fields: only hexadecimal digits are accepted, whatever other parsers allow.
 #[test]
 fn numbers_are_eight_hexadecimal_digits() {
     let whole = made("pack b");

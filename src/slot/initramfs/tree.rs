@@ -1,16 +1,16 @@
-//! What lies in the root file system once the kernel has unpacked an initramfs: every archive of it, in order.
+//! The root file system after the kernel has unpacked an initramfs: every archive of it, in order.
 //!
-//! Source: Linux init/initramfs.c: an entry replaces what is of another kind, a directory replaces a link to one.
-//! For publishers: memory grows with what is unpacked. Must never: be used on a machine.
+//! Source: Linux init/initramfs.c: an entry replaces one of another kind, a directory replaces a link to one.
+//! For publishers: memory grows with the unpacked size. Must never: be used on a machine.
 
 use super::cpio::{DIR, Entry, FILE, KIND, LINK, Seen};
 use std::fmt::Write;
 
-/// Most links that a path may lead through (Linux, MAXSYMLINKS).
+/// Most links that a path may pass (Linux, MAXSYMLINKS).
 const LINKS_MAX: u32 = 40;
-/// The tree's own number of `/`.
+/// Node number of `/`.
 const ROOT: usize = 0;
-/// Most that is kept of a file, in bytes: one more than machines read of anything below /etc/kubesolo.
+/// Most bytes kept of a file: one more than machines read of any file below /etc/kubesolo.
 const KEPT_MAX: usize = (256 << 10) + 1;
 
 struct Node {
@@ -21,13 +21,13 @@ struct Node {
     children: Numbers,
 }
 
-/// Numbers by name, in the order of the names. A `BTreeMap` takes 5 KB more; what it is better at, names by the hundred thousand
-/// in one directory and in no order, no initramfs has.
+/// Node numbers by name, sorted. A `BTreeMap` takes 5 KB more and is only better for hundreds of thousands of unsorted names in
+/// one directory, which no initramfs has.
 #[derive(Default)]
 struct Numbers(Vec<(Vec<u8>, usize)>);
 
 impl Numbers {
-    /// Returns where a name stands, or else would.
+    /// Returns the position of a name, or where it would be inserted.
     fn place(&self, name: &[u8]) -> Result<usize, usize> {
         self.0.binary_search_by(|(there, _)| there.as_slice().cmp(name))
     }
@@ -50,18 +50,18 @@ impl Numbers {
     }
 }
 
-/// Where a path leads: a name in a directory (empty: the directory itself), and what lies there.
+/// Target of a path: a name in a directory (empty: the directory itself), and the node there.
 struct Place {
     dir: usize,
     name: Vec<u8>,
     node: Option<usize>,
 }
 
-/// What lies at a path.
+/// A file, directory or other node at a path.
 pub struct Lying {
-    /// From where it was looked for.
+    /// Path by which it was found.
     pub path: Vec<u8>,
-    /// Its number in the tree: the same in each that was made of the same initramfs.
+    /// Its number in the tree: the same in every tree of the same initramfs.
     pub node: usize,
     /// Kind and permissions, as `st_mode` has them.
     pub mode: u16,
@@ -70,32 +70,32 @@ pub struct Lying {
 }
 
 impl Lying {
-    /// Says whether it is a directory.
+    /// Returns whether it is a directory.
     pub fn is_dir(&self) -> bool {
         self.mode & KIND == DIR
     }
 
-    /// Says whether it is a file.
+    /// Returns whether it is a file.
     pub fn is_file(&self) -> bool {
         self.mode & KIND == FILE
     }
 }
 
-/// What was unpacked.
+/// The unpacked file system.
 pub struct Tree {
     nodes: Vec<Node>,
-    /// What is to be kept, and what is being written of it: a few.
+    /// Files to keep, with the content so far: a few.
     kept: Vec<(usize, Vec<u8>)>,
     open: Option<usize>,
-    /// Places in `first_names`, by what a hard link is known by.
+    /// Positions in `first_names`, by the key of a hard link.
     hard_links: Numbers,
     first_names: Vec<Vec<u8>>,
-    /// Entries that the kernel leaves out without a word, each with the reason.
+    /// Entries that the kernel silently omits, each with the reason.
     pub left_out: Vec<String>,
 }
 
 impl Default for Tree {
-    /// What every kernel brings: `/dev`, `/dev/console`, `/root` (Linux, usr/default_cpio_list).
+    /// What every kernel provides: `/dev`, `/dev/console`, `/root` (Linux, usr/default_cpio_list).
     fn default() -> Tree {
         let root = Node { mode: DIR | 0o755, uid: 0, target: Vec::new(), parent: ROOT, children: Numbers::default() };
         let mut tree = Tree {
@@ -114,12 +114,13 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// Begins anew, and keeps the content of these files, up to a limit. Input: their numbers in a tree of the same initramfs.
+    /// Begins an empty tree that keeps the content of these files, up to a limit. Input: their numbers in a tree of the same
+    /// initramfs.
     pub fn keeping(nodes: impl Iterator<Item = usize>) -> Tree {
         Tree { kept: nodes.map(|node| (node, Vec::new())).collect(), ..Tree::default() }
     }
 
-    /// Does what the kernel does with the next entry.
+    /// Applies the next entry as the kernel does.
     pub fn see(&mut self, seen: &Seen<'_>) {
         match seen {
             Seen::Trailer => self.hard_links = Numbers::default(),
@@ -139,7 +140,7 @@ impl Tree {
 
     fn entry(&mut self, entry: &Entry<'_>) -> Result<(), &'static str> {
         let kind = entry.mode & KIND;
-        // A link takes the place of anything, also of a link.
+        // A link replaces anything, even a link.
         self.clear(entry.name, if kind == LINK { None } else { Some(kind) });
         let linked = kind != LINK && kind != DIR && entry.links >= 2 && self.hard_link(entry)?;
         if linked && kind != FILE {
@@ -153,7 +154,7 @@ impl Tree {
             }
             Some((_, DIR)) => Err("a directory that is not empty is in its place"),
             Some(_) => Err("something else is in its place"),
-            // `mkdir` does not go through a link that leads nowhere.
+            // `mkdir` does not follow a dangling link.
             None if kind == DIR && self.is_there(entry.name) => Err("something else is in its place"),
             None => {
                 let node = self.add(place.dir, place.name, entry.mode, entry.target);
@@ -163,7 +164,7 @@ impl Tree {
         }
     }
 
-    /// An entry without content empties a file, unless that is a hard link.
+    /// An entry without content empties a file, unless it is a hard link.
     fn written(&mut self, node: usize, entry: &Entry<'_>, empties: bool) {
         (self.nodes[node].mode, self.nodes[node].uid) = (entry.mode, entry.uid);
         if entry.mode & KIND == FILE {
@@ -178,19 +179,19 @@ impl Tree {
         self.kept.iter_mut().find(|(kept, _)| *kept == node).map(|(_, bytes)| bytes)
     }
 
-    /// Returns what lies at a path, through links; `None`: nothing.
+    /// Returns the node at a path, through links; `None`: nothing.
     pub fn at(&self, path: &[u8]) -> Option<Lying> {
         let node = self.find(path, true)?.node?;
         Some(self.lying(path.to_vec(), node))
     }
 
-    /// Returns what lies in a directory, by name, links as such. What is not a directory has nothing.
+    /// Returns the entries of a directory by name; links are not followed. Anything else has none.
     pub fn entries(&self, dir: &Lying) -> Vec<Lying> {
         let children = self.nodes[dir.node].children.0.iter();
         children.map(|(name, node)| self.lying([&dir.path, &b"/"[..], name].concat(), *node)).collect()
     }
 
-    /// Returns what was kept of a file.
+    /// Returns the kept content of a file.
     pub fn content(&self, of: &Lying) -> &[u8] {
         self.kept.iter().find(|(kept, _)| *kept == of.node).map_or(&[], |(_, bytes)| bytes)
     }
@@ -199,7 +200,7 @@ impl Tree {
         Lying { path, node, mode: self.nodes[node].mode, uid: self.nodes[node].uid }
     }
 
-    /// Returns: whether it is another name of a file that is there. Errors: that cannot be linked to.
+    /// Returns: whether it is another name of an existing file. Errors: that file cannot be linked to.
     fn hard_link(&mut self, entry: &Entry<'_>) -> Result<bool, &'static str> {
         let [major, minor, inode] = entry.id.map(u32::to_le_bytes);
         let key = [&major[..], &minor, &inode, &(entry.mode & KIND).to_le_bytes()].concat();
@@ -219,7 +220,7 @@ impl Tree {
         Ok(true)
     }
 
-    /// Takes away what is of another kind; `None`: whatever is there. A directory goes only if it is empty.
+    /// Removes a node of another kind; `None`: any node. A directory is removed only if empty.
     fn clear(&mut self, path: &[u8], kind: Option<u16>) {
         let Some(Place { dir, name, node: Some(node) }) = self.find(path, false) else { return };
         let there = &self.nodes[node];
@@ -247,11 +248,11 @@ impl Tree {
     }
 
     /// Follows a path from `/`, as the kernel does. A `/` at the end follows a link there too.
-    /// Returns: `None` where a directory on the way is missing, or links lead in a circle.
+    /// Returns: `None` if a directory on the way is missing, or links form a loop.
     fn find(&self, path: &[u8], follow: bool) -> Option<Place> {
         let mut parts: Vec<Vec<u8>> = split(path);
         let (mut dir, mut links) = (ROOT, 0);
-        // "usr/" and "usr/." are what a link leads to, and directories.
+        // "usr/" and "usr/." name a link's target, and must be directories.
         let wants_dir = path.ends_with(b"/") || path.ends_with(b"/.");
         let mut follow = follow || wants_dir;
         while let Some(part) = parts.pop() {
@@ -286,13 +287,13 @@ impl Tree {
         Some(Place { dir, name: Vec::new(), node: Some(dir) })
     }
 
-    /// Lists it: kind (`d`, `f`, `l`, `c`, `b`, `p`, `s`), mode in octal, number of names, path, and for a link its target,
-    /// with a tab between them, one entry a line, sorted by path. Bytes that are no printable ASCII are written `\OOO`.
+    /// Lists the tree: kind (`d`, `f`, `l`, `c`, `b`, `p`, `s`), mode in octal, number of names, path, and for a link its
+    /// target, separated by tabs, one entry per line, sorted by path. Bytes other than printable ASCII are written `\OOO`.
     pub fn list(&self) -> String {
         let mut names = vec![0u32; self.nodes.len()];
         self.nodes.iter().flat_map(|node| &node.children.0).for_each(|(_, child)| names[*child] += 1);
         let mut text = String::new();
-        // Deepest first out: children are pushed in reverse.
+        // Last in, first out: children are pushed in reverse.
         let mut waiting: Vec<(Vec<u8>, usize)> = vec![(Vec::new(), ROOT)];
         while let Some((path, node)) = waiting.pop() {
             let there = &self.nodes[node];
@@ -310,7 +311,7 @@ impl Tree {
     }
 }
 
-/// The parts of a path, the first of them last.
+/// Parts of a path in reverse order.
 fn split(path: &[u8]) -> Vec<Vec<u8>> {
     path.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".").rev().map(<[u8]>::to_vec).collect()
 }

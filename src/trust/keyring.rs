@@ -265,3 +265,6 @@ mod tests;
 #[cfg(test)]
 #[path = "named_tests.rs"]
 mod named_tests;
+#[cfg(test)]
+#[path = "revoked_tests.rs"]
+mod revoked_tests;

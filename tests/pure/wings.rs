@@ -257,6 +257,17 @@ fn the_code_map_is_the_house() {
     assert_eq!(loose, ["lib.rs", "main.rs", "parts.rs"], "these lie in no wing");
 }
 
+/// Most lines of a file: what is longer has two subjects.
+const MOST_LINES: usize = 400;
+
+#[apply(test)]
+fn no_file_is_long() {
+    let all = files();
+    let lines = |file: &File| fs::read_to_string(src().join(file)).unwrap().lines().count();
+    let long: Vec<String> = all.keys().filter(|file| lines(file) > MOST_LINES).cloned().collect();
+    assert!(all.len() > 200 && long.is_empty(), "more than {MOST_LINES} lines: {long:?}");
+}
+
 #[apply(test)]
 fn each_wing_says_what_it_may_import() {
     for (wing, may) in WINGS {

@@ -53,7 +53,7 @@ help:
 			printf "make %-40s %s\n", $$0 args, text } { text = "" }' $(MAKEFILE_LIST)
 
 # From cheap to dear. All tools first: a machine that cannot have them says so at once.
-#: lint, unit tests, build, integration tests, GRUB's table, a whole machine of each kind (about 20 minutes on 2 cores)
+#: lint, unit tests, build, integration tests, GRUB's table, a whole machine of each kind (about 40 minutes on 2 cores)
 test: deps lint unit size integration test-grub test-vm
 
 #: everything: both architectures, the long tests, the builder's image, all whole machines with power cuts (over an hour)
@@ -186,8 +186,8 @@ test-builder: build-all
 
 #: [IMAGE=FILE] | starts an image in QEMU, this terminal as its console
 vm:
-	scripts/install-deps.sh build vm
-	scripts/build.sh --arch amd64
+	scripts/install-deps.sh $(if $(IMAGE),,build) vm
+	$(if $(IMAGE),,scripts/build.sh --arch amd64)
 	scripts/vm.sh $(IMAGE)
 
 # What no installation mends is seen before minutes of compiling.

@@ -6,10 +6,11 @@
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib/cli.sh
+. "$REPO/scripts/lib/cli.sh"
 NAME=kubesolo-update
 OUTPUT=$REPO/completions
 AGENT=
-WORK=
 
 usage() {
     cat <<USAGE
@@ -17,7 +18,7 @@ Usage: scripts/completions.sh [--agent FILE] [--output DIR] [--check]
 
 Writes completions/kubesolo-update.bash and completions/_kubesolo-update (zsh) from the agent's --help.
 
-  --agent FILE  the agent (default: the variable KUBESOLO_UPDATE, dist/kubesolo-update-ARCH, or what cargo builds)
+  --agent FILE  the agent (default: the variable KUBESOLO_UPDATE, or else one that cargo builds, which takes minutes)
   --output DIR  default: completions/
   --check       write nothing; fail where the files in DIR are not what the agent says
   -h, --help    this text
@@ -26,14 +27,10 @@ To use them: docs/operators.md.
 USAGE
 }
 
-say() { printf 'completions: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-misuse() { usage >&2; say "error: $*"; exit 2; }
-cleanup() { [ -z "$WORK" ] || rm -rf "$WORK"; }
-
 find_agent() {
     if [ -z "$AGENT" ]; then AGENT=${KUBESOLO_UPDATE:-}; fi
     if [ -z "$AGENT" ]; then
+        say "building an agent"
         (cd "$REPO" && cargo build --quiet --locked --bin "$NAME") || die "the agent does not build: --agent names one"
         AGENT=${CARGO_TARGET_DIR:-$REPO/target}/debug/$NAME
     fi
@@ -209,16 +206,13 @@ main() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --check) is_check=yes ;;
-            --agent) [ -n "${2:-}" ] || misuse "--agent needs a value"; AGENT=$2; shift ;;
-            --output) [ -n "${2:-}" ] || misuse "--output needs a value"; OUTPUT=$2; shift ;;
+            --agent) need_text "$@"; AGENT=$2; shift ;;
+            --output) need_text "$@"; OUTPUT=$2; shift ;;
             *) misuse "unknown option: $1" ;;
         esac
         shift
     done
-    trap cleanup EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    WORK=$(mktemp -d)
+    work_folder
     find_agent
     ask
     bash_file >"$WORK/$NAME.bash"

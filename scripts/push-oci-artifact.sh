@@ -30,7 +30,7 @@ Publishes version V into a registry, with oras and the credentials of \`oras log
 of the image index. The tags, in this order: V-amd64 and V-arm64 name the manifests, V names the index of those
 that are there (a '+' in V becomes '_'), then each --tag. A tag is moved when all that it leads to is there,
 and, with --key, signed. So amd64 and arm64 can be published by two runs, also at the same time. Once
-interrupted, start it again with the same dates (those that it has said, no \$(date), no now): it goes on.
+interrupted, start it again with the dates that it printed (not \$(date), not now): it continues.
 
 The same again changes nothing. A version that is there with other content is refused: a version is published
 once. With --key the index is signed, and so vouches for what the other run published: only if that is

@@ -160,8 +160,8 @@ check_layout_fits() {
 show() {
     say "on $DEVICE, everything is lost:"
     lsblk -o NAME,SIZE,TYPE,FSTYPE,LABEL,PARTLABEL,MODEL,SERIAL "$DEVICE" | sed 's/^/  /' >&2
-    say "to be written: $IMAGE ($ARCH, $WRITE_MIB MiB); KSOLODATA grows to $DATA_MIB MiB, with:"
-    (cd "$WORK/tree" && find . -type f | LC_ALL=C sort | sed 's|^\./|  |') >&2
+    say "to be written: $IMAGE ($ARCH, $WRITE_MIB MiB); KSOLODATA grows to $DATA_MIB MiB, with these files:"
+    (cd "$WORK/tree" && { find . -type f | LC_ALL=C sort | grep . || echo ./none; } | sed 's|^\./|  |') >&2
 }
 
 confirm() {

@@ -157,4 +157,4 @@ look_at() {
 }
 
 warn_undated() { warn "$1 has no $2: machines that have run a dated release refuse it, others cannot tell it is old"; }
-warn_endless() { warn "$1 has no $2: who keeps newer releases from a machine is never noticed"; }
+warn_endless() { warn "$1 has no $2: a source that holds newer releases back is never noticed"; }

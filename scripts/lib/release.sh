@@ -170,7 +170,7 @@ settle_dates() {
             --expires) EXPIRES=$moment ;;
         esac
     done <"$WORK/settled"
-    say "dates, to be typed where this is started again:${RELEASE_DATE:+ --release-date $RELEASE_DATE}${EXPIRES:+ --expires $EXPIRES}"
+    say "to start again after an interruption, give the same dates:${RELEASE_DATE:+ --release-date $RELEASE_DATE}${EXPIRES:+ --expires $EXPIRES}"
 }
 
 check_release() {

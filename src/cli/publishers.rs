@@ -35,7 +35,7 @@ pub struct Inspect {
     pub config: Option<PathBuf>,
 }
 
-/// Check a release before it is published, by the rules of the machines; touches no machine.
+/// Check a release before it is published, by the rules of the machines; touches no machine. No output: all is well.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "lint")]
 #[argh(help_triggers("-h", "--help", "help"))]

@@ -151,7 +151,7 @@ pub fn would_take(report: &Report, config: &Config, now: Now) -> bool {
 pub fn demand_known(situation: &Situation<'_>, ring: &Keyring) -> Result<()> {
     let running = situation.running;
     let (true, Err(e)) = (next_step::is_unknown(running), &running.record) else { return Ok(()) };
-    if e.is_unseen() {
+    if e.is_unseen() || next_step::is_disk_unknown([running, situation.target]) {
         // Its content is unknown, and the error has its own hint.
         return Err(e.clone());
     }

@@ -110,6 +110,16 @@ pub struct Stuck {
     pub has_proof: bool,
 }
 
+/// Next step where the boot disk was not found: nothing is known of either slot.
+pub const NO_DISK: &str =
+    "do what is said of the slots above, so that the boot disk is found, then `status` again; do not restart before";
+
+/// Returns whether both slots are out of reach for the same reason: their disk. That proves nothing about either.
+pub fn is_disk_unknown(slots: [&View; 2]) -> bool {
+    let [a, b] = slots.map(|view| view.record.as_ref().err());
+    a.is_some() && a == b
+}
+
 /// Describes how to recover from a running slot that is not valid.
 pub fn way_on(running: Stuck, other: Other) -> String {
     let slot = running.slot.other();

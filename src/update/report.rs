@@ -121,6 +121,7 @@ impl Report {
         let digest = state.manifest_digest;
         let next = match in_use.filter(|_| running.is_some()) {
             _ if self.denied.is_some() => "ask as root of the machine itself, not from a container".into(),
+            _ if running.is_some() && next_step::is_disk_unknown([&slots[0], &slots[1]]) => next_step::NO_DISK.into(),
             _ if state.phase.is_unfinished() && self.is_at_work() => "wait until that run ends".into(),
             Some(next) => next.into(),
             None => next_step::next_step(&Facts {

@@ -58,6 +58,8 @@ fn two_disks_without_a_guid_are_refused_by_name() {
     // The rescue console is told as well, and gets an answer.
     let status = root.agent(&["status"]).expect(0, &[&first.name(B), &second.name(B)]);
     assert!(status.stdout.contains("disks qualify"), "{}", status.stdout);
+    // Nothing is known against either slot.
+    assert!(status.stdout.contains("so that the boot disk is found"), "{}", status.stdout);
     assert!(before == [first.bytes(A), first.bytes(B), second.bytes(A), second.bytes(B)], "something was written");
 }
 
@@ -89,7 +91,11 @@ fn a_disk_that_is_not_there_is_not_replaced_by_another() {
     let absent = "00000000-1111-4222-8333-444444444444";
     root.boot('A', Some(absent));
     let before = disk.bytes(B);
-    root.agent(&["apply", "--layout", medium.path()]).expect(7, &["no disk qualifies", absent]);
+    let run = root.agent(&["apply", "--layout", medium.path()]).expect(7, &["no disk qualifies", absent]);
+    assert!(!run.stderr.contains("usb-provision"), "{}", run.stderr);
+    // Nor is a trial sent on that waits.
+    root.set_boot_variables(&["active_slot=B", "boot_success=0", "boot_counter=3"]);
+    root.agent(&["status"]).expect(0, &["so that the boot disk is found", "do not restart before"]);
     assert!(disk.bytes(B) == before);
 }
 

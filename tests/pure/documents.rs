@@ -149,6 +149,34 @@ fn the_tables_of_commands_are_the_programs() {
     }
 }
 
+/// Reads pairs of Rust: what stands between `start` and `end` in `text`, cut at each arm of a match.
+fn arms<'a>(text: &'a str, start: &str, end: &str) -> Vec<(Vec<&'a str>, &'a str)> {
+    let body = text.split_once(start).expect(start).1.split_once(end).unwrap().0;
+    let arms = body.lines().filter_map(|line| line.trim().trim_end_matches(',').split_once(" => "));
+    arms.map(|(gates, said)| (gates.split(" | ").collect(), said.trim_matches('"'))).collect()
+}
+
+#[apply(test)]
+fn the_table_of_gates_is_the_programs() {
+    let refusal = fs::read_to_string(repo().join("src/offer/refusal.rs")).unwrap();
+    let labels = arms(&refusal, "fn label(self)", "    }\n\n");
+    let hints = arms(&refusal, "fn hint(self)", "    }\n\n");
+    let text = fs::read_to_string(repo().join("docs/commands.md")).unwrap();
+    let section = text.split_once("## Gates\n").unwrap().1.split_once("\n## ").unwrap().0;
+    let rows: BTreeSet<(String, String)> = (section.lines().filter(|line| line.starts_with("| `")))
+        .map(|line| line.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect::<Vec<_>>())
+        .map(|cells| (cells[1].clone(), cells[3].clone()))
+        .collect();
+    let option = |gate: &str| {
+        let hint = hints.iter().find(|(gates, _)| gates.contains(&gate)).map_or("", |(_, hint)| hint);
+        hint.split(' ').next().unwrap().to_owned()
+    };
+    let program: BTreeSet<(String, String)> =
+        labels.iter().map(|(gates, label)| ((*label).to_owned(), option(gates[0]))).collect();
+    assert!(program.len() == 11 && program.iter().filter(|(_, option)| !option.is_empty()).count() == 5);
+    assert_eq!(rows, program);
+}
+
 /// A line without digests, times and the directory that stands for a machine in the recording.
 fn masked(text: &str) -> String {
     let mut parts = text.split("sha256:");

@@ -74,7 +74,7 @@ impl Bench {
         for name in ["test-rest.sh", "lib/cli.sh"] {
             fs::copy(Path::new(REPO).join("scripts").join(name), scripts.join(name)).unwrap();
         }
-        let rows = "# a comment\ndisk\tquick\t10\ndisk\tslow\t90\ndisk\tmiddle\t50\n";
+        let rows = "# a comment\ndisk\tquick\t10\ndisk\tslow\t90\ndisk\tmiddle\t40\n";
         fs::write(dir.path().join("tests/long-tests.tsv"), rows).unwrap();
         fs::write(scripts.join("named.sh"), "1").unwrap();
         for (name, text) in [("quick", "1"), ("slow", "1"), ("middle", "runs scripts/named.sh")] {
@@ -128,7 +128,7 @@ fn what_does_not_fit_is_named_in_the_last_line_and_what_fails_is_a_failure() {
     need("git");
     let bench = Bench::new();
     let left =
-        "test-rest: left out for time (make test-all runs them): disk::quick(10 s) disk::middle(50 s) disk::slow(90 s)";
+        "test-rest: left out for time (make test-all runs them): disk::quick(10 s) disk::middle(40 s) disk::slow(90 s)";
     assert_eq!(run(&mut bench.script(&["--minutes", "0"])), format!("{left}\ntest-rest: 0 modules run\n"));
     let plan = run(&mut bench.script(&["--minutes", "1", "--dry-run"]));
     assert!(plan.ends_with("left out for time (make test-all runs them): disk::slow(90 s)\n"), "{plan}");

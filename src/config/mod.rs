@@ -101,7 +101,7 @@ pub fn load(system: &System, flags: &Common) -> Result<Config> {
     })
 }
 
-/// The same of a file that a publisher names, to look at it: it may be anybody's.
+/// The same of a file that a publisher names, to look at it: of any owner, and any mode.
 pub fn load_named(system: &System, flags: &Common) -> Result<Config> {
     read(system, flags, &|path| read_bounded(path, CONFIG_MAX_BYTES).io(Kind::Config, "read", path.display()))
 }

@@ -29,7 +29,7 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 /// Lists the checks: executable regular files, in the order of their names.
 /// Returns: none if there is no such directory.
 /// Errors: Config: it cannot be listed, others than root could have changed it or a check, or a check is a program that may
-/// not be run: a check that somebody relies on.
+/// not be run: an operator relies on it.
 pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     if !Insist::Directory.find(dir)? {

@@ -9,8 +9,8 @@
 //!
 //! Looked at from the root on, no other user can change what was seen, so the file that is opened next is the one that was meant.
 //! Its descriptor is asked again. Of a relative path the way begins in the working directory.
-//! What is secret is asked for itself alone, by its descriptor, and others may not read it; its group may. Who can put something
-//! else in its place can only take what root keeps secret already.
+//! What is secret is asked for itself alone, by its descriptor, and others may not read it; its group may. A user who can put
+//! another file in its place can only choose among those that root, or this user, keeps secret already.
 //! Must never: wait for a pipe, read what is not a regular file, or take for absent what cannot be looked at.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
@@ -138,7 +138,7 @@ fn refuse_mode(path: &Path, meta: &Metadata, others: u32) -> Result<()> {
     }
 }
 
-/// Refuses what belongs to somebody else than root and the user that runs this program.
+/// Refuses what belongs to another user than root and the one that runs this program.
 pub fn check_owner(path: &Path, meta: &Metadata) -> Result<()> {
     match meta.uid() {
         user if user == 0 || user == sys::user() => Ok(()),

@@ -186,7 +186,7 @@ pub(super) fn roles(dir: &Path, meta: io::Result<fs::Metadata>) -> Result<Vec<(P
 fn read_safely(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
     let meta = path.symlink_metadata().io(Kind::Config, "read", path.display())?;
     check_safe(path, &meta, Insist::Trusted)?;
-    // What was opened is asked again: whoever may change the directory could have put something else there.
+    // What was opened is asked again: it may not be what was looked at.
     Insist::Trusted.read_open(path, max_bytes, libc::O_NOFOLLOW)
 }
 

@@ -9,7 +9,8 @@
 //!
 //! Checked from the root on, so no other user can change what was seen, and the file opened next is the one that was checked.
 //! Its descriptor is checked again. A relative path begins in the working directory. A secret is checked on its own, by its
-//! descriptor: others must not read it; its group may. Replacing it can only substitute a file that root already keeps secret.
+//! descriptor: others must not read it; its group may. A user who replaces it can only choose among files
+//! that root, or this user, keeps secret already.
 //! Must never: wait for a pipe, read what is not a regular file, or treat what cannot be examined as absent.
 
 use crate::base::error::{Error, IoContext, Kind, Result};

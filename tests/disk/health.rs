@@ -228,7 +228,7 @@ fn checks_that_can_not_be_listed_are_an_unhealthy_result_that_is_recorded() {
     assert!(trial.root.state_field("last_error").contains("10-ok"));
     fs::remove_dir_all(trial.root.path("etc/kubesolo/health.d")).unwrap();
     fs::write(trial.root.path("etc/kubesolo/health.d"), "").unwrap();
-    trial.root.agent(&["healthcheck"]).expect(9, &["list health checks in"]);
+    trial.root.agent(&["healthcheck"]).expect(9, &["health.d: not a directory"]);
     trial.assert_boot("B", "0", "2", "");
 }
 

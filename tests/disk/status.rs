@@ -280,7 +280,7 @@ fn what_stops_every_update_is_the_headline() {
         if *what != "update.conf" && !what.starts_with("no good") && lines.is_empty() {
             // The reason once, at the end.
             let said = root.agent(&["verify"]).expect(2, &["its signature was not checked: see below"]);
-            assert_eq!(format!("{}{}", said.stdout, said.stderr).matches("update-keys.d").count(), 1, "{said:?}");
+            assert_eq!(format!("{}{}", said.stdout, said.stderr).matches(word).count(), 1, "{said:?}");
         }
         apply(&["--ok-if-nothing", "--quiet"]).expect(code, &[word]);
         if lines.contains("threshold") {

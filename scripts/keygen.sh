@@ -5,7 +5,7 @@
 set -eu
 
 # shellcheck source=scripts/lib/cli.sh
-. "$(dirname -- "$0")/lib/cli.sh"
+. "$(dirname -- "$(readlink -f -- "$0")")/lib/cli.sh"
 
 # What stands before the bytes of a key, in hexadecimal: the one encoding of each kind that machines take.
 ED25519_PREFIX=302a300506032b6570032100

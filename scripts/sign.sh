@@ -7,7 +7,7 @@
 # file and, beside it, lib/.
 set -eu
 
-LIB=$(CDPATH='' cd -- "$(dirname -- "$0")/lib" && pwd)
+LIB=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")/lib" && pwd)
 # shellcheck source=scripts/lib/cli.sh
 . "$LIB/cli.sh"
 

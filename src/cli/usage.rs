@@ -119,7 +119,9 @@ fn plain(said: &str) -> String {
         (_, Some(word)) => format!("unknown argument `{}`", without_secrets(word)),
         ([_, option, _], _) => format!("{option} needs a value"),
         ([_, option, ..], _) if said.ends_with("duplicate values provided") => format!("{option} is given twice"),
-        ([_, option, _, value, ..], _) => format!("`{option} {value}` is not a whole number in its range"),
+        ([_, option, _, value, ..], _) => {
+            format!("`{option} {}` is not a whole number in its range", without_secrets(value))
+        }
         _ => said.replace("Required positional arguments not provided:\n    ", "missing: "),
     }
 }

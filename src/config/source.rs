@@ -28,6 +28,11 @@ pub(super) fn source(
             let option = if server.is_some() { "--server" } else { "--registry" };
             let layout = layout.as_deref().map(|path| (path, true));
             let found = spec(server.as_deref(), registry.as_deref(), layout, plain_http);
+            // The file's URL is read when it is asked: until then it must not cost a machine its health check.
+            let found = found.and_then(|found| match &found {
+                Some(SourceSpec::Http { server, .. }) => Url::configured(server).map(|_| found),
+                _ => Ok(found),
+            });
             found.map_err(|e| as_usage(e).at("use", option))?
         }
         false => source_of_file(raw, plain_http, rooted)?,
@@ -105,7 +110,6 @@ fn spec(
     };
     match (server, registry) {
         (Some(server), _) if is_http(server) => {
-            Url::configured(server)?;
             Ok(Some(SourceSpec::Http { server: server.to_string(), mirrors: Vec::new(), plain_http }))
         }
         (Some(text), _) | (_, Some(text)) => {

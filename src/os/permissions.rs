@@ -1,6 +1,6 @@
 //! Which users could have changed a file that this program relies on, or can read a secret one: one check for all callers.
 //!
-//! One rule for keys, checks, `update.conf` and everything else that is run or believed:
+//! One rule for keys, lists of what is revoked, checks and `update.conf`:
 //! - the file belongs to root or to the user that runs this program, and neither its group nor others may write it;
 //! - so does each directory on its path, from the root on. A sticky one (/tmp, a Secret's mount) may be writable by others:
 //!   they cannot replace files that are not theirs. One that is listed may not: they could add to it;
@@ -39,6 +39,8 @@ pub enum Insist {
     Executable,
     /// A file that others may not read.
     Secret,
+    /// The same of a file that a publisher names: of any owner.
+    NamedSecret,
     /// A directory that is listed.
     Directory,
 }
@@ -54,11 +56,14 @@ impl Insist {
         if !is_kind {
             return Err(Error::new(Kind::Config, kind).at("trust", path.display()));
         }
-        check_owner(path, meta)?;
+        let is_secret = matches!(self, Insist::Secret | Insist::NamedSecret);
+        if self != Insist::NamedSecret {
+            check_owner(path, meta)?;
+        }
         if self == Insist::Executable && meta.mode() & 0o111 == 0 {
             return Err(refused(path, "it is a program, and not executable".into(), "chmod +x"));
         }
-        refuse_mode(path, meta, if self == Insist::Secret { OTHERS } else { WRITABLE })
+        refuse_mode(path, meta, if is_secret { OTHERS } else { WRITABLE })
     }
 
     /// Checks what lies at a path, through links, and the directories above. Returns: whether it exists.

@@ -10,7 +10,7 @@ const NOBODY: &str = ": it belongs to user 65534, who could change it (run `chow
 const SECRET_MOUNT: &str = "mkdir -p m/..1; chmod 1777 m; echo x >m/..1/f; ln -s ..1 m/..data; ln -s ..data/f m/f";
 
 /// Shell commands, the requirement for the path, and the words of the refusal; empty: accepted; `-`: it does not exist.
-const ROWS: [(&str, Insist, &str, &str); 58] = [
+const ROWS: [(&str, Insist, &str, &str); 60] = [
     // The file itself.
     ("echo x >f", Insist::Trusted, "f", ""),
     ("echo x >f; chmod 444 f", Insist::Trusted, "f", ""),
@@ -50,6 +50,8 @@ const ROWS: [(&str, Insist, &str, &str); 58] = [
     ("echo x >f; chmod 600 f; ln -s f l", Insist::Secret, "l", ""),
     ("echo x >f; chmod 600 f; chown 65534 f; ln -s f l", Insist::Secret, "l", NOBODY),
     ("mkfifo f; chmod 600 f", Insist::Secret, "f", "f: not a regular file"),
+    ("echo x >f; chmod 600 f; chown 65534 f", Insist::NamedSecret, "f", ""),
+    ("echo x >f; chmod 644 f; chown 65534 f", Insist::NamedSecret, "f", "others can read or change a secret"),
     (":", Insist::Secret, "f", "No such file"),
     // Its directory, and those above.
     ("mkdir d; echo x >d/f", Insist::Trusted, "d/f", ""),
@@ -109,7 +111,7 @@ fn what_others_could_have_changed_does_not_count() {
         assert!(Command::new("sh").current_dir(&dir).args(["-euc", &script]).status().unwrap().success(), "{script}");
         let path = dir.path().join(path);
         let read = match insist {
-            Insist::Secret => insist.read_open(&path, 9, 0).map(|bytes| bytes.len() == 2),
+            Insist::Secret | Insist::NamedSecret => insist.read_open(&path, 9, 0).map(|bytes| bytes.len() == 2),
             Insist::Trusted => insist.read(&path, 9).map(|bytes| bytes.is_some()),
             _ => insist.find(&path),
         };

@@ -12,6 +12,7 @@ use crate::ledger::seen::LastOffer;
 use crate::ledger::store::Store;
 use crate::machine::ARCHITECTURE;
 use crate::offer::artifact::Artifact;
+use crate::os::permissions::Insist;
 use crate::os::progress::{note, setback};
 use crate::os::system::System;
 use crate::source::Source;
@@ -57,7 +58,9 @@ pub fn open(system: &System, config: &Config, proven: &Proven, ring: Keyring) ->
     options.timeouts.limit(config.stall_timeout, config.download_timeout);
     options.proxy = ProxyEnv::read(|name| std::env::var(name).ok());
     if let Some(path) = &config.auth_file {
-        options.credentials = credentials::load(path)?;
+        // `inspect` may run as root with a user's own file.
+        let insist = if config.command == "inspect" { Insist::NamedSecret } else { Insist::Secret };
+        options.credentials = credentials::load(path, insist)?;
     }
     open_source(spec, &Client::new(options)?, ring)
 }

@@ -244,7 +244,8 @@ impl<'a> Session<'a> {
             self.failures = plan.failures;
             self.recorded(recording, self.data.store.save_failures(&self.failures))?;
         }
-        if self.state != plan.state {
+        // After the deed it is written in any case: what was read may not be what is on the disk.
+        if self.state != plan.state || recording != Recording::Due {
             self.state = plan.state;
             self.recorded(recording, self.data.store.save_state(&self.state))?;
         }

@@ -160,8 +160,9 @@ fn damaged_boot_variables() {
         // Both: nothing is changed any more.
         fs::write(machine.root.block("grubenv.bak"), &damaged).unwrap();
         for command in ["apply", "activate", "rollback"] {
-            let args = [command, "--server", &server.url("")];
-            machine.root.agent(&args).expect(7, &["grubenv ", "grubenv.bak ", "repair"]);
+            let url = server.url("");
+            let source = if command == "apply" { &["--server", url.as_str()][..] } else { &[] };
+            machine.root.agent(&[&[command], source].concat()).expect(7, &["grubenv ", "grubenv.bak ", "repair"]);
         }
         let status = machine.root.agent(&["status", "--json"]).expect(0, &[]);
         assert_eq!(status.jq("[.boot.readable, .boot.active_slot]"), "[false,null]", "{what}");

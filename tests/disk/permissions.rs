@@ -18,7 +18,7 @@ fn change(root: &Root, script: &str) {
 }
 
 /// What a shell does with `health.d/10-site`, which is root's and mode 755, and words of what is said; empty: it is run.
-const CHECKS: [(&str, &str); 22] = [
+const CHECKS: &[(&str, &str)] = &[
     (":", ""),
     ("chmod 700 health.d/10-site", ""),
     ("mkdir o; mv health.d/10-site o; ln -s ../o/10-site health.d", ""),
@@ -44,9 +44,12 @@ const CHECKS: [(&str, &str); 22] = [
     ("mkdir o; mv health.d/10-site o; chown 65534 o; ln -s ../o/10-site health.d", "/o: it belongs to user 65534"),
     ("mkdir o; mv health.d/10-site o; chmod 777 o; ln -s ../o/10-site health.d", "/o: its mode is 777"),
     ("mkdir o; echo text >o/10-site; chown 65534 o/10-site; ln -sf ../o/10-site health.d", "it belongs to user 65534"),
-    ("mkdir o; chown 65534 o; ln -sf ../o health.d/20-site", "/o: it belongs to user 65534"),
+    ("mkdir o; chown 65534 o; ln -sf ../o health.d/20-site", ""),
     ("ln -s nowhere health.d/20-site", "20-site: No such file"),
-    ("mkfifo health.d/20-site; chmod 755 health.d/20-site", "20-site: not a regular file"),
+    // What is neither a file nor a directory is no check; a link to /dev/null masks one.
+    ("mkfifo health.d/20-site; chmod 755 health.d/20-site", ""),
+    ("ln -s /dev/null health.d/20-site", ""),
+    ("mkfifo health.d/20-site; chown 65534 health.d/20-site", "20-site: it belongs to user 65534"),
     ("chown 65534 health.d", "health.d: it belongs to user 65534"),
     ("chmod 1777 health.d", "health.d: its mode is 1777"),
     ("chmod 777 .", "kubesolo: its mode is 777"),
@@ -67,7 +70,7 @@ fn root_runs_no_check_that_another_user_could_have_changed() {
         change(&trial.root, script);
         let Run { code, stdout, stderr } = trial.root.agent(&["healthcheck", "--timeout", "0"]);
         let said = unfolded(&format!("{stdout}{stderr}"));
-        let is_right = match words {
+        let is_right = match *words {
             "" => witness.exists() && said.contains("10-site"),
             words => !witness.exists() && said.contains("NOT healthy") && said.contains(words),
         };

@@ -111,6 +111,17 @@ const IMAGES: &[(&str, Says)] = &[
         "cp a.pub $d; rmdir $d/revoked; ln -s /etc $d/revoked; pack t >i",
         Says::Refuses("a symbolic link, which is not followed"),
     ),
+    // What leads there: machines believe nothing that another user could change.
+    ("cp a.pub $d; chmod 775 t/etc; pack t >i", Says::Refuses("trust /etc: its mode is 775")),
+    ("cp a.pub $d; chmod 1777 t/etc; pack t >i", Says::Takes),
+    ("cp a.pub $d; chmod 1777 $k; pack t >i", Says::Refuses("trust /etc/kubesolo: its mode is")),
+    ("cp a.pub $d; : >$k/update.conf; chmod 666 $k/update.conf; pack t >i", Says::Refuses("update.conf: its mode is")),
+    ("cp a.pub $d; mkdir -m 777 $k/health.d; pack t >i", Says::Refuses("health.d: its mode is 777")),
+    (
+        "cp a.pub $d; mkdir -p $k/health.d/wanted; echo x >$k/health.d/wanted/1; chmod 664 $k/health.d/wanted/1; pack t >i",
+        Says::Refuses("health.d/wanted/1: its mode is 664"),
+    ),
+    ("cp a.pub $d; mkdir $k/health.d; ln -s /dev/null $k/health.d/masked; pack t >i", Says::Takes),
     // The configuration.
     (
         "echo servr = https://example.com >$k/update.conf; pack t >i",
@@ -157,14 +168,14 @@ fn what_an_initramfs_brings_is_judged_as_machines_judge_it() {
         // To look at a list, nothing is judged.
         let listed = lint(dir, &["--list", "--initramfs", "i"]);
         assert!(listed.status.success() && said(&listed).is_empty(), "{script}: {}", said(&listed));
-        if script.contains("update.conf") {
+        if script.contains("update.conf") || script.contains("health.d") {
             continue;
         }
         // As root, so that owners are what the archive says.
         let unpack = "rm -rf u; mkdir u; cd u; gzip -dc ../i | { while cpio -idu --quiet 2>/dev/null; do :; done; }; : >../tmp/x; rm ../tmp/x";
         run(Command::new("sh").current_dir(dir).args(["-euc", unpack]));
         let keys = dir.join("u/etc/kubesolo/update-keys.d");
-        let ring = Keyring::load(&keys, SignaturePolicy::Required, 1);
+        let ring = Keyring::of_machine(&keys, (SignaturePolicy::Required, 1), None);
         let takes = ring
             .is_ok_and(|ring| ring.keys().is_empty() && ring.faults().is_empty() || ring.trusted().next().is_some());
         assert_eq!(takes, out.status.success(), "{script}: the machine");

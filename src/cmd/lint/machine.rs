@@ -17,6 +17,13 @@ const CONFIG_DIR: &[u8] = b"/etc/kubesolo";
 const CONFIG_FILE: &[u8] = b"/etc/kubesolo/update.conf";
 const KEYS_DIR: &[u8] = b"/etc/kubesolo/update-keys.d";
 const REVOKED: &[u8] = b"/etc/kubesolo/update-keys.d/revoked";
+/// What leads to keys and configuration, and the configuration: machines believe nothing that other users could change.
+const WAY: [&[u8]; 4] = [b"/", b"/etc", CONFIG_DIR, CONFIG_FILE];
+const HEALTH_DIRS: [&[u8]; 3] =
+    [b"/etc/kubesolo/health.d", b"/etc/kubesolo/health.d/required", b"/etc/kubesolo/health.d/wanted"];
+/// Write permission for group and others; and the bit with which they cannot replace files of another user.
+const WRITABLE: u16 = 0o022;
+const STICKY: u16 = 0o1000;
 /// Permissions that a machine would apply; and those needed to read and remove the files here.
 const MODE: u32 = 0o777;
 const OURS: u32 = 0o600;
@@ -105,6 +112,11 @@ impl Machine {
     /// Adds the content of an initramfs. Input: its tree, with the content of what is of interest.
     /// Errors: Config: a relevant file belongs to a user other than root; Internal: it cannot be written.
     pub(super) fn unpack(&mut self, tree: &Tree) -> Result<()> {
+        WAY.iter().filter_map(|path| tree.at(path)).try_for_each(|lying| check_way(&lying))?;
+        for dir in HEALTH_DIRS.iter().filter_map(|path| tree.at(path)) {
+            check_way(&dir)?;
+            tree.entries(&dir).iter().try_for_each(check_way)?;
+        }
         for lying in of_interest(tree) {
             let place = self.place(&lying.path);
             let mut mode = u32::from(lying.mode) & MODE | OURS;
@@ -168,6 +180,21 @@ fn make_in(dir: &Path) -> io::Result<PathBuf> {
         }
     }
     made
+}
+
+/// Refuses what machines do not believe, by `os::permissions`. Errors: Config: another user could change it.
+fn check_way(lying: &Lying) -> Result<()> {
+    let is_kept = lying.mode & STICKY != 0 && !lying.path.starts_with(CONFIG_DIR);
+    let (why, hint) = match () {
+        () if !(lying.is_dir() || lying.is_file()) => return Ok(()),
+        () if lying.uid != 0 => (of_another(lying.uid), AS_ROOT),
+        () if lying.mode & WRITABLE != 0 && !is_kept => (
+            format!("its mode is {:o}: others than its owner may write it", lying.mode & 0o7777),
+            "run `chmod go-w` on it",
+        ),
+        () => return Ok(()),
+    };
+    Err(Error::new(Kind::Config, why).at("trust", String::from_utf8_lossy(&lying.path)).hint(hint))
 }
 
 fn of_another(uid: u32) -> String {

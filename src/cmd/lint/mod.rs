@@ -9,6 +9,7 @@ mod times;
 use super::Outcome;
 use super::answer::Reply;
 use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::base::url::Url;
 use crate::cli::publishers::Lint;
 use crate::cli::{Common, Flags};
 use crate::cmd::words::say;
@@ -17,6 +18,7 @@ use crate::offer::version::Version;
 use crate::os::progress::note;
 use crate::os::system::System;
 use crate::slot::initramfs::{Judge, Tree};
+use crate::source::spec::SourceSpec;
 use crate::trust::keyring::Keyring;
 use crate::trust::offered::Offered;
 use machine::{Machine, of_interest};
@@ -146,7 +148,12 @@ fn judge_machine(machine: &Machine, offered: &[Offered], config: Option<Config>)
 /// Reads a configuration as machines do, except for the files that it names, which are theirs.
 fn read_config(path: &Path) -> Result<Config> {
     let flags = Flags { config: Some(path.to_path_buf()), ..Flags::default() };
-    config::load_named(&System::new("/"), &Common { flags, command: "lint" })
+    let config = config::load_named(&System::new("/"), &Common { flags, command: "lint" })?;
+    if let Some(SourceSpec::Http { server, .. }) = &config.source {
+        // Machines read it when it is asked.
+        Url::configured(server).map_err(|e| e.at("read", path.display()))?;
+    }
+    Ok(config)
 }
 
 fn judge_versions(args: &Lint) -> Result<()> {

@@ -23,11 +23,11 @@ fn a_file_that_others_can_read_is_refused() {
     fs::write(&path, "{}").unwrap();
     for (mode, good) in [(0o600, true), (0o400, true), (0o640, true), (0o644, false), (0o660, false), (0o604, false)] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        let got = load(&path);
+        let got = load(&path, Insist::Secret);
         assert_eq!(got.is_ok(), good, "{mode:o}: {got:?}");
     }
-    assert!(load(&path).unwrap_err().to_string().contains("chmod 600"));
-    assert!(load(&dir.path().join("none")).unwrap_err().to_string().contains("No such file"));
+    assert!(load(&path, Insist::Secret).unwrap_err().to_string().contains("chmod 600"));
+    assert!(load(&dir.path().join("none"), Insist::Secret).unwrap_err().to_string().contains("No such file"));
 }
 
 #[test]

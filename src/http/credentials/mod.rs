@@ -22,10 +22,10 @@ pub const CREDENTIALS_MAX_BYTES: u64 = 256 * 1024;
 const HUB_KEY: &str = "index.docker.io";
 const HUB_HOSTS: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 
-/// Reads the configured file.
+/// Reads the configured file. Input: `insist`: what is asked of it.
 /// Errors: Config: it is not there, malformed, another user's, or others can read or change it.
-pub fn load(path: &Path) -> Result<Credentials> {
-    let bytes = Insist::Secret.read_open(path, CREDENTIALS_MAX_BYTES, 0)?;
+pub fn load(path: &Path, insist: Insist) -> Result<Credentials> {
+    let bytes = insist.read_open(path, CREDENTIALS_MAX_BYTES, 0)?;
     let credentials = Credentials::parse(&bytes, &path.display().to_string())?;
     credentials.remarks.iter().for_each(|remark| note(remark));
     Ok(credentials)

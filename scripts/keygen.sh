@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes a key pair that signs updates, or says what a public key is called.
 #
+# Needs scripts/lib/cli.sh beside it.
 # Must never: overwrite a key, leave half of one, or show a private key or passphrase to anybody else.
 set -eu
 

@@ -29,7 +29,10 @@ pub mod base {
 }
 pub mod boot {
     pub mod block {
-        pub use crate::boot::block::{BLOCK_BYTES, Block, BootVars, Damage, Known, Refused};
+        pub use crate::boot::block::Block;
+    }
+    pub mod damage {
+        pub use crate::boot::damage::{BLOCK_BYTES, Damage, Refused};
     }
     pub mod env_copy {
         pub use crate::boot::env_copy::{EnvCopy, Fault};
@@ -40,8 +43,14 @@ pub mod boot {
     pub mod grub_table {
         pub use crate::boot::grub_table::{Content, Decision, Vars, Why, decide};
     }
+    pub mod salvage {
+        pub use crate::boot::salvage::Known;
+    }
     pub mod this_boot {
         pub use crate::boot::this_boot::BootedFrom;
+    }
+    pub mod vars {
+        pub use crate::boot::vars::BootVars;
     }
 }
 pub mod cli {

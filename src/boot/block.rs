@@ -8,18 +8,8 @@
 //! Source: GRUB manual, "The GRUB environment block"; grub-core/lib/envblk.c (read, not copied);
 //! measured: grub-editenv 2.06 (tests/pure/grubenv.rs).
 
-#[cfg(test)]
-#[path = "block_tests.rs"]
-mod tests;
+use crate::boot::damage::{BLOCK_BYTES, Damage, Refused};
 
-pub use crate::boot::damage::{Damage, Refused};
-pub use crate::boot::salvage::{Known, Mended, mend};
-pub use crate::boot::vars::BootVars;
-
-use crate::base::text::printable;
-
-/// Length of the block, in bytes. GRUB reads other lengths; other tools do not.
-pub const BLOCK_BYTES: usize = 1024;
 /// A disk writes a sector whole or not at all.
 const SECTOR_BYTES: usize = 512;
 pub(crate) const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
@@ -282,6 +272,6 @@ fn write_variable(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.push(b'\n');
 }
 
-pub(crate) fn shown(bytes: &[u8]) -> String {
-    printable(&String::from_utf8_lossy(bytes))
-}
+#[cfg(test)]
+#[path = "block_tests.rs"]
+mod tests;

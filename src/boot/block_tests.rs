@@ -1,4 +1,5 @@
 use super::*;
+use crate::boot::vars::BootVars;
 use crate::slot::record::Slot;
 
 /// Pads a body as GRUB does.

@@ -2,10 +2,12 @@
 //!
 //! Must never: say only "invalid": this text is all that the operator has.
 
-use super::block::{BLOCK_BYTES, shown};
 use crate::base::error::{Error, Kind};
 use crate::base::text::printable;
 use std::fmt;
+
+/// Length of the block, in bytes. GRUB reads other lengths; other tools do not.
+pub const BLOCK_BYTES: usize = 1024;
 
 /// Describes what is wrong with the bytes of a block.
 /// Source: each is a way in which GRUB misreads or cannot save (BOOT cases in tests/pure/grubenv.rs).
@@ -89,4 +91,8 @@ impl From<Refused> for Error {
             .then_some("take other variables out: grub-editenv FILE unset NAME");
         Error::new(Kind::Boot, refused.to_string()).hint(hint.unwrap_or_default())
     }
+}
+
+pub(crate) fn shown(bytes: &[u8]) -> String {
+    printable(&String::from_utf8_lossy(bytes))
 }

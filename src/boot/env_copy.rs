@@ -3,7 +3,8 @@
 //! Must never: truncate or rename on FAT.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
-use crate::boot::block::{BLOCK_BYTES, Block};
+use crate::boot::block::Block;
+use crate::boot::damage::BLOCK_BYTES;
 use crate::boot::damage::Damage;
 use crate::boot::vars::{BootVars, Senseless};
 use crate::os::files::way_out;

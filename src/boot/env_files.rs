@@ -7,10 +7,13 @@
 //! copy that could not be read: it may be the good one.
 
 use crate::base::error::{Error, Kind, Result};
-use crate::boot::block::{BLOCK_BYTES, Block, BootVars, Known, Mended, has_room_for_rollback, mend};
+use crate::boot::block::{Block, has_room_for_rollback};
+use crate::boot::damage::BLOCK_BYTES;
 use crate::boot::env_copy::{
     EnvCopy, Fault, REPAIR_HINT, demand_read, good_bytes, judge, out_of_place, overwrite, read_copy, recreate,
 };
+use crate::boot::salvage::{Known, Mended, mend};
+use crate::boot::vars::BootVars;
 use std::path::PathBuf;
 
 /// Content of both copies.

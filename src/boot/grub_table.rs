@@ -3,7 +3,8 @@
 //! The same as `grub/grub.cfg`, which Rust cannot call: `tests/fixtures/boot-cases.tsv` drives this and a real GRUB, and the
 //! results must agree. Must never: decide what grub.cfg does not.
 
-use crate::boot::block::{Block, BootVars};
+use crate::boot::block::Block;
+use crate::boot::vars::BootVars;
 use crate::slot::record::Slot;
 
 /// Content of a copy of the environment block that GRUB finds valid.

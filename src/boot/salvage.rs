@@ -4,9 +4,11 @@
 //! Must never: end without a block in which a trial can be activated, or leave something out without reporting it.
 
 use super::block::{
-    ACTIVE_SLOT, BOOT_SUCCESS, Block, BootVars, LIVE, Line, PADDING, ROLLBACK_FROM, SIGNATURE, chomped, is_live,
-    line_end, shown, unescaped, until_nul,
+    ACTIVE_SLOT, BOOT_SUCCESS, Block, LIVE, Line, PADDING, ROLLBACK_FROM, SIGNATURE, chomped, is_live, line_end,
+    unescaped, until_nul,
 };
+use super::damage::shown;
+use super::vars::BootVars;
 use crate::base::text::printable;
 use crate::slot::record::Slot;
 

@@ -2,7 +2,8 @@
 //!
 //! Must never: guess at an invalid value, or change a variable that GRUB owns.
 
-use super::block::{ACTIVE_SLOT, BOOT_CANARY, BOOT_COUNTER, BOOT_SUCCESS, Block, ROLLBACK_FROM, shown};
+use super::block::{ACTIVE_SLOT, BOOT_CANARY, BOOT_COUNTER, BOOT_SUCCESS, Block, ROLLBACK_FROM};
+use super::damage::shown;
 use crate::base::error::{Error, Kind};
 use crate::slot::record::Slot;
 use std::fmt;

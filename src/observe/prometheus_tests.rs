@@ -1,7 +1,7 @@
 use super::*;
 use crate::base::error::{Course, Error};
 use crate::base::time::Moment;
-use crate::boot::block::BootVars;
+use crate::boot::vars::BootVars;
 use crate::ledger::failures::Failures;
 use crate::ledger::proven::Proven;
 use crate::ledger::state::State;

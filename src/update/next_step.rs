@@ -4,7 +4,7 @@
 
 use crate::base::digest::Digest;
 use crate::base::error::Result;
-use crate::boot::block::BootVars;
+use crate::boot::vars::BootVars;
 use crate::ledger::failures::Control;
 use crate::ledger::proven::Proven;
 use crate::ledger::state::{Phase, State};

@@ -6,7 +6,8 @@
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::time::rfc3339;
-use crate::boot::block::{Block, BootVars};
+use crate::boot::block::Block;
+use crate::boot::vars::BootVars;
 use crate::ledger::failures::{Failure, Failures};
 use crate::ledger::proven::Proven;
 use crate::ledger::state::{Phase, State};

@@ -4,7 +4,8 @@
 //! are authoritative, and the state follows them.
 //! Must never: decide anything about an update that is not on trial or staged.
 
-use crate::boot::block::{Block, BootVars};
+use crate::boot::block::Block;
+use crate::boot::vars::BootVars;
 use crate::ledger::state::{Phase, State};
 use crate::slot::record::Slot;
 

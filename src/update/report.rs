@@ -5,8 +5,8 @@
 
 use crate::base::clock::Now;
 use crate::base::error::{Course, Error, Kind, Result};
-use crate::boot::block::BootVars;
 use crate::boot::env_copy::EnvCopy;
+use crate::boot::vars::BootVars;
 use crate::config::Config;
 use crate::ledger::state::Phase;
 use crate::ledger::store::Memory;

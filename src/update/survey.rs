@@ -6,9 +6,9 @@
 use crate::base::clock::Now;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
-use crate::boot::block::BootVars;
 use crate::boot::env_copy::{EnvCopy, REPAIR_HINT};
 use crate::boot::env_files::env_remarks;
+use crate::boot::vars::BootVars;
 use crate::ledger::failures::{Failure, Failures};
 use crate::ledger::proven::Proven;
 use crate::ledger::state::{Phase, State};

@@ -5,7 +5,8 @@
 
 use crate::support::disk::{need_disks, wait_for};
 use crate::support::{find, need_all, run};
-use kubesolo_update::parts::boot::block::{BLOCK_BYTES, Block};
+use kubesolo_update::parts::boot::block::Block;
+use kubesolo_update::parts::boot::damage::BLOCK_BYTES;
 use kubesolo_update::parts::boot::grub_table::Vars;
 use kubesolo_update::parts::slot::record::Slot;
 use std::fs;

@@ -1,7 +1,10 @@
 //! Holds the environment block against the real `grub-editenv`, both ways.
 
 use crate::support::need;
-use kubesolo_update::parts::boot::block::{BLOCK_BYTES, Block, BootVars, Damage, Refused};
+use kubesolo_update::parts::boot::block::Block;
+use kubesolo_update::parts::boot::damage::BLOCK_BYTES;
+use kubesolo_update::parts::boot::damage::{Damage, Refused};
+use kubesolo_update::parts::boot::vars::BootVars;
 use kubesolo_update::parts::slot::record::Slot;
 use std::ffi::{OsStr, OsString};
 use std::fs;

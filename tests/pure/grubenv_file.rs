@@ -3,10 +3,13 @@
 use crate::support::immutable::Immutable;
 use crate::support::{need, require};
 use kubesolo_update::parts::base::error::Kind;
-use kubesolo_update::parts::boot::block::{BLOCK_BYTES, Block, Damage, Known};
+use kubesolo_update::parts::boot::block::Block;
+use kubesolo_update::parts::boot::damage::BLOCK_BYTES;
+use kubesolo_update::parts::boot::damage::Damage;
 use kubesolo_update::parts::boot::env_copy::EnvCopy;
 use kubesolo_update::parts::boot::env_copy::Fault;
 use kubesolo_update::parts::boot::env_files::EnvFiles;
+use kubesolo_update::parts::boot::salvage::Known;
 use kubesolo_update::parts::slot::record::Slot;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};

@@ -1,9 +1,12 @@
 //! A repair ends in a sound block, whatever was there: held by the real `grub-editenv`, which lists and edits it.
 
 use crate::support::need;
-use kubesolo_update::parts::boot::block::{BLOCK_BYTES, Block, BootVars, Known};
+use kubesolo_update::parts::boot::block::Block;
+use kubesolo_update::parts::boot::damage::BLOCK_BYTES;
 use kubesolo_update::parts::boot::env_copy::EnvCopy;
 use kubesolo_update::parts::boot::env_files::EnvFiles;
+use kubesolo_update::parts::boot::salvage::Known;
+use kubesolo_update::parts::boot::vars::BootVars;
 use kubesolo_update::parts::slot::record::Slot;
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -77,9 +77,10 @@ fn files() -> BTreeMap<File, String> {
 
 fn code(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
+    // In braces they are the end; a file of their own may be named anywhere.
     let is_tests = |at: &usize| {
         let mut rest = lines[*at + 1..].iter().skip_while(|line| line.starts_with("#["));
-        lines[*at] == "#[cfg(test)]" && rest.next().is_some_and(|line| line.contains("mod "))
+        lines[*at] == "#[cfg(test)]" && rest.next().is_some_and(|line| line.contains("mod ") && line.ends_with('{'))
     };
     let end = (0..lines.len()).find(is_tests).unwrap_or(lines.len());
     lines[..end].iter().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")

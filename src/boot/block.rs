@@ -77,7 +77,7 @@ impl Block {
     }
 
     /// Reads a damaged block as GRUB's `load_env` does: any length, the last duplicate wins, an unterminated line is dropped.
-    /// For repair see [`mend`].
+    /// For repair see [`crate::boot::salvage::mend`].
     /// Input: any bytes.   Returns: `None` where GRUB says "invalid environment block".
     pub fn decode_lenient(bytes: &[u8]) -> Option<Block> {
         let mut rest = bytes.strip_prefix(SIGNATURE).filter(|rest| !rest.is_empty())?;

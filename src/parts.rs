@@ -183,7 +183,7 @@ pub mod trust {
         pub use crate::trust::key::{Algorithm, Key};
     }
     pub mod keyring {
-        pub use crate::trust::keyring::{Keyring, SignaturePolicy};
+        pub use crate::trust::keyring::{Demand, Keyring, SignaturePolicy};
     }
     pub mod tally {
         pub use crate::trust::tally::Tally;

@@ -91,14 +91,25 @@ pub const COLUMNS: usize = 79;
 /// Wraps text that is too wide for one line. Input: `indent`: the column of all lines but the first.
 pub fn folded(text: &str, indent: usize) -> String {
     let mut out = String::new();
-    fold(&mut out, (0, indent), COLUMNS, text);
+    fold(&mut out, Margins { at: 0, indent, columns: COLUMNS }, text);
     out
+}
+
+/// Where text is put.
+#[derive(Clone, Copy)]
+pub struct Margins {
+    /// The column of the first line.
+    pub at: usize,
+    /// That of the others.
+    pub indent: usize,
+    /// Columns that a line may take.
+    pub columns: usize,
 }
 
 /// Appends text at a column, wrapped; no line is wider than `columns` or ends with blanks. A digest
 /// stays whole, however wide that is.
-/// Input: `at`: the column of the first line; `indent`: that of the others; the characters up to U+0005 take no column.
-pub fn fold(out: &mut String, (at, indent): (usize, usize), columns: usize, text: &str) {
+/// The characters up to U+0005 take no column.
+pub fn fold(out: &mut String, Margins { at, indent, columns }: Margins, text: &str) {
     let go_on = |out: &mut String| {
         out.push('\n');
         out.extend(std::iter::repeat_n(' ', indent));
@@ -229,11 +240,11 @@ mod tests {
         let blanks = format!("a{}b", " ".repeat(300));
         let only_blanks = " ".repeat(300);
         for text in [&long, &wide, &words, &blanks, &only_blanks, &format!("short {long}"), ""] {
-            for at in [(0, 8), (8, 8), (10, 10), (17, 4)] {
+            for (at, indent) in [(0, 8), (8, 8), (10, 10), (17, 4)] {
                 for columns in [20, 79, 80] {
                     let mut out = String::new();
-                    fold(&mut out, at, columns, text);
-                    let first = at.0;
+                    fold(&mut out, Margins { at, indent, columns }, text);
+                    let first = at;
                     for (n, line) in out.split('\n').enumerate() {
                         let wide: usize = line.chars().map(width).sum::<usize>() + if n == 0 { first } else { 0 };
                         assert!(wide <= columns, "{wide} of {columns}: {line}");

@@ -5,7 +5,7 @@
 
 use super::flags::{self, HELP};
 use crate::base::error::{Error, Kind};
-use crate::base::text::fold;
+use crate::base::text::{Margins, fold};
 use crate::base::url::without_secrets;
 use crate::cli::{Cli, Command, Common, Flags};
 use argh::{EarlyExit, FromArgs, SubCommands};
@@ -161,7 +161,7 @@ pub fn help(said: &str) -> String {
     let indent = |line: &str| if line.starts_with(' ') { OPTION_COLUMNS } else { 2 };
     let mut out = String::new();
     for line in said.trim_end().lines() {
-        fold(&mut out, (0, indent(line)), HELP_COLUMNS, &keep(line));
+        fold(&mut out, Margins { at: 0, indent: indent(line), columns: HELP_COLUMNS }, &keep(line));
         out.push('\n');
     }
     out.trim_end().replace('\u{a0}', " ")

@@ -66,8 +66,8 @@ pub fn run(system: &System, config: &Config, args: &cli::Verify, out: &mut Reply
         Ok(loaded) => (env_remarks(&loaded), loaded.way_out()),
         Err(e) => (vec![e.to_string()], REPAIR_HINT),
     };
-    let (signature, site) = ((config.signature, config.signature_threshold), data.as_ref().map(|d| d.store.site()));
-    let ring = Keyring::of_machine(&system.keys_dir(), signature, site.as_deref());
+    let site = data.as_ref().map(|d| d.store.site());
+    let ring = Keyring::of_machine(&system.keys_dir(), config.demand(), site.as_deref());
     let offered = args.source.then(|| ring.clone().and_then(|ring| ask(system, config, &machine, ring)));
     let findings = Findings { slots, remarks, way_out, repaired, ring, offered };
     let fault = judge(&findings);

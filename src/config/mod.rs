@@ -27,6 +27,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::trust::keyring::Demand;
 pub use crate::trust::keyring::SignaturePolicy;
 
 /// Largest configuration file that is read, in bytes.
@@ -76,6 +77,13 @@ pub struct Config {
     pub command: &'static str,
     /// Why the file does not count, for a command that continues without it.
     pub fault: Option<Error>,
+}
+
+impl Config {
+    /// Returns what is demanded of signatures.
+    pub fn demand(&self) -> Demand {
+        Demand { policy: self.signature, threshold: self.signature_threshold }
+    }
 }
 
 /// Location of something that a health check asks.

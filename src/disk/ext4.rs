@@ -172,6 +172,15 @@ struct Writer<'a> {
     put: &'a mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
 }
 
+/// What a file of a new file system is.
+struct Inode {
+    number: u32,
+    mode: u32,
+    links: u32,
+    start: u32,
+    blocks: u32,
+}
+
 impl Writer<'_> {
     fn put(&mut self, block: u32, bytes: &[u8]) -> io::Result<()> {
         (self.put)(u64::from(block) * BLOCK_BYTES as u64, bytes)
@@ -207,20 +216,20 @@ impl Writer<'_> {
         let mut table = vec![0; TABLE_BLOCKS as usize * BLOCK_BYTES];
         if group == 0 {
             let free = self.plan.group(0).free;
-            for (number, mode_and_links, start, blocks) in [
-                (ROOT, (0o40755, 3), free, 1),
-                (LOST_FOUND, (0o40700, 2), free + 1, 1),
-                (JOURNAL, (0o100_600, 1), free + 2, JOURNAL_BLOCKS),
+            for inode in [
+                Inode { number: ROOT, mode: 0o40755, links: 3, start: free, blocks: 1 },
+                Inode { number: LOST_FOUND, mode: 0o40700, links: 2, start: free + 1, blocks: 1 },
+                Inode { number: JOURNAL, mode: 0o100_600, links: 1, start: free + 2, blocks: JOURNAL_BLOCKS },
             ] {
-                let at = (number as usize - 1) * INODE_BYTES;
-                self.inode(&mut table[at..at + INODE_BYTES], number, mode_and_links, (start, blocks));
+                let at = (inode.number as usize - 1) * INODE_BYTES;
+                self.inode(&mut table[at..at + INODE_BYTES], inode);
             }
         }
         table
     }
 
     /// Source: Linux, fs/ext4/ext4.h, struct ext4_inode.
-    fn inode(&self, inode: &mut [u8], number: u32, (mode, links): (u32, u32), (start, blocks): (u32, u32)) {
+    fn inode(&self, inode: &mut [u8], Inode { number, mode, links, start, blocks }: Inode) {
         set(inode, 0x00, mode);
         set(inode, 0x04, blocks * BLOCK_BYTES as u32);
         [0x08, 0x0c, 0x10, 0x90].into_iter().for_each(|at| set(inode, at, self.made_secs));

@@ -19,13 +19,21 @@ pub(super) const MAX_DOCUMENTS: usize = 16;
 /// Fetches a document by descriptor; its result has been checked with [`super::limits::check_bytes`].
 pub(super) type Fetch<'a> = &'a mut dyn FnMut(&Descriptor) -> Result<Vec<u8>>;
 
+/// Where the way to an artifact begins.
+pub(super) struct Top {
+    /// An index or a manifest.
+    pub(super) document: Document,
+    /// What its bytes hash to.
+    pub(super) digest: Digest,
+}
+
 /// Follows an index or a manifest to the artifact for one architecture.
-/// Input: `document`: parsed from bytes that hash to `digest`; `name`: the source, for messages; `ring`: nothing below a
+/// Input: `name`: the source, for messages; `ring`: nothing below a
 /// revoked document is fetched.
 /// Returns: also whether the manifest itself states its architecture.
 /// Errors: as [`super::Source::resolve`].
 pub(super) fn follow(
-    (document, digest): (Document, Digest),
+    Top { document, digest }: Top,
     architecture: &str,
     name: &str,
     ring: &Keyring,

@@ -53,7 +53,8 @@ fn walk(texts: &[&str], revoked: &[Digest]) -> (Result<Artifact>, usize) {
         let text = texts.iter().find(|text| Digest::of(text.as_bytes()) == descriptor.digest);
         Ok(text.expect("it is there").as_bytes().to_vec())
     };
-    let followed = follow((document, Digest::of(top.as_bytes())), "amd64", "t", &ring(revoked), &mut fetch);
+    let followed =
+        follow(Top { document, digest: Digest::of(top.as_bytes()) }, "amd64", "t", &ring(revoked), &mut fetch);
     (followed.map(|(artifact, _)| artifact), fetched)
 }
 

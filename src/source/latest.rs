@@ -15,7 +15,7 @@ use crate::oci::descriptor::DOCUMENT_CAP;
 use crate::offer::artifact::{Artifact, FileRef, Place};
 use crate::os::progress::setback;
 use crate::os::sys;
-use crate::source::limits::{bounded, check_length};
+use crate::source::limits::{Said, bounded, check_length};
 use crate::trust::keyring::Keyring;
 use crate::trust::tally::{DETACHED_MAX_BYTES, Tally};
 use std::cell::Cell;
@@ -162,7 +162,7 @@ impl Source for Latest {
 
     fn probe(&mut self, file: &FileRef) -> Result<()> {
         let url = place(file)?;
-        self.client.probe(url, &mut |length| check_length(length, file, SAID).map_err(|e| e.at("fetch", url)))
+        self.client.probe(url, &mut |length| check_length(length, file, &SAID).map_err(|e| e.at("fetch", url)))
     }
 
     fn describe(&self) -> String {
@@ -171,7 +171,7 @@ impl Source for Latest {
 }
 
 /// The sender of a file, and the source of its expected length.
-const SAID: (&str, &str) = ("the server", "latest.json");
+const SAID: Said = Said { sender: "the server", document: "latest.json" };
 
 fn place(file: &FileRef) -> Result<&Url> {
     match &file.place {

@@ -6,7 +6,7 @@
 use super::archive::Archive;
 use super::choose::choose;
 use super::remarks::Remarks;
-use super::signatures::{FetchPiece, Wanted, look_at, prove};
+use super::signatures::{FetchPiece, Wanted, Wish, look_at, prove};
 use super::unlisted;
 use super::{Source, joined};
 use crate::base::digest::Digest;
@@ -16,7 +16,7 @@ use crate::http::Body;
 use crate::oci::descriptor::{DOCUMENT_CAP, Descriptor, check_document_size};
 use crate::oci::manifest::{self, Document, Entry};
 use crate::offer::artifact::{Artifact, FileRef};
-use crate::source::follow::{Fetch, follow};
+use crate::source::follow::{Fetch, Top, follow};
 use crate::source::limits::check_bytes;
 use crate::trust::keyring::Keyring;
 use crate::trust::referrers;
@@ -251,13 +251,13 @@ impl Medium {
         loose.sort_by_key(|entry| (referrers::order(entry), entry.artifact_type.is_none(), entry.ref_name.is_some()));
         candidates.extend(loose.into_iter().map(|entry| entry.descriptor.clone()));
         let fetch: FetchPiece = &mut |_, descriptor| self.fetch_if_there(descriptor);
-        look_at(&candidates, (subject, MAX_MANIFESTS), &mut known, tally, fetch);
+        look_at(&candidates, Wish { subject, most: MAX_MANIFESTS }, &mut known, tally, fetch);
         if !tally.is_enough() {
             let candidates = match self {
                 Medium::Directory(path) => unlisted::in_directory(&path.join("blobs/sha256"), subject),
                 Medium::Archive(archive) => unlisted::in_archive(archive, subject),
             };
-            look_at(&candidates, (subject, MAX_MANIFESTS), &mut known, tally, fetch);
+            look_at(&candidates, Wish { subject, most: MAX_MANIFESTS }, &mut known, tally, fetch);
         }
         if let Medium::Archive(archive) = self
             && let Some(spent) = archive.is_spent()
@@ -311,7 +311,8 @@ impl Source for Layout {
             remarks.look(descriptor.digest, &bytes);
             Ok(bytes)
         };
-        let (mut artifact, is_stated) = follow((document, top.digest), architecture, &described, &ring, fetch)?;
+        let (mut artifact, is_stated) =
+            follow(Top { document, digest: top.digest }, architecture, &described, &ring, fetch)?;
         prove(&mut artifact, is_stated, &ring, &mut |wanted, subject, tally| match wanted {
             Wanted::Signatures => medium.look_for_signatures(&entries, subject, tally),
             Wanted::Others => entries.iter().filter_map(referrers::kind).for_each(|other| tally.see(other)),

@@ -7,13 +7,19 @@ use crate::oci::descriptor::Descriptor;
 use crate::offer::artifact::FileRef;
 use std::io::Read;
 
+/// Who sends a file, and what says how long it is.
+pub(super) struct Said {
+    pub(super) sender: &'static str,
+    pub(super) document: &'static str,
+}
+
 /// Compares the length that a source announces, if any, with the expected one.
-/// Input: `said`: the announcer, and the origin of the expected length. Errors: Digest: they differ.
-pub(super) fn check_length(announced: Option<u64>, file: &FileRef, said: (&str, &str)) -> Result<()> {
+/// Errors: Digest: they differ.
+pub(super) fn check_length(announced: Option<u64>, file: &FileRef, said: &Said) -> Result<()> {
     match announced {
         Some(n) if n != file.size_bytes => {
-            let ((who, what), size) = (said, file.size_bytes);
-            Err(Error::new(Kind::Digest, format!("{who} sends {n} bytes, {what} says {size}")))
+            let (Said { sender, document }, size) = (said, file.size_bytes);
+            Err(Error::new(Kind::Digest, format!("{sender} sends {n} bytes, {document} says {size}")))
         }
         _ => Ok(()),
     }

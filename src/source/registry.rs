@@ -4,7 +4,7 @@
 //! requested digest, or request a blob only to learn about it.
 
 use super::remarks::Remarks;
-use super::signatures::{FetchPiece, MAX_CANDIDATES, Piece, Wanted, look_at, prove};
+use super::signatures::{FetchPiece, MAX_CANDIDATES, Piece, Wanted, Wish, look_at, prove};
 use super::{Source, joined};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
@@ -15,8 +15,8 @@ use crate::oci::descriptor::{DOCUMENT_CAP, Descriptor};
 use crate::oci::manifest::{self, ACCEPT};
 use crate::oci::reference::Reference;
 use crate::offer::artifact::{Artifact, FileRef};
-use crate::source::follow::{Fetch, follow};
-use crate::source::limits::{check_bytes, check_length};
+use crate::source::follow::{Fetch, Top, follow};
+use crate::source::limits::{Said, check_bytes, check_length};
 use crate::trust::beside::{self, Other};
 use crate::trust::bundle;
 use crate::trust::keyring::Keyring;
@@ -63,7 +63,7 @@ impl Registry {
     }
 
     /// Fetches what the reference names: by digest if it is pinned, else by tag.
-    fn top(&self, remarks: &mut Remarks) -> Result<(manifest::Document, Digest)> {
+    fn top(&self, remarks: &mut Remarks) -> Result<Top> {
         let (pinned, url) = (self.reference.digest(), self.top_url());
         // A tag may move.
         let client = self.client.past_caches();
@@ -79,7 +79,8 @@ impl Registry {
                 json::shorten(&mut document.body).map_err(|e| e.at("read", &self.reference))?;
                 let name = self.reference.to_string();
                 remarks.look(digest, &document.body);
-                Ok((manifest::parse(&document.body, document.content_type.as_deref(), &name)?, digest))
+                let document = manifest::parse(&document.body, document.content_type.as_deref(), &name)?;
+                Ok(Top { document, digest })
             },
         )
     }
@@ -114,7 +115,7 @@ impl Registry {
                     Ok(Some((candidates, other, link))) => {
                         other.into_iter().for_each(|other| tally.see(other));
                         let fetch: FetchPiece = &mut |piece, of| self.fetch_piece(client, piece, of);
-                        look_at(&candidates, (subject, MAX_CANDIDATES), &mut known, tally, fetch);
+                        look_at(&candidates, Wish { subject, most: MAX_CANDIDATES }, &mut known, tally, fetch);
                         next = link.and_then(|link| link.map_err(|e| tally.pass_over(&e)).ok());
                     }
                     Err(e) if e.kind() == Kind::Network => tally.postpone(e),
@@ -191,7 +192,7 @@ const LIST_MAX_BYTES: u64 = 1 << 20;
 const MAX_PAGES: usize = 16;
 
 /// The sender of a blob, and the source of its expected length.
-const SAID: (&str, &str) = ("the registry", "the manifest");
+const SAID: Said = Said { sender: "the registry", document: "the manifest" };
 
 /// Checks Docker-Content-Digest, if sent, against the bytes.
 /// Errors: Digest: they differ. Source: it is malformed.
@@ -221,7 +222,7 @@ impl Source for Registry {
         let name = self.describe();
         let mut remarks = Remarks::default();
         let top = self.top(&mut remarks)?;
-        let digest = top.1;
+        let digest = top.digest;
         let fetch: Fetch = &mut |descriptor| {
             let bytes = self.fetch(descriptor)?;
             remarks.look(descriptor.digest, &bytes);
@@ -266,7 +267,7 @@ impl Source for Registry {
         for blob in file.blobs() {
             let url = self.url("blobs", &blob.sha256.to_string());
             self.client
-                .probe(&url, &mut |length| check_length(length, &blob, SAID).map_err(|e| e.at("fetch", &url)))?;
+                .probe(&url, &mut |length| check_length(length, &blob, &SAID).map_err(|e| e.at("fetch", &url)))?;
         }
         Ok(())
     }

@@ -69,11 +69,20 @@ pub(super) fn prove(artifact: &mut Artifact, is_stated: bool, ring: &Keyring, lo
     Ok(())
 }
 
+/// What candidates are examined for.
+#[derive(Clone, Copy)]
+pub(super) struct Wish {
+    /// What they must have signed.
+    pub(super) subject: Digest,
+    /// Limit of all examined.
+    pub(super) most: usize,
+}
+
 /// Examines candidates, each once.
-/// Input: `known`: those examined before; `most`: limit of all examined.
+/// Input: `known`: those examined before.
 pub(super) fn look_at(
     candidates: &[Descriptor],
-    (subject, most): (Digest, usize),
+    Wish { subject, most }: Wish,
     known: &mut Vec<Digest>,
     tally: &mut Tally<'_>,
     fetch: FetchPiece,

@@ -26,6 +26,15 @@ pub enum SignaturePolicy {
     Off,
 }
 
+/// What a machine demands of signatures.
+#[derive(Clone, Copy, Debug)]
+pub struct Demand {
+    /// Whether there must be any.
+    pub policy: SignaturePolicy,
+    /// How many different keys must have signed.
+    pub threshold: usize,
+}
+
 /// Everything that decides whether a signature counts.
 #[derive(Clone, Debug)]
 pub struct Keyring {
@@ -69,15 +78,11 @@ impl Keyring {
     /// Input: `site`: its directory there; `None`: there is no data partition.
     /// Errors: as [`Keyring::load`]; Config: the same for the site's directory, and if others may change the configuration
     /// directory or its path.
-    pub fn of_machine(
-        dir: &Path,
-        (policy, threshold): (SignaturePolicy, usize),
-        site: Option<&Path>,
-    ) -> Result<Keyring> {
+    pub fn of_machine(dir: &Path, demand: Demand, site: Option<&Path>) -> Result<Keyring> {
         // Otherwise others could replace or remove the directory.
         Insist::Directory.find(dir.parent().unwrap_or(dir))?;
         Insist::Directory.find(dir)?;
-        let mut ring = Keyring::load(dir, policy, threshold)?;
+        let mut ring = Keyring::load(dir, demand.policy, demand.threshold)?;
         if let Some(site) = site {
             ring.revoked.extend(site::revoked(site)?);
         }

@@ -86,7 +86,7 @@ pub fn activate(session: &mut Session<'_>, terms: Terms<'_>) -> Result<Activatio
     }
     match session.state().phase {
         Phase::Staged if session.state().insisted => {}
-        Phase::Staged => session.refuse_known_bad(slot, ("take", "`apply --retry-failed` takes it"))?,
+        Phase::Staged => session.refuse_known_bad(slot, "take", "`apply --retry-failed` takes it")?,
         _ if is_newer(session, slot) => {}
         _ => return Ok(Activation::Nothing),
     }
@@ -128,7 +128,7 @@ fn demand_trust(ring: &Keyring, record: &Record, slot: Slot, hint: &str) -> Resu
 fn is_newer(session: &Session<'_>, slot: Slot) -> bool {
     let (running, target) = (session.machine.view(session.running), session.machine.view(slot));
     let Ok(record) = target.record else { return false };
-    if session.refuse_known_bad(slot, ("", "")).is_err() || session.holds_called_off(slot) {
+    if session.refuse_known_bad(slot, "", "").is_err() || session.holds_called_off(slot) {
         return false;
     }
     match (running.version().map(Version::parse), Version::parse(&record.version)) {

@@ -23,8 +23,8 @@ use std::path::PathBuf;
 /// Reads the keys, reports invalid ones, and makes sure that signatures can be judged.
 /// Errors: as [`Keyring::load`] and [`Keyring::demands_signatures`].
 pub fn keyring(system: &System, config: &Config, store: Option<&Store>) -> Result<Keyring> {
-    let (signature, site) = ((config.signature, config.signature_threshold), store.map(Store::site));
-    noted(Keyring::of_machine(&system.keys_dir(), signature, site.as_deref())?)
+    let site = store.map(Store::site);
+    noted(Keyring::of_machine(&system.keys_dir(), config.demand(), site.as_deref())?)
 }
 
 /// Reports invalid keys, and makes sure that signatures can be judged.

@@ -56,7 +56,7 @@ pub fn go_back(session: &mut Session<'_>, consent: Consent) -> Result<Back> {
             demand_proven_bootloader(session, consent.unproven_bootloader)?;
             let is_insisted = session.state().phase == Phase::Staged && session.state().insisted;
             if !consent.known_bad && !is_insisted {
-                session.refuse_known_bad(other, ("go back to", "--retry-failed goes back anyway"))?;
+                session.refuse_known_bad(other, "go back to", "--retry-failed goes back anyway")?;
             }
             let (record, _) = scrub(session, other)?;
             refuse_untrusted(session, &record, other)?;

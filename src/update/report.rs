@@ -78,8 +78,7 @@ impl Report {
         let machine = Machine::look(system);
         let data = machine.data(config.state_file.as_deref(), Access::Read);
         let site = data.as_ref().ok().map(|data| data.store.site());
-        let signature = (config.signature, config.signature_threshold);
-        let ring = Keyring::of_machine(&system.keys_dir(), signature, site.as_deref());
+        let ring = Keyring::of_machine(&system.keys_dir(), config.demand(), site.as_deref());
         let stopped = stopped(config, &ring);
         let mut remarks: Vec<String> = stopped.iter().map(ToString::to_string).collect();
         remarks.extend(machine.running().err().map(|e| e.to_string()));

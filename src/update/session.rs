@@ -9,7 +9,7 @@ use crate::base::text::printable;
 use crate::boot::block::Block;
 use crate::boot::env_files::env_remarks;
 use crate::boot::vars::BootVars;
-use crate::config::{Config, SignaturePolicy};
+use crate::config::Config;
 use crate::ledger::failures::Failures;
 use crate::ledger::proven::Proven;
 use crate::ledger::state::{Phase, State};
@@ -20,7 +20,7 @@ use crate::os::progress::note;
 use crate::os::sys::Access;
 use crate::os::system::System;
 use crate::slot::record::Slot;
-use crate::trust::keyring::Keyring;
+use crate::trust::keyring::{Demand, Keyring};
 use crate::update::plan::{Here, Plan};
 use crate::update::reconcile::{self, Boot};
 use crate::update::survey::{Survey, artifact_in};
@@ -50,8 +50,7 @@ pub struct Session<'a> {
     pub vars: BootVars,
     state: State,
     system: &'a System,
-    /// Policy and threshold.
-    signature: (SignaturePolicy, usize),
+    demand: Demand,
     must_record: bool,
     /// Why the records could not be read.
     unreadable: Option<Error>,
@@ -95,7 +94,6 @@ impl<'a> Session<'a> {
         let loaded = env.files.load();
         env_remarks(&loaded).iter().for_each(|said| note(said));
         let (block, vars) = loaded.usable().map(|(block, vars)| (block.clone(), vars))?;
-        let signature = (config.signature, config.signature_threshold);
         let mut session = Session {
             machine,
             running,
@@ -104,7 +102,7 @@ impl<'a> Session<'a> {
             proven: memory.proven,
             vars,
             system,
-            signature,
+            demand: config.demand(),
             must_record,
             unreadable,
             block,
@@ -120,7 +118,7 @@ impl<'a> Session<'a> {
     /// Reads the keys and revocations.
     /// Errors: as [`Keyring::load`].
     pub fn keyring(&self) -> Result<Keyring> {
-        Keyring::of_machine(&self.system.keys_dir(), self.signature, Some(&self.data.store.site()))
+        Keyring::of_machine(&self.system.keys_dir(), self.demand, Some(&self.data.store.site()))
     }
 
     /// Records that the running artifact has proven itself, if it has. The next run makes up for an interrupted one.
@@ -172,7 +170,7 @@ impl<'a> Session<'a> {
 
     /// Refuses to try an artifact that failed here. Input: the operation, and how to force it.
     /// Errors: Gate: it must not be tried automatically.
-    pub fn refuse_known_bad(&self, slot: Slot, (op, way_out): (&str, &'static str)) -> Result<()> {
+    pub fn refuse_known_bad(&self, slot: Slot, op: &str, way_out: &'static str) -> Result<()> {
         let Some((digest, version)) = self.artifact_in(slot) else { return Ok(()) };
         match self.refusals().into_iter().find(|(failed, _)| *failed == digest) {
             Some((_, reason)) => {

@@ -4,7 +4,7 @@
 use super::inject::said;
 use crate::support::signing::KeyPair;
 use crate::support::{need_all, run};
-use kubesolo_update::parts::trust::keyring::{Keyring, SignaturePolicy};
+use kubesolo_update::parts::trust::keyring::{Demand, Keyring, SignaturePolicy};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -175,7 +175,7 @@ fn what_an_initramfs_brings_is_judged_as_machines_judge_it() {
         let unpack = "rm -rf u; mkdir u; cd u; gzip -dc ../i | { while cpio -idu --quiet 2>/dev/null; do :; done; }; : >../tmp/x; rm ../tmp/x";
         run(Command::new("sh").current_dir(dir).args(["-euc", unpack]));
         let keys = dir.join("u/etc/kubesolo/update-keys.d");
-        let ring = Keyring::of_machine(&keys, (SignaturePolicy::Required, 1), None);
+        let ring = Keyring::of_machine(&keys, Demand { policy: SignaturePolicy::Required, threshold: 1 }, None);
         let takes = ring
             .is_ok_and(|ring| ring.keys().is_empty() && ring.faults().is_empty() || ring.trusted().next().is_some());
         assert_eq!(takes, out.status.success(), "{script}: the machine");

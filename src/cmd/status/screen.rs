@@ -2,7 +2,7 @@
 //!
 //! Must never: be wider than 80 columns, or let text from outside colour it.
 
-use crate::base::text::{fold, printable, short_digests};
+use crate::base::text::{Margins, fold, printable, short_digests};
 use crate::ledger::history::{Attempt, Part};
 use crate::ledger::state::Phase;
 use crate::machine::ARCHITECTURE;
@@ -318,7 +318,7 @@ impl Page {
         self.text.extend(std::iter::repeat_n(' ', column.saturating_sub(label.len())));
         let text = parts.concat();
         let text = if self.is_verbose { text } else { short_digests(&text) };
-        fold(&mut self.text, (column, INDENT), COLUMNS, &text);
+        fold(&mut self.text, Margins { at: column, indent: INDENT, columns: COLUMNS }, &text);
         self.text.push('\n');
     }
 

@@ -55,10 +55,20 @@ pub struct Plan {
     pub block: Block,
     /// Messages for standard error.
     pub said: Vec<String>,
-    /// Whether the boot variables are written first.
-    /// Power cut: otherwise the next run finds each step again: failures, then the state, then the boot variables. If a slot
-    /// replaces the other as active, only the reason is lost.
-    pub boot_first: bool,
+    /// Whether and when the boot variables are written.
+    pub write: BootWrite,
+}
+
+/// Whether and when the boot variables are written. That goes into both copies, also where nothing changes in them: a power cut
+/// may have left the two different.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootWrite {
+    /// They stay.
+    No,
+    /// Before the records. Power cut: if a slot replaces the other as active, only the reason is lost.
+    First,
+    /// After them. Power cut: the next run finds each step again: failures, then the state, then the boot variables.
+    Last,
 }
 
 impl Plan {
@@ -90,11 +100,11 @@ impl Plan {
                 Finding::RolledBack { gave_up, reason, blame } => self.roll_back(here, gave_up, &reason, blame)?,
                 Finding::Unjudged { slot, reason } => {
                     self.unjudged(here, slot, &Error::new(Kind::Boot, reason))?;
-                    reconcile::after_no_try(here.running, &mut self.block);
+                    reconcile::after_no_try(here.running, self.written(BootWrite::Last));
                     break;
                 }
                 Finding::CalledOff => self.call_off(here)?,
-                Finding::StaleMark => self.block.clear_rollback(),
+                Finding::StaleMark => self.written(BootWrite::Last).clear_rollback(),
                 open @ (Finding::Skipped { .. } | Finding::Unloadable | Finding::NotTheActiveSlot) => {
                     return Ok(Some(open));
                 }
@@ -129,12 +139,12 @@ impl Plan {
                 let why = format!("it is not any more what was staged, and GRUB booted slot {running}: {e}");
                 let error = Error::new(Kind::Slot, why).at("boot", format!("slot {slot}"));
                 self.unjudged(here, *slot, &error)?;
-                reconcile::after_rot(running, &mut self.block);
+                reconcile::after_rot(running, self.written(BootWrite::Last));
             }
             // The other slot is active and confirmed, but this one runs. It takes over only if the other is proven to be
             // damaged. Otherwise an operator chose it in GRUB's menu, and the next boot goes to the active one.
             (_, Look::Damaged(e)) => return self.take_over(here, &e.to_string(), given_up),
-            (_, Look::Whole | Look::Mended) if given_up => self.block.clear_rollback(),
+            (_, Look::Whole | Look::Mended) if given_up => self.written(BootWrite::Last).clear_rollback(),
             (_, Look::Whole | Look::Mended) => {}
         }
         Ok(())
@@ -147,8 +157,7 @@ impl Plan {
             true => format!("{why}; neither slot is proven; slot {running} is active, as the only one that boots"),
             false => format!("{why}; slot {running}, which runs in its place, is made active, on trial"),
         };
-        reconcile::take_over(running, for_good, &mut self.block);
-        self.boot_first = true;
+        reconcile::take_over(running, for_good, self.written(BootWrite::First));
         // The slot is to blame, not its artifact, which may be installed again.
         self.state.roll_back(other, self.artifact_in(here, other), &reason, here.now_secs)?;
         self.said.push(reason);
@@ -175,7 +184,7 @@ impl Plan {
         let is_rot = reason == reconcile::MANUAL && next_step::is_unbootable(&(here.view)(gave_up));
         self.leave(here, gave_up, reason, if is_rot { Blame::Slot } else { blame })?;
         self.said.push(format!("rolled back: {reason}"));
-        reconcile::after_rollback(&boot, gave_up, &mut self.block);
+        reconcile::after_rollback(&boot, gave_up, self.written(BootWrite::Last));
         Ok(())
     }
 
@@ -224,6 +233,11 @@ impl Plan {
     /// Notes that the agent chose the next slot in this boot: whether it loads is known in the next one.
     pub fn switched(&mut self, here: &Here<'_>) {
         self.state.switched_boot_id.clone_from(&here.boot_id);
+    }
+
+    fn written(&mut self, write: BootWrite) -> &mut Block {
+        self.write = write;
+        &mut self.block
     }
 
     fn artifact_in(&self, here: &Here<'_>, slot: Slot) -> Option<(Digest, String)> {

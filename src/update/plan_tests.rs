@@ -79,7 +79,7 @@ impl Hopeless {
             now_secs: 0,
         };
         let (state, block) = (self.state.clone(), self.block.clone());
-        let mut plan = Plan { state, failures: Failures::default(), block, said: Vec::new(), boot_first: false };
+        let mut plan = Plan { state, failures: Failures::default(), block, said: Vec::new(), write: BootWrite::No };
         make(&mut plan, &here).unwrap();
         (self.state, self.block) = (plan.state, plan.block);
     }

@@ -21,7 +21,7 @@ use crate::os::sys::Access;
 use crate::os::system::System;
 use crate::slot::record::Slot;
 use crate::trust::keyring::{Demand, Keyring};
-use crate::update::plan::{Here, Plan};
+use crate::update::plan::{BootWrite, Here, Plan};
 use crate::update::reconcile::{self, Boot};
 use crate::update::survey::{Survey, artifact_in};
 
@@ -231,12 +231,12 @@ impl<'a> Session<'a> {
             now_secs: self.now(),
         };
         let (state, failures, block) = (self.state.clone(), self.failures.clone(), self.block.clone());
-        let mut plan = Plan { state, failures, block, said: Vec::new(), boot_first: false };
+        let mut plan = Plan { state, failures, block, said: Vec::new(), write: BootWrite::No };
         if let Err(e) = make(&mut plan, &here) {
             return self.recorded(recording, Err(e));
         }
         plan.said.iter().for_each(|said| note(said));
-        if plan.boot_first {
+        if plan.write == BootWrite::First {
             self.write_boot(&plan.block)?;
         }
         if self.failures != plan.failures {
@@ -248,7 +248,7 @@ impl<'a> Session<'a> {
             self.state = plan.state;
             self.recorded(recording, self.data.store.save_state(&self.state))?;
         }
-        if self.block != plan.block {
+        if plan.write == BootWrite::Last {
             self.write_boot(&plan.block)?;
         }
         Ok(())

@@ -399,9 +399,10 @@ fn retry_rows() -> Vec<Row> {
         row(name, move |_, _| Reply::new(status, "").header("Retry-After", after)).conf("").network()
     };
     vec![
-        later("429, Retry-After a year", 429, "31536000").says(&["429", "left alone"]),
-        later("503, Retry-After a date in 2099", 503, "Thu, 01 Jan 2099 00:00:00 GMT").says(&["503", "left alone"]),
-        later("429, Retry-After beyond all numbers", 429, "99999999999999999999999").says(&["429", "left alone"]),
+        later("429, Retry-After a year", 429, "31536000").says(&["429", "asks for a pause"]),
+        later("503, Retry-After a date in 2099", 503, "Thu, 01 Jan 2099 00:00:00 GMT")
+            .says(&["503", "asks for a pause"]),
+        later("429, Retry-After beyond all numbers", 429, "99999999999999999999999").says(&["429", "asks for a pause"]),
         row("429 for ever", |_, _| Reply::new(429, "")).conf("retries = 2").network().says(&["429"]).most(3),
         row("500 for ever, Retry-After 0", |_, _| Reply::new(500, "").header("Retry-After", "0"))
             .conf("retries = 2")

@@ -64,7 +64,7 @@ fn rows() -> Vec<Row> {
     rows.push(
         indexed("index, sha512 for whom it may be, and another machine's".into(), other).ends(4, "gate").says(&[
             "offered: linux/",
-            "passed over",
+            "skipped what",
             "manifests[1].digest",
         ]),
     );

@@ -153,7 +153,7 @@ fn rows_of_openssl() -> Vec<Row> {
         good("no hint", RIGHT, &[Right], |s| {
             s.attach(Index, Forge { hint: None, ..s.forge(Index, &[Right]) }.bundle());
         }),
-        bad("the right hint, signed by a stranger", RIGHT, &["Right.pub", "is none"], |s| {
+        bad("the right hint, signed by a stranger", RIGHT, &["Right.pub", "does not verify"], |s| {
             let hint = Some(s.world.key(Right).hint());
             s.attach(Index, Forge { hint, ..s.forge(Index, &[Stranger]) }.bundle());
         }),
@@ -187,14 +187,14 @@ const GARBLED: [(&str, &str, &str, &str); 17] = [
     ),
     ("no payloadType", r#""payloadType""#, r#""type""#, "'dsseEnvelope.payloadType'"),
     ("payload is no base64", r#""payload":""#, r#""payload":"*"#, "'dsseEnvelope.payload' is not base64"),
-    ("payload begins otherwise", r#""payload":"ey"#, r#""payload":"eY"#, "is none"),
-    ("payload is cut", r#""payload":"eyJf"#, r#""payload":""#, "is none"),
+    ("payload begins otherwise", r#""payload":"ey"#, r#""payload":"eY"#, "does not verify"),
+    ("payload is cut", r#""payload":"eyJf"#, r#""payload":""#, "does not verify"),
     ("no payload", r#""payload":"#, r#""body":"#, "'dsseEnvelope.payload'"),
     ("no signatures", r#""signatures":["#, r#""signatures":[],"x":["#, "'dsseEnvelope.signatures' has not 1"),
     ("signatures is missing", r#""signatures":"#, r#""sigs":"#, "'dsseEnvelope.signatures' has not 1"),
     ("signature is no base64", r#"{"sig":""#, r#"{"sig":"-"#, "signatures[0].sig' is not base64"),
-    ("signature begins otherwise", r#"{"sig":"ME"#, r#"{"sig":"MF"#, "is none"),
-    ("signature is longer", r#"{"sig":""#, r#"{"sig":"AAAA"#, "is none"),
+    ("signature begins otherwise", r#"{"sig":"ME"#, r#"{"sig":"MF"#, "does not verify"),
+    ("signature is longer", r#"{"sig":""#, r#"{"sig":"AAAA"#, "does not verify"),
     ("no sig", r#"{"sig":"#, r#"{"signature":"#, "signatures[0].sig'"),
     ("two payloads", r#""payload":"#, r#""payload":"e30=","payload":"#, "same name twice"),
 ];

@@ -222,7 +222,7 @@ fn what_stands_where_nobody_looks_is_noted_and_refused() {
             Some("stands in the index alone"),
             Some("stands in the index"),
         ),
-        (&["io.kubesolo.os.expries=x"], Some("is not known"), Some("is no annotation")),
+        (&["io.kubesolo.os.expries=x"], Some("is not known"), Some("is not an annotation")),
         // Said again, it is the same; said otherwise, it is not, which only the script has to see.
         (&["io.kubesolo.os.version=2.0.0"], None, None),
         (&["io.kubesolo.os.version=2.0.1"], None, Some("stands in the index")),

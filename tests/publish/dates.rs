@@ -124,10 +124,10 @@ fn a_release_takes_now_and_a_span() {
             if n < 2 {
                 let line = stderr(&out)
                     .lines()
-                    .find(|line| line.contains("dates, to be typed"))
+                    .find(|line| line.contains("give the same dates:"))
                     .unwrap_or_default()
                     .to_owned();
-                let typed = line.split_once("again: ").map_or("", |(_, rest)| rest);
+                let typed = line.split_once("dates: ").map_or("", |(_, rest)| rest);
                 let typed: Vec<&str> = typed.split(' ').collect();
                 let again = run(&mut publish(&desk, name, place, &typed));
                 assert_eq!(again, String::from_utf8_lossy(&out.stdout), "{row}");

@@ -154,7 +154,7 @@ fn refuses_what_would_not_work_or_not_be_safe() {
     bench.refuses("is for", &["--arch", other_architecture()]);
     bench.refuses("is missing", &["--initramfs", ""]);
     bench.refuses("is not a regular file", &["--conf", "absent"]);
-    bench.refuses("no executable", &["--health-check", "update.conf"]);
+    bench.refuses("not an executable file", &["--health-check", "update.conf"]);
     bench.refuses("unknown option", &["--nonsense"]);
     bench.refuses("is not a program", &["--agent", "update.conf"]);
 

@@ -353,7 +353,7 @@ fn bad_arguments_are_refused_and_nothing_is_written() {
             ("--layout full --tag v1", "neither empty nor"),
             ("--layout text --tag v1", "not a directory"),
             ("--layout bad --tag v1", "imageLayoutVersion"),
-            ("--layout a:b --tag v1", "no path to oras"),
+            ("--layout a:b --tag v1", "not a path to oras"),
             ("--push localhost:5000/os", "HOST/REPO:TAG"),
             ("--push os:v1", "HOST/REPO:TAG"),
             ("--push localhost/OS:v1", "HOST/REPO:TAG"),

@@ -316,7 +316,7 @@ fn the_other_architecture_of_a_latest_json_has_its_dates() {
 #[apply(test)]
 fn help_says_what_a_person_has_to_know_before() {
     for (name, lines) in [
-        (SCRIPT, &["start it again with the same dates", "given to the last run only", "--allow-older"][..]),
+        (SCRIPT, &["start it again with the dates that it printed", "given to the last run only", "--allow-older"][..]),
         ("publish-layout.sh", &["Not moved to a version older than the one", "--allow-older"]),
         ("publish-http.sh", &["--allow-older"]),
     ] {

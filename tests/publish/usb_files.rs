@@ -78,10 +78,10 @@ const FILES: &[(&str, &str, &str)] = &[
     ("network-config", "version: 2\nethernet:\n  eth0: {dhcp4: true}\n", "'ethernets' is meant?"),
     ("network-config", "version: 2\nethernets:\n  eth0: {dhcp: true}\n", "nothing reads"),
     ("network-config", "version: 2\nethernets:\n  eth0: {dhcp4: maybe}\n", "dhcp4 must be true or false"),
-    ("network-config", "version: 2\nethernets:\n  eth0: {addresses: [192.0.2.7]}\n", "no address such as"),
+    ("network-config", "version: 2\nethernets:\n  eth0: {addresses: [192.0.2.7]}\n", "not an address such as"),
     ("network-config", "version: 2\nethernets:\n  eth0: {addresses: 192.0.2.7/24}\n", "must be a list"),
-    ("network-config", "version: 2\nethernets:\n  eth0: {addresses: [192.0.2.777/24]}\n", "no address such as"),
-    ("network-config", "version: 2\nethernets:\n  eth0: {gateway4: 192.0.2.1/24}\n", "no address such as"),
+    ("network-config", "version: 2\nethernets:\n  eth0: {addresses: [192.0.2.777/24]}\n", "not an address such as"),
+    ("network-config", "version: 2\nethernets:\n  eth0: {gateway4: 192.0.2.1/24}\n", "not an address such as"),
     (
         "network-config",
         "version: 2\nethernets:\n  eth0: {routes: [{to: default, gateway: 192.0.2.1}]}\n",

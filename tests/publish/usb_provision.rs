@@ -172,9 +172,9 @@ fn what_is_in_use_too_small_or_not_removable_is_left_alone() {
     let stick = Stick::new(site.dir.path(), "stick", STICK);
     hold_refused(&stick, &mut site.script(&stick.device, &["--yes"]), "is not removable");
     hold_refused(&stick, &mut site.script(&stick.device, &["--force"]), "there is no terminal to ask at");
-    hold_refused(&stick, &mut site.script("/dev/null", &["--force", "--yes"]), "no block device");
+    hold_refused(&stick, &mut site.script("/dev/null", &["--force", "--yes"]), "not a block device");
     hold_refused(&stick, &mut site.script("absent", &["--force", "--yes"]), "is not there");
-    hold_refused(&stick, &mut site.script("image", &["--force", "--yes"]), "no block device");
+    hold_refused(&stick, &mut site.script("image", &["--force", "--yes"]), "not a block device");
     let small = Stick::new(site.dir.path(), "small", IMAGE_MIB * MIB - 512);
     hold_refused(&small, &mut site.script(&small.device, &["--force", "--yes"]), "too small");
     // Mounted, here and in another namespace; swap; a partition. Read only: the kernel writes to others when it likes.
@@ -267,7 +267,7 @@ fn what_must_not_go_onto_a_machine_does_not() {
         (&["--layout", "empty"], "not an OCI image layout"),
         (&["--layout", "other"], "has no update for"),
         (&["--layout", "large"], "of the data partition"),
-        (&["--image", "noise"], "no image of a disk"),
+        (&["--image", "noise"], "not a disk image"),
         (&["--image", "cut"], "not an image of KubeSolo OS"),
         (&["--image", "damaged.xz"], "is damaged"),
         (&["--image", "absent"], "is not a regular file"),

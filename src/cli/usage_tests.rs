@@ -2,6 +2,13 @@
 
 use super::*;
 
+#[test]
+fn a_wrong_number_shows_no_secret() {
+    let said =
+        plain("Error parsing option '--retries' with value 'https://u:hunter2@h/x': invalid digit found in string");
+    assert!(said.contains("--retries") && said.contains("whole number") && !said.contains("hunter2"), "{said}");
+}
+
 fn read<'a>(line: &'a [&'a str]) -> Typed<'a> {
     Typed::read(line)
 }

@@ -111,7 +111,7 @@ pub fn consult(
     }
 }
 
-/// Checks an artifact against the gates: their only caller.
+/// Checks an artifact against the gates: their only caller for this machine.
 /// Errors: as [`gate::judge`].
 fn judge(artifact: &Artifact, config: &Config, situation: &Situation<'_>, overrides: Overrides) -> Result<Verdict> {
     let record = situation.running.record.as_ref().ok();

@@ -117,20 +117,19 @@ pub fn artifact_in(state: &State, view: &View) -> Option<(Digest, String)> {
 }
 
 /// Records the artifact of a slot that was left, as far as it is to blame. Input: ids of this boot, and of the one in which
-/// that slot was activated. Returns: whether it is recorded.
+/// that slot was activated.
 pub fn remember(
     failures: &mut Failures,
     failure: Failure,
     blame: Blame,
     boot_id: Option<String>,
     activated_in: Option<String>,
-) -> bool {
+) {
     match blame {
-        Blame::Slot => return false,
+        Blame::Slot => {}
         Blame::Decided => failures.remember(failure),
         Blame::Undecided => failures.remember_undecided(failure, boot_id, activated_in),
     }
-    true
 }
 
 /// GRUB's boot variables as read.

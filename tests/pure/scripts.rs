@@ -34,6 +34,18 @@ fn functions(text: &str) -> impl Iterator<Item = &str> {
     named.filter(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
 }
 
+/// They are carried to the machine that has the keys, and may be called by another name there.
+#[apply(test)]
+fn what_signs_works_through_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["keygen.sh", "sign.sh"] {
+        let link = dir.path().join(name);
+        std::os::unix::fs::symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name), &link).unwrap();
+        let out = Command::new("sh").arg(&link).arg("--help").output().unwrap();
+        assert!(out.status.success() && out.stdout.starts_with(b"Usage: "), "{name}: {out:?}");
+    }
+}
+
 #[apply(test)]
 fn every_script_speaks_and_ends_by_the_same_words() {
     let programs = programs().into_iter();

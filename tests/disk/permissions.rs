@@ -242,3 +242,34 @@ fn a_users_own_files_count_for_that_user() {
     asked().expect(2, &["it belongs to user 65533"]);
     root.agent(&["check"]).expect(2, &["it belongs to user 65534"]);
 }
+
+/// `inspect` touches no machine: root may name the file of a user, whose `docker login` has to work afterwards.
+#[apply(test)]
+fn inspect_takes_the_credentials_of_any_owner_that_others_cannot_read() {
+    need_disks();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    fs::write(&file, "{\"auths\":{}}").unwrap();
+    chown(&file, Some(1000), None).unwrap();
+    for (mode, code, words) in [(0o600, 6, "127.0.0.1:1"), (0o644, 2, "others can read or change a secret")] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let mut inspect = Command::new(Root::program());
+        let out =
+            inspect.args(["inspect", "http://127.0.0.1:1/os", "--retries", "0", "--authfile"]).arg(&file).output();
+        let out = out.unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(code) && said.contains(words), "{mode:o}: {out:?}");
+    }
+}
+
+/// What was read need not be what is on the disk: a confirmed trial leaves a state, also where it was lost.
+#[apply(test)]
+fn a_state_that_was_lost_is_written_when_the_trial_is_confirmed() {
+    Trial::ready();
+    let trial = Trial::booted();
+    trial.root.install_check("10-ok", "exit 0");
+    let state = trial.root.path("var/lib/kubesolo/update/state.json");
+    fs::remove_file(&state).unwrap();
+    trial.root.agent(&["healthcheck"]).expect(0, &["the trial boot is confirmed"]);
+    assert!(fs::read_to_string(&state).unwrap().contains("\"phase\":\"idle\""));
+}

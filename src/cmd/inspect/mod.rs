@@ -85,7 +85,7 @@ fn read(args: &Inspect, flags: &Flags, system: &System) -> Result<Request> {
     let mut found = subject::place(&args.source, flags.tag.as_deref(), &is_there)?;
     found.config.clone_from(&args.config);
     found.retries = flags.retries;
-    let flags = Common { flags: found, ..Common::default() };
+    let flags = Common { flags: found, command: "inspect" };
     let (mut config, channel) = match args.config {
         Some(_) => (config::load_named(system, &flags)?, true),
         None => (config::validate(&Raw::default(), &flags, &|path| PathBuf::from(path))?, false),

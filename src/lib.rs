@@ -10,6 +10,8 @@
 mod base;
 /// GRUB's side: its environment block, its variables, its decision table.
 mod boot;
+/// Which parts of a file two versions of it have in common.
+mod chunks;
 /// The command line.
 mod cli;
 /// The commands: each reads arguments, does one thing, prints an answer.

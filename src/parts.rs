@@ -1,4 +1,4 @@
-//! What `main.rs` and `tests/` use of the wings, by the same paths. Not an interface. Everything else is private to the crate,
+//! What `main.rs`, `src/bin/` and `tests/` use of the wings, by the same paths. Not an interface. Everything else is private to the crate,
 //! so that the compiler tells what nothing uses.
 //!
 //! Must never: hand out a whole module.
@@ -51,6 +51,17 @@ pub mod boot {
     }
     pub mod vars {
         pub use crate::boot::vars::BootVars;
+    }
+}
+pub mod chunks {
+    pub mod cut {
+        pub use crate::chunks::cut::{Chunk, Cutter, Rule};
+    }
+    pub mod index {
+        pub use crate::chunks::index::{Index, MAX_CHUNKS};
+    }
+    pub mod plan {
+        pub use crate::chunks::plan::{Piece, Search, join, push, ranges, to_fetch};
     }
 }
 pub mod cli {

@@ -51,6 +51,11 @@ impl Digest {
         Digest(hasher.finalize().into())
     }
 
+    /// Returns its 32 bytes.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Returns the 64 hexadecimal digits without the prefix.
     pub fn hex(&self) -> String {
         hex(&self.0)

@@ -9,9 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A wing, and which others it may import.
-const WINGS: [(&str, &[&str]); 18] = [
+const WINGS: [(&str, &[&str]); 19] = [
     ("base", &[]),
     ("os", &["base"]),
+    ("chunks", &["base"]),
     ("oci", &["base"]),
     ("offer", &["base", "oci"]),
     ("trust", &["base", "os", "oci"]),
@@ -28,8 +29,8 @@ const WINGS: [(&str, &[&str]); 18] = [
     (
         "update",
         &[
-            "base", "os", "oci", "offer", "trust", "slot", "http", "boot", "disk", "ledger", "source", "health",
-            "config", "machine",
+            "base", "os", "chunks", "oci", "offer", "trust", "slot", "http", "boot", "disk", "ledger", "source",
+            "health", "config", "machine",
         ],
     ),
     ("observe", &["base", "os", "slot", "ledger", "machine", "update"]),

@@ -85,6 +85,7 @@ fn run(command: &Command, common: &Common, out: &mut Reply) -> Result<Outcome, E
     };
     match command {
         Command::Check(_) => check::run(&system, config, flags, out),
+        Command::Apply(args) if args.dry_run => check::run(&system, config, flags, out),
         Command::Apply(args) => apply::run(&system, &config, args, flags, out),
         Command::Activate(_) => activate::run(&system, &config, flags, out),
         Command::Rollback(_) => rollback::run(&system, &config, flags, out),

@@ -76,7 +76,8 @@ fn make(path: &Path) -> Result<(), String> {
 
 fn compare(old: &Path, new: &Path) -> Result<(), String> {
     let index = index(new)?;
-    let (mut search, mut at) = (Search::new(&index.chunks), 0);
+    let index_bytes = index.encode().len();
+    let (mut search, mut at) = (Search::new(index.chunks), 0);
     let (mut cutter, mut buffer) = (Cutter::new(index.rule), vec![0; BUFFER]);
     let (mut file, _) = open(old)?;
     loop {
@@ -91,14 +92,14 @@ fn compare(old: &Path, new: &Path) -> Result<(), String> {
     }
     cutter.finish().into_iter().for_each(|chunk| search.see(chunk, at));
     let mut pieces = Vec::new();
-    search.found().iter().for_each(|(chunk, found)| push(&mut pieces, chunk.length.into(), *found));
+    search.found().for_each(|(chunk, found)| push(&mut pieces, chunk.length.into(), found));
     let pieces = join(pieces);
     writeln!(
         io::stdout(),
         "fetch={} ranges={} index={} size={}",
         to_fetch(&pieces),
         ranges(&pieces),
-        index.encode().len(),
+        index_bytes,
         index.size_bytes
     )
     .map_err(|e| format!("stdout: {e}"))

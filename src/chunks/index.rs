@@ -10,8 +10,6 @@ use crate::chunks::cut::{Chunk, Cutter, Rule};
 use sha2::{Digest as _, Sha256};
 use std::io::{self, Read};
 
-/// Media type of an index.
-pub const CHUNKS_TYPE: &str = "application/vnd.kubesolo.os.chunks.v1";
 /// Most chunks of all layers of a file together: bounds the memory of an update.
 pub const MAX_CHUNKS: usize = 64 << 10;
 /// Longest index, in bytes.

@@ -69,35 +69,40 @@ pub fn to_fetch(pieces: &[Piece]) -> u64 {
     pieces.iter().filter(|piece| piece.found.is_none()).map(|piece| piece.length).sum()
 }
 
-/// Chunks that are looked for, and where they were found.
+/// Chunks that are looked for, and where they were found. 24 bytes a chunk.
 pub struct Search {
-    chunks: Vec<(Chunk, Option<u64>)>,
+    chunks: Vec<Chunk>,
+    /// [`NOWHERE`]: not found.
+    places: Vec<u64>,
     /// Numbers of the chunks, in the order of their hashes.
     order: Vec<u32>,
 }
 
+const NOWHERE: u64 = u64::MAX;
+
 impl Search {
     /// Begins to look for chunks.
-    pub fn new(chunks: &[Chunk]) -> Search {
+    pub fn new(chunks: Vec<Chunk>) -> Search {
         let mut order: Vec<u32> = (0..chunks.len() as u32).collect();
         order.sort_unstable_by_key(|number| chunks[*number as usize]);
-        Search { chunks: chunks.iter().map(|chunk| (*chunk, None)).collect(), order }
+        Search { places: vec![NOWHERE; chunks.len()], chunks, order }
     }
 
     /// Notes where a chunk lies. The first place counts.
     pub fn see(&mut self, chunk: Chunk, at: u64) {
-        let from = self.order.partition_point(|number| self.chunks[*number as usize].0 < chunk);
-        for number in &self.order[from..] {
-            match &mut self.chunks[*number as usize] {
-                (wanted, found @ None) if *wanted == chunk => *found = Some(at),
-                _ => break,
+        let from = self.order.partition_point(|number| self.chunks[*number as usize] < chunk);
+        for number in self.order[from..].iter().map(|number| *number as usize) {
+            if self.chunks[number] != chunk || self.places[number] != NOWHERE {
+                break;
             }
+            self.places[number] = at;
         }
     }
 
     /// Returns the chunks in their order, each with its place.
-    pub fn found(&self) -> &[(Chunk, Option<u64>)] {
-        &self.chunks
+    pub fn found(&self) -> impl Iterator<Item = (Chunk, Option<u64>)> {
+        let place = |place: &u64| Some(*place).filter(|place| *place != NOWHERE);
+        self.chunks.iter().copied().zip(self.places.iter().map(place))
     }
 }
 
@@ -163,12 +168,12 @@ mod tests {
     #[test]
     fn finds_each_chunk_wherever_it_lies_and_however_often() {
         let wanted = [chunk(3, 10), chunk(1, 20), chunk(3, 10), chunk(3, 11), chunk(2, 5)];
-        let mut search = Search::new(&wanted);
+        let mut search = Search::new(wanted.to_vec());
         for (chunk, at) in [(chunk(3, 10), 100), (chunk(9, 1), 7), (chunk(3, 10), 200), (chunk(3, 11), 300)] {
             search.see(chunk, at);
         }
-        let found: Vec<_> = search.found().iter().map(|(_, found)| *found).collect();
-        assert_eq!(found, [Some(100), None, Some(100), Some(300), None]);
-        assert_eq!(search.found()[4].0, wanted[4]);
+        let (chunks, places): (Vec<_>, Vec<_>) = search.found().unzip();
+        assert_eq!(places, [Some(100), None, Some(100), Some(300), None]);
+        assert_eq!(chunks, wanted);
     }
 }

@@ -121,6 +121,9 @@ pub struct Apply {
     /// activate the update once it is staged; --reboot implies it
     #[argh(switch)]
     pub activate: bool,
+    /// only report what would be taken, and how much of it would be fetched: as check does
+    #[argh(switch)]
+    pub dry_run: bool,
 }
 
 /// Let GRUB try the staged slot at the next boot.

@@ -23,6 +23,7 @@ use crate::update::attempt::{self, Attempted, record_stop};
 use crate::update::judge::Question;
 use crate::update::next_step::is_lost;
 use crate::update::restart::refuse_reboot_below_root;
+use crate::update::reuse::Traffic;
 use crate::update::session::Session;
 use std::io::Write;
 
@@ -77,7 +78,7 @@ fn update(system: &System, config: &Config, args: &cli::Apply, flags: &Flags, ou
         ended => ended?,
     };
     let after = go_on(&mut session, config, args, flags, &attempt)?;
-    let is_silent = is_quiet() && !after.is_activated() && !matches!(attempt, Attempted::Staged(_));
+    let is_silent = is_quiet() && !after.is_activated() && !matches!(attempt, Attempted::Staged(..));
     match out.is_text() {
         false => answer(out, &attempt, session.running, &after),
         true if is_silent => {}
@@ -149,9 +150,13 @@ fn describe(out: &mut dyn Write, attempt: &Attempted, target: &View, after: &Aft
                 return tell(out, &format!("{version} is running already: nothing to do{more}"));
             }
             Attempted::StagedBefore(_) => format!("{version} is staged in slot {slot} already"),
-            Attempted::Staged(a) => {
-                let size = a.kernel.size_bytes.saturating_add(a.initramfs.size_bytes);
-                format!("{version} is staged in slot {slot} ({}, written and read back)", human_size(size))
+            Attempted::Staged(a, traffic) => {
+                let size = human_size(a.kernel.size_bytes.saturating_add(a.initramfs.size_bytes));
+                let of_which = match traffic.copied_bytes {
+                    0 => String::new(),
+                    _ => format!(", {} of it fetched", human_size(traffic.fetched_bytes)),
+                };
+                format!("{version} is staged in slot {slot} ({size}{of_which}, written and read back)")
             }
         },
     )?;
@@ -174,7 +179,7 @@ fn answer(out: &mut Reply, attempt: &Attempted, running: Slot, after: &After) {
     let (result, slot) = match attempt {
         Attempted::UpToDate(_) => ("up_to_date", running),
         Attempted::StagedBefore(_) => ("staged_before", running.other()),
-        Attempted::Staged(_) => ("staged", running.other()),
+        Attempted::Staged(..) => ("staged", running.other()),
     };
     out.result(result);
     let (artifact, members) = (attempt.artifact(), &mut out.members);
@@ -182,6 +187,9 @@ fn answer(out: &mut Reply, attempt: &Attempted, running: Slot, after: &After) {
     members.field("manifest_digest", &artifact.digest.to_string());
     members.field("signed_by", &Digest::texts(&artifact.signed_by));
     members.field("slot", &slot.name());
+    let traffic = if let Attempted::Staged(_, traffic) = attempt { *traffic } else { Traffic::default() };
+    members.field("fetched_bytes", &traffic.fetched_bytes);
+    members.field("copied_bytes", &traffic.copied_bytes);
     members.field("activated", &after.is_activated());
     members.field("restarts", &after.restarts());
 }

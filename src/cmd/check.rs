@@ -19,6 +19,7 @@ use crate::os::system::System;
 use crate::trust::keyring::Keyring;
 use crate::update::ask::{keyring, open};
 use crate::update::judge::{Overrides, Question, Situation, consult, look};
+use crate::update::reuse::{AtHand, Traffic, forecast};
 use std::io::Write;
 
 /// Runs the command.
@@ -37,19 +38,24 @@ pub fn run(system: &System, config: Config, flags: &Flags, out: &mut Reply) -> R
     let mut source = open(system, config, &survey.proven, ring.clone())?;
     let overrides = overrides(flags);
     let mut question = Question { source: source.as_mut(), config, ring: &ring, overrides };
-    let (artifact, verdict) = match consult(&mut question, &situation, store) {
+    let (mut artifact, mut verdict) = match consult(&mut question, &situation, store) {
         Err(e) if e.course() == Course::Nothing => return Ok(nothing_there(&e, out)),
         consulted => consulted?,
     };
+    if verdict == Verdict::Take && artifact.is_hearsay() {
+        (artifact, verdict) = consult(&mut question, &situation, None)?;
+    }
+    let mut traffic = None;
     if verdict == Verdict::Take {
         out.release();
+        let at_hand = AtHand::look(&machine, situation.running);
+        traffic = Some(forecast(at_hand.as_ref(), &artifact, question.source));
     }
+    let found =
+        Found { artifact: &artifact, verdict: &verdict, traffic, situation: &situation, ring: &ring, overrides };
     match out.is_text() {
-        true => describe(
-            out,
-            &Found { artifact: &artifact, verdict: &verdict, situation: &situation, ring: &ring, overrides },
-        )?,
-        false => answer(out, &artifact, &verdict, &situation),
+        true => describe(out, &found)?,
+        false => answer(out, &found),
     }
     Ok(match verdict {
         Verdict::Take => Outcome::Done,
@@ -64,13 +70,14 @@ pub fn run(system: &System, config: Config, flags: &Flags, out: &mut Reply) -> R
 struct Found<'a> {
     artifact: &'a Artifact,
     verdict: &'a Verdict,
+    traffic: Option<Traffic>,
     situation: &'a Situation<'a>,
     ring: &'a Keyring,
     overrides: Overrides,
 }
 
 fn describe(out: &mut dyn Write, found: &Found<'_>) -> Result<()> {
-    let Found { artifact, verdict, situation, ring, overrides } = found;
+    let Found { artifact, verdict, traffic, situation, ring, overrides } = found;
     let running = situation.running.version().unwrap_or("(unknown version)");
     tell(out, &format!("Running   {} (slot {}, {ARCHITECTURE})", printable(running), situation.running.slot))?;
     let (kernel, initramfs) = (human_size(artifact.kernel.size_bytes), human_size(artifact.initramfs.size_bytes));
@@ -85,6 +92,10 @@ fn describe(out: &mut dyn Write, found: &Found<'_>) -> Result<()> {
     tell(out, &format!("          kernel {kernel}, initramfs {initramfs}, {}", artifact.digest))?;
     if let Some(index) = artifact.index_digest {
         tell(out, &format!("          index {index}"))?;
+    }
+    if let Some(Traffic { fetched_bytes, copied_bytes }) = traffic {
+        let (fetched, copied, slot) = (human_size(*fetched_bytes), human_size(*copied_bytes), situation.running.slot);
+        tell(out, &format!("To fetch  {fetched}; slot {slot} has {copied}"))?;
     }
     tell(out, &format!("Signed    {}", signers(&artifact.signed_by, ring)))?;
     for (name, value) in [("Released", &artifact.release.release_date), ("Expires ", &artifact.release.expires)] {
@@ -108,7 +119,8 @@ fn describe(out: &mut dyn Write, found: &Found<'_>) -> Result<()> {
     tell(out, &format!("Result    {}", printable(&result)))
 }
 
-fn answer(out: &mut Reply, artifact: &Artifact, verdict: &Verdict, situation: &Situation<'_>) {
+fn answer(out: &mut Reply, found: &Found<'_>) {
+    let Found { artifact, verdict, traffic, situation, .. } = *found;
     out.result(match verdict {
         Verdict::Take => "available",
         Verdict::UpToDate => "up_to_date",
@@ -119,6 +131,8 @@ fn answer(out: &mut Reply, artifact: &Artifact, verdict: &Verdict, situation: &S
     members.field("update_available", &(*verdict == Verdict::Take));
     members.field("running_version", &situation.running.version().map(printable));
     members.field("running_slot", &situation.running.slot.name());
+    members.field("fetch_bytes", &traffic.map(|traffic| traffic.fetched_bytes));
+    members.field("at_hand_bytes", &traffic.map(|traffic| traffic.copied_bytes));
     offered(members, artifact);
 }
 

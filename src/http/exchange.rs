@@ -64,7 +64,10 @@ impl Exchange {
         for _ in 0..=MAX_REDIRECTS {
             // Of TLS, a proxy sees only the destination.
             let proxy = self.caller.dialling.proxies.of(&url)?.filter(|_| !url.is_secure());
-            let range = ask.range.map(|from| format!("bytes={from}-"));
+            let range = ask.range.map(|(from, until)| match until {
+                Some(until) => format!("bytes={from}-{}", until.saturating_sub(1)),
+                None => format!("bytes={from}-"),
+            });
             let headers = self.headers(ask, range.as_deref(), authorization, proxy);
             // Printed without its query, which may be a secret.
             detail(&|| format!("{} {url}", ask.method()));

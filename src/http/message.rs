@@ -10,8 +10,8 @@ use ureq::http::{HeaderName, HeaderValue, Method, Request, Uri};
 pub(super) struct Ask<'a> {
     pub is_head: bool,
     pub accept: &'a str,
-    /// First byte wanted.
-    pub range: Option<u64>,
+    /// First byte wanted, and the first one that is not; `None` there: up to the end.
+    pub range: Option<(u64, Option<u64>)>,
     /// ETag under which a part may be sent.
     pub if_range: Option<&'a str>,
     /// ETag of the known copy.

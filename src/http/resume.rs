@@ -1,4 +1,4 @@
-//! A file's bytes as one continuous stream, across broken connections.
+//! A file's bytes, or a part of them, as one continuous stream, across broken connections.
 //!
 //! After a break the rest is requested by Range. A server that cannot do that, or refuses, sends the whole file, and what was
 //! read before is dropped. A server that sends less than the rest is asked for the next piece. The reader checks the result
@@ -17,6 +17,7 @@ use crate::base::url::Url;
 use crate::os::progress::{aside, setback};
 use std::cell::Cell;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::rc::Rc;
 
 /// This many bytes without a break count as progress: earlier failures are forgotten.
@@ -34,24 +35,27 @@ pub struct Body {
     pub reader: Box<dyn Read>,
     /// Whether the bytes come from several answers, which may be about different files.
     pub is_pieced: Rc<Cell<bool>>,
+    /// Where they end in the file: as asked for, or further on where only more can be had at once.
+    pub until: Rc<Cell<u64>>,
 }
 
 impl Body {
-    /// Wraps a body that comes in one piece.
-    pub fn whole(reader: impl Read + 'static) -> Body {
-        Body { reader: Box::new(reader), is_pieced: Rc::default() }
+    /// Wraps a body that comes in one piece. Input: `until`: where it ends in the file.
+    pub fn whole(reader: impl Read + 'static, until: u64) -> Body {
+        Body { reader: Box::new(reader), is_pieced: Rc::default(), until: Rc::new(Cell::new(until)) }
     }
 }
 
 impl Client {
-    /// Opens a file. Input: `size_bytes`: its length, which also sets the time limit; `from`: how much of it
-    /// was read before.
+    /// Opens a part of a file. Input: `size_bytes`: the file's length, which also sets the time limit. A server that does not
+    /// send parts sends all of it: what comes behind the part is then handed out as well.
     /// Errors: Network: not reachable, or a status that is not 2xx. Digest: the server announces another length. Source: a
     /// bad redirect, or compressed. Config: no CA certificates, or plain HTTP where it is not allowed.
-    pub fn stream(&self, url: &Url, size_bytes: u64, from: u64) -> Result<Body> {
+    pub fn stream(&self, url: &Url, size_bytes: u64, part: Range<u64>) -> Result<Body> {
+        let (from, until) = (part.start, Rc::new(Cell::new(part.end)));
         let is_pieced = Rc::new(Cell::new(false));
-        if from == size_bytes {
-            return Ok(Body { reader: Box::new(io::empty()), is_pieced });
+        if part.is_empty() {
+            return Ok(Body { reader: Box::new(io::empty()), is_pieced, until });
         }
         let mut transfer = Transfer {
             client: self.clone(),
@@ -69,9 +73,10 @@ impl Client {
             since_break: 0,
             limit: Limit::body(self.timeouts(), size_bytes),
             is_pieced: is_pieced.clone(),
+            until: until.clone(),
         };
         transfer.open_again(None)?;
-        Ok(Body { reader: Box::new(transfer), is_pieced })
+        Ok(Body { reader: Box::new(transfer), is_pieced, until })
     }
 }
 
@@ -108,6 +113,8 @@ struct Transfer {
     since_break: u64,
     limit: Limit,
     is_pieced: Rc<Cell<bool>>,
+    /// Offset behind the last byte wanted.
+    until: Rc<Cell<u64>>,
 }
 
 impl Transfer {
@@ -158,7 +165,7 @@ impl Transfer {
 
     fn open_once(&mut self) -> std::result::Result<Reader, Failure> {
         let url = self.places[0].url.clone();
-        if self.at > 0 && self.places[0].ranges {
+        if (self.at > 0 || self.until.get() < self.size_bytes) && self.places[0].ranges {
             match self.open_rest(&url) {
                 Ok(Some(reader)) => return Ok(reader),
                 Ok(None) => self.places[0].ranges = false,
@@ -198,7 +205,9 @@ impl Transfer {
 
     /// Requests the rest. Returns: `None`: the server cannot send it: its file is shorter, or it sends another part.
     fn open_rest(&mut self, url: &Url) -> std::result::Result<Option<Reader>, Failure> {
-        let ask = Ask { accept: "*/*", range: Some(self.at), if_range: self.etag.as_deref(), ..Ask::default() };
+        let until = Some(self.until.get()).filter(|until| *until < self.size_bytes);
+        let range = Some((self.at, until));
+        let ask = Ask { accept: "*/*", range, if_range: self.etag.as_deref(), ..Ask::default() };
         let answer = self.client.send(url, &ask, self.limit)?;
         if answer.status() == 416 {
             aside(&format!("{} answered 416 to Range, bytes from {}; asking for the whole", url.host(), self.at));
@@ -213,6 +222,8 @@ impl Transfer {
             Ok(end) => {
                 self.is_pieced.set(true);
                 (self.began_at, self.piece_end) = (self.at, Some(end));
+                // More than was asked for comes anyway.
+                self.until.set(self.until.get().max(end));
                 Ok(Some(answer.into_reader()))
             }
             Err(why) => {
@@ -229,6 +240,7 @@ impl Transfer {
             return Err(Error::new(Kind::Digest, why).at("fetch", url).into());
         }
         (self.began_at, self.piece_end) = (self.at, None);
+        self.until.set(self.size_bytes);
         // A weak ETag does not guarantee the same bytes.
         let etag = answer.etag().filter(|e| e.starts_with('"'));
         if self.at == 0 {
@@ -264,7 +276,7 @@ impl Read for Transfer {
             let left = piece.map_or(u64::MAX, |end| (end - self.at).max(1));
             let room = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
             let why = match body.read(&mut buf[..room]) {
-                Ok(0) if self.at >= self.size_bytes || buf.is_empty() => return Ok(0),
+                Ok(0) if self.at >= self.until.get() || buf.is_empty() => return Ok(0),
                 Ok(0) if piece == Some(self.at) && self.pieces_left > 0 => {
                     self.next_piece()?;
                     continue;

@@ -31,6 +31,7 @@ fn record(version: &str) -> Record {
         release_date: None,
         kernel: file(b"k"),
         initramfs: file(b"i"),
+        layers: Vec::new(),
     }
 }
 

@@ -47,7 +47,7 @@ impl LastOffer {
         let file = |raw: Option<RawFile>| {
             let raw = raw?;
             let sha256 = Digest::parse_hex(&raw.sha256).ok()?;
-            Some(FileRef { size_bytes: raw.size, sha256, place: Place::Nowhere })
+            Some(FileRef { size_bytes: raw.size, sha256, chunks: None, place: Place::Nowhere })
         };
         let index_digest = match raw.index_digest {
             Some(text) => Some(Digest::parse(&text).ok()?),
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn seen() -> LastOffer {
-        let file = |n| FileRef { size_bytes: n, sha256: Digest::of(b"f"), place: Place::Nowhere };
+        let file = |n| FileRef { size_bytes: n, sha256: Digest::of(b"f"), chunks: None, place: Place::Nowhere };
         let artifact = Artifact {
             release: Metadata {
                 version: "1.2.0".into(),

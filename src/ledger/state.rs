@@ -39,6 +39,10 @@ pub struct State {
     pub attempts_total: u64,
     /// Rollbacks ever.
     pub rollbacks_total: u64,
+    /// Bytes of files that came from the source, ever.
+    pub fetched_bytes_total: u64,
+    /// Bytes of files that were copied from the running slot, ever.
+    pub copied_bytes_total: u64,
     /// Whether the recorded rollback still waits for the machine to restart: until then it is not counted.
     pub is_under_way: bool,
     /// Why the last attempt failed or was rolled back.

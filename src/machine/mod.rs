@@ -195,6 +195,12 @@ impl<'a> Machine<'a> {
         mount::mount_alone(self.slot_partition(slot)?, hold)
     }
 
+    /// Mounts a slot for reading.
+    /// Errors: Device: it cannot be mounted. Busy: another run writes to it.
+    pub fn mount_to_read(&self, slot: Slot) -> Result<Mounted> {
+        mount::mount(self.slot_partition(slot)?, Access::Read)
+    }
+
     /// Opens the boot variables.
     /// Errors: Device: the EFI partition cannot be found or mounted.
     pub fn boot_env(&self, access: Access) -> Result<BootEnv> {

@@ -163,6 +163,11 @@ impl Page {
             ),
         ];
         self.numbers(&numbers);
+        const BYTES: &str = "kubesolo_update_bytes_total";
+        self.family(BYTES, COUNTER, "Bytes of updates, by where they came from: the source, or the running slot.");
+        for (origin, bytes) in [("network", state.fetched_bytes_total), ("slot", state.copied_bytes_total)] {
+            self.sample(BYTES, &[("origin", origin)], bytes);
+        }
     }
 
     fn numbers(&mut self, numbers: &[(&str, u64, &str)]) {

@@ -54,7 +54,7 @@ fn values(page: &str) -> BTreeMap<String, u64> {
 fn a_machine_of_which_nothing_is_known_has_every_series() {
     let page = of(&broken(), b"", b"");
     let values = values(&page);
-    assert_eq!(values.len(), 1 + 9 + 16 + 1 + 2 + 11 + 4);
+    assert_eq!(values.len(), 1 + 9 + 16 + 1 + 2 + 11 + 4 + 2);
     for (series, value) in &values {
         let info = format!(
             "kubesolo_os_info{{version=\"unknown\",channel=\"unknown\",architecture=\"{ARCHITECTURE}\",slot=\"unknown\"}}"
@@ -83,6 +83,8 @@ fn what_is_known_is_said() {
         phase: Phase::RolledBack,
         attempts_total: u64::MAX,
         rollbacks_total: 3,
+        fetched_bytes_total: 1 << 40,
+        copied_bytes_total: 5,
         last_error: Some("x".into()),
         last_error_kind: Some("rollback".into()),
         started_at: Moment::parse("2026-11-22T20:00:00Z").ok(),
@@ -101,6 +103,8 @@ fn what_is_known_is_said() {
         ("kubesolo_boot_canary", 1),
         ("kubesolo_update_attempts_total", u64::MAX),
         ("kubesolo_update_rollbacks_total", 3),
+        ("kubesolo_update_bytes_total{origin=\"network\"}", 1 << 40),
+        ("kubesolo_update_bytes_total{origin=\"slot\"}", 5),
         ("kubesolo_update_phase{phase=\"rolled_back\"}", 1),
         ("kubesolo_update_phase{phase=\"idle\"}", 0),
         ("kubesolo_update_last_error{kind=\"rollback\"}", 1),

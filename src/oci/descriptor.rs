@@ -27,6 +27,21 @@ pub struct Descriptor {
     pub size_bytes: u64,
 }
 
+/// A layer, and the descriptor of its chunk index, if there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// The layer itself.
+    pub descriptor: Descriptor,
+    /// Of the layer directly behind it.
+    pub chunks: Option<Descriptor>,
+}
+
+impl From<Descriptor> for Layer {
+    fn from(descriptor: Descriptor) -> Layer {
+        Layer { descriptor, chunks: None }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct RawDescriptor {
     #[serde(rename = "mediaType")]

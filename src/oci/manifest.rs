@@ -4,7 +4,7 @@
 //! one, so that the gate can refuse it. Only a manifest without that annotation takes the platform of its index entry; one
 //! reached by tag alone then has none. Must never: guess what a document is when it says two things at once.
 
-use super::descriptor::{Descriptor, INDEX_TYPES, MANIFEST_TYPES, plain_type, source};
+use super::descriptor::{INDEX_TYPES, Layer, MANIFEST_TYPES, plain_type, source};
 use super::entries::Entries;
 pub(crate) use super::index::nothing_for;
 pub use super::index::{Choice, Entry, Index};
@@ -21,6 +21,9 @@ pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/v
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 /// Media type of the kernel's layer.
 pub const KERNEL_TYPE: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
+
+/// Media type of the chunk index of the layer before it (`chunks::index`).
+pub const CHUNKS_TYPE: &str = "application/vnd.kubesolo.os.chunks.v1";
 
 /// What a tag or digest resolves to.
 #[derive(Debug)]
@@ -105,21 +108,37 @@ impl Manifest {
     /// Takes the metadata, the kernel and the initramfs out.
     /// Errors: Source: a kernel or initramfs layer missing or malformed; a second kernel; several initramfs layers and
     /// no digest of the whole, or too many of them; an annotation that is not a string.
-    pub fn into_parts(self) -> Result<(Metadata, Descriptor, Initramfs)> {
+    pub fn into_parts(self) -> Result<(Metadata, Layer, Initramfs)> {
         let name = self.name.clone();
         self.split().map_err(|e| e.at("read", name))
     }
 
-    fn split(self) -> Result<(Metadata, Descriptor, Initramfs)> {
-        let (mut kernel, mut layers) = (None, Vec::new());
+    fn split(self) -> Result<(Metadata, Layer, Initramfs)> {
+        let (mut kernel, mut layers): (Option<Layer>, Vec<Layer>) = (None, Vec::new());
+        // Number of the layer before, and whether that is the kernel.
+        let mut before = None;
         for (i, layer) in self.layers.list {
             let place = format!("layers[{i}]");
+            let is_of_before = |is_kernel| i > 0 && before == Some((i - 1, is_kernel));
             let Field::Is(media_type) = &layer.media_type else { continue };
-            let media_type = plain_type(media_type);
-            if media_type == INITRAMFS_TYPE {
-                layers.push(layer.check(&place)?);
-            } else if media_type == KERNEL_TYPE && kernel.replace(layer.check(&place)?).is_some() {
-                return Err(source("more than one kernel layer"));
+            match plain_type(media_type).as_str() {
+                INITRAMFS_TYPE => {
+                    layers.push(layer.check(&place)?.into());
+                    before = Some((i, false));
+                }
+                KERNEL_TYPE => {
+                    if kernel.replace(layer.check(&place)?.into()).is_some() {
+                        return Err(source("more than one kernel layer"));
+                    }
+                    before = Some((i, true));
+                }
+                CHUNKS_TYPE => {
+                    let one = if is_of_before(true) { kernel.as_mut() } else { layers.last_mut() };
+                    if let Some(one) = one.filter(|_| is_of_before(true) || is_of_before(false)) {
+                        one.chunks = Some(layer.check(&place)?);
+                    }
+                }
+                _ => {}
             }
         }
         let kernel = kernel.ok_or_else(|| source(format!("no kernel layer ({KERNEL_TYPE})")))?;

@@ -41,7 +41,7 @@ fn index(entries: &[String]) -> Index {
     }
 }
 
-fn manifest(text: &str) -> Result<(Metadata, Descriptor, Initramfs)> {
+fn manifest(text: &str) -> Result<(Metadata, Layer, Initramfs)> {
     match parse(text.as_bytes(), None, "doc-name")? {
         Document::Manifest(m) => m.into_parts(),
         Document::Index(_) => panic!("not a manifest"),
@@ -55,9 +55,10 @@ fn reads_a_manifest() {
     assert_eq!(meta.architecture.as_deref(), Some("arm64"));
     assert_eq!(meta.release_notes.as_deref(), Some("a\nb"));
     assert_eq!(meta.channel, None);
-    assert_eq!((kernel.size_bytes, kernel.digest.to_string()), (10, hex('a')));
+    let descriptor = kernel.descriptor;
+    assert_eq!((descriptor.size_bytes, descriptor.digest.to_string()), (10, hex('a')));
     assert_eq!((initramfs.size_bytes, initramfs.digest.to_string()), (20, hex('b')));
-    assert_eq!((initramfs.layers.len(), initramfs.layers[0].digest), (1, initramfs.digest));
+    assert_eq!((initramfs.layers.len(), initramfs.layers[0].descriptor.digest), (1, initramfs.digest));
 }
 
 /// A manifest with these initramfs layers. Input: `whole`: the annotation.
@@ -78,7 +79,7 @@ fn layered(layers: &[(char, &str)], whole: Option<&str>) -> String {
 fn an_initramfs_in_several_layers_has_a_digest_of_its_own() {
     let (_, _, initramfs) = manifest(&layered(&[('1', "5"), ('2', "7"), ('1', "5")], Some(&hex('f')))).unwrap();
     assert_eq!((initramfs.size_bytes, initramfs.digest.to_string()), (17, hex('f')));
-    let parts: Vec<String> = initramfs.layers.iter().map(|l| l.digest.to_string()).collect();
+    let parts: Vec<String> = initramfs.layers.iter().map(|l| l.descriptor.digest.to_string()).collect();
     assert_eq!(parts, [hex('1'), hex('2'), hex('1')]);
     // A single layer may have it too, if it is true.
     assert_eq!(manifest(&layered(&[('1', "5")], Some(&hex('1')))).unwrap().2.layers.len(), 1);
@@ -96,6 +97,40 @@ fn an_initramfs_in_several_layers_has_a_digest_of_its_own() {
         let text = if layers.is_empty() { text.replace(",\n,", ",") } else { text };
         let e = manifest(&text).unwrap_err();
         assert!(e.kind() == Kind::Source && e.to_string().contains(word), "{word}: {e}");
+    }
+}
+
+/// Which layer has which chunk index. Input: layers by type: kernel, initramfs, chunks, other; and the digit of their digest.
+fn indexed(layers: &[(char, char)]) -> Result<Vec<Option<String>>> {
+    let layer = |(kind, digest): &(char, char)| {
+        let media_type = match kind {
+            'k' => KERNEL_TYPE,
+            'i' => INITRAMFS_TYPE,
+            'c' => "application/vnd.kubesolo.os.chunks.v1",
+            _ => "text/plain",
+        };
+        format!(r#"{{"mediaType":"{media_type}","digest":"{}","size":5}}"#, hex(*digest))
+    };
+    let text = layered(&[('1', "5")], Some(&hex('f')));
+    let (from, to) = (text.find("\"layers\":[").unwrap() + 10, text.find("],\n\"annotations\"").unwrap());
+    let layers: Vec<String> = layers.iter().map(layer).collect();
+    let (_, kernel, initramfs) = manifest(&format!("{}{}{}", &text[..from], layers.join(","), &text[to..]))?;
+    let all = [vec![kernel], initramfs.layers].concat();
+    Ok(all.into_iter().map(|layer| layer.chunks.map(|chunks| chunks.digest.to_string())).collect())
+}
+
+#[test]
+fn a_chunk_index_is_of_the_layer_directly_before_it() {
+    let of = |digits: &[Option<char>]| digits.iter().map(|digit| digit.map(hex)).collect::<Vec<_>>();
+    for (layers, indexes) in [
+        (vec![('k', '1'), ('i', '2'), ('i', '3')], of(&[None, None, None])),
+        (vec![('k', '1'), ('c', 'a'), ('i', '2'), ('c', 'b'), ('i', '3')], of(&[Some('a'), Some('b'), None])),
+        (vec![('i', '2'), ('c', 'b'), ('i', '3'), ('c', 'c'), ('k', '1')], of(&[None, Some('b'), Some('c')])),
+        // Of nothing, of another type, of an index.
+        (vec![('c', 'a'), ('k', '1'), ('x', '9'), ('c', 'b'), ('i', '2'), ('i', '3')], of(&[None, None, None])),
+        (vec![('k', '1'), ('c', 'a'), ('c', 'b'), ('i', '2'), ('i', '3')], of(&[Some('a'), None, None])),
+    ] {
+        assert_eq!(indexed(&layers).unwrap(), indexes, "{layers:?}");
     }
 }
 

@@ -4,7 +4,7 @@
 
 use crate::base::digest::Digest;
 use crate::base::url::Url;
-use crate::oci::descriptor::Descriptor;
+use crate::oci::descriptor::{Descriptor, Layer};
 pub use crate::oci::metadata::Metadata;
 
 /// Names one file of an artifact: its length, digest and location.
@@ -14,6 +14,8 @@ pub struct FileRef {
     pub size_bytes: u64,
     /// SHA-256 of the bytes.
     pub sha256: Digest,
+    /// Its chunk index, if the publisher made one.
+    pub chunks: Option<Box<FileRef>>,
     pub(crate) place: Place,
 }
 
@@ -21,12 +23,16 @@ impl FileRef {
     /// Lists the blobs that make up the file.
     pub fn blobs(&self) -> Vec<FileRef> {
         match &self.place {
-            Place::Blobs(layers) => {
-                let blob = |d: &Descriptor| FileRef { size_bytes: d.size_bytes, sha256: d.digest, place: Place::Blob };
-                layers.iter().map(blob).collect()
-            }
+            Place::Blobs(layers) => layers.clone(),
             _ => vec![self.clone()],
         }
+    }
+
+    /// Makes a blob of a layer.
+    pub(crate) fn of_layer(layer: Layer) -> FileRef {
+        let chunks = layer.chunks.map(|chunks| Box::new(FileRef::of_layer(chunks.into())));
+        let Descriptor { size_bytes, digest, .. } = layer.descriptor;
+        FileRef { size_bytes, sha256: digest, chunks, place: Place::Blob }
     }
 }
 
@@ -36,7 +42,7 @@ pub(crate) enum Place {
     /// A blob of the source's repository or layout, named by the file's own digest.
     Blob,
     /// Several such blobs, concatenated.
-    Blobs(Vec<Descriptor>),
+    Blobs(Vec<FileRef>),
     /// A URL.
     Url(Url),
     /// Unknown: only recorded earlier, see `seen`.

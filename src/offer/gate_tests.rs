@@ -14,7 +14,7 @@ static WINDOW: LazyLock<Window> = LazyLock::new(|| Window::parse("02:00-03:00").
 const NOW: u64 = 1_795_377_600; // 2026-11-22T20:00:00Z
 
 fn file(size_bytes: u64) -> FileRef {
-    FileRef { size_bytes, sha256: Digest::of(b"x"), place: Place::Blob }
+    FileRef { size_bytes, sha256: Digest::of(b"x"), chunks: None, place: Place::Blob }
 }
 
 fn artifact() -> Artifact {

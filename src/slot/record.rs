@@ -119,6 +119,8 @@ pub struct Record {
     pub kernel: FileRecord,
     /// The initramfs.
     pub initramfs: FileRecord,
+    /// The layers that it consists of, in order, where there are several and they are known: a later release may share some.
+    pub layers: Vec<FileRecord>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -140,6 +142,7 @@ struct RawRecord {
     release_date: Option<String>,
     kernel: Option<RawFile>,
     initramfs: Option<RawFile>,
+    layers: Option<Vec<RawFile>>,
 }
 
 impl Record {
@@ -173,6 +176,7 @@ impl Record {
             release_date: raw.release_date.and_then(|date| Moment::parse(&date).ok()),
             kernel: file("kernel", raw.kernel)?,
             initramfs: file("initramfs", raw.initramfs)?,
+            layers: raw.layers.into_iter().flatten().map(|raw| file("layers", Some(raw))).collect::<Result<_>>()?,
         })
     }
 
@@ -200,6 +204,7 @@ impl Record {
             release_date: self.release_date.map(|date| date.to_string()),
             kernel: file(&self.kernel),
             initramfs: file(&self.initramfs),
+            layers: Some(self.layers.iter().filter_map(file).collect()),
         };
         let mut text = json::to_string(&raw);
         text.push('\n');
@@ -247,6 +252,7 @@ mod tests {
             release_date: Moment::parse("2026-01-31T12:00:00Z").ok(),
             kernel: FileRecord { size_bytes: 6, sha256: Digest::of(b"kernel") },
             initramfs: FileRecord { size_bytes: 4, sha256: Digest::of(b"init") },
+            layers: [b"in", b"it"].map(|layer| FileRecord { size_bytes: 2, sha256: Digest::of(layer) }).to_vec(),
         }
     }
 
@@ -268,7 +274,7 @@ mod tests {
         );
         let r = Record::parse(text.as_bytes()).unwrap();
         assert_eq!((r.version.as_str(), r.architecture.as_str(), r.kernel.size_bytes), ("1.0.0", "arm64", 6));
-        assert!(r.passed.is_empty() && r.signed_by.is_empty(), "an older agent kept neither");
+        assert!(r.passed.is_empty() && r.signed_by.is_empty() && r.layers.is_empty(), "an older agent kept none");
     }
 
     #[test]
@@ -303,6 +309,7 @@ mod tests {
             ("\"architecture\":\"amd64\"", "\"architecture\":\"\"", "architecture"),
             ("\"manifest_digest\":\"sha256:", "\"manifest_digest\":\"sha1:", "manifest_digest"),
             ("\"passed\":[\"sha256:", "\"passed\":[\"sha1:", "passed"),
+            ("\"layers\":[{\"size\":2", "\"layers\":[{\"size\":0", "layers"),
         ] {
             let text = record().encode();
             assert!(text.contains(from), "{from}");

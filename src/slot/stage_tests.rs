@@ -25,6 +25,7 @@ fn full_record(kernel: &[u8]) -> Record {
         release_date: None,
         kernel: record_of(kernel),
         initramfs: record_of(b"i"),
+        layers: Vec::new(),
     }
 }
 

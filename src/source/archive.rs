@@ -103,6 +103,11 @@ impl Archive {
         (self.left.get() == 0).then(|| error().hint("gunzip it, and name the tar"))
     }
 
+    /// Returns whether each opening of a file inflates what is before it.
+    pub fn is_gzip(&self) -> bool {
+        self.is_gzip
+    }
+
     /// Opens a file in it; seeks to it on the first read. Input: `from`: first byte wanted.
     /// Errors: Source: it does not exist, or is not a regular file. Reading: it cannot be read.
     pub fn open(&self, name: &str, from: u64) -> Result<Box<dyn Read>> {

@@ -135,15 +135,16 @@ pub(super) fn artifact(
     let (mut release, kernel, initramfs) = manifest.into_parts()?;
     let is_stated = release.architecture.is_some();
     release.architecture = release.architecture.or(platform.map(str::to_owned));
-    let kernel = FileRef { size_bytes: kernel.size_bytes, sha256: kernel.digest, place: Place::Blob };
-    let (place, passed) = match initramfs.layers.len() {
-        1 => (Place::Blob, Vec::new()),
+    let kernel = FileRef::of_layer(kernel);
+    let mut layers: Vec<FileRef> = initramfs.layers.into_iter().map(FileRef::of_layer).collect();
+    let (initramfs, passed) = match layers.as_mut_slice() {
+        [_] => (layers.remove(0), Vec::new()),
         _ => {
-            let digests = initramfs.layers.iter().map(|layer| layer.digest).collect();
-            (Place::Blobs(initramfs.layers), digests)
+            let digests = layers.iter().map(|layer| layer.sha256).collect();
+            let (size_bytes, sha256) = (initramfs.size_bytes, initramfs.digest);
+            (FileRef { size_bytes, sha256, chunks: None, place: Place::Blobs(layers) }, digests)
         }
     };
-    let initramfs = FileRef { size_bytes: initramfs.size_bytes, sha256: initramfs.digest, place };
     let artifact = Artifact {
         release,
         digest,

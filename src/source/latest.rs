@@ -15,10 +15,11 @@ use crate::oci::descriptor::DOCUMENT_CAP;
 use crate::offer::artifact::{Artifact, FileRef, Place};
 use crate::os::progress::setback;
 use crate::os::sys;
-use crate::source::limits::{Said, bounded, check_length};
+use crate::source::limits::{Said, check_length};
 use crate::trust::keyring::Keyring;
 use crate::trust::tally::{DETACHED_MAX_BYTES, Tally};
 use std::cell::Cell;
+use std::ops::Range;
 
 /// One HTTP server.
 pub struct Latest {
@@ -152,8 +153,8 @@ impl Source for Latest {
         self.etag.clone()
     }
 
-    fn open(&mut self, file: &FileRef, from: u64) -> Result<Body> {
-        Ok(bounded(self.client.stream(place(file)?, file.size_bytes, from)?, file.size_bytes, from))
+    fn open(&mut self, blob: &FileRef, part: Range<u64>) -> Result<Body> {
+        self.client.stream(place(blob)?, blob.size_bytes, part)
     }
 
     fn doubt(&mut self) -> bool {

@@ -34,6 +34,7 @@ struct RawFile {
     url: Field<String>,
     sha256: Field<String>,
     size: Field<u64>,
+    chunks: Option<Box<RawFile>>,
 }
 
 /// Reads an object field by field.
@@ -127,7 +128,11 @@ fn choose(raw: RawDocument, architecture: &str) -> Result<(RawEntry, String)> {
 impl RawEntry {
     fn check(self, base: &Url, place: &str, name: &str) -> Result<Artifact> {
         let release = self.release.check(place)?;
-        let file = |raw: Option<Option<RawFile>>, name| check_file(raw.flatten(), base, &[place, name].concat());
+        let file = |raw: Option<Option<RawFile>>, name| {
+            let place = [place, name].concat();
+            let raw = raw.flatten().ok_or_else(|| Error::new(Kind::Source, format!("'{place}' is missing")))?;
+            check_file(raw, base, &place)
+        };
         let kernel = file(self.kernel, "kernel")?;
         let initramfs = file(self.initramfs, "initramfs")?;
         Ok(Artifact {
@@ -143,9 +148,8 @@ impl RawEntry {
     }
 }
 
-fn check_file(raw: Option<RawFile>, base: &Url, place: &str) -> Result<FileRef> {
+fn check_file(raw: RawFile, base: &Url, place: &str) -> Result<FileRef> {
     let fail = |why: String| Error::new(Kind::Source, why);
-    let raw = raw.ok_or_else(|| fail(format!("'{place}' is missing")))?;
     let url = raw.url.need(&format!("{place}.url"))?;
     if url.is_empty() {
         return Err(fail(format!("'{place}.url' is empty")));
@@ -153,9 +157,11 @@ fn check_file(raw: Option<RawFile>, base: &Url, place: &str) -> Result<FileRef> 
     let url = base.join(&url).map_err(|e| fail(format!("'{place}.url': {e}")))?;
     let sha256 = raw.sha256.need(&format!("{place}.sha256"))?;
     let sha256 = Digest::parse_hex(&sha256).map_err(|e| fail(format!("'{place}.sha256': {e}")))?;
+    let chunks = raw.chunks.map(|chunks| check_file(*chunks, base, &format!("{place}.chunks")));
+    let chunks = chunks.transpose()?.map(Box::new);
     match raw.size.need(&format!("{place}.size"))? {
         n if n == 0 || n > i64::MAX as u64 => Err(fail(format!("'{place}.size' is {n}, not between 1 and 2^63-1"))),
-        size_bytes => Ok(FileRef { size_bytes, sha256, place: Place::Url(url) }),
+        size_bytes => Ok(FileRef { size_bytes, sha256, chunks, place: Place::Url(url) }),
     }
 }
 

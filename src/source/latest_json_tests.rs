@@ -51,6 +51,28 @@ fn reads_a_single_object() {
 }
 
 #[test]
+fn a_file_may_have_a_chunk_index() {
+    assert_eq!(read(&single()).unwrap().kernel.chunks, None);
+    let with = |chunks: &str| read(&single().replacen("\"size\":20", &format!("\"size\":20,\"chunks\":{chunks}"), 1));
+    assert_eq!(with("null").unwrap().initramfs.chunks, None);
+    let sha256 = "c".repeat(64);
+    let good = format!(r#"{{"url":"i.chunks","sha256":"{sha256}","size":7}}"#);
+    let a = with(&good).unwrap();
+    let chunks = a.initramfs.chunks.as_deref().unwrap();
+    assert_eq!((chunks.size_bytes, chunks.sha256.hex(), place(chunks)), (7, sha256, "https://h/os/i.chunks".into()));
+    // It is not part of what is installed.
+    assert_eq!(a.digest, read(&single()).unwrap().digest);
+    for (from, to, word) in [
+        ("\"size\":7", "\"size\":0", "'initramfs.chunks.size' is 0"),
+        ("\"cc", "\"C", "'initramfs.chunks.sha256'"),
+        ("i.chunks", "", "'initramfs.chunks.url' is empty"),
+    ] {
+        let e = with(&good.replacen(from, to, 1)).unwrap_err();
+        assert!(e.kind() == Kind::Source && e.to_string().contains(word), "{word}: {e}");
+    }
+}
+
+#[test]
 fn file_urls_may_be_relative_or_absolute() {
     for (url, want) in [
         ("v1/k", "https://h/os/v1/k"),

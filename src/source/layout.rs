@@ -3,12 +3,12 @@
 //! A medium is as untrusted as a network: every document is hashed, and only regular files below the layout are opened.
 //! Must never: follow a symbolic link inside it, hang on a pipe, or write to it.
 
+use super::Source;
 use super::archive::Archive;
 use super::choose::choose;
 use super::remarks::Remarks;
 use super::signatures::{FetchPiece, Wanted, Wish, look_at, prove};
 use super::unlisted;
-use super::{Source, joined};
 use crate::base::digest::Digest;
 use crate::base::error::{Course, Error, IoContext, Kind, Result};
 use crate::base::json::{self, Field};
@@ -24,9 +24,9 @@ use crate::trust::tally::Tally;
 use std::cmp::Ordering;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 /// Most manifests read to find the signatures of one: those of all releases are stored together here.
 const MAX_MANIFESTS: usize = 1024;
@@ -40,7 +40,7 @@ pub struct Layout {
     tag: Option<String>,
     is_typed: bool,
     ring: Keyring,
-    medium: Option<Rc<Medium>>,
+    medium: Option<Medium>,
 }
 
 /// Form of the layout.
@@ -63,15 +63,15 @@ impl Layout {
 
     /// Opens the medium, once. Errors: Source: neither a directory nor a tar archive; or nothing at all, which is not a fault
     /// unless an operator typed the path.
-    fn medium(&mut self) -> Result<&Rc<Medium>> {
+    fn medium(&mut self) -> Result<&Medium> {
         let medium = match self.medium.take() {
             Some(medium) => medium,
             None if is_vacant(&self.path) => return Err(vacant(self.is_typed).at("open layout", self.path.display())),
-            None if self.path.is_dir() => Rc::new(Medium::Directory(self.path.clone())),
+            None if self.path.is_dir() => Medium::Directory(self.path.clone()),
             None => {
                 // The path that an operator names may be a link; entries inside the layout may not.
                 let whole = self.path.canonicalize().io(Kind::Source, "open", self.path.display())?;
-                Rc::new(Medium::Archive(Archive::scan(&whole, open_regular(&whole)?.0)?))
+                Medium::Archive(Archive::scan(&whole, open_regular(&whole)?.0)?)
             }
         };
         Ok(self.medium.insert(medium))
@@ -321,9 +321,14 @@ impl Source for Layout {
         Ok(artifact)
     }
 
-    fn open(&mut self, file: &FileRef, from: u64) -> Result<Body> {
-        let medium = self.medium()?.clone();
-        joined::open(file, from, move |blob, from| Ok(Body::whole(medium.open_blob(blob, from)?)))
+    fn open(&mut self, blob: &FileRef, part: Range<u64>) -> Result<Body> {
+        let medium = self.medium()?;
+        let reader = medium.open_blob(blob, part.start)?;
+        Ok(match medium {
+            // Each opening inflates it from its beginning.
+            Medium::Archive(archive) if archive.is_gzip() => Body::whole(reader, blob.size_bytes),
+            _ => Body::whole(reader.take(part.end.saturating_sub(part.start)), part.end),
+        })
     }
 
     fn probe(&mut self, file: &FileRef) -> Result<()> {

@@ -10,7 +10,6 @@ pub mod archive;
 mod choose;
 mod follow;
 mod inflated;
-mod joined;
 pub mod latest;
 mod latest_json;
 pub mod layout;
@@ -26,6 +25,7 @@ mod unlisted;
 use crate::base::error::Result;
 use crate::http::Body;
 use crate::offer::artifact::{Artifact, FileRef};
+use std::ops::Range;
 
 /// A place that updates come from.
 pub trait Source {
@@ -45,10 +45,11 @@ pub trait Source {
         None
     }
 
-    /// Opens a file of an artifact that this source resolved. Input: `from`: bytes of it that are there already.
-    /// Returns: the rest of it, and at most one byte more; **unverified**: the reader checks length and digest.
+    /// Opens a part of one of the blobs of an artifact that this source resolved.
+    /// Returns: that part; **unverified**: the reader checks length and digest. A source that cannot send parts sends more:
+    /// [`Body::until`].
     /// Errors: as above; Digest: the source announces another length.
-    fn open(&mut self, file: &FileRef, from: u64) -> Result<Body>;
+    fn open(&mut self, blob: &FileRef, part: Range<u64>) -> Result<Body>;
 
     /// Reports that the content opened last was wrong. Returns: whether another place can be tried.
     fn doubt(&mut self) -> bool {

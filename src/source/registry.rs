@@ -3,9 +3,9 @@
 //! A tag is resolved once; everything after that goes by digest. Must never: use a document whose bytes do not hash to the
 //! requested digest, or request a blob only to learn about it.
 
+use super::Source;
 use super::remarks::Remarks;
 use super::signatures::{FetchPiece, MAX_CANDIDATES, Piece, Wanted, Wish, look_at, prove};
-use super::{Source, joined};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::json;
@@ -22,6 +22,7 @@ use crate::trust::bundle;
 use crate::trust::keyring::Keyring;
 use crate::trust::referrers;
 use crate::trust::tally::Tally;
+use std::ops::Range;
 
 /// One repository of a registry.
 pub struct Registry {
@@ -251,11 +252,8 @@ impl Source for Registry {
         self.top.map(|digest| digest.to_string())
     }
 
-    fn open(&mut self, file: &FileRef, from: u64) -> Result<Body> {
-        let (client, base) = (self.client.clone(), self.base.clone());
-        joined::open(file, from, move |blob, from| {
-            client.stream(&base.extended(&format!("blobs/{}", blob.sha256)), blob.size_bytes, from)
-        })
+    fn open(&mut self, blob: &FileRef, part: Range<u64>) -> Result<Body> {
+        self.client.stream(&self.url("blobs", &blob.sha256.to_string()), blob.size_bytes, part)
     }
 
     fn doubt(&mut self) -> bool {

@@ -11,15 +11,17 @@ use crate::offer::refusal::refused;
 use crate::os::progress::note;
 use crate::trust::keyring::Keyring;
 use crate::update::activate::scrub;
-use crate::update::download::stage_all;
+use crate::update::download::{Supply, stage_all};
 use crate::update::judge::{Question, Situation, consult, demand_known};
+use crate::update::reuse::{AtHand, Traffic};
 use crate::update::session::Recording::Due;
 use crate::update::session::Session;
+use std::cell::Cell;
 
 /// Outcome of an attempt that did not fail.
 pub enum Attempted {
     /// It is staged.
-    Staged(Artifact),
+    Staged(Artifact, Traffic),
     /// It was staged already.
     StagedBefore(Artifact),
     /// It runs already.
@@ -30,7 +32,9 @@ impl Attempted {
     /// Returns what was offered.
     pub fn artifact(&self) -> &Artifact {
         match self {
-            Attempted::Staged(artifact) | Attempted::StagedBefore(artifact) | Attempted::UpToDate(artifact) => artifact,
+            Attempted::Staged(artifact, _) | Attempted::StagedBefore(artifact) | Attempted::UpToDate(artifact) => {
+                artifact
+            }
         }
     }
 }
@@ -57,16 +61,21 @@ pub fn attempt(session: &mut Session<'_>, question: &mut Question<'_>) -> Result
     demand_known(&situation, question.ring)?;
     let now = session.now();
     session.change(Due, &mut |state| state.begin(now))?;
-    let ended = decide_and_stage(session, question, &situation);
+    let mut traffic = Traffic::default();
+    let ended = decide_and_stage(session, question, &situation, &mut traffic);
     let now = session.now();
-    let recorded = session.change(Due, &mut |state| match &ended {
-        Ok(Attempted::Staged(_)) => state.step(Phase::Staged, now),
-        Err(Ended::Failed(error)) => state.fail(error, now),
-        ended => {
-            // An operator may now insist on what is already staged.
-            state.insisted |= matches!(ended, Ok(Attempted::StagedBefore(_))) && question.overrides.retry_failed;
-            state.answered(now);
-            Ok(())
+    let recorded = session.change(Due, &mut |state| {
+        state.fetched_bytes_total = state.fetched_bytes_total.saturating_add(traffic.fetched_bytes);
+        state.copied_bytes_total = state.copied_bytes_total.saturating_add(traffic.copied_bytes);
+        match &ended {
+            Ok(Attempted::Staged(..)) => state.step(Phase::Staged, now),
+            Err(Ended::Failed(error)) => state.fail(error, now),
+            ended => {
+                // An operator may now insist on what is already staged.
+                state.insisted |= matches!(ended, Ok(Attempted::StagedBefore(_))) && question.overrides.retry_failed;
+                state.answered(now);
+                Ok(())
+            }
         }
     });
     match ended {
@@ -94,6 +103,7 @@ fn decide_and_stage(
     session: &mut Session<'_>,
     question: &mut Question<'_>,
     situation: &Situation<'_>,
+    traffic: &mut Traffic,
 ) -> std::result::Result<Attempted, Ended> {
     let consulted = consult(question, situation, Some(session.store()));
     let (mut artifact, mut verdict) = consulted.map_err(|e| match (e.course(), e.kind()) {
@@ -136,8 +146,12 @@ fn decide_and_stage(
     };
     let now = session.now();
     session.change(Due, &mut |state| state.take(&taken, now))?;
-    stage_all(session, question.source, &artifact, &hold)?;
-    Ok(Attempted::Staged(artifact))
+    let at_hand = AtHand::look(&session.machine, situation.running);
+    let mut supply = Supply { source: question.source, at_hand, traffic: Cell::default() };
+    let staged = stage_all(session, &mut supply, &artifact, &hold);
+    *traffic = supply.traffic.get();
+    staged?;
+    Ok(Attempted::Staged(artifact, *traffic))
 }
 
 /// Returns whether the staged slot may be activated as it is. If it has rotted since, it is staged again.

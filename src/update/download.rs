@@ -5,9 +5,9 @@
 use crate::base::error::{Course, Kind, Result};
 use crate::base::text::{human_size, printable};
 use crate::base::time::Moment;
+use crate::chunks::plan::{Piece, to_fetch};
 use crate::disk::mount::Hold;
 use crate::disk::remake;
-use crate::http::Body;
 use crate::machine::ARCHITECTURE;
 use crate::machine::view;
 use crate::offer::artifact::{Artifact, FileRef};
@@ -18,23 +18,36 @@ use crate::slot::readback;
 use crate::slot::record::{FileRecord, INITRAMFS, KERNEL, Record, Slot};
 use crate::slot::stage::{self, Part, Step};
 use crate::source::Source;
+use crate::update::assembly::{Assembly, Opened, Recipe};
+use crate::update::reuse::{self, AtHand, Traffic};
 use crate::update::session::Session;
+use std::cell::Cell;
 use std::path::Path;
+
+/// Where the bytes of an update come from, and how many came.
+pub struct Supply<'a> {
+    /// The source.
+    pub source: &'a mut dyn Source,
+    /// The running slot, if it can be read.
+    pub at_hand: Option<AtHand>,
+    /// What came so far.
+    pub traffic: Cell<Traffic>,
+}
 
 /// Stages an artifact; if the slot's file system is damaged, it is created again first.
 /// Power cut: see the functions of `stage` and of `remake`; until the slot is unmounted and its journal seen empty, the state
 /// says `downloading`.
-pub fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, hold: &Hold) -> Result<()> {
+pub fn stage_all(session: &Session<'_>, supply: &mut Supply<'_>, artifact: &Artifact, hold: &Hold) -> Result<()> {
     // An unavailable source must not cost the slot its old content: the last file is probed first.
-    source.probe(&artifact.initramfs)?;
+    supply.source.probe(&artifact.initramfs)?;
     let part = session.machine.slot_partition(session.target())?;
-    let mut staged = stage(session, source, artifact, hold);
+    let mut staged = stage(session, supply, artifact, hold);
     if let Err(damage) = &staged
         && damage.course() == Course::Damaged
         && part.is_named
     {
         note(&format!("{damage}; the file system of slot {} is made anew", session.target()));
-        staged = remake::remake(part, session.now(), hold).and_then(|()| stage(session, source, artifact, hold));
+        staged = remake::remake(part, session.now(), hold).and_then(|()| stage(session, supply, artifact, hold));
     }
     staged.map_err(|e| match (e.kind(), e.course()) {
         (Kind::Device, Course::Fault | Course::Damaged) => remake::hint(e, part),
@@ -42,7 +55,7 @@ pub fn stage_all(session: &Session<'_>, source: &mut dyn Source, artifact: &Arti
     })
 }
 
-fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, hold: &Hold) -> Result<()> {
+fn stage(session: &Session<'_>, supply: &mut Supply<'_>, artifact: &Artifact, hold: &Hold) -> Result<()> {
     let slot = session.target();
     let record = Record {
         version: artifact.release.version.clone(),
@@ -58,18 +71,22 @@ fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, ho
             .and_then(|date| Moment::parse(date).ok()),
         kernel: file_record(&artifact.kernel),
         initramfs: file_record(&artifact.initramfs),
+        layers: Some(artifact.initramfs.blobs()).filter(|l| l.len() > 1).iter().flatten().map(file_record).collect(),
     };
     let kernel = Part { name: KERNEL, expected: &record.kernel, is_initramfs: false };
     let initramfs = Part { name: INITRAMFS, expected: &record.initramfs, is_initramfs: true };
     let mounted = session.machine.mount_target(slot, hold)?;
     let dir = mounted.dir();
-    let files =
-        [SlotFile { part: kernel, file: &artifact.kernel }, SlotFile { part: initramfs, file: &artifact.initramfs }];
+    let mut files = [(kernel, &artifact.kernel), (initramfs, &artifact.initramfs)].map(SlotFile::new);
     let mut crcs = look_for_same(dir, slot, &files);
     let wanted: Vec<usize> = (0..files.len()).filter(|n| crcs[*n].is_none()).collect();
     let kept: Vec<&str> = (0..files.len()).filter(|n| crcs[*n].is_some()).map(|n| files[n].part.name).collect();
+    for n in &wanted {
+        let file = &mut files[*n];
+        file.pieces = reuse::plan(supply.at_hand.as_ref(), file.part.name, file.file, supply.source);
+    }
     let mut first = match wanted.first() {
-        Some(n) => Some(Opened::new(source, files[*n].file, stage::left_over(dir, &files[*n].part))?),
+        Some(n) => Some(files[*n].open(supply, false, stage::left_over(dir, &files[*n].part))?),
         None => None,
     };
     let parts: Vec<Part<'_>> = wanted.iter().map(|n| files[*n].part.clone()).collect();
@@ -80,12 +97,11 @@ fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, ho
     let mounted = session.machine.mount_target(slot, hold)?;
     let dir = mounted.dir();
     let total = parts.iter().fold(0, |sum: u64, part| sum.saturating_add(part.expected.size_bytes));
-    let mut way = Way {
-        progress: Progress::new(vec![Stretch::new("fetching", total), Stretch::new("reading back", total)]),
-        before_bytes: 0,
-    };
+    let to_fetch = wanted.iter().fold(0, |sum: u64, n| sum.saturating_add(to_fetch(&files[*n].pieces)));
+    let fetching = Stretch::new("fetching", total).of_which(total.saturating_sub(to_fetch));
+    let mut way = Way { progress: Progress::new(vec![fetching, Stretch::new("reading back", total)]), before_bytes: 0 };
     for n in wanted {
-        crcs[n] = Some(fetch(dir, &files[n], source, first.take(), &way)?);
+        crcs[n] = Some(fetch(dir, &files[n], supply, first.take(), &way)?);
         way.before_bytes += files[n].part.expected.size_bytes;
     }
     drop(way);
@@ -98,6 +114,22 @@ fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, ho
 struct SlotFile<'a> {
     part: Part<'a>,
     file: &'a FileRef,
+    /// Which parts of it are at hand; empty: not planned, since it is there already.
+    pieces: Vec<Piece>,
+}
+
+impl<'a> SlotFile<'a> {
+    fn new((part, file): (Part<'a>, &'a FileRef)) -> SlotFile<'a> {
+        SlotFile { part, file, pieces: Vec::new() }
+    }
+
+    /// Opens it. Input: `is_whole`: all of it is fetched.
+    fn open(&self, supply: &mut Supply<'_>, is_whole: bool, from: u64) -> Result<Opened> {
+        let is_used = !is_whole && self.pieces.iter().any(|piece| piece.found.is_some());
+        let at_hand = supply.at_hand.as_ref().filter(|_| is_used);
+        let local = at_hand.and_then(|at_hand| at_hand.open(self.part.name).ok());
+        Opened::new(supply.source, Recipe { blobs: self.file.blobs(), pieces: self.pieces.clone(), local }, from)
+    }
 }
 
 /// Progress of all files together.
@@ -122,47 +154,44 @@ const MAX_FRESH_STARTS: u32 = 2;
 
 const AGAIN: &str = "from the start again";
 
-/// A file ready to be fetched.
-struct Opened {
-    /// Bytes of it that are there already.
-    from: u64,
-    body: Body,
-}
-
-impl Opened {
-    fn new(source: &mut dyn Source, file: &FileRef, from: u64) -> Result<Opened> {
-        source.open(file, from).map(|body| Opened { from, body })
-    }
-}
-
 /// Fetches one file, continuing where an earlier run stopped. If the pieces together are not what was published, or the disk
 /// does not return what was written, the source is not to blame: the file is then fetched in one piece.
 /// Input: `opened`: if it was opened already. Returns: its CRC-32.
 fn fetch(
     dir: &Path,
-    SlotFile { part, file }: &SlotFile<'_>,
-    source: &mut dyn Source,
+    file: &SlotFile<'_>,
+    supply: &mut Supply<'_>,
     mut opened: Option<Opened>,
     way: &Way,
 ) -> Result<u32> {
+    let part = &file.part;
     let (mut fresh_starts, mut is_whole) = (0, false);
     loop {
-        let Opened { from, mut body } = match opened.take() {
+        let opened = match opened.take() {
             Some(opened) => opened,
-            None if !is_whole => Opened::new(source, file, stage::left_over(dir, part))?,
-            None => Opened::new(source, file, 0)?,
+            None if !is_whole => file.open(supply, false, stage::left_over(dir, part))?,
+            None => file.open(supply, true, 0)?,
         };
+        let (from, copied_before) = (opened.from(), supply.traffic.get().copied_bytes);
         if from > 0 {
             aside(&format!("{}: continuing after {}", part.name, human_size(from)));
         }
-        let e = match write(dir, part, from, body.reader.as_mut(), way) {
+        let mut reader = opened.read(supply.source, &supply.traffic);
+        let e = match write(dir, part, from, &mut reader, way) {
             Ok(crc32) => return Ok(crc32),
             Err(e) => e,
         };
-        if from > 0 && matches!(e.kind(), Kind::Device | Kind::Digest) && stage::left_over(dir, part) == 0 {
+        let pieced = e.kind() == Kind::Digest && reader.is_pieced();
+        let is_copied = supply.traffic.get().copied_bytes > copied_before;
+        let is_doubtful = e.kind() == Kind::Digest || (e.kind() == Kind::Device && from > 0);
+        if (from > 0 || is_copied) && is_doubtful && stage::left_over(dir, part) == 0 {
             // Either part may be wrong, so no place is blamed: fetching the whole decides.
-            match e.kind() {
-                Kind::Device => setback(&e, AGAIN),
+            match (e.kind(), from) {
+                (Kind::Device, _) => setback(&e, AGAIN),
+                (_, 0) => aside(&format!(
+                    "{}: with what the running slot has it is not what was published; {AGAIN}, all of it fetched",
+                    part.name
+                )),
                 _ => aside(&format!(
                     "{}: with what an earlier run left it is not what was published; {AGAIN}",
                     part.name
@@ -171,8 +200,7 @@ fn fetch(
             is_whole = true;
             continue;
         }
-        let pieced = e.kind() == Kind::Digest && body.is_pieced.get();
-        let elsewhere = e.kind() == Kind::Digest && source.doubt();
+        let elsewhere = e.kind() == Kind::Digest && supply.source.doubt();
         if !(pieced || elsewhere) || fresh_starts == MAX_FRESH_STARTS {
             return Err(e);
         }
@@ -186,15 +214,24 @@ fn write(
     dir: &Path,
     part: &Part<'_>,
     from: u64,
-    body: &mut dyn std::io::Read,
+    body: &mut Assembly<'_>,
     Way { progress, before_bytes }: &Way,
 ) -> Result<u32> {
     let before_bytes = *before_bytes;
+    let traffic = body.traffic();
+    let mut copied_bytes = traffic.get().copied_bytes;
     progress.start(0, part.name, before_bytes);
     let mut is_back = false;
     stage::write(dir, part, from, body, &mut |step| match step {
         Step::Found(n) => progress.found(n),
-        Step::Written(n) => progress.add(n),
+        Step::Written(n) => {
+            let copied = traffic.get().copied_bytes;
+            match copied > copied_bytes {
+                true => progress.copied(n),
+                false => progress.add(n),
+            }
+            copied_bytes = copied;
+        }
         Step::ReadBack(n) => {
             if !is_back {
                 progress.start(1, "", before_bytes);

@@ -5,7 +5,7 @@ use crate::oci::metadata::Metadata;
 use crate::offer::artifact::Place;
 
 fn artifact(version: &str) -> Artifact {
-    let file = FileRef { size_bytes: 1, sha256: Digest::of(b"f"), place: Place::Nowhere };
+    let file = FileRef { size_bytes: 1, sha256: Digest::of(b"f"), chunks: None, place: Place::Nowhere };
     Artifact {
         release: Metadata {
             version: version.into(),

@@ -22,6 +22,9 @@ pub struct Phase {
     what: String,
     total_bytes: u64,
     done_bytes: u64,
+    /// Bytes that will be copied from what is at hand, and those that were.
+    at_hand_bytes: u64,
+    copied_bytes: u64,
     /// In bytes per second, as last known.
     rate: u64,
 }
@@ -29,7 +32,12 @@ pub struct Phase {
 impl Phase {
     /// A phase that has not begun. Input: `what`: "fetching", for example; `total_bytes`: 0: not known.
     pub fn new(what: &str, total_bytes: u64) -> Phase {
-        Phase { what: what.into(), total_bytes, done_bytes: 0, rate: 0 }
+        Phase { what: what.into(), total_bytes, done_bytes: 0, at_hand_bytes: 0, copied_bytes: 0, rate: 0 }
+    }
+
+    /// Sets how many of its bytes are at hand, and only have to be copied.
+    pub fn of_which(self, at_hand_bytes: u64) -> Phase {
+        Phase { at_hand_bytes, ..self }
     }
 }
 
@@ -74,6 +82,14 @@ impl Bar {
         // Nothing was moved before, so that time does not count.
         self.samples.clear();
         self.samples.push_back((now, self.moved_bytes));
+    }
+
+    /// Adds bytes that were copied from what is at hand.
+    pub fn copied(&mut self, bytes: u64, now: Duration) {
+        let phase = &mut self.phases[self.at];
+        phase.done_bytes = phase.done_bytes.saturating_add(bytes);
+        phase.copied_bytes = phase.copied_bytes.saturating_add(bytes);
+        self.moved_at = now;
     }
 
     /// Adds bytes that were moved.
@@ -125,12 +141,20 @@ impl Bar {
                 line.push_str(&["  ", &clock(left), " left"].concat());
             }
         }
+        // Last: a narrow terminal cuts it off.
+        if phase.copied_bytes > 0 {
+            line.push_str(&["  ", &human_size(phase.copied_bytes), " copied"].concat());
+        }
         line
     }
 
     /// Returns the remaining time of all phases with a known rate.
     fn left_secs(&self) -> Option<u64> {
-        let rest = |phase: &Phase| phase.total_bytes.saturating_sub(phase.done_bytes).checked_div(phase.rate);
+        // Copying takes next to no time.
+        let rest = |phase: &Phase| {
+            let at_hand = phase.at_hand_bytes.saturating_sub(phase.copied_bytes);
+            phase.total_bytes.saturating_sub(phase.done_bytes).saturating_sub(at_hand).checked_div(phase.rate)
+        };
         let known = self.phases[self.at].total_bytes > 0;
         let secs = self.phases.iter().filter_map(rest).fold(0u64, u64::saturating_add);
         (known && secs < LONGEST_SECS).then_some(secs)

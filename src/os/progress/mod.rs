@@ -155,6 +155,11 @@ impl Progress {
         self.with(|bar, now| bar.found(bytes, now));
     }
 
+    /// Adds bytes that were copied from what is at hand.
+    pub fn copied(&self, bytes: u64) {
+        self.with(|bar, now| bar.copied(bytes, now));
+    }
+
     /// Adds finished bytes.
     pub fn add(&self, bytes: u64) {
         self.with(|bar, now| bar.moved(bytes, now));

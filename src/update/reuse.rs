@@ -1,0 +1,191 @@
+//! What the running slot has of a file that is to be fetched: the file or a layer of it, by digest; parts of a layer, by its
+//! chunk index. The slot is only read, and its content is not trusted: the digest of the whole file decides.
+//!
+//! Must never: write to the running slot, or let a fault of an index or of that slot cost more than fetching everything.
+
+use crate::base::digest::Digest;
+use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::chunks::cut::{Chunk, Cutter, Rule};
+use crate::chunks::index::{INDEX_MAX_BYTES, Index, MAX_CHUNKS};
+use crate::chunks::plan::{Piece, Search, join, push};
+use crate::disk::mount::Mounted;
+use crate::machine::Machine;
+use crate::machine::view::View;
+use crate::offer::artifact::{Artifact, FileRef};
+use crate::os::progress::{Progress, aside, setback};
+use crate::slot::record::{FileRecord, INITRAMFS, KERNEL, Record, Slot};
+use crate::source::Source;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+
+/// Bytes read at once.
+const BUFFER: usize = 128 << 10;
+
+/// The running slot, mounted for reading as long as this lives.
+pub struct AtHand {
+    slot: Slot,
+    record: Record,
+    mounted: Mounted,
+}
+
+/// What an update would take from where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes from the source: chunk indexes are not counted.
+    pub fetched_bytes: u64,
+    /// Bytes from the running slot.
+    pub copied_bytes: u64,
+}
+
+/// Predicts the traffic of an update. Reads the chunk indexes, and the running slot.
+pub fn forecast(at_hand: Option<&AtHand>, artifact: &Artifact, source: &mut dyn Source) -> Traffic {
+    let mut traffic = Traffic::default();
+    for (name, file) in [(KERNEL, &artifact.kernel), (INITRAMFS, &artifact.initramfs)] {
+        let pieces = plan(at_hand, name, file, source);
+        let copied = pieces.iter().filter(|piece| piece.found.is_some()).map(|piece| piece.length).sum::<u64>();
+        traffic.copied_bytes = traffic.copied_bytes.saturating_add(copied);
+        traffic.fetched_bytes = traffic.fetched_bytes.saturating_add(file.size_bytes.saturating_sub(copied));
+    }
+    traffic
+}
+
+/// Divides a file into pieces that are at hand and pieces to fetch.
+pub fn plan(at_hand: Option<&AtHand>, name: &'static str, file: &FileRef, source: &mut dyn Source) -> Vec<Piece> {
+    match at_hand {
+        Some(at_hand) => at_hand.plan(name, file, source),
+        None => vec![Piece { at: 0, length: file.size_bytes, found: None }],
+    }
+}
+
+impl AtHand {
+    /// Opens the running slot. Returns: `None`: it cannot be read, or has no record; then everything is fetched.
+    pub fn look(machine: &Machine<'_>, running: &View) -> Option<AtHand> {
+        let record = running.record.as_ref().ok()?.clone();
+        let (slot, fail) = (running.slot, |e: &Error| setback(e, "everything is fetched"));
+        let mounted = machine.mount_to_read(slot).inspect_err(fail).ok()?;
+        Some(AtHand { slot, record, mounted })
+    }
+
+    /// Opens one of the slot's files.
+    /// Errors: not there, or not a regular file.
+    pub fn open(&self, name: &str) -> io::Result<File> {
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(self.mounted.dir().join(name))?;
+        match file.metadata()?.is_file() {
+            true => Ok(file),
+            false => Err(io::Error::other("not a regular file")),
+        }
+    }
+
+    fn plan(&self, name: &'static str, file: &FileRef, source: &mut dyn Source) -> Vec<Piece> {
+        let files = self.record.files();
+        let own = files.iter().find(|(own, _)| *own == name).map(|(_, record)| *record);
+        let known = own.map_or_else(Vec::new, |own| self.known(name, own));
+        let whole = find(&known, file);
+        let blobs = if whole.is_some() { vec![file.clone()] } else { file.blobs() };
+        let mut parts: Vec<Vec<Piece>> = blobs.iter().map(|blob| one(blob.size_bytes, find(&known, blob))).collect();
+        let mut indexes = Vec::new();
+        let mut left = MAX_CHUNKS;
+        for (number, blob) in blobs.iter().enumerate().filter(|(number, _)| parts[*number][0].found.is_none()) {
+            let Some(chunks) = &blob.chunks else { continue };
+            match index_of(blob, chunks, source) {
+                Ok(index) if index.chunks.len() <= left => {
+                    left -= index.chunks.len();
+                    indexes.push((number, index));
+                }
+                Ok(_) => aside(&format!("{name}: its layers have more than {MAX_CHUNKS} chunks; the rest is fetched")),
+                Err(e) => setback(&e, &format!("{name}: that layer is fetched whole")),
+            }
+        }
+        while let Some(rule) = indexes.first().map(|(_, index)| index.rule) {
+            let (mut numbers, mut wanted) = (Vec::new(), Vec::new());
+            indexes.retain(|(number, index): &(usize, Index)| {
+                if index.rule == rule {
+                    numbers.push((*number, index.chunks.len()));
+                    wanted.extend_from_slice(&index.chunks);
+                }
+                index.rule != rule
+            });
+            let Some(search) = self.search(name, rule, wanted) else { break };
+            let mut found = search.found();
+            for (number, count) in numbers {
+                parts[number].clear();
+                found.by_ref().take(count).for_each(|(chunk, at)| push(&mut parts[number], chunk.length.into(), at));
+            }
+        }
+        let mut pieces = Vec::new();
+        parts.iter().flatten().for_each(|piece| push(&mut pieces, piece.length, piece.found));
+        join(pieces)
+    }
+
+    /// Lists what the record knows of a file: itself, and its layers, each with its offset.
+    fn known<'a>(&'a self, name: &str, own: &'a FileRecord) -> Vec<(u64, &'a FileRecord)> {
+        let mut known = vec![(0, own)];
+        let layers = self.record.layers.iter().filter(|_| name == INITRAMFS);
+        let mut at = 0u64;
+        for layer in layers {
+            known.push((at, layer));
+            at = at.saturating_add(layer.size_bytes);
+        }
+        known.retain(|(at, one)| at.saturating_add(one.size_bytes) <= own.size_bytes);
+        known
+    }
+
+    /// Looks for chunks in one of the slot's files. Returns: `None`: it cannot be read.
+    fn search(&self, name: &'static str, rule: Rule, wanted: Vec<Chunk>) -> Option<Search> {
+        let looking = Progress::of(&format!("comparing with slot {}", self.slot), 0);
+        let look = || -> io::Result<Search> {
+            let mut file = self.open(name)?;
+            let (mut search, mut cutter, mut at) = (Search::new(wanted), Cutter::new(rule), 0);
+            let mut see = |search: &mut Search, chunk: Chunk| {
+                search.see(chunk, at);
+                at += u64::from(chunk.length);
+            };
+            let mut buffer = vec![0; BUFFER];
+            loop {
+                let length = match file.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(length) => length,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(e) => return Err(e),
+                };
+                cutter.update(&buffer[..length], &mut |chunk| see(&mut search, chunk));
+                looking.add(length as u64);
+            }
+            if let Some(last) = cutter.finish() {
+                see(&mut search, last);
+            }
+            Ok(search)
+        };
+        look().inspect_err(|e| aside(&format!("slot {}: {name}: {e}; all of it is fetched", self.slot))).ok()
+    }
+}
+
+/// Returns where a file or blob lies, by its digest.
+fn find(known: &[(u64, &FileRecord)], file: &FileRef) -> Option<u64> {
+    let is_same = |one: &FileRecord| one.sha256 == file.sha256 && one.size_bytes == file.size_bytes;
+    known.iter().find(|(_, one)| is_same(one)).map(|(at, _)| *at)
+}
+
+fn one(length: u64, found: Option<u64>) -> Vec<Piece> {
+    vec![Piece { at: 0, length, found }]
+}
+
+/// Fetches the chunk index of a layer.
+/// Errors: it cannot be fetched; Digest: it is not what was named; Source: it is no index of this layer.
+fn index_of(layer: &FileRef, chunks: &FileRef, source: &mut dyn Source) -> Result<Index> {
+    let place = || format!("the chunk index {}", chunks.sha256);
+    if chunks.size_bytes > INDEX_MAX_BYTES {
+        let why = format!("it has {} bytes, more than an index may have ({INDEX_MAX_BYTES})", chunks.size_bytes);
+        return Err(Error::new(Kind::Source, why).at("read", place()));
+    }
+    let body = source.open(chunks, 0..chunks.size_bytes)?;
+    let mut bytes = Vec::with_capacity(chunks.size_bytes as usize + 1);
+    body.reader.take(chunks.size_bytes + 1).read_to_end(&mut bytes).io(Kind::Network, "read", place())?;
+    if bytes.len() as u64 != chunks.size_bytes || Digest::of(&bytes) != chunks.sha256 {
+        let why = format!("{} bytes, which hash to {}", bytes.len(), Digest::of(&bytes));
+        return Err(Error::new(Kind::Digest, why).at("read", place()));
+    }
+    Index::parse(&bytes, layer.sha256, layer.size_bytes)
+}

@@ -7,6 +7,7 @@ extern crate macro_rules_attribute;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chunks;
 mod cleaning;
 mod client_certificates;
 mod initramfs_layers;

@@ -186,11 +186,12 @@ pub fn release_with(firmware: Firmware, version: &str, behaviour: &str, files: &
     }
     run(build.arg("--output").arg(&to));
     let bootable = |architecture: &'static str| match architecture == firmware.architecture() {
-        true => Pair { architecture, kernel: kit.kernel.clone(), initramfs: fs::read(&to).unwrap() },
+        true => Pair { architecture, kernel: kit.kernel.clone(), initramfs: fs::read(&to).unwrap(), chunks: None },
         false => Pair {
             architecture,
             kernel: super::disk::kernel_noise(1, 3000),
             initramfs: super::disk::initramfs_of(dir.path(), b"none"),
+            chunks: None,
         },
     };
     let pairs = [bootable("amd64"), bootable("arm64")];
@@ -200,6 +201,11 @@ pub fn release_with(firmware: Firmware, version: &str, behaviour: &str, files: &
 /// The version that the disk was born with.
 pub fn born(firmware: Firmware) -> Release {
     let kit = kit(firmware);
-    let pair = |architecture| Pair { architecture, kernel: kit.kernel.clone(), initramfs: kit.initramfs.clone() };
+    let pair = |architecture| Pair {
+        architecture,
+        kernel: kit.kernel.clone(),
+        initramfs: kit.initramfs.clone(),
+        chunks: None,
+    };
     Release { version: BORN.into(), annotations: Vec::new(), pairs: [pair("amd64"), pair("arm64")] }
 }

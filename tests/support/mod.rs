@@ -13,6 +13,7 @@ pub mod boot_cases;
 pub mod boot_table;
 pub mod container;
 pub mod container_bench;
+pub mod delta;
 pub mod disk;
 pub mod ferro;
 pub mod gitea;

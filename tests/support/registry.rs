@@ -12,6 +12,7 @@ use std::time::Duration;
 
 pub const KERNEL_TYPE: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
 pub const INITRAMFS_TYPE: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip";
+pub const CHUNKS_TYPE: &str = "application/vnd.kubesolo.os.chunks.v1";
 const WAIT: Duration = Duration::from_secs(20);
 
 /// Kills a child process when the test ends, however it ends.

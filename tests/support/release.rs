@@ -2,7 +2,7 @@
 //! into a registry or a layout, or as files beside a `latest.json`.
 
 use super::disk::{architecture, initramfs_of, noise};
-use super::registry::{INITRAMFS_TYPE, KERNEL_TYPE, oras};
+use super::registry::{CHUNKS_TYPE, INITRAMFS_TYPE, KERNEL_TYPE, oras};
 use super::run;
 use super::web::{Answer, Web};
 use std::fs;
@@ -19,6 +19,8 @@ pub struct Pair {
     pub architecture: &'static str,
     pub kernel: Vec<u8>,
     pub initramfs: Vec<u8>,
+    /// The initramfs's chunk index, if it has one.
+    pub chunks: Option<Vec<u8>>,
 }
 
 /// One version.
@@ -45,7 +47,7 @@ impl Release {
         let pair = |architecture: &'static str| {
             let seed = version.bytes().chain(architecture.bytes()).fold(7u64, |h, b| h.wrapping_mul(31) ^ u64::from(b));
             let initramfs = initramfs_of(dir.path(), &noise(seed ^ 1, INITRAMFS_BYTES));
-            Pair { architecture, kernel: super::disk::kernel_noise(seed, KERNEL_BYTES), initramfs }
+            Pair { architecture, kernel: super::disk::kernel_noise(seed, KERNEL_BYTES), initramfs, chunks: None }
         };
         Release { version: version.into(), annotations: Vec::new(), pairs: [pair("amd64"), pair("arm64")] }
     }
@@ -107,6 +109,10 @@ impl Release {
             push.arg("-a").arg(format!("{name}={value}"));
         }
         push.arg(target).arg(format!("vmlinuz:{KERNEL_TYPE}")).arg(format!("kubesolo-os.gz:{INITRAMFS_TYPE}"));
+        if let Some(chunks) = &pair.chunks {
+            fs::write(files.join("kubesolo-os.gz.chunks"), chunks).unwrap();
+            push.arg(format!("kubesolo-os.gz.chunks:{CHUNKS_TYPE}"));
+        }
         let said = run(&mut push);
         said.lines().find_map(|l| l.strip_prefix("Digest: ")).expect("oras names the digest").trim().to_string()
     }
@@ -118,7 +124,12 @@ impl Release {
             format!("{{\"url\":\"{url}\",\"sha256\":\"{}\",\"size\":{}}}", sha256(bytes), bytes.len())
         };
         let entries = self.pairs.each_ref().map(|p| {
-            let (kernel, initramfs) = (file(p, "vmlinuz", &p.kernel), file(p, "kubesolo-os.gz", &p.initramfs));
+            let (kernel, mut initramfs) = (file(p, "vmlinuz", &p.kernel), file(p, "kubesolo-os.gz", &p.initramfs));
+            if let Some(chunks) = &p.chunks {
+                let chunks = file(p, "kubesolo-os.gz.chunks", chunks);
+                initramfs.truncate(initramfs.len() - 1);
+                initramfs.push_str(&format!(",\"chunks\":{chunks}}}"));
+            }
             format!("{{\"architecture\":\"{}\",\"kernel\":{kernel},\"initramfs\":{initramfs}}}", p.architecture)
         });
         format!("{{\"version\":\"{}\",\"channel\":\"stable\",\"artifacts\":[{}]}}", self.version, entries.join(","))
@@ -130,6 +141,7 @@ impl Release {
         match path.rsplit('/').next()? {
             "vmlinuz" => Some(pair.kernel.clone()),
             "kubesolo-os.gz" => Some(pair.initramfs.clone()),
+            "kubesolo-os.gz.chunks" => pair.chunks.clone(),
             _ => None,
         }
     }

@@ -8,7 +8,7 @@ use crate::support::machine::Machine;
 use crate::support::pull::assert_staged;
 use crate::support::registry::{CHUNKS_TYPE, INITRAMFS_TYPE, KERNEL_TYPE, Registry, oras};
 use crate::support::release::{Target, sha256};
-use crate::support::root::Run;
+use crate::support::root::{Root, Run};
 use crate::support::{need, need_all, run};
 use std::fs;
 use std::process::Command;

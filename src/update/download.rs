@@ -59,8 +59,8 @@ fn stage(session: &Session<'_>, source: &mut dyn Source, artifact: &Artifact, ho
         kernel: file_record(&artifact.kernel),
         initramfs: file_record(&artifact.initramfs),
     };
-    let kernel = Part { name: KERNEL, expected: &record.kernel, is_initramfs: false };
-    let initramfs = Part { name: INITRAMFS, expected: &record.initramfs, is_initramfs: true };
+    let kernel = Part { name: KERNEL, expected: &record.kernel, is_initramfs: false, layers: &[] };
+    let initramfs = Part { name: INITRAMFS, expected: &record.initramfs, is_initramfs: true, layers: &[] };
     let mounted = session.machine.mount_target(slot, hold)?;
     let dir = mounted.dir();
     let files =

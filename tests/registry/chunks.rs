@@ -204,6 +204,14 @@ fn an_index_that_lies_costs_the_whole_layer_and_nothing_worse() {
         delta.new.publish(dir.path(), Target::Layout, layout.to_str().unwrap(), "latest");
         let machine = delta.machine();
         machine.root.configure("signature = off\n");
+        // A publisher hears of it: what can be told without the layer.
+        let mut inspect = Command::new(Root::program());
+        inspect.arg("inspect").arg("--config").arg(machine.root.path("etc/kubesolo/update.conf")).arg(&layout);
+        let inspected = Run::from(inspect.output().unwrap());
+        match name {
+            "the order" => inspected.expect(0, &["with a chunk index"]),
+            _ => inspected.expect(6, &[words[0], "NOT all of it is there"]),
+        };
         let run =
             machine.apply(&["--layout", layout.to_str().unwrap()]).expect(0, &["2.0.0 is staged"]).expect(0, words);
         assert_staged(&machine, &delta.new);

@@ -42,7 +42,7 @@ USAGE
 . "$REPO/scripts/lib/pack.sh"
 
 check() {
-    need_tools "install the package of that name (Debian: python3, gzip, coreutils)" python3 gzip cmp
+    need_tools "scripts/install-deps.sh image brings it" python3 gzip cmp
     [ -n "$SOURCE" ] || misuse "no initramfs is named"
     [ -n "$OUTPUT" ] || misuse "--output is missing"
     [ -d "$SOURCE" ] || [ -f "$SOURCE" ] || die "$SOURCE is neither a file nor a directory"

@@ -29,8 +29,7 @@ fn desk() -> (Desk, Vec<String>) {
     fs::write(desk.path("vmlinuz"), kernel_noise(1, 1_300_001)).unwrap();
     fs::write(desk.path("base.gz"), pack(desk.dir.path(), &noise(2, 1_500_000))).unwrap();
     fs::write(desk.path("agent.gz"), crate::support::disk::initramfs_of(desk.dir.path(), &noise(3, 50_000))).unwrap();
-    let words =
-        ["--arch", architecture(), "--kernel", "vmlinuz", "--initramfs", "base.gz", "--initramfs", "agent.gz"];
+    let words = ["--arch", architecture(), "--kernel", "vmlinuz", "--initramfs", "base.gz", "--initramfs", "agent.gz"];
     (desk, words.map(String::from).to_vec())
 }
 
@@ -168,25 +167,34 @@ fn without_the_tool_a_release_is_published_without_an_index() {
             assert_eq!(stderr(&out).matches(WITHOUT).count(), 1, "{}", stderr(&out));
             assert!(stderr(&out).contains("make build makes it"));
         }
-        let grep = command("grep").args(["-rl", "-e", "chunks.v1", "-e", "KSCHUNK", "-e", "\"chunks\""]).arg(desk.path(place)).output();
+        let grep = command("grep")
+            .args(["-rl", "-e", "chunks.v1", "-e", "KSCHUNK", "-e", "\"chunks\""])
+            .arg(desk.path(place))
+            .output();
         assert_eq!(String::from_utf8(grep.unwrap().stdout).unwrap(), "");
         // Said to be wanted so: the same bytes, and nothing is said.
         let out = publish(&desk, script, &files, &more).arg("--no-chunks").output().unwrap();
         assert!(stderr(&out).contains("already") && !stderr(&out).contains("without chunk"), "{}", stderr(&out));
     }
     // Of small files nobody says it; what is named and is no tool, or fails, ends the run with nothing written.
-    desk.prepare("1.3.0");
-    let more = ["--layout", "small", "--tag", "stable"];
-    let out = desk.script("publish-layout.sh", "1.3.0", &[architecture()], &more).env("KUBESOLO_CHUNKS", "/bin/false").output();
-    assert!(out.as_ref().unwrap().status.success() && !stderr(&out.unwrap()).contains("chunk"));
-    let failing = desk.wrap("kubesolo-chunks", &format!("[ \"$1\" = --version ] || {{ echo 'kubesolo-chunks: so' >&2; exit 1; }}\nreal={TOOL}"));
-    let other = "[ \"$1\" = index ] && set -- index agent.gz";
-    fs::write(desk.path("lies"), format!("#!/bin/sh\n{other}\nexec {TOOL} \"$@\"\n")).unwrap();
-    run(command("chmod").arg("755").arg(desk.path("lies")));
+    let small = desk.path("small.gz");
+    fs::write(&small, crate::support::disk::initramfs_of(desk.dir.path(), &noise(4, 900_000))).unwrap();
+    fs::write(desk.path("small"), kernel_noise(4, 1_048_575)).unwrap();
+    let words = ["--arch", architecture(), "--kernel", "small", "--initramfs", "small.gz"].map(String::from);
+    let mut small = publish(&desk, "publish-layout.sh", &words, &["--layout", "small-layout", "--tag", "stable"]);
+    let out = small.env("KUBESOLO_CHUNKS", "/bin/false").output().unwrap();
+    assert!(out.status.success() && !stderr(&out).contains("chunk"), "{}", stderr(&out));
+    let tool = |name: &str, words: &str| {
+        fs::write(desk.path(name), format!("#!/bin/sh\n{words}\nexec {TOOL} \"$@\"\n")).unwrap();
+        run(command("chmod").arg("755").arg(desk.path(name)));
+        desk.path(name)
+    };
+    let failing = tool("fails", "[ \"$1\" = --version ] || { echo 'kubesolo-chunks: so' >&2; exit 1; }");
+    let lying = tool("lies", "[ \"$1\" = --version ] || set -- index agent.gz");
     for (tool, words) in [
         (Path::new("/bin/false").to_path_buf(), "/bin/false does not run here"),
-        (failing.join("kubesolo-chunks"), "no chunk index of vmlinuz: so (--no-chunks publishes without)"),
-        (desk.path("lies"), "vmlinuz changed while it was read"),
+        (failing, "no chunk index of vmlinuz: so (--no-chunks publishes without)"),
+        (lying, "vmlinuz changed while it was read"),
     ] {
         let out = publish(&desk, "publish-layout.sh", &files, &["--layout", "none", "--tag", "t"])
             .env("KUBESOLO_CHUNKS", tool)

@@ -306,7 +306,8 @@ fn another_binary_than_the_sources_give_is_found() {
     refused(&reproduce(), &["is not what its SHA256SUMS says"]);
     // By somebody who can write the sums as well.
     run(command("sh").args(["-c", "sha256sum kubesolo-* >SHA256SUMS"]).current_dir(&release));
-    let said = refused(&reproduce(), &["arm64: DIFFERENT: kubesolo-update", "amd64: the same", "do not give its binaries"]);
+    let said =
+        refused(&reproduce(), &["arm64: DIFFERENT: kubesolo-update", "amd64: the same", "do not give its binaries"]);
     assert!(
         said.contains(&format!("1 bytes differ in what both have, the first at offset {at}, in section .")),
         "{said}"

@@ -13,6 +13,9 @@ REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 
 KERNEL=
 INITRAMFS=
+# What is given of it, a file a line; and what the record says of several.
+PARTS=
+LAYERS=
 VERSION=
 ARCH=
 CHANNEL=stable
@@ -48,6 +51,8 @@ slot A active. --arch may be left out where the variable TARGET_ARCH says it.
 The agent, its keys and its update.conf belong into the initramfs, so that an update brings them along with the
 system: there is a warning where agent or keys are missing. --agent has scripts/inject-agent.sh put them there first.
 
+  --initramfs FILE     given several times, the parts of one, in their order (scripts/split-initramfs.sh): the record then says
+                       so, and the first update fetches only the parts that changed. --agent belongs into them before
   --agent BINARY       the agent, and its boot hooks
   --conf FILE          with --agent: becomes /etc/kubesolo/update.conf
   --keys DIR           with --agent: public keys for /etc/kubesolo/update-keys.d
@@ -246,7 +251,10 @@ main() {
             --health-check) CHECKS="$CHECKS$2
 " ;;
             --kernel) KERNEL=$2 ;;
-            --initramfs) INITRAMFS=$2 ;;
+            --initramfs)
+                matches "$2" '.*' || die "$1: a newline in a file name"
+                PARTS="$PARTS$2
+" ;;
             --version) VERSION=$2 ;;
             --arch) ARCH=$2 ;;
             --channel) CHANNEL=$2 ;;
@@ -269,6 +277,7 @@ main() {
     export PATH SOURCE_DATE_EPOCH E2FSPROGS_FAKE_TIME LC_ALL TZ
     umask 022
     arch_or_target
+    join
     inject
     check
     plan

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the static musl release binaries, dist/kubesolo-update-{amd64,arm64}.
+# Builds the static musl release binaries: dist/kubesolo-update-{amd64,arm64}, and the publisher's dist/kubesolo-chunks-{amd64,arm64}.
 set -eu
 
 REPO=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -11,6 +11,7 @@ RUST_MIN=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPO/Cargo.toml")
 # `-Cpanic=immediate-abort`, which scripts/musl.toml asks for.
 RUST_MIN_SOURCE=1.92
 
+PROGRAMS='kubesolo-update kubesolo-chunks'
 OUTPUT=$REPO/dist
 SYMBOLS=
 IF_STALE=no
@@ -25,7 +26,7 @@ usage() {
 Usage: scripts/build.sh [--arch amd64|arm64]... [--output DIR] [--if-stale] [--symbols] [--dry-run]
 
 Builds kubesolo-update, static, for each --arch (default: the one that the variable TARGET_ARCH names, or else both), into
-DIR (default: dist/).
+DIR (default: dist/); and kubesolo-chunks, with which publishers make chunk indexes, and which no image needs.
 
 Needs zig (as C compiler and linker) and one of
   - Rust $RUST_MIN_SOURCE or later with the source of its standard library: the small build
@@ -43,7 +44,7 @@ its clock can say. The same sources, time and compilers give the same bytes: scr
 USAGE
 }
 
-clean_up() { rm -f "$OUTPUT"/.kubesolo-update-*.$$; }
+clean_up() { rm -f "$OUTPUT"/.kubesolo-*.$$; }
 
 # triple ARCH [WHERE]: WHERE is what a person has to put right.
 triple() {
@@ -126,7 +127,8 @@ build_epoch() {
 # Sets the arguments that every cargo call gets, then calls it.
 run_cargo() {
     target=$1
-    set -- --release --locked --target "$target" --target-dir "$TARGET_DIR" --bin kubesolo-update
+    set -- --release --locked --target "$target" --target-dir "$TARGET_DIR"
+    for program in $PROGRAMS; do set -- "$@" --bin "$program"; done
     if [ "$STD" = source ]; then
         # The settings of musl.toml are unstable, and Debian's compiler is a stable one.
         export RUSTC_BOOTSTRAP=1
@@ -185,12 +187,16 @@ inputs() {
     } | sha256sum
 }
 
-# stamp FILE: what $OUTPUT/.built-ARCH says of this binary of these inputs.
-stamp() { printf '%s\n%s\n%s\n' "$INPUTS" "$(sha256sum <"$1")" "$SOURCE_DATE_EPOCH"; }
+# stamp DIR [END]: what $OUTPUT/.built-ARCH says of the programs there, of these inputs. END: of their names.
+stamp() {
+    printf '%s\n' "$INPUTS"
+    for program in $PROGRAMS; do cat -- "$1/$program${2-}"; done | sha256sum
+    printf '%s\n' "$SOURCE_DATE_EPOCH"
+}
 
 is_fresh() {
-    [ -f "$OUTPUT/kubesolo-update-$1" ] &&
-        [ "$(stamp "$OUTPUT/kubesolo-update-$1")" = "$(cat "$OUTPUT/.built-$1" 2>/dev/null)" ]
+    for program in $PROGRAMS; do [ -f "$OUTPUT/$program-$1" ] || return 1; done
+    [ "$(stamp "$OUTPUT" "-$1")" = "$(cat "$OUTPUT/.built-$1" 2>/dev/null)" ]
 }
 
 build_one() {
@@ -202,14 +208,16 @@ build_one() {
     fi
     say "$arch: $(rust_version "$RUSTC_BIN") ($RUSTC_BIN, standard library: $STD), $target"
     run_cargo "$target" || die "cargo failed for $arch"
-    built=$TARGET_DIR/$target/release/kubesolo-update
-    check_binary "$built" "$arch"
-    # Renamed into place: a test that runs the old one meanwhile is not disturbed.
-    cp "$built" "$OUTPUT/.kubesolo-update-$arch.$$"
-    mv "$OUTPUT/.kubesolo-update-$arch.$$" "$OUTPUT/kubesolo-update-$arch"
+    built=$TARGET_DIR/$target/release
+    for program in $PROGRAMS; do
+        check_binary "$built/$program" "$arch"
+        # Renamed into place: a test that runs the old one meanwhile is not disturbed.
+        cp "$built/$program" "$OUTPUT/.$program-$arch.$$"
+        mv "$OUTPUT/.$program-$arch.$$" "$OUTPUT/$program-$arch"
+        say "$arch: $OUTPUT/$program-$arch, static, $(wc -c <"$built/$program") bytes," \
+            "sha256 $(sha256sum <"$built/$program" | cut -d' ' -f1)"
+    done
     stamp "$built" >"$OUTPUT/.built-$arch"
-    say "$arch: $OUTPUT/kubesolo-update-$arch, static, $(wc -c <"$built") bytes," \
-        "sha256 $(sha256sum <"$built" | cut -d' ' -f1)"
 }
 
 # take_target_arch: where no --arch was given.
@@ -250,7 +258,7 @@ main() {
     find_zig
     if [ "$check_only" = dry ]; then
         for arch in ${ARCHES:-amd64 arm64}; do
-            say "dry run: $OUTPUT/kubesolo-update-$arch, with Rust $(rust_version "$RUSTC_BIN") (standard library: $STD)"
+            say "dry run: $OUTPUT/kubesolo-update-$arch, kubesolo-chunks-$arch, with Rust $(rust_version "$RUSTC_BIN") (standard library: $STD)"
         done
         exit 0
     fi

@@ -55,6 +55,8 @@ check_agent() {
     fi
 }
 
+# shellcheck source=scripts/lib/pack.sh
+. "$REPO/scripts/lib/pack.sh"
 # shellcheck source=scripts/lib/site.sh
 . "$REPO/scripts/lib/site.sh"
 
@@ -165,7 +167,7 @@ make_tree() {
 # Sorted, root's, and without inode and device numbers of this machine.
 make_segment() {
     (cd "$WORK/tree" && find . -mindepth 1 -print | sed 's|^\./||' | LC_ALL=C sort |
-        cpio --quiet -o -H newc --reproducible -R +0:+0) | gzip -9n >"$WORK/segment"
+        cpio --quiet -o -H newc --reproducible -R +0:+0) | pack >"$WORK/segment"
 }
 
 # Behind an archive that is not compressed, kernels want a multiple of four bytes. Judged once more, as it will be booted: with

@@ -22,8 +22,8 @@ usage() {
 Usage: scripts/publish-http.sh --dir DIR --version V [OPTION]...
            --arch amd64 --kernel FILE --initramfs FILE [--arch arm64 --kernel FILE --initramfs FILE]
 
-Publishes version V in DIR, which a web server serves: V/ARCH/vmlinuz and V/ARCH/kubesolo-os.gz, then
-latest.json.sig, then latest.json, each whole or not there. Prints the SHA-256 of latest.json. An
+Publishes version V in DIR, which a web server serves: V/ARCH/vmlinuz and V/ARCH/kubesolo-os.gz, their chunk
+indexes (.chunks), then latest.json.sig, then latest.json, each whole or not there. Prints the SHA-256 of latest.json. An
 architecture that V is published for already stays in it. Several --initramfs become one file.
 
 The same again changes nothing. A version that is there with other content is refused: a version is published
@@ -37,6 +37,7 @@ is in its place takes away the files that it wrote.
 USAGE
     older_usage
     release_usage
+    chunks_usage
     cat <<USAGE
   --dry-run              check everything, say what would be published, write nothing
   -h, --help             this text
@@ -60,6 +61,8 @@ withdraw() {
 . "$REPO/scripts/lib/release.sh"
 # shellcheck source=scripts/lib/published.sh
 . "$REPO/scripts/lib/published.sh"
+# shellcheck source=scripts/lib/announced.sh
+. "$REPO/scripts/lib/announced.sh"
 
 check() {
     [ -n "$DIR" ] || misuse "--dir is missing"
@@ -90,34 +93,6 @@ sign() {
 
 # relay BEGINNING: what sign.sh said that begins so, of a file by the name that it will have.
 relay() { sed -n -e "s|$WORK/next/||g" -e "s|^sign: $1|publish-http: $1|p" "$WORK/said" >&2; }
-
-# describe_file NAME URL FILE: sets ENTRY to what latest.json says of it.
-describe_file() {
-    hash "$3"
-    printf '%s %s %s\n' "$HEX" "$2" "$3" >>"$WORK/files"
-    size=$(wc -c <"$3")
-    ENTRY=$(jq -cn --arg name "$1" --arg url "$2" --arg sha256 "$HEX" --argjson size "$size" \
-        '{($name): {url: $url, sha256: $sha256, size: $size}}')
-}
-
-# entry ARCH: makes WORK/entry-ARCH.
-entry() {
-    choose "$1"
-    describe_file kernel "$VERSION/$1/vmlinuz" "$KERNEL"
-    kernel=$ENTRY
-    joined >"$WORK/initramfs-$1"
-    describe_file initramfs "$VERSION/$1/kubesolo-os.gz" "$WORK/initramfs-$1"
-    jq -cn --arg arch "$1" --argjson kernel "$kernel" --argjson initramfs "$ENTRY" \
-        '{architecture: $arch} + $kernel + $initramfs' >"$WORK/entry-$1"
-}
-
-# head: what latest.json says of all architectures.
-head_of() {
-    jq -n --arg version "$VERSION" --arg channel "$CHANNEL" --arg min "$MIN_COMPATIBLE" --arg notes "$NOTES" \
-        --arg date "$RELEASE_DATE" --arg expires "$EXPIRES" \
-        '{version: $version, channel: $channel, min_compatible_version: $min, release_notes: $notes,
-          release_date: $date, expires: $expires} | with_entries(select(.value != ""))'
-}
 
 # check_before: what is published already, and may not be lost.
 check_before() {
@@ -268,6 +243,7 @@ main() {
             -h | --help) usage; exit 0 ;;
             --allow-older) ALLOW_OLDER=yes; shift; continue ;;
             --partial) ALLOW_PARTIAL=yes; shift; continue ;;
+            --no-chunks) CHUNKS=no; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --dir | --key | --passphrase-file) ;;
             *) is_release_option "$1" || misuse "unknown option: $1" ;;

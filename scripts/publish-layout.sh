@@ -28,6 +28,7 @@ a reader sees the old content or the new one. Prints the digest of the image ind
 USAGE
     older_usage
     release_usage
+    chunks_usage
     cat <<USAGE
   --dry-run              check everything, say what would be published, write nothing
   -h, --help             this text
@@ -101,13 +102,13 @@ refuse_unsigned() {
         "those that are there): nothing was written. Take another --version, or --allow-older and sign it anew"
 }
 
-# files_of DOCUMENT...: a line a manifest, of its version, channel, architecture and layers; indexes are followed within the layout.
+# files_of DOCUMENT...: a line a manifest, of its version, channel, architecture and layers, without chunk indexes; image indexes are followed within the layout.
 files_of() {
     for document in "$@"; do
         [ -f "$document" ] || continue
         jq -c 'select(.annotations["io.kubesolo.os.version"]?)
             | [(.annotations | .["io.kubesolo.os.version"], .["io.kubesolo.os.channel"], .["io.kubesolo.os.architecture"]),
-               [.layers[]?.digest]]' "$document" 2>/dev/null || :
+               [.layers[]? | select(.mediaType != $chunks) | .digest]]' --arg chunks "$CHUNKS_TYPE" "$document" 2>/dev/null || :
         jq -r '.manifests[]?.digest | strings | select(startswith("sha256:")) | .[7:]' "$document" 2>/dev/null |
             while IFS= read -r hex; do files_of "$LAYOUT/blobs/sha256/$hex"; done
     done
@@ -198,6 +199,7 @@ main() {
             -h | --help) usage; exit 0 ;;
             --allow-older) ALLOW_OLDER=yes; shift; continue ;;
             --partial) ALLOW_PARTIAL=yes; shift; continue ;;
+            --no-chunks) CHUNKS=no; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             *)
                 [ "$1" = --layout ] || [ "$1" = --tag ] || is_release_option "$1" || misuse "unknown option: $1"

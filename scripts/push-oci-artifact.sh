@@ -47,6 +47,7 @@ signed by the same keys. Without it no tag is moved from what is signed to what 
 USAGE
     older_usage
     release_usage
+    chunks_usage
     cat <<USAGE
   --dry-run              check everything, ask the registry, say what would be published, write nothing
   -h, --help             this text
@@ -211,6 +212,7 @@ main() {
             --plain-http) PLAIN_HTTP=$1; shift; continue ;;
             --allow-older) ALLOW_OLDER=yes; shift; continue ;;
             --partial) ALLOW_PARTIAL=yes; shift; continue ;;
+            --no-chunks) CHUNKS=no; shift; continue ;;
             --dry-run) DRY_RUN=yes; shift; continue ;;
             --repository | --tag | --key | --passphrase-file) ;;
             *) is_release_option "$1" || misuse "unknown option: $1" ;;

@@ -41,6 +41,7 @@ Makes a release of the commit that is checked out, in DIR (default: dist/release
 
   kubesolo-update-VERSION-linux-amd64, -arm64   the binaries: those in dist/, built anew where they are not of this
                                                 commit
+  kubesolo-chunks-VERSION-linux-amd64, -arm64   the publishers' tool for chunk indexes; no image needs it
   kubesolo-update.8                             the man page
   kubesolo-update-VERSION-image.tar             the agent as a container image, an OCI layout
   kubesolo-update-VERSION-source.tar.gz         the commit, all crates (vendor/), and the build time: scripts/build.sh
@@ -198,7 +199,9 @@ make_all() {
     STAGE=$OUTPUT.partial.$$
     mkdir "$STAGE"
     for arch in amd64 arm64; do
-        install -m 755 "$DIST/kubesolo-update-$arch" "$STAGE/kubesolo-update-$VERSION-linux-$arch"
+        for program in kubesolo-update kubesolo-chunks; do
+            install -m 755 "$DIST/$program-$arch" "$STAGE/$program-$VERSION-linux-$arch"
+        done
     done
     git -C "$REPO" show "$TREE:docs/man/kubesolo-update.8" >"$STAGE/kubesolo-update.8"
     make_sbom "$STAGE/kubesolo-update-$VERSION.cdx.json"

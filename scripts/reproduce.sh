@@ -87,8 +87,10 @@ check() {
     (cd "$RELEASE" && sha256sum -c --quiet --strict SHA256SUMS) >&2 ||
         die "$RELEASE is not what its SHA256SUMS says: damaged, or changed"
     for arch in $ARCHES; do
-        grep -qF "  kubesolo-update-$VERSION-linux-$arch" "$RELEASE/SHA256SUMS" ||
-            die "$RELEASE/SHA256SUMS does not list kubesolo-update-$VERSION-linux-$arch"
+        for program in kubesolo-update kubesolo-chunks; do
+            grep -qF "  $program-$VERSION-linux-$arch" "$RELEASE/SHA256SUMS" ||
+                die "$RELEASE/SHA256SUMS does not list $program-$VERSION-linux-$arch"
+        done
     done
 }
 
@@ -157,7 +159,7 @@ rebuild() {
     rm -f "$WORK"/*/session
     REBUILT=$WORK/built
     mkdir "$REBUILT"
-    for arch in $ARCHES; do cp -- "$WORK/$arch/kubesolo-update-$arch" "$REBUILT/kubesolo-update-$arch"; done
+    for arch in $ARCHES; do cp -- "$WORK/$arch/kubesolo-update-$arch" "$WORK/$arch/kubesolo-chunks-$arch" "$REBUILT"; done
     if [ -n "$KEEP" ]; then
         mkdir -p "$KEEP"
         cp -- "$REBUILT"/* "$KEEP"
@@ -175,16 +177,16 @@ section() {
     done
 }
 
-# compare ARCH
+# compare ARCH PROGRAM
 compare() {
-    theirs=$RELEASE/kubesolo-update-$VERSION-linux-$1 ours=$REBUILT/kubesolo-update-$1
-    [ -f "$ours" ] || die "$REBUILT has no kubesolo-update-$1"
+    theirs=$RELEASE/$2-$VERSION-linux-$1 ours=$REBUILT/$2-$1
+    [ -f "$ours" ] || die "$REBUILT has no $2-$1"
     if cmp -s -- "$theirs" "$ours"; then
-        say "$1: the same, sha256 $(sha256sum <"$ours" | cut -d' ' -f1)"
+        say "$1: the same, $2, sha256 $(sha256sum <"$ours" | cut -d' ' -f1)"
         return
     fi
     DIFFERENT=$((DIFFERENT + 1))
-    say "$1: DIFFERENT"
+    say "$1: DIFFERENT: $2"
     say "  release $(wc -c <"$theirs") bytes, sha256 $(sha256sum <"$theirs" | cut -d' ' -f1)"
     say "  rebuilt $(wc -c <"$ours") bytes, sha256 $(sha256sum <"$ours" | cut -d' ' -f1)"
     cmp -l -- "$theirs" "$ours" >"$WORK/bytes" 2>/dev/null || true
@@ -219,7 +221,9 @@ main() {
     work_folder
     check
     [ -n "$REBUILT" ] || rebuild
-    for arch in $ARCHES; do compare "$arch"; done
+    for arch in $ARCHES; do
+        for program in kubesolo-update kubesolo-chunks; do compare "$arch" "$program"; done
+    done
     [ "$DIFFERENT" -eq 0 ] || die "the sources of release $VERSION do not give its binaries: other compilers, or it was not" \
         "made of these sources"
     say "ok: the sources of release $VERSION give its binaries"

@@ -6,18 +6,22 @@ KNOWS_LINT=no
 # find_agent: sets KUBESOLO_UPDATE, unless it is set: to what is built for this machine, or installed on it.
 find_agent() {
     [ -z "${KUBESOLO_UPDATE:-}" ] || { check_agent_knows; return 0; }
+    find_built kubesolo-update
+    [ -n "$FOUND" ] ||
+        die "kubesolo-update is missing, which knows what machines take: scripts/build.sh --arch $machine makes it" \
+            "(or name one that runs here in the variable KUBESOLO_UPDATE)"
+    KUBESOLO_UPDATE=$FOUND
+    check_agent_knows
+}
+
+# find_built PROGRAM: sets FOUND to what is built of it for this machine, or installed on it; empty where there is none.
+find_built() {
     case $(uname -m) in x86_64) machine=amd64 ;; aarch64) machine=arm64 ;; *) machine=$(uname -m) ;; esac
     built=${CARGO_TARGET_DIR:-$REPO/target}
-    for file in "$REPO/dist/kubesolo-update-$machine" "$(command -v kubesolo-update || true)" \
-        "$built/release/kubesolo-update" "$built/debug/kubesolo-update"; do
-        if [ -n "$file" ] && [ -f "$file" ] && [ -x "$file" ]; then
-            KUBESOLO_UPDATE=$file
-            check_agent_knows
-            return 0
-        fi
+    for FOUND in "$REPO/dist/$1-$machine" "$(command -v "$1" || true)" "$built/release/$1" "$built/debug/$1"; do
+        if [ -n "$FOUND" ] && [ -f "$FOUND" ] && [ -x "$FOUND" ]; then return 0; fi
     done
-    die "kubesolo-update is missing, which knows what machines take: scripts/build.sh --arch $machine makes it" \
-        "(or name one that runs here in the variable KUBESOLO_UPDATE)"
+    FOUND=
 }
 
 check_agent_knows() {

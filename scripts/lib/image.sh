@@ -12,6 +12,23 @@ SLOT_JOURNAL_MIB=4
 
 hash_of() { sha256sum | cut -d' ' -f1; }
 
+# join: several parts are one file in a slot. Sets INITRAMFS, and LAYERS.
+join() {
+    case $(printf '%s' "$PARTS" | wc -l) in
+        0 | 1) INITRAMFS=${PARTS%?}; return 0 ;;
+    esac
+    [ -z "$AGENT" ] || misuse "--agent and several --initramfs cannot be used together: scripts/inject-agent.sh first, then" \
+        "scripts/split-initramfs.sh"
+    INJECTED=$(mktemp -d)
+    printf '%s' "$PARTS" >"$INJECTED/parts"
+    while IFS= read -r part; do
+        if [ ! -f "$part" ] || [ ! -s "$part" ]; then die "$part is not a regular file, or empty"; fi
+        cat -- "$part" >>"$INJECTED/initramfs"
+        LAYERS="$LAYERS${LAYERS:+,}{\"size\":$(($(wc -c <"$part"))),\"sha256\":\"$(hash_of <"$part")\"}"
+    done <"$INJECTED/parts"
+    INITRAMFS=$INJECTED/initramfs
+}
+
 # guid NAME: a GUID of the random kind, made of the seed and a name.
 guid() {
     printf '%s\n%s\n' "$SEED" "$1" | hash_of |
@@ -51,7 +68,7 @@ environment_block() {
 slot_record() {
     printf '{"version":"%s","architecture":"%s","channel":"%s","source":"image",' "$VERSION" "$ARCH" "$CHANNEL"
     printf '"kernel":{"size":%d,"sha256":"%s"},' "$KERNEL_BYTES" "$KERNEL_SHA256"
-    printf '"initramfs":{"size":%d,"sha256":"%s"}}\n' "$INITRAMFS_BYTES" "$INITRAMFS_SHA256"
+    printf '"initramfs":{"size":%d,"sha256":"%s"%s}}\n' "$INITRAMFS_BYTES" "$INITRAMFS_SHA256" "${LAYERS:+,\"layers\":[$LAYERS]}"
 }
 
 # crc32 FILE: as GRUB's hashsum prints it. The end of gzip is the CRC-32 of what went in, lowest byte first, and its length.

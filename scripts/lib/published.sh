@@ -137,5 +137,14 @@ refuse_changed() {
         die "a version is published once; nothing was written. Only the dates differ: to go on, start this again with those that" \
             "are there: $dates${3-}"
     fi
+    for side in theirs ours; do
+        jq -S --arg type "$CHUNKS_TYPE" 'del(.kernel.chunks?, .initramfs.chunks?)
+            | if .files then .files |= map(select(startswith($type) | not)) else . end' \
+            "$WORK/$side" >"$WORK/$side-unchunked" 2>/dev/null || printf '%s\n' "$side" >"$WORK/$side-unchunked"
+    done
+    if cmp -s "$WORK/theirs-unchunked" "$WORK/ours-unchunked"; then
+        die "a version is published once; nothing was written. Only the chunk indexes differ. To go on: --no-chunks, if it is there" \
+            "without; otherwise with kubesolo-chunks, as it was made (make build)"
+    fi
     die "a version is published once; nothing was written. $2"
 }

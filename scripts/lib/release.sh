@@ -15,6 +15,8 @@ MAX_LAYERS=16
 
 # shellcheck source=scripts/lib/agent.sh
 . "$REPO/scripts/lib/agent.sh"
+# shellcheck source=scripts/lib/chunks.sh
+. "$REPO/scripts/lib/chunks.sh"
 # shellcheck source=scripts/lib/facts.sh
 . "$REPO/scripts/lib/facts.sh"
 
@@ -222,19 +224,29 @@ describe() {
          + if $title == "" then {} else {annotations: {"org.opencontainers.image.title": $title}} end')
 }
 
-# describe_layers: writes a descriptor a line of the initramfs chosen; sets WHOLE, the digest of several together.
+# describe_layer MEDIA_TYPE FILE TITLE: adds its descriptor to WORK/layers, and behind it that of its chunk index. Of no title: whoever
+# pulls it with oras gets the files, and no more.
+describe_layer() {
+    describe "$@"
+    printf '%s\n' "$DESCRIPTOR" >>"$WORK/layers"
+    chunk_index "$2" "$HEX"
+    [ -n "$CHUNK_INDEX" ] || return 0
+    describe "$CHUNKS_TYPE" "$CHUNK_INDEX"
+    printf '%s\n' "$DESCRIPTOR" >>"$WORK/layers"
+}
+
+# describe_layers: writes a descriptor a line of what was chosen; sets WHOLE, the digest of several initramfs together.
 describe_layers() {
+    : >"$WORK/layers"
+    describe_layer "$KERNEL_TYPE" "$KERNEL" vmlinuz
     WHOLE=
     if [ "$(printf '%s' "$INITRAMFS" | wc -l)" -eq 1 ]; then
-        describe "$INITRAMFS_TYPE" "${INITRAMFS%?}" kubesolo-os.gz
-        printf '%s\n' "$DESCRIPTOR" >"$WORK/layers"
+        describe_layer "$INITRAMFS_TYPE" "${INITRAMFS%?}" kubesolo-os.gz
         return
     fi
-    : >"$WORK/layers"
     number=1
     while IFS= read -r file; do
-        describe "$INITRAMFS_TYPE" "$file" "$(printf 'kubesolo-os.gz.%02d' "$number")"
-        printf '%s\n' "$DESCRIPTOR" >>"$WORK/layers"
+        describe_layer "$INITRAMFS_TYPE" "$file" "$(printf 'kubesolo-os.gz.%02d' "$number")"
         number=$((number + 1))
     done <<LIST
 ${INITRAMFS%?}
@@ -255,15 +267,13 @@ manifest() {
     jq -cnj --arg arch "$1" '{architecture: $arch, os: "linux"}' >"$WORK/config-$1"
     describe "$CONFIG_TYPE" "$WORK/config-$1"
     config=$DESCRIPTOR
-    describe "$KERNEL_TYPE" "$KERNEL" vmlinuz
-    kernel=$DESCRIPTOR
     describe_layers
     jq -cnj --arg type "$MANIFEST_TYPE" --arg artifact "$ARTIFACT_TYPE" --arg arch "$1" --arg version "$VERSION" \
         --arg channel "$CHANNEL" --arg min "$MIN_COMPATIBLE" --arg notes "$NOTES" --arg date "$RELEASE_DATE" \
-        --arg expires "$EXPIRES" --arg whole "$WHOLE" --argjson config "$config" --argjson kernel "$kernel" \
+        --arg expires "$EXPIRES" --arg whole "$WHOLE" --argjson config "$config" \
         --slurpfile layers "$WORK/layers" \
         '{schemaVersion: 2, mediaType: $type, artifactType: $artifact, config: $config,
-          layers: ([$kernel] + $layers),
+          layers: $layers,
           annotations: ({version: $version, channel: $channel, architecture: $arch,
               min_compatible_version: $min, release_notes: $notes, release_date: $date, expires: $expires,
               initramfs_digest: $whole}

@@ -60,8 +60,8 @@ make_sbom() {
     sbom_packages "$REPO/Cargo.toml" "$REPO/Cargo.lock" kubesolo-update '' >"$WORK/ours"
     # The features that scripts/musl.toml asks for.
     sbom_packages "$STD/Cargo.toml" "$STD/Cargo.lock" std optimize_for_size >"$WORK/std"
-    for arch in amd64 arm64; do
-        binary=kubesolo-update-$VERSION-linux-$arch
+    for binary in "kubesolo-update-$VERSION-linux-amd64" "kubesolo-update-$VERSION-linux-arm64" \
+        "kubesolo-chunks-$VERSION-linux-amd64" "kubesolo-chunks-$VERSION-linux-arm64"; do
         jq -n --arg name "$binary" --arg sha256 "$(sha256sum <"$STAGE/$binary" | cut -d' ' -f1)" '{name: $name, sha256: $sha256}'
     done >"$WORK/binaries"
     PATH=$REPO/.tools/zig/bin:$PATH cargo-zigbuild --version >"$WORK/zigbuild"

@@ -72,7 +72,7 @@ pub fn said(out: &Output) -> String {
 }
 
 /// As much of a program as readelf wants to see.
-fn elf(architecture: &str, dynamic: bool) -> Vec<u8> {
+pub fn elf(architecture: &str, dynamic: bool) -> Vec<u8> {
     let machine: u16 = if architecture == "amd64" { 62 } else { 183 };
     let mut bytes = vec![0; 64 + 56];
     bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");

@@ -7,6 +7,7 @@ extern crate macro_rules_attribute;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chunks;
 mod dates;
 mod http;
 mod inject;
@@ -19,6 +20,7 @@ mod older;
 mod partial;
 mod registry;
 mod signed_tags;
+mod split;
 mod target_arch;
 mod upload_release;
 mod usage;

@@ -56,6 +56,7 @@ fn made() -> &'static Made {
 /// The files, and nothing else; what `SHA256SUMS` lists.
 fn expected() -> Vec<String> {
     let mut names = vec!["THIRD-PARTY-LICENSES.txt".to_string()];
+    names.extend(ARCHES.map(|arch| format!("kubesolo-chunks-{VERSION}-linux-{arch}")));
     names.extend(["-image.tar", "-linux-amd64", "-linux-arm64", "-source.tar.gz", ".cdx.json"].map(file));
     names.push("kubesolo-update.8".into());
     names
@@ -287,8 +288,9 @@ fn another_binary_than_the_sources_give_is_found() {
     run(command("cp").arg("-a").arg(&made.release).arg(&release));
     fs::create_dir(&rebuilt).unwrap();
     for arch in ARCHES {
-        let name = format!("kubesolo-update-{arch}");
-        fs::copy(made.source.path(&format!("dist/{name}")), rebuilt.join(&name)).unwrap();
+        for name in ["kubesolo-update-", "kubesolo-chunks-"].map(|name| format!("{name}{arch}")) {
+            fs::copy(made.source.path(&format!("dist/{name}")), rebuilt.join(&name)).unwrap();
+        }
     }
     let reproduce = || {
         let mut script = Command::new(repo().join("scripts/reproduce.sh"));
@@ -304,7 +306,8 @@ fn another_binary_than_the_sources_give_is_found() {
     refused(&reproduce(), &["is not what its SHA256SUMS says"]);
     // By somebody who can write the sums as well.
     run(command("sh").args(["-c", "sha256sum kubesolo-* >SHA256SUMS"]).current_dir(&release));
-    let said = refused(&reproduce(), &["arm64: DIFFERENT", "amd64: the same", "do not give its binaries"]);
+    let said =
+        refused(&reproduce(), &["arm64: DIFFERENT: kubesolo-update", "amd64: the same", "do not give its binaries"]);
     assert!(
         said.contains(&format!("1 bytes differ in what both have, the first at offset {at}, in section .")),
         "{said}"

@@ -71,7 +71,7 @@ impl Source {
         let built = super::kit::agent("amd64").parent().unwrap().to_path_buf();
         fs::create_dir(self.path("dist")).unwrap();
         for arch in ["amd64", "arm64"] {
-            for name in [format!("kubesolo-update-{arch}"), format!(".built-{arch}")] {
+            for name in ["kubesolo-update-", "kubesolo-chunks-", ".built-"].map(|name| format!("{name}{arch}")) {
                 // What is missing or of other sources is built: slow, and right.
                 let _ = fs::copy(built.join(&name), self.path(&format!("dist/{name}")));
             }

@@ -28,7 +28,7 @@ _kubesolo_update() {
     case $command in
         '') words='check apply activate rollback healthcheck status metrics verify device inspect lint -V --version --json --shell -h --help' ;;
         check) words='--config --state --root --json --shell --quiet --verbose --server --registry --tag --layout --retries --splay --allow-downgrade --retry-failed --ignore-window -h --help' ;;
-        apply) words='--config --state --root --json --shell --quiet --verbose --server --registry --tag --layout --retries --splay --allow-downgrade --retry-failed --ignore-window --reboot --allow-unproven-bootloader --ok-if-nothing --activate -h --help' ;;
+        apply) words='--config --state --root --json --shell --quiet --verbose --server --registry --tag --layout --retries --splay --allow-downgrade --retry-failed --ignore-window --reboot --allow-unproven-bootloader --ok-if-nothing --activate --dry-run -h --help' ;;
         activate) words='--config --state --root --json --shell --quiet --verbose --ignore-window --reboot --allow-unproven-bootloader -h --help' ;;
         rollback) words='--config --state --root --json --shell --quiet --verbose --retry-failed --reboot --allow-unproven-bootloader -h --help' ;;
         healthcheck) words='--config --state --root --json --shell --quiet --verbose --timeout --check-timeout --stable-for --watchdog --reboot-on-failure -h --help' ;;

@@ -94,8 +94,11 @@ fn describe(out: &mut dyn Write, found: &Found<'_>) -> Result<()> {
         tell(out, &format!("          index {index}"))?;
     }
     if let Some(Traffic { fetched_bytes, copied_bytes }) = traffic {
-        let (fetched, copied, slot) = (human_size(*fetched_bytes), human_size(*copied_bytes), situation.running.slot);
-        tell(out, &format!("To fetch  {fetched}; slot {slot} has {copied}"))?;
+        let others = match copied_bytes {
+            0 => String::new(),
+            _ => format!("; slot {} has the other {}", situation.running.slot, human_size(*copied_bytes)),
+        };
+        tell(out, &format!("To fetch  {}{others}", human_size(*fetched_bytes)))?;
     }
     tell(out, &format!("Signed    {}", signers(&artifact.signed_by, ring)))?;
     for (name, value) in [("Released", &artifact.release.release_date), ("Expires ", &artifact.release.expires)] {

@@ -29,7 +29,7 @@ pub struct Supply<'a> {
     /// The source.
     pub source: &'a mut dyn Source,
     /// The running slot, if it can be read.
-    pub at_hand: Option<AtHand>,
+    pub at_hand: Option<AtHand<'a>>,
     /// What came so far.
     pub traffic: Cell<Traffic>,
 }

@@ -23,9 +23,9 @@ use std::os::unix::fs::OpenOptionsExt;
 const BUFFER: usize = 128 << 10;
 
 /// The running slot, mounted for reading as long as this lives.
-pub struct AtHand {
+pub struct AtHand<'a> {
     slot: Slot,
-    record: Record,
+    record: &'a Record,
     mounted: Mounted,
 }
 
@@ -39,7 +39,7 @@ pub struct Traffic {
 }
 
 /// Predicts the traffic of an update. Reads the chunk indexes, and the running slot.
-pub fn forecast(at_hand: Option<&AtHand>, artifact: &Artifact, source: &mut dyn Source) -> Traffic {
+pub fn forecast(at_hand: Option<&AtHand<'_>>, artifact: &Artifact, source: &mut dyn Source) -> Traffic {
     let mut traffic = Traffic::default();
     for (name, file) in [(KERNEL, &artifact.kernel), (INITRAMFS, &artifact.initramfs)] {
         let pieces = plan(at_hand, name, file, source);
@@ -51,17 +51,17 @@ pub fn forecast(at_hand: Option<&AtHand>, artifact: &Artifact, source: &mut dyn 
 }
 
 /// Divides a file into pieces that are at hand and pieces to fetch.
-pub fn plan(at_hand: Option<&AtHand>, name: &'static str, file: &FileRef, source: &mut dyn Source) -> Vec<Piece> {
+pub fn plan(at_hand: Option<&AtHand<'_>>, name: &'static str, file: &FileRef, source: &mut dyn Source) -> Vec<Piece> {
     match at_hand {
         Some(at_hand) => at_hand.plan(name, file, source),
         None => vec![Piece { at: 0, length: file.size_bytes, found: None }],
     }
 }
 
-impl AtHand {
+impl<'a> AtHand<'a> {
     /// Opens the running slot. Returns: `None`: it cannot be read, or has no record; then everything is fetched.
-    pub fn look(machine: &Machine<'_>, running: &View) -> Option<AtHand> {
-        let record = running.record.as_ref().ok()?.clone();
+    pub fn look(machine: &Machine<'_>, running: &'a View) -> Option<AtHand<'a>> {
+        let record = running.record.as_ref().ok()?;
         let (slot, fail) = (running.slot, |e: &Error| setback(e, "everything is fetched"));
         let mounted = machine.mount_to_read(slot).inspect_err(fail).ok()?;
         Some(AtHand { slot, record, mounted })
@@ -120,7 +120,7 @@ impl AtHand {
     }
 
     /// Lists what the record knows of a file: itself, and its layers, each with its offset.
-    fn known<'a>(&'a self, name: &str, own: &'a FileRecord) -> Vec<(u64, &'a FileRecord)> {
+    fn known(&self, name: &str, own: &'a FileRecord) -> Vec<(u64, &'a FileRecord)> {
         let mut known = vec![(0, own)];
         let layers = self.record.layers.iter().filter(|_| name == INITRAMFS);
         let mut at = 0u64;
@@ -170,6 +170,12 @@ fn find(known: &[(u64, &FileRecord)], file: &FileRef) -> Option<u64> {
 
 fn one(length: u64, found: Option<u64>) -> Vec<Piece> {
     vec![Piece { at: 0, length, found }]
+}
+
+/// Returns what is wrong with the first bad chunk index of a file, if any.
+pub fn fault_of_index(file: &FileRef, source: &mut dyn Source) -> Option<Error> {
+    let of = |blob: &FileRef| index_of(blob, blob.chunks.as_deref()?, source).err();
+    file.blobs().iter().find_map(of)
 }
 
 /// Fetches the chunk index of a layer.

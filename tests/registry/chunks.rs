@@ -8,7 +8,7 @@ use crate::support::machine::Machine;
 use crate::support::pull::assert_staged;
 use crate::support::registry::{CHUNKS_TYPE, INITRAMFS_TYPE, KERNEL_TYPE, Registry, oras};
 use crate::support::release::{Target, sha256};
-use crate::support::root::Run;
+use crate::support::root::{Root, Run};
 use crate::support::{need, need_all, run};
 use std::fs;
 use std::process::Command;
@@ -53,7 +53,7 @@ fn a_registry_sends_only_what_the_slot_lacks() {
         assert_eq!(fetch + at_hand, size);
         assert!(fetch - (ours.kernel.len() as u64) < MOST_FETCHED, "{run:?}");
     }
-    machine.root.agent(&["check"]).expect(0, &["To fetch", "; slot A has 1."]);
+    machine.root.agent(&["check"]).expect(0, &["To fetch", "; slot A has the other 1."]);
     assert!(machine.disk.bytes(crate::support::disk::B) == machine.target, "a dry run wrote");
     let before = registry.settled_requests("first").len();
     let (fetched, copied) = staged(&machine, &delta, &[]);

@@ -27,6 +27,7 @@ use crate::os::system::System;
 use crate::source::Source;
 use crate::trust::keyring::Keyring;
 use crate::update::ask::{noted, open, resolve};
+use crate::update::reuse::fault_of_index;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use subject::{ARCHITECTURES, Machine};
@@ -64,7 +65,9 @@ pub fn run(args: &Inspect, flags: &Flags, out: &mut Reply) -> Result<Outcome> {
     let mut all = Vec::new();
     for artifact in find(source.as_mut(), machine)? {
         let verdict = judge(&artifact, machine, system.now())?;
-        let missing = [&artifact.kernel, &artifact.initramfs].into_iter().find_map(|file| source.probe(file).err());
+        let missing = [&artifact.kernel, &artifact.initramfs]
+            .into_iter()
+            .find_map(|file| source.probe(file).err().or_else(|| fault_of_index(file, source.as_mut())));
         all.push(JudgedOffer { artifact, verdict, missing });
     }
     let (word, outcome) = conclude(&request, &all);
@@ -198,7 +201,8 @@ fn describe(out: &mut dyn Write, request: &Request, all: &[JudgedOffer], outcome
         row(out, "To fetch", &format!("{} ({size} bytes): {there}", human_size(size)))?;
         for (name, file) in [("kernel", &seen.artifact.kernel), ("initramfs", &seen.artifact.initramfs)] {
             for blob in file.blobs() {
-                row(out, "", &format!("{name}: {}, {}", human_size(blob.size_bytes), short(blob.sha256)))?;
+                let chunks = if blob.chunks.is_some() { ", with a chunk index" } else { "" };
+                row(out, "", &format!("{name}: {}, {}{chunks}", human_size(blob.size_bytes), short(blob.sha256)))?;
             }
         }
     }

@@ -219,6 +219,12 @@ bench-delta:
 	scripts/build.sh --arch $(HOST_ARCH)
 	scripts/bench-delta.sh $(ARGS)
 
+#: [ARGS=...] | docs/pictures/performance.svg: an update against its size, beside other ways (scripts/bench-plot.sh --help)
+bench-plot:
+	scripts/install-deps.sh build bench plot
+	scripts/build.sh --arch $(HOST_ARCH)
+	scripts/bench-plot.sh $(ARGS)
+
 #: crate sources into vendor/, for builds without network
 vendor:
 	scripts/install-deps.sh build

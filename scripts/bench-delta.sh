@@ -15,16 +15,16 @@ START_SECS=60
 LIMIT_SECS=1800
 # The line: a machine at a factory, behind a mobile network.
 MBIT=50 MS=80 LOSS=1
-# Longest that a registry may take to write down what it has sent.
-LOG_TENTHS=300
 
 BINARY=
 OTHER=
 CHUNKS=
+TCP=
 
 usage() {
     cat <<USAGE
 Usage: scripts/bench-delta.sh [--runs N] [--quick] [--binary FILE] [--other FILE] [--chunks FILE]
+           [--tcp NAME]
 
 Publishes a stand-in for an initramfs with Kubernetes (150 MB of Debian's programs, gzip -9n --rsyncable, with an index of its
 chunks) to a docker-registry on this machine, and two changes of it: another agent, and another build of containerd. A machine that
@@ -40,6 +40,7 @@ valid ends with 1.
   --binary FILE   the agent (default: dist/kubesolo-update-ARCH, from make build)
   --other FILE    the agent of the changed initramfs (default: the same sources with other optimisation, built now)
   --chunks FILE   kubesolo-chunks (default: dist/kubesolo-chunks-ARCH; where there is none, it is built now)
+  --tcp NAME      TCP's congestion control on the line, cubic for example (default: the kernel's own)
   -h, --help      this text
 USAGE
 }
@@ -92,30 +93,15 @@ publish() {
     push "$1" "$CHUNKS"
 }
 
-# answers FROM: "count bytes" of what the registry has sent since line FROM of its log.
-answers() {
-    tail -n "+$(($1 + 1))" "$SERVER_LOG" | awk '/msg="response completed"/ && / http\.request\.method=GET / {
-            count++
-            if (match($0, /http\.response\.written=[0-9]+/)) bytes += substr($0, RSTART + 22, RLENGTH - 22)
-        }
-        END { print count + 0, bytes + 0 }'
-}
-
 # counted CHANGE: applies it, and adds what that took on the wire to CHANGE.sent. Every file's byte that the agent did not copy must
-# stand in the log, which may come a moment behind the answer.
+# stand in the registry's log.
 counted() {
     from=$(wc -l <"$SERVER_LOG")
     apply "$1-loopback" "$1"
     fetched=$(jq '.fetched_bytes // 0' answer)
-    for _ in $(seq "$LOG_TENTHS"); do
-        sent=$(answers "$from")
-        [ "${sent#* }" -lt "$fetched" ] || break
-        sleep 0.1
-    done
-    [ "${sent#* }" -ge "$fetched" ] || die "the registry's log has $sent, and the agent says it fetched $fetched: one of them is wrong"
-    [ "${sent#* }" -gt 0 ] || die "the registry's log has no answer of this run"
+    sent_since "$from" "$fetched"
     check_slot "$1"
-    echo "$sent $fetched" >>"$1.sent"
+    echo "$SENT $fetched" >>"$1.sent"
 }
 
 # over_the_line: the same machine, and oras, in turn.
@@ -143,8 +129,7 @@ report_delta() {
     if [ "$QUICK" = yes ]; then printf '\n--quick: THESE FIGURES MEAN NOTHING\n'; fi
     printf '\nold: %s\nrebuild: %s\nagent: %s instead of %s bytes\n' "$(tr '\n' ' ' <"$TOOLS/bench-old/packages")" \
         "$(tr '\n' ' ' <"$TOOLS/bench-new/packages")" "$(wc -c <"$OTHER")" "$(wc -c <"$BINARY")"
-    printf 'unpacked %s bytes, packed %s; the line is made by %s, TCP by %s\n\n' "$(wc -c <old.cpio)" "$(wc -c <old.gz)" "$SHAPED" \
-        "$(cat /proc/sys/net/ipv4/tcp_congestion_control)"
+    printf 'unpacked %s bytes, packed %s; the line is made by %s, TCP by %s\n\n' "$(wc -c <old.cpio)" "$(wc -c <old.gz)" "$SHAPED" "$TCP_BY"
     for change in agent rebuild; do
         whole=$(artifact_bytes "$change")
         printf '%s: the registry gave %s answers (medians of %s); kubesolo-chunks compare: %s\n' "$change" \
@@ -159,6 +144,7 @@ report_delta() {
     done
     # Both are gzip's bytes.
     figure delta-rebuild-over-casync "$(middle rebuild.sent 2)" bytes "$casync" 1.02
+    figure delta-agent-wall-loopback "$(median agent-loopback "$WALL")" s
     figure delta-agent-wall "$(median agent-line "$WALL")" s "$(median oras-line "$WALL")" 0.08
     printf 'oras pull of the whole over the same line: %s s\n' "$(median oras-line "$WALL")"
 }
@@ -173,6 +159,7 @@ main() {
             --binary) need_value "$@"; BINARY=$2; shift ;;
             --other) need_value "$@"; OTHER=$(absolute "$2"); shift ;;
             --chunks) need_value "$@"; CHUNKS=$(absolute "$2"); shift ;;
+            --tcp) need_value "$@"; TCP=$2; shift ;;
             *) misuse "unknown option: $1" ;;
         esac
         shift

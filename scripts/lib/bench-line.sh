@@ -3,7 +3,8 @@
 # lib/server.sh, not run; everything lies in WORK. The near end is where what VIA begins runs.
 #
 #   line_up MBIT MS LOSS    MS is the round trip, half of it each way; LOSS in per cent, each
-#                           way. Sets VIA, LINE_HOST, and SHAPED, which says by what
+#                           way. Sets VIA, SHAPED, which says by what it is made, and TCP_BY: TCP's congestion control, which is
+#                           the kernel's own where TCP does not say
 #   line_down               also for a clean-up, at any moment
 #
 # Both namespaces are those of processes of this script, and die with it, whatever ends it: nothing has to be removed.
@@ -92,6 +93,12 @@ storage: {filesystem: {rootdirectory: $WORK/registry}}
 http: {addr: "$LINE_HOST", secret: local}
 YML
     child "$WORK/line-registry.log" nsenter --net="/proc/$FAR/ns/net" -- docker-registry serve "$WORK/line.yml"
+    if [ -n "${TCP-}" ]; then
+        for end in "$FAR" "$NEAR"; do
+            in_end "$end" sh -c 'echo "$1" >/proc/sys/net/ipv4/tcp_congestion_control' - "$TCP" || die "this kernel has no TCP by $TCP"
+        done
+    fi
+    TCP_BY=$(in_end "$FAR" cat /proc/sys/net/ipv4/tcp_congestion_control)
     VIA="nsenter --net=/proc/$NEAR/ns/net --"
     wait_for "the registry on the line" in_end "$NEAR" curl -q -fsS --noproxy '*' --max-time 5 "http://$LINE_HOST/v2/"
 }

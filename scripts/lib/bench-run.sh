@@ -5,6 +5,8 @@
 
 VIA=
 DEVICE=
+# Longest that a registry may take to write down what it has sent.
+LOG_TENTHS=300
 
 # limited COMMAND...: nothing here may take longer. In the foreground, so that Ctrl-C reaches it.
 limited() { timeout --foreground -k 10 "$LIMIT_SECS" "$@"; }
@@ -69,13 +71,15 @@ release_devices() {
 
 # release_peers: a program of an interrupted round may be there a little longer, in fsync.
 release_peers() {
-    for _ in $(seq 100); do
-        mountpoint -q "$WORK/peer" || return 0
-        if umount "$WORK/peer" 2>/dev/null; then return 0; fi
-        sleep 0.1
+    for place in "$WORK/peer" "$WORK"/*/peer; do
+        for _ in $(seq 100); do
+            mountpoint -q "$place" || continue 2
+            if umount "$place" 2>/dev/null; then continue 2; fi
+            sleep 0.1
+        done
+        say "$place is busy: it is taken off, and its loop device goes when the last program that uses it ends"
+        umount -l "$place" || true
     done
-    say "$WORK/peer is busy: it is taken off, and its loop device goes when the last program that uses it ends"
-    umount -l "$WORK/peer" || true
 }
 
 # timed NAME COMMAND...: adds "wall user sys KiB" to NAME.times; GNU time counts children that were waited for.
@@ -124,6 +128,25 @@ check_slot() {
         [ "sha256:$(openssl dgst -sha256 -r dumped | cut -c1-64)" = "$digest" ] || die "slot B holds a wrong $name"
         rm dumped
     done <"$1.files"
+}
+
+# answers FROM: "count bytes" of what the registry has sent since line FROM of its log.
+answers() {
+    tail -n "+$(($1 + 1))" "$SERVER_LOG" | awk '/msg="response completed"/ && / http\.request\.method=GET / {
+            count++
+            if (match($0, /http\.response\.written=[0-9]+/)) bytes += substr($0, RSTART + 22, RLENGTH - 22)
+        }
+        END { printf "%d %.0f\n", count, bytes }'
+}
+
+# sent_since FROM LEAST: sets SENT to the same, once it is LEAST bytes: the log may come a moment behind the answer.
+sent_since() {
+    for _ in $(seq "$LOG_TENTHS"); do
+        SENT=$(answers "$1")
+        if [ "${SENT#* }" -ge "$2" ] && [ "${SENT#* }" -gt 0 ]; then return 0; fi
+        sleep 0.1
+    done
+    die "the registry's log has $SENT (answers, bytes), and at least $2 bytes arrived: one of them is wrong"
 }
 
 # milliseconds COUNT COMMAND...: of that many starts, one line each.

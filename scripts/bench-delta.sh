@@ -38,17 +38,25 @@ valid ends with 1.
   --runs N        runs of each (default: $RUNS)
   --quick         one run with a fifth of the programs: shows that this script works, and measures nothing
   --binary FILE   the agent (default: dist/kubesolo-update-ARCH, from make build)
-  --other FILE    the agent of the changed initramfs (default: the same sources with other optimisation, built now)
+  --other FILE    the agent of the changed initramfs (default: the same sources, compiled in other units, built now)
   --chunks FILE   kubesolo-chunks (default: dist/kubesolo-chunks-ARCH; where there is none, it is built now)
   --tcp NAME      TCP's congestion control on the line, cubic for example (default: the kernel's own)
   -h, --help      this text
 USAGE
 }
 
-for part in server bench-run bench-stage bench-line bench-os bench-report; do
-    # shellcheck source=/dev/null
-    . "$REPO/scripts/lib/$part.sh"
-done
+# shellcheck source=scripts/lib/server.sh
+. "$REPO/scripts/lib/server.sh"
+# shellcheck source=scripts/lib/bench-run.sh
+. "$REPO/scripts/lib/bench-run.sh"
+# shellcheck source=scripts/lib/bench-stage.sh
+. "$REPO/scripts/lib/bench-stage.sh"
+# shellcheck source=scripts/lib/bench-line.sh
+. "$REPO/scripts/lib/bench-line.sh"
+# shellcheck source=scripts/lib/bench-os.sh
+. "$REPO/scripts/lib/bench-os.sh"
+# shellcheck source=scripts/lib/bench-report.sh
+. "$REPO/scripts/lib/bench-report.sh"
 
 clean_up() {
     line_down
@@ -75,8 +83,9 @@ programs_of_ours() {
     find_chunks
     if [ -z "$OTHER" ]; then
         say "building the agent of the changed initramfs"
-        # "z" is the release's.
-        CARGO_PROFILE_RELEASE_OPT_LEVEL=s "$REPO/scripts/build.sh" --if-stale --arch "$ARCH" --output "$REPO/target/bench-delta" ||
+        # One unit is the release's.
+        CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 "$REPO/scripts/build.sh" --if-stale --arch "$ARCH" \
+            --output "$REPO/target/bench-delta" ||
             die "the other agent could not be built: see above; or give --other"
         OTHER=$REPO/target/bench-delta/kubesolo-update-$ARCH
     fi

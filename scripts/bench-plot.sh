@@ -34,10 +34,16 @@ Leaves nothing else behind.
 USAGE
 }
 
-for part in server bench-run bench-stage bench-peers bench-report; do
-    # shellcheck source=/dev/null
-    . "$REPO/scripts/lib/$part.sh"
-done
+# shellcheck source=scripts/lib/server.sh
+. "$REPO/scripts/lib/server.sh"
+# shellcheck source=scripts/lib/bench-run.sh
+. "$REPO/scripts/lib/bench-run.sh"
+# shellcheck source=scripts/lib/bench-stage.sh
+. "$REPO/scripts/lib/bench-stage.sh"
+# shellcheck source=scripts/lib/bench-peers.sh
+. "$REPO/scripts/lib/bench-peers.sh"
+# shellcheck source=scripts/lib/bench-report.sh
+. "$REPO/scripts/lib/bench-report.sh"
 
 clean_up() {
     stop_server || true

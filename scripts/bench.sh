@@ -42,10 +42,18 @@ each: bench: NAME VALUE UNIT RATIO.
 USAGE
 }
 
-for part in server bench-run bench-stage bench-line bench-report bench-table; do
-    # shellcheck source=/dev/null
-    . "$REPO/scripts/lib/$part.sh"
-done
+# shellcheck source=scripts/lib/server.sh
+. "$REPO/scripts/lib/server.sh"
+# shellcheck source=scripts/lib/bench-run.sh
+. "$REPO/scripts/lib/bench-run.sh"
+# shellcheck source=scripts/lib/bench-stage.sh
+. "$REPO/scripts/lib/bench-stage.sh"
+# shellcheck source=scripts/lib/bench-line.sh
+. "$REPO/scripts/lib/bench-line.sh"
+# shellcheck source=scripts/lib/bench-report.sh
+. "$REPO/scripts/lib/bench-report.sh"
+# shellcheck source=scripts/lib/bench-table.sh
+. "$REPO/scripts/lib/bench-table.sh"
 
 clean_up() {
     line_down

@@ -67,6 +67,7 @@ shape() {
     done
 }
 
+# shellcheck disable=SC2034 # what it sets is the caller's
 line_up() {
     new_end far
     FAR=$CHILD
@@ -95,6 +96,7 @@ YML
     child "$WORK/line-registry.log" nsenter --net="/proc/$FAR/ns/net" -- docker-registry serve "$WORK/line.yml"
     if [ -n "${TCP-}" ]; then
         for end in "$FAR" "$NEAR"; do
+            # shellcheck disable=SC2016 # of the shell that is started
             in_end "$end" sh -c 'echo "$1" >/proc/sys/net/ipv4/tcp_congestion_control' - "$TCP" || die "this kernel has no TCP by $TCP"
         done
     fi

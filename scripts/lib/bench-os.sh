@@ -2,8 +2,8 @@
 # The stand-in for an initramfs with Kubernetes, and two changes of it, as gzip'd archives. Sourced behind lib/cli.sh, not run. The
 # caller has REPO, BINARY and OTHER.
 #
-#   agent     only the agent is another: built with other optimisation, so that hardly a function of it is the same, which is more than
-#             a release changes
+#   agent     only the agent is another: of the same sources, compiled in other units, so that hardly a function of it stands where
+#             it stood, which is about as much as a release changes
 #   rebuild   containerd's programs are those of another security update: 100 of 150 MB
 #
 # The programs are Debian's, of the architecture that scripts/deps.tsv says, wherever this runs: nothing of it is started.
@@ -37,7 +37,7 @@ small_os() {
 # archive DIR: sorted, with fixed times and owners.
 archive() {
     (
-        cd "$1"
+        cd "$1" || exit
         find . -exec touch -h -d "@$EPOCH" {} +
         find . -print | LC_ALL=C sort | cpio --quiet --reproducible -R 0:0 -o -H newc
     )

@@ -44,9 +44,10 @@ find_chunks() {
 number() { case $2 in '' | *[!0-9]* | 0* | ????*) misuse "$1 must be a number from 1 to 999, not '$2'" ;; esac; }
 
 # alone MIB: a folder with that much room; nobody's proxy, nobody's credentials.
+# shellcheck disable=SC2034 # LOAD is the caller's
 alone() {
     work_folder
-    cd "$WORK"
+    cd "$WORK" || exit
     free=$(df -Pm . | awk 'NR == 2 { print $4 }')
     [ "$free" -ge "$1" ] || die "$WORK has $free MiB free, $1 are needed: set TMPDIR"
     unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY

@@ -74,13 +74,15 @@ push() {
     for layer in new/*kubesolo-os.gz; do
         set -- "$@" "${layer#new/}:$INITRAMFS_TYPE"
         if [ "$1" != end ]; then
+            # shellcheck disable=SC2016 # of the shell that is started
             quietly sh -c '"$1" index "$2" >"$2.chunks"' - "$1" "$layer"
             set -- "$@" "${layer#new/}.chunks:$CHUNKS_TYPE"
         fi
     done
     while [ "$1" != end ]; do shift; done
     shift
-    cd new
+    # shellcheck disable=SC2103 # quietly must be able to end the script
+    cd new || exit
     quietly limited oras push --plain-http --artifact-platform "linux/$ARCH" --artifact-type "$ARTIFACT_TYPE" \
         -a io.kubesolo.os.version=2.0.0 -a io.kubesolo.os.channel=stable -a "io.kubesolo.os.architecture=$ARCH" \
         -a "io.kubesolo.os.initramfs_digest=sha256:$(cat ../whole)" "$REPOSITORY:$tag" "$@"

@@ -42,7 +42,9 @@ fn answer(cli: &Cli, common: &Common, typed: &Typed<'_>, reply: &mut Reply) -> R
         (false, true) => Form::Shell,
         (false, false) => Form::Text,
     };
-    *reply = Reply::new(form, typed.command);
+    // The document of a dry run is that of `check`.
+    let is_dry = matches!(&cli.command, Some(Command::Apply(args)) if args.dry_run);
+    *reply = Reply::new(form, if is_dry { Some("check") } else { typed.command });
     match (flags.quiet, flags.verbose) {
         (_, true) => progress::be_verbose(),
         (true, false) => progress::be_quiet(),

@@ -9,10 +9,12 @@ use crate::disk::gpt;
 use crate::disk::superblock::{self, FileSystem, PROBE_BYTES};
 use crate::os::system::System;
 use crate::slot::record::Slot;
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Name and label of the EFI partition.
 pub const EFI: &str = "KSOLOEFI";
@@ -93,30 +95,31 @@ struct SysfsPartition {
 /// Errors: Device: no such disk, or several that cannot be told apart; they are named.
 pub fn find(system: &System, from: &BootedFrom) -> Result<BootDisk> {
     let seen = list(system)?;
-    let candidates = disks(system, from, &seen).map(|disk| collect(system, disk, &seen)).collect::<Result<_>>()?;
+    let tables = Tables::of(system);
+    let candidates = disks(&tables, from, &seen).map(|disk| collect(&tables, disk, &seen)).collect::<Result<_>>()?;
     let mut chosen = choose(candidates, from).map_err(|e| unseen(system, &seen).unwrap_or(e))?;
     if from.partition_guid.is_none() {
         // The disk that this machine booted from may be gone.
         chosen.partitions.iter_mut().for_each(|part| part.is_named = false);
     }
-    check_running_slot(system, from, &chosen, &seen)?;
+    check_running_slot(&tables, from, &chosen, &seen)?;
     Ok(chosen)
 }
 
 /// Returns the numbers of all partitions of the disks that may be the boot disk: one, or a disk and its copies.
 pub fn numbers(system: &System, from: &BootedFrom) -> Vec<String> {
     let seen = list(system).unwrap_or_default();
-    let disks: Vec<&str> = disks(system, from, &seen).collect();
+    let disks: Vec<&str> = disks(&Tables::of(system), from, &seen).collect();
     seen.iter().filter(|s| disks.contains(&s.disk.as_str())).map(|s| s.device_number.clone()).collect()
 }
 
 /// Lists the disks that may be the boot disk.
-fn disks<'a>(system: &System, from: &BootedFrom, seen: &'a [SysfsPartition]) -> impl Iterator<Item = &'a str> {
+fn disks<'a>(tables: &Tables<'_>, from: &BootedFrom, seen: &'a [SysfsPartition]) -> impl Iterator<Item = &'a str> {
     let mut disks: Vec<&str> = seen.iter().map(|s| s.disk.as_str()).collect();
     disks.dedup();
     disks.retain(|disk| match &from.partition_guid {
-        Some(guid) => holds(system, disk, guid, seen),
-        None => collect(system, disk, seen).map_or(true, |disk| !disk.partitions.is_empty()),
+        Some(guid) => holds(tables, disk, guid, seen),
+        None => collect(tables, disk, seen).map_or(true, |disk| !disk.partitions.is_empty()),
     });
     disks.into_iter()
 }
@@ -136,9 +139,9 @@ fn unseen(system: &System, seen: &[SysfsPartition]) -> Option<Error> {
 }
 
 /// Refuses a kernel command line whose slot is not on the partition it names: the other one might be running.
-fn check_running_slot(system: &System, from: &BootedFrom, disk: &BootDisk, seen: &[SysfsPartition]) -> Result<()> {
+fn check_running_slot(tables: &Tables<'_>, from: &BootedFrom, disk: &BootDisk, seen: &[SysfsPartition]) -> Result<()> {
     let (Some(slot), Some(guid)) = (from.slot, &from.partition_guid) else { return Ok(()) };
-    let number = table_number(system, &disk.disk, guid);
+    let number = tables.number(&disk.disk, guid);
     let named = seen.iter().find(|s| s.disk == disk.disk && Some(s.number) == number);
     let found = named.and_then(|s| disk.partitions.iter().find(|p| p.name == s.name));
     match found {
@@ -191,25 +194,27 @@ fn list(system: &System) -> Result<Vec<SysfsPartition>> {
 }
 
 fn look_at(entry: &Path) -> Option<SysfsPartition> {
-    let number = fs::read_to_string(entry.join("partition")).ok()?.trim().parse().ok()?;
-    let device_number = fs::read_to_string(entry.join("dev")).ok()?.trim().to_string();
-    let uevent = fs::read_to_string(entry.join("uevent")).unwrap_or_default();
-    let partition_name = uevent.lines().find_map(|l| l.strip_prefix("PARTNAME=")).map(str::to_string);
-    // /sys/class/block/sda2 -> …/block/sda/sda2
-    let real = fs::canonicalize(entry).ok()?;
+    let uevent = fs::read_to_string(entry.join("uevent")).ok()?;
+    let field = |name: &str| uevent.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    // A whole disk has none.
+    let number = field("PARTN")?.parse().ok()?;
+    let device_number = [field("MAJOR")?, ":", field("MINOR")?].concat();
+    let partition_name = field("PARTNAME").map(str::to_string);
+    // /sys/class/block/sda2 -> ../../devices/…/block/sda/sda2
+    let real = fs::read_link(entry).ok()?;
     let disk = real.parent()?.file_name()?.to_str()?.to_string();
     let name = entry.file_name()?.to_str()?.to_string();
     Some(SysfsPartition { name, disk, number, device_number, partition_name })
 }
 
 /// Collects the partitions of one disk that have one of our names.
-fn collect(system: &System, disk: &str, seen: &[SysfsPartition]) -> Result<BootDisk> {
+fn collect(tables: &Tables<'_>, disk: &str, seen: &[SysfsPartition]) -> Result<BootDisk> {
     let mut partitions: Vec<Partition> = Vec::new();
     for s in seen.iter().filter(|s| s.disk == disk) {
-        let node = system.device(&s.name);
+        let node = tables.system.device(&s.name);
         let is_ours = |name: &String| OURS.contains(&name.as_str());
         // The kernel does not report the name of a partition that was added by hand (partx).
-        let in_table = || in_table(system, disk, |header, entries| header.name(entries, s.number)).filter(is_ours);
+        let in_table = || tables.look(disk, &mut |table| table.header.name(&table.entries, s.number)).filter(is_ours);
         let name = s.partition_name.clone().or_else(in_table);
         let is_named = name.is_some();
         let label = match name {
@@ -230,45 +235,63 @@ fn collect(system: &System, disk: &str, seen: &[SysfsPartition]) -> Result<BootD
 }
 
 /// Returns whether a disk's table has the GUID, at a number that the kernel also knows.
-fn holds(system: &System, disk: &str, guid: &str, seen: &[SysfsPartition]) -> bool {
-    let number = table_number(system, disk, guid);
+fn holds(tables: &Tables<'_>, disk: &str, guid: &str, seen: &[SysfsPartition]) -> bool {
+    let number = tables.number(disk, guid);
     number.is_some_and(|n| seen.iter().any(|s| s.disk == disk && s.number == n))
 }
 
-fn table_number(system: &System, disk: &str, guid: &str) -> Option<u32> {
-    in_table(system, disk, |header, entries| header.find(entries, guid))
+/// A partition table.
+struct Table {
+    header: gpt::Header,
+    entries: Vec<u8>,
 }
 
-/// A search in a table: takes its header, its entries.
-type Look<'a, T> = dyn FnMut(&gpt::Header, &[u8]) -> Option<T> + 'a;
-
-fn in_table<T>(system: &System, disk: &str, mut look: impl FnMut(&gpt::Header, &[u8]) -> Option<T>) -> Option<T> {
-    let block_bytes = fs::read_to_string(system.class_block().join(disk).join("queue/logical_block_size"))
-        .ok()
-        .and_then(|t| t.trim().parse().ok())
-        .unwrap_or(512);
-    find_in_table(&system.device(disk), block_bytes, &mut look)
+/// The tables of disks, each read once: a device that is closed forgets what was read of it.
+struct Tables<'a> {
+    system: &'a System,
+    /// By disk; the first table and the backup at the disk's end.
+    read: RefCell<Vec<(String, bool, Option<Rc<Table>>)>>,
 }
 
-/// Searches the first table, and if that is damaged the backup at the disk's end.
-fn find_in_table<T>(node: &Path, block_bytes: u64, look: &mut Look<'_, T>) -> Option<T> {
-    if !matches!(block_bytes, 512 | 1024 | 2048 | 4096) {
-        return None;
+impl Tables<'_> {
+    fn of(system: &System) -> Tables<'_> {
+        Tables { system, read: RefCell::default() }
     }
-    let mut file = File::open(node).ok()?;
-    let length = file.seek(SeekFrom::End(0)).ok()?;
-    let last = (length / block_bytes).checked_sub(1)?;
-    for lba in [1, last] {
-        let found = read_at(&mut file, lba * block_bytes, block_bytes as usize).and_then(|block| {
-            let header = gpt::header(&block)?;
-            let entries = read_at(&mut file, header.entries_lba.checked_mul(block_bytes)?, header.entries_bytes)?;
-            look(&header, &entries)
-        });
-        if found.is_some() {
-            return found;
+
+    fn number(&self, disk: &str, guid: &str) -> Option<u32> {
+        self.look(disk, &mut |table| table.header.find(&table.entries, guid))
+    }
+
+    /// Searches the first table, and if that is damaged or has nothing, the backup.
+    fn look<T>(&self, disk: &str, find: &mut dyn FnMut(&Table) -> Option<T>) -> Option<T> {
+        [false, true].into_iter().find_map(|is_backup| find(&*self.table(disk, is_backup)?))
+    }
+
+    fn table(&self, disk: &str, is_backup: bool) -> Option<Rc<Table>> {
+        let mut read = self.read.borrow_mut();
+        if let Some((.., table)) = read.iter().find(|(name, backup, _)| (name.as_str(), *backup) == (disk, is_backup)) {
+            return table.clone();
         }
+        let table = self.read_table(disk, is_backup).map(Rc::new);
+        read.push((disk.to_owned(), is_backup, table.clone()));
+        table
     }
-    None
+
+    fn read_table(&self, disk: &str, is_backup: bool) -> Option<Table> {
+        let block_bytes = fs::read_to_string(self.system.class_block().join(disk).join("queue/logical_block_size"))
+            .ok()
+            .and_then(|t| t.trim().parse().ok())
+            .unwrap_or(512);
+        if !matches!(block_bytes, 512 | 1024 | 2048 | 4096) {
+            return None;
+        }
+        let mut file = File::open(self.system.device(disk)).ok()?;
+        let last = (file.seek(SeekFrom::End(0)).ok()? / block_bytes).checked_sub(1)?;
+        let lba = if is_backup { last } else { 1 };
+        let header = gpt::header(&read_at(&mut file, lba * block_bytes, block_bytes as usize)?)?;
+        let entries = read_at(&mut file, header.entries_lba.checked_mul(block_bytes)?, header.entries_bytes)?;
+        Some(Table { header, entries })
+    }
 }
 
 fn read_at(file: &mut File, offset: u64, length: usize) -> Option<Vec<u8>> {

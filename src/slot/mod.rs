@@ -3,6 +3,7 @@
 //! May import: base, os. Must never import: boot, disk, source: bytes and a directory, nothing else.
 
 pub mod initramfs;
+mod pipeline;
 pub mod readback;
 pub mod record;
 pub mod stage;

@@ -14,40 +14,76 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Bytes read at once; a multiple of [`ALIGN`].
-const CHUNK: usize = 96 * 1024;
+/// Length of each buffer that a file goes through, in bytes; a multiple of [`ALIGN`].
+pub const BUFFER: usize = 64 * 1024;
 /// Alignment that O_DIRECT requires of buffers, on every device so far.
 const ALIGN: usize = 4096;
+const OP: &str = "read back";
 
 /// Hashes a regular file as the device returns it.
 /// Returns: its length and digest, and the CRC-32 of the same bytes. `progress` receives the number of bytes of each read.
 /// Errors: Device: it cannot be read, or is not a regular file.
 pub fn hash(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<(FileRecord, u32)> {
-    let op = "read back";
-    let mut file = open(path).io(Kind::Device, op, path.display())?;
-    let mut space = vec![0u8; CHUNK + ALIGN];
-    let skip = space.as_ptr().align_offset(ALIGN).min(ALIGN);
-    let buffer = &mut space[skip..skip + CHUNK];
-    let mut hasher = Sha256::new();
-    let mut crc = Crc::new();
-    let mut size_bytes = 0u64;
+    let mut hashing = Hashing::open(path)?;
     loop {
-        let length = match file.read(buffer) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(e).io(Kind::Device, op, path.display()),
-        };
-        hasher.update(&buffer[..length]);
-        crc.update(&buffer[..length]);
-        size_bytes += length as u64;
-        progress(length as u64);
-        // O_DIRECT refuses another read after an unaligned end of file.
-        if length % ALIGN != 0 {
-            break;
+        match hashing.take(path, u64::MAX)? {
+            0 => return Ok(hashing.finish()),
+            length => progress(length as u64),
         }
     }
-    Ok((FileRecord { size_bytes, sha256: Digest::finish(hasher) }, crc.sum()))
+}
+
+/// A file that is being hashed.
+pub struct Hashing {
+    file: File,
+    space: Vec<u8>,
+    hasher: Sha256,
+    crc: Crc,
+    size_bytes: u64,
+    is_at_end: bool,
+}
+
+impl Hashing {
+    /// Begins at the first byte. Errors: as [`hash`].
+    pub fn open(path: &Path) -> Result<Hashing> {
+        let file = open(path).io(Kind::Device, OP, path.display())?;
+        let space = vec![0u8; BUFFER + ALIGN];
+        Ok(Hashing { file, space, hasher: Sha256::new(), crc: Crc::new(), size_bytes: 0, is_at_end: false })
+    }
+
+    /// Hashes the next bytes, which must be durable. Input: `end`: a multiple of [`ALIGN`] to stop at, or more than there is.
+    /// Returns: their number, 0 at the end.
+    pub fn take(&mut self, path: &Path, end: u64) -> Result<usize> {
+        let room = (end - self.size_bytes).min(BUFFER as u64) as usize;
+        if room == 0 || self.is_at_end {
+            return Ok(0);
+        }
+        let skip = self.space.as_ptr().align_offset(ALIGN).min(ALIGN);
+        let buffer = &mut self.space[skip..skip + room];
+        let length = loop {
+            match self.file.read(buffer) {
+                Ok(length) => break length,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e).io(Kind::Device, OP, path.display()),
+            }
+        };
+        self.hasher.update(&buffer[..length]);
+        self.crc.update(&buffer[..length]);
+        self.size_bytes += length as u64;
+        // O_DIRECT refuses another read after an unaligned end of file.
+        self.is_at_end = length % ALIGN != 0;
+        Ok(length)
+    }
+
+    /// Bytes so far.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Ends it. Returns: as [`hash`].
+    pub fn finish(self) -> (FileRecord, u32) {
+        (FileRecord { size_bytes: self.size_bytes, sha256: Digest::finish(self.hasher) }, self.crc.sum())
+    }
 }
 
 /// Opens with O_DIRECT, or drops the file's cached pages where the file system does not support that.
@@ -106,7 +142,7 @@ mod tests {
     fn hashes_every_length() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        for length in [0, 1, 4095, 4096, 4097, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK] {
+        for length in [0, 1, 4095, 4096, 4097, BUFFER - 1, BUFFER, BUFFER + 1, 2 * BUFFER] {
             let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
             fs::write(&path, &bytes).unwrap();
             File::open(&path).unwrap().sync_all().unwrap();

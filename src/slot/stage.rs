@@ -1,7 +1,7 @@
 //! Staging: writes bytes from a source into the inactive slot and proves them before they count.
 //!
-//! One pass: each piece is hashed, checked, and written; then synced, read back from the device and hashed, renamed into place.
-//! The record is removed first and written last.
+//! One thread receives and writes. Beside it others check an initramfs, and read back from the device, and hash, what has been
+//! made durable. The file is renamed into place when all of them are done. The record is removed first and written last.
 //! Must never: touch any other slot, or keep a copy of an image elsewhere.
 
 use crate::base::error::{Error, IoContext, Kind, Result};
@@ -9,17 +9,15 @@ use crate::os::files::{self, TEMPORARY};
 use crate::os::obstacles::{self, ASIDE};
 use crate::os::paths;
 use crate::os::sys;
-use crate::slot::initramfs;
-use crate::slot::readback;
+use crate::slot::pipeline::{self, Flow, STACK_BYTES};
+use crate::slot::readback::BUFFER;
 use crate::slot::record::{DIGESTS, FileRecord, INITRAMFS, KERNEL, RECORD, Record, VERSION, digests};
 use flate2::Crc;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Bytes read at once.
-const CHUNK: usize = 48 * 1024;
 /// Bytes after which writeback starts while the rest still arrives: the last fsync is then short, and dirty memory small.
 const WRITEBACK_BYTES: u64 = 4 * 1024 * 1024;
 /// Largest page of any supported kernel, in bytes: some for arm64 have this one.
@@ -38,6 +36,8 @@ pub struct Part<'a> {
     pub expected: &'a FileRecord,
     /// Whether kernels must be able to unpack all of it.
     pub is_initramfs: bool,
+    /// Lengths of its layers in bytes, in order, which are then checked side by side; empty: it is one.
+    pub layers: &'a [u64],
 }
 
 /// Progress of staging.
@@ -155,18 +155,19 @@ fn write_unproven(
     let mut options = OpenOptions::new();
     let open =
         options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW).open(unproven);
-    let mut file = open.io(Kind::Device, "create", unproven.display())?;
+    let file = open.io(Kind::Device, "create", unproven.display())?;
     file.set_len(from).io(Kind::Device, "cut to length", unproven.display())?;
-    let mut sink = Sink { part, judge: part.is_initramfs.then(Check::default), crc: Crc::new(), bytes: 0 };
-    if let Err(e) = sink.take_up(&mut file, from, progress) {
+    let layers = if part.is_initramfs { pipeline::split(part.layers, part.expected.size_bytes) } else { Vec::new() };
+    let flow = Flow::start(file, unproven, layers, STACK_BYTES);
+    let mut sink = Sink { part, path: unproven, flow, crc: Crc::new(), bytes: 0, handed_over: from };
+    if let Err(e) = sink.take_up(from, progress) {
         // An unreadable sector: it may work when rewritten, and elsewhere it will.
         let _ = fs::remove_file(unproven);
-        return Err(e).io(Kind::Device, "read", unproven.display());
+        return Err(e);
     }
-    let mut writer = Writer { file: &mut file, path: unproven, written: from, handed_over: from };
-    sink.copy(body, &mut writer, progress)?;
+    sink.copy(body, progress)?;
     // Bytes that the disk did not keep, or the source had wrong, are not worth continuing from.
-    sink.prove(file, unproven, progress).inspect_err(|_| drop(fs::remove_file(unproven)))
+    sink.prove(progress).inspect_err(|_| drop(fs::remove_file(unproven)))
 }
 
 /// Writes the version, GRUB's checksums, then the record, which makes the slot valid.
@@ -192,83 +193,41 @@ fn write_text(dir: &Path, name: &str, text: &str) -> Result<()> {
     files::replace(&path, text.as_bytes()).io(Kind::Device, "write", path.display())
 }
 
-#[derive(Default)]
-struct Check {
-    judge: initramfs::Judge,
-    broken: Option<String>,
-}
-
-impl Check {
-    /// Keeps the first fault and continues: a wrong digest explains more, and is known last.
-    fn update(&mut self, bytes: &[u8]) {
-        if self.broken.is_none() {
-            self.broken = self.judge.update(bytes, &mut |_| {}).err();
-        }
-    }
-
-    fn finish(self) -> std::result::Result<(), String> {
-        match self.broken {
-            Some(why) => Err(why),
-            None => self.judge.finish(),
-        }
-    }
-}
-
-struct Writer<'a> {
-    file: &'a mut File,
-    path: &'a Path,
-    written: u64,
-    handed_over: u64,
-}
-
-impl Writer<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).io(Kind::Device, "write", self.path.display())?;
-        self.written += bytes.len() as u64;
-        let waiting = self.written - self.handed_over;
-        if waiting >= WRITEBACK_BYTES {
-            // Only to start early; the fsync at the end is what counts.
-            let _ = sys::start_writeback(self.file, self.handed_over, waiting);
-            self.handed_over = self.written;
-        }
-        Ok(())
-    }
-}
-
-/// Examines each byte of a file once, in order.
+/// Receives a file: counts each byte once, in order, and writes it.
 struct Sink<'a> {
     part: &'a Part<'a>,
-    judge: Option<Check>,
+    path: &'a Path,
+    flow: Flow,
     /// Of the received bytes: distinguishes a disk that does not keep them from a wrong source. The proof is the digest of what
     /// was read back (docs/decisions/0016-hashed-where-it-landed.md).
     crc: Crc,
     bytes: u64,
+    handed_over: u64,
 }
 
 impl Sink<'_> {
-    fn look_at(&mut self, bytes: &[u8]) {
-        self.crc.update(bytes);
-        if let Some(judge) = self.judge.as_mut() {
-            judge.update(bytes);
-        }
-        self.bytes += bytes.len() as u64;
-    }
-
-    /// Reads the bytes from an earlier run, which leaves the file positioned for the rest.
-    fn take_up(&mut self, file: &mut File, from: u64, progress: &mut dyn FnMut(Step)) -> io::Result<()> {
-        let mut buffer = vec![0u8; if from > 0 { CHUNK } else { 0 }];
+    /// Reads the bytes from an earlier run.
+    fn take_up(&mut self, from: u64, progress: &mut dyn FnMut(Step)) -> Result<()> {
+        let mut buffer = vec![0u8; if from > 0 { BUFFER } else { 0 }];
         while self.bytes < from {
-            let room = (from - self.bytes).min(CHUNK as u64) as usize;
-            file.read_exact(&mut buffer[..room])?;
-            self.look_at(&buffer[..room]);
+            let room = (from - self.bytes).min(BUFFER as u64) as usize;
+            let read = self.flow.file().read_exact_at(&mut buffer[..room], self.bytes);
+            read.io(Kind::Device, "read", self.path.display())?;
+            self.count(&buffer[..room])?;
             progress(Step::Found(room as u64));
         }
         Ok(())
     }
 
-    fn copy(&mut self, body: &mut dyn Read, writer: &mut Writer<'_>, progress: &mut dyn FnMut(Step)) -> Result<()> {
+    fn count(&mut self, bytes: &[u8]) -> Result<()> {
+        self.crc.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.flow.add(bytes.len() as u64)
+    }
+
+    fn copy(&mut self, body: &mut dyn Read, progress: &mut dyn FnMut(Step)) -> Result<()> {
         let (name, expected) = (self.part.name, self.part.expected.size_bytes);
-        let mut buffer = vec![0u8; CHUNK];
+        let mut buffer = vec![0u8; BUFFER];
         loop {
             let length = match body.read(&mut buffer) {
                 Ok(0) => break,
@@ -280,51 +239,61 @@ impl Sink<'_> {
                     return Err(Error::new(kind, e.to_string()).at("download", name));
                 }
             };
-            let bytes = &buffer[..length];
-            if writer.written + length as u64 > expected {
+            if self.bytes + length as u64 > expected {
                 let why = format!("it is longer than the {expected} bytes that were announced");
                 return Err(Error::new(Kind::Digest, why).at("download", name));
             }
-            self.look_at(bytes);
-            writer.write(bytes)?;
+            self.write(&buffer[..length])?;
             progress(Step::Written(length as u64));
         }
-        if writer.written < expected {
-            let why = format!("it ended after {} of {expected} bytes", writer.written);
+        if self.bytes < expected {
+            let why = format!("it ended after {} of {expected} bytes", self.bytes);
             return Err(Error::new(Kind::Network, why).at("download", name).hint("try again"));
         }
         Ok(())
     }
 
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.flow.file().write_all_at(bytes, self.bytes).io(Kind::Device, "write", self.path.display())?;
+        self.count(bytes)?;
+        let waiting = self.bytes - self.handed_over;
+        if waiting >= WRITEBACK_BYTES {
+            // Only to start early; the fsync at the end is what counts.
+            let _ = sys::start_writeback(self.flow.file(), self.handed_over, waiting);
+            self.handed_over = self.bytes;
+        }
+        Ok(())
+    }
+
     /// Compares the bytes on the device with those received, then with what the part must be.
-    fn prove(self, file: File, path: &Path, progress: &mut dyn FnMut(Step)) -> Result<u32> {
-        file.sync_all().io(Kind::Device, "sync", path.display())?;
-        // The pages are clean now; once dropped, a copy in memory cannot replace the device.
-        sys::drop_cache(&file).io(Kind::Device, "drop the cache of", path.display())?;
-        drop(file);
+    fn prove(self, progress: &mut dyn FnMut(Step)) -> Result<u32> {
         let (name, expected) = (self.part.name, self.part.expected);
-        let unkept = |why: String| {
-            Error::new(Kind::Device, why)
-                .at("prove", name)
-                .hint("the disk does not keep what is written to it: it may be failing")
-        };
-        let (found, crc32) =
-            readback::hash(path, &mut |n| progress(Step::ReadBack(n))).map_err(|e| unkept(e.to_string()))?;
+        let outcome = self.flow.finish(&mut |n| progress(Step::ReadBack(n)))?;
+        let (found, crc32) = outcome.found;
         // First, since the initramfs check saw the received bytes.
         if (found.size_bytes, crc32) != (self.bytes, self.crc.sum()) {
-            return Err(unkept(format!("it reads back as {}, which is not what came", found.sha256)));
+            return Err(pipeline::unkept(
+                self.path,
+                format!("it reads back as {}, which is not what came", found.sha256),
+            ));
         }
         if found != *expected {
             return Err(Error::new(Kind::Digest, format!("it is {}, expected was {}", found.sha256, expected.sha256))
                 .at("verify", name)
                 .hint("the source is damaged or was tampered with; nothing of it will be booted"));
         }
-        self.judge.map_or(Ok(()), Check::finish).map_err(|why| {
-            Error::new(Kind::Source, why).at("look through", name).hint(
+        let refused = match outcome.is_doubt {
+            true => {
+                let judged = File::open(self.path).and_then(|file| pipeline::judge_whole(&file));
+                judged.io(Kind::Device, "read", self.path.display())?.err()
+            }
+            false => outcome.refused,
+        };
+        refused.map_or(Ok(crc32), |why| {
+            Err(Error::new(Kind::Source, why).at("look through", name).hint(
                 "it is what the publisher named, but kernels do not unpack it whole: make it anew and publish that",
-            )
-        })?;
-        Ok(crc32)
+            ))
+        })
     }
 }
 

@@ -73,8 +73,9 @@ fn stage(session: &Session<'_>, supply: &mut Supply<'_>, artifact: &Artifact, ho
         initramfs: file_record(&artifact.initramfs),
         layers: Some(artifact.initramfs.blobs()).filter(|l| l.len() > 1).iter().flatten().map(file_record).collect(),
     };
-    let kernel = Part { name: KERNEL, expected: &record.kernel, is_initramfs: false };
-    let initramfs = Part { name: INITRAMFS, expected: &record.initramfs, is_initramfs: true };
+    let kernel = Part { name: KERNEL, expected: &record.kernel, is_initramfs: false, layers: &[] };
+    let layers: Vec<u64> = record.layers.iter().map(|layer| layer.size_bytes).collect();
+    let initramfs = Part { name: INITRAMFS, expected: &record.initramfs, is_initramfs: true, layers: &layers };
     let mounted = session.machine.mount_target(slot, hold)?;
     let dir = mounted.dir();
     let mut files = [(kernel, &artifact.kernel), (initramfs, &artifact.initramfs)].map(SlotFile::new);

@@ -59,12 +59,13 @@ impl Report {
     pub fn gather(system: &System, config: &Config) -> Report {
         let (mut reads, until) = (1, Instant::now() + BOOT_BUSY_LIMIT);
         loop {
-            let report = Report::read(system, config);
+            let machine = Machine::look(system);
+            let report = Report::read(system, &machine, config);
             if report.is_boot_busy && Instant::now() < until {
                 // Each attempt to mount them waits a while by itself.
                 continue;
             }
-            let data = Machine::look(system).data(config.state_file.as_deref(), Access::Read);
+            let data = machine.data(config.state_file.as_deref(), Access::Read);
             // A record made meanwhile would be only half visible.
             let is_one_moment = data.map_or(true, |data| data.store.state().value == report.survey.state);
             if is_one_moment || reads == MOST_READS {
@@ -74,8 +75,7 @@ impl Report {
         }
     }
 
-    fn read(system: &System, config: &Config) -> Report {
-        let machine = Machine::look(system);
+    fn read(system: &System, machine: &Machine<'_>, config: &Config) -> Report {
         let data = machine.data(config.state_file.as_deref(), Access::Read);
         let site = data.as_ref().ok().map(|data| data.store.site());
         let ring = Keyring::of_machine(&system.keys_dir(), config.demand(), site.as_deref());
@@ -87,11 +87,11 @@ impl Report {
             Err(e) => (Memory { said: vec![e.to_string()], ..Memory::default() }, None, None),
         };
         remarks.extend_from_slice(&memory.said);
-        let mut boot = BootRead::of(&machine);
+        let mut boot = BootRead::of(machine);
         remarks.append(&mut boot.remarks);
         let (is_boot_busy, env_source) = (boot.is_busy(), boot.copy);
         let in_use = boot.way_out;
-        let survey = Survey::of(&machine, memory, boot.vars.ok(), system.now());
+        let survey = Survey::of(machine, memory, boot.vars.ok(), system.now());
         remarks.extend(not_recorded_yet(&survey.finding));
         // The line of a run that ended, or that changed nothing, is out of date.
         let work = work.filter(|work| work.is_alive || survey.state.phase.is_unfinished());

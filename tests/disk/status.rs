@@ -560,3 +560,25 @@ fn the_documents_show_real_screens() {
     trial.root.agent(&["healthcheck"]).expect(0, &["rolled back"]);
     shown(&trial);
 }
+
+/// What takes the time of `status` is looking at devices: each thing is looked up once, and only what is asked for is mounted.
+#[apply(test)]
+fn it_looks_at_each_thing_once() {
+    need_disks();
+    need("strace");
+    let disk = Disk::new(24, 16);
+    let root = Root::new(&disk);
+    let log = disk.dir().join("strace.log");
+    let mut strace = command("strace");
+    strace.args(["-f", "-e", "trace=open,openat,mount,fsmount,readlink", "-o"]).arg(&log);
+    let out = root.command_under(strace, &["status"]).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let log = fs::read_to_string(&log).unwrap();
+    let count = |word: &str| log.lines().filter(|line| line.contains(word)).count();
+    let whole = format!("dev/{}\"", disk.device().rsplit('/').next().unwrap());
+    // The list of partitions; the table of the disk; its two slots, and nothing else.
+    assert_eq!((count("/class/block\", "), count(&whole), count("fsmount(")), (1, 1, 2), "{log}");
+    // What the kernel says of a partition is one file and one link.
+    let of_b = format!("class/block/{}", disk.name(B));
+    assert!(count(&of_b) <= 2, "{log}");
+}

@@ -149,11 +149,27 @@ pub fn start_writeback(file: &File, offset: u64, length: u64) -> io::Result<()> 
 
 /// Drops a file's clean pages, so that the next read comes from the device.
 pub fn drop_cache(file: &File) -> io::Result<()> {
+    drop_cache_to(file, 0)
+}
+
+/// The same of its first bytes; 0: of all.
+pub fn drop_cache_to(file: &File, length: u64) -> io::Result<()> {
     // SAFETY: plain values and an open descriptor.
-    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, length as libc::off64_t, libc::POSIX_FADV_DONTNEED) } {
         0 => Ok(()),
         code => Err(io::Error::from_raw_os_error(code)),
     }
+}
+
+/// Returns how many processors this process may use; 1 where the kernel does not say.
+pub fn cpus() -> usize {
+    // SAFETY: plain old data, for which zero is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel fills the structure, exclusively ours during the call.
+    let code = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
+    // SAFETY: only reads the structure.
+    let count = if code == 0 { unsafe { libc::CPU_COUNT(&set) } } else { 1 };
+    usize::try_from(count).map_or(1, |count| count.max(1))
 }
 
 /// Fills a buffer with random bytes from the kernel.

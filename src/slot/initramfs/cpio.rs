@@ -86,6 +86,11 @@ impl Reader {
         self.position = 0;
     }
 
+    /// Begins behind whole archives.
+    pub(crate) fn begin_behind(&mut self) {
+        self.state = State::Reset;
+    }
+
     /// Begins with the content of a gzip member. The first member must begin with a header, not with zeros.
     pub(crate) fn begin_member(&mut self) {
         self.position = 0;

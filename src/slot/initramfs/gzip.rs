@@ -10,7 +10,7 @@ const HEADER: usize = 10;
 /// CRC-32 and length, in bytes.
 const TRAILER: usize = 8;
 /// Bytes unpacked at once.
-const WINDOW: usize = 32 * 1024;
+const WINDOW: usize = 128 * 1024;
 /// Flags of the header's fourth byte. The kernel ignores the first (text) and the last three (reserved).
 const HEADER_CRC: u8 = 2;
 const EXTRA: u8 = 4;

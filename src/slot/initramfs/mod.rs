@@ -18,6 +18,9 @@ use gzip::Member;
 /// Largest unpacked size, in bytes: far above these machines' memory.
 const UNPACKED_MAX_BYTES: u64 = 8 * 1024 * 1024 * 1024;
 
+const TOO_LARGE: &str = "it unpacks to more than 8 GiB";
+const UNPACKED: &str = "it is cpio without compression: compress it with gzip";
+
 /// Position in the stream.
 #[derive(Default)]
 enum At {
@@ -34,6 +37,8 @@ enum At {
 #[derive(Default)]
 pub struct Judge {
     at: At,
+    /// Where the stream began in the whole initramfs.
+    first: u64,
     offset: u64,
     began: u64,
     members: u64,
@@ -42,7 +47,41 @@ pub struct Judge {
     member: Member,
 }
 
+/// What a layer adds to the whole.
+#[derive(Default)]
+pub struct Accepted {
+    has_gzip: bool,
+    unpacked_bytes: u64,
+}
+
+impl Accepted {
+    /// Adds another layer.
+    pub fn add(&mut self, other: &Accepted) {
+        self.has_gzip |= other.has_gzip;
+        self.unpacked_bytes = self.unpacked_bytes.saturating_add(other.unpacked_bytes);
+    }
+
+    /// Returns why all layers together are no initramfs, though each was accepted.
+    pub fn refusal(&self) -> Option<String> {
+        match (self.has_gzip, self.unpacked_bytes > UNPACKED_MAX_BYTES) {
+            (false, _) => Some(UNPACKED.into()),
+            (true, true) => Some(TOO_LARGE.into()),
+            (true, false) => None,
+        }
+    }
+}
+
 impl Judge {
+    /// Begins with a layer: what lies before it was, or will be, accepted by [`Judge::finish_part`].
+    /// Input: `offset`: where it begins in the whole.
+    pub fn behind(offset: u64) -> Judge {
+        let mut judge = Judge { first: offset, offset, began: offset, ..Judge::default() };
+        if offset > 0 {
+            judge.cpio.begin_behind();
+        }
+        judge
+    }
+
     /// Takes the next bytes. Input: `see` receives each entry, in the order in which the kernel creates them.
     /// Errors: what is wrong with them, as text for the operator.
     pub fn update(&mut self, mut bytes: &[u8], see: &mut dyn FnMut(&Seen<'_>)) -> Result<(), String> {
@@ -50,7 +89,7 @@ impl Judge {
             let taken = match self.at {
                 At::Between if *first == 0 => bytes.iter().take_while(|b| **b == 0).count(),
                 At::Between => {
-                    self.begin(*first == b'0');
+                    self.begin(*first == b'0')?;
                     0
                 }
                 At::Plain => {
@@ -74,15 +113,20 @@ impl Judge {
             self.offset += taken as u64;
             bytes = &bytes[taken..];
             if self.cpio.unpacked_bytes > UNPACKED_MAX_BYTES {
-                return Err("it unpacks to more than 8 GiB".into());
+                return Err(TOO_LARGE.into());
             }
         }
         Ok(())
     }
 
     /// The kernel accepts an uncompressed archive only at a multiple of four.
-    fn begin(&mut self, is_cpio: bool) {
+    fn begin(&mut self, is_cpio: bool) -> Result<(), String> {
         self.began = self.offset;
+        // What is before this layer may be an uncompressed archive, whose zeros must end at a multiple of four.
+        let is_behind_zeros = self.members == 0 && !self.has_plain && self.first > 0 && self.offset > self.first;
+        if is_behind_zeros && !self.offset.is_multiple_of(4) {
+            return Err(self.told("the zeros at the beginning of a layer do not end at a multiple of four bytes"));
+        }
         if is_cpio && self.offset.is_multiple_of(4) {
             self.has_plain = true;
             self.cpio.begin();
@@ -93,6 +137,7 @@ impl Judge {
             self.member.begin();
             self.at = At::Packed;
         }
+        Ok(())
     }
 
     /// Ends the stream.
@@ -105,9 +150,27 @@ impl Judge {
         }
         match (self.members, self.has_plain) {
             (0, false) => Err("it is empty".into()),
-            (0, true) => Err("it is cpio without compression: compress it with gzip".into()),
+            (0, true) => Err(UNPACKED.into()),
             _ => Ok(()),
         }
+    }
+
+    /// Ends a layer. Where each layer is accepted alone, and [`Accepted::refusal`] has nothing to say of them together, the whole
+    /// is accepted too; not the other way round: a whole may be cut within a member.
+    /// Errors: as [`Judge::finish`]; before another layer also what would only be a fault there.
+    pub fn finish_part(self, is_last: bool) -> Result<Accepted, String> {
+        if !is_last && matches!(self.at, At::Plain) {
+            self.cpio.finish().map_err(|why| self.told(&why))?;
+            if !self.offset.is_multiple_of(4) {
+                return Err(self.told("what follows it would not begin at a multiple of four bytes"));
+            }
+        }
+        let accepted = Accepted { has_gzip: self.members > 0, unpacked_bytes: self.cpio.unpacked_bytes };
+        if self.has_plain && self.members == 0 {
+            self.cpio.finish_plain().map_err(|why| self.told(&why))?;
+            return Ok(accepted);
+        }
+        self.finish().map(|()| accepted)
     }
 
     #[cold]

@@ -43,7 +43,7 @@ endif
 .NOTPARALLEL:
 .PHONY: help test test-all test-rest test-fresh deps deps-all build-host lint unit build build-all build-cross size integration test-grub test-vm \
 	build-update-agent test-update-agent test-update reproducible oci-image agent-image release upload-release \
-	builder-image builder-lock test-builder vm demo bench vendor clean
+	builder-image builder-lock test-builder vm demo bench bench-delta bench-plot vendor clean
 
 #: this text
 help:
@@ -207,11 +207,23 @@ else
 	scripts/demo.sh --binary "$$BINARY"
 endif
 
-#: measurements against other tools
+#: [ARGS=...] | measurements against other tools (scripts/bench.sh --help)
 bench:
 	scripts/install-deps.sh build bench
 	scripts/build.sh --arch $(HOST_ARCH)
-	scripts/bench.sh
+	scripts/bench.sh $(ARGS)
+
+#: [ARGS=...] | what an update fetches of which a machine has most already (scripts/bench-delta.sh --help)
+bench-delta:
+	scripts/install-deps.sh build delta
+	scripts/build.sh --arch $(HOST_ARCH)
+	scripts/bench-delta.sh $(ARGS)
+
+#: [ARGS=...] | docs/pictures/performance.svg: an update against its size, beside other ways (scripts/bench-plot.sh --help)
+bench-plot:
+	scripts/install-deps.sh build bench plot
+	scripts/build.sh --arch $(HOST_ARCH)
+	scripts/bench-plot.sh $(ARGS)
 
 #: crate sources into vendor/, for builds without network
 vendor:

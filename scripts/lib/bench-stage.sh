@@ -1,53 +1,100 @@
 # shellcheck shell=sh
-# What scripts/bench.sh measures with: artifacts in a registry, a machine for the agent, a file system for its peers. Sourced behind
-# lib/cli.sh, not run; everything lies in the current directory, which is WORK. The caller has limited, ARCH, REPOSITORY, SLOT_MIB and the
-# types of files.
+# What scripts/bench*.sh measure with: artifacts in a registry, a machine for the agent, a file system for its peers. Sourced behind
+# lib/cli.sh and lib/bench-run.sh, not run; everything lies in the current directory, below WORK. The caller has ARCH, REPOSITORY and
+# SLOT_MIB.
 
-# noise MIB: bytes that do not compress, sooner than /dev/urandom gives them.
-noise() { head -c "$1M" /dev/zero | openssl enc -aes-128-ctr -pbkdf2 -nosalt -pass "pass:$1 $$"; }
+ARTIFACT_TYPE=application/vnd.kubesolo.os.update.v1
+KERNEL_TYPE=application/vnd.kubesolo.os.kernel.v1+octet-stream
+INITRAMFS_TYPE=application/vnd.kubesolo.os.initramfs.v1+gzip
+CHUNKS_TYPE=application/vnd.kubesolo.os.chunks.v1
+
+# noise MIB [SEED]: bytes that do not compress, sooner than /dev/urandom gives them.
+noise() { head -c "$1M" /dev/zero | openssl enc -aes-128-ctr -pbkdf2 -nosalt -pass "pass:$1 ${2:-} $$"; }
 
 # programs: some of what an initramfs is made of.
 programs() {
     find /usr/bin /usr/sbin -xdev -type f -size +16k -print0 | LC_ALL=C sort -z | xargs -0 cat 2>/dev/null | head -c 64M
 }
 
-# packed LEVEL: what comes, as a file in cpio, in gzip.
+# packed OPTION...: what comes, as a file in cpio, in gzip with these options.
 packed() {
     cat >content
-    echo content | cpio --quiet -o -H newc | gzip "$1"
+    echo content | cpio --quiet -o -H newc | gzip "$@"
     rm content
 }
 
-# initramfs MIB MAKER: one of about that size; one member many times over, which kernels unpack as well.
-initramfs() {
+# members MIB MAKER [COUNT]: an archive of about that size, in new/: one member many times over, which kernels unpack as well, in COUNT
+# files of their own.
+members() {
     case $2 in
         noise) noise 16 | packed -1n ;;
-        programs) programs | packed -6n ;;
+        programs) [ -e programs.gz ] || programs | packed -6n >programs.gz; cat programs.gz ;;
     esac >member
     bytes=$(wc -c <member)
     count=$((($1 * 1048576 + bytes / 2) / bytes))
-    while [ "$count" -gt 0 ]; do
-        cat member
-        count=$((count - 1))
+    [ "$count" -ge "${3:-1}" ] || count=${3:-1}
+    i=0
+    while [ "$i" -lt "$count" ]; do
+        cat member >>"new/$((i * ${3:-1} / count))-kubesolo-os.gz"
+        i=$((i + 1))
     done
+    [ "${3:-1}" -gt 1 ] || mv new/0-kubesolo-os.gz new/kubesolo-os.gz
+    rm member
 }
 
-# artifact TAG KERNEL_MIB INITRAMFS_MIB MAKER: made by real gzip, pushed by real oras.
+# artifact TAG KERNEL_MIB INITRAMFS_MIB MAKER [LAYERS]: made by real gzip, pushed by real oras.
 artifact() {
     mkdir new
     noise "$2" >new/vmlinuz
-    initramfs "$3" "$4" >new/kubesolo-os.gz
-    cd new
-    quietly limited oras push --plain-http --artifact-platform "linux/$ARCH" --artifact-type "$ARTIFACT_TYPE" \
-        -a io.kubesolo.os.version=2.0.0 -a io.kubesolo.os.channel=stable -a "io.kubesolo.os.architecture=$ARCH" \
-        "$REPOSITORY:$1" "vmlinuz:$KERNEL_TYPE" "kubesolo-os.gz:$INITRAMFS_TYPE"
-    cd ..
-    rm -rf new member
-    limited oras manifest fetch --plain-http "$REPOSITORY:$1" >"$1.json"
-    jq -r '.layers[] | "\(.digest) \(.annotations["org.opencontainers.image.title"])"' "$1.json" >"$1.layers"
+    members "$3" "$4" "${5:-1}"
+    push "$1"
 }
 
+# changed MIB: an initramfs of noise in running/, and in new/ the same, of which 1 MiB is another; with one kernel.
+changed() {
+    small_files
+    mkdir new
+    cp running/vmlinuz new/vmlinuz
+    noise "$1" changed >old
+    packed -1n --rsyncable <old >running/kubesolo-os.gz
+    noise 1 other | dd of=old bs=1M seek="$(($1 / 2))" conv=notrunc status=none
+    packed -1n --rsyncable <old >new/kubesolo-os.gz
+    rm old
+}
+
+# push TAG [INDEXER]: new/vmlinuz and new/*kubesolo-os.gz, whose order is that of their names. INDEXER makes an index for each layer.
+push() {
+    cat new/*kubesolo-os.gz | openssl dgst -sha256 -r | cut -c1-64 >whole
+    printf 'sha256:%s vmlinuz\n' "$(openssl dgst -sha256 -r new/vmlinuz | cut -c1-64)" >"$1.files"
+    printf 'sha256:%s kubesolo-os.gz\n' "$(cat whole)" >>"$1.files"
+    cat new/vmlinuz new/*kubesolo-os.gz | wc -c >"$1.bytes"
+    tag=$1
+    shift
+    set -- "$@" end "vmlinuz:$KERNEL_TYPE"
+    for layer in new/*kubesolo-os.gz; do
+        set -- "$@" "${layer#new/}:$INITRAMFS_TYPE"
+        if [ "$1" != end ]; then
+            # shellcheck disable=SC2016 # of the shell that is started
+            quietly sh -c '"$1" index "$2" >"$2.chunks"' - "$1" "$layer"
+            set -- "$@" "${layer#new/}.chunks:$CHUNKS_TYPE"
+        fi
+    done
+    while [ "$1" != end ]; do shift; done
+    shift
+    # shellcheck disable=SC2103 # quietly must be able to end the script
+    cd new || exit
+    quietly limited oras push --plain-http --artifact-platform "linux/$ARCH" --artifact-type "$ARTIFACT_TYPE" \
+        -a io.kubesolo.os.version=2.0.0 -a io.kubesolo.os.channel=stable -a "io.kubesolo.os.architecture=$ARCH" \
+        -a "io.kubesolo.os.initramfs_digest=sha256:$(cat ../whole)" "$REPOSITORY:$tag" "$@"
+    cd ..
+    rm -rf new
+    limited oras manifest fetch --plain-http "$REPOSITORY:$tag" >"$tag.json"
+    jq -r '.layers[] | "\(.digest) \(.annotations["org.opencontainers.image.title"])"' "$tag.json" >"$tag.layers"
+}
+
+# artifact_bytes TAG: all that is published; slot_bytes TAG: what of it gets into a slot.
 artifact_bytes() { jq '[.layers[].size] | add' "$1.json"; }
+slot_bytes() { cat "$1.bytes"; }
 
 # attach: disk.img with its partitions. Another process may take the device that was just found free, or have left a
 # partition on it that is in use yet.
@@ -68,13 +115,17 @@ attach() {
 # shellcheck source=scripts/lib/stand-in.sh
 . "$REPO/scripts/lib/stand-in.sh"
 
-# The machine that the agent sees: booted from slot A of a disk image, as in scripts/demo.sh.
+# small_files: a kernel and an initramfs that nothing of what is published looks like, in running/.
+small_files() {
+    mkdir running
+    noise 1 running >running/vmlinuz
+    stand_in running/vmlinuz
+    noise 1 running | packed -1n >running/kubesolo-os.gz
+}
+
+# make_machine: what the agent sees: booted from slot A of a disk image, which holds what is in running/, as in scripts/demo.sh.
 make_machine() {
-    mkdir small
-    noise 1 >small/vmlinuz
-    stand_in small/vmlinuz
-    noise 1 | packed -1n >small/kubesolo-os.gz
-    quietly "$REPO/scripts/build-image.sh" --no-bootloader --kernel small/vmlinuz --initramfs small/kubesolo-os.gz \
+    quietly "$REPO/scripts/build-image.sh" --no-bootloader --kernel running/vmlinuz --initramfs running/kubesolo-os.gz \
         --version 1.0.0 --arch "$ARCH" --slot-size "$SLOT_MIB" --data-size 16 --output disk.img
     guid=$(sgdisk -i 2 disk.img | sed -n 's/^Partition unique GUID: //p' | tr 'A-F' 'a-f')
     start=$(sgdisk -i 1 disk.img | sed -n 's/^First sector: \([0-9]*\).*/\1/p')
@@ -86,13 +137,13 @@ make_machine() {
         quietly mcopy -i "disk.img@@$((start * 512))" "::/boot/grub/$name" "root/boot/efi/boot/grub/$name"
         grub-editenv "root/boot/efi/boot/grub/$name" set boot_canary=1
     done
-    printf 'signature = off\n' >root/etc/kubesolo/update.conf
+    printf 'signature = off\nplain_http = yes\n' >root/etc/kubesolo/update.conf
     attach
     [ -e "${DEVICE}p3" ] || die "${DEVICE}p3 did not appear: is /dev a devtmpfs here?"
 }
 
-# What the peers write to: a file system like the slot's, on a loop device as well.
-make_peers() {
+# make_peer_fs: what the peers write to: a file system like the slot's, on a loop device as well.
+make_peer_fs() {
     truncate -s "${SLOT_MIB}M" peer.img
     quietly mke2fs -q -F -t ext4 -b 4096 -m 0 -J size=4 -E lazy_itable_init=0,lazy_journal_init=0,nodiscard peer.img
     mkdir peer
@@ -102,6 +153,10 @@ set -eu
 timeout --foreground -k 10 "$LIMIT_SECS" oras pull --plain-http -o peer/files "$1" >/dev/null
 sync -f peer/files
 SH
+}
+
+# make_curls: tee.sh and dd.sh: what an installation by hand does.
+make_curls() {
     # One pass: every byte hashed and written while it arrives.
     cat >tee.sh <<'SH'
 set -eu

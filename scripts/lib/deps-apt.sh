@@ -189,6 +189,8 @@ private_apt() {
         mirror=$(debian_mirror)
     fi
     [ -n "$mirror" ] || { echo 'error: this system knows no Debian mirror' >"$WORK/log"; return 1; }
+    # Beside the archive's own directory, on every mirror that has it.
+    case $1 in *-security) mirror=${mirror%/} mirror=${mirror%/*}/debian-security ;; esac
     mkdir -p "$root/state/lists/partial" "$root/cache/archives/partial"
     : >"$root/status"
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$root/sources.list"

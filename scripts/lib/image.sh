@@ -68,7 +68,7 @@ environment_block() {
 slot_record() {
     printf '{"version":"%s","architecture":"%s","channel":"%s","source":"image",' "$VERSION" "$ARCH" "$CHANNEL"
     printf '"kernel":{"size":%d,"sha256":"%s"},' "$KERNEL_BYTES" "$KERNEL_SHA256"
-    printf '"initramfs":{"size":%d,"sha256":"%s"%s}}\n' "$INITRAMFS_BYTES" "$INITRAMFS_SHA256" "${LAYERS:+,\"layers\":[$LAYERS]}"
+    printf '"initramfs":{"size":%d,"sha256":"%s"}%s}\n' "$INITRAMFS_BYTES" "$INITRAMFS_SHA256" "${LAYERS:+,\"layers\":[$LAYERS]}"
 }
 
 # crc32 FILE: as GRUB's hashsum prints it. The end of gzip is the CRC-32 of what went in, lowest byte first, and its length.

@@ -11,7 +11,7 @@ use crate::os::system::System;
 use crate::slot::record::Slot;
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read as _, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -246,11 +246,17 @@ struct Table {
     entries: Vec<u8>,
 }
 
+/// Which table was read, and what came of it.
+struct Read {
+    disk: String,
+    is_backup: bool,
+    table: Option<Rc<Table>>,
+}
+
 /// The tables of disks, each read once: a device that is closed forgets what was read of it.
 struct Tables<'a> {
     system: &'a System,
-    /// By disk; the first table and the backup at the disk's end.
-    read: RefCell<Vec<(String, bool, Option<Rc<Table>>)>>,
+    read: RefCell<Vec<Read>>,
 }
 
 impl Tables<'_> {
@@ -269,11 +275,11 @@ impl Tables<'_> {
 
     fn table(&self, disk: &str, is_backup: bool) -> Option<Rc<Table>> {
         let mut read = self.read.borrow_mut();
-        if let Some((.., table)) = read.iter().find(|(name, backup, _)| (name.as_str(), *backup) == (disk, is_backup)) {
-            return table.clone();
+        if let Some(known) = read.iter().find(|one| one.disk == disk && one.is_backup == is_backup) {
+            return known.table.clone();
         }
         let table = self.read_table(disk, is_backup).map(Rc::new);
-        read.push((disk.to_owned(), is_backup, table.clone()));
+        read.push(Read { disk: disk.to_owned(), is_backup, table: table.clone() });
         table
     }
 

@@ -57,23 +57,7 @@ pub fn stage_all(session: &Session<'_>, supply: &mut Supply<'_>, artifact: &Arti
 
 fn stage(session: &Session<'_>, supply: &mut Supply<'_>, artifact: &Artifact, hold: &Hold) -> Result<()> {
     let slot = session.target();
-    let record = Record {
-        version: artifact.release.version.clone(),
-        architecture: ARCHITECTURE.to_string(),
-        channel: artifact.release.channel.clone().unwrap_or_else(|| DEFAULT_CHANNEL.to_string()),
-        source: printable(&artifact.source),
-        manifest_digest: Some(artifact.digest),
-        signed_by: artifact.signed_by.clone(),
-        index_digest: artifact.index_digest,
-        passed: artifact.passed.clone(),
-        // Only a signed release date counts.
-        release_date: (artifact.release.release_date.as_deref().filter(|_| !artifact.signed_by.is_empty()))
-            .and_then(|date| Moment::parse(date).ok()),
-        kernel: file_record(&artifact.kernel),
-        initramfs: file_record(&artifact.initramfs),
-        layers: Some(artifact.initramfs.blobs()).filter(|l| l.len() > 1).iter().flatten().map(file_record).collect(),
-    };
-    let kernel = Part { name: KERNEL, expected: &record.kernel, is_initramfs: false, layers: &[] };
+    let record = record_of(artifact);
     let layers: Vec<u64> = record.layers.iter().map(|layer| layer.size_bytes).collect();
     let initramfs = Part { name: INITRAMFS, expected: &record.initramfs, is_initramfs: true, layers: &layers };
     let mounted = session.machine.mount_target(slot, hold)?;
@@ -109,6 +93,27 @@ fn stage(session: &Session<'_>, supply: &mut Supply<'_>, artifact: &Artifact, ho
     stage::finish(dir, &record, crcs.map(Option::unwrap_or_default))?;
     mounted.unmount()?;
     view::journal(session.machine.slot_partition(slot)?)
+}
+
+/// Returns what the slot's record will say.
+fn record_of(artifact: &Artifact) -> Record {
+    Record {
+        version: artifact.release.version.clone(),
+        architecture: ARCHITECTURE.to_string(),
+        channel: artifact.release.channel.clone().unwrap_or_else(|| DEFAULT_CHANNEL.to_string()),
+        source: printable(&artifact.source),
+        manifest_digest: Some(artifact.digest),
+        signed_by: artifact.signed_by.clone(),
+        index_digest: artifact.index_digest,
+        passed: artifact.passed.clone(),
+        // Only a signed release date counts.
+        release_date: (artifact.release.release_date.as_deref().filter(|_| !artifact.signed_by.is_empty()))
+            .and_then(|date| Moment::parse(date).ok()),
+        kernel: file_record(&artifact.kernel),
+        initramfs: file_record(&artifact.initramfs),
+        layers: Some(artifact.initramfs.blobs()).filter(|l| l.len() > 1).iter().flatten().map(file_record).collect(),
+    };
+    let kernel = Part { name: KERNEL, expected: &record.kernel, is_initramfs: false, layers: &[] }
 }
 
 /// A file of an artifact, and its name and expected content in the slot.

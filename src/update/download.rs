@@ -58,6 +58,7 @@ pub fn stage_all(session: &Session<'_>, supply: &mut Supply<'_>, artifact: &Arti
 fn stage(session: &Session<'_>, supply: &mut Supply<'_>, artifact: &Artifact, hold: &Hold) -> Result<()> {
     let slot = session.target();
     let record = record_of(artifact);
+    let kernel = Part { name: KERNEL, expected: &record.kernel, is_initramfs: false, layers: &[] };
     let layers: Vec<u64> = record.layers.iter().map(|layer| layer.size_bytes).collect();
     let initramfs = Part { name: INITRAMFS, expected: &record.initramfs, is_initramfs: true, layers: &layers };
     let mounted = session.machine.mount_target(slot, hold)?;
@@ -112,8 +113,7 @@ fn record_of(artifact: &Artifact) -> Record {
         kernel: file_record(&artifact.kernel),
         initramfs: file_record(&artifact.initramfs),
         layers: Some(artifact.initramfs.blobs()).filter(|l| l.len() > 1).iter().flatten().map(file_record).collect(),
-    };
-    let kernel = Part { name: KERNEL, expected: &record.kernel, is_initramfs: false, layers: &[] }
+    }
 }
 
 /// A file of an artifact, and its name and expected content in the slot.

@@ -61,6 +61,6 @@ figures() {
     figure apply-large-memory "$(median large "$RSS")" MiB 3 1
     figure status-start "$(median status "$WALL")" ms "$(median true "$WALL")" 1.54
     for file in "$REPO"/dist/kubesolo-update-*; do
-        if [ -f "$file" ]; then figure "size-${file##*-}" "$(wc -c <"$file")" bytes 1441792 1; fi
+        if [ -f "$file" ]; then figure "size-${file##*-}" "$(wc -c <"$file")" bytes 1507328 1; fi
     done
 }

@@ -61,7 +61,13 @@ fn release(dir: &std::path::Path, version: &str) -> Release {
     let pair = |architecture: &'static str| {
         let seed = version.bytes().chain(architecture.bytes()).fold(7u64, |h, b| h.wrapping_mul(31) ^ u64::from(b));
         let initramfs = initramfs_of(dir, &noise(seed ^ 1, 60_003));
-        Pair { architecture, kernel: crate::support::disk::kernel_noise(seed, 150_007), initramfs, chunks: None }
+        Pair {
+            architecture,
+            kernel: crate::support::disk::kernel_noise(seed, 150_007),
+            initramfs,
+            chunks: None,
+            first_layer: 0,
+        }
     };
     Release { version: version.into(), annotations: Vec::new(), pairs: [pair("amd64"), pair("arm64")] }
 }

@@ -98,7 +98,7 @@ fn layers_of_an_initramfs_stay_layers() {
         run(desk.script("publish-layout.sh", "1.2.0", &[], &["--layout", "layout", "--tag", "stable"]).args(&files));
     assert_eq!(pushed, on_stick);
     let manifest = desk.oras(&["manifest", "fetch", "--plain-http", &format!("{repository}:1.2.0-{}", architecture())]);
-    let titles = jq(&manifest, "[.layers[1:][].annotations[\"org.opencontainers.image.title\"]]");
+    let titles = jq(&manifest, "[.layers[1:][].annotations[\"org.opencontainers.image.title\"] | values]");
     assert_eq!(titles, r#"["kubesolo-os.gz.01","kubesolo-os.gz.02","kubesolo-os.gz.03"]"#);
     let machine = desk.machine(&format!("registry = {repository}:stable\n"));
     machine.apply(&[]).expect(0, &["1.2.0 is staged"]);

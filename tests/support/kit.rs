@@ -1,5 +1,6 @@
 //! What whole virtual machines are made of: firmware, kernel, initramfs, a disk image, versions to update to.
 
+use super::delta::index;
 use super::disk::{Disk, EFI};
 use super::release::{Pair, Release};
 use super::{command, need, need_all, need_file, run};
@@ -186,16 +187,40 @@ pub fn release_with(firmware: Firmware, version: &str, behaviour: &str, files: &
     }
     run(build.arg("--output").arg(&to));
     let bootable = |architecture: &'static str| match architecture == firmware.architecture() {
-        true => Pair { architecture, kernel: kit.kernel.clone(), initramfs: fs::read(&to).unwrap(), chunks: None },
+        true => Pair {
+            architecture,
+            kernel: kit.kernel.clone(),
+            initramfs: fs::read(&to).unwrap(),
+            chunks: None,
+            first_layer: 0,
+        },
         false => Pair {
             architecture,
             kernel: super::disk::kernel_noise(1, 3000),
             initramfs: super::disk::initramfs_of(dir.path(), b"none"),
             chunks: None,
+            first_layer: 0,
         },
     };
     let pairs = [bootable("amd64"), bootable("arm64")];
     Release { version: version.into(), annotations: Vec::new(), pairs }
+}
+
+/// The same in two layers: what all versions have in common, and what is this one's; the first has a chunk index.
+pub fn layered_release(firmware: Firmware, version: &str) -> Release {
+    let mut release = release(firmware, version, "healthy");
+    let first_layer = kit(firmware).initramfs.len();
+    let ours = release.pairs.iter_mut().find(|pair| pair.architecture == firmware.architecture()).unwrap();
+    (ours.first_layer, ours.chunks) = (first_layer, Some(index(&ours.initramfs[..first_layer])));
+    release
+}
+
+/// The same as one file with a chunk index.
+pub fn chunked_release(firmware: Firmware, version: &str) -> Release {
+    let mut release = release(firmware, version, "healthy");
+    let ours = release.pairs.iter_mut().find(|pair| pair.architecture == firmware.architecture()).unwrap();
+    ours.chunks = Some(index(&ours.initramfs));
+    release
 }
 
 /// The version that the disk was born with.
@@ -206,6 +231,7 @@ pub fn born(firmware: Firmware) -> Release {
         kernel: kit.kernel.clone(),
         initramfs: kit.initramfs.clone(),
         chunks: None,
+        first_layer: 0,
     };
     Release { version: BORN.into(), annotations: Vec::new(), pairs: [pair("amd64"), pair("arm64")] }
 }

@@ -19,8 +19,10 @@ pub struct Pair {
     pub architecture: &'static str,
     pub kernel: Vec<u8>,
     pub initramfs: Vec<u8>,
-    /// The initramfs's chunk index, if it has one.
+    /// The initramfs's chunk index, if it has one; of its first layer, if there are two.
     pub chunks: Option<Vec<u8>>,
+    /// In a registry or layout: length of the first of two layers; 0: it is one.
+    pub first_layer: usize,
 }
 
 /// One version.
@@ -47,7 +49,13 @@ impl Release {
         let pair = |architecture: &'static str| {
             let seed = version.bytes().chain(architecture.bytes()).fold(7u64, |h, b| h.wrapping_mul(31) ^ u64::from(b));
             let initramfs = initramfs_of(dir.path(), &noise(seed ^ 1, INITRAMFS_BYTES));
-            Pair { architecture, kernel: super::disk::kernel_noise(seed, KERNEL_BYTES), initramfs, chunks: None }
+            Pair {
+                architecture,
+                kernel: super::disk::kernel_noise(seed, KERNEL_BYTES),
+                initramfs,
+                chunks: None,
+                first_layer: 0,
+            }
         };
         Release { version: version.into(), annotations: Vec::new(), pairs: [pair("amd64"), pair("arm64")] }
     }
@@ -90,13 +98,20 @@ impl Release {
         let files = dir.join(format!("push-{}-{}", self.version, pair.architecture));
         fs::create_dir_all(&files).unwrap();
         fs::write(files.join("vmlinuz"), &pair.kernel).unwrap();
-        fs::write(files.join("kubesolo-os.gz"), &pair.initramfs).unwrap();
+        let (first, rest) = match pair.first_layer {
+            0 => (&pair.initramfs[..], &[][..]),
+            length => pair.initramfs.split_at(length),
+        };
+        fs::write(files.join("kubesolo-os.gz"), first).unwrap();
         let mut annotations = vec![
             ("org.opencontainers.image.created".to_string(), "2026-01-01T00:00:00Z".to_string()),
             ("io.kubesolo.os.version".into(), self.version.clone()),
             ("io.kubesolo.os.channel".into(), "stable".into()),
             ("io.kubesolo.os.architecture".into(), pair.architecture.into()),
         ];
+        if !rest.is_empty() {
+            annotations.push(("io.kubesolo.os.initramfs_digest".into(), format!("sha256:{}", sha256(&pair.initramfs))));
+        }
         for (name, value) in &self.annotations {
             annotations.retain(|(n, _)| n != name);
             annotations.push((name.clone(), value.clone()));
@@ -112,6 +127,10 @@ impl Release {
         if let Some(chunks) = &pair.chunks {
             fs::write(files.join("kubesolo-os.gz.chunks"), chunks).unwrap();
             push.arg(format!("kubesolo-os.gz.chunks:{CHUNKS_TYPE}"));
+        }
+        if !rest.is_empty() {
+            fs::write(files.join("more.gz"), rest).unwrap();
+            push.arg(format!("more.gz:{INITRAMFS_TYPE}"));
         }
         let said = run(&mut push);
         said.lines().find_map(|l| l.strip_prefix("Digest: ")).expect("oras names the digest").trim().to_string()

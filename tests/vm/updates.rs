@@ -6,7 +6,7 @@ use crate::support::need;
 use crate::support::registry::Registry;
 use crate::support::release::Target;
 use crate::support::site::{CONFIRMED, Site, apply, apply_and_reboot, expect_confirmed};
-use crate::support::vm::SERVER;
+use crate::support::vm::{Answer, SERVER};
 
 #[apply(test)]
 fn good_updates_over_a_registry_there_and_back() {
@@ -97,6 +97,58 @@ fn nothing_is_activated_before_grub_has_shown_that_it_can_write() {
     expect_confirmed(&mut vm, 'B');
     vm.power_off();
     assert_eq!(site.boot_variables(), "B:1:2::1");
+}
+
+/// Bytes that a run says that it fetched, and that it copied from the running slot.
+fn taken(run: &Answer) -> (usize, usize) {
+    let number = |field: &str| run.jq(field).parse().unwrap_or_else(|_| panic!("{run:?}"));
+    (number(".fetched_bytes"), number(".copied_bytes"))
+}
+
+/// From one file to layers, from layers to others, and back to one file with a chunk index: each boots, and what the slot has is
+/// not fetched.
+fn layers_there_and_back(firmware: Firmware) {
+    need_vm(firmware);
+    need("docker-registry");
+    need("oras");
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Registry::start(dir.path(), None);
+    let mut site = Site::new(firmware);
+    site.port = registry.port;
+    let repository = format!("{}/os/kubesolo", registry.host());
+    let update = format!("apply --registry {SERVER}/os/kubesolo --json --activate");
+    let versions = [
+        kit::layered_release(firmware, "1.1.0"),
+        kit::layered_release(firmware, "1.2.0"),
+        kit::chunked_release(firmware, "1.3.0"),
+    ];
+    let mut vm = site.power_on();
+    vm.expect_hello("auto", BORN, 'A');
+    vm.wait_said("this boot is not on trial");
+    for (release, slot) in versions.iter().zip(['B', 'A', 'B']) {
+        release.publish(dir.path(), Target::Registry, &repository, "latest");
+        let (fetched, copied) = taken(&vm.agent(&update).expect(0, &["\"staged\""]));
+        let pair = release.pairs.iter().find(|pair| pair.architecture == firmware.architecture()).unwrap();
+        let whole = pair.initramfs.len();
+        // The kernel is in both slots already; of the initramfs, all but the last member is the same in all versions.
+        assert!(fetched + copied == whole && fetched < 300_000, "{}: {fetched} of {whole}", release.version);
+        vm.send("sync; reboot -f");
+        vm.expect_hello("auto", &release.version, slot);
+        expect_confirmed(&mut vm, slot);
+    }
+    vm.power_off();
+    site.assert_slot(A, &versions[1]);
+    site.assert_slot(B, &versions[2]);
+}
+
+#[apply(test)]
+fn layers_and_chunks_there_and_back() {
+    layers_there_and_back(Firmware::Bios);
+}
+
+#[apply(long_test)]
+fn layers_and_chunks_on_arm64() {
+    layers_there_and_back(Firmware::UefiArm64);
 }
 
 /// An update there, and confirmed.

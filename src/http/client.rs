@@ -331,3 +331,7 @@ mod tests;
 #[cfg(test)]
 #[path = "connection_tests.rs"]
 mod connection_tests;
+
+#[cfg(test)]
+#[path = "part_tests.rs"]
+mod part_tests;

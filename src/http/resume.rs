@@ -26,6 +26,9 @@ const PROGRESS_BYTES: u64 = 256 << 10;
 /// more; with one byte a piece, it would be tried for hours.
 const MAX_PIECES: u64 = 4096;
 const BYTES_PER_PIECE: u64 = 16 << 10;
+/// The same for a short part, of which a file may have hundreds.
+const MAX_PIECES_OF_PART: u64 = 16;
+const BYTES_PER_PIECE_OF_PART: u64 = 256;
 /// Bytes dropped at a time, where a server resends what was read before.
 const DROP_BYTES: usize = 16 << 10;
 
@@ -66,7 +69,7 @@ impl Client {
             body: None,
             began_at: from,
             piece_end: None,
-            pieces_left: MAX_PIECES.saturating_add(size_bytes / BYTES_PER_PIECE),
+            pieces_left: most_pieces(part.end.saturating_sub(from)),
             is_last: false,
             round: 0,
             failed: 0,
@@ -78,6 +81,11 @@ impl Client {
         transfer.open_again(None)?;
         Ok(Body { reader: Box::new(transfer), is_pieced, until })
     }
+}
+
+fn most_pieces(length: u64) -> u64 {
+    let most = MAX_PIECES.saturating_add(length / BYTES_PER_PIECE);
+    most.min(MAX_PIECES_OF_PART.saturating_add(length / BYTES_PER_PIECE_OF_PART))
 }
 
 /// One server that has the file.

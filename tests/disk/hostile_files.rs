@@ -34,6 +34,11 @@ fn both(name: &str, spoil: Spoil, finish: fn(Row) -> Row) -> Vec<Row> {
     rows.map(|row| finish(row.leaves(Slot::Emptied, 3))).into()
 }
 
+/// Of a part that has not more, half.
+fn halve(bytes: &mut Vec<u8>) {
+    bytes.truncate(CUT.min(bytes.len() / 2));
+}
+
 /// Bytes that are not what was announced.
 fn byte_rows() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -44,10 +49,10 @@ fn byte_rows() -> Vec<Row> {
     ));
     rows.extend(both(
         "short body, announced",
-        |_, _, r| r.change(|b| b.truncate(CUT)),
+        |_, _, r| r.change(|b| halve(b)),
         |r| r.digest().says(&["sends 700000 bytes"]).leaves(Slot::Whole, 3),
     ));
-    let cut_without_length = |_: &Published, _: &Ask, r: Reply| r.change(|b| b.truncate(CUT)).length(Length::Absent);
+    let cut_without_length = |_: &Published, _: &Ask, r: Reply| r.change(|b| halve(b)).length(Length::Absent);
     rows.extend(both("short body, no length", cut_without_length, |r| {
         r.network().says(&["before the end"]).leaves(Slot::Part(CUT), 3)
     }));
@@ -73,12 +78,17 @@ fn byte_rows() -> Vec<Row> {
     ));
     rows.extend(both(
         "chunks, the last is missing",
-        |_, _, r| r.change(|b| b.truncate(CUT)).chunked(vec![]),
+        |_, _, r| r.change(|b| halve(b)).chunked(vec![]),
         |r| r.network().says(&["before the end"]).leaves(Slot::Part(CUT), 3),
     ));
     rows.extend(both(
         "wrong digest, one bit",
-        |_, _, r| r.change(|b| b[500_000] ^= 4),
+        |_, _, r| {
+            r.change(|b| {
+                let middle = b.len() / 2;
+                b[middle] ^= 4;
+            })
+        },
         |r| r.digest().says(&["expected was sha256:"]),
     ));
     rows.extend(both(
@@ -272,7 +282,7 @@ fn range_rows() -> Vec<Row> {
     ]
 }
 
-fn rows() -> Vec<Row> {
+pub fn rows() -> Vec<Row> {
     [byte_rows(), answer_rows(), slow_rows(), break_rows(), range_rows()].into_iter().flatten().collect()
 }
 

@@ -170,7 +170,7 @@ fn piece_rows() -> Vec<Row> {
     ]
 }
 
-fn rows() -> Vec<Row> {
+pub fn rows() -> Vec<Row> {
     [refusal_rows(), piece_rows()].into_iter().flatten().collect()
 }
 

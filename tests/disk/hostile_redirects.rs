@@ -227,7 +227,7 @@ fn auth_rows() -> Vec<Row> {
     rows
 }
 
-fn rows() -> Vec<Row> {
+pub fn rows() -> Vec<Row> {
     [redirect_rows(), auth_rows()].into_iter().flatten().collect()
 }
 

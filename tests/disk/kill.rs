@@ -14,16 +14,16 @@ use std::time::Duration;
 
 const SIGKILL: i32 = 9;
 /// What changes a disk, or makes a change durable.
-const STEPS: &str = "fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,fsmount,mkdir,write,pwrite64";
+pub const STEPS: &str = "fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,fsmount,mkdir,write,pwrite64";
 /// Of the writes of data there are too many to try them all.
-const WRITES_TRIED: usize = 6;
+pub const WRITES_TRIED: usize = 6;
 const RANDOM_KILLS: u32 = 20;
 /// On a busy machine some runs are over before their kill.
 const MOST_ROUNDS: u32 = 5 * RANDOM_KILLS;
 const WAIT: Duration = Duration::from_secs(60);
 
 /// What `/proc/PID/io` counts: bytes handed to write(2). `None` once the process is gone.
-fn written_bytes(child: &Child) -> Option<u64> {
+pub fn written_bytes(child: &Child) -> Option<u64> {
     let io = fs::read_to_string(format!("/proc/{}/io", child.id())).ok()?;
     io.lines().find_map(|l| l.strip_prefix("wchar: ")?.parse().ok())
 }
@@ -33,7 +33,7 @@ fn part_name(name: &str, bytes: &[u8]) -> String {
     format!("{name}.part-{}", &sha256(bytes)[..16])
 }
 
-fn quiet(mut agent: Command) -> Child {
+pub fn quiet(mut agent: Command) -> Child {
     agent.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
@@ -49,7 +49,7 @@ fn killed_at(machine: &Machine, call: &str, when: usize, source: &[&str; 2], wha
 
 /// Holds what must be true after a kill, whenever it came. Returns the phase.
 #[track_caller]
-fn assert_sound(machine: &Machine, release: &Release, what: &str) -> String {
+pub fn assert_sound(machine: &Machine, release: &Release, what: &str) -> String {
     machine.disk.wait_unmounted(B);
     assert!(machine.disk.bytes(A) == machine.running, "{what}: the running slot was written");
     assert!(machine.root.blocks() == machine.blocks, "{what}: the boot variables were written");
@@ -141,13 +141,11 @@ fn killed_while_the_source_is_slow() {
 
 /// Counts how often one good run makes each system call of interest: the most of any of its threads, since strace counts for each
 /// alone.
-fn count_steps(release: &Release) -> Vec<(String, usize)> {
-    let machine = Machine::new();
-    let medium = Medium::new(machine.disk.dir(), release);
+pub fn count_steps(machine: &Machine, source: &[&str]) -> Vec<(String, usize)> {
     let log = machine.disk.dir().join("strace.log");
     let mut strace = command("strace");
     strace.args(["-f", "-e", &format!("trace={STEPS}"), "-o"]).arg(&log);
-    let out = machine.root.command_under(strace, &["apply", "--layout", medium.path()]).output().unwrap();
+    let out = machine.root.command_under(strace, &[&["apply"], source].concat()).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let mut counts: Vec<((String, String), usize)> = Vec::new();
     for line in fs::read_to_string(&log).unwrap().lines() {
@@ -176,7 +174,9 @@ fn killed_at_every_step_that_changes_a_disk() {
     need("oras");
     need("strace");
     let release = Release::new("2.0.0");
-    let counts = count_steps(&release);
+    let machine = Machine::new();
+    let medium = Medium::new(machine.disk.dir(), &release);
+    let counts = count_steps(&machine, &["--layout", medium.path()]);
     println!("{counts:?}");
     for name in ["fsync", "fdatasync", "rename", "unlink", "fsmount", "write", "pwrite64"] {
         assert!(counts.iter().any(|(n, _)| n.starts_with(name)), "no {name}: {counts:?}");
@@ -222,7 +222,7 @@ fn killed_while_it_records_that_another_was_killed() {
 }
 
 /// Bytes of a release that slot B does not hold.
-fn left_to_write(machine: &Machine, release: &Release) -> u64 {
+pub fn left_to_write(machine: &Machine, release: &Release) -> u64 {
     let names = machine.disk.names(B);
     let (kernel, initramfs) = (&release.ours().kernel, &release.ours().initramfs);
     let left = [("vmlinuz", kernel), ("kubesolo-os.gz", initramfs)].map(|(name, bytes)| {

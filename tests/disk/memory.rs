@@ -1,12 +1,21 @@
 //! Memory: the largest documents that are read, in every framing. A static build is held to the limit; a debug build is
 //! only seen to work.
 
-use crate::support::hostile::{Length, Reply, Step};
+use crate::support::delta;
+use crate::support::disk::noise;
+use crate::support::hostile::{Hostile, Length, Reply, Step};
 use crate::support::hostile_bench::{Bench, SOURCES, each, hold, honest, is_document};
+use crate::support::hostile_table::{CHUNKED, PUBLISHED, Published, assert_staged, before};
 use crate::support::need;
+use crate::support::release::Release;
+use crate::support::root::Run;
+use kubesolo_update::parts::chunks::cut::{Cutter, Rule};
+use std::sync::Arc;
 
 /// Most memory that a run may have at once.
 const MAX_RSS_KIB: u64 = 6 << 10;
+/// The same for an update, whatever its size.
+const MAX_RSS_APPLY_KIB: u64 = 3 << 10;
 /// Longest document that is read.
 const LONGEST: usize = 4 << 20;
 
@@ -64,5 +73,63 @@ fn the_longest_documents_fit_in_however_they_are_sent() {
             Some(_) => assert!(kib < MAX_RSS_KIB, "{kib} KiB"),
             None => eprintln!("a debug build: its {kib} KiB are held to nothing"),
         }
+    });
+}
+
+/// Runs a command against an honest server of a release with indexes. Returns: the run, and its peak memory in KiB.
+fn measure(published: &'static Published, conf: &str, arguments: &[&str]) -> (Bench, Run, u64) {
+    let server = Hostile::start(Arc::new(|ask| published.honest(ask)));
+    let bench = Bench { machine: published.machine(), server };
+    bench.configure(conf);
+    let (done, kib) = bench.measure(arguments);
+    eprintln!("{arguments:?}: peak {kib} KiB");
+    (bench, done, kib)
+}
+
+fn is_held() -> bool {
+    std::env::var_os("KUBESOLO_UPDATE_BIN").is_some()
+}
+
+#[apply(test)]
+fn an_update_by_chunks_takes_no_more_than_any_other() {
+    need("time");
+    hold(SOURCES, |conf| {
+        let (bench, done, kib) = measure(&CHUNKED, conf, &["apply"]);
+        done.expect(0, &["2.0.0 is staged", "of it fetched"]);
+        assert_staged(&bench.machine, conf);
+        assert!(kib < MAX_RSS_APPLY_KIB || !is_held(), "{kib} KiB");
+    });
+}
+
+/// The longest index that there may be, in which every other chunk is at hand: no two of them are one stretch.
+#[apply(test)]
+fn the_longest_index_fits_in() {
+    const CHUNKS: u32 = 64 << 10;
+    const LEAST: u32 = 1024;
+    need("time");
+    let (mut known, mut cutter) = (Vec::new(), Cutter::new(Rule::new(12).unwrap()));
+    cutter.update(&before(&PUBLISHED.kernel), &mut |chunk| known.push(chunk));
+    let known = known.into_iter().min_by_key(|chunk| chunk.length).unwrap();
+    let mut release = Release::new("2.0.0");
+    release.ours_mut().kernel = vec![7; (CHUNKS / 2) as usize * (LEAST + known.length) as usize];
+    let mut index = delta::index(&release.ours().kernel)[..56].to_vec();
+    index[8..12].copy_from_slice(&12u32.to_le_bytes());
+    index[12..16].copy_from_slice(&CHUNKS.to_le_bytes());
+    for unknown in noise(5, 4 * CHUNKS as usize).chunks(8) {
+        for (length, hash) in [(LEAST, unknown), (known.length, &known.sha256_head)] {
+            index.extend_from_slice(&length.to_le_bytes());
+            index.extend_from_slice(hash);
+        }
+    }
+    let indexes = [index, CHUNKED.indexes.as_ref().unwrap()[1].clone()];
+    let published: &'static Published = Box::leak(Box::new(Published::new(release, Some(indexes))));
+    hold(SOURCES, |conf| {
+        let server = Hostile::start(Arc::new(|ask| published.honest(ask)));
+        let bench = Bench { machine: CHUNKED.machine_with(80), server };
+        bench.configure(conf);
+        let (done, kib) = bench.measure(&["check"]);
+        eprintln!("the longest index: peak {kib} KiB");
+        done.expect(0, &["2.0.0", "slot A has"]);
+        assert!(kib < MAX_RSS_KIB || !is_held(), "{kib} KiB");
     });
 }

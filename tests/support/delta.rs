@@ -24,14 +24,20 @@ impl Delta {
     /// Makes both: another kernel, and an initramfs of which 60,000 bytes are others.
     pub fn new() -> Delta {
         let dir = tempfile::tempdir().unwrap();
+        let old_initramfs = pack(dir.path(), &noise(77, CONTENT_BYTES));
+        Delta { old_kernel: kernel_noise(5, 300_007), old_initramfs, new: Delta::release("2.0.0", 78) }
+    }
+
+    /// Makes a new version. Input: `seed`: what its 60,000 bytes depend on.
+    pub fn release(version: &str, seed: u64) -> Release {
+        let dir = tempfile::tempdir().unwrap();
         let mut content = noise(77, CONTENT_BYTES);
-        let old_initramfs = pack(dir.path(), &content);
-        content.splice(CHANGED, noise(78, 60_011));
-        let mut new = Release::new("2.0.0");
+        content.splice(CHANGED, noise(seed, 60_011));
+        let mut new = Release::new(version);
         let ours = new.ours_mut();
         ours.initramfs = pack(dir.path(), &content);
         ours.chunks = Some(index(&ours.initramfs));
-        Delta { old_kernel: kernel_noise(5, 300_007), old_initramfs, new }
+        new
     }
 
     /// A machine that runs the old version.

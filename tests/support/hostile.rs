@@ -96,9 +96,10 @@ impl Reply {
         self
     }
 
-    /// Sends the first bytes of the body, then does something else; announced is the whole.
+    /// Sends the first bytes of the body, then does something else; announced is the whole. Of a part that has not more, half.
     pub fn then(mut self, bytes: usize, more: Vec<Step>) -> Reply {
         let whole = self.bytes();
+        let bytes = if bytes <= whole.len() { bytes } else { whole.len() / 2 };
         self.length = Length::Says(whole.len().to_string());
         self.body = vec![Step::Send(whole[..bytes].to_vec())];
         self.body.extend(more);
@@ -167,8 +168,16 @@ pub struct Ask {
 impl Ask {
     /// First byte asked for; 0 without a Range.
     pub fn from(&self) -> usize {
-        let from = |range: &str| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok();
-        self.range.as_deref().and_then(from).unwrap_or(0)
+        self.bounds().and_then(|(from, _)| from.parse().ok()).unwrap_or(0)
+    }
+
+    /// Where the part that is asked for ends; `None`: with the file.
+    pub fn end(&self) -> Option<usize> {
+        self.bounds().and_then(|(_, last)| last.parse::<usize>().ok()).map(|last| last + 1)
+    }
+
+    fn bounds(&self) -> Option<(&str, &str)> {
+        self.range.as_deref()?.strip_prefix("bytes=")?.split_once('-')
     }
 
     pub fn is_get(&self) -> bool {

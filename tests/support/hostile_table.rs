@@ -1,9 +1,10 @@
 //! The hostile table: what a row is, the honest release that its script spoils, and how a row is held.
 
+use super::delta::{self, Delta};
 use super::disk::{A, B, architecture};
-use super::hostile::{Ask, Hostile, Reply, Script};
+use super::hostile::{Ask, Hostile, Reply};
 use super::machine::{Left, Machine};
-use super::registry::{INITRAMFS_TYPE, KERNEL_TYPE};
+use super::registry::{CHUNKS_TYPE, INITRAMFS_TYPE, KERNEL_TYPE};
 use super::release::{Release, sha256};
 use super::root::Run;
 use std::fs::{self, Permissions};
@@ -39,36 +40,100 @@ pub struct Published {
     pub manifest: String,
     pub manifest_sha: String,
     pub latest: String,
+    /// Of the kernel and of the initramfs, if they have any.
+    pub indexes: Option<[Vec<u8>; 2]>,
+    index_shas: Vec<String>,
 }
 
 /// The one that all rows spoil.
-pub static PUBLISHED: LazyLock<Published> = LazyLock::new(Published::new);
+pub static PUBLISHED: LazyLock<Published> = LazyLock::new(|| Published::new(Release::new("2.0.0"), None));
+/// The same files, with chunk indexes.
+pub static CHUNKED: LazyLock<Published> = LazyLock::new(|| {
+    PUBLISHED.with_indexes([&PUBLISHED.kernel, &PUBLISHED.initramfs].map(|bytes| delta::index(bytes)))
+});
+/// What is another in the version that runs where the release has chunk indexes: the first stretch is where most rows cut.
+const CHANGED: [std::ops::Range<usize>; 2] = [640_000..760_000, 1_000_000..1_030_000];
 
 impl Published {
-    fn new() -> Published {
-        let release = Release::new("2.0.0");
+    /// Input: `indexes`: of the kernel and of the initramfs.
+    pub fn new(release: Release, indexes: Option<[Vec<u8>; 2]>) -> Published {
         let (kernel, initramfs) = (release.ours().kernel.clone(), release.ours().initramfs.clone());
         let [kernel_sha, initramfs_sha] = [&kernel, &initramfs].map(|bytes| sha256(bytes));
+        let index_shas: Vec<String> = indexes.iter().flatten().map(|bytes| sha256(bytes)).collect();
         let layer = |media_type: &str, sha: &str, bytes: &[u8]| {
             format!(r#"{{"mediaType":"{media_type}","digest":"sha256:{sha}","size":{}}}"#, bytes.len())
         };
+        let file = |name: &str, sha: &str, bytes: &[u8], more: &str| {
+            format!(r#"{{"url":"files/{name}","sha256":"{sha}","size":{}{more}}}"#, bytes.len())
+        };
+        let (mut layers, mut files) = (Vec::new(), Vec::new());
+        for (number, (media_type, name, sha, bytes)) in [
+            (KERNEL_TYPE, "vmlinuz", &kernel_sha, &kernel),
+            (INITRAMFS_TYPE, "kubesolo-os.gz", &initramfs_sha, &initramfs),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            layers.push(layer(media_type, sha, bytes));
+            let mut more = String::new();
+            if let Some(indexes) = &indexes {
+                let (sha, bytes) = (&index_shas[number], &indexes[number]);
+                layers.push(layer(CHUNKS_TYPE, sha, bytes));
+                more = format!(",\"chunks\":{}", file(&format!("{name}.chunks"), sha, bytes, ""));
+            }
+            files.push(file(name, sha, bytes, &more));
+        }
         let manifest = format!(
-            r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_TYPE}","layers":[{},{}],"annotations":{{"io.kubesolo.os.version":"2.0.0","io.kubesolo.os.architecture":"{}"}}}}"#,
-            layer(KERNEL_TYPE, &kernel_sha, &kernel),
-            layer(INITRAMFS_TYPE, &initramfs_sha, &initramfs),
+            r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_TYPE}","layers":[{}],"annotations":{{"io.kubesolo.os.version":"2.0.0","io.kubesolo.os.architecture":"{}"}}}}"#,
+            layers.join(","),
             architecture()
         );
-        let file = |name: &str, sha: &str, bytes: &[u8]| {
-            format!(r#"{{"url":"files/{name}","sha256":"{sha}","size":{}}}"#, bytes.len())
-        };
         let latest = format!(
             r#"{{"version":"2.0.0","channel":"stable","architecture":"{}","kernel":{},"initramfs":{}}}"#,
             architecture(),
-            file("vmlinuz", &kernel_sha, &kernel),
-            file("kubesolo-os.gz", &initramfs_sha, &initramfs)
+            files[0],
+            files[1]
         );
         let manifest_sha = sha256(manifest.as_bytes());
-        Published { release, kernel, initramfs, kernel_sha, initramfs_sha, manifest, manifest_sha, latest }
+        Published {
+            release,
+            kernel,
+            initramfs,
+            kernel_sha,
+            initramfs_sha,
+            manifest,
+            manifest_sha,
+            latest,
+            indexes,
+            index_shas,
+        }
+    }
+
+    pub fn with_indexes(&self, indexes: [Vec<u8>; 2]) -> Published {
+        Published::new(self.release.clone(), Some(indexes))
+    }
+
+    /// A machine that runs what this is an update of.
+    pub fn machine(&self) -> Machine {
+        self.machine_with(24)
+    }
+
+    /// The same, with larger slots.
+    pub fn machine_with(&self, slot_mib: u64) -> Machine {
+        let mut machine = Machine::with_slots(slot_mib);
+        if self.indexes.is_some() {
+            let [old_kernel, old_initramfs] = [&self.kernel, &self.initramfs].map(|bytes| before(bytes));
+            Delta { old_kernel, old_initramfs, new: self.release.clone() }.install(&mut machine, &[]);
+        }
+        machine
+    }
+
+    /// Whether it is about a chunk index, and which: 0: the kernel's.
+    pub fn index_of(&self, ask: &Ask) -> Option<usize> {
+        ["/vmlinuz.chunks", "/kubesolo-os.gz.chunks"]
+            .iter()
+            .position(|name| ask.path.ends_with(name))
+            .or_else(|| self.index_shas.iter().position(|sha| ask.path.ends_with(sha)))
     }
 
     pub fn is_kernel(&self, ask: &Ask) -> bool {
@@ -87,6 +152,9 @@ impl Published {
             path if path.ends_with(&self.manifest_sha) => manifest(&self.manifest),
             _ if self.is_kernel(ask) => part(&self.kernel, ask),
             _ if self.is_initramfs(ask) => part(&self.initramfs, ask),
+            _ if self.index_of(ask).is_some() => {
+                part(&self.indexes.as_ref().unwrap()[self.index_of(ask).unwrap()], ask)
+            }
             path if path.starts_with("/token") => Reply::ok(format!(r#"{{"token":"{TOKEN}"}}"#)),
             _ => Reply::new(404, ""),
         }
@@ -103,13 +171,21 @@ pub fn index(text: &str) -> Reply {
     Reply::ok(text).header("Content-Type", INDEX_TYPE)
 }
 
+/// A file of the version before.
+pub fn before(bytes: &[u8]) -> Vec<u8> {
+    let mut old = bytes.to_vec();
+    CHANGED.into_iter().for_each(|range| old[range].iter_mut().for_each(|byte| *byte ^= 0x55));
+    old
+}
+
 /// The whole, or the part that was asked for.
 pub fn part(bytes: &[u8], ask: &Ask) -> Reply {
-    match ask.from() {
-        0 => Reply::ok(bytes),
-        from if from >= bytes.len() => Reply::new(416, ""),
-        from => Reply::new(206, &bytes[from..])
-            .header("Content-Range", &format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len())),
+    let (from, end) = (ask.from(), ask.end().unwrap_or(bytes.len()).min(bytes.len()));
+    match from {
+        0 if ask.end().is_none() => Reply::ok(bytes),
+        _ if from >= end => Reply::new(416, ""),
+        _ => Reply::new(206, &bytes[from..end])
+            .header("Content-Range", &format!("bytes {from}-{}/{}", end - 1, bytes.len())),
     }
 }
 
@@ -128,6 +204,8 @@ pub enum Slot {
     SomePart,
     /// The release.
     Staged,
+    /// Anything but a record of the release.
+    NotStaged,
 }
 
 /// Which protocol the script speaks.
@@ -137,6 +215,8 @@ pub enum Source {
     Http,
 }
 
+type Make = dyn Fn(&Published, &Ask) -> Reply + Send + Sync;
+
 /// One case.
 pub struct Row {
     pub name: String,
@@ -144,7 +224,8 @@ pub struct Row {
     /// What follows the repository's name.
     tag: String,
     conf: String,
-    script: Arc<Script>,
+    script: Arc<Make>,
+    published: &'static Published,
     code: i32,
     kind: &'static str,
     words: Vec<String>,
@@ -162,7 +243,8 @@ pub fn row(name: impl Into<String>, script: impl Fn(&Published, &Ask) -> Reply +
         source: Source::Registry,
         tag: ":v1".into(),
         conf: "retries = 0".into(),
-        script: Arc::new(move |ask| script(&PUBLISHED, ask)),
+        script: Arc::new(script),
+        published: &PUBLISHED,
         code: 6,
         kind: "source",
         words: Vec::new(),
@@ -227,6 +309,28 @@ impl Row {
         self
     }
 
+    /// With other files, or indexes.
+    pub fn of(mut self, published: &'static Published) -> Row {
+        self.published = published;
+        self
+    }
+
+    /// The same where the release has chunk indexes, and the running slot most of it. What ends well, does so too; what does
+    /// not, ends in the same way, unless `is_avoided`. Input: `more`: requests.
+    pub fn again(mut self, is_avoided: bool, more: usize) -> Row {
+        let most = self.most + more;
+        (self.published, self.ranges, self.words) = (&CHUNKED, None, Vec::new());
+        match is_avoided || self.slot == Slot::Staged {
+            true => self.works(most),
+            false => self.leaves(Slot::NotStaged, most),
+        }
+    }
+
+    /// Whether it comes as far as the files.
+    pub fn touches_files(&self) -> bool {
+        self.slot != Slot::Untouched
+    }
+
     pub fn ranges(mut self, ranges: &[usize]) -> Row {
         self.ranges = Some(ranges.iter().map(|from| (*from > 0).then_some(*from)).collect());
         self
@@ -239,7 +343,8 @@ impl Row {
 
     /// Starts the row's server, and points the machine at it.
     pub fn start(&self, machine: &Machine) -> Hostile {
-        let server = Hostile::start(self.script.clone());
+        let (script, published) = (self.script.clone(), self.published);
+        let server = Hostile::start(Arc::new(move |ask| script(published, ask)));
         let source = match self.source {
             Source::Registry => format!("registry = {}/os{}", server.here, self.tag),
             Source::Http => format!("server = http://{}", server.here),
@@ -272,6 +377,7 @@ impl Row {
             Slot::Staged => assert_staged(machine, &self.name),
             Slot::Untouched => machine.assert_unharmed(&self.name, "failed", self.kind, Left::Untouched),
             Slot::Whole => self.assert_whole(machine),
+            Slot::NotStaged => self.assert_not_staged(machine),
             Slot::Emptied | Slot::Part(_) | Slot::SomePart => {
                 machine.assert_unharmed(&self.name, "failed", self.kind, Left::Invalid);
                 self.assert_part(machine);
@@ -319,6 +425,27 @@ impl Row {
         assert!(!machine.disk.names(B).iter().any(|n| n.contains(".part")), "{}: a part is left", self.name);
         machine.root.agent(&["verify", "--slot", "B"]).expect(0, &[]);
         machine.assert_recovers(&self.name);
+    }
+
+    /// Whatever is left of the slot, it is not used, and nothing else has changed.
+    fn assert_not_staged(&self, machine: &Machine) {
+        assert!(machine.disk.bytes(A) == machine.running, "{}: the running slot was written", self.name);
+        assert!(machine.root.blocks() == machine.blocks, "{}: the boot variables were written", self.name);
+        assert_eq!(machine.root.state_field("phase"), "failed", "{}", self.name);
+        assert_eq!(machine.root.state_field("last_error_kind"), self.kind, "{}", self.name);
+        machine.disk.wait_unmounted(B);
+        assert!(!machine.disk.needs_recovery(B), "{}: the journal is not empty", self.name);
+        let record = machine.disk.text(B, "slot.json").unwrap_or_default();
+        assert!(!record.contains("2.0.0"), "{}: {record}", self.name);
+        machine.root.agent(&["activate"]).expect(3, &["nothing is staged"]);
+        if self.kind == "network" {
+            // What is left is gone on with.
+            let _honest = row(&self.name, |p, a| p.honest(a)).of(self.published).start(machine);
+            apply(machine).expect(0, &["2.0.0 is staged"]);
+            assert_staged(machine, &self.name);
+        } else {
+            machine.assert_recovers(&self.name);
+        }
     }
 
     fn assert_part(&self, machine: &Machine) {
@@ -380,11 +507,11 @@ pub fn hold_all(rows: Vec<Row>) {
 }
 
 fn hold_pile(pile: &[Row], failed: &Mutex<Vec<String>>) {
-    let mut machine = Machine::new();
+    let mut machine = pile[0].published.machine();
     for row in pile {
         if catch_unwind(AssertUnwindSafe(|| row.hold(&machine))).is_err() {
             failed.lock().unwrap().push(row.name.clone());
-            machine = Machine::new();
+            machine = row.published.machine();
         }
     }
     let Some(row) = pile.iter().rfind(|row| row.slot == Slot::Untouched) else { return };

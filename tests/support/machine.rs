@@ -36,7 +36,12 @@ impl Machine {
     }
 
     pub fn new() -> Machine {
-        let disk = Disk::new(24, 16);
+        Machine::with_slots(24)
+    }
+
+    /// Input: the size of each slot.
+    pub fn with_slots(slot_mib: u64) -> Machine {
+        let disk = Disk::new(slot_mib, 16);
         let root = Root::new(&disk);
         root.set_boot_variables(&["boot_canary=1"]);
         let (running, target, blocks) = (disk.bytes(A), disk.bytes(B), root.blocks());

@@ -19,7 +19,7 @@ use crate::os::system::System;
 use crate::trust::keyring::Keyring;
 use crate::update::ask::{keyring, open};
 use crate::update::judge::{Overrides, Question, Situation, consult, look};
-use crate::update::reuse::{AtHand, Traffic, forecast};
+use crate::update::reuse::{Traffic, forecast};
 use std::io::Write;
 
 /// Runs the command.
@@ -38,18 +38,14 @@ pub fn run(system: &System, config: Config, flags: &Flags, out: &mut Reply) -> R
     let mut source = open(system, config, &survey.proven, ring.clone())?;
     let overrides = overrides(flags);
     let mut question = Question { source: source.as_mut(), config, ring: &ring, overrides };
-    let (mut artifact, mut verdict) = match consult(&mut question, &situation, store) {
+    let (artifact, verdict) = match consult(&mut question, &situation, store) {
         Err(e) if e.course() == Course::Nothing => return Ok(nothing_there(&e, out)),
         consulted => consulted?,
     };
-    if verdict == Verdict::Take && artifact.is_hearsay() {
-        (artifact, verdict) = consult(&mut question, &situation, None)?;
-    }
     let mut traffic = None;
     if verdict == Verdict::Take {
         out.release();
-        let at_hand = AtHand::look(&machine, situation.running);
-        traffic = Some(forecast(at_hand.as_ref(), &artifact, question.source));
+        traffic = forecast(&machine, situation.running, &artifact, question.source, store);
     }
     let found =
         Found { artifact: &artifact, verdict: &verdict, traffic, situation: &situation, ring: &ring, overrides };

@@ -19,6 +19,19 @@ pub struct LastOffer {
     pub keyring: Digest,
     /// The artifact offered. Its files cannot be opened: they have no place.
     pub artifact: Artifact,
+    /// What an update to it would fetch, once that was found out.
+    pub forecast: Option<Forecast>,
+}
+
+/// What an update would fetch, on a machine that runs a certain initramfs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forecast {
+    /// Digest of that initramfs.
+    pub running: Digest,
+    /// Bytes that would be fetched.
+    pub fetch_bytes: u64,
+    /// Bytes that the running slot has.
+    pub at_hand_bytes: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -32,6 +45,14 @@ struct Raw {
     signed_by: Option<Vec<String>>,
     kernel: Option<RawFile>,
     initramfs: Option<RawFile>,
+    forecast: Option<RawForecast>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RawForecast {
+    running: String,
+    fetch: u64,
+    at_hand: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,7 +85,11 @@ impl LastOffer {
             kernel: file(raw.kernel)?,
             initramfs: file(raw.initramfs)?,
         };
-        Some(LastOffer { validator: raw.validator?, keyring: Digest::parse(&raw.keyring?).ok()?, artifact })
+        let forecast = raw.forecast.and_then(|raw| {
+            let running = Digest::parse_hex(&raw.running).ok()?;
+            Some(Forecast { running, fetch_bytes: raw.fetch, at_hand_bytes: raw.at_hand })
+        });
+        Some(LastOffer { validator: raw.validator?, keyring: Digest::parse(&raw.keyring?).ok()?, artifact, forecast })
     }
 
     /// Writes it as one JSON line.
@@ -81,6 +106,11 @@ impl LastOffer {
             signed_by: Some(Digest::texts(&a.signed_by)),
             kernel: file(&a.kernel),
             initramfs: file(&a.initramfs),
+            forecast: self.forecast.map(|f| RawForecast {
+                running: f.running.hex(),
+                fetch: f.fetch_bytes,
+                at_hand: f.at_hand_bytes,
+            }),
         });
         text.push('\n');
         text
@@ -110,13 +140,16 @@ mod tests {
             kernel: file(7),
             initramfs: file(8),
         };
-        LastOffer { validator: "\"e\"".into(), keyring: Digest::of(b"ring"), artifact }
+        let forecast = Some(Forecast { running: Digest::of(b"r"), fetch_bytes: 9, at_hand_bytes: 6 });
+        LastOffer { validator: "\"e\"".into(), keyring: Digest::of(b"ring"), artifact, forecast }
     }
 
     #[test]
     fn survives_a_round_trip_and_no_truncation() {
         let text = seen().encode();
         assert_eq!(LastOffer::parse(text.as_bytes()), Some(seen()));
+        let without = LastOffer { forecast: None, ..seen() };
+        assert_eq!(LastOffer::parse(without.encode().as_bytes()), Some(without));
         for cut in 0..text.len() - 2 {
             assert_eq!(LastOffer::parse(&text.as_bytes()[..cut]), None, "{cut}");
         }

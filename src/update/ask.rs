@@ -78,7 +78,8 @@ pub fn ask(source: &mut dyn Source, ring: &Keyring, store: Option<&Store>) -> Re
     }
     let artifact = resolve(source, ARCHITECTURE)?;
     if let (Some(store), Some(validator)) = (store, source.validator()) {
-        store.remember_seen(&LastOffer { validator, keyring: ring.fingerprint(), artifact: artifact.clone() });
+        let artifact = artifact.clone();
+        store.remember_seen(&LastOffer { validator, keyring: ring.fingerprint(), artifact, forecast: None });
     }
     Ok(artifact)
 }

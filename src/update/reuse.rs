@@ -9,6 +9,8 @@ use crate::chunks::cut::{Chunk, Cutter, Rule};
 use crate::chunks::index::{INDEX_MAX_BYTES, Index, MAX_CHUNKS};
 use crate::chunks::plan::{Piece, Search, join, push};
 use crate::disk::mount::Mounted;
+use crate::ledger::seen::Forecast;
+use crate::ledger::store::Store;
 use crate::machine::Machine;
 use crate::machine::view::View;
 use crate::offer::artifact::{Artifact, FileRef};
@@ -38,8 +40,32 @@ pub struct Traffic {
     pub copied_bytes: u64,
 }
 
-/// Predicts the traffic of an update. Reads the chunk indexes, and the running slot.
-pub fn forecast(at_hand: Option<&AtHand<'_>>, artifact: &Artifact, source: &mut dyn Source) -> Traffic {
+/// Predicts the traffic of an update: by the last answer, if the artifact is only known from there; else by reading the chunk
+/// indexes and the running slot. Returns: `None`: not known.
+pub fn forecast(
+    machine: &Machine<'_>,
+    running: &View,
+    artifact: &Artifact,
+    source: &mut dyn Source,
+    store: Option<&Store>,
+) -> Option<Traffic> {
+    let runs = running.record.as_ref().map_or(artifact.digest, |record| record.initramfs.sha256);
+    let seen = store.and_then(Store::seen).filter(|seen| seen.artifact.digest == artifact.digest);
+    if artifact.is_hearsay() {
+        let known = seen?.forecast.filter(|known| known.running == runs)?;
+        return Some(Traffic { fetched_bytes: known.fetch_bytes, copied_bytes: known.at_hand_bytes });
+    }
+    let at_hand = AtHand::look(machine, running);
+    let traffic = predict(at_hand.as_ref(), artifact, source);
+    if let Some((store, mut seen)) = store.zip(seen) {
+        let Traffic { fetched_bytes, copied_bytes } = traffic;
+        seen.forecast = Some(Forecast { running: runs, fetch_bytes: fetched_bytes, at_hand_bytes: copied_bytes });
+        store.remember_seen(&seen);
+    }
+    Some(traffic)
+}
+
+fn predict(at_hand: Option<&AtHand<'_>>, artifact: &Artifact, source: &mut dyn Source) -> Traffic {
     let mut traffic = Traffic::default();
     for (name, file) in [(KERNEL, &artifact.kernel), (INITRAMFS, &artifact.initramfs)] {
         let pieces = plan(at_hand, name, file, source);

@@ -392,7 +392,7 @@ fn release_with_a_deaf_build(dir: &Path) {
         { echo '#!/bin/sh'; echo \"trap '' TERM INT HUP\"; echo 'sleep 200 & : >\"$4/started\"'; echo 'sleep 200'; } \
         >scripts/build.sh && chmod 755 scripts/build.sh && cd .. &&\n\
         tar -czf kubesolo-update-1.0.0-source.tar.gz kubesolo-update-1.0.0 && rm -r kubesolo-update-1.0.0 &&\n\
-        for arch in amd64 arm64; do echo x >kubesolo-update-1.0.0-linux-$arch; done && sha256sum kubesolo-* >SHA256SUMS";
+        for arch in amd64 arm64; do for name in update chunks; do echo x >kubesolo-$name-1.0.0-linux-$arch; done; done && sha256sum kubesolo-* >SHA256SUMS";
     run(command("sh").args(["-ec", words]).current_dir(dir));
 }
 

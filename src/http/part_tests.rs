@@ -1,7 +1,6 @@
 //! Tests of `resume.rs` for parts of a file that have an end: what is asked for, and what is handed out.
 
 use super::tests::{client, url};
-use super::*;
 use crate::http::Body;
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -49,10 +49,10 @@ fn byte_rows() -> Vec<Row> {
     ));
     rows.extend(both(
         "short body, announced",
-        |_, _, r| r.change(|b| halve(b)),
+        |_, _, r| r.change(halve),
         |r| r.digest().says(&["sends 700000 bytes"]).leaves(Slot::Whole, 3),
     ));
-    let cut_without_length = |_: &Published, _: &Ask, r: Reply| r.change(|b| halve(b)).length(Length::Absent);
+    let cut_without_length = |_: &Published, _: &Ask, r: Reply| r.change(halve).length(Length::Absent);
     rows.extend(both("short body, no length", cut_without_length, |r| {
         r.network().says(&["before the end"]).leaves(Slot::Part(CUT), 3)
     }));
@@ -78,7 +78,7 @@ fn byte_rows() -> Vec<Row> {
     ));
     rows.extend(both(
         "chunks, the last is missing",
-        |_, _, r| r.change(|b| halve(b)).chunked(vec![]),
+        |_, _, r| r.change(halve).chunked(vec![]),
         |r| r.network().says(&["before the end"]).leaves(Slot::Part(CUT), 3),
     ));
     rows.extend(both(

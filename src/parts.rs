@@ -1,5 +1,5 @@
-//! What `main.rs`, `src/bin/` and `tests/` use of the wings, by the same paths. Not an interface. Everything else is private to the crate,
-//! so that the compiler tells what nothing uses.
+//! What `main.rs`, `src/bin/` and `tests/` use of the wings, by the same paths. Not an interface. Everything else is private to
+//! the crate, so that the compiler tells what nothing uses.
 //!
 //! Must never: hand out a whole module.
 #![allow(missing_docs)] // each is documented where it lives
@@ -55,13 +55,13 @@ pub mod boot {
 }
 pub mod chunks {
     pub mod cut {
-        pub use crate::chunks::cut::{Chunk, Cutter, Rule};
+        pub use crate::chunks::cut::{Rule, cut};
     }
     pub mod index {
         pub use crate::chunks::index::{Index, MAX_CHUNKS};
     }
     pub mod plan {
-        pub use crate::chunks::plan::{Piece, Search, join, push, ranges, to_fetch};
+        pub use crate::chunks::plan::{Search, join, push, ranges, to_fetch};
     }
 }
 pub mod cli {

@@ -2,11 +2,10 @@
 //!
 //! Must never: get into an initramfs: machines read indexes, and make none.
 
-use kubesolo_update::parts::chunks::cut::Cutter;
 use kubesolo_update::parts::chunks::index::{Index, MAX_CHUNKS};
 use kubesolo_update::parts::chunks::plan::{Search, join, push, ranges, to_fetch};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -20,7 +19,6 @@ that publish call it. compare says how many bytes of NEW a machine that runs OLD
   -h, --help   this text
   --version    the version
 ";
-const BUFFER: usize = 256 << 10;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -77,20 +75,9 @@ fn make(path: &Path) -> Result<(), String> {
 fn compare(old: &Path, new: &Path) -> Result<(), String> {
     let index = index(new)?;
     let index_bytes = index.encode().len();
-    let (mut search, mut at) = (Search::new(index.chunks), 0);
-    let (mut cutter, mut buffer) = (Cutter::new(index.rule), vec![0; BUFFER]);
-    let (mut file, _) = open(old)?;
-    loop {
-        let length = file.read(&mut buffer).map_err(|e| format!("{}: {e}", old.display()))?;
-        if length == 0 {
-            break;
-        }
-        cutter.update(&buffer[..length], &mut |chunk| {
-            search.see(chunk, at);
-            at += u64::from(chunk.length);
-        });
-    }
-    cutter.finish().into_iter().for_each(|chunk| search.see(chunk, at));
+    let mut search = Search::new(index.chunks);
+    let looked = search.look_through(&mut open(old)?.0, index.rule, &mut |_| {});
+    looked.map_err(|e| format!("{}: {e}", old.display()))?;
     let mut pieces = Vec::new();
     search.found().for_each(|(chunk, found)| push(&mut pieces, chunk.length.into(), found));
     let pieces = join(pieces);

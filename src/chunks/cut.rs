@@ -5,6 +5,7 @@
 //! Must never: let the pieces in which the bytes arrive change where they are cut.
 
 use sha2::{Digest as _, Sha256};
+use std::io::{self, Read};
 
 /// Smallest and largest [`Rule`].
 const BITS: std::ops::RangeInclusive<u32> = 12..=22;
@@ -13,6 +14,9 @@ const USUAL_BITS: u32 = 14;
 const MAX_USUAL_CHUNKS: u64 = 32 << 10;
 /// Bytes that the rolling hash depends on: each step moves the older ones one bit up and out.
 const WINDOW: u32 = 64;
+
+/// Bytes read at once.
+const BUFFER: usize = 128 << 10;
 
 /// Length of chunks: 2 to the power of this on average (counted from the least), at least a quarter and at most four times of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +59,36 @@ pub struct Chunk {
     pub length: u32,
 }
 
+/// Cuts a whole stream. Input: `piece` gets the bytes as they are read; `each` the chunks in order, with their places.
+/// Errors: it cannot be read.
+pub fn cut(
+    stream: &mut dyn Read,
+    rule: Rule,
+    piece: &mut dyn FnMut(&[u8]),
+    each: &mut dyn FnMut(Chunk, u64),
+) -> io::Result<()> {
+    let (mut cutter, mut at, mut buffer) = (Cutter::new(rule), 0, vec![0; BUFFER]);
+    let mut take = |chunk: Chunk| {
+        each(chunk, at);
+        at += u64::from(chunk.length);
+    };
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => {
+                piece(&buffer[..length]);
+                cutter.update(&buffer[..length], &mut take);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    cutter.finish().into_iter().for_each(take);
+    Ok(())
+}
+
 /// Takes a stream in pieces, and hands its chunks out in order.
-pub struct Cutter {
+struct Cutter {
     rule: Rule,
     gear: [u64; 256],
     rolling: u64,
@@ -66,12 +98,12 @@ pub struct Cutter {
 
 impl Cutter {
     /// Begins with the first chunk.
-    pub fn new(rule: Rule) -> Cutter {
+    fn new(rule: Rule) -> Cutter {
         Cutter { rule, gear: gear(), rolling: 0, length: 0, sha256: Sha256::new() }
     }
 
     /// Takes the next bytes. Input: `each`: gets the chunks that end in them.
-    pub fn update(&mut self, mut bytes: &[u8], each: &mut dyn FnMut(Chunk)) {
+    fn update(&mut self, mut bytes: &[u8], each: &mut dyn FnMut(Chunk)) {
         while !bytes.is_empty() {
             let (taken, is_end) = self.find_end(bytes);
             self.sha256.update(&bytes[..taken]);
@@ -84,7 +116,7 @@ impl Cutter {
     }
 
     /// Ends the stream. Returns: the last chunk; `None`: the stream ended with the one before, or is empty.
-    pub fn finish(mut self) -> Option<Chunk> {
+    fn finish(mut self) -> Option<Chunk> {
         (self.length > 0).then(|| self.take())
     }
 
@@ -132,7 +164,7 @@ mod tests {
     use crate::base::digest::Digest;
 
     /// Bytes that do not compress, always the same.
-    pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
+    fn noise(length: usize, seed: u64) -> Vec<u8> {
         let mut state = seed | 1;
         let step = |_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -141,10 +173,29 @@ mod tests {
         (0..length).map(step).collect()
     }
 
-    fn cut(bytes: &[u8], rule: Rule, step: usize) -> Vec<Chunk> {
-        let (mut cutter, mut chunks) = (Cutter::new(rule), Vec::new());
-        bytes.chunks(step).for_each(|piece| cutter.update(piece, &mut |chunk| chunks.push(chunk)));
-        chunks.extend(cutter.finish());
+    /// A stream that hands out a few bytes at a time, and is interrupted before each.
+    struct Steps<'a>(&'a [u8], usize, bool);
+
+    impl Read for Steps<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.2 = !self.2;
+            if self.2 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let room = self.1.min(buffer.len());
+            self.0.read(&mut buffer[..room])
+        }
+    }
+
+    fn chunks_of(bytes: &[u8], rule: Rule, step: usize) -> Vec<Chunk> {
+        let (mut chunks, mut seen, mut end) = (Vec::new(), Vec::new(), 0);
+        let mut each = |chunk: Chunk, at| {
+            assert_eq!(at, end, "the place of a chunk is the end of the one before");
+            end += u64::from(chunk.length);
+            chunks.push(chunk);
+        };
+        cut(&mut Steps(bytes, step, false), rule, &mut |piece| seen.extend_from_slice(piece), &mut each).unwrap();
+        assert!(seen == bytes);
         chunks
     }
 
@@ -187,10 +238,10 @@ mod tests {
         assert!(wanted.len() > 30, "{}", wanted.len());
         assert!(wanted.iter().any(|chunk| chunk.length == rule.most()), "none was cut at its most");
         for step in [1, 63, 64, 65, 1000, 1024, 4096, 48 << 10, bytes.len()] {
-            assert_eq!(cut(&bytes, rule, step), wanted, "{step}");
+            assert_eq!(chunks_of(&bytes, rule, step), wanted, "{step}");
         }
-        assert_eq!(cut(&[], rule, 1), Vec::new());
-        assert_eq!(cut(b"x", rule, 1), vec![Chunk { sha256_head: hex_head(b"x"), length: 1 }]);
+        assert_eq!(chunks_of(&[], rule, 1), Vec::new());
+        assert_eq!(chunks_of(b"x", rule, 1), vec![Chunk { sha256_head: hex_head(b"x"), length: 1 }]);
     }
 
     #[test]
@@ -199,7 +250,7 @@ mod tests {
         let old = noise(1 << 20, 3);
         let mut new = old.clone();
         new.splice(500_000..500_000, [1, 2, 3]);
-        let (before, after) = (cut(&old, rule, 4096), cut(&new, rule, 4096));
+        let (before, after) = (chunks_of(&old, rule, 4096), chunks_of(&new, rule, 4096));
         let changed = after.iter().filter(|chunk| !before.contains(chunk)).count();
         assert!((1..=3).contains(&changed), "{changed} of {}", after.len());
     }

@@ -6,7 +6,7 @@
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
-use crate::chunks::cut::{Chunk, Cutter, Rule};
+use crate::chunks::cut::{Chunk, Rule, cut};
 use sha2::{Digest as _, Sha256};
 use std::io::{self, Read};
 
@@ -18,7 +18,6 @@ pub const INDEX_MAX_BYTES: u64 = (HEAD + EACH * MAX_CHUNKS) as u64;
 const MAGIC: &[u8; 8] = b"KSCHUNK\x01";
 const HEAD: usize = 56;
 const EACH: usize = 12;
-const BUFFER: usize = 256 << 10;
 
 /// The chunks of one layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,20 +73,12 @@ impl Index {
     /// Makes the index of a layer. Errors: it cannot be read.
     pub fn of(layer: &mut dyn Read, size_bytes: u64) -> io::Result<Index> {
         let rule = Rule::of_size(size_bytes);
-        let (mut cutter, mut sha256) = (Cutter::new(rule), Sha256::new());
-        let (mut chunks, mut size_bytes, mut buffer) = (Vec::new(), 0, vec![0; BUFFER]);
-        loop {
-            let length = match layer.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(length) => length,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e),
-            };
-            sha256.update(&buffer[..length]);
-            cutter.update(&buffer[..length], &mut |chunk| chunks.push(chunk));
-            size_bytes += length as u64;
-        }
-        chunks.extend(cutter.finish());
+        let (mut chunks, mut size_bytes, mut sha256) = (Vec::new(), 0, Sha256::new());
+        let mut piece = |bytes: &[u8]| {
+            sha256.update(bytes);
+            size_bytes += bytes.len() as u64;
+        };
+        cut(layer, rule, &mut piece, &mut |chunk, _| chunks.push(chunk))?;
         Ok(Index { rule, size_bytes, layer: Digest::finish(sha256), chunks })
     }
 

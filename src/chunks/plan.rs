@@ -2,7 +2,8 @@
 //!
 //! Must never: let an index, whatever it says, lead to more ranges than [`MAX_RANGES`], or leave a byte out.
 
-use crate::chunks::cut::Chunk;
+use crate::chunks::cut::{Chunk, Rule, cut};
+use std::io::{self, Read};
 
 /// What lies between two ranges is fetched as well where it is shorter: a request costs a round trip.
 const LEAST_GAP: u64 = 16 << 10;
@@ -88,8 +89,14 @@ impl Search {
         Search { places: vec![NOWHERE; chunks.len()], chunks, order }
     }
 
+    /// Looks for them in a stream. Input: `looked` gets the number of bytes read.
+    /// Errors: it cannot be read.
+    pub fn look_through(&mut self, stream: &mut dyn Read, rule: Rule, looked: &mut dyn FnMut(u64)) -> io::Result<()> {
+        cut(stream, rule, &mut |piece| looked(piece.len() as u64), &mut |chunk, at| self.see(chunk, at))
+    }
+
     /// Notes where a chunk lies. The first place counts.
-    pub fn see(&mut self, chunk: Chunk, at: u64) {
+    fn see(&mut self, chunk: Chunk, at: u64) {
         let from = self.order.partition_point(|number| self.chunks[*number as usize] < chunk);
         for number in self.order[from..].iter().map(|number| *number as usize) {
             if self.chunks[number] != chunk || self.places[number] != NOWHERE {

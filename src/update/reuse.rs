@@ -5,7 +5,7 @@
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, IoContext, Kind, Result};
-use crate::chunks::cut::{Chunk, Cutter, Rule};
+use crate::chunks::cut::{Chunk, Rule};
 use crate::chunks::index::{INDEX_MAX_BYTES, Index, MAX_CHUNKS};
 use crate::chunks::plan::{Piece, Search, join, push};
 use crate::disk::mount::Mounted;
@@ -20,9 +20,6 @@ use crate::source::Source;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-
-/// Bytes read at once.
-const BUFFER: usize = 128 << 10;
 
 /// The running slot, mounted for reading as long as this lives.
 pub struct AtHand<'a> {
@@ -160,28 +157,11 @@ impl<'a> AtHand<'a> {
 
     /// Looks for chunks in one of the slot's files. Returns: `None`: it cannot be read.
     fn search(&self, name: &'static str, rule: Rule, wanted: Vec<Chunk>) -> Option<Search> {
-        let looking = Progress::of(&format!("comparing with slot {}", self.slot), 0);
         let look = || -> io::Result<Search> {
             let mut file = self.open(name)?;
-            let (mut search, mut cutter, mut at) = (Search::new(wanted), Cutter::new(rule), 0);
-            let mut see = |search: &mut Search, chunk: Chunk| {
-                search.see(chunk, at);
-                at += u64::from(chunk.length);
-            };
-            let mut buffer = vec![0; BUFFER];
-            loop {
-                let length = match file.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(length) => length,
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(e) => return Err(e),
-                };
-                cutter.update(&buffer[..length], &mut |chunk| see(&mut search, chunk));
-                looking.add(length as u64);
-            }
-            if let Some(last) = cutter.finish() {
-                see(&mut search, last);
-            }
+            let looking = Progress::of(&format!("comparing with slot {}", self.slot), file.metadata()?.len());
+            let mut search = Search::new(wanted);
+            search.look_through(&mut file, rule, &mut |bytes| looking.add(bytes))?;
             Ok(search)
         };
         look().inspect_err(|e| aside(&format!("slot {}: {name}: {e}; all of it is fetched", self.slot))).ok()

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 /// Answers one connection with each text, in order, and returns the heads of the requests.
 /// A text that ends in `HANG` is not followed by a close: the peer has to time out.
@@ -142,7 +143,7 @@ fn an_endless_trailer_ends() {
         let (port, server) = serve_for_ever(2, CHUNKED, b"a: b\r\n", pause);
         let e = impatient().document(&url(port, "/"), "*/*", 99, None).unwrap_err();
         assert!(e.kind() == Kind::Network && e.to_string().contains(": not complete after 0.5 s"), "{e}");
-        let mut body = impatient().stream(&url(port, "/"), 2, 0..2).unwrap().reader;
+        let mut body = impatient().stream(&url(port, "/"), 2, 0..2, Instant::now()).unwrap().reader;
         let mut out = Vec::new();
         let e = body.read_to_end(&mut out).unwrap_err();
         assert!(out == b"{}" && e.to_string().contains("not complete after 0.5 s"), "{e}");
@@ -150,7 +151,7 @@ fn an_endless_trailer_ends() {
         server.join().unwrap();
         // An error's text is read under the same limits as any other body.
         let (port, server) = serve_for_ever(1, NOT_FOUND, b"a: b\r\n", pause);
-        let e = impatient().stream(&url(port, "/"), 2, 0..2).err().unwrap();
+        let e = impatient().stream(&url(port, "/"), 2, 0..2, Instant::now()).err().unwrap();
         assert!(e.to_string().contains("404 Not Found"), "{e}");
         server.join().unwrap();
     }
@@ -169,7 +170,7 @@ fn a_trickle_ends() {
         (999, "slower than 2 KiB/s: not complete after 0.5 s"),
         (2048, "slower than 2 KiB/s: not complete after 1.5 s"),
     ] {
-        let mut body = impatient().stream(&url(port, "/"), size_bytes, 0..size_bytes).unwrap().reader;
+        let mut body = impatient().stream(&url(port, "/"), size_bytes, 0..size_bytes, Instant::now()).unwrap().reader;
         let e = body.read_to_end(&mut Vec::new()).unwrap_err();
         assert!(e.to_string().contains(words), "{e}");
     }
@@ -247,7 +248,9 @@ fn a_file_that_is_stored_compressed_may_say_so() {
         let document = client().document(&url(port, path), "*/*", 9, None);
         assert_eq!(document.is_ok(), document_ok, "{path} {encoding}");
         let mut bytes = String::new();
-        let read = client().stream(&url(port, path), 6, 0..6).map(|mut b| b.reader.read_to_string(&mut bytes).unwrap());
+        let read = client()
+            .stream(&url(port, path), 6, 0..6, Instant::now())
+            .map(|mut b| b.reader.read_to_string(&mut bytes).unwrap());
         assert_eq!((read.is_ok(), bytes.as_str()), (file_ok, if file_ok { "stored" } else { "" }), "{path} {encoding}");
         server.join().unwrap();
     }
@@ -257,7 +260,7 @@ fn a_file_that_is_stored_compressed_may_say_so() {
 fn a_stream_reports_its_length_and_ends_where_it_should() {
     let (port, server) = serve(vec![answer("200 OK", "", "abc"), "HTTP/1.1 200 OK\r\n\r\nabc".to_owned()]);
     for _ in 0..2 {
-        let mut body = client().stream(&url(port, "/"), 3, 0..3).unwrap();
+        let mut body = client().stream(&url(port, "/"), 3, 0..3, Instant::now()).unwrap();
         let mut out = String::new();
         body.reader.read_to_string(&mut out).unwrap();
         assert_eq!(out, "abc");

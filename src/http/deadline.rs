@@ -53,19 +53,17 @@ pub(super) struct Limit {
 impl Limit {
     /// Limit for a document that is read whole before use.
     pub fn document(timeouts: &Timeouts) -> Limit {
-        Limit::new(timeouts.document, None)
+        let allowed = timeouts.document;
+        Limit { until: Instant::now().checked_add(allowed), allowed, bytes_per_sec: None }
     }
 
-    /// Limit for a file of this length.
-    pub fn body(timeouts: &Timeouts, size_bytes: u64) -> Limit {
-        match timeouts.bytes_per_sec {
-            0 => Limit::new(timeouts.body, None),
-            rate => Limit::new(timeouts.body.saturating_add(Duration::from_secs(size_bytes / rate)), Some(rate)),
-        }
-    }
-
-    fn new(allowed: Duration, bytes_per_sec: Option<u64>) -> Limit {
-        Limit { until: Instant::now().checked_add(allowed), allowed, bytes_per_sec }
+    /// Limit for a file of this length. Input: `begun`: when its first part was asked for; all parts share the limit.
+    pub fn body(timeouts: &Timeouts, size_bytes: u64, begun: Instant) -> Limit {
+        let (allowed, bytes_per_sec) = match timeouts.bytes_per_sec {
+            0 => (timeouts.body, None),
+            rate => (timeouts.body.saturating_add(Duration::from_secs(size_bytes / rate)), Some(rate)),
+        };
+        Limit { until: begun.checked_add(allowed), allowed, bytes_per_sec }
     }
 
     /// Returns the remaining time.
@@ -172,13 +170,13 @@ mod tests {
             (2048, 2048 * 1000, 1300, "slower than 2 KiB/s: not complete after 1300 s"),
             (10, 100, 310, "slower than 10 bytes/s: not complete after 310 s"),
         ] {
-            let limit = Limit::body(&timeouts(rate), size_bytes);
+            let limit = Limit::body(&timeouts(rate), size_bytes, Instant::now());
             assert_eq!((limit.allowed.as_secs(), limit.words().as_str()), (secs, words));
         }
         assert_eq!(Limit::document(&timeouts(1)).words(), "not complete after 1.2 s");
         // Whatever length a document announces, nothing overflows.
         for (rate, size_bytes) in [(0, u64::MAX), (1, u64::MAX), (1, i64::MAX as u64)] {
-            assert!(Limit::body(&timeouts(rate), size_bytes).left() > Duration::from_secs(100));
+            assert!(Limit::body(&timeouts(rate), size_bytes, Instant::now()).left() > Duration::from_secs(100));
         }
     }
 

@@ -1,10 +1,12 @@
 //! Tests of `resume.rs` for parts of a file that have an end: what is asked for, and what is handed out.
 
 use super::tests::{client, url};
-use crate::http::Body;
+use crate::http::{Body, Client, HttpOptions};
+use crate::os::system::System;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 const FILE: &str = "abcdefghij";
 const SIZE: u64 = FILE.len() as u64;
@@ -82,7 +84,7 @@ fn a_part_is_asked_for_and_what_comes_is_handed_out() {
         let connections =
             if is_refused { answers.into_iter().map(|answer| vec![answer]).collect() } else { vec![answers] };
         let (port, server) = keep(connections);
-        let mut body = client().stream(&url(port, "/"), SIZE, from..end).unwrap();
+        let mut body = client().stream(&url(port, "/"), SIZE, from..end, Instant::now()).unwrap();
         assert!(body.until.get() == opened_until || is_refused, "{ranges:?}: {}", body.until.get());
         assert_eq!(read(&mut body), want, "{ranges:?}");
         assert_eq!((body.until.get(), body.is_pieced.get()), (until, true), "{ranges:?}");
@@ -95,7 +97,7 @@ fn no_part_is_no_request() {
     let (port, server) = keep(vec![]);
     assert!(server.join().unwrap().is_empty());
     // Nobody listens any more.
-    assert_eq!(read(&mut client().stream(&url(port, "/"), SIZE, 4..4).unwrap()), "");
+    assert_eq!(read(&mut client().stream(&url(port, "/"), SIZE, 4..4, Instant::now()).unwrap()), "");
 }
 
 #[test]
@@ -104,7 +106,7 @@ fn many_parts_come_on_one_connection() {
     let (port, server) = keep(vec![parts.iter().map(|(from, end)| part(*from, *end)).collect()]);
     let client = client();
     for (from, end) in parts {
-        let mut body = client.stream(&url(port, "/"), SIZE, from as u64..end as u64).unwrap();
+        let mut body = client.stream(&url(port, "/"), SIZE, from as u64..end as u64, Instant::now()).unwrap();
         assert_eq!(read(&mut body), FILE[from..end]);
     }
     // One was accepted, and it carried all of them.
@@ -125,7 +127,7 @@ fn a_mirror_is_asked_for_what_is_left_of_the_part() {
     ] {
         let ((port, server), (other, mirror)) = (keep(vec![vec![first]]), keep(vec![vec![from_mirror]]));
         let client = client().with_bases(vec![url(port, "/"), url(other, "/")]);
-        let mut body = client.stream(&url(port, "/f"), SIZE, 2..8).unwrap();
+        let mut body = client.stream(&url(port, "/f"), SIZE, 2..8, Instant::now()).unwrap();
         assert_eq!(read(&mut body), want);
         assert_eq!(body.until.get(), 2 + want.len() as u64);
         assert_eq!(
@@ -133,4 +135,20 @@ fn a_mirror_is_asked_for_what_is_left_of_the_part() {
             (vec!["2-7".to_owned()], vec![asked.to_owned()])
         );
     }
+}
+
+#[test]
+fn the_parts_of_a_file_share_its_time() {
+    let (port, server) = keep(vec![vec![part(0, 3)]]);
+    let limited = || {
+        let mut options = HttpOptions::new(&System::new("/nonexistent"));
+        (options.timeouts.body, options.timeouts.bytes_per_sec) = (Duration::from_secs(3600), 0);
+        options.tries = 1;
+        Client::new(options).unwrap()
+    };
+    let hours_ago = |hours: u64| Instant::now().checked_sub(Duration::from_secs(hours * 3600)).unwrap();
+    assert_eq!(read(&mut limited().stream(&url(port, "/"), SIZE, 0..3, hours_ago(0)).unwrap()), "abc");
+    server.join().unwrap();
+    let e = limited().stream(&url(port, "/"), SIZE, 5..8, hours_ago(2)).err().unwrap();
+    assert!(e.to_string().contains("not complete after 3600 s"), "{e}");
 }

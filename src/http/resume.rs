@@ -19,6 +19,7 @@ use std::cell::Cell;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Instant;
 
 /// This many bytes without a break count as progress: earlier failures are forgotten.
 const PROGRESS_BYTES: u64 = 256 << 10;
@@ -50,11 +51,12 @@ impl Body {
 }
 
 impl Client {
-    /// Opens a part of a file. Input: `size_bytes`: the file's length, which also sets the time limit. A server that does not
+    /// Opens a part of a file. Input: `size_bytes`: the file's length, which also sets the time limit for all of its parts;
+    /// `begun`: when the first of them was asked for. A server that does not
     /// send parts sends all of it: what comes behind the part is then handed out as well.
     /// Errors: Network: not reachable, or a status that is not 2xx. Digest: the server announces another length. Source: a
     /// bad redirect, or compressed. Config: no CA certificates, or plain HTTP where it is not allowed.
-    pub fn stream(&self, url: &Url, size_bytes: u64, part: Range<u64>) -> Result<Body> {
+    pub fn stream(&self, url: &Url, size_bytes: u64, part: Range<u64>, begun: Instant) -> Result<Body> {
         let (from, until) = (part.start, Rc::new(Cell::new(part.end)));
         let is_pieced = Rc::new(Cell::new(false));
         if part.is_empty() {
@@ -74,7 +76,7 @@ impl Client {
             round: 0,
             failed: 0,
             since_break: 0,
-            limit: Limit::body(self.timeouts(), size_bytes),
+            limit: Limit::body(self.timeouts(), size_bytes, begun),
             is_pieced: is_pieced.clone(),
             until: until.clone(),
         };

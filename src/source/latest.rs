@@ -20,6 +20,7 @@ use crate::trust::keyring::Keyring;
 use crate::trust::tally::{DETACHED_MAX_BYTES, Tally};
 use std::cell::Cell;
 use std::ops::Range;
+use std::time::Instant;
 
 /// One HTTP server.
 pub struct Latest {
@@ -153,8 +154,8 @@ impl Source for Latest {
         self.etag.clone()
     }
 
-    fn open(&mut self, blob: &FileRef, part: Range<u64>) -> Result<Body> {
-        self.client.stream(place(blob)?, blob.size_bytes, part)
+    fn open(&mut self, blob: &FileRef, part: Range<u64>, begun: Instant) -> Result<Body> {
+        self.client.stream(place(blob)?, blob.size_bytes, part, begun)
     }
 
     fn doubt(&mut self) -> bool {

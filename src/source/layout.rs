@@ -27,6 +27,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Most manifests read to find the signatures of one: those of all releases are stored together here.
 const MAX_MANIFESTS: usize = 1024;
@@ -321,7 +322,7 @@ impl Source for Layout {
         Ok(artifact)
     }
 
-    fn open(&mut self, blob: &FileRef, part: Range<u64>) -> Result<Body> {
+    fn open(&mut self, blob: &FileRef, part: Range<u64>, _begun: Instant) -> Result<Body> {
         let medium = self.medium()?;
         let reader = medium.open_blob(blob, part.start)?;
         Ok(match medium {

@@ -7,6 +7,7 @@ use crate::source::choose::SHORT_DIGEST;
 use crate::trust::keyring::SignaturePolicy;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::time::Instant;
 use tempfile::TempDir;
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -83,7 +84,12 @@ fn reads_and_opens_an_artifact() {
         ("1.2.0", Some("amd64"), fixture.manifest)
     );
     let mut text = String::new();
-    source.open(&a.initramfs, 0..a.initramfs.size_bytes).unwrap().reader.read_to_string(&mut text).unwrap();
+    source
+        .open(&a.initramfs, 0..a.initramfs.size_bytes, Instant::now())
+        .unwrap()
+        .reader
+        .read_to_string(&mut text)
+        .unwrap();
     assert_eq!(text, "initramfs");
 }
 
@@ -196,7 +202,7 @@ fn damaged_documents_and_files_are_seen() {
     let mut source = fixture.source(None);
     let a = source.resolve("amd64").unwrap();
     fs::write(fixture.blob(a.kernel.sha256), "kernel+").unwrap();
-    assert_eq!(source.open(&a.kernel, 0..a.kernel.size_bytes).err().unwrap().kind(), Kind::Digest);
+    assert_eq!(source.open(&a.kernel, 0..a.kernel.size_bytes, Instant::now()).err().unwrap().kind(), Kind::Digest);
     assert_eq!(source.probe(&a.kernel).err().unwrap().kind(), Kind::Digest);
     source.probe(&a.initramfs).unwrap();
     fs::remove_file(fixture.blob(a.initramfs.sha256)).unwrap();

@@ -26,6 +26,7 @@ use crate::base::error::Result;
 use crate::http::Body;
 use crate::offer::artifact::{Artifact, FileRef};
 use std::ops::Range;
+use std::time::Instant;
 
 /// A place that updates come from.
 pub trait Source {
@@ -46,10 +47,11 @@ pub trait Source {
     }
 
     /// Opens a part of one of the blobs of an artifact that this source resolved.
+    /// Input: `begun`: when the blob's first part was asked for: all of them share the time limit of one file.
     /// Returns: that part; **unverified**: the reader checks length and digest. A source that cannot send parts sends more:
     /// [`Body::until`].
     /// Errors: as above; Digest: the source announces another length.
-    fn open(&mut self, blob: &FileRef, part: Range<u64>) -> Result<Body>;
+    fn open(&mut self, blob: &FileRef, part: Range<u64>, begun: Instant) -> Result<Body>;
 
     /// Reports that the content opened last was wrong. Returns: whether another place can be tried.
     fn doubt(&mut self) -> bool {

@@ -23,6 +23,7 @@ use crate::trust::keyring::Keyring;
 use crate::trust::referrers;
 use crate::trust::tally::Tally;
 use std::ops::Range;
+use std::time::Instant;
 
 /// One repository of a registry.
 pub struct Registry {
@@ -252,8 +253,8 @@ impl Source for Registry {
         self.top.map(|digest| digest.to_string())
     }
 
-    fn open(&mut self, blob: &FileRef, part: Range<u64>) -> Result<Body> {
-        self.client.stream(&self.url("blobs", &blob.sha256.to_string()), blob.size_bytes, part)
+    fn open(&mut self, blob: &FileRef, part: Range<u64>, begun: Instant) -> Result<Body> {
+        self.client.stream(&self.url("blobs", &blob.sha256.to_string()), blob.size_bytes, part, begun)
     }
 
     fn doubt(&mut self) -> bool {

@@ -15,6 +15,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
+use std::time::Instant;
 
 /// How a file is put together.
 pub struct Recipe {
@@ -35,6 +36,8 @@ pub struct Opened {
     /// Number of the current piece.
     piece: usize,
     open: Option<Open>,
+    /// Number of the blob that was opened last, and when it was for the first time.
+    begun: Option<(usize, Instant)>,
     is_pieced: bool,
 }
 
@@ -67,7 +70,7 @@ impl Opened {
     /// Errors: as [`Source::open`].
     pub fn new(source: &mut dyn Source, recipe: Recipe, from: u64) -> Result<Opened> {
         let end = recipe.blobs.iter().fold(0u64, |end, blob| end.saturating_add(blob.size_bytes));
-        let mut file = Opened { recipe, at: from, end, piece: 0, open: None, is_pieced: false };
+        let mut file = Opened { recipe, at: from, end, piece: 0, open: None, begun: None, is_pieced: false };
         if file.place().is_none() {
             file.open_next(source)?;
         }
@@ -98,13 +101,15 @@ impl Opened {
     fn open_next(&mut self, source: &mut dyn Source) -> Result<()> {
         let piece = self.recipe.pieces.get(self.piece).filter(|_| self.recipe.local.is_some());
         let until = piece.map_or(u64::MAX, Piece::end);
-        let (mut begin, mut left) = (0, self.recipe.blobs.len());
-        for blob in &self.recipe.blobs {
-            left -= 1;
+        let mut begin = 0;
+        for (number, blob) in self.recipe.blobs.iter().enumerate() {
             let end = begin + blob.size_bytes;
             if self.at < end {
-                let body = source.open(blob, self.at - begin..end.min(until) - begin)?;
-                self.open = Some(Open { body, begin, end, sha256: blob.sha256, is_last: left == 0 });
+                let known = self.begun.filter(|(known, _)| *known == number);
+                let (_, begun) = *self.begun.insert(known.unwrap_or_else(|| (number, Instant::now())));
+                let body = source.open(blob, self.at - begin..end.min(until) - begin, begun)?;
+                let is_last = number + 1 == self.recipe.blobs.len();
+                self.open = Some(Open { body, begin, end, sha256: blob.sha256, is_last });
                 break;
             }
             begin = end;

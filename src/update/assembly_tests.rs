@@ -15,6 +15,8 @@ struct Blobs {
     runs_on: bool,
     pieced: Option<u64>,
     asked: Vec<(u64, u64)>,
+    /// Length of each blob that was asked for, and since when.
+    begun: Vec<(u64, Instant)>,
 }
 
 impl Source for Blobs {
@@ -22,7 +24,8 @@ impl Source for Blobs {
         unreachable!("the file is known")
     }
 
-    fn open(&mut self, blob: &FileRef, part: std::ops::Range<u64>) -> Result<Body> {
+    fn open(&mut self, blob: &FileRef, part: std::ops::Range<u64>, begun: Instant) -> Result<Body> {
+        self.begun.push((blob.size_bytes, begun));
         let begin = match blob.size_bytes {
             3 => 0,
             1 => 3,
@@ -117,6 +120,9 @@ fn only_what_is_not_at_hand_is_fetched() {
     let (_, traffic) = read(&mut source, Some(local(LOCAL)), 0, 100).unwrap();
     assert_eq!((traffic.fetched_bytes, traffic.copied_bytes), (4, 6));
     assert_eq!(source.asked, [(0, 1), (4, 5), (7, 9)]);
+    // The parts of a blob share its time, and each blob has its own.
+    let [(3, _), (6, first), (6, second)] = source.begun[..] else { panic!("{:?}", source.begun) };
+    assert!(first == second && first > source.begun[0].1, "{:?}", source.begun);
     // What comes unasked is taken, instead of asking again.
     let mut source = Blobs { runs_on: true, ..Blobs::default() };
     let (_, traffic) = read(&mut source, Some(local(LOCAL)), 0, 100).unwrap();

@@ -20,6 +20,7 @@ use crate::source::Source;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Instant;
 
 /// The running slot, mounted for reading as long as this lives.
 pub struct AtHand<'a> {
@@ -192,7 +193,7 @@ fn index_of(layer: &FileRef, chunks: &FileRef, source: &mut dyn Source) -> Resul
         let why = format!("it has {} bytes, more than an index may have ({INDEX_MAX_BYTES})", chunks.size_bytes);
         return Err(Error::new(Kind::Source, why).at("read", place()));
     }
-    let body = source.open(chunks, 0..chunks.size_bytes)?;
+    let body = source.open(chunks, 0..chunks.size_bytes, Instant::now())?;
     let mut bytes = Vec::with_capacity(chunks.size_bytes as usize + 1);
     body.reader.take(chunks.size_bytes + 1).read_to_end(&mut bytes).io(Kind::Network, "read", place())?;
     if bytes.len() as u64 != chunks.size_bytes || Digest::of(&bytes) != chunks.sha256 {

@@ -20,6 +20,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Instant;
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const P256: [&str; 3] = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
@@ -57,7 +58,7 @@ fn check_files(source: &mut dyn Source, artifact: &Artifact, files: &Files) {
     for (file, want) in [(&artifact.kernel, &files.kernel), (&artifact.initramfs, &files.initramfs)] {
         let mut bytes = Vec::new();
         source.probe(file).unwrap();
-        source.open(file, 0..file.size_bytes).unwrap().reader.read_to_end(&mut bytes).unwrap();
+        source.open(file, 0..file.size_bytes, Instant::now()).unwrap().reader.read_to_end(&mut bytes).unwrap();
         assert!(&bytes == want, "{} bytes of {}", bytes.len(), want.len());
         assert_eq!((Digest::of(&bytes), bytes.len() as u64), (file.sha256, file.size_bytes));
     }
@@ -314,7 +315,7 @@ fn a_web_server_that_sends_something_else_is_caught() {
     });
     let mut source = http(&web.url(""));
     let artifact = source.resolve("amd64").unwrap();
-    let e = source.open(&artifact.kernel, 0..artifact.kernel.size_bytes).err().unwrap();
+    let e = source.open(&artifact.kernel, 0..artifact.kernel.size_bytes, Instant::now()).err().unwrap();
     assert!(e.kind() == Kind::Digest && e.to_string().contains("sends 5 bytes"), "{e}");
     refused(http(&web.url("/big")).resolve("amd64"), Kind::Source, "longer than");
     refused(http(&web.url("/bad")).resolve("amd64"), Kind::Source, "not valid JSON");
@@ -479,7 +480,7 @@ fn a_registry_that_lies_is_caught() {
     // A blob of another length is refused before a byte of it is used.
     let mut source = plain(&format!("127.0.0.1:{}/os:v1", cases[1].0.port));
     for e in [
-        source.open(&artifact.kernel, 0..artifact.kernel.size_bytes).err().unwrap(),
+        source.open(&artifact.kernel, 0..artifact.kernel.size_bytes, Instant::now()).err().unwrap(),
         source.probe(&artifact.kernel).unwrap_err(),
     ] {
         assert!(e.kind() == Kind::Digest && e.to_string().contains(" sends "), "{e}");

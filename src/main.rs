@@ -42,9 +42,7 @@ fn answer(cli: &Cli, common: &Common, typed: &Typed<'_>, reply: &mut Reply) -> R
         (false, true) => Form::Shell,
         (false, false) => Form::Text,
     };
-    // The document of a dry run is that of `check`.
-    let is_dry = matches!(&cli.command, Some(Command::Apply(args)) if args.dry_run);
-    *reply = Reply::new(form, if is_dry { Some("check") } else { typed.command });
+    *reply = Reply::new(form, typed.command.map(|_| common.command));
     match (flags.quiet, flags.verbose) {
         (_, true) => progress::be_verbose(),
         (true, false) => progress::be_quiet(),
@@ -87,7 +85,6 @@ fn run(command: &Command, common: &Common, out: &mut Reply) -> Result<Outcome, E
     };
     match command {
         Command::Check(_) => check::run(&system, config, flags, out),
-        Command::Apply(args) if args.dry_run => check::run(&system, config, flags, out),
         Command::Apply(args) => apply::run(&system, &config, args, flags, out),
         Command::Activate(_) => activate::run(&system, &config, flags, out),
         Command::Rollback(_) => rollback::run(&system, &config, flags, out),

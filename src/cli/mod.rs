@@ -121,7 +121,7 @@ pub struct Apply {
     /// activate the update once it is staged; --reboot implies it
     #[argh(switch)]
     pub activate: bool,
-    /// only report what would be taken, and how much of it would be fetched: as check does
+    /// only report what would be taken, and how much of it would be fetched: it is check
     #[argh(switch)]
     pub dry_run: bool,
 }

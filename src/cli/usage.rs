@@ -7,7 +7,7 @@ use super::flags::{self, HELP};
 use crate::base::error::{Error, Kind};
 use crate::base::text::{Margins, fold};
 use crate::base::url::without_secrets;
-use crate::cli::{Cli, Command, Common, Flags};
+use crate::cli::{Check, Cli, Command, Common, Flags};
 use argh::{EarlyExit, FromArgs, SubCommands};
 
 /// Options that may precede a command, without a value.
@@ -136,11 +136,15 @@ pub fn parse(program: &str, words: &[&str]) -> Result<(Cli, Common), EarlyExit> 
     let own = said(Cli::from_args(&[program], &[command, HELP[0]]));
     let help = flags::shown(&own, &said(Flags::from_args(&["", command], &HELP[..1])), command);
     let (own, rest) = flags::part(words, command, &help);
-    let common = Common { flags: Flags::from_args(&[], &rest)?, command };
-    let cli = Cli::from_args(&[program], &own).map_err(|early| match early.status {
+    let mut common = Common { flags: Flags::from_args(&[], &rest)?, command };
+    let mut cli = Cli::from_args(&[program], &own).map_err(|early| match early.status {
         Ok(()) => EarlyExit { output: help, ..early },
         Err(()) => early,
     })?;
+    // Everything about it is that of `check`: its answer, its silence, its name.
+    if matches!(&cli.command, Some(Command::Apply(apply)) if apply.dry_run) {
+        (cli.command, common.command) = (Some(Command::Check(Check {})), "check");
+    }
     Ok((cli, common))
 }
 

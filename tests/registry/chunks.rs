@@ -69,6 +69,12 @@ fn a_registry_sends_only_what_the_slot_lacks() {
     let (kernel, initramfs, chunks) = (sha256(&ours.kernel), sha256(&ours.initramfs), ours.chunks.as_ref().unwrap());
     assert_eq!((of(&kernel, " 200"), of(&sha256(chunks), " 200"), of(&initramfs, " 200")), (1, 1, 0), "{gets:?}");
     assert!((1..=4).contains(&of(&initramfs, " 206")), "{gets:?}");
+    // A dry run is `check` in everything, also in what is not said.
+    for quiet in [&["--quiet"][..], &["--quiet", "--json"], &[]] {
+        let [check, dry] =
+            [&["check"][..], &["apply", "--dry-run"]].map(|form| machine.root.agent(&[form, quiet].concat()));
+        assert_eq!((check.code, &check.stdout, &check.stderr), (dry.code, &dry.stdout, &dry.stderr), "{quiet:?}");
+    }
     let page = machine.root.agent(&["metrics", "--once"]).expect(0, &[]).stdout;
     for (origin, bytes) in [("network", fetched), ("slot", copied)] {
         assert!(page.contains(&format!("kubesolo_update_bytes_total{{origin=\"{origin}\"}} {bytes}\n")), "{page}");

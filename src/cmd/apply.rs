@@ -11,6 +11,7 @@ use crate::cmd::words::{say_activated, signers, tell};
 use crate::cmd::{Outcome, restart as restart_machine};
 use crate::cmd::{nothing_there, overrides, splay};
 use crate::config::Config;
+use crate::ledger::traffic::Traffic;
 use crate::machine::view::View;
 use crate::offer::refusal::{Gate, Refusal, refused};
 use crate::os::progress::{is_quiet, on_interrupt};
@@ -23,7 +24,6 @@ use crate::update::attempt::{self, Attempted, record_stop};
 use crate::update::judge::Question;
 use crate::update::next_step::is_lost;
 use crate::update::restart::refuse_reboot_below_root;
-use crate::update::reuse::Traffic;
 use crate::update::session::Session;
 use std::io::Write;
 

@@ -9,6 +9,7 @@ use crate::cmd::answer::{Members, Reply, facts};
 use crate::cmd::words::{signers, tell};
 use crate::cmd::{INTERRUPTED, Outcome, WATCHED_RETRIES, nothing_there, overrides, splay};
 use crate::config::Config;
+use crate::ledger::traffic::Traffic;
 use crate::machine::{ARCHITECTURE, Machine};
 use crate::offer::artifact::Artifact;
 use crate::offer::gate::{self, Verdict};
@@ -17,9 +18,8 @@ use crate::os::progress::{self, is_watched};
 use crate::os::sys::Access;
 use crate::os::system::System;
 use crate::trust::keyring::Keyring;
-use crate::update::ask::{keyring, open};
+use crate::update::ask::{forecast, keyring, open};
 use crate::update::judge::{Overrides, Question, Situation, consult, look};
-use crate::update::reuse::{Traffic, forecast};
 use std::io::Write;
 
 /// Runs the command.

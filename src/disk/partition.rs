@@ -11,7 +11,7 @@ use crate::os::system::System;
 use crate::slot::record::Slot;
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -247,7 +247,7 @@ struct Table {
 }
 
 /// Which table was read, and what came of it.
-struct Read {
+struct Looked {
     disk: String,
     is_backup: bool,
     table: Option<Rc<Table>>,
@@ -256,12 +256,12 @@ struct Read {
 /// The tables of disks, each read once: a device that is closed forgets what was read of it.
 struct Tables<'a> {
     system: &'a System,
-    read: RefCell<Vec<Read>>,
+    looked: RefCell<Vec<Looked>>,
 }
 
 impl Tables<'_> {
     fn of(system: &System) -> Tables<'_> {
-        Tables { system, read: RefCell::default() }
+        Tables { system, looked: RefCell::default() }
     }
 
     fn number(&self, disk: &str, guid: &str) -> Option<u32> {
@@ -274,12 +274,12 @@ impl Tables<'_> {
     }
 
     fn table(&self, disk: &str, is_backup: bool) -> Option<Rc<Table>> {
-        let mut read = self.read.borrow_mut();
-        if let Some(known) = read.iter().find(|one| one.disk == disk && one.is_backup == is_backup) {
+        let mut looked = self.looked.borrow_mut();
+        if let Some(known) = looked.iter().find(|one| one.disk == disk && one.is_backup == is_backup) {
             return known.table.clone();
         }
         let table = self.read_table(disk, is_backup).map(Rc::new);
-        read.push(Read { disk: disk.to_owned(), is_backup, table: table.clone() });
+        looked.push(Looked { disk: disk.to_owned(), is_backup, table: table.clone() });
         table
     }
 

@@ -7,6 +7,7 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::time::Moment;
 use crate::ledger::history::{self, History, VERSION_MAX_BYTES};
+use crate::ledger::traffic::Traffic;
 use crate::slot::record::Slot;
 use miniserde::{Deserialize, Serialize, json};
 
@@ -65,8 +66,10 @@ impl State {
             attempt_count: raw.attempt_count.unwrap_or(0),
             attempts_total: raw.attempts_total.unwrap_or(0),
             rollbacks_total: raw.rollbacks_total.unwrap_or(0),
-            fetched_bytes_total: raw.fetched_bytes_total.unwrap_or(0),
-            copied_bytes_total: raw.copied_bytes_total.unwrap_or(0),
+            traffic_total: Traffic {
+                fetched_bytes: raw.fetched_bytes_total.unwrap_or(0),
+                copied_bytes: raw.copied_bytes_total.unwrap_or(0),
+            },
             is_under_way: raw.under_way.unwrap_or(false),
             last_error: history::limited(raw.last_error, TEXT_MAX_BYTES),
             last_error_kind: raw.last_error_kind.filter(|kind| history::is_kind(kind)),
@@ -95,8 +98,8 @@ impl State {
             attempt_count: Some(self.attempt_count),
             attempts_total: Some(self.attempts_total),
             rollbacks_total: Some(self.rollbacks_total),
-            fetched_bytes_total: Some(self.fetched_bytes_total),
-            copied_bytes_total: Some(self.copied_bytes_total),
+            fetched_bytes_total: Some(self.traffic_total.fetched_bytes),
+            copied_bytes_total: Some(self.traffic_total.copied_bytes),
             under_way: self.is_under_way.then_some(true),
             last_error: self.last_error.clone(),
             last_error_kind: self.last_error_kind.clone(),

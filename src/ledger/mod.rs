@@ -10,3 +10,4 @@ pub mod proven;
 pub mod seen;
 pub mod state;
 pub mod store;
+pub mod traffic;

@@ -4,6 +4,7 @@
 //! and verified again. Must never: be what an update is installed from.
 
 use crate::base::digest::Digest;
+use crate::ledger::traffic::Traffic;
 use crate::offer::artifact::{Artifact, FileRef, Metadata, Place};
 use miniserde::{Deserialize, Serialize, json};
 
@@ -28,10 +29,8 @@ pub struct LastOffer {
 pub struct Forecast {
     /// Digest of that initramfs.
     pub running: Digest,
-    /// Bytes that would be fetched.
-    pub fetch_bytes: u64,
-    /// Bytes that the running slot has.
-    pub at_hand_bytes: u64,
+    /// What would be fetched, and copied.
+    pub traffic: Traffic,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,7 +86,8 @@ impl LastOffer {
         };
         let forecast = raw.forecast.and_then(|raw| {
             let running = Digest::parse_hex(&raw.running).ok()?;
-            Some(Forecast { running, fetch_bytes: raw.fetch, at_hand_bytes: raw.at_hand })
+            let traffic = Traffic { fetched_bytes: raw.fetch, copied_bytes: raw.at_hand };
+            Some(Forecast { running, traffic })
         });
         Some(LastOffer { validator: raw.validator?, keyring: Digest::parse(&raw.keyring?).ok()?, artifact, forecast })
     }
@@ -108,8 +108,8 @@ impl LastOffer {
             initramfs: file(&a.initramfs),
             forecast: self.forecast.map(|f| RawForecast {
                 running: f.running.hex(),
-                fetch: f.fetch_bytes,
-                at_hand: f.at_hand_bytes,
+                fetch: f.traffic.fetched_bytes,
+                at_hand: f.traffic.copied_bytes,
             }),
         });
         text.push('\n');
@@ -140,7 +140,8 @@ mod tests {
             kernel: file(7),
             initramfs: file(8),
         };
-        let forecast = Some(Forecast { running: Digest::of(b"r"), fetch_bytes: 9, at_hand_bytes: 6 });
+        let forecast =
+            Some(Forecast { running: Digest::of(b"r"), traffic: Traffic { fetched_bytes: 9, copied_bytes: 6 } });
         LastOffer { validator: "\"e\"".into(), keyring: Digest::of(b"ring"), artifact, forecast }
     }
 

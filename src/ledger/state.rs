@@ -7,6 +7,7 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::time::{Moment, rfc3339};
 use crate::ledger::history::{Attempt, History, Part, ROLLBACK, VERSION_MAX_BYTES, cut};
+use crate::ledger::traffic::Traffic;
 use crate::slot::record::{Record, Slot};
 
 pub use crate::ledger::phase::Phase;
@@ -39,10 +40,8 @@ pub struct State {
     pub attempts_total: u64,
     /// Rollbacks ever.
     pub rollbacks_total: u64,
-    /// Bytes of files that came from the source, ever.
-    pub fetched_bytes_total: u64,
-    /// Bytes of files that were copied from the running slot, ever.
-    pub copied_bytes_total: u64,
+    /// Bytes of all updates ever.
+    pub traffic_total: Traffic,
     /// Whether the recorded rollback still waits for the machine to restart: until then it is not counted.
     pub is_under_way: bool,
     /// Why the last attempt failed or was rolled back.

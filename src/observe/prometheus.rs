@@ -165,7 +165,9 @@ impl Page {
         self.numbers(&numbers);
         const BYTES: &str = "kubesolo_update_bytes_total";
         self.family(BYTES, COUNTER, "Bytes of updates, by where they came from: the source, or the running slot.");
-        for (origin, bytes) in [("network", state.fetched_bytes_total), ("slot", state.copied_bytes_total)] {
+        for (origin, bytes) in
+            [("network", state.traffic_total.fetched_bytes), ("slot", state.traffic_total.copied_bytes)]
+        {
             self.sample(BYTES, &[("origin", origin)], bytes);
         }
     }

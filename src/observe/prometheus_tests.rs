@@ -5,6 +5,7 @@ use crate::boot::vars::BootVars;
 use crate::ledger::failures::Failures;
 use crate::ledger::proven::Proven;
 use crate::ledger::state::State;
+use crate::ledger::traffic::Traffic;
 use crate::machine::view::View;
 use crate::slot::record::Slot;
 use crate::update::reconcile::Finding;
@@ -83,8 +84,7 @@ fn what_is_known_is_said() {
         phase: Phase::RolledBack,
         attempts_total: u64::MAX,
         rollbacks_total: 3,
-        fetched_bytes_total: 1 << 40,
-        copied_bytes_total: 5,
+        traffic_total: Traffic { fetched_bytes: 1 << 40, copied_bytes: 5 },
         last_error: Some("x".into()),
         last_error_kind: Some("rollback".into()),
         started_at: Moment::parse("2026-11-22T20:00:00Z").ok(),

@@ -114,34 +114,29 @@ impl Manifest {
     }
 
     fn split(self) -> Result<(Metadata, Layer, Initramfs)> {
-        let (mut kernel, mut layers): (Option<Layer>, Vec<Layer>) = (None, Vec::new());
-        // Number of the layer before, and whether that is the kernel.
-        let mut before = None;
+        // Number, whether it is the kernel, and the layer.
+        let mut found: Vec<(usize, bool, Layer)> = Vec::new();
         for (i, layer) in self.layers.list {
             let place = format!("layers[{i}]");
-            let is_of_before = |is_kernel| i > 0 && before == Some((i - 1, is_kernel));
             let Field::Is(media_type) = &layer.media_type else { continue };
             match plain_type(media_type).as_str() {
-                INITRAMFS_TYPE => {
-                    layers.push(layer.check(&place)?.into());
-                    before = Some((i, false));
-                }
-                KERNEL_TYPE => {
-                    if kernel.replace(layer.check(&place)?.into()).is_some() {
-                        return Err(source("more than one kernel layer"));
-                    }
-                    before = Some((i, true));
-                }
+                INITRAMFS_TYPE => found.push((i, false, layer.check(&place)?.into())),
+                KERNEL_TYPE => found.push((i, true, layer.check(&place)?.into())),
                 CHUNKS_TYPE => {
-                    let one = if is_of_before(true) { kernel.as_mut() } else { layers.last_mut() };
-                    if let Some(one) = one.filter(|_| is_of_before(true) || is_of_before(false)) {
-                        one.chunks = Some(layer.check(&place)?);
+                    if let Some((_, _, before)) = found.last_mut().filter(|(number, ..)| number + 1 == i) {
+                        before.chunks = Some(layer.check(&place)?);
                     }
                 }
                 _ => {}
             }
         }
-        let kernel = kernel.ok_or_else(|| source(format!("no kernel layer ({KERNEL_TYPE})")))?;
+        let (mut kernels, initramfs): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, is_kernel, _)| *is_kernel);
+        let layers = initramfs.into_iter().map(|(.., layer)| layer).collect();
+        let kernel = match (kernels.pop(), kernels.is_empty()) {
+            (Some((.., kernel)), true) => kernel,
+            (Some(_), false) => return Err(source("more than one kernel layer")),
+            (None, _) => return Err(source(format!("no kernel layer ({KERNEL_TYPE})"))),
+        };
         let whole = self.annotations.initramfs_digest.unwrap_or_default().optional(initramfs::DIGEST_ANNOTATION)?;
         Ok((self.annotations.release.check(PREFIX)?, kernel, Initramfs::of(layers, whole)?))
     }

@@ -22,9 +22,17 @@ pub struct FileRef {
 impl FileRef {
     /// Lists the blobs that make up the file.
     pub fn blobs(&self) -> Vec<FileRef> {
+        match self.layers() {
+            [] => vec![self.clone()],
+            layers => layers.to_vec(),
+        }
+    }
+
+    /// Lists the layers of a file that has several.
+    pub fn layers(&self) -> &[FileRef] {
         match &self.place {
-            Place::Blobs(layers) => layers.clone(),
-            _ => vec![self.clone()],
+            Place::Blobs(layers) => layers,
+            _ => &[],
         }
     }
 

@@ -25,12 +25,17 @@ pub(super) fn check_length(announced: Option<u64>, file: &FileRef, said: &Said) 
 
 /// Checks bytes against their descriptor. Errors: Digest: another length or digest.
 pub(super) fn check_bytes(bytes: &[u8], want: &Descriptor) -> Result<()> {
-    if bytes.len() as u64 != want.size_bytes {
-        let (got, want) = (bytes.len(), want.size_bytes);
-        return Err(Error::new(Kind::Digest, format!("{got} bytes, its descriptor says {want}")));
+    check_content(bytes, want.size_bytes, want.digest)
+}
+
+/// Checks bytes against what names them. Errors: Digest: another length or digest.
+pub(super) fn check_content(bytes: &[u8], size_bytes: u64, digest: Digest) -> Result<()> {
+    if bytes.len() as u64 != size_bytes {
+        let got = bytes.len();
+        return Err(Error::new(Kind::Digest, format!("{got} bytes, its descriptor says {size_bytes}")));
     }
     match Digest::of(bytes) {
-        d if d == want.digest => Ok(()),
+        d if d == digest => Ok(()),
         d => Err(Error::new(Kind::Digest, format!("hashes to {d}"))),
     }
 }

@@ -22,11 +22,26 @@ pub mod spec;
 mod tar;
 mod unlisted;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, IoContext, Kind, Result};
 use crate::http::Body;
 use crate::offer::artifact::{Artifact, FileRef};
+use std::io::Read;
 use std::ops::Range;
 use std::time::Instant;
+
+/// Reads a small blob whole.
+/// Errors: as [`Source::open`]; Source: it is said to be longer than `cap_bytes`; Digest: it is not what it should be.
+pub fn read_small(source: &mut dyn Source, blob: &FileRef, cap_bytes: u64) -> Result<Vec<u8>> {
+    if blob.size_bytes > cap_bytes {
+        let why = format!("it has {} bytes, more than it may have ({cap_bytes})", blob.size_bytes);
+        return Err(Error::new(Kind::Source, why));
+    }
+    let body = source.open(blob, 0..blob.size_bytes, Instant::now())?;
+    let mut bytes = Vec::with_capacity(blob.size_bytes as usize + 1);
+    body.reader.take(blob.size_bytes + 1).read_to_end(&mut bytes).io(Kind::Network, "read", blob.sha256)?;
+    limits::check_content(&bytes, blob.size_bytes, blob.sha256)?;
+    Ok(bytes)
+}
 
 /// A place that updates come from.
 pub trait Source {

@@ -8,9 +8,11 @@ use crate::http::credentials;
 use crate::http::tls::Pem;
 use crate::http::{Client, HttpOptions, ProxyEnv};
 use crate::ledger::proven::Proven;
-use crate::ledger::seen::LastOffer;
+use crate::ledger::seen::{Forecast, LastOffer};
 use crate::ledger::store::Store;
-use crate::machine::ARCHITECTURE;
+use crate::ledger::traffic::Traffic;
+use crate::machine::view::View;
+use crate::machine::{ARCHITECTURE, Machine};
 use crate::offer::artifact::Artifact;
 use crate::os::permissions::Insist;
 use crate::os::progress::{note, setback};
@@ -18,6 +20,7 @@ use crate::os::system::System;
 use crate::source::Source;
 use crate::source::spec::{SourceSpec, open_source};
 use crate::trust::keyring::Keyring;
+use crate::update::reuse::{self, AtHand};
 use std::path::PathBuf;
 
 /// Reads the keys, reports invalid ones, and makes sure that signatures can be judged.
@@ -82,6 +85,27 @@ pub fn ask(source: &mut dyn Source, ring: &Keyring, store: Option<&Store>) -> Re
         store.remember_seen(&LastOffer { validator, keyring: ring.fingerprint(), artifact, forecast: None });
     }
     Ok(artifact)
+}
+
+/// Finds out what an update to an artifact would fetch; for one that is only known from the last offer, what was found out then.
+/// Input: `running`: the running slot. Returns: `None`: not known.
+pub fn forecast(
+    machine: &Machine<'_>,
+    running: &View,
+    artifact: &Artifact,
+    source: &mut dyn Source,
+    store: Option<&Store>,
+) -> Option<Traffic> {
+    let runs = running.record.as_ref().map_or(artifact.digest, |record| record.initramfs.sha256);
+    let seen = store.and_then(Store::seen).filter(|seen| seen.artifact.digest == artifact.digest);
+    if artifact.is_hearsay() {
+        return Some(seen?.forecast.filter(|known| known.running == runs)?.traffic);
+    }
+    let traffic = reuse::predict(AtHand::look(machine, running).as_ref(), artifact, source);
+    if let Some((store, seen)) = store.zip(seen) {
+        store.remember_seen(&LastOffer { forecast: Some(Forecast { running: runs, traffic }), ..seen });
+    }
+    Some(traffic)
 }
 
 /// Asks what is offered, and which keys signed it: also a mirror, if the first place lacks or withholds the signature.

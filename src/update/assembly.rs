@@ -7,10 +7,10 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Kind, Result};
 use crate::chunks::plan::Piece;
 use crate::http::Body;
+use crate::ledger::traffic::Traffic;
 use crate::offer::artifact::FileRef;
 use crate::os::progress::aside;
 use crate::source::Source;
-use crate::update::reuse::Traffic;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
@@ -169,8 +169,7 @@ impl<'a> Assembly<'a> {
 
     fn count(&self, fetched: usize, copied: usize) {
         let mut traffic = self.traffic.get();
-        traffic.fetched_bytes = traffic.fetched_bytes.saturating_add(fetched as u64);
-        traffic.copied_bytes = traffic.copied_bytes.saturating_add(copied as u64);
+        traffic.add(Traffic { fetched_bytes: fetched as u64, copied_bytes: copied as u64 });
         self.traffic.set(traffic);
     }
 }

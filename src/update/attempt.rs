@@ -5,6 +5,7 @@
 use crate::base::error::{Course, Error, Kind, Result};
 use crate::config::Config;
 use crate::ledger::state::{Phase, Taken};
+use crate::ledger::traffic::Traffic;
 use crate::offer::artifact::Artifact;
 use crate::offer::gate::Verdict;
 use crate::offer::refusal::refused;
@@ -13,7 +14,7 @@ use crate::trust::keyring::Keyring;
 use crate::update::activate::scrub;
 use crate::update::download::{Supply, stage_all};
 use crate::update::judge::{Question, Situation, consult, demand_known};
-use crate::update::reuse::{AtHand, Traffic};
+use crate::update::reuse::AtHand;
 use crate::update::session::Recording::Due;
 use crate::update::session::Session;
 use std::cell::Cell;
@@ -65,8 +66,7 @@ pub fn attempt(session: &mut Session<'_>, question: &mut Question<'_>) -> Result
     let ended = decide_and_stage(session, question, &situation, &mut traffic);
     let now = session.now();
     let recorded = session.change(Due, &mut |state| {
-        state.fetched_bytes_total = state.fetched_bytes_total.saturating_add(traffic.fetched_bytes);
-        state.copied_bytes_total = state.copied_bytes_total.saturating_add(traffic.copied_bytes);
+        state.traffic_total.add(traffic);
         match &ended {
             Ok(Attempted::Staged(..)) => state.step(Phase::Staged, now),
             Err(Ended::Failed(error)) => state.fail(error, now),

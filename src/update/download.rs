@@ -8,6 +8,7 @@ use crate::base::time::Moment;
 use crate::chunks::plan::{Piece, to_fetch};
 use crate::disk::mount::Hold;
 use crate::disk::remake;
+use crate::ledger::traffic::Traffic;
 use crate::machine::ARCHITECTURE;
 use crate::machine::view;
 use crate::offer::artifact::{Artifact, FileRef};
@@ -19,7 +20,7 @@ use crate::slot::record::{FileRecord, INITRAMFS, KERNEL, Record, Slot};
 use crate::slot::stage::{self, Part, Step};
 use crate::source::Source;
 use crate::update::assembly::{Assembly, Opened, Recipe};
-use crate::update::reuse::{self, AtHand, Traffic};
+use crate::update::reuse::{self, AtHand};
 use crate::update::session::Session;
 use std::cell::Cell;
 use std::path::Path;
@@ -112,7 +113,7 @@ fn record_of(artifact: &Artifact) -> Record {
             .and_then(|date| Moment::parse(date).ok()),
         kernel: file_record(&artifact.kernel),
         initramfs: file_record(&artifact.initramfs),
-        layers: Some(artifact.initramfs.blobs()).filter(|l| l.len() > 1).iter().flatten().map(file_record).collect(),
+        layers: artifact.initramfs.layers().iter().map(file_record).collect(),
     }
 }
 

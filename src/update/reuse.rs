@@ -3,24 +3,21 @@
 //!
 //! Must never: write to the running slot, or let a fault of an index or of that slot cost more than fetching everything.
 
-use crate::base::digest::Digest;
-use crate::base::error::{Error, IoContext, Kind, Result};
+use crate::base::error::{Error, Result};
 use crate::chunks::cut::{Chunk, Rule};
 use crate::chunks::index::{INDEX_MAX_BYTES, Index, MAX_CHUNKS};
-use crate::chunks::plan::{Piece, Search, join, push};
+use crate::chunks::plan::{Piece, Search, join, push, to_fetch};
 use crate::disk::mount::Mounted;
-use crate::ledger::seen::Forecast;
-use crate::ledger::store::Store;
+use crate::ledger::traffic::Traffic;
 use crate::machine::Machine;
 use crate::machine::view::View;
 use crate::offer::artifact::{Artifact, FileRef};
 use crate::os::progress::{Progress, aside, setback};
 use crate::slot::record::{FileRecord, INITRAMFS, KERNEL, Record, Slot};
-use crate::source::Source;
+use crate::source::{Source, read_small};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::time::Instant;
 
 /// The running slot, mounted for reading as long as this lives.
 pub struct AtHand<'a> {
@@ -29,47 +26,12 @@ pub struct AtHand<'a> {
     mounted: Mounted,
 }
 
-/// What an update would take from where.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Bytes from the source: chunk indexes are not counted.
-    pub fetched_bytes: u64,
-    /// Bytes from the running slot.
-    pub copied_bytes: u64,
-}
-
-/// Predicts the traffic of an update: by the last answer, if the artifact is only known from there; else by reading the chunk
-/// indexes and the running slot. Returns: `None`: not known.
-pub fn forecast(
-    machine: &Machine<'_>,
-    running: &View,
-    artifact: &Artifact,
-    source: &mut dyn Source,
-    store: Option<&Store>,
-) -> Option<Traffic> {
-    let runs = running.record.as_ref().map_or(artifact.digest, |record| record.initramfs.sha256);
-    let seen = store.and_then(Store::seen).filter(|seen| seen.artifact.digest == artifact.digest);
-    if artifact.is_hearsay() {
-        let known = seen?.forecast.filter(|known| known.running == runs)?;
-        return Some(Traffic { fetched_bytes: known.fetch_bytes, copied_bytes: known.at_hand_bytes });
-    }
-    let at_hand = AtHand::look(machine, running);
-    let traffic = predict(at_hand.as_ref(), artifact, source);
-    if let Some((store, mut seen)) = store.zip(seen) {
-        let Traffic { fetched_bytes, copied_bytes } = traffic;
-        seen.forecast = Some(Forecast { running: runs, fetch_bytes: fetched_bytes, at_hand_bytes: copied_bytes });
-        store.remember_seen(&seen);
-    }
-    Some(traffic)
-}
-
-fn predict(at_hand: Option<&AtHand<'_>>, artifact: &Artifact, source: &mut dyn Source) -> Traffic {
+/// Predicts the traffic of an update. Reads the chunk indexes, and the running slot.
+pub fn predict(at_hand: Option<&AtHand<'_>>, artifact: &Artifact, source: &mut dyn Source) -> Traffic {
     let mut traffic = Traffic::default();
     for (name, file) in [(KERNEL, &artifact.kernel), (INITRAMFS, &artifact.initramfs)] {
-        let pieces = plan(at_hand, name, file, source);
-        let copied = pieces.iter().filter(|piece| piece.found.is_some()).map(|piece| piece.length).sum::<u64>();
-        traffic.copied_bytes = traffic.copied_bytes.saturating_add(copied);
-        traffic.fetched_bytes = traffic.fetched_bytes.saturating_add(file.size_bytes.saturating_sub(copied));
+        let fetched_bytes = to_fetch(&plan(at_hand, name, file, source));
+        traffic.add(Traffic { fetched_bytes, copied_bytes: file.size_bytes.saturating_sub(fetched_bytes) });
     }
     traffic
 }
@@ -188,17 +150,7 @@ pub fn fault_of_index(file: &FileRef, source: &mut dyn Source) -> Option<Error> 
 /// Fetches the chunk index of a layer.
 /// Errors: it cannot be fetched; Digest: it is not what was named; Source: it is no index of this layer.
 fn index_of(layer: &FileRef, chunks: &FileRef, source: &mut dyn Source) -> Result<Index> {
-    let place = || format!("the chunk index {}", chunks.sha256);
-    if chunks.size_bytes > INDEX_MAX_BYTES {
-        let why = format!("it has {} bytes, more than an index may have ({INDEX_MAX_BYTES})", chunks.size_bytes);
-        return Err(Error::new(Kind::Source, why).at("read", place()));
-    }
-    let body = source.open(chunks, 0..chunks.size_bytes, Instant::now())?;
-    let mut bytes = Vec::with_capacity(chunks.size_bytes as usize + 1);
-    body.reader.take(chunks.size_bytes + 1).read_to_end(&mut bytes).io(Kind::Network, "read", place())?;
-    if bytes.len() as u64 != chunks.size_bytes || Digest::of(&bytes) != chunks.sha256 {
-        let why = format!("{} bytes, which hash to {}", bytes.len(), Digest::of(&bytes));
-        return Err(Error::new(Kind::Digest, why).at("read", place()));
-    }
+    let read = read_small(source, chunks, INDEX_MAX_BYTES);
+    let bytes = read.map_err(|e| e.at("read", format_args!("the chunk index {}", chunks.sha256)))?;
     Index::parse(&bytes, layer.sha256, layer.size_bytes)
 }

@@ -197,7 +197,7 @@ fn an_index_that_lies_costs_the_whole_layer_and_nothing_worse() {
     for (name, index, words) in [
         ("garbage", b"garbage".to_vec(), &["cut off in its header", "fetched whole"][..]),
         ("another layer", index(&noise(1, 50_000)), &["another layer", "fetched whole"]),
-        ("a million chunks of one byte", with(&ones), &["more than an index may have", "fetched whole"]),
+        ("a million chunks of one byte", with(&ones), &["more than it may have", "fetched whole"]),
         ("a length", with(&|index| index[56] ^= 1), &["chunk", "fetched whole"]),
         ("one too few", with(&|index| index.truncate(real.len() - 12)), &["number of chunks", "fetched whole"]),
         ("another version", with(&|index| index[7] = 2), &["version 1", "fetched whole"]),

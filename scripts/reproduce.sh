@@ -86,8 +86,11 @@ check() {
     # First: what was damaged on its way is not to be blamed on a compiler.
     (cd "$RELEASE" && sha256sum -c --quiet --strict SHA256SUMS) >&2 ||
         die "$RELEASE is not what its SHA256SUMS says: damaged, or changed"
+    # Older releases have only the agent.
+    PROGRAMS=kubesolo-update
+    if grep -q ' kubesolo-chunks-.*-linux-' "$RELEASE/SHA256SUMS"; then PROGRAMS="$PROGRAMS kubesolo-chunks"; fi
     for arch in $ARCHES; do
-        for program in kubesolo-update kubesolo-chunks; do
+        for program in $PROGRAMS; do
             grep -qF "  $program-$VERSION-linux-$arch" "$RELEASE/SHA256SUMS" ||
                 die "$RELEASE/SHA256SUMS does not list $program-$VERSION-linux-$arch"
         done
@@ -159,7 +162,9 @@ rebuild() {
     rm -f "$WORK"/*/session
     REBUILT=$WORK/built
     mkdir "$REBUILT"
-    for arch in $ARCHES; do cp -- "$WORK/$arch/kubesolo-update-$arch" "$WORK/$arch/kubesolo-chunks-$arch" "$REBUILT"; done
+    for arch in $ARCHES; do
+        for program in $PROGRAMS; do cp -- "$WORK/$arch/$program-$arch" "$REBUILT"; done
+    done
     if [ -n "$KEEP" ]; then
         mkdir -p "$KEEP"
         cp -- "$REBUILT"/* "$KEEP"
@@ -222,7 +227,7 @@ main() {
     check
     [ -n "$REBUILT" ] || rebuild
     for arch in $ARCHES; do
-        for program in kubesolo-update kubesolo-chunks; do compare "$arch" "$program"; done
+        for program in $PROGRAMS; do compare "$arch" "$program"; done
     done
     [ "$DIFFERENT" -eq 0 ] || die "the sources of release $VERSION do not give its binaries: other compilers, or it was not" \
         "made of these sources"

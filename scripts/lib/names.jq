@@ -3,7 +3,7 @@
 def prefix: "io.kubesolo.os.";
 def fields: ["version", "channel", "architecture", "min_compatible_version", "release_notes", "release_date", "expires"];
 def annotations: fields + ["initramfs_digest"];
-def latest: fields + ["kernel", "initramfs", "artifacts", "url", "sha256", "size"];
+def latest: fields + ["kernel", "initramfs", "artifacts", "url", "sha256", "size", "chunks"];
 def synonyms: {arch: "architecture", expiry: "expires", expiration: "expires", expiresat: "expires", validuntil: "expires",
     minversion: "min_compatible_version", mincompatible: "min_compatible_version"};
 def shown: tostring | gsub("[[:cntrl:]]"; "?");

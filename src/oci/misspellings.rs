@@ -10,7 +10,7 @@ use miniserde::{Deserialize, make_place};
 /// Prefix of our annotations.
 pub const PREFIX: &str = "io.kubesolo.os.";
 /// All names: first those of manifests only, then those of both, then those of `latest.json` only.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "initramfs_digest",
     "version",
     "channel",
@@ -25,6 +25,7 @@ const NAMES: [&str; 14] = [
     "url",
     "sha256",
     "size",
+    "chunks",
 ];
 /// Annotations of a manifest, without the prefix.
 const ANNOTATIONS: &[&str] = NAMES.split_at(8).0;

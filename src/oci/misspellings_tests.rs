@@ -78,6 +78,8 @@ fn a_field_is_named_if_it_is_a_slip_and_else_left_to_its_publisher() {
         ("initramf", "initramfs"),
         ("sha_256", "sha256"),
         ("sizes", "size"),
+        ("chunk", "chunks"),
+        ("Chunks", "chunks"),
         ("io.kubesolo.os.expires", "expires"),
     ] {
         let remark = field_remark(name).expect(name);

@@ -102,3 +102,23 @@ fn a_file_that_is_fetched_again_is_read_back_again() {
     bar.moved(500, at(5));
     assert!(bar.text(at(5)).ends_with("0:03 left"), "{}", bar.text(at(5)));
 }
+
+#[test]
+fn what_is_copied_is_progress_but_no_rate_and_takes_no_time() {
+    let phases = vec![Phase::new("fetching", 32 * MIB).of_which(24 * MIB), Phase::new("reading back", 0)];
+    let mut bar = Bar::new(phases);
+    bar.start(0, "kubesolo-os.gz", 0, at(0));
+    bar.copied(16 * MIB, at(1000));
+    assert_eq!(bar.text(at(1000)), "fetching kubesolo-os.gz  50 %  16.0 of 32.0 MiB  16.0 MiB copied");
+    // 8 MiB are to be fetched, at 1 MiB in 2 s; the other 8 MiB are at hand.
+    moves(&mut bar, 1, 1);
+    assert_eq!(
+        bar.text(at(2000)),
+        "fetching kubesolo-os.gz  53 %  17.0 of 32.0 MiB  512.0 KiB/s  0:14 left  16.0 MiB copied"
+    );
+    bar.copied(8 * MIB, at(2000));
+    assert_eq!(bar.percent(), 78);
+    // Not a standstill, either.
+    bar.copied(1, at(9000));
+    assert!(!bar.text(at(9000)).contains("no bytes"), "{}", bar.text(at(9000)));
+}

@@ -1,5 +1,5 @@
 # What a name is taken for that machines do not know: definitions for lib/documents.sh; src/oci/misspellings.rs has the same rule, and
-# tests/registry/names.rs holds both to one table. Misspelt, a policy would be dropped in silence.
+# tests/registry/unknown_names.rs holds both to one table. Misspelt, a policy would be dropped in silence.
 def prefix: "io.kubesolo.os.";
 def fields: ["version", "channel", "architecture", "min_compatible_version", "release_notes", "release_date", "expires"];
 def annotations: fields + ["initramfs_digest"];

@@ -206,20 +206,23 @@ pub fn release_with(firmware: Firmware, version: &str, behaviour: &str, files: &
     Release { version: version.into(), annotations: Vec::new(), pairs }
 }
 
-/// The same in two layers: what all versions have in common, and what is this one's; the first has a chunk index.
-pub fn layered_release(firmware: Firmware, version: &str) -> Release {
-    let mut release = release(firmware, version, "healthy");
-    let first_layer = kit(firmware).initramfs.len();
-    let ours = release.pairs.iter_mut().find(|pair| pair.architecture == firmware.architecture()).unwrap();
-    (ours.first_layer, ours.chunks) = (first_layer, Some(index(&ours.initramfs[..first_layer])));
-    release
-}
-
-/// The same as one file with a chunk index.
-pub fn chunked_release(firmware: Firmware, version: &str) -> Release {
+/// The same, packed as the documentation advises: what all versions have in common and a word of this one, then what only this
+/// one has. Input: `is_layered`: in two layers; the first one, or the whole, has a chunk index.
+pub fn chunked_release(firmware: Firmware, version: &str, is_layered: bool) -> Release {
+    let kit = kit(firmware);
     let mut release = release(firmware, version, "healthy");
     let ours = release.pairs.iter_mut().find(|pair| pair.architecture == firmware.architecture()).unwrap();
-    ours.chunks = Some(index(&ours.initramfs));
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("base.gz"), &kit.initramfs).unwrap();
+    let script = "printf '%s\\n' \"$1\" >word && touch -d @0 word && { gzip -dc base.gz
+        echo word | cpio -o -H newc -R 0:0 --reproducible --quiet; } | gzip -9n --rsyncable >packed.gz";
+    run(Command::new("sh").args(["-ec", script, "sh", version]).current_dir(dir.path()));
+    let base = fs::read(dir.path().join("packed.gz")).unwrap();
+    ours.initramfs = [&base[..], &ours.initramfs[kit.initramfs.len()..]].concat();
+    (ours.first_layer, ours.chunks) = match is_layered {
+        true => (base.len(), Some(index(&base))),
+        false => (0, Some(index(&ours.initramfs))),
+    };
     release
 }
 

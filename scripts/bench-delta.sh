@@ -65,17 +65,13 @@ clean_up() {
 }
 
 check() {
-    ARCH=$(this_arch)
-    [ -n "$BINARY" ] || BINARY=$REPO/dist/kubesolo-update-$ARCH
-    [ -x "$BINARY" ] || die "$BINARY is missing: make build makes it"
-    BINARY=$(absolute "$BINARY")
-    export KUBESOLO_UPDATE="$BINARY"
+    find_agent
     need_tools "scripts/install-deps.sh delta brings it" losetup partx blockdev mountpoint sgdisk mcopy grub-editenv debugfs \
         gzip cpio jq curl openssl oras docker-registry mke2fs timeout casync ip tc nsenter unshare setpriv python3 /usr/bin/time
+    may_run
     for package in old new; do
         [ -e "$REPO/.tools/bench-$package/packages" ] || die "no .tools/bench-$package: scripts/install-deps.sh delta brings it"
     done
-    may_run
 }
 
 # programs_of_ours: what is built of these sources, where it was not given.
@@ -129,9 +125,6 @@ over_the_line() {
     line_down
 }
 
-# middle FILE COLUMN: of the lines of FILE, the median of a column of whole numbers.
-middle() { awk -v at="$2" '{ print $at }' "$1" | LC_ALL=C sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
-
 report_delta() {
     echo
     report_machine
@@ -174,10 +167,7 @@ main() {
         shift
     done
     number --runs "$RUNS"
-    PATH=$REPO/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
-    LC_ALL=C
-    export PATH LC_ALL
-    umask 022
+    quiet_surroundings
     check
     programs_of_ours
     alone "$NEEDED_MIB"

@@ -51,11 +51,7 @@ clean_up() {
 }
 
 check() {
-    ARCH=$(this_arch)
-    [ -n "$BINARY" ] || BINARY=$REPO/dist/kubesolo-update-$ARCH
-    [ -x "$BINARY" ] || die "$BINARY is missing: make build makes it"
-    BINARY=$(absolute "$BINARY")
-    export KUBESOLO_UPDATE="$BINARY"
+    find_agent
     need_tools "scripts/install-deps.sh bench plot brings it" losetup partx blockdev mountpoint sgdisk mcopy grub-editenv debugfs \
         gzip cpio jq curl openssl oras docker-registry mke2fs timeout rauc mksquashfs swupdate dbus-run-session pgrep gnuplot \
         /usr/bin/time
@@ -123,7 +119,7 @@ round() {
 table() {
     for one in whole delta oras dd rauc swupdate; do
         echo "$one $1 $(median "$one" "$WALL") $(median "$one" "$CPU") $(median "$one" "$RSS")" \
-            "$(LC_ALL=C sort -n "$one.sent" | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }')"
+            "$(middle "$one.sent" 1)"
     done
 }
 
@@ -149,10 +145,7 @@ main() {
         if [ "$size" -gt "$largest" ]; then largest=$size; fi
     done
     [ "$largest" -gt 0 ] || misuse "--sizes names none"
-    PATH=$REPO/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
-    LC_ALL=C
-    export PATH LC_ALL
-    umask 022
+    quiet_surroundings
     check
     find_chunks
     alone "$((largest * 14 + 1024))"

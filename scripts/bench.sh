@@ -62,15 +62,11 @@ clean_up() {
 }
 
 check() {
-    ARCH=$(this_arch)
-    [ -n "$BINARY" ] || BINARY=$REPO/dist/kubesolo-update-$ARCH
-    [ -x "$BINARY" ] || die "$BINARY is missing: make build makes it"
-    BINARY=$(absolute "$BINARY")
+    find_agent
     if [ -n "$BESIDE" ]; then
         [ -x "$BESIDE" ] || die "--beside $BESIDE: no such program"
         BESIDE=$(absolute "$BESIDE")
     fi
-    export KUBESOLO_UPDATE="$BINARY"
     need_tools "scripts/install-deps.sh bench brings it" losetup partx blockdev mountpoint sgdisk mcopy grub-editenv \
         debugfs gzip cpio jq curl openssl oras docker-registry mke2fs timeout ip tc nsenter unshare setpriv /usr/bin/time
     may_run
@@ -149,11 +145,7 @@ main() {
         shift
     done
     number --runs "$RUNS"
-    PATH=$REPO/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
-    export PATH
-    LC_ALL=C
-    export LC_ALL
-    umask 022
+    quiet_surroundings
     check
     find_chunks
     alone "$NEEDED_MIB"

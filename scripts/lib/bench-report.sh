@@ -35,3 +35,6 @@ report_machine() {
     printf '%s; %s; %s; oras %s\n' "$("$BINARY" --version)" "$(curl -V | head -n 1 | cut -d' ' -f1-2)" \
         "$(openssl version | cut -d' ' -f1-2)" "$(oras version | sed -n 's/^Version: *//p')"
 }
+
+# middle FILE COLUMN: of the lines of FILE, the median of a column of whole numbers.
+middle() { awk -v at="$2" '{ print $at }' "$1" | LC_ALL=C sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }

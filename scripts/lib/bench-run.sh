@@ -28,6 +28,23 @@ may_run() {
     [ -e /dev/loop-control ] || die "no /dev/loop-control: this kernel or container has no loop devices"
 }
 
+# quiet_surroundings: the tools of this repository, plain words and numbers from all of them.
+quiet_surroundings() {
+    PATH=$REPO/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
+    LC_ALL=C
+    export PATH LC_ALL
+    umask 022
+}
+
+# find_agent: sets ARCH and BINARY.
+find_agent() {
+    ARCH=$(this_arch)
+    [ -n "$BINARY" ] || BINARY=$REPO/dist/kubesolo-update-$ARCH
+    [ -x "$BINARY" ] || die "$BINARY is missing: make build makes it"
+    BINARY=$(absolute "$BINARY")
+    export KUBESOLO_UPDATE="$BINARY"
+}
+
 # find_chunks: sets CHUNKS, of these sources where it was not given.
 find_chunks() {
     if [ -z "$CHUNKS" ] && [ -x "$REPO/dist/kubesolo-chunks-$ARCH" ]; then CHUNKS=$REPO/dist/kubesolo-chunks-$ARCH; fi

@@ -15,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Length of each buffer that a file goes through, in bytes; a multiple of [`ALIGN`].
-pub const BUFFER: usize = 64 * 1024;
+pub const BUFFER: usize = 96 * 1024;
 /// Alignment that O_DIRECT requires of buffers, on every device so far.
 const ALIGN: usize = 4096;
 const OP: &str = "read back";

@@ -24,7 +24,7 @@ packed() {
 }
 
 # members MIB MAKER [COUNT]: an archive of about that size, in new/: one member many times over, which kernels unpack as well, in COUNT
-# files of their own.
+# files. Each begins with a small member of its own: oras fetches files with one digest once.
 members() {
     case $2 in
         noise) noise 16 | packed -1n ;;
@@ -35,7 +35,9 @@ members() {
     [ "$count" -ge "${3:-1}" ] || count=${3:-1}
     i=0
     while [ "$i" -lt "$count" ]; do
-        cat member >>"new/$((i * ${3:-1} / count))-kubesolo-os.gz"
+        layer=$((i * ${3:-1} / count))
+        [ -e "new/$layer-kubesolo-os.gz" ] || echo "layer $layer" | packed -1n >"new/$layer-kubesolo-os.gz"
+        cat member >>"new/$layer-kubesolo-os.gz"
         i=$((i + 1))
     done
     [ "${3:-1}" -gt 1 ] || mv new/0-kubesolo-os.gz new/kubesolo-os.gz

@@ -7,7 +7,7 @@
 use crate::base::error::{self, Course, Error, IoContext, Kind, Result};
 use crate::disk::partition::{self, BIND_HINT, EFI, Partition};
 use crate::disk::superblock::FileSystem;
-use crate::os::mountinfo::{MOUNTINFO, find_mounts};
+use crate::os::mountinfo::{self, find_mounts};
 use crate::os::progress::note;
 use crate::os::sys::{self, Access, FileSystemContext, MountNamespace};
 use std::cell::Cell;
@@ -290,7 +290,7 @@ impl Drop for Mounted {
 
 /// Returns where a whole partition is visibly mounted in this namespace.
 pub fn mounted_at(part: &Partition) -> Option<PathBuf> {
-    let table = fs::read_to_string(MOUNTINFO).ok()?;
+    let table = mountinfo::table().ok()?;
     find_mounts(&table, &part.device_number)
         .into_iter()
         .find(|dir| number_of(dir).as_ref() == Some(&part.device_number))
@@ -299,7 +299,7 @@ pub fn mounted_at(part: &Partition) -> Option<PathBuf> {
 /// Returns the number of the device whose whole file system a directory shows; `None` for a bind mount of a subdirectory, or a
 /// mount that another one covers.
 pub fn device_at(dir: &Path) -> Option<String> {
-    let (dir, table) = (fs::canonicalize(dir).ok()?, fs::read_to_string(MOUNTINFO).ok()?);
+    let (dir, table) = (fs::canonicalize(dir).ok()?, mountinfo::table().ok()?);
     let number = number_of(&dir)?;
     find_mounts(&table, &number).contains(&dir).then_some(number)
 }

@@ -194,15 +194,15 @@ fn list(system: &System) -> Result<Vec<SysfsPartition>> {
 }
 
 fn look_at(entry: &Path) -> Option<SysfsPartition> {
+    // /sys/class/block/sda2 -> ../../devices/…/block/sda/sda2; what lies in `block` itself is a whole disk.
+    let real = fs::read_link(entry).ok()?;
+    let disk = real.parent()?.file_name()?.to_str().filter(|dir| *dir != "block")?.to_string();
     let uevent = fs::read_to_string(entry.join("uevent")).ok()?;
     let field = |name: &str| uevent.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-    // A whole disk has none.
+    // A whole disk has none, wherever it lies.
     let number = field("PARTN")?.parse().ok()?;
     let device_number = [field("MAJOR")?, ":", field("MINOR")?].concat();
     let partition_name = field("PARTNAME").map(str::to_string);
-    // /sys/class/block/sda2 -> ../../devices/…/block/sda/sda2
-    let real = fs::read_link(entry).ok()?;
-    let disk = real.parent()?.file_name()?.to_str()?.to_string();
     let name = entry.file_name()?.to_str()?.to_string();
     Some(SysfsPartition { name, disk, number, device_number, partition_name })
 }

@@ -2,18 +2,28 @@
 //!
 //! Must never: mount anything.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The kernel's list of this process's mounts. Never below a `--root`: it is about the process.
-pub(crate) const MOUNTINFO: &str = "/proc/self/mountinfo";
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+/// Room for the list of an ordinary machine; a longer one is read as well.
+const USUAL_BYTES: usize = 8192;
+
+/// Reads the list. In large pieces: it may change between two of them, and each costs the kernel as much.
+pub(crate) fn table() -> io::Result<String> {
+    let mut table = String::with_capacity(USUAL_BYTES);
+    File::open(MOUNTINFO)?.read_to_string(&mut table)?;
+    Ok(table)
+}
 
 /// Returns whether something is mounted at a directory.
 pub fn is_mount_point(dir: &Path) -> bool {
     let Ok(dir) = fs::canonicalize(dir) else { return false };
-    let Ok(table) = fs::read_to_string(MOUNTINFO) else { return false };
+    let Ok(table) = table() else { return false };
     table.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(&unescape(at)) == dir))
 }
 
@@ -23,7 +33,7 @@ pub fn is_mounted_in(path: &Path) -> bool {
     // Not by its name: a mount without a directory is reached through a descriptor and has no name.
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path);
     let real = opened.and_then(|file| fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())));
-    let (Ok(path), Ok(table)) = (real, fs::read_to_string(MOUNTINFO)) else { return true };
+    let (Ok(path), Ok(table)) = (real, table()) else { return true };
     table.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(&unescape(at)).starts_with(&path)))
 }
 

@@ -3,7 +3,7 @@
 //! Must never: get into an initramfs: machines read indexes, and make none.
 
 use kubesolo_update::parts::chunks::index::{Index, MAX_CHUNKS};
-use kubesolo_update::parts::chunks::plan::{Search, join, push, ranges, to_fetch};
+use kubesolo_update::parts::chunks::plan::{Search, join, ranges, to_fetch};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -24,10 +24,8 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let words: Vec<_> = arguments.iter().map(|word| word.to_str().unwrap_or_default()).collect();
     let done = match words.as_slice() {
-        ["-h" | "--help"] => io::stdout().write_all(USAGE.as_bytes()).map_err(|e| e.to_string()),
-        ["--version"] => {
-            writeln!(io::stdout(), "kubesolo-chunks {}", env!("CARGO_PKG_VERSION")).map_err(|e| e.to_string())
-        }
+        ["-h" | "--help"] => say(USAGE.as_bytes()),
+        ["--version"] => say(concat!("kubesolo-chunks ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
         ["index", _] => make(Path::new(&arguments[1])),
         ["compare", _, _] => compare(Path::new(&arguments[1]), Path::new(&arguments[2])),
         _ => {
@@ -68,26 +66,25 @@ fn index(path: &Path) -> Result<Index, String> {
 }
 
 fn make(path: &Path) -> Result<(), String> {
-    let bytes = index(path)?.encode();
-    io::stdout().write_all(&bytes).map_err(|e| format!("stdout: {e}"))
+    say(&index(path)?.encode())
+}
+
+/// Writes all of it. What lies in a buffer when the program ends, nobody hears of.
+fn say(bytes: &[u8]) -> Result<(), String> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|e| format!("standard output: {e}"))
 }
 
 fn compare(old: &Path, new: &Path) -> Result<(), String> {
     let index = index(new)?;
     let index_bytes = index.encode().len();
-    let mut search = Search::new(index.chunks);
+    let count = index.chunks.len();
+    let search = Search::new(index.chunks);
     let looked = search.look_through(&mut open(old)?.0, index.rule, &mut |_| {});
-    looked.map_err(|e| format!("{}: {e}", old.display()))?;
+    let found = looked.map_err(|e| format!("{}: {e}", old.display()))?;
     let mut pieces = Vec::new();
-    search.found().for_each(|(chunk, found)| push(&mut pieces, chunk.length.into(), found));
+    found.push_to(&mut pieces, 0..count);
     let pieces = join(pieces);
-    writeln!(
-        io::stdout(),
-        "fetch={} ranges={} index={} size={}",
-        to_fetch(&pieces),
-        ranges(&pieces),
-        index_bytes,
-        index.size_bytes
-    )
-    .map_err(|e| format!("stdout: {e}"))
+    let (fetch, ranges, size) = (to_fetch(&pieces), ranges(&pieces), index.size_bytes);
+    say(format!("fetch={fetch} ranges={ranges} index={index_bytes} size={size}\n").as_bytes())
 }

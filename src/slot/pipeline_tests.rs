@@ -63,7 +63,7 @@ fn staged(layers: &[Vec<u8>]) -> Result<u32> {
     let lengths: Vec<u64> = layers.iter().map(|layer| layer.len() as u64).collect();
     let dir = tempfile::tempdir().unwrap();
     let (expected, mut back) = (record_of(&bytes), 0);
-    let part = Part { name: KERNEL, expected: &expected, is_initramfs: true, layers: &lengths };
+    let part = Part { name: KERNEL, expected: &expected, is_initramfs: true, layers: &lengths, is_all_fetched: false };
     let staged = stage::write(dir.path(), &part, 0, &mut &bytes[..], &mut |step| {
         if let Step::ReadBack(n) = step {
             back += n;
@@ -279,7 +279,7 @@ fn a_body_that_fails_while_threads_work_leaves_what_came() {
     }
     let bytes = member("a", STRETCH as usize + 3_000_000);
     let (expected, dir) = (record_of(&bytes), tempfile::tempdir().unwrap());
-    let part = Part { name: KERNEL, expected: &expected, is_initramfs: true, layers: &[] };
+    let part = Part { name: KERNEL, expected: &expected, is_initramfs: true, layers: &[], is_all_fetched: false };
     let came = STRETCH as usize + 1_234_567;
     let e = stage::write(dir.path(), &part, 0, &mut Fails(&bytes[..came]), &mut |_| {}).unwrap_err();
     assert_eq!(e.kind(), Kind::Network, "{e}");

@@ -24,6 +24,8 @@ const WRITEBACK_BYTES: u64 = 4 * 1024 * 1024;
 const MAX_PAGE_BYTES: u64 = 64 << 10;
 /// Begins the extension of an unproven file; the first digits of its expected digest follow.
 const UNPROVEN: &str = ".part-";
+/// Ends the name of an unproven file of which nothing came from another slot: it must be continued in the same way.
+const FETCHED: &str = "-fetched";
 /// Number of these hexadecimal digits: enough to tell downloads apart, while the whole digest proves the file.
 const UNPROVEN_DIGITS: usize = 16;
 
@@ -38,6 +40,9 @@ pub struct Part<'a> {
     pub is_initramfs: bool,
     /// Lengths of its layers in bytes, in order, which are then checked side by side; empty: it is one.
     pub layers: &'a [u64],
+    /// Whether all of it is fetched, since with what the running slot has it was not what was published. Its name in the slot says
+    /// so until it is whole: a run that breaks off is continued in the same way.
+    pub is_all_fetched: bool,
 }
 
 /// Progress of staging.
@@ -54,7 +59,8 @@ pub enum Step {
 impl Part<'_> {
     fn unproven_name(&self) -> String {
         let digits = self.expected.sha256.hex();
-        format!("{}{UNPROVEN}{}", self.name, &digits[..UNPROVEN_DIGITS])
+        let end = if self.is_all_fetched { FETCHED } else { "" };
+        format!("{}{UNPROVEN}{}{end}", self.name, &digits[..UNPROVEN_DIGITS])
     }
 }
 
@@ -101,6 +107,12 @@ pub fn invalidate(dir: &Path, kept: &[&str], wanted: &[Part<'_>]) -> Result<()> 
 /// `dir` itself may be a link to the mount point.
 fn allow_changes_in(dir: &Path) {
     sys::allow_changes(&dir.join("."));
+}
+
+/// Returns whether an earlier run has begun to fetch all of a file.
+pub fn is_begun_fetched(dir: &Path, part: &Part<'_>) -> bool {
+    let name = Part { is_all_fetched: true, ..part.clone() }.unproven_name();
+    fs::symlink_metadata(dir.join(name)).is_ok_and(|meta| meta.is_file())
 }
 
 /// Returns how many bytes of a file from an earlier run can be reused; 0: none. These bytes are unverified: [`write()`] proves

@@ -15,6 +15,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 use std::time::Instant;
 
 /// How a file is put together.
@@ -22,7 +23,7 @@ pub struct Recipe {
     /// Its blobs, in order.
     pub blobs: Vec<FileRef>,
     /// Its pieces; those that are at hand lie in `local`.
-    pub pieces: Vec<Piece>,
+    pub pieces: Rc<Vec<Piece>>,
     /// The file of the running slot; `None`: every piece is fetched.
     pub local: Option<File>,
 }

@@ -86,7 +86,7 @@ const LOCAL: &[u8] = b".....fg..j.bcd";
 fn read(source: &mut Blobs, local: Option<File>, from: u64, step: usize) -> io::Result<(Vec<u8>, Traffic)> {
     let pieces = if local.is_some() { pieces() } else { Vec::new() };
     let traffic = Cell::default();
-    let recipe = Recipe { blobs: blobs(), pieces, local };
+    let recipe = Recipe { blobs: blobs(), pieces: Rc::new(pieces), local };
     let mut reader = Opened::new(source, recipe, from).map_err(io::Error::other)?.read(source, &traffic);
     let (mut out, mut buffer) = (Vec::new(), vec![0; step]);
     loop {
@@ -168,7 +168,7 @@ fn says_when_one_blob_came_in_pieces() {
     for (pieced, said) in [(None, false), (Some(1), true), (Some(6), true)] {
         let mut source = Blobs { pieced, ..Blobs::default() };
         let traffic = Cell::default();
-        let recipe = Recipe { blobs: blobs(), pieces: Vec::new(), local: None };
+        let recipe = Recipe { blobs: blobs(), pieces: Rc::default(), local: None };
         let mut reader = Opened::new(&mut source, recipe, 0).unwrap().read(&mut source, &traffic);
         assert!(!reader.is_pieced());
         reader.read_to_end(&mut Vec::new()).unwrap();

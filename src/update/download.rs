@@ -24,6 +24,7 @@ use crate::update::reuse::{self, AtHand};
 use crate::update::session::Session;
 use std::cell::Cell;
 use std::path::Path;
+use std::rc::Rc;
 
 /// Where the bytes of an update come from, and how many came.
 pub struct Supply<'a> {
@@ -59,9 +60,16 @@ pub fn stage_all(session: &Session<'_>, supply: &mut Supply<'_>, artifact: &Arti
 fn stage(session: &Session<'_>, supply: &mut Supply<'_>, artifact: &Artifact, hold: &Hold) -> Result<()> {
     let slot = session.target();
     let record = record_of(artifact);
-    let kernel = Part { name: KERNEL, expected: &record.kernel, is_initramfs: false, layers: &[] };
+    let kernel =
+        Part { name: KERNEL, expected: &record.kernel, is_initramfs: false, layers: &[], is_all_fetched: false };
     let layers: Vec<u64> = record.layers.iter().map(|layer| layer.size_bytes).collect();
-    let initramfs = Part { name: INITRAMFS, expected: &record.initramfs, is_initramfs: true, layers: &layers };
+    let initramfs = Part {
+        name: INITRAMFS,
+        expected: &record.initramfs,
+        is_initramfs: true,
+        layers: &layers,
+        is_all_fetched: false,
+    };
     let mounted = session.machine.mount_target(slot, hold)?;
     let dir = mounted.dir();
     let mut files = [(kernel, &artifact.kernel), (initramfs, &artifact.initramfs)].map(SlotFile::new);
@@ -70,10 +78,12 @@ fn stage(session: &Session<'_>, supply: &mut Supply<'_>, artifact: &Artifact, ho
     let kept: Vec<&str> = (0..files.len()).filter(|n| crcs[*n].is_some()).map(|n| files[n].part.name).collect();
     for n in &wanted {
         let file = &mut files[*n];
-        file.pieces = reuse::plan(supply.at_hand.as_ref(), file.part.name, file.file, supply.source);
+        file.part.is_all_fetched = stage::is_begun_fetched(dir, &file.part);
+        let at_hand = supply.at_hand.as_ref().filter(|_| !file.part.is_all_fetched);
+        file.pieces = Rc::new(reuse::plan(at_hand, file.part.name, file.file, supply.source));
     }
     let mut first = match wanted.first() {
-        Some(n) => Some(files[*n].open(supply, false, stage::left_over(dir, &files[*n].part))?),
+        Some(n) => Some(files[*n].open(supply, stage::left_over(dir, &files[*n].part))?),
         None => None,
     };
     let parts: Vec<Part<'_>> = wanted.iter().map(|n| files[*n].part.clone()).collect();
@@ -88,7 +98,7 @@ fn stage(session: &Session<'_>, supply: &mut Supply<'_>, artifact: &Artifact, ho
     let fetching = Stretch::new("fetching", total).of_which(total.saturating_sub(to_fetch));
     let mut way = Way { progress: Progress::new(vec![fetching, Stretch::new("reading back", total)]), before_bytes: 0 };
     for n in wanted {
-        crcs[n] = Some(fetch(dir, &files[n], supply, first.take(), &way)?);
+        crcs[n] = Some(fetch(dir, &mut files[n], supply, first.take(), &way)?);
         way.before_bytes += files[n].part.expected.size_bytes;
     }
     drop(way);
@@ -122,17 +132,17 @@ struct SlotFile<'a> {
     part: Part<'a>,
     file: &'a FileRef,
     /// Which parts of it are at hand; empty: not planned, since it is there already.
-    pieces: Vec<Piece>,
+    pieces: Rc<Vec<Piece>>,
 }
 
 impl<'a> SlotFile<'a> {
     fn new((part, file): (Part<'a>, &'a FileRef)) -> SlotFile<'a> {
-        SlotFile { part, file, pieces: Vec::new() }
+        SlotFile { part, file, pieces: Rc::default() }
     }
 
-    /// Opens it. Input: `is_whole`: all of it is fetched.
-    fn open(&self, supply: &mut Supply<'_>, is_whole: bool, from: u64) -> Result<Opened> {
-        let is_used = !is_whole && self.pieces.iter().any(|piece| piece.found.is_some());
+    /// Opens it.
+    fn open(&self, supply: &mut Supply<'_>, from: u64) -> Result<Opened> {
+        let is_used = !self.part.is_all_fetched && self.pieces.iter().any(|piece| piece.found.is_some());
         let at_hand = supply.at_hand.as_ref().filter(|_| is_used);
         let local = at_hand.and_then(|at_hand| at_hand.open(self.part.name).ok());
         Opened::new(supply.source, Recipe { blobs: self.file.blobs(), pieces: self.pieces.clone(), local }, from)
@@ -166,18 +176,17 @@ const AGAIN: &str = "from the start again";
 /// Input: `opened`: if it was opened already. Returns: its CRC-32.
 fn fetch(
     dir: &Path,
-    file: &SlotFile<'_>,
+    file: &mut SlotFile<'_>,
     supply: &mut Supply<'_>,
     mut opened: Option<Opened>,
     way: &Way,
 ) -> Result<u32> {
-    let part = &file.part;
-    let (mut fresh_starts, mut is_whole) = (0, false);
+    let mut fresh_starts = 0;
     loop {
+        let part = &file.part;
         let opened = match opened.take() {
             Some(opened) => opened,
-            None if !is_whole => file.open(supply, false, stage::left_over(dir, part))?,
-            None => file.open(supply, true, 0)?,
+            None => file.open(supply, stage::left_over(dir, part))?,
         };
         let (from, copied_before) = (opened.from(), supply.traffic.get().copied_bytes);
         if from > 0 {
@@ -204,7 +213,7 @@ fn fetch(
                     part.name
                 )),
             }
-            is_whole = true;
+            file.part.is_all_fetched = true;
             continue;
         }
         let elsewhere = e.kind() == Kind::Digest && supply.source.doubt();
@@ -213,7 +222,7 @@ fn fetch(
         }
         setback(&e, &if elsewhere { [AGAIN, ", at the next place"].concat() } else { AGAIN.to_owned() });
         fresh_starts += 1;
-        is_whole = true;
+        file.part.is_all_fetched = true;
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::base::error::{Error, Result};
 use crate::chunks::cut::{Chunk, Rule};
 use crate::chunks::index::{INDEX_MAX_BYTES, Index, MAX_CHUNKS};
-use crate::chunks::plan::{Piece, Search, join, push, to_fetch};
+use crate::chunks::plan::{Found, Piece, Search, join, push, to_fetch};
 use crate::disk::mount::Mounted;
 use crate::ledger::traffic::Traffic;
 use crate::machine::Machine;
@@ -17,13 +17,24 @@ use crate::slot::record::{FileRecord, INITRAMFS, KERNEL, Record, Slot};
 use crate::source::{Source, read_small};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
+use std::rc::Rc;
 
 /// The running slot, mounted for reading as long as this lives.
 pub struct AtHand<'a> {
     slot: Slot,
     record: &'a Record,
     mounted: Mounted,
+}
+
+/// Where the chunks of a layer are.
+struct Looked {
+    /// Number of the layer.
+    layer: usize,
+    /// Numbers of its chunks among those of its rule.
+    numbers: Range<usize>,
+    found: Rc<Found>,
 }
 
 /// Predicts the traffic of an update. Reads the chunk indexes, and the running slot.
@@ -70,10 +81,10 @@ impl<'a> AtHand<'a> {
         let known = own.map_or_else(Vec::new, |own| self.known(name, own));
         let whole = find(&known, file);
         let blobs = if whole.is_some() { vec![file.clone()] } else { file.blobs() };
-        let mut parts: Vec<Vec<Piece>> = blobs.iter().map(|blob| one(blob.size_bytes, find(&known, blob))).collect();
+        let at_hand: Vec<Option<u64>> = blobs.iter().map(|blob| find(&known, blob)).collect();
         let mut indexes = Vec::new();
         let mut left = MAX_CHUNKS;
-        for (number, blob) in blobs.iter().enumerate().filter(|(number, _)| parts[*number][0].found.is_none()) {
+        for (number, blob) in blobs.iter().enumerate().filter(|(number, _)| at_hand[*number].is_none()) {
             let Some(chunks) = &blob.chunks else { continue };
             match index_of(blob, chunks, source) {
                 Ok(index) if index.chunks.len() <= left => {
@@ -84,25 +95,40 @@ impl<'a> AtHand<'a> {
                 Err(e) => setback(&e, &format!("{name}: that layer is fetched whole")),
             }
         }
+        let looked = self.look_for(name, indexes);
+        let mut pieces = Vec::new();
+        for (number, (blob, at)) in blobs.iter().zip(at_hand).enumerate() {
+            let of_it = |one: &&Looked| one.layer == number;
+            match looked.iter().find(of_it) {
+                Some(one) => one.found.push_to(&mut pieces, one.numbers.clone()),
+                None => push(&mut pieces, blob.size_bytes, at),
+            }
+        }
+        drop(looked);
+        join(pieces)
+    }
+
+    /// Looks for the chunks of all indexes, once for each rule. Input: `indexes`: each with the number of its layer.
+    /// Returns: nothing of an index whose file cannot be read.
+    fn look_for(&self, name: &'static str, mut indexes: Vec<(usize, Index)>) -> Vec<Looked> {
+        let mut looked = Vec::new();
         while let Some(rule) = indexes.first().map(|(_, index)| index.rule) {
-            let (mut numbers, mut wanted) = (Vec::new(), Vec::new());
-            indexes.retain(|(number, index): &(usize, Index)| {
+            let (mut layers, mut wanted) = (Vec::new(), Vec::new());
+            indexes.retain_mut(|(layer, index)| {
                 if index.rule == rule {
-                    numbers.push((*number, index.chunks.len()));
-                    wanted.extend_from_slice(&index.chunks);
+                    let begin = wanted.len();
+                    match begin {
+                        0 => wanted = std::mem::take(&mut index.chunks),
+                        _ => wanted.append(&mut index.chunks),
+                    }
+                    layers.push((*layer, begin..wanted.len()));
                 }
                 index.rule != rule
             });
-            let Some(search) = self.search(name, rule, wanted) else { break };
-            let mut found = search.found();
-            for (number, count) in numbers {
-                parts[number].clear();
-                found.by_ref().take(count).for_each(|(chunk, at)| push(&mut parts[number], chunk.length.into(), at));
-            }
+            let Some(found) = self.search(name, rule, wanted).map(Rc::new) else { break };
+            looked.extend(layers.into_iter().map(|(layer, numbers)| Looked { layer, numbers, found: found.clone() }));
         }
-        let mut pieces = Vec::new();
-        parts.iter().flatten().for_each(|piece| push(&mut pieces, piece.length, piece.found));
-        join(pieces)
+        looked
     }
 
     /// Lists what the record knows of a file: itself, and its layers, each with its offset.
@@ -119,13 +145,11 @@ impl<'a> AtHand<'a> {
     }
 
     /// Looks for chunks in one of the slot's files. Returns: `None`: it cannot be read.
-    fn search(&self, name: &'static str, rule: Rule, wanted: Vec<Chunk>) -> Option<Search> {
-        let look = || -> io::Result<Search> {
+    fn search(&self, name: &'static str, rule: Rule, wanted: Vec<Chunk>) -> Option<Found> {
+        let look = || -> io::Result<Found> {
             let mut file = self.open(name)?;
             let looking = Progress::of(&format!("comparing with slot {}", self.slot), file.metadata()?.len());
-            let mut search = Search::new(wanted);
-            search.look_through(&mut file, rule, &mut |bytes| looking.add(bytes))?;
-            Ok(search)
+            Search::new(wanted).look_through(&mut file, rule, &mut |bytes| looking.add(bytes))
         };
         look().inspect_err(|e| aside(&format!("slot {}: {name}: {e}; all of it is fetched", self.slot))).ok()
     }
@@ -135,10 +159,6 @@ impl<'a> AtHand<'a> {
 fn find(known: &[(u64, &FileRecord)], file: &FileRef) -> Option<u64> {
     let is_same = |one: &FileRecord| one.sha256 == file.sha256 && one.size_bytes == file.size_bytes;
     known.iter().find(|(_, one)| is_same(one)).map(|(at, _)| *at)
-}
-
-fn one(length: u64, found: Option<u64>) -> Vec<Piece> {
-    vec![Piece { at: 0, length, found }]
 }
 
 /// Returns what is wrong with the first bad chunk index of a file, if any.

@@ -13,7 +13,7 @@ pub struct Device {
     pub label: String,
 }
 
-/// Show whether a machine would take an update, who signed it and what would be fetched; touches no machine.
+/// Show whether a machine would take an update, who signed it and how large it is; touches no machine.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "inspect")]
 #[argh(help_triggers("-h", "--help", "help"))]

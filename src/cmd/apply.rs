@@ -151,12 +151,9 @@ fn describe(out: &mut dyn Write, attempt: &Attempted, target: &View, after: &Aft
             }
             Attempted::StagedBefore(_) => format!("{version} is staged in slot {slot} already"),
             Attempted::Staged(a, traffic) => {
-                let size = human_size(a.kernel.size_bytes.saturating_add(a.initramfs.size_bytes));
-                let of_which = match traffic.copied_bytes {
-                    0 => String::new(),
-                    _ => format!(", {} of it fetched", human_size(traffic.fetched_bytes)),
-                };
-                format!("{version} is staged in slot {slot} ({size}{of_which}, written and read back)")
+                let size_bytes = a.kernel.size_bytes.saturating_add(a.initramfs.size_bytes);
+                let origin = origin(size_bytes, *traffic, slot.other());
+                format!("{version} is staged in slot {slot} ({}{origin} written and read back)", human_size(size_bytes))
             }
         },
     )?;
@@ -168,6 +165,19 @@ fn describe(out: &mut dyn Write, attempt: &Attempted, target: &View, after: &Aft
         true => say_activated(out, slot, after.restarts()),
         false => tell(out, "Next: `kubesolo-update activate`, then restart"),
     }
+}
+
+/// Says where the bytes came from, if not all of them from the source in this run. Input: `running`: the running slot.
+fn origin(size_bytes: u64, Traffic { fetched_bytes, copied_bytes }: Traffic, running: Slot) -> String {
+    if fetched_bytes == size_bytes {
+        return ",".to_owned();
+    }
+    let kept_bytes = size_bytes.saturating_sub(fetched_bytes).saturating_sub(copied_bytes);
+    let of_slot = format!(" copied from slot {running}");
+    let parts = [(fetched_bytes, " fetched"), (copied_bytes, &of_slot), (kept_bytes, " there already")];
+    let told = parts.iter().enumerate().filter(|(number, (bytes, _))| *bytes > 0 || *number == 0);
+    let told: Vec<String> = told.map(|(_, (bytes, what))| human_size(*bytes) + what).collect();
+    format!(": {};", told.join(", "))
 }
 
 /// Warns, on a machine that runs the offered version, that this cannot restore the other slot.

@@ -41,12 +41,19 @@ pub struct Body {
     pub is_pieced: Rc<Cell<bool>>,
     /// Where they end in the file: as asked for, or further on where only more can be had at once.
     pub until: Rc<Cell<u64>>,
+    /// Bytes that came and were dropped, since a server sends what was read before once more.
+    pub dropped: Rc<Cell<u64>>,
 }
 
 impl Body {
     /// Wraps a body that comes in one piece. Input: `until`: where it ends in the file.
     pub fn whole(reader: impl Read + 'static, until: u64) -> Body {
-        Body { reader: Box::new(reader), is_pieced: Rc::default(), until: Rc::new(Cell::new(until)) }
+        Body {
+            reader: Box::new(reader),
+            is_pieced: Rc::default(),
+            until: Rc::new(Cell::new(until)),
+            dropped: Rc::default(),
+        }
     }
 }
 
@@ -58,10 +65,10 @@ impl Client {
     /// bad redirect, or compressed. Config: no CA certificates, or plain HTTP where it is not allowed.
     pub fn stream(&self, url: &Url, size_bytes: u64, part: Range<u64>, begun: Instant) -> Result<Body> {
         let (from, until) = (part.start, Rc::new(Cell::new(part.end)));
-        let is_pieced = Rc::new(Cell::new(false));
         if part.is_empty() {
-            return Ok(Body { reader: Box::new(io::empty()), is_pieced, until });
+            return Ok(Body::whole(io::empty(), part.end));
         }
+        let (is_pieced, dropped) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
         let mut transfer = Transfer {
             client: self.clone(),
             places: self.places(url).into_iter().map(|url| Place { url, ranges: true, refused: 0 }).collect(),
@@ -79,9 +86,10 @@ impl Client {
             limit: Limit::body(self.timeouts(), size_bytes, begun),
             is_pieced: is_pieced.clone(),
             until: until.clone(),
+            dropped: dropped.clone(),
         };
         transfer.open_again(None)?;
-        Ok(Body { reader: Box::new(transfer), is_pieced, until })
+        Ok(Body { reader: Box::new(transfer), is_pieced, until, dropped })
     }
 }
 
@@ -125,6 +133,7 @@ struct Transfer {
     is_pieced: Rc<Cell<bool>>,
     /// Offset behind the last byte wanted.
     until: Rc<Cell<u64>>,
+    dropped: Rc<Cell<u64>>,
 }
 
 impl Transfer {
@@ -225,6 +234,9 @@ impl Transfer {
         }
         let answer = answer.check_status(is_gzip(url))?;
         if answer.status() != 206 {
+            if self.etag.is_none() {
+                aside(&format!("{} does not send parts of files (Range): the whole one comes", url.host()));
+            }
             return self.whole(answer, url).map(Some);
         }
         let range = answer.header("content-range");
@@ -267,6 +279,7 @@ impl Transfer {
                 Ok(0) => format!("{}: connection closed before the end", url.host()),
                 Ok(n) => {
                     left -= n as u64;
+                    self.dropped.set(self.dropped.get() + n as u64);
                     continue;
                 }
                 Err(e) => e.to_string(),

@@ -201,13 +201,17 @@ impl Shared {
         while let Some((from, to)) = self.next_layer(number) {
             let Some(verdict) = self.judge(number, (from, to), &mut buffer)? else { break };
             let mut state = self.state();
-            match verdict {
-                Ok(accepted) => state.accepted.add(&accepted),
-                // The first fault; the rest is not worth reading.
-                Err(why) => {
-                    state.refused.get_or_insert(why);
-                    state.next_layer = self.layers.len();
+            let refusal = match verdict {
+                Ok(accepted) => {
+                    state.accepted.add(&accepted);
+                    state.accepted.refusal().filter(|_| state.accepted.is_too_large())
                 }
+                Err(why) => Some(why),
+            };
+            // The first fault; the rest is not worth reading.
+            if let Some(why) = refusal {
+                state.refused.get_or_insert(why);
+                state.next_layer = self.layers.len();
             }
         }
         Ok(())

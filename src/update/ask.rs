@@ -71,23 +71,26 @@ pub fn open(system: &System, config: &Config, proven: &Proven, ring: Keyring) ->
 /// Asks what is offered; in one request if nothing has changed since the last time.
 pub fn ask(source: &mut dyn Source, ring: &Keyring, store: Option<&Store>) -> Result<Artifact> {
     let described = source.describe();
-    if let Some(seen) = store.and_then(Store::seen)
+    let seen = store.and_then(Store::seen);
+    if let Some(seen) = &seen
         && seen.artifact.source == described
         // Verified then with the same keys and the same revocations.
         && seen.keyring == ring.fingerprint()
         && source.is_unchanged(&seen.validator)
     {
-        return Ok(seen.artifact);
+        return Ok(seen.artifact.clone());
     }
     let artifact = resolve(source, ARCHITECTURE)?;
     if let (Some(store), Some(validator)) = (store, source.validator()) {
+        let forecast = seen.filter(|seen| seen.artifact.digest == artifact.digest).and_then(|seen| seen.forecast);
         let artifact = artifact.clone();
-        store.remember_seen(&LastOffer { validator, keyring: ring.fingerprint(), artifact, forecast: None });
+        store.remember_seen(&LastOffer { validator, keyring: ring.fingerprint(), artifact, forecast });
     }
     Ok(artifact)
 }
 
-/// Finds out what an update to an artifact would fetch; for one that is only known from the last offer, what was found out then.
+/// Finds out what an update to an artifact would fetch; for one that is only known from the last offer, what was found out then,
+/// or else by asking once more.
 /// Input: `running`: the running slot. Returns: `None`: not known.
 pub fn forecast(
     machine: &Machine<'_>,
@@ -98,10 +101,14 @@ pub fn forecast(
 ) -> Option<Traffic> {
     let runs = running.record.as_ref().map_or(artifact.digest, |record| record.initramfs.sha256);
     let seen = store.and_then(Store::seen).filter(|seen| seen.artifact.digest == artifact.digest);
-    if artifact.is_hearsay() {
-        return Some(seen?.forecast.filter(|known| known.running == runs)?.traffic);
-    }
-    let traffic = reuse::predict(AtHand::look(machine, running).as_ref(), artifact, source);
+    let known = seen.as_ref().and_then(|seen| seen.forecast.as_ref()).filter(|known| known.running == runs);
+    let asked = match (artifact.is_hearsay(), known) {
+        (true, Some(known)) => return Some(known.traffic),
+        (true, None) => Some(resolve(source, ARCHITECTURE).ok().filter(|asked| asked.digest == artifact.digest)?),
+        (false, _) => None,
+    };
+    let files = asked.as_ref().unwrap_or(artifact);
+    let traffic = reuse::predict(AtHand::look(machine, running).as_ref(), files, source);
     if let Some((store, seen)) = store.zip(seen) {
         store.remember_seen(&LastOffer { forecast: Some(Forecast { running: runs, traffic }), ..seen });
     }

@@ -168,9 +168,9 @@ impl<'a> Assembly<'a> {
         self.file.is_pieced
     }
 
-    fn count(&self, fetched: usize, copied: usize) {
+    fn count(&self, fetched_bytes: u64, copied_bytes: u64) {
         let mut traffic = self.traffic.get();
-        traffic.add(Traffic { fetched_bytes: fetched as u64, copied_bytes: copied as u64 });
+        traffic.add(Traffic { fetched_bytes, copied_bytes });
         self.traffic.set(traffic);
     }
 }
@@ -180,7 +180,8 @@ impl Read for Assembly<'_> {
         while !buffer.is_empty() {
             if self.file.open.is_some() {
                 let got = self.file.read_blob(buffer)?;
-                self.count(got, 0);
+                let dropped = self.file.open.as_ref().map_or(0, |open| open.body.dropped.take());
+                self.count(got as u64 + dropped, 0);
                 let is_cut = self.file.open.as_ref().is_some_and(|open| self.file.at < open.until());
                 if got > 0 || is_cut {
                     return Ok(got);
@@ -195,7 +196,7 @@ impl Read for Assembly<'_> {
                 Some(place) => match self.file.read_local(place, buffer) {
                     None => self.file.recipe.local = None,
                     Some(got) => {
-                        self.count(0, got);
+                        self.count(0, got as u64);
                         return Ok(got);
                     }
                 },

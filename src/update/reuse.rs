@@ -161,10 +161,9 @@ fn find(known: &[(u64, &FileRecord)], file: &FileRef) -> Option<u64> {
     known.iter().find(|(_, one)| is_same(one)).map(|(at, _)| *at)
 }
 
-/// Returns what is wrong with the first bad chunk index of a file, if any.
-pub fn fault_of_index(file: &FileRef, source: &mut dyn Source) -> Option<Error> {
-    let of = |blob: &FileRef| index_of(blob, blob.chunks.as_deref()?, source).err();
-    file.blobs().iter().find_map(of)
+/// Returns what is wrong with the chunk index of a layer, if it has one.
+pub fn fault_of_index(layer: &FileRef, source: &mut dyn Source) -> Option<Error> {
+    index_of(layer, layer.chunks.as_deref()?, source).err()
 }
 
 /// Fetches the chunk index of a layer.

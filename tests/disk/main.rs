@@ -44,6 +44,7 @@ mod patience;
 mod permissions;
 mod prometheus;
 mod remake;
+mod reuse;
 mod rollback;
 mod rollback_count;
 mod screens;

@@ -4,7 +4,7 @@
 use crate::support::delta;
 use crate::support::disk::noise;
 use crate::support::hostile::{Hostile, Length, Reply, Step};
-use crate::support::hostile_bench::{Bench, SOURCES, each, hold, honest, is_document};
+use crate::support::hostile_bench::{Bench, HTTP, SOURCES, each, hold, honest, is_document};
 use crate::support::hostile_table::{CHUNKED, PUBLISHED, Published, assert_staged, before};
 use crate::support::need;
 use crate::support::release::Release;
@@ -101,34 +101,15 @@ fn an_update_by_chunks_takes_no_more_than_any_other() {
     });
 }
 
-/// The longest index that there may be, in which every other chunk is at hand: no two of them are one stretch.
+/// The longest index that there may be, of which every other chunk is at hand, or all of them; no two of them are one stretch.
 #[apply(test)]
 fn the_longest_index_fits_in() {
-    const CHUNKS: u32 = 64 << 10;
-    const LEAST: u32 = 1024;
     need("time");
-    let (mut known, kernel) = (Vec::new(), before(&PUBLISHED.kernel));
-    cut(&mut kernel.as_slice(), Rule::new(12).unwrap(), &mut |_| {}, &mut |chunk, _| known.push(chunk)).unwrap();
-    // The last one may be shorter than the rule gives elsewhere.
-    known.pop();
-    let known = known.into_iter().min_by_key(|chunk| chunk.length).unwrap();
-    let mut release = Release::new("2.0.0");
-    release.ours_mut().kernel = vec![7; (CHUNKS / 2) as usize * (LEAST + known.length) as usize];
-    let mut index = delta::index(&release.ours().kernel)[..56].to_vec();
-    index[8..12].copy_from_slice(&12u32.to_le_bytes());
-    index[12..16].copy_from_slice(&CHUNKS.to_le_bytes());
-    for unknown in noise(5, 4 * CHUNKS as usize).chunks(8) {
-        for (length, hash) in [(LEAST, unknown), (known.length, &known.sha256_head)] {
-            index.extend_from_slice(&length.to_le_bytes());
-            index.extend_from_slice(hash);
-        }
-    }
-    let indexes = [index, CHUNKED.indexes.as_ref().unwrap()[1].clone()];
-    let published: &'static Published = Box::leak(Box::new(Published::new(release, Some(indexes))));
-    hold(SOURCES, |conf| {
+    hold([true, false], |is_all| {
+        let published: &'static Published = Box::leak(Box::new(with_longest_index(is_all)));
         let server = Hostile::start(Arc::new(|ask| published.honest(ask)));
-        let bench = Bench { machine: CHUNKED.machine_with(80), server };
-        bench.configure(conf);
+        let bench = Bench { machine: CHUNKED.machine_with(160), server };
+        bench.configure(HTTP);
         for (verb, says) in [("check", ["2.0.0", "slot A has"]), ("apply", ["2.0.0 is staged", "all of it fetched"])] {
             let (done, kib) = bench.measure(&[verb]);
             eprintln!("{verb} with the longest index: peak {kib} KiB");
@@ -136,4 +117,29 @@ fn the_longest_index_fits_in() {
             assert!(kib < MAX_RSS_KIB || !is_held(), "{verb}: {kib} KiB");
         }
     });
+}
+
+fn with_longest_index(is_all: bool) -> Published {
+    const CHUNKS: u32 = 64 << 10;
+    const LEAST: u32 = 1024;
+    let (mut known, kernel) = (Vec::new(), before(&PUBLISHED.kernel));
+    cut(&mut kernel.as_slice(), Rule::new(12).unwrap(), &mut |_| {}, &mut |chunk, _| known.push(chunk)).unwrap();
+    // The last one may be shorter than the rule gives elsewhere.
+    known.pop();
+    let known = known.into_iter().min_by_key(|chunk| chunk.length).unwrap();
+    let mut release = Release::new("2.0.0");
+    let other = if is_all { known.length } else { LEAST };
+    release.ours_mut().kernel = vec![7; (CHUNKS / 2) as usize * (other + known.length) as usize];
+    let mut index = delta::index(&release.ours().kernel)[..56].to_vec();
+    index[8..12].copy_from_slice(&12u32.to_le_bytes());
+    index[12..16].copy_from_slice(&CHUNKS.to_le_bytes());
+    for unknown in noise(5, 4 * CHUNKS as usize).chunks(8) {
+        let other = (other, if is_all { &known.sha256_head[..] } else { unknown });
+        for (length, hash) in [other, (known.length, &known.sha256_head)] {
+            index.extend_from_slice(&length.to_le_bytes());
+            index.extend_from_slice(hash);
+        }
+    }
+    let indexes = [index, CHUNKED.indexes.as_ref().unwrap()[1].clone()];
+    Published::new(release, Some(indexes))
 }

@@ -52,6 +52,15 @@ struct JudgedOffer {
     verdict: Verdict,
     /// Why not all of its files are available.
     missing: Option<Error>,
+    /// Layers whose chunk index is of no use: machines fetch them whole.
+    unindexed: Vec<Digest>,
+}
+
+impl JudgedOffer {
+    /// Returns whether a layer's chunk index can be used, if it has one.
+    fn is_indexed(&self, layer: &FileRef) -> Option<bool> {
+        layer.chunks.as_ref().map(|_| !self.unindexed.contains(&layer.sha256))
+    }
 }
 
 /// Runs the command.
@@ -65,10 +74,10 @@ pub fn run(args: &Inspect, flags: &Flags, out: &mut Reply) -> Result<Outcome> {
     let mut all = Vec::new();
     for artifact in find(source.as_mut(), machine)? {
         let verdict = judge(&artifact, machine, system.now())?;
-        let missing = [&artifact.kernel, &artifact.initramfs]
-            .into_iter()
-            .find_map(|file| source.probe(file).err().or_else(|| fault_of_index(file, source.as_mut())));
-        all.push(JudgedOffer { artifact, verdict, missing });
+        let files = [&artifact.kernel, &artifact.initramfs];
+        let missing = files.into_iter().find_map(|file| source.probe(file).err());
+        let unindexed = unindexed(&artifact, source.as_mut());
+        all.push(JudgedOffer { artifact, verdict, missing, unindexed });
     }
     let (word, outcome) = conclude(&request, &all);
     out.result(word);
@@ -80,6 +89,21 @@ pub fn run(args: &Inspect, flags: &Flags, out: &mut Reply) -> Result<Outcome> {
         false => answer(&mut out.members, &request, &all),
     }
     Ok(outcome)
+}
+
+/// Names each layer whose chunk index is of no use, and says why. It stops no machine.
+fn unindexed(artifact: &Artifact, source: &mut dyn Source) -> Vec<Digest> {
+    let mut unindexed = Vec::new();
+    for (name, file) in [("kernel", &artifact.kernel), ("initramfs", &artifact.initramfs)] {
+        for (number, blob) in file.blobs().iter().enumerate() {
+            if let Some(e) = fault_of_index(blob, source) {
+                let layer = format!("{name}, layer {} ({})", number + 1, short(blob.sha256));
+                note(&format!("{layer}: {e}; machines fetch it whole: make its index anew (kubesolo-chunks)"));
+                unindexed.push(blob.sha256);
+            }
+        }
+    }
+    unindexed
 }
 
 /// Reads the arguments, and the files that they name.
@@ -198,10 +222,14 @@ fn describe(out: &mut dyn Write, request: &Request, all: &[JudgedOffer], outcome
         tell(out, &seen.artifact, &request.ring)?;
         let size = seen.artifact.kernel.size_bytes.saturating_add(seen.artifact.initramfs.size_bytes);
         let there = if seen.missing.is_none() { "all of it is there" } else { "NOT all of it is there" };
-        row(out, "To fetch", &format!("{} ({size} bytes): {there}", human_size(size)))?;
+        row(out, "Size", &format!("{} ({size} bytes): {there}", human_size(size)))?;
         for (name, file) in [("kernel", &seen.artifact.kernel), ("initramfs", &seen.artifact.initramfs)] {
             for blob in file.blobs() {
-                let chunks = if blob.chunks.is_some() { ", with a chunk index" } else { "" };
+                let chunks = match seen.is_indexed(&blob) {
+                    None => "",
+                    Some(true) => ", with a chunk index",
+                    Some(false) => ", with a chunk index that is of no use",
+                };
                 row(out, "", &format!("{name}: {}, {}{chunks}", human_size(blob.size_bytes), short(blob.sha256)))?;
             }
         }
@@ -306,20 +334,21 @@ fn answer(members: &mut Members, request: &Request, all: &[JudgedOffer]) {
         members.open("", '{');
         facts(members, &seen.artifact);
         members.field("complete", &seen.missing.is_none());
-        file(members, "kernel", &seen.artifact.kernel);
-        file(members, "initramfs", &seen.artifact.initramfs);
+        file(members, "kernel", &seen.artifact.kernel, seen);
+        file(members, "initramfs", &seen.artifact.initramfs, seen);
         members.close('}');
     }
     members.close(']');
     members.field("not_asked", &not_asked(request));
 }
 
-fn file(members: &mut Members, name: &str, file: &FileRef) {
+fn file(members: &mut Members, name: &str, file: &FileRef, seen: &JudgedOffer) {
     members.open(name, '[');
     for blob in file.blobs() {
         members.open("", '{');
         members.field("digest", &blob.sha256.to_string());
         members.field("size_bytes", &blob.size_bytes);
+        members.field("chunk_index", &seen.is_indexed(&blob));
         members.close('}');
     }
     members.close(']');

@@ -109,7 +109,12 @@ fn what_weighs_most_is_what_it_ends_with() {
             machine: machine.then(|| Machine::parse("1.0.0/arm64", None).unwrap()),
             ring: Keyring::named(&keys, 1).unwrap(),
         };
-        let seen = |verdict| JudgedOffer { artifact: artifact("2.0.0"), verdict, missing: missing.clone() };
+        let seen = |verdict| JudgedOffer {
+            artifact: artifact("2.0.0"),
+            verdict,
+            missing: missing.clone(),
+            unindexed: Vec::new(),
+        };
         let all: Vec<JudgedOffer> = verdicts.into_iter().map(seen).collect();
         let (said, outcome) = conclude(&request, &all);
         let ended = match &outcome {
@@ -124,6 +129,7 @@ fn what_weighs_most_is_what_it_ends_with() {
     let mut config = config::validate(&Raw::default(), &flags, &|path| PathBuf::from(path)).unwrap();
     config.signature = SignaturePolicy::Off;
     let request = Request { config, machine: None, ring: Keyring::named(&[], 1).unwrap() };
-    let all = [JudgedOffer { artifact: artifact("2.0.0"), verdict: Verdict::Take, missing: None }];
+    let all =
+        [JudgedOffer { artifact: artifact("2.0.0"), verdict: Verdict::Take, missing: None, unindexed: Vec::new() }];
     assert!(matches!(conclude(&request, &all), ("unchecked", Outcome::Done)));
 }

@@ -157,6 +157,8 @@ pub fn drop_cache_to(file: &File, length: u64) -> io::Result<()> {
     // SAFETY: plain values and an open descriptor.
     match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, length as libc::off64_t, libc::POSIX_FADV_DONTNEED) } {
         0 => Ok(()),
+        // Not every C library returns the number itself.
+        -1 => Err(io::Error::last_os_error()),
         code => Err(io::Error::from_raw_os_error(code)),
     }
 }

@@ -61,9 +61,14 @@ impl Accepted {
         self.unpacked_bytes = self.unpacked_bytes.saturating_add(other.unpacked_bytes);
     }
 
+    /// Returns whether the layers so far unpack to more than any initramfs may.
+    pub fn is_too_large(&self) -> bool {
+        self.unpacked_bytes > UNPACKED_MAX_BYTES
+    }
+
     /// Returns why all layers together are no initramfs, though each was accepted.
     pub fn refusal(&self) -> Option<String> {
-        match (self.has_gzip, self.unpacked_bytes > UNPACKED_MAX_BYTES) {
+        match (self.has_gzip, self.is_too_large()) {
             (false, _) => Some(UNPACKED.into()),
             (true, true) => Some(TOO_LARGE.into()),
             (true, false) => None,

@@ -84,5 +84,5 @@ fn the_run_after_a_power_cut_uses_what_is_there() {
 
 #[apply(long_test)]
 fn the_run_after_any_of_many_power_cuts_uses_what_is_there() {
-    cuts_of_apply(21, 18, true);
+    cuts_of_apply(21, 12, true);
 }

@@ -9,6 +9,7 @@ use crate::support::release::Release;
 use crate::support::site::{Site, apply};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What comes at once; the rest drips. The agent hands what has come to the device every 4 MiB.
@@ -26,7 +27,9 @@ fn long_release() -> Release {
     release
 }
 
+/// Serves a release. Of the initramfs, the first answer alone is slow.
 fn serve(release: Release) -> Hostile {
+    let is_asked = AtomicBool::new(false);
     Hostile::start(Arc::new(move |ask: &Ask| {
         if ask.path == "/latest.json" {
             return Reply::ok(release.latest_json());
@@ -42,9 +45,9 @@ fn serve(release: Release) -> Hostile {
                 .header("Content-Range", &format!("bytes {from}-{}/{length}", end - 1)),
             None => Reply::ok(bytes.clone()),
         };
-        match from < AT_ONCE / 2 {
-            true => reply.then(AT_ONCE - from, vec![Step::Drip(bytes[AT_ONCE..end].to_vec(), DRIP)]),
-            false => reply,
+        match is_asked.swap(true, Ordering::Relaxed) {
+            false => reply.then(AT_ONCE - from, vec![Step::Drip(bytes[AT_ONCE..end].to_vec(), DRIP)]),
+            true => reply,
         }
     }))
 }

@@ -95,10 +95,12 @@ pub struct Cut {
     pub next: Release,
 }
 
+/// Makes a version of that name, and offers it.
+pub type Offer = dyn Fn(&Site, &str) -> Release;
+
 /// Where a machine's updates come from.
 pub struct Offers {
-    /// Makes a version of that name, and offers it.
-    pub offer: Box<dyn Fn(&Site, &str) -> Release>,
+    pub offer: Box<Offer>,
     /// The command that takes it.
     pub apply: String,
 }

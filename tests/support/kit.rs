@@ -206,6 +206,9 @@ pub fn release_with(firmware: Firmware, version: &str, behaviour: &str, files: &
     Release { version: version.into(), annotations: Vec::new(), pairs }
 }
 
+/// Most that an update from one chunked release to another fetches of about 2,000,000 bytes: a few chunks.
+pub const CHUNKED_MOST_BYTES: usize = 200_000;
+
 /// The same, packed as the documentation advises: what all versions have in common and a word of this one, then what only this
 /// one has. Input: `is_layered`: in two layers; the first one, or the whole, has a chunk index.
 pub fn chunked_release(firmware: Firmware, version: &str, is_layered: bool) -> Release {

@@ -134,6 +134,13 @@ pub fn apply() -> String {
     format!("apply --server http://{SERVER}")
 }
 
+/// Bytes that a run of `apply --json` says that it fetched, and that it copied from the running slot.
+#[track_caller]
+pub fn taken(run: &vm::Answer) -> (usize, usize) {
+    let number = |field: &str| run.jq(field).parse().unwrap_or_else(|_| panic!("{run:?}"));
+    (number(".fetched_bytes"), number(".copied_bytes"))
+}
+
 /// Starts an update that ends with a restart.
 pub fn apply_and_reboot(vm: &mut Vm) {
     vm.send(&format!("kubesolo-update {} --activate --reboot", apply()));

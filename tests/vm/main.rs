@@ -7,6 +7,7 @@ extern crate macro_rules_attribute;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chunk_cuts;
 mod clock;
 mod damage;
 mod hooks;

@@ -6,7 +6,7 @@ use crate::support::disk::EFI;
 use crate::support::kit::{self, BORN, Firmware, need_vm};
 use crate::support::release::Release;
 use crate::support::site::{CONFIRMED, Site, apply, partition};
-use crate::support::vm::Vm;
+use crate::support::vm::{Answer, Vm};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -36,7 +36,7 @@ impl Dice {
 
 /// What a machine is at when its plug is pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Work {
+pub enum Work {
     Apply,
     Activate,
     Boot,
@@ -86,31 +86,41 @@ struct Times {
 }
 
 /// A plug that was pulled.
-struct Cut {
+pub struct Cut {
     work: Work,
-    moment: String,
+    pub moment: String,
     /// The boot variables before.
     block: [[u8; 512]; 2],
     /// What was on its way to the other slot, or lay there.
-    next: Release,
+    pub next: Release,
 }
 
-struct Series {
+/// Makes a version of that name, and offers it.
+pub type Offer = dyn Fn(&Site, &str) -> Release;
+
+/// Where a machine's updates come from.
+pub struct Offers {
+    pub offer: Box<Offer>,
+    /// The command that takes it.
+    pub apply: String,
+}
+
+pub struct Series {
     dice: Dice,
-    site: Site,
+    pub site: Site,
+    offers: Offers,
     watch: Watch,
     vm: Option<Vm>,
     /// What runs, what it runs from, and what the other slot holds.
-    running: Release,
-    slot: char,
-    other: Release,
+    pub running: Release,
+    pub slot: char,
+    pub other: Release,
     versions: u32,
     times: Times,
 }
 
 impl Series {
-    fn new(seed: u64) -> Series {
-        let site = Site::new(Firmware::Bios);
+    pub fn new(seed: u64, site: Site, offers: Offers) -> Series {
         let (watch, mut vm) = (Watch::new(&site), site.power_on());
         vm.expect_hello("manual", BORN, 'A');
         let born = kit::born(Firmware::Bios);
@@ -118,20 +128,20 @@ impl Series {
         let times = Times { apply: unknown, activate: unknown, boot: unknown, confirm: unknown };
         let dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let (running, other, vm) = (born.clone(), born, Some(vm));
-        Series { dice, site, watch, vm, running, slot: 'A', other, versions: 0, times }
+        Series { dice, site, offers, watch, vm, running, slot: 'A', other, versions: 0, times }
     }
 
-    fn vm(&mut self) -> &mut Vm {
+    pub fn vm(&mut self) -> &mut Vm {
         self.vm.as_mut().unwrap()
     }
 
-    fn target(&self) -> char {
+    pub fn target(&self) -> char {
         if self.slot == 'A' { 'B' } else { 'A' }
     }
 
     fn offer_next(&mut self) -> Release {
         self.versions += 1;
-        self.site.offer(&format!("1.{}.0", self.versions), "healthy")
+        (self.offers.offer)(&self.site, &format!("1.{}.0", self.versions))
     }
 
     /// Sends a command, and waits until it has changed the boot variables. Returns: how long that took.
@@ -145,7 +155,7 @@ impl Series {
     }
 
     /// A whole update, which nothing disturbs.
-    fn update(&mut self, what: &str) {
+    pub fn update(&mut self, what: &str) {
         let next = self.offer_next();
         self.stage(what);
         self.restart_into(next, what);
@@ -154,14 +164,20 @@ impl Series {
     }
 
     fn stage(&mut self, what: &str) {
-        let start = Instant::now();
-        let answer = self.vm().agent(&apply());
+        let answer = self.apply("");
         assert_eq!(answer.code, 0, "{what}: {}", answer.text);
+    }
+
+    /// Runs `apply` to its end. Input: `more`: options.
+    pub fn apply(&mut self, more: &str) -> Answer {
+        let (start, line) = (Instant::now(), format!("{} {more}", self.offers.apply));
+        let answer = self.vm().agent(&line);
         self.times.apply = start.elapsed();
+        answer
     }
 
     /// Activates what is staged, and waits until it runs.
-    fn restart_into(&mut self, next: Release, what: &str) {
+    pub fn restart_into(&mut self, next: Release, what: &str) {
         self.times.activate = self.until_block_changes("kubesolo-update activate --reboot");
         let start = Instant::now();
         let runs = self.vm().hello("manual");
@@ -171,7 +187,7 @@ impl Series {
         self.other = std::mem::replace(&mut self.running, next);
     }
 
-    fn confirm(&mut self, what: &str) {
+    pub fn confirm(&mut self, what: &str) {
         let start = Instant::now();
         let answer = self.vm().agent("healthcheck --timeout 5");
         assert!(answer.code == 0 && answer.text.contains(CONFIRMED), "{what}: {}", answer.text);
@@ -179,7 +195,7 @@ impl Series {
     }
 
     /// Both slots, and both copies of the boot variables, from inside and from outside.
-    fn assert_whole(&mut self, what: &str) {
+    pub fn assert_whole(&mut self, what: &str) {
         let verify = self.vm().agent("verify");
         assert_eq!(verify.code, 0, "{what}: {}", verify.text);
         self.site.assert_slot(partition(self.slot), &self.running);
@@ -189,7 +205,7 @@ impl Series {
 
     /// Starts a step, and pulls the plug at some moment of it: of three times once when it writes, once early, once at
     /// any moment. What a series meets is not left to chance. Input: `turn` counts the cuts of this step.
-    fn cut(&mut self, work: Work, turn: u32, what: &str) -> Cut {
+    pub fn cut(&mut self, work: Work, turn: u32, what: &str) -> Cut {
         let next = match work {
             Work::Rollback => None,
             _ => Some(self.offer_next()),
@@ -198,7 +214,7 @@ impl Series {
             self.stage(what);
         }
         let (line, usual) = match work {
-            Work::Apply => (format!("kubesolo-update {}", apply()), self.times.apply),
+            Work::Apply => (format!("kubesolo-update {}", self.offers.apply), self.times.apply),
             Work::Activate => ("kubesolo-update activate".to_string(), self.times.activate),
             Work::Rollback => ("kubesolo-update rollback".to_string(), self.times.activate),
             Work::Boot => {
@@ -241,7 +257,7 @@ impl Series {
     }
 
     /// What the cut left on the disk, from outside, before anything boots.
-    fn found(&self, cut: &Cut) -> &'static str {
+    pub fn found(&self, cut: &Cut) -> &'static str {
         if cut.work == Work::Apply {
             let slot = partition(self.target());
             if self.watch.is_written(self.site.disk.extent(slot).0) {
@@ -261,7 +277,7 @@ impl Series {
     }
 
     /// It boots, by itself, and what runs is a version that may run now, and whole.
-    fn boots(&mut self, cut: &Cut, what: &str) {
+    pub fn boots(&mut self, cut: &Cut, what: &str) {
         self.vm = Some(self.site.power_on());
         let (version, slot) = self.vm().hello("manual");
         let stays = (version.as_str(), slot) == (self.running.version.as_str(), self.slot);
@@ -296,7 +312,9 @@ impl Series {
 
 /// One series of cuts. Panics: something is not as it must be; or so many cuts met so little that they prove nothing.
 fn power_cuts(seed: u64, cuts: u32) {
-    let (start, mut series) = (Instant::now(), Series::new(seed));
+    let offer = Box::new(|site: &Site, version: &str| site.offer(version, "healthy"));
+    let offers = Offers { offer, apply: apply() };
+    let (start, mut series) = (Instant::now(), Series::new(seed, Site::new(Firmware::Bios), offers));
     let mut met: BTreeMap<(Work, &str), u32> = BTreeMap::new();
     series.update("before the first cut");
     for (number, work) in (1..=cuts).zip(WORKS.into_iter().cycle()) {

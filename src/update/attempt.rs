@@ -9,7 +9,7 @@ use crate::ledger::traffic::Traffic;
 use crate::offer::artifact::Artifact;
 use crate::offer::gate::Verdict;
 use crate::offer::refusal::refused;
-use crate::os::progress::note;
+use crate::os::progress::{note, setback};
 use crate::trust::keyring::Keyring;
 use crate::update::activate::scrub;
 use crate::update::download::{Supply, stage_all};
@@ -146,6 +146,9 @@ fn decide_and_stage(
     };
     let now = session.now();
     session.change(Due, &mut |state| state.take(&taken, now))?;
+    if let Err(e) = &situation.running.record {
+        setback(e, "everything is fetched");
+    }
     let at_hand = AtHand::look(&session.machine, situation.running);
     let mut supply = Supply { source: question.source, at_hand, traffic: Cell::default() };
     let staged = stage_all(session, &mut supply, &artifact, &hold);

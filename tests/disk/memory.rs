@@ -95,7 +95,7 @@ fn an_update_by_chunks_takes_no_more_than_any_other() {
     need("time");
     hold(SOURCES, |conf| {
         let (bench, done, kib) = measure(&CHUNKED, conf, &["apply"]);
-        done.expect(0, &["2.0.0 is staged", "of it fetched"]);
+        done.expect(0, &["2.0.0 is staged", " fetched, "]);
         assert_staged(&bench.machine, conf);
         assert!(kib < MAX_RSS_APPLY_KIB || !is_held(), "{kib} KiB");
     });

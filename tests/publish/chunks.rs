@@ -394,3 +394,53 @@ fn a_gzip_without_rsyncable_packs_all_the_same_and_says_so() {
         assert!(list.contains("/usr/bin/kubesolo-update\n") && !list.contains("kubesolo-chunks"), "{list}");
     }
 }
+
+/// The block of docs/publishing.md that begins so.
+fn block(start: &str) -> String {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/publishing.md")).unwrap();
+    let (_, rest) = page.split_once(start).unwrap_or_else(|| panic!("no block begins '{start}'"));
+    format!("{start}{}", rest.split_once("```").expect("the block ends").0)
+}
+
+/// docs/publishing.md, "Only what changed": what a publisher types without the scripts.
+#[apply(test)]
+fn the_lines_for_stock_tools_make_what_the_scripts_make() {
+    ready();
+    need("cpio");
+    let (desk, _) = desk();
+    fs::create_dir_all(desk.path("tree/usr/bin")).unwrap();
+    fs::write(desk.path("tree/usr/bin/busybox"), noise(2, 1_500_000)).unwrap();
+    let shell = |words: &str| {
+        run(command("sh").args(["-euc", words]).current_dir(desk.dir.path()));
+    };
+    let pack = block("cd tree && find .");
+    shell(&pack);
+    let packed = fs::read(desk.path("kubesolo-os.gz")).unwrap();
+    run(Command::new(env!("CARGO_BIN_EXE_kubesolo-update"))
+        .args(["lint", "--initramfs"])
+        .arg(desk.path("kubesolo-os.gz")));
+    shell("touch tree/usr/bin/busybox tree");
+    shell(&pack);
+    assert!(fs::read(desk.path("kubesolo-os.gz")).unwrap() == packed, "other times, other bytes");
+
+    let registry = Registry::start(desk.dir.path(), None);
+    let push = block("kubesolo-chunks index vmlinuz").replace("registry.example.com", &registry.host());
+    let push = push.replace("oras push", "oras push --plain-http");
+    let bin = desk.path("bin");
+    fs::create_dir(&bin).unwrap();
+    symlink(TOOL, bin.join("kubesolo-chunks")).unwrap();
+    symlink(crate::support::find("oras").unwrap(), bin.join("oras")).unwrap();
+    let mut lines = command("sh");
+    lines.args(["-euc", &push]).current_dir(desk.dir.path()).env("HOME", desk.dir.path());
+    before_path(&mut lines, &bin);
+    run(&mut lines);
+    let name = format!("{}/os/kubesolo:1.2.0-amd64", registry.host());
+    let found = layers(&desk.oras(&["manifest", "fetch", "--plain-http", &name]));
+    let types: Vec<&str> = found.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(types, [KERNEL_TYPE, CHUNKS_TYPE, INITRAMFS_TYPE, CHUNKS_TYPE]);
+    for (n, layer) in ["vmlinuz", "kubesolo-os.gz"].into_iter().enumerate() {
+        let index = fs::read(desk.path(&format!("{layer}.chunks"))).unwrap();
+        assert_eq!(found[2 * n + 1].1, sha256(&index));
+        assert_index(&index, &fs::read(desk.path(layer)).unwrap());
+    }
+}

@@ -201,7 +201,10 @@ mod tests {
 
     #[test]
     fn digits_stand_in_threes() {
-        let wanted = [(0, "0"), (999, "999"), (1000, "1,000"), (123_456, "123,456"), (1 << 40, "1,099,511,627,776")];
-        wanted.map(|(number, text)| assert_eq!(grouped(number), text));
+        for (number, text) in
+            [(0, "0"), (999, "999"), (1000, "1,000"), (123_456, "123,456"), (1 << 40, "1,099,511,627,776")]
+        {
+            assert_eq!(grouped(number), text);
+        }
     }
 }

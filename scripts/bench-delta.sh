@@ -32,8 +32,8 @@ runs the first applies each. Counts the bytes that the registry says it sent, be
 first change beside oras pull of the whole over a line of $MBIT Mbit/s, $MS ms and $LOSS % loss in a network namespace. Needs root, for
 loop devices and namespaces, and $NEEDED_MIB MiB in \$TMPDIR (default: /tmp). Leaves nothing behind.
 
-Each figure is one line: bench: NAME VALUE UNIT RATIO. A target that is missed is said, and ends nothing; a measurement that is not
-valid ends with 1.
+Each figure is one line: bench: NAME VALUE UNIT RATIO. A target that is missed is reported, and the run goes on; a measurement that
+is not valid ends with 1.
 
   --runs N        runs of each (default: $RUNS)
   --quick         one run with a fifth of the programs: shows that this script works, and measures nothing
@@ -66,6 +66,7 @@ clean_up() {
 
 check() {
     find_agent
+    [ -z "$OTHER" ] || [ -s "$OTHER" ] || die "--other $OTHER: no such file, or an empty one"
     need_tools "scripts/install-deps.sh delta brings it" losetup partx blockdev mountpoint sgdisk mcopy grub-editenv debugfs \
         gzip cpio jq curl openssl oras docker-registry mke2fs timeout casync ip tc nsenter unshare setpriv python3 /usr/bin/time
     may_run
@@ -86,11 +87,10 @@ programs_of_ours() {
         OTHER=$REPO/target/bench-delta/kubesolo-update-$ARCH
     fi
     OTHER=$(absolute "$OTHER")
-    [ -s "$OTHER" ] || die "--other $OTHER: no such file"
     if cmp -s "$BINARY" "$OTHER"; then die "$BINARY and $OTHER are the same: there is no change to measure"; fi
 }
 
-# publish CHANGE: with a kernel that never changes, and so small that it embellishes no ratio.
+# publish CHANGE: with a kernel that never changes, and so small that it does not improve the ratio.
 publish() {
     mkdir new
     cp running/vmlinuz new/vmlinuz
@@ -109,7 +109,7 @@ counted() {
     echo "$SENT $fetched" >>"$1.sent"
 }
 
-# over_the_line: the same machine, and oras, in turn.
+# over_the_line: the same machine and oras, alternating.
 over_the_line() {
     line_up "$MBIT" "$MS" "$LOSS"
     say "the line is made by $SHAPED"
@@ -134,8 +134,8 @@ report_delta() {
     printf 'unpacked %s bytes, packed %s; the line is made by %s, TCP by %s\n\n' "$(wc -c <old.cpio)" "$(wc -c <old.gz)" "$SHAPED" "$TCP_BY"
     for change in agent rebuild; do
         whole=$(artifact_bytes "$change")
-        printf '%s: the registry gave %s answers (medians of %s); kubesolo-chunks compare: %s\n' "$change" \
-            "$(middle "$change.sent" 1)" "$RUNS" "$("$CHUNKS" compare old.gz "$change.gz")"
+        printf '%s: the registry gave %s answers (%s); kubesolo-chunks compare: %s\n' "$change" \
+            "$(middle "$change.sent" 1)" "$(of_runs)" "$("$CHUNKS" compare old.gz "$change.gz" | sed -n 1p)"
         figure "delta-$change-bytes" "$(middle "$change.sent" 2)" bytes "$whole" "$(case $change in agent) echo 0.015 ;; *) echo 0.25 ;; esac)"
     done
     whole=$(artifact_bytes rebuild)
@@ -153,14 +153,15 @@ report_delta() {
 
 main() {
     QUICK=no
+    note_typed "$@"
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
             --quick) QUICK=yes RUNS=1 MAKER=small_os ;;
             --runs) need_value "$@"; RUNS=$2; shift ;;
             --binary) need_value "$@"; BINARY=$2; shift ;;
-            --other) need_value "$@"; OTHER=$(absolute "$2"); shift ;;
-            --chunks) need_value "$@"; CHUNKS=$(absolute "$2"); shift ;;
+            --other) need_value "$@"; OTHER=$2; shift ;;
+            --chunks) need_value "$@"; CHUNKS=$2; shift ;;
             --tcp) need_value "$@"; TCP=$2; shift ;;
             *) misuse "unknown option: $1" ;;
         esac

@@ -124,6 +124,7 @@ table() {
 }
 
 main() {
+    note_typed "$@"
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;

@@ -132,6 +132,7 @@ measure() {
 
 main() {
     QUICK=no
+    note_typed "$@"
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help) usage; exit 0 ;;

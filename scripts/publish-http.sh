@@ -75,6 +75,7 @@ check() {
             die "$DIR/latest.json is signed: what is not would be refused by the machines that took it. Give --key, or" \
                 "remove latest.json.sig first"
     fi
+    say_dates
 }
 
 # lock: two at once would each write a latest.json without the other's architecture.
@@ -182,6 +183,7 @@ plan() {
     hash "$WORK/next/latest.json"
     DIGEST=$HEX
     check_stored
+    warn_uncommon
     if [ "$KEYS" = yes ]; then
         sign --dry-run --latest "$WORK/next/latest.json" || die "latest.json would not be signed: nothing was written"
         if [ "$DRY_RUN" = yes ]; then relay 'warning: '; fi

@@ -49,6 +49,7 @@ check() {
     [ -n "$TAGS" ] || misuse "--tag is missing"
     check_release
     check_layout "$LAYOUT"
+    say_dates
 }
 
 # Makes every document, and the list of blobs, beside the layout.

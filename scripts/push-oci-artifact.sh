@@ -77,6 +77,7 @@ check() {
     done
     check_signers
     [ "$KEYS" = yes ] || [ -z "$PASSPHRASE" ] || misuse "--passphrase-file is for --key"
+    say_dates
 }
 
 # registry COMMAND...: oras, whose messages are shown if it fails.

@@ -12,6 +12,7 @@ SOURCE=
 OUTPUT=
 TABLE=$REPO/scripts/lib/layers.txt
 FORCE=no
+LAST_SECOND=4294967295
 DRY_RUN=no
 
 usage() {
@@ -48,6 +49,9 @@ check() {
     [ -d "$SOURCE" ] || [ -f "$SOURCE" ] || die "$SOURCE is neither a file nor a directory"
     [ -f "$TABLE" ] || die "--layers $TABLE is not a file"
     case $SOURCE_DATE_EPOCH in '' | *[!0-9]*) die "SOURCE_DATE_EPOCH is not a number: $SOURCE_DATE_EPOCH" ;; esac
+    if [ "${#SOURCE_DATE_EPOCH}" -gt 10 ] || [ "$SOURCE_DATE_EPOCH" -gt "$LAST_SECOND" ]; then
+        die "SOURCE_DATE_EPOCH is $SOURCE_DATE_EPOCH, and cpio has 32 bits for a time: at most $LAST_SECOND"
+    fi
     if [ -e "$OUTPUT" ]; then [ -d "$OUTPUT" ] || die "$OUTPUT is not a directory"; fi
 }
 
@@ -93,13 +97,28 @@ judge() {
     }
 }
 
+# make_place: where the layers go.
+make_place() {
+    mkdir -p -- "$OUTPUT" 2>"$WORK/log" || die "cannot make the directory $OUTPUT: $(sed 's/.*: //' "$WORK/log")"
+    [ -w "$OUTPUT" ] || die "cannot write in $OUTPUT"
+}
+
+# name_stale: layers of the same names that lie there, and that this run did not make.
+name_stale() {
+    sed 's/#.*//' "$TABLE" "$REPO/scripts/lib/layers.txt" | awk 'NF { print $1 }' | sort -u | while read -r name; do
+        if [ ! -e "$OUTPUT/$name.gz" ] || grep -q "^$name " "$WORK/order"; then continue; fi
+        warn "$OUTPUT/$name.gz is not of this run, which has nothing for that layer: if an earlier run made it, remove it"
+    done
+}
+
 deliver() {
-    mkdir -p -- "$OUTPUT"
     while read -r name _; do
         cp -- "$WORK/$name.gz" "$OUTPUT/.$name.$$" || die "cannot write $OUTPUT/$name.gz"
         mv -f -- "$OUTPUT/.$name.$$" "$OUTPUT/$name.gz"
     done <"$WORK/order"
 }
+
+several() { if [ "$1" -eq 1 ]; then echo "1 $2"; else echo "$1 $3"; fi; }
 
 clean_up() { [ -z "$OUTPUT" ] || rm -f -- "$OUTPUT"/.*."$$"; }
 
@@ -124,10 +143,15 @@ main() {
     work_folder
     split
     judge
+    if [ "$DRY_RUN" = no ]; then
+        make_place
+        deliver
+    fi
     while read -r name files dirs; do
-        say "$OUTPUT/$name.gz: $(wc -c <"$WORK/$name.gz") bytes, $files files, $dirs directories"
+        say "$OUTPUT/$name.gz: $(wc -c <"$WORK/$name.gz") bytes, $(several "$files" file files), $(several "$dirs" directory directories)"
     done <"$WORK/order"
-    if [ "$DRY_RUN" = yes ]; then say "dry run: nothing was written"; else deliver; fi
+    name_stale
+    if [ "$DRY_RUN" = yes ]; then say "dry run: nothing was written"; fi
     while read -r name _; do printf '%s\n' "$OUTPUT/$name.gz"; done <"$WORK/order"
 }
 

@@ -14,9 +14,25 @@ find_agent() {
     check_agent_knows
 }
 
+name_machine() { case $(uname -m) in x86_64) machine=amd64 ;; aarch64) machine=arm64 ;; *) machine=$(uname -m) ;; esac; }
+
+# find_beside PROGRAM: sets FOUND to what lies of it beside the agent, by the names that it is installed, built and released by; empty where
+# there is none, or the agent's place is not known.
+find_beside() {
+    FOUND=
+    case ${KUBESOLO_UPDATE:-} in */*) ;; *) return 0 ;; esac
+    name_machine
+    release=$("$KUBESOLO_UPDATE" --version 2>/dev/null | sed -n 's/^kubesolo-update //p') || :
+    for FOUND in "$1" "$1-$machine" "$1-$release-linux-$machine"; do
+        FOUND=${KUBESOLO_UPDATE%/*}/$FOUND
+        if [ -f "$FOUND" ] && [ -x "$FOUND" ]; then return 0; fi
+    done
+    FOUND=
+}
+
 # find_built PROGRAM: sets FOUND to what is built of it for this machine, or installed on it; empty where there is none.
 find_built() {
-    case $(uname -m) in x86_64) machine=amd64 ;; aarch64) machine=arm64 ;; *) machine=$(uname -m) ;; esac
+    name_machine
     built=${CARGO_TARGET_DIR:-$REPO/target}
     for FOUND in "$REPO/dist/$1-$machine" "$(command -v "$1" || true)" "$built/release/$1" "$built/debug/$1"; do
         if [ -n "$FOUND" ] && [ -f "$FOUND" ] && [ -x "$FOUND" ]; then return 0; fi

@@ -6,7 +6,7 @@
 describe_file() {
     entry_of "$2" "$3"
     file=$OF
-    chunk_index "$3" "$HEX"
+    chunk_index "$3" "$HEX" "$1"
     chunks=null
     if [ -n "$CHUNK_INDEX" ]; then
         entry_of "$2.chunks" "$CHUNK_INDEX"
@@ -30,8 +30,26 @@ entry() {
     kernel=$ENTRY
     joined >"$WORK/initramfs-$1"
     describe_file initramfs "$VERSION/$1/kubesolo-os.gz" "$WORK/initramfs-$1"
+    say_chunks "$1"
     jq -cn --arg arch "$1" --argjson kernel "$kernel" --argjson initramfs "$ENTRY" \
         '{architecture: $arch} + $kernel + $initramfs' >"$WORK/entry-$1"
+}
+
+# warn_uncommon: of an initramfs that has hardly anything in common with that of the version before, which WORK/before/latest.json names.
+warn_uncommon() {
+    if [ -z "$BEFORE" ] || [ "$CHUNKS" = no ] || [ "$before" = "$VERSION" ]; then return 0; fi
+    for arch in $ARCHES; do
+        [ "$(wc -c <"$WORK/initramfs-$arch")" -ge "$LEAST_CHUNKED" ] || continue
+        url=$(jq -r --arg arch "$arch" '[.artifacts[]? | select(.architecture == $arch) | .initramfs.url | strings][0] // ""' "$BEFORE")
+        # Nothing but a file of the directory.
+        case /$url/ in // | //* | */../* | *[!A-Za-z0-9._/+-]*) continue ;; esac
+        [ -f "$DIR/$url" ] || continue
+        numbers=$("$KUBESOLO_CHUNKS" compare "$DIR/$url" "$WORK/initramfs-$arch" 2>/dev/null | sed -n 's/^fetch=\([0-9]*\) .* size=\([0-9]*\)$/\1 \2/p')
+        fetch=${numbers% *} size=${numbers#* }
+        [ "$((${fetch:-0} * 5))" -gt "$((${size:-0} * 4))" ] || continue
+        warn "machines of $arch that run $before would fetch $fetch of the $size bytes of the initramfs: either nearly all of it is new, or" \
+            "one of the two is not packed with gzip -9n --rsyncable, sorted names and fixed times (docs/publishing.md, Only what changed)"
+    done
 }
 
 # head_of: what latest.json says of all architectures.

@@ -14,14 +14,20 @@ row() {
         "$(median "$1" "\$2")" "$(median "$1" "\$3")" "$(median "$1" "$CPU")" "$(median "$1" "$RSS")"
 }
 
-# figure NAME VALUE UNIT [BASE [MOST]]: one line for machines: the value, and through BASE; and one for people where that is above MOST.
+# figure NAME VALUE UNIT [BASE [MOST]]: one line for machines: the value, and through BASE; and one for people where that is above MOST. Not
+# with --quick, whose figures mean nothing.
 figure() {
-    awk -v name="$1" -v value="$2" -v unit="$3" -v base="${4:-0}" -v most="${5-}" 'BEGIN {
+    most=${5-}
+    [ "${QUICK:-no}" = no ] || most=
+    awk -v name="$1" -v value="$2" -v unit="$3" -v base="${4:-0}" -v most="$most" 'BEGIN {
         ratio = base > 0 ? sprintf("%.3f", value / base) : "-"
         print "bench:", name, value, unit, ratio
         if (most != "" && ratio != "-" && ratio + 0 > most) print "    missed: " ratio ", and the target is " most
     }'
 }
+
+# of_runs: where the figures are from.
+of_runs() { case $RUNS in 1) echo 'one run' ;; *) echo "medians of $RUNS runs" ;; esac; }
 
 mib() { awk -v bytes="$1" 'BEGIN { printf "%.0f", bytes / 1048576 }'; }
 

@@ -24,7 +24,7 @@ this_arch() {
 # may_run: what every measurement needs of the machine.
 may_run() {
     # Not `sudo make`: it would build again, without the user's own Rust.
-    [ "$(id -u)" -eq 0 ] || die "loop devices need root. Everything else is ready; type: sudo $0"
+    [ "$(id -u)" -eq 0 ] || die "loop devices need root. Everything else is ready; type: sudo $0$TYPED"
     [ -e /dev/loop-control ] || die "no /dev/loop-control: this kernel or container has no loop devices"
 }
 
@@ -36,11 +36,22 @@ quiet_surroundings() {
     umask 022
 }
 
-# find_agent: sets ARCH and BINARY.
+# must_run OPTION FILE: what was given can be run.
+must_run() {
+    [ -e "$2" ] || die "$1 $2: no such file"
+    if [ ! -f "$2" ] || [ ! -x "$2" ]; then die "$1 $2: it is not an executable file"; fi
+}
+
+# find_agent: sets ARCH and BINARY. What else was given is looked at as well, before anything is built or packed.
 find_agent() {
     ARCH=$(this_arch)
-    [ -n "$BINARY" ] || BINARY=$REPO/dist/kubesolo-update-$ARCH
-    [ -x "$BINARY" ] || die "$BINARY is missing: make build makes it"
+    [ -z "$CHUNKS" ] || must_run --chunks "$CHUNKS"
+    if [ -n "$BINARY" ]; then
+        must_run --binary "$BINARY"
+    else
+        BINARY=$REPO/dist/kubesolo-update-$ARCH
+        [ -x "$BINARY" ] || die "$BINARY is missing: make build makes it"
+    fi
     BINARY=$(absolute "$BINARY")
     export KUBESOLO_UPDATE="$BINARY"
 }

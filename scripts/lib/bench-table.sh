@@ -16,7 +16,7 @@ report() {
     if [ "$QUICK" = yes ]; then printf '\n--quick: THESE FIGURES MEAN NOTHING\n'; fi
     printf '\n%s MiB of noise, %s MiB of programs from docker-registry, plain HTTP on loopback, into ext4 on a loop device;\n' \
         "$(mib "$(artifact_bytes main)")" "$(mib "$(artifact_bytes programs)")"
-    printf 'medians of %s runs in turn; RSS is that of the largest process\n\n' "$RUNS"
+    printf '%s, alternating; RSS is that of the largest process\n\n' "$(of_runs)"
     printf '%-31s %6s  %-12s %-11s %5s %6s\n' '' 'wall s' 'min-max' 'user+sys s' 'CPU s' 'RSS MiB'
     row apply 'kubesolo-update apply'
     row oras 'oras pull; sync -f'

@@ -9,6 +9,7 @@
 #   need_value "$@"         the option $1 has a value behind it; need_text "$@": one that is not empty
 #   need_tools HOW TOOL...  each TOOL is there; HOW says what brings it
 #   matches TEXT PATTERN    the whole TEXT, which is one line, is what the pattern of grep -E says
+#   note_typed ARGUMENT...  sets TYPED, the arguments with a blank before each, as a shell reads them back
 #   quietly COMMAND...      what it says is heard only when it fails, which ends the run. Needs WORK
 #   work_folder             makes WORK, for this user alone; it is removed at every end. work_folder_at TEMPLATE: by mktemp's TEMPLATE
 #   clean_up                whoever has more to clean up than WORK redefines it; called once, at every end, before WORK is removed
@@ -37,6 +38,16 @@ need_tools() {
 }
 
 matches() { [ "$(printf '%s' "$1" | wc -l)" -eq 0 ] && printf '%s\n' "$1" | grep -qxE -e "$2"; }
+
+note_typed() {
+    TYPED=
+    for word in "$@"; do
+        case $word in
+            '' | *[!A-Za-z0-9_./:=@%+,-]*) word=\'$(printf '%s' "$word" | sed "s/'/'\\\\''/g")\' ;;
+        esac
+        TYPED="$TYPED $word"
+    done
+}
 
 quietly() { "$@" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; die "failed: $*"; }; }
 

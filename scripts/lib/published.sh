@@ -18,17 +18,6 @@ older_usage() {
 USAGE
 }
 
-# note_typed ARGUMENT...: sets TYPED, what was typed, as a shell reads it back.
-note_typed() {
-    TYPED=
-    for word in "$@"; do
-        case $word in
-            '' | *[!A-Za-z0-9_./:=@%+,-]*) word=\'$(printf '%s' "$word" | sed "s/'/'\\\\''/g")\' ;;
-        esac
-        TYPED="$TYPED $word"
-    done
-}
-
 # precedes A B: version A comes before B, in the order of machines. False also where one is none: no machine runs it.
 precedes() {
     find_agent

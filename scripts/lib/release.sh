@@ -128,6 +128,7 @@ check_notes() {
 # input OPTION ARCH FILE
 input() {
     [ -n "$3" ] || misuse "--arch $2 has no $1"
+    [ "$1" = --kernel ] || [ ! -d "$3" ] || die "$3 is a directory, not a file: give its layers one by one, each with --initramfs"
     [ -f "$3" ] || die "$3 is not a file"
     [ -s "$3" ] || die "$3 is empty"
 }
@@ -165,15 +166,19 @@ settle_dates() {
     find_agent
     "$KUBESOLO_UPDATE" lint ${RELEASE_DATE:+--release-date "$RELEASE_DATE"} ${EXPIRES:+--expires "$EXPIRES"} \
         >"$WORK/settled" 2>/dev/null || return 0
-    [ -s "$WORK/settled" ] || return 0
+    typed="$RELEASE_DATE $EXPIRES"
     while read -r option moment; do
         case $option in
             --release-date) RELEASE_DATE=$moment ;;
             --expires) EXPIRES=$moment ;;
         esac
     done <"$WORK/settled"
-    say "to start again after an interruption, give the same dates:${RELEASE_DATE:+ --release-date $RELEASE_DATE}${EXPIRES:+ --expires $EXPIRES}"
+    [ "$typed" = "$RELEASE_DATE $EXPIRES" ] ||
+        SETTLED="${RELEASE_DATE:+ --release-date $RELEASE_DATE}${EXPIRES:+ --expires $EXPIRES}"
 }
+
+# say_dates, behind all checks: what another run could not find out.
+say_dates() { [ -z "${SETTLED:-}" ] || say "to start again after an interruption, give the same dates:$SETTLED"; }
 
 check_release() {
     need_tools "install the package that has it (Debian: jq, util-linux, libc-bin, coreutils)" jq flock iconv sha256sum
@@ -224,12 +229,12 @@ describe() {
          + if $title == "" then {} else {annotations: {"org.opencontainers.image.title": $title}} end')
 }
 
-# describe_layer MEDIA_TYPE FILE TITLE: adds its descriptor to WORK/layers, and behind it that of its chunk index. Of no title: whoever
+# describe_layer MEDIA_TYPE FILE TITLE, with NAME for people: adds its descriptor to WORK/layers, and behind it that of its chunk index. Of no title: whoever
 # pulls it with oras gets the files, and no more.
 describe_layer() {
     describe "$@"
     printf '%s\n' "$DESCRIPTOR" >>"$WORK/layers"
-    chunk_index "$2" "$HEX"
+    chunk_index "$2" "$HEX" "$NAME"
     [ -n "$CHUNK_INDEX" ] || return 0
     describe "$CHUNKS_TYPE" "$CHUNK_INDEX"
     printf '%s\n' "$DESCRIPTOR" >>"$WORK/layers"
@@ -238,7 +243,9 @@ describe_layer() {
 # describe_layers: writes a descriptor a line of what was chosen; sets WHOLE, the digest of several initramfs together.
 describe_layers() {
     : >"$WORK/layers"
+    NAME=kernel
     describe_layer "$KERNEL_TYPE" "$KERNEL" vmlinuz
+    NAME=initramfs
     WHOLE=
     if [ "$(printf '%s' "$INITRAMFS" | wc -l)" -eq 1 ]; then
         describe_layer "$INITRAMFS_TYPE" "${INITRAMFS%?}" kubesolo-os.gz
@@ -246,6 +253,7 @@ describe_layers() {
     fi
     number=1
     while IFS= read -r file; do
+        NAME="initramfs $number"
         describe_layer "$INITRAMFS_TYPE" "$file" "$(printf 'kubesolo-os.gz.%02d' "$number")"
         number=$((number + 1))
     done <<LIST
@@ -268,6 +276,7 @@ manifest() {
     describe "$CONFIG_TYPE" "$WORK/config-$1"
     config=$DESCRIPTOR
     describe_layers
+    say_chunks "$1"
     jq -cnj --arg type "$MANIFEST_TYPE" --arg artifact "$ARTIFACT_TYPE" --arg arch "$1" --arg version "$VERSION" \
         --arg channel "$CHANNEL" --arg min "$MIN_COMPATIBLE" --arg notes "$NOTES" --arg date "$RELEASE_DATE" \
         --arg expires "$EXPIRES" --arg whole "$WHOLE" --argjson config "$config" \

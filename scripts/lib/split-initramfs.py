@@ -272,5 +272,7 @@ def main(source, table, seconds, place):
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
+    except UnicodeDecodeError:
+        sys.exit(f"{sys.argv[2]}: it is not text (UTF-8)")
     except (Refused, OSError) as problem:
         sys.exit(f"{sys.argv[1]}: {problem}")

@@ -148,8 +148,140 @@ fn elsewhere(desk: &Desk, name: &str, files: &[String], more: &[&str]) -> Comman
     }
     other.args(publish.get_args()).current_dir(desk.dir.path()).env_remove("KUBESOLO_CHUNKS");
     publish.env_clear();
-    other.env("CARGO_TARGET_DIR", desk.path("nothing")).env("KUBESOLO_UPDATE", env!("CARGO_BIN_EXE_kubesolo-update"));
+    let agent = place.join("agent");
+    if !agent.exists() {
+        fs::create_dir(&agent).unwrap();
+        symlink(env!("CARGO_BIN_EXE_kubesolo-update"), agent.join("kubesolo-update")).unwrap();
+    }
+    other.env("CARGO_TARGET_DIR", desk.path("nothing")).env("KUBESOLO_UPDATE", agent.join("kubesolo-update"));
     other
+}
+
+#[apply(test)]
+fn the_tool_is_found_beside_the_agent() {
+    ready();
+    let (desk, files) = desk();
+    let layout = ["--layout", "layout", "--tag", "stable", "--dry-run"];
+    let release = concat!("kubesolo-chunks-", env!("CARGO_PKG_VERSION"), "-linux-");
+    let names = [
+        "kubesolo-chunks".into(),
+        format!("kubesolo-chunks-{}", architecture()),
+        format!("{release}{}", architecture()),
+    ];
+    for name in names {
+        let mut publish = elsewhere(&desk, "publish-layout.sh", &files, &layout);
+        let file = desk.path("elsewhere/agent").join(&name);
+        symlink(TOOL, &file).unwrap();
+        let out = publish.output().unwrap();
+        let made = stderr(&out).contains(": kernel, initramfs 1; none for initramfs 2 (below 1 MiB)");
+        assert!(out.status.success() && made, "{name}: {}", stderr(&out));
+        fs::remove_file(file).unwrap();
+    }
+}
+
+#[apply(test)]
+fn what_has_an_index_is_said() {
+    ready();
+    let (desk, files) = desk();
+    let said = |name: &str, files: &[String], more: &[&str]| {
+        let out = publish(&desk, name, files, more).arg("--dry-run").output().unwrap();
+        assert!(out.status.success(), "{}", stderr(&out));
+        let words = stderr(&out);
+        words.lines().filter(|line| line.contains("chunk index")).map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let layout = ["--layout", "layout", "--tag", "stable"];
+    let of = format!("chunk indexes for {}: ", architecture());
+    assert_eq!(
+        said("publish-layout.sh", &files, &layout),
+        format!("publish-layout: {of}kernel, initramfs 1; none for initramfs 2 (below 1 MiB)\n")
+    );
+    let more = ["--initramfs", "more.gz"].map(String::from);
+    fs::write(desk.path("more.gz"), pack(desk.dir.path(), &noise(8, 1_500_000))).unwrap();
+    assert_eq!(
+        said("publish-layout.sh", &[&files[..], &more].concat(), &layout),
+        format!("publish-layout: {of}kernel, initramfs 1, 3; none for initramfs 2 (below 1 MiB)\n")
+    );
+    assert_eq!(said("publish-http.sh", &files, &["--dir", "www"]), format!("publish-http: {of}kernel, initramfs\n"));
+    assert_eq!(said("publish-http.sh", &files, &["--dir", "www", "--no-chunks"]), "");
+}
+
+#[apply(test)]
+fn a_release_that_has_nothing_of_the_one_before_is_pointed_out() {
+    ready();
+    let (desk, files) = desk();
+    let publish = |version: &str, base: Vec<u8>| {
+        fs::write(desk.path("base.gz"), base).unwrap();
+        let out = desk
+            .script("publish-http.sh", version, &[], &["--dir", "www"])
+            .args(&files)
+            .env("KUBESOLO_CHUNKS", TOOL)
+            .output();
+        let out = out.unwrap();
+        assert!(out.status.success(), "{}", stderr(&out));
+        stderr(&out)
+    };
+    let packed = |more: &[u8]| pack(desk.dir.path(), &[&noise(2, 1_500_000), more].concat());
+    let hint = |version: &str| format!("machines of {} that run {version} would fetch ", architecture());
+    let said = [publish("1.1.0", packed(b"old")), publish("1.2.0", packed(b"new")), publish("1.2.0", packed(b"new"))];
+    assert!(!said.concat().contains("would fetch"), "{said:?}");
+    // The same content, packed without --rsyncable, behind a byte more in front.
+    let said = publish(
+        "1.3.0",
+        crate::support::disk::initramfs_of(desk.dir.path(), &[b"x", &noise(2, 1_500_000)[..]].concat()),
+    );
+    let advice = "is not packed with gzip -9n --rsyncable, sorted names and fixed times";
+    assert!(said.contains(&hint("1.2.0")) && said.contains(advice), "{said}");
+}
+
+/// Arguments of kubesolo-chunks that are wrong, and what it says.
+const MISUSED: &[(&[&str], &str)] = &[
+    (&[], "a command is missing: index or compare"),
+    (&["comapre", "base.gz", "agent.gz"], "unknown command: comapre; there are index and compare"),
+    (&["compare"], "compare needs OLD and NEW, and no file is given"),
+    (&["compare", "base.gz"], "compare needs OLD and NEW, and only base.gz is given"),
+    (&["compare", "base.gz", "agent.gz", "vmlinuz"], "compare needs OLD and NEW, and 3 files are given"),
+    (&["index"], "index needs one FILE, and no file is given"),
+    (&["--verbose"], "unknown option: --verbose"),
+];
+
+#[apply(test)]
+fn the_tool_says_what_was_typed_wrong_and_what_its_numbers_mean() {
+    need("gzip");
+    let (desk, _) = desk();
+    let tool = |arguments: &[&str]| Command::new(TOOL).args(arguments).current_dir(desk.dir.path()).output().unwrap();
+    for (arguments, words) in MISUSED {
+        let out = tool(arguments);
+        assert_eq!((out.status.code(), out.stdout.len()), (Some(2), 0), "{arguments:?}");
+        assert_eq!(stderr(&out), format!("kubesolo-chunks: {words}; kubesolo-chunks --help explains\n"));
+    }
+    for arguments in [&["--help"][..], &["-h"], &["compare", "--help"], &["index", "-h"]] {
+        let out = tool(arguments);
+        assert!(out.status.success() && out.stdout.starts_with(b"Usage: ") && out.stderr.is_empty(), "{arguments:?}");
+    }
+    fs::write(desk.path("new.gz"), pack(desk.dir.path(), &[noise(2, 1_500_000), noise(5, 30_000)].concat())).unwrap();
+    let compared = |new: &str| {
+        let out = tool(&["compare", "base.gz", new]);
+        assert!(out.status.success(), "{}", stderr(&out));
+        let text = String::from_utf8(out.stdout).unwrap();
+        let lines: Vec<String> = text.lines().map(String::from).collect();
+        let numbers: Vec<u64> =
+            lines[0].split(' ').map(|word| word.split_once('=').unwrap().1.parse().unwrap()).collect();
+        assert!(lines[0].starts_with("fetch=") && numbers.len() == 4, "{text}");
+        assert_eq!(numbers[3], fs::metadata(desk.path(new)).unwrap().len());
+        assert!(
+            lines[1].starts_with("a machine that runs base.gz would fetch ")
+                && lines[1].contains(&format!(" of {new} (")),
+            "{text}"
+        );
+        (numbers[0] * 100 / numbers[3], lines[2..].to_vec())
+    };
+    let (percent, lines) = compared("new.gz");
+    assert!(percent < 20 && lines.is_empty(), "{percent} {lines:?}");
+    let (percent, lines) = compared("vmlinuz");
+    assert!(
+        percent > 80 && lines.len() == 1 && lines[0].starts_with("base.gz and vmlinuz have hardly anything in common"),
+        "{lines:?}"
+    );
 }
 
 #[apply(test)]
@@ -260,5 +392,55 @@ fn a_gzip_without_rsyncable_packs_all_the_same_and_says_so() {
         let agent = env!("CARGO_BIN_EXE_kubesolo-update");
         let list = run(Command::new(agent).args(["lint", "--list", "--initramfs"]).arg(desk.path(output)));
         assert!(list.contains("/usr/bin/kubesolo-update\n") && !list.contains("kubesolo-chunks"), "{list}");
+    }
+}
+
+/// The block of docs/publishing.md that begins so.
+fn block(start: &str) -> String {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/publishing.md")).unwrap();
+    let (_, rest) = page.split_once(start).unwrap_or_else(|| panic!("no block begins '{start}'"));
+    format!("{start}{}", rest.split_once("```").expect("the block ends").0)
+}
+
+/// docs/publishing.md, "Only what changed": what a publisher types without the scripts.
+#[apply(test)]
+fn the_lines_for_stock_tools_make_what_the_scripts_make() {
+    ready();
+    need("cpio");
+    let (desk, _) = desk();
+    fs::create_dir_all(desk.path("tree/usr/bin")).unwrap();
+    fs::write(desk.path("tree/usr/bin/busybox"), noise(2, 1_500_000)).unwrap();
+    let shell = |words: &str| {
+        run(command("sh").args(["-euc", words]).current_dir(desk.dir.path()));
+    };
+    let pack = block("cd tree && find .");
+    shell(&pack);
+    let packed = fs::read(desk.path("kubesolo-os.gz")).unwrap();
+    run(Command::new(env!("CARGO_BIN_EXE_kubesolo-update"))
+        .args(["lint", "--initramfs"])
+        .arg(desk.path("kubesolo-os.gz")));
+    shell("touch tree/usr/bin/busybox tree");
+    shell(&pack);
+    assert!(fs::read(desk.path("kubesolo-os.gz")).unwrap() == packed, "other times, other bytes");
+
+    let registry = Registry::start(desk.dir.path(), None);
+    let push = block("kubesolo-chunks index vmlinuz").replace("registry.example.com", &registry.host());
+    let push = push.replace("oras push", "oras push --plain-http");
+    let bin = desk.path("bin");
+    fs::create_dir(&bin).unwrap();
+    symlink(TOOL, bin.join("kubesolo-chunks")).unwrap();
+    symlink(crate::support::find("oras").unwrap(), bin.join("oras")).unwrap();
+    let mut lines = command("sh");
+    lines.args(["-euc", &push]).current_dir(desk.dir.path()).env("HOME", desk.dir.path());
+    before_path(&mut lines, &bin);
+    run(&mut lines);
+    let name = format!("{}/os/kubesolo:1.2.0-amd64", registry.host());
+    let found = layers(&desk.oras(&["manifest", "fetch", "--plain-http", &name]));
+    let types: Vec<&str> = found.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(types, [KERNEL_TYPE, CHUNKS_TYPE, INITRAMFS_TYPE, CHUNKS_TYPE]);
+    for (n, layer) in ["vmlinuz", "kubesolo-os.gz"].into_iter().enumerate() {
+        let index = fs::read(desk.path(&format!("{layer}.chunks"))).unwrap();
+        assert_eq!(found[2 * n + 1].1, sha256(&index));
+        assert_index(&index, &fs::read(desk.path(layer)).unwrap());
     }
 }

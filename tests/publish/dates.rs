@@ -68,6 +68,36 @@ fn seconds(moment: &str) -> i64 {
 }
 
 #[apply(test)]
+fn the_dates_for_another_run_are_said_where_they_were_not_typed_and_all_is_right() {
+    ready(&[]);
+    let desk = Desk::new();
+    desk.prepare("1.2.0");
+    const AGAIN: &str = "to start again after an interruption, give the same dates:";
+    const MOMENT: &str = "2026-01-31T12:00:00Z";
+    for (options, wanted) in [
+        (
+            &["--release-date", MOMENT, "--expires", "3650d"][..],
+            " --release-date 2026-01-31T12:00:00Z --expires 2036-01-29T12:00:00Z\n",
+        ),
+        (&["--release-date", MOMENT, "--expires", "2099-01-31T12:00:00Z"], ""),
+        (&["--release-date", "now", "--kernel", "absent"], ""),
+        (&["--release-date", "now", "--layout", "vmlinuz-1.2.0-amd64"], ""),
+    ] {
+        let mut publish = crate::support::signing::script(desk.dir.path(), "publish-layout.sh");
+        publish.args(["--version", "1.2.0", "--tag", "x", "--layout", "layout", "--dry-run", "--arch", "amd64"]);
+        if !options.contains(&"--kernel") {
+            publish.args(["--kernel", "vmlinuz-1.2.0-amd64"]);
+        }
+        let out = publish.args(["--initramfs", "os-1.2.0-amd64"]).args(options).output().unwrap();
+        let said = stderr(&out);
+        match wanted {
+            "" => assert!(!said.contains(AGAIN), "{options:?}: {said}"),
+            dates => assert!(out.status.success() && said.contains(&format!("{AGAIN}{dates}")), "{options:?}: {said}"),
+        }
+    }
+}
+
+#[apply(test)]
 fn a_release_takes_now_and_a_span() {
     ready(&[]);
     let desk = Desk::new();

@@ -177,6 +177,67 @@ fn a_table_of_ones_own_and_layers_that_are_there() {
     assert!(!bench.path("none").exists());
 }
 
+/// What is wrong ends in the script's own words, before it says that something was written.
+#[apply(test)]
+fn what_is_wrong_is_said_in_its_own_words() {
+    let bench = Bench::new();
+    let refused = |out: Output, words: &str| {
+        let said = stderr(&out);
+        assert_eq!(out.status.code(), Some(1), "{said}");
+        assert!(said.contains(words), "no '{words}': {said}");
+        assert!(!said.contains("Traceback") && !said.contains(" files, ") && out.stdout.is_empty(), "{said}");
+    };
+    fs::write(bench.path("table"), b"base *\nold usr/\xe9*\n").unwrap();
+    refused(
+        bench.split("out", &["--layers", "table", "tree"]),
+        "split-initramfs: error: table: it is not text (UTF-8)",
+    );
+    let dated = |seconds: &str| {
+        let mut split = script(bench.dir.path(), "split-initramfs.sh");
+        split.args(["--output", "out", "whole"]).env("SOURCE_DATE_EPOCH", seconds).output().unwrap()
+    };
+    refused(
+        dated("4294967296"),
+        "SOURCE_DATE_EPOCH is 4294967296, and cpio has 32 bits for a time: at most 4294967295",
+    );
+    refused(dated("99999999999999999999"), "at most 4294967295");
+    assert!(!bench.path("out").exists());
+    assert!(dated("4294967295").status.success());
+    let out = bench.split("whole/out", &["whole"]);
+    refused(out, "split-initramfs: error: cannot make the directory whole/out: Not a directory");
+}
+
+#[apply(test)]
+fn a_layer_of_an_earlier_run_is_named() {
+    let bench = Bench::new();
+    let stale = "out/config.gz is not of this run, which has nothing for that layer";
+    let first = bench.split("out", &["whole"]);
+    assert!(first.status.success() && !stderr(&first).contains("not of this run"), "{}", stderr(&first));
+    fs::remove_dir_all(bench.path("tree/etc/kubesolo")).unwrap();
+    fs::write(bench.path("out/others.gz"), "another's").unwrap();
+    for more in ["--force", "--dry-run"] {
+        let out = bench.split("out", &["--force", more, "tree"]);
+        assert!(out.status.success() && bench.path("out/config.gz").exists(), "{}", stderr(&out));
+        assert_eq!(stderr(&out).matches("not of this run").count(), 1, "{}", stderr(&out));
+        assert!(stderr(&out).contains(stale) && !stderr(&out).contains("others.gz"), "{}", stderr(&out));
+    }
+    // The agent's layer is one file in two directories.
+    assert!(stderr(&first).contains("bytes, 1 file, "), "{}", stderr(&first));
+}
+
+#[apply(test)]
+fn a_gzip_without_rsyncable_is_named_once() {
+    crate::support::need("busybox");
+    let bench = Bench::new();
+    fs::create_dir(bench.path("busybox")).unwrap();
+    std::os::unix::fs::symlink(crate::support::find("busybox").unwrap(), bench.path("busybox/gzip")).unwrap();
+    let mut split = script(bench.dir.path(), "split-initramfs.sh");
+    crate::support::publish::before_path(&mut split, &bench.path("busybox"));
+    let out = split.args(["--output", "out", "whole"]).output().unwrap();
+    assert!(out.status.success() && out.stdout.len() > 40, "{}", stderr(&out));
+    assert_eq!(stderr(&out).matches("without --rsyncable").count(), 1, "{}", stderr(&out));
+}
+
 /// Python that makes what no tool would: `add(name, mode, ino, links, body)` writes an entry of cpio.
 const ENTRIES: &str = r#"
 import gzip, sys

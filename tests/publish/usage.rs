@@ -21,6 +21,17 @@ const ROWS: &[(&str, &str, i32, &str)] = &[
     ("publish-http.sh", "--dir / --arch amd64 --kernel k --kernel l", 2, "two kernels for amd64"),
     ("publish-layout.sh", "--layout l", 2, "--tag is missing"),
     ("publish-layout.sh", "--tag t --tag t", 2, "--tag t is given twice"),
+    (
+        "publish-layout.sh",
+        "--layout l --tag t --version 1.0.0 --arch amd64 --kernel /bin/sh --initramfs /etc",
+        1,
+        "/etc is a directory, not a file: give its layers one by one, each with --initramfs",
+    ),
+    ("bench-delta.sh", "--chunks /absent", 1, "--chunks /absent: no such file"),
+    ("bench-delta.sh", "--chunks /etc", 1, "--chunks /etc: it is not an executable file"),
+    ("bench.sh", "--chunks /etc/passwd", 1, "--chunks /etc/passwd: it is not an executable file"),
+    ("bench-plot.sh", "--binary /etc/passwd", 1, "--binary /etc/passwd: it is not an executable file"),
+    ("bench-delta.sh", "--binary /bin/sh --other /absent", 1, "--other /absent: no such file"),
     ("push-oci-artifact.sh", "--version 1.0.0", 2, "--repository is missing"),
     ("split-initramfs.sh", "", 2, "no initramfs is named"),
     ("split-initramfs.sh", "i", 2, "--output is missing"),
@@ -79,4 +90,28 @@ fn what_was_typed_wrong_ends_with_2() {
         let arguments = arguments.replace("OTHER", crate::support::disk::other_architecture());
         held(name, &arguments.split_whitespace().collect::<Vec<_>>(), *code, words);
     }
+}
+
+/// Runs shell with the library of the benches.
+fn with_benches(words: &str) -> String {
+    let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lib");
+    let words = format!("set -eu\n. \"$1/cli.sh\"\nfor one in run report; do . \"$1/bench-$one.sh\"; done\n{words}");
+    let out = command("sh").args(["-c", &words, "scripts/bench-delta.sh"]).arg(lib).output().unwrap();
+    String::from_utf8([out.stdout, out.stderr].concat()).unwrap()
+}
+
+#[apply(test)]
+fn a_bench_without_root_names_the_command_as_it_was_typed() {
+    let said = with_benches("id() { echo 1000; }\nnote_typed --runs 1 --other 'a b'\nmay_run");
+    assert!(said.ends_with("type: sudo scripts/bench-delta.sh --runs 1 --other 'a b'\n"), "{said}");
+}
+
+#[apply(test)]
+fn a_bench_that_measures_nothing_misses_nothing() {
+    let words = "figure name 2 s 1 1.5\nof_runs";
+    assert_eq!(
+        with_benches(&format!("QUICK=no RUNS=5\n{words}")),
+        "bench: name 2 s 2.000\n    missed: 2.000, and the target is 1.5\nmedians of 5 runs\n"
+    );
+    assert_eq!(with_benches(&format!("QUICK=yes RUNS=1\n{words}")), "bench: name 2 s 2.000\none run\n");
 }

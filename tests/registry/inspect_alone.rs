@@ -32,7 +32,9 @@ fn it_says_who_signed_what_there_is_for_whom() {
     let wanted = format!(r#"["authentic",null,null,["amd64","arm64"],"{fingerprint}"]"#);
     assert_eq!(found.jq(parts), wanted);
     for (n, pair) in release.pairs.iter().enumerate() {
-        let file = |bytes: &[u8]| format!(r#"[{{"digest":"sha256:{}","size_bytes":{}}}]"#, sha256(bytes), bytes.len());
+        let file = |bytes: &[u8]| {
+            format!(r#"[{{"digest":"sha256:{}","size_bytes":{},"chunk_index":null}}]"#, sha256(bytes), bytes.len())
+        };
         assert_eq!(found.jq(&format!(".artifacts[{n}].kernel")), file(&pair.kernel));
         assert_eq!(found.jq(&format!(".artifacts[{n}].initramfs")), file(&pair.initramfs));
         assert_eq!(

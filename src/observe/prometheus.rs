@@ -164,11 +164,7 @@ impl Page {
         ];
         self.numbers(&numbers);
         const BYTES: &str = "kubesolo_update_bytes_total";
-        self.family(
-            BYTES,
-            COUNTER,
-            "Bytes that updates fetched (network, also from a stick) or copied from the running slot (slot).",
-        );
+        self.family(BYTES, COUNTER, "Bytes that updates fetched (also from a stick), or copied from the running slot.");
         for (origin, bytes) in
             [("network", state.traffic_total.fetched_bytes), ("slot", state.traffic_total.copied_bytes)]
         {

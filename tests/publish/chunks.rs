@@ -284,6 +284,22 @@ fn the_tool_says_what_was_typed_wrong_and_what_its_numbers_mean() {
     );
 }
 
+/// Also what still lay in a buffer when the program ended.
+#[apply(test)]
+fn a_full_disk_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("layer");
+    // So short an index, without the byte that ends a line, is written last of all.
+    fs::write(&file, "abc").unwrap();
+    let file = file.to_str().unwrap();
+    for arguments in [&["index", file][..], &["compare", file, file]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let out = Command::new(TOOL).args(arguments).stdout(full).output().unwrap();
+        assert_eq!(out.status.code(), Some(1), "{arguments:?}");
+        assert!(stderr(&out).contains("standard output: "), "{arguments:?}: {}", stderr(&out));
+    }
+}
+
 #[apply(test)]
 fn without_the_tool_a_release_is_published_without_an_index() {
     ready();

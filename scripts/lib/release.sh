@@ -229,12 +229,12 @@ describe() {
          + if $title == "" then {} else {annotations: {"org.opencontainers.image.title": $title}} end')
 }
 
-# describe_layer MEDIA_TYPE FILE TITLE, with NAME for people: adds its descriptor to WORK/layers, and behind it that of its chunk index. Of no title: whoever
-# pulls it with oras gets the files, and no more.
+# describe_layer MEDIA_TYPE FILE TITLE NAME: adds its descriptor to WORK/layers, and behind it that of its chunk index, which has no title:
+# whoever pulls it with oras gets the files, and no more. NAME: for people.
 describe_layer() {
-    describe "$@"
+    describe "$1" "$2" "$3"
     printf '%s\n' "$DESCRIPTOR" >>"$WORK/layers"
-    chunk_index "$2" "$HEX" "$NAME"
+    chunk_index "$2" "$HEX" "$4"
     [ -n "$CHUNK_INDEX" ] || return 0
     describe "$CHUNKS_TYPE" "$CHUNK_INDEX"
     printf '%s\n' "$DESCRIPTOR" >>"$WORK/layers"
@@ -243,18 +243,15 @@ describe_layer() {
 # describe_layers: writes a descriptor a line of what was chosen; sets WHOLE, the digest of several initramfs together.
 describe_layers() {
     : >"$WORK/layers"
-    NAME=kernel
-    describe_layer "$KERNEL_TYPE" "$KERNEL" vmlinuz
-    NAME=initramfs
+    describe_layer "$KERNEL_TYPE" "$KERNEL" vmlinuz kernel
     WHOLE=
     if [ "$(printf '%s' "$INITRAMFS" | wc -l)" -eq 1 ]; then
-        describe_layer "$INITRAMFS_TYPE" "${INITRAMFS%?}" kubesolo-os.gz
+        describe_layer "$INITRAMFS_TYPE" "${INITRAMFS%?}" kubesolo-os.gz initramfs
         return
     fi
     number=1
     while IFS= read -r file; do
-        NAME="initramfs $number"
-        describe_layer "$INITRAMFS_TYPE" "$file" "$(printf 'kubesolo-os.gz.%02d' "$number")"
+        describe_layer "$INITRAMFS_TYPE" "$file" "$(printf 'kubesolo-os.gz.%02d' "$number")" "initramfs $number"
         number=$((number + 1))
     done <<LIST
 ${INITRAMFS%?}

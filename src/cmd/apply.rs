@@ -173,11 +173,14 @@ fn origin(size_bytes: u64, Traffic { fetched_bytes, copied_bytes }: Traffic, run
         return ",".to_owned();
     }
     let kept_bytes = size_bytes.saturating_sub(fetched_bytes).saturating_sub(copied_bytes);
-    let of_slot = format!(" copied from slot {running}");
-    let parts = [(fetched_bytes, " fetched"), (copied_bytes, &of_slot), (kept_bytes, " there already")];
-    let told = parts.iter().enumerate().filter(|(number, (bytes, _))| *bytes > 0 || *number == 0);
-    let told: Vec<String> = told.map(|(_, (bytes, what))| human_size(*bytes) + what).collect();
-    format!(": {};", told.join(", "))
+    let mut told = format!(": {} fetched", human_size(fetched_bytes));
+    if copied_bytes > 0 {
+        told += &format!(", {} copied from slot {running}", human_size(copied_bytes));
+    }
+    if kept_bytes > 0 {
+        told += &format!(", {} there already", human_size(kept_bytes));
+    }
+    told + ";"
 }
 
 /// Warns, on a machine that runs the offered version, that this cannot restore the other slot.

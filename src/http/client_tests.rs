@@ -257,18 +257,6 @@ fn a_file_that_is_stored_compressed_may_say_so() {
 }
 
 #[test]
-fn a_stream_reports_its_length_and_ends_where_it_should() {
-    let (port, server) = serve(vec![answer("200 OK", "", "abc"), "HTTP/1.1 200 OK\r\n\r\nabc".to_owned()]);
-    for _ in 0..2 {
-        let mut body = client().stream(&url(port, "/"), 3, 0..3, Instant::now()).unwrap();
-        let mut out = String::new();
-        body.reader.read_to_string(&mut out).unwrap();
-        assert_eq!(out, "abc");
-    }
-    server.join().unwrap();
-}
-
-#[test]
 fn follows_at_most_five_redirects() {
     let hop = |to: &str| answer("302 Found", &format!("Location: {to}\r\n"), "");
     let mut chain: Vec<String> = (1..=5).map(|i| hop(&format!("../h{i}?s={i}"))).collect();

@@ -1,6 +1,6 @@
 //! Tests of `resume.rs` for parts of a file that have an end: what is asked for, and what is handed out.
 
-use super::tests::{client, url};
+use super::tests::{answer, client, serve, url};
 use crate::http::{Body, Client, HttpOptions};
 use crate::os::system::System;
 use std::io::{Read, Write};
@@ -151,4 +151,16 @@ fn the_parts_of_a_file_share_its_time() {
     server.join().unwrap();
     let e = limited().stream(&url(port, "/"), SIZE, 5..8, hours_ago(2)).err().unwrap();
     assert!(e.to_string().contains("not complete after 3600 s"), "{e}");
+}
+
+#[test]
+fn a_stream_reports_its_length_and_ends_where_it_should() {
+    let (port, server) = serve(vec![answer("200 OK", "", "abc"), "HTTP/1.1 200 OK\r\n\r\nabc".to_owned()]);
+    for _ in 0..2 {
+        let mut body = client().stream(&url(port, "/"), 3, 0..3, Instant::now()).unwrap();
+        let mut out = String::new();
+        body.reader.read_to_string(&mut out).unwrap();
+        assert_eq!(out, "abc");
+    }
+    server.join().unwrap();
 }

@@ -63,7 +63,7 @@ fn staged(layers: &[Vec<u8>]) -> Result<u32> {
     let lengths: Vec<u64> = layers.iter().map(|layer| layer.len() as u64).collect();
     let dir = tempfile::tempdir().unwrap();
     let (expected, mut back) = (record_of(&bytes), 0);
-    let part = Part { name: KERNEL, expected: &expected, is_initramfs: true, layers: &lengths, is_all_fetched: false };
+    let part = Part { is_initramfs: true, layers: &lengths, ..Part::new(KERNEL, &expected) };
     let staged = stage::write(dir.path(), &part, 0, &mut &bytes[..], &mut |step| {
         if let Step::ReadBack(n) = step {
             back += n;
@@ -210,6 +210,17 @@ fn without_threads_the_same_is_found() {
     }
 }
 
+/// Each layer is small enough. The last one is never looked at, or it would be what is told.
+#[test]
+fn layers_that_are_too_large_together_are_not_unpacked_to_the_end() {
+    let large = member("a", 20 << 20);
+    let bytes = [&large[..], &large, &large, b"junk"].concat();
+    let layers = split(&[large.len(), large.len(), large.len(), 4].map(|length| length as u64), bytes.len() as u64);
+    assert_eq!(layers.len(), 4);
+    let outcome = flowed(&bytes, layers, STACK_BYTES).unwrap();
+    assert_eq!(outcome.refused.as_deref(), Some("it unpacks to more than 8 GiB"));
+}
+
 #[test]
 fn every_length_is_read_back() {
     let most = noise(2 * STRETCH as usize + 1);
@@ -279,7 +290,7 @@ fn a_body_that_fails_while_threads_work_leaves_what_came() {
     }
     let bytes = member("a", STRETCH as usize + 3_000_000);
     let (expected, dir) = (record_of(&bytes), tempfile::tempdir().unwrap());
-    let part = Part { name: KERNEL, expected: &expected, is_initramfs: true, layers: &[], is_all_fetched: false };
+    let part = Part { is_initramfs: true, ..Part::new(KERNEL, &expected) };
     let came = STRETCH as usize + 1_234_567;
     let e = stage::write(dir.path(), &part, 0, &mut Fails(&bytes[..came]), &mut |_| {}).unwrap_err();
     assert_eq!(e.kind(), Kind::Network, "{e}");

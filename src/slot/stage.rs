@@ -24,7 +24,7 @@ const WRITEBACK_BYTES: u64 = 4 * 1024 * 1024;
 const MAX_PAGE_BYTES: u64 = 64 << 10;
 /// Begins the extension of an unproven file; the first digits of its expected digest follow.
 const UNPROVEN: &str = ".part-";
-/// Ends the name of an unproven file of which nothing came from another slot: it must be continued in the same way.
+/// Ends the name of an unproven file of which all is fetched.
 const FETCHED: &str = "-fetched";
 /// Number of these hexadecimal digits: enough to tell downloads apart, while the whole digest proves the file.
 const UNPROVEN_DIGITS: usize = 16;
@@ -40,8 +40,8 @@ pub struct Part<'a> {
     pub is_initramfs: bool,
     /// Lengths of its layers in bytes, in order, which are then checked side by side; empty: it is one.
     pub layers: &'a [u64],
-    /// Whether all of it is fetched, since with what the running slot has it was not what was published. Its name in the slot says
-    /// so until it is whole: a run that breaks off is continued in the same way.
+    /// Whether all of it is fetched, since put together in another way it was not what was published. Its name in the slot says so
+    /// until it is whole: a run that breaks off is continued in the same way.
     pub is_all_fetched: bool,
 }
 
@@ -56,7 +56,12 @@ pub enum Step {
     ReadBack(u64),
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
+    /// Describes a file of which nothing but its content is known.
+    pub fn new(name: &'static str, expected: &'a FileRecord) -> Part<'a> {
+        Part { name, expected, is_initramfs: false, layers: &[], is_all_fetched: false }
+    }
+
     fn unproven_name(&self) -> String {
         let digits = self.expected.sha256.hex();
         let end = if self.is_all_fetched { FETCHED } else { "" };

@@ -8,7 +8,7 @@ fn record_of(bytes: &[u8]) -> FileRecord {
 }
 
 fn stage(dir: &Path, expected: &FileRecord, is_initramfs: bool, body: &[u8]) -> Result<u32> {
-    let part = Part { name: KERNEL, expected, is_initramfs, layers: &[], is_all_fetched: false };
+    let part = Part { is_initramfs, ..Part::new(KERNEL, expected) };
     write(dir, &part, 0, &mut &*body, &mut |_| {})
 }
 
@@ -35,7 +35,7 @@ fn a_good_file_lands_whole_and_is_counted() {
     let bytes: Vec<u8> = (0..9_000_001u32).map(|i| ((i * 31) >> 3) as u8).collect();
     let (mut written, mut read_back) = (0, 0);
     let expected = record_of(&bytes);
-    let part = Part { name: KERNEL, expected: &expected, is_initramfs: false, layers: &[], is_all_fetched: false };
+    let part = Part::new(KERNEL, &expected);
     write(dir.path(), &part, 0, &mut &*bytes, &mut |step| match step {
         Step::Found(n) => panic!("{n} bytes were there already"),
         Step::Written(n) => written += n,
@@ -85,7 +85,7 @@ fn a_body_that_breaks_off_is_a_network_error() {
     }
     let dir = tempfile::tempdir().unwrap();
     let expected = record_of(b"the kernel");
-    let part = Part { name: KERNEL, expected: &expected, is_initramfs: false, layers: &[], is_all_fetched: false };
+    let part = Part::new(KERNEL, &expected);
     let e = write(dir.path(), &part, 0, &mut Breaks(0), &mut |_| {}).unwrap_err();
     assert_eq!(e.kind(), Kind::Network, "{e}");
 }
@@ -110,7 +110,7 @@ fn a_disk_that_does_not_keep_what_came_is_not_the_source() {
     for body in [&good, &wrong] {
         let dir = tempfile::tempdir().unwrap();
         let expected = record_of(&good);
-        let part = Part { name: KERNEL, expected: &expected, is_initramfs: false, layers: &[], is_all_fetched: false };
+        let part = Part::new(KERNEL, &expected);
         let path = dir.path().join(part.unproven_name());
         let e = write(dir.path(), &part, 0, &mut Rots(&path, body), &mut |_| {}).unwrap_err();
         assert_eq!(e.kind(), Kind::Device, "{e}");
@@ -180,7 +180,7 @@ fn what_grub_holds_old_files_against_never_outlives_them() {
 fn a_link_in_the_way_is_not_followed() {
     let dir = tempfile::tempdir().unwrap();
     let expected = record_of(b"kernel");
-    let part = Part { name: KERNEL, expected: &expected, is_initramfs: false, layers: &[], is_all_fetched: false };
+    let part = Part::new(KERNEL, &expected);
     let target = dir.path().join("elsewhere");
     fs::write(&target, "mine").unwrap();
     std::os::unix::fs::symlink(&target, dir.path().join(part.unproven_name())).unwrap();
@@ -195,7 +195,7 @@ fn what_an_earlier_run_left_is_proven_and_not_trusted() {
     let dir = tempfile::tempdir().unwrap();
     let bytes: Vec<u8> = (0..600_000u32).map(|i| ((i * 7) >> 5) as u8).collect();
     let expected = record_of(&bytes);
-    let part = Part { name: KERNEL, expected: &expected, is_initramfs: false, layers: &[], is_all_fetched: false };
+    let part = Part::new(KERNEL, &expected);
     let path = dir.path().join(part.unproven_name());
     for came in [0, 1, 128 * 1024, 128 * 1024 + 1, 300_001, 599_999, 600_000] {
         // Broken off: the received bytes stay for the next run.

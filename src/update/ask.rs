@@ -71,15 +71,12 @@ pub fn open(system: &System, config: &Config, proven: &Proven, ring: Keyring) ->
 /// Asks what is offered; in one request if nothing has changed since the last time.
 pub fn ask(source: &mut dyn Source, ring: &Keyring, store: Option<&Store>) -> Result<Artifact> {
     let described = source.describe();
-    let seen = store.and_then(Store::seen);
-    if let Some(seen) = &seen
-        && seen.artifact.source == described
-        // Verified then with the same keys and the same revocations.
-        && seen.keyring == ring.fingerprint()
-        && source.is_unchanged(&seen.validator)
-    {
-        return Ok(seen.artifact.clone());
-    }
+    // Verified then with the same keys and the same revocations.
+    let is_same = |seen: &LastOffer| seen.artifact.source == described && seen.keyring == ring.fingerprint();
+    let seen = match store.and_then(Store::seen) {
+        Some(seen) if is_same(&seen) && source.is_unchanged(&seen.validator) => return Ok(seen.artifact),
+        other => other,
+    };
     let artifact = resolve(source, ARCHITECTURE)?;
     if let (Some(store), Some(validator)) = (store, source.validator()) {
         let forecast = seen.filter(|seen| seen.artifact.digest == artifact.digest).and_then(|seen| seen.forecast);
@@ -101,14 +98,17 @@ pub fn forecast(
 ) -> Option<Traffic> {
     let runs = running.record.as_ref().map_or(artifact.digest, |record| record.initramfs.sha256);
     let seen = store.and_then(Store::seen).filter(|seen| seen.artifact.digest == artifact.digest);
-    let known = seen.as_ref().and_then(|seen| seen.forecast.as_ref()).filter(|known| known.running == runs);
-    let asked = match (artifact.is_hearsay(), known) {
-        (true, Some(known)) => return Some(known.traffic),
-        (true, None) => Some(resolve(source, ARCHITECTURE).ok().filter(|asked| asked.digest == artifact.digest)?),
-        (false, _) => None,
-    };
-    let files = asked.as_ref().unwrap_or(artifact);
-    let traffic = reuse::predict(AtHand::look(machine, running).as_ref(), files, source);
+    let mut asked = None;
+    if artifact.is_hearsay() {
+        let known = seen.as_ref().and_then(|seen| seen.forecast.as_ref()).filter(|known| known.running == runs);
+        if let Some(known) = known {
+            return Some(known.traffic);
+        }
+        let fail = |e: &Error| setback(e, "what would be fetched is not known");
+        let again = resolve(source, ARCHITECTURE).inspect_err(fail).ok();
+        asked = Some(again.filter(|again| again.digest == artifact.digest)?);
+    }
+    let traffic = reuse::predict(AtHand::look(machine, running).as_ref(), asked.as_ref().unwrap_or(artifact), source);
     if let Some((store, seen)) = store.zip(seen) {
         store.remember_seen(&LastOffer { forecast: Some(Forecast { running: runs, traffic }), ..seen });
     }

@@ -60,16 +60,9 @@ pub fn stage_all(session: &Session<'_>, supply: &mut Supply<'_>, artifact: &Arti
 fn stage(session: &Session<'_>, supply: &mut Supply<'_>, artifact: &Artifact, hold: &Hold) -> Result<()> {
     let slot = session.target();
     let record = record_of(artifact);
-    let kernel =
-        Part { name: KERNEL, expected: &record.kernel, is_initramfs: false, layers: &[], is_all_fetched: false };
+    let kernel = Part::new(KERNEL, &record.kernel);
     let layers: Vec<u64> = record.layers.iter().map(|layer| layer.size_bytes).collect();
-    let initramfs = Part {
-        name: INITRAMFS,
-        expected: &record.initramfs,
-        is_initramfs: true,
-        layers: &layers,
-        is_all_fetched: false,
-    };
+    let initramfs = Part { is_initramfs: true, layers: &layers, ..Part::new(INITRAMFS, &record.initramfs) };
     let mounted = session.machine.mount_target(slot, hold)?;
     let dir = mounted.dir();
     let mut files = [(kernel, &artifact.kernel), (initramfs, &artifact.initramfs)].map(SlotFile::new);

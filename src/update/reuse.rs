@@ -104,8 +104,7 @@ impl<'a> AtHand<'a> {
         let looked = self.look_for(name, indexes);
         let mut pieces = Vec::new();
         for (number, (blob, at)) in blobs.iter().zip(at_hand).enumerate() {
-            let of_it = |one: &&Looked| one.layer == number;
-            match looked.iter().find(of_it) {
+            match looked.iter().find(|one| one.layer == number) {
                 Some(one) => one.found.push_to(&mut pieces, one.numbers.clone()),
                 None => push(&mut pieces, blob.size_bytes, at),
             }
@@ -124,6 +123,7 @@ impl<'a> AtHand<'a> {
                 if index.rule == rule {
                     let begin = wanted.len();
                     match begin {
+                        // Not copied, where it is the only one: it may be long.
                         0 => wanted = std::mem::take(&mut index.chunks),
                         _ => wanted.append(&mut index.chunks),
                     }

@@ -4,7 +4,7 @@
 use crate::support::delta;
 use crate::support::disk::noise;
 use crate::support::hostile::{Hostile, Length, Reply, Step};
-use crate::support::hostile_bench::{Bench, HTTP, SOURCES, each, hold, honest, is_document};
+use crate::support::hostile_bench::{Bench, SOURCES, each, hold, honest, is_document};
 use crate::support::hostile_table::{CHUNKED, PUBLISHED, Published, assert_staged, before};
 use crate::support::need;
 use crate::support::release::Release;
@@ -105,11 +105,11 @@ fn an_update_by_chunks_takes_no_more_than_any_other() {
 #[apply(test)]
 fn the_longest_index_fits_in() {
     need("time");
-    hold([true, false], |is_all| {
+    hold(each(&[true, false], &SOURCES), |(is_all, conf)| {
         let published: &'static Published = Box::leak(Box::new(with_longest_index(is_all)));
         let server = Hostile::start(Arc::new(|ask| published.honest(ask)));
         let bench = Bench { machine: CHUNKED.machine_with(160), server };
-        bench.configure(HTTP);
+        bench.configure(conf);
         for (verb, says) in [("check", ["2.0.0", "slot A has"]), ("apply", ["2.0.0 is staged", "all of it fetched"])] {
             let (done, kib) = bench.measure(&[verb]);
             eprintln!("{verb} with the longest index: peak {kib} KiB");

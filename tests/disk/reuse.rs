@@ -88,3 +88,23 @@ fn what_comes_twice_is_counted() {
         assert!(done.jq(".copied_bytes").parse::<u64>().unwrap() > 100_000, "{done:?}");
     });
 }
+
+/// What cannot be copied from is named, in one line, and all is fetched.
+#[apply(test)]
+fn a_running_slot_that_lacks_something_is_named() {
+    need_disks();
+    for (script, words) in [
+        ("rm slot.json", "slot A"),
+        ("rm vmlinuz; ln -s kubesolo-os.gz vmlinuz", "vmlinuz"),
+        ("rm kubesolo-os.gz; mkdir kubesolo-os.gz", "kubesolo-os.gz"),
+    ] {
+        let mut machine = CHUNKED.machine_with(24);
+        machine.in_slot(A, script);
+        machine.running = machine.disk.bytes(A);
+        let bench = bench(machine, HTTP, |ask| CHUNKED.honest(ask));
+        let done = bench.run(&["apply", "--json"]).expect(0, &[words, "fetched"]);
+        let told = done.stderr.lines().filter(|line| line.contains("is fetched")).count();
+        assert_eq!((told, done.jq(".copied_bytes").as_str()), (1, "0"), "{script}: {done:?}");
+        assert_staged(&bench.machine, script);
+    }
+}

@@ -284,6 +284,21 @@ fn the_tool_says_what_was_typed_wrong_and_what_its_numbers_mean() {
     );
 }
 
+/// The scripts and the tool call the same files too small.
+#[apply(test)]
+fn what_is_too_small_is_so_for_both() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lib/chunks.sh");
+    let script = fs::read_to_string(path).unwrap();
+    let least = script.lines().find_map(|line| line.strip_prefix("LEAST_CHUNKED=")).unwrap().parse::<usize>().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("layer");
+    for (length, is_small) in [(least - 1, true), (least, false)] {
+        fs::write(&file, noise(1, length)).unwrap();
+        let said = run(Command::new(TOOL).arg("compare").arg(&file).arg(&file));
+        assert_eq!(said.contains("is smaller than 1 MiB"), is_small, "{length}: {said}");
+    }
+}
+
 /// Also what still lay in a buffer when the program ended.
 #[apply(test)]
 fn a_full_disk_is_noticed() {

@@ -52,14 +52,14 @@ struct JudgedOffer {
     verdict: Verdict,
     /// Why not all of its files are available.
     missing: Option<Error>,
-    /// Layers whose chunk index is of no use: machines fetch them whole.
-    unindexed: Vec<Digest>,
+    /// Layers whose chunk index is of no use: machines fetch them whole. `None`: not looked at, since not all is there.
+    unindexed: Option<Vec<Digest>>,
 }
 
 impl JudgedOffer {
-    /// Returns whether a layer's chunk index can be used, if it has one.
+    /// Returns whether a layer's chunk index can be used, if it has one that was looked at.
     fn is_indexed(&self, layer: &FileRef) -> Option<bool> {
-        layer.chunks.as_ref().map(|_| !self.unindexed.contains(&layer.sha256))
+        self.unindexed.as_ref().filter(|_| layer.chunks.is_some()).map(|bad| !bad.contains(&layer.sha256))
     }
 }
 
@@ -76,7 +76,7 @@ pub fn run(args: &Inspect, flags: &Flags, out: &mut Reply) -> Result<Outcome> {
         let verdict = judge(&artifact, machine, system.now())?;
         let files = [&artifact.kernel, &artifact.initramfs];
         let missing = files.into_iter().find_map(|file| source.probe(file).err());
-        let unindexed = unindexed(&artifact, source.as_mut());
+        let unindexed = missing.is_none().then(|| unindexed(&artifact, source.as_mut()));
         all.push(JudgedOffer { artifact, verdict, missing, unindexed });
     }
     let (word, outcome) = conclude(&request, &all);
@@ -95,10 +95,10 @@ pub fn run(args: &Inspect, flags: &Flags, out: &mut Reply) -> Result<Outcome> {
 fn unindexed(artifact: &Artifact, source: &mut dyn Source) -> Vec<Digest> {
     let mut unindexed = Vec::new();
     for (name, file) in [("kernel", &artifact.kernel), ("initramfs", &artifact.initramfs)] {
-        for (number, blob) in file.blobs().iter().enumerate() {
-            if let Some(e) = fault_of_index(blob, source) {
-                let layer = format!("{name}, layer {} ({})", number + 1, short(blob.sha256));
-                note(&format!("{layer}: {e}; machines fetch it whole: make its index anew (kubesolo-chunks)"));
+        for blob in file.blobs() {
+            if let Some(e) = fault_of_index(&blob, source) {
+                let layer = short(blob.sha256);
+                note(&format!("{name}, {layer}: {e}; machines fetch it whole: make its index anew (kubesolo-chunks)"));
                 unindexed.push(blob.sha256);
             }
         }

@@ -109,12 +109,8 @@ fn what_weighs_most_is_what_it_ends_with() {
             machine: machine.then(|| Machine::parse("1.0.0/arm64", None).unwrap()),
             ring: Keyring::named(&keys, 1).unwrap(),
         };
-        let seen = |verdict| JudgedOffer {
-            artifact: artifact("2.0.0"),
-            verdict,
-            missing: missing.clone(),
-            unindexed: Vec::new(),
-        };
+        let seen =
+            |verdict| JudgedOffer { artifact: artifact("2.0.0"), verdict, missing: missing.clone(), unindexed: None };
         let all: Vec<JudgedOffer> = verdicts.into_iter().map(seen).collect();
         let (said, outcome) = conclude(&request, &all);
         let ended = match &outcome {
@@ -129,7 +125,6 @@ fn what_weighs_most_is_what_it_ends_with() {
     let mut config = config::validate(&Raw::default(), &flags, &|path| PathBuf::from(path)).unwrap();
     config.signature = SignaturePolicy::Off;
     let request = Request { config, machine: None, ring: Keyring::named(&[], 1).unwrap() };
-    let all =
-        [JudgedOffer { artifact: artifact("2.0.0"), verdict: Verdict::Take, missing: None, unindexed: Vec::new() }];
+    let all = [JudgedOffer { artifact: artifact("2.0.0"), verdict: Verdict::Take, missing: None, unindexed: None }];
     assert!(matches!(conclude(&request, &all), ("unchecked", Outcome::Done)));
 }

@@ -137,7 +137,7 @@ impl<'a> SlotFile<'a> {
     fn open(&self, supply: &mut Supply<'_>, from: u64) -> Result<Opened> {
         let is_used = !self.part.is_all_fetched && self.pieces.iter().any(|piece| piece.found.is_some());
         let at_hand = supply.at_hand.as_ref().filter(|_| is_used);
-        let local = at_hand.and_then(|at_hand| at_hand.open_to_copy(self.part.name));
+        let local = at_hand.and_then(|at_hand| at_hand.open(self.part.name).ok());
         Opened::new(supply.source, Recipe { blobs: self.file.blobs(), pieces: self.pieces.clone(), local }, from)
     }
 }

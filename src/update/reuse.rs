@@ -64,15 +64,9 @@ impl<'a> AtHand<'a> {
         Some(AtHand { slot, record, mounted })
     }
 
-    /// Opens one of the slot's files, to copy from it. Returns: `None`: it cannot be read, which is said.
-    pub fn open_to_copy(&self, name: &str) -> Option<File> {
-        let fail = |e: &io::Error| aside(&format!("slot {}: {name}: {e}; all of it is fetched", self.slot));
-        self.open(name).inspect_err(fail).ok()
-    }
-
     /// Opens one of the slot's files.
     /// Errors: not there, or not a regular file.
-    fn open(&self, name: &str) -> io::Result<File> {
+    pub fn open(&self, name: &str) -> io::Result<File> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(self.mounted.dir().join(name))?;
         match file.metadata()?.is_file() {

@@ -6,7 +6,7 @@ use crate::support::disk::{A, architecture, initramfs_of, need_disks, noise};
 use crate::support::ferro::Ferro;
 use crate::support::machine::Machine;
 use crate::support::pull::assert_staged;
-use crate::support::registry::{CHUNKS_TYPE, Registry, oras};
+use crate::support::registry::{CHUNKS_TYPE, INITRAMFS_TYPE, KERNEL_TYPE, Registry, oras};
 use crate::support::release::{Target, sha256};
 use crate::support::root::{Root, Run};
 use crate::support::{need, need_all, run};
@@ -217,6 +217,55 @@ fn an_index_that_lies_costs_the_whole_layer_and_nothing_worse() {
         assert_staged(&machine, &delta.new);
         assert!(run.stderr.matches("fetched").count() == 1, "{name}: more than one line: {}", run.stderr);
     }
+}
+
+/// The finest index of a layer: all its chunks are as short as a rule lets them be.
+fn finest(layer: &[u8]) -> Vec<u8> {
+    const LEAST: usize = 1024;
+    let mut index = index(layer)[..56].to_vec();
+    index[8..12].copy_from_slice(&12u32.to_le_bytes());
+    index[12..16].copy_from_slice(&(layer.len().div_ceil(LEAST) as u32).to_le_bytes());
+    for chunk in layer.chunks(LEAST) {
+        index.extend_from_slice(&(chunk.len() as u32).to_le_bytes());
+        index.extend_from_slice(&[7; 8]);
+    }
+    index
+}
+
+/// Each index is one that machines read; both together have more than 65,536 chunks.
+#[apply(test)]
+fn of_layers_with_too_many_chunks_together_the_rest_is_fetched() {
+    ready();
+    let (delta, dir) = (Delta::new(), tempfile::tempdir().unwrap());
+    let layers = [1, 2].map(|seed| initramfs_of(dir.path(), &noise(seed, 33_700_000)));
+    fs::write(dir.path().join("vmlinuz"), &delta.new.ours().kernel).unwrap();
+    for (number, layer) in layers.iter().enumerate() {
+        let finest = finest(layer);
+        assert!((32_769..65_536).contains(&((finest.len() - 56) / 12)), "{}", finest.len());
+        fs::write(dir.path().join(format!("{number}.gz")), layer).unwrap();
+        fs::write(dir.path().join(format!("{number}.chunks")), finest).unwrap();
+    }
+    let mut push = oras(dir.path());
+    push.current_dir(dir.path()).args(["push", "--oci-layout", "layout:latest", "--artifact-type"]);
+    push.args(["application/vnd.kubesolo.os.update.v1", "--artifact-platform"]);
+    push.arg(format!("linux/{}", architecture()));
+    let whole = sha256(&layers.concat());
+    for annotation in ["version=2.0.0", &format!("initramfs_digest=sha256:{whole}")] {
+        push.arg("-a").arg(format!("io.kubesolo.os.{annotation}"));
+    }
+    push.arg("-a").arg(format!("io.kubesolo.os.architecture={}", architecture()));
+    push.arg(format!("vmlinuz:{KERNEL_TYPE}"));
+    for number in 0..layers.len() {
+        push.arg(format!("{number}.gz:{INITRAMFS_TYPE}")).arg(format!("{number}.chunks:{CHUNKS_TYPE}"));
+    }
+    run(&mut push);
+    let mut machine = Machine::with_slots(100);
+    machine.root.configure("signature = off\n");
+    delta.install(&mut machine, &[]);
+    let run = machine.apply(&["--layout", dir.path().join("layout").to_str().unwrap()]);
+    let said = "kubesolo-os.gz: its layers have more than 65536 chunks; the rest is fetched";
+    assert_eq!(run.expect(0, &["2.0.0 is staged"]).stderr.matches(said).count(), 1);
+    assert!(machine.disk.file(crate::support::disk::B, "kubesolo-os.gz").unwrap() == layers.concat());
 }
 
 #[apply(test)]
